@@ -1,0 +1,113 @@
+//! The numbers behind the series, as plain data.
+
+use std::sync::Arc;
+
+/// Upper bounds of the buckets of `skill_duration_seconds`, in seconds; `+Inf` is implied.
+pub const DURATION_BUCKETS_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// A skill's place in the ledger. Places are given in the order of first sight and never change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SkillIndex(pub u32);
+
+/// Observed durations.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Histogram {
+    /// Observations of each bucket alone (not cumulative); the last is beyond every bound.
+    pub buckets: [u64; DURATION_BUCKETS_SECONDS.len() + 1],
+    /// Seconds.
+    pub sum: f64,
+}
+
+impl Histogram {
+    /// Number of observations.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Adds `times` observations in the bucket of `each_seconds`, and `sum_seconds` to the sum.
+    pub(super) fn observe(&mut self, each_seconds: f64, times: u64, sum_seconds: f64) {
+        let bucket = DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < each_seconds);
+        self.buckets[bucket] += times;
+        self.sum += sum_seconds;
+    }
+}
+
+/// The series of one skill in one phase.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PhaseSeries {
+    /// `workflow_phase`.
+    pub workflow_phase: Arc<str>,
+    /// `skill_invocations_total` with `completed="true"`.
+    pub completed: u64,
+    /// `skill_invocations_total` with `completed="false"`.
+    pub abandoned: u64,
+    /// `skill_duration_seconds`.
+    pub durations: Histogram,
+}
+
+/// All series of one skill.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SkillSeries {
+    /// `skill_name`.
+    pub skill_name: Arc<str>,
+    /// In the order of first sight.
+    pub phases: Vec<PhaseSeries>,
+    /// `skill_completion_rate`, 0 to 1; `None` while there is none to show.
+    pub completion_rate: Option<f64>,
+    /// `anomalies_detected_total` by `anomaly_type`, in the order of first sight.
+    pub anomalies: Vec<(Arc<str>, u64)>,
+    /// Microseconds since the Unix epoch when a snapshot last listed the skill.
+    pub last_listed_micros: Option<i64>,
+}
+
+/// The counters that the translation rules name, over all feeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RuleCounters {
+    /// Observations whose duration is the mean of several completions.
+    pub estimated_observations: u64,
+    /// Observations of the duration of a single completion.
+    pub exact_observations: u64,
+    /// Entries whose rate does not give a whole number of completions.
+    pub inexact_rates: u64,
+    /// Events dropped because no rise accounted for them.
+    pub late_events: u64,
+    /// Invocations of a feed's past that joined a series which was already shown.
+    pub backfilled_invocations: u64,
+    /// Intervals between two snapshots in which the list may have hidden anomalies.
+    pub anomaly_window_overflows: u64,
+    /// Invocations counted under `__overflow__`.
+    pub overflowed_invocations: u64,
+}
+
+/// The numbers that the ledger keeps for each feed beside the families.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FeedCounters {
+    /// The feed's identity.
+    pub identity: Arc<str>,
+    /// The most invocations that an unlisted skill can have; 0 when every skill is listed, `None` before the first
+    /// unfiltered snapshot.
+    pub tenth_skill_invocations: Option<u64>,
+    /// Databases that came back a few writes younger.
+    pub rollbacks: u64,
+    /// New databases.
+    pub resets: u64,
+}
+
+/// What changed since the last time changes were taken: new values, not differences, so that applying them twice does
+/// no harm.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Changes {
+    /// Every skill that changed, whole.
+    pub skills: Vec<(SkillIndex, SkillSeries)>,
+    /// Every feed that changed, with its place in the order of feeds.
+    pub feeds: Vec<(usize, FeedCounters)>,
+    /// The counters of the rules, all of them.
+    pub rules: RuleCounters,
+}
+
+impl Changes {
+    /// Whether nothing changed but perhaps [`Changes::rules`].
+    pub fn is_empty(&self) -> bool {
+        self.skills.is_empty() && self.feeds.is_empty()
+    }
+}
