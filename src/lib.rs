@@ -7,15 +7,15 @@
 //!
 //! | room | job | what it never does |
 //! | --- | --- | --- |
-//! | [`settings`] | flags and environment to validated [`settings::Settings`] | start anything |
-//! | [`feed`] | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
+//! | `settings` | flags and environment to validated `Settings` | start anything |
+//! | `feed` | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
 //! | [`protocol`] | frame text to [`protocol::Message`] | I/O, async, remember anything |
 //! | [`ledger`] | messages to counts: the only writer of counts | see a socket, a clock, a file |
-//! | [`exposition`] | the ledger's series as text and as a `prometheus` collector | change a count |
-//! | [`telemetry`] | the bridge's own metrics and log lines, one function an event | decide anything |
-//! | [`http`] | serve what the others show | count, or know that feeds exist |
-//! | [`exporter`] | [`PrometheusExporter`], the front door for embedders | have rules of its own |
-//! | [`bridge`] | wire the rooms together; the only file that knows them all | have rules of its own |
+//! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
+//! | `telemetry` | the bridge's own metrics and log lines, one function an event | decide anything |
+//! | `http` | serve what the others show | count, or know that feeds exist |
+//! | `exporter` | `PrometheusExporter`, the front door for embedders | have rules of its own |
+//! | `bridge` | wire the rooms together; the only file that knows them all | have rules of its own |
 //!
 //! Architecture invariant: data flows one way. A scrape cannot reach a feed, a feed cannot reach a series, and time
 //! enters the ledger as a value ([`ledger::Moment`]).
