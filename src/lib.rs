@@ -20,5 +20,6 @@
 //! Architecture invariant: data flows one way. A scrape cannot reach a feed, a feed cannot reach a series, and time
 //! enters the ledger as a value ([`ledger::Moment`]).
 
+pub mod exposition;
 pub mod ledger;
 pub mod protocol;
