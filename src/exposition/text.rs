@@ -2,9 +2,10 @@
 
 use std::fmt::{self, Display, Write};
 
-use prometheus::TextEncoder;
 use prometheus::proto::{MetricFamily, MetricType};
+use prometheus::{Registry, TextEncoder};
 
+use super::collector::{Source, gather_others};
 use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, Family, INVOCATIONS, LAST_LISTED};
 use super::view::View;
 
@@ -12,13 +13,18 @@ use super::view::View;
 /// the order of [`crate::ledger::DURATION_BUCKETS_SECONDS`], with `+Inf` behind.
 const BUCKET_LABELS: [&str; 10] = ["0.1", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0", "60.0", "300.0", "+Inf"];
 
-/// Writes the five families, and when each skill was last listed. HELP and TYPE are there with or without series: a name
-/// that exists is a query that can be written.
+/// Writes the five families. HELP and TYPE are there with or without series: a name that exists is a query that can be
+/// written.
 pub fn encode_families(view: &View, active_sessions: u64, out: &mut String) {
-    write_all(view, active_sessions, out).expect("a String takes everything");
+    write_families(view, active_sessions, out).expect("a String takes everything");
 }
 
-fn write_all(view: &View, active_sessions: u64, out: &mut String) -> fmt::Result {
+/// Writes when each skill was last listed.
+pub fn encode_last_listed(view: &View, out: &mut String) {
+    write_last_listed(view, out).expect("a String takes everything");
+}
+
+fn write_families(view: &View, active_sessions: u64, out: &mut String) -> fmt::Result {
     write_head(&INVOCATIONS, out)?;
     for (skill, phase) in view.phases() {
         for (completed, value) in [("false", phase.abandoned), ("true", phase.completed)] {
@@ -50,6 +56,10 @@ fn write_all(view: &View, active_sessions: u64, out: &mut String) -> fmt::Result
             write_series(&ANOMALIES, "", &[anomaly_type, &skill.skill_name], None, count, out)?;
         }
     }
+    Ok(())
+}
+
+fn write_last_listed(view: &View, out: &mut String) -> fmt::Result {
     write_head(&LAST_LISTED, out)?;
     for skill in view.shown() {
         if let Some(micros) = skill.last_listed_micros {
@@ -59,12 +69,27 @@ fn write_all(view: &View, active_sessions: u64, out: &mut String) -> fmt::Result
     Ok(())
 }
 
-/// Writes families that `Registry::gather` gave, which are never empty.
+/// Writes families that `Registry::gather` gave, which are never empty. On an error nothing is written.
 ///
 /// # Errors
 /// A family that the crate's own encoder refuses: its message names it.
 pub fn encode_others(families: &[MetricFamily], out: &mut String) -> Result<(), prometheus::Error> {
-    TextEncoder::new().encode_utf8(families, out)
+    let before = out.len();
+    TextEncoder::new().encode_utf8(families, out).inspect_err(|_| out.truncate(before))
+}
+
+/// The whole body of a scrape: the families that `source` shows, all of one moment, and everything else of `registry`.
+///
+/// # Errors
+/// See [`encode_others`].
+pub fn render(source: &dyn Source, registry: &Registry) -> Result<String, prometheus::Error> {
+    let mut out = String::new();
+    source.read(&mut |view, active_sessions| {
+        encode_families(view, active_sessions, &mut out);
+        encode_last_listed(view, &mut out);
+    });
+    encode_others(&gather_others(registry), &mut out)?;
+    Ok(out)
 }
 
 fn write_head(family: &Family, out: &mut String) -> fmt::Result {
@@ -144,8 +169,6 @@ mod tests {
 active_sessions_total 0
 # HELP anomalies_detected_total Total number of anomalies detected
 # TYPE anomalies_detected_total counter
-# HELP session_buddy_bridge_skill_last_listed_timestamp_seconds When a snapshot last listed the skill, in seconds since the Unix epoch; its completion rate is of that time.
-# TYPE session_buddy_bridge_skill_last_listed_timestamp_seconds gauge
 ";
         assert_eq!(out, expected);
     }
