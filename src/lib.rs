@@ -20,5 +20,8 @@
 //! Architecture invariant: data flows one way. A scrape cannot reach a feed, a feed cannot reach a series, and time
 //! enters the ledger as a value ([`ledger::Moment`]).
 
+pub mod http;
 pub mod ledger;
+pub mod process;
 pub mod protocol;
+pub mod telemetry;
