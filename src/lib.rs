@@ -21,7 +21,13 @@
 //! enters the ledger as a value ([`ledger::Moment`]).
 
 pub mod board;
+pub mod exporter;
 pub mod exposition;
+pub mod http;
 pub mod ledger;
+pub mod process;
 pub mod protocol;
 pub mod recording;
+pub mod telemetry;
+
+pub use exporter::PrometheusExporter;

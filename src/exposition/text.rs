@@ -79,17 +79,18 @@ pub fn encode_others(families: &[MetricFamily], out: &mut String) -> Result<(), 
 }
 
 /// The whole body of a scrape: the families that `source` shows, all of one moment, and everything else of `registry`.
-///
-/// # Errors
-/// See [`encode_others`].
-pub fn render(source: &dyn Source, registry: &Registry) -> Result<String, prometheus::Error> {
+/// Families that the crate's own encoder refuses are left out and logged: what an embedder got wrong must not hide what
+/// the bridge has right.
+pub fn render(source: &dyn Source, registry: &Registry) -> String {
     let mut out = String::new();
     source.read(&mut |view, active_sessions| {
         encode_families(view, active_sessions, &mut out);
         encode_last_listed(view, &mut out);
     });
-    encode_others(&gather_others(registry), &mut out)?;
-    Ok(out)
+    if let Err(error) = encode_others(&gather_others(registry), &mut out) {
+        tracing::error!(%error, "registered metrics are left out of this scrape");
+    }
+    out
 }
 
 fn write_head(family: &Family, out: &mut String) -> fmt::Result {
