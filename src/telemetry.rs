@@ -8,7 +8,6 @@
 //! asks for them at each scrape.
 
 mod collector;
-pub(crate) mod family;
 mod gate;
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,16 +1,15 @@
 //! The families for a `prometheus::Registry`.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily};
+use prometheus::proto::{Bucket, Histogram, MetricFamily};
 
 use crate::ledger::DURATION_BUCKETS_SECONDS;
 
-use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, Family, INVOCATIONS, LAST_LISTED};
+use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::view::View;
 
 /// Where a collector finds what it shows.
@@ -49,8 +48,21 @@ pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
 impl FamiliesCollector {
     /// A collector of what `source` shows.
     pub fn new(source: Arc<dyn Source>) -> Self {
-        let families = [INVOCATIONS, DURATIONS, COMPLETION_RATE, ACTIVE_SESSIONS, ANOMALIES, LAST_LISTED];
-        Self { source, descs: families.iter().map(desc).collect() }
+        let descs = vec![
+            INVOCATIONS.desc(),
+            DURATIONS.desc(),
+            COMPLETION_RATE.desc(),
+            ACTIVE_SESSIONS.desc(),
+            ANOMALIES.desc(),
+            LAST_LISTED.desc(),
+        ];
+        Self { source, descs }
+    }
+}
+
+impl std::fmt::Debug for FamiliesCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FamiliesCollector").finish_non_exhaustive()
     }
 }
 
@@ -70,73 +82,25 @@ impl Collector for FamiliesCollector {
 
 fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
     let invocations = view.phases().flat_map(|(skill, phase)| {
-        let series = |completed, value| counter(&INVOCATIONS, &[skill, &phase.workflow_phase, completed], value);
+        let series = |completed, value| ([skill, &phase.workflow_phase, completed], value as f64);
         [series("false", phase.abandoned), series("true", phase.completed)]
     });
-    let durations = view.phases().map(|(skill, phase)| {
-        let mut metric = Metric::from_label(labels(&DURATIONS, &[skill, &phase.workflow_phase]));
-        metric.set_histogram(histogram(&phase.durations));
-        metric
-    });
-    let rates = view
+    let durations = view.phases().map(|(skill, phase)| ([skill, &*phase.workflow_phase], histogram(&phase.durations)));
+    let rates = view.skills().filter_map(|skill| skill.completion_rate.map(|rate| ([&*skill.skill_name], rate)));
+    let anomalies = view
         .skills()
-        .filter_map(|skill| skill.completion_rate.map(|rate| gauge(&COMPLETION_RATE, &[&skill.skill_name], rate)));
-    let anomalies = view.skills().flat_map(|skill| {
-        let series = |(kind, count): &(Arc<str>, u64)| counter(&ANOMALIES, &[kind, &skill.skill_name], *count);
-        skill.anomalies.iter().map(series)
-    });
-    let last_listed = view.shown().filter_map(|skill| {
-        skill.last_listed_micros.map(|micros| gauge(&LAST_LISTED, &[&skill.series.skill_name], micros as f64 / 1e6))
-    });
+        .flat_map(|skill| skill.anomalies.iter().map(|(kind, count)| ([&**kind, &*skill.skill_name], *count as f64)));
+    let last_listed = view
+        .shown()
+        .filter_map(|skill| skill.last_listed_micros.map(|micros| ([&*skill.series.skill_name], micros as f64 / 1e6)));
     vec![
-        family(&INVOCATIONS, invocations.collect()),
-        family(&DURATIONS, durations.collect()),
-        family(&COMPLETION_RATE, rates.collect()),
-        family(&ACTIVE_SESSIONS, vec![gauge(&ACTIVE_SESSIONS, &[], active_sessions as f64)]),
-        family(&ANOMALIES, anomalies.collect()),
-        family(&LAST_LISTED, last_listed.collect()),
+        INVOCATIONS.with(invocations),
+        DURATIONS.with_histograms(durations),
+        COMPLETION_RATE.with(rates),
+        ACTIVE_SESSIONS.value(active_sessions as f64),
+        ANOMALIES.with(anomalies),
+        LAST_LISTED.with(last_listed),
     ]
-}
-
-fn desc(family: &Family) -> Desc {
-    let labels = family.labels.iter().map(ToString::to_string).collect();
-    Desc::new(family.name.to_owned(), family.help.to_owned(), labels, HashMap::new())
-        .expect("every family is a constant with a valid name, help and labels")
-}
-
-fn family(of: &Family, series: Vec<Metric>) -> MetricFamily {
-    let mut family = MetricFamily::default();
-    family.set_name(of.name.to_owned());
-    family.set_help(of.help.to_owned());
-    family.set_field_type(of.kind);
-    family.set_metric(series);
-    family
-}
-
-fn labels(family: &Family, values: &[&str]) -> Vec<LabelPair> {
-    let pair = |(name, value): (&&str, &&str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    family.labels.iter().zip(values).map(pair).collect()
-}
-
-fn counter(family: &Family, values: &[&str], value: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(value as f64);
-    let mut metric = Metric::from_label(labels(family, values));
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(family: &Family, values: &[&str], value: f64) -> Metric {
-    let mut gauge = Gauge::default();
-    gauge.set_value(value);
-    let mut metric = Metric::from_label(labels(family, values));
-    metric.set_gauge(gauge);
-    metric
 }
 
 /// Finite bounds only: the crate's encoder adds `+Inf` from the count.

@@ -5,10 +5,10 @@
 
 mod collector;
 mod families;
+pub(crate) mod family;
 mod text;
 mod view;
 
 pub use collector::{FamiliesCollector, Source, gather_others};
-pub use families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, Family, INVOCATIONS, LAST_LISTED};
 pub use text::{encode_families, encode_last_listed, encode_others, render};
 pub use view::View;

@@ -6,7 +6,8 @@ use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Registry, TextEncoder};
 
 use super::collector::{Source, gather_others};
-use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, Family, INVOCATIONS, LAST_LISTED};
+use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
+use super::family::Family;
 use super::view::View;
 
 /// The bounds of the buckets as they are written: `le` is part of a series' identity, so it is the same text always. In
@@ -28,12 +29,12 @@ fn write_families(view: &View, active_sessions: u64, out: &mut String) -> fmt::R
     write_head(&INVOCATIONS, out)?;
     for (skill, phase) in view.phases() {
         for (completed, value) in [("false", phase.abandoned), ("true", phase.completed)] {
-            write_series(&INVOCATIONS, "", &[skill, &phase.workflow_phase, completed], None, value, out)?;
+            write_series(&INVOCATIONS, "", [skill, &phase.workflow_phase, completed], None, value, out)?;
         }
     }
     write_head(&DURATIONS, out)?;
     for (skill, phase) in view.phases() {
-        let labels: &[&str] = &[skill, &phase.workflow_phase];
+        let labels = [skill, &*phase.workflow_phase];
         let mut cumulative = 0;
         for (count, le) in phase.durations.buckets.iter().zip(BUCKET_LABELS) {
             cumulative += count;
@@ -45,15 +46,15 @@ fn write_families(view: &View, active_sessions: u64, out: &mut String) -> fmt::R
     write_head(&COMPLETION_RATE, out)?;
     for skill in view.skills() {
         if let Some(rate) = skill.completion_rate {
-            write_series(&COMPLETION_RATE, "", &[&skill.skill_name], None, rate, out)?;
+            write_series(&COMPLETION_RATE, "", [&skill.skill_name], None, rate, out)?;
         }
     }
     write_head(&ACTIVE_SESSIONS, out)?;
-    write_series(&ACTIVE_SESSIONS, "", &[], None, active_sessions, out)?;
+    write_series(&ACTIVE_SESSIONS, "", [], None, active_sessions, out)?;
     write_head(&ANOMALIES, out)?;
     for skill in view.skills() {
         for (anomaly_type, count) in &skill.anomalies {
-            write_series(&ANOMALIES, "", &[anomaly_type, &skill.skill_name], None, count, out)?;
+            write_series(&ANOMALIES, "", [anomaly_type, &skill.skill_name], None, count, out)?;
         }
     }
     Ok(())
@@ -63,7 +64,7 @@ fn write_last_listed(view: &View, out: &mut String) -> fmt::Result {
     write_head(&LAST_LISTED, out)?;
     for skill in view.shown() {
         if let Some(micros) = skill.last_listed_micros {
-            write_series(&LAST_LISTED, "", &[&skill.series.skill_name], None, micros as f64 / 1e6, out)?;
+            write_series(&LAST_LISTED, "", [&skill.series.skill_name], None, micros as f64 / 1e6, out)?;
         }
     }
     Ok(())
@@ -93,7 +94,7 @@ pub fn render(source: &dyn Source, registry: &Registry) -> String {
     out
 }
 
-fn write_head(family: &Family, out: &mut String) -> fmt::Result {
+fn write_head<const LABELS: usize>(family: &Family<LABELS>, out: &mut String) -> fmt::Result {
     let kind = match family.kind {
         MetricType::COUNTER => "counter",
         MetricType::HISTOGRAM => "histogram",
@@ -102,10 +103,10 @@ fn write_head(family: &Family, out: &mut String) -> fmt::Result {
     writeln!(out, "# HELP {} {}\n# TYPE {} {kind}", family.name, family.help, family.name)
 }
 
-fn write_series(
-    family: &Family,
+fn write_series<const LABELS: usize>(
+    family: &Family<LABELS>,
     suffix: &str,
-    values: &[&str],
+    values: [&str; LABELS],
     le: Option<&str>,
     value: impl Display,
     out: &mut String,
@@ -113,7 +114,7 @@ fn write_series(
     out.push_str(family.name);
     out.push_str(suffix);
     let mut separator = '{';
-    let labels = family.labels.iter().copied().zip(values.iter().copied());
+    let labels = family.labels.into_iter().zip(values);
     for (name, text) in labels.chain(le.map(|le| ("le", le))) {
         out.push(separator);
         separator = ',';

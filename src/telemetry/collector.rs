@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::Telemetry;
-use super::family::Family;
+use crate::exposition::family::Family;
 use crate::ledger::{FeedCounters, RuleCounters};
 use crate::protocol::{MESSAGE_TYPES, RejectionReason};
 
