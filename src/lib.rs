@@ -8,7 +8,7 @@
 //! | room | job | what it never does |
 //! | --- | --- | --- |
 //! | `settings` | flags and environment to validated `Settings` | start anything |
-//! | `feed` | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
+//! | [`feed`] | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
 //! | [`protocol`] | frame text to [`protocol::Message`] | I/O, async, remember anything |
 //! | [`ledger`] | messages to counts: the only writer of counts | see a socket, a clock, a file |
 //! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
@@ -20,5 +20,6 @@
 //! Architecture invariant: data flows one way. A scrape cannot reach a feed, a feed cannot reach a series, and time
 //! enters the ledger as a value ([`ledger::Moment`]).
 
+pub mod feed;
 pub mod ledger;
 pub mod protocol;
