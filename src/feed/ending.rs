@@ -202,7 +202,7 @@ impl Ending {
 }
 
 /// Every value of [`Ending::code`].
-pub const ENDING_CODES: [&str; 53] = [
+pub const ENDING_CODES: [&str; 54] = [
     "1000",
     "1001",
     "1002",
@@ -256,6 +256,7 @@ pub const ENDING_CODES: [&str; 53] = [
     "timeout",
     "tls",
     "token",
+    "unreachable",
 ];
 
 fn close_label(code: u16) -> &'static str {

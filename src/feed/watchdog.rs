@@ -187,12 +187,12 @@ mod tests {
     #[test]
     fn a_repeated_timestamp_is_frozen_and_a_fresh_one_thaws_it() {
         let (mut watch, start) = opened(false);
-        watch.snapshot(true, start);
-        (1..15).for_each(|n| watch.snapshot(false, start + seconds(n)));
-        assert_eq!(watch.alarm(start + seconds(15)), Some(Alarm::Frozen));
-        watch.snapshot(true, start + seconds(15));
-        assert_eq!(watch.alarm(start + seconds(15)), None);
-        assert_eq!(watch.alarm(start + seconds(30)), Some(Alarm::Silent));
+        (0..=3).for_each(|n| watch.snapshot(true, start + seconds(n)));
+        (4..18).for_each(|n| watch.snapshot(false, start + seconds(n)));
+        assert_eq!(watch.alarm(start + seconds(18)), Some(Alarm::Frozen));
+        watch.snapshot(true, start + seconds(18));
+        assert_eq!(watch.alarm(start + seconds(18)), None);
+        assert_eq!(watch.alarm(start + seconds(33)), Some(Alarm::Silent));
     }
 
     #[test]
