@@ -79,8 +79,8 @@ async fn binary_frames_garbage_and_pings_do_not_end_the_connection() {
     assert_eq!(texts(&notes)[..2], ["garbage", "half"]);
     assert_eq!(texts(&notes).len(), 2 + 20_000 + 1);
 
-    let visits = server.until("the pong", |visits| visits[0].pongs == ["are you there"]).await;
-    assert_eq!(visits.len(), 1);
+    server.visited(1, "the pong", |visit| visit.pongs == ["are you there"]).await;
+    assert_eq!(server.visits().len(), 1);
     feed.stop().await;
 }
 
@@ -98,7 +98,7 @@ async fn a_peer_that_pings_and_never_reads_is_heard() {
 async fn a_close_frame_is_answered() {
     let server = ScriptedFeed::start(vec![vec![Step::Close(1001, "bye".to_owned())]]);
     let feed = RunningFeed::start(settings(server.url()));
-    server.until("the client's close frame", |visits| visits.iter().any(|visit| visit.close_code == Some(1001))).await;
+    server.visited(1, "the client's close frame", |visit| visit.close_code == Some(1001)).await;
     let statuses = feed.ended(1).await;
     assert_eq!(ending(&statuses[0]), &Ending::Closed { code: 1001, reason: "bye".to_owned() });
     feed.stop().await;

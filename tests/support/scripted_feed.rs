@@ -56,6 +56,8 @@ pub enum Step {
     Ping(String),
     /// Wait for a text frame that matches; others are noted and passed over.
     ExpectText(Box<dyn Fn(&str) -> bool + Send + Sync>),
+    /// Let time pass.
+    Pause(Duration),
     /// Wait for the test to open the gate.
     Await(Gate),
     /// The same text again and again, until the client leaves.
@@ -152,10 +154,15 @@ impl ScriptedFeed {
         self.until(&format!("connection {n}"), |visits| visits.len() >= n).await
     }
 
+    /// Waits until connection `n`, from 1, is as described.
+    pub async fn visited(&self, n: usize, what: &str, condition: impl Fn(&Visit) -> bool) -> Visit {
+        let what = format!("{what} of connection {n}");
+        self.until(&what, |visits| visits.get(n - 1).is_some_and(&condition)).await.swap_remove(n - 1)
+    }
+
     /// Waits until connection `n`, from 1, has `steps` steps behind it.
-    pub async fn reached(&self, n: usize, steps: usize) -> Vec<Visit> {
-        let what = format!("step {steps} of connection {n}");
-        self.until(&what, |visits| visits.get(n - 1).is_some_and(|visit| visit.steps_done >= steps)).await
+    pub async fn reached(&self, n: usize, steps: usize) -> Visit {
+        self.visited(n, &format!("step {steps}"), |visit| visit.steps_done >= steps).await
     }
 }
 
@@ -173,8 +180,13 @@ pub struct Reserved {
 
 impl Reserved {
     pub fn new() -> Self {
+        Self::on([127, 0, 0, 1])
+    }
+
+    /// On another of the loopback's addresses than 127.0.0.1.
+    pub fn on(ip: [u8; 4]) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        socket.bind(SocketAddr::from((ip, 0))).unwrap();
         let address = socket.local_addr().unwrap();
         Self { socket, address }
     }
@@ -361,6 +373,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<'_, S> {
             }
             Step::Ping(payload) => self.socket.send(Message::Ping(payload.clone().into())).await?,
             Step::ExpectText(matches) => while !self.hear().await?.is_some_and(|text| matches(&text)) {},
+            Step::Pause(duration) => self.attend(tokio::time::sleep(*duration)).await?,
             Step::Await(gate) => self.attend(gate.0.cancelled()).await?,
             Step::Repeat(text, every) => loop {
                 self.socket.send(Message::text(text)).await?;
