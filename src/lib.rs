@@ -23,6 +23,7 @@
 pub mod board;
 pub mod exporter;
 pub mod exposition;
+pub mod feed;
 pub mod http;
 pub mod ledger;
 pub mod process;
