@@ -15,6 +15,9 @@ use crate::logging;
 const FAILED: u8 = 1;
 const REFUSED: u8 = 2;
 
+/// What clap says below its own complaints.
+const HELP_HINT: &str = "\n\nFor more information, try '--help'.";
+
 /// Feeds are one thread's work at most; the other answers scrapes meanwhile.
 const WORKER_THREADS: usize = 2;
 
@@ -68,9 +71,8 @@ fn print(text: &str) {
 
 fn complain(what: &str, exit_code: u8) -> ExitCode {
     let what = what.trim_end();
-    let prefix = if what.starts_with("error:") { "" } else { "error: " };
-    let hint = if exit_code == REFUSED { "\n\nFor more information, try '--help'." } else { "" };
-    let _ = writeln!(io::stderr(), "{prefix}{what}{hint}");
+    let hint = if exit_code == REFUSED && !what.ends_with(HELP_HINT) { HELP_HINT } else { "" };
+    let _ = writeln!(io::stderr(), "error: {what}{hint}");
     ExitCode::from(exit_code)
 }
 

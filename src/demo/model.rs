@@ -159,6 +159,6 @@ mod tests {
         let newest: Vec<i64> = at(6600);
         assert_eq!(newest, [6600, 6000, 5400, 4800, 4200, 3600, 3000]);
         let none: Vec<i64> = at(6600 + 3601);
-        assert_eq!(none, []);
+        assert_eq!(none, [0_i64; 0]);
     }
 }

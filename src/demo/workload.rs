@@ -7,7 +7,7 @@ use fastrand::Rng;
 use super::model::{Anomaly, Database};
 
 /// Names, most popular first, with a typical duration in seconds. More than a snapshot lists, so that some hide.
-pub(super) const SKILLS: [(&str, f64); 14] = [
+const SKILLS: [(&str, f64); 14] = [
     ("pytest-run", 12.0),
     ("ruff-check", 0.6),
     ("session-checkpoint", 2.2),
@@ -30,74 +30,87 @@ const DURATION_MISSING_SHARE: f64 = 0.03;
 const DURATION_SPREAD: f64 = 0.8;
 const SECONDS_BETWEEN_ANOMALIES: f64 = 25.0;
 
-/// How far back the first call of [`Workload::advance`] reaches, and how much of a sleep of the machine is made up for.
-pub(super) const HISTORY_SECONDS: i64 = 600;
+/// How far back the first look reaches, and how much of a sleep of the machine is made up for.
+const HISTORY_SECONDS: i64 = 600;
 
-/// Invocations and anomalies, each at random intervals.
+/// Invocations and anomalies.
 #[derive(Debug)]
 pub(super) struct Workload {
+    invocations: Happenings,
+    anomalies: Happenings,
+}
+
+/// Things of one kind, each independent of the others. Every kind has a chance of its own, so that it does not matter
+/// how often one looks.
+#[derive(Debug)]
+struct Happenings {
     rng: Rng,
-    invocations_per_second: f64,
-    next_invocation_micros: i64,
-    next_anomaly_micros: i64,
+    mean_gap_seconds: f64,
+    next_micros: i64,
 }
 
 impl Workload {
     pub fn new(seed: u64, invocations_per_second: f64) -> Self {
-        Self { rng: Rng::with_seed(seed), invocations_per_second, next_invocation_micros: 0, next_anomaly_micros: 0 }
+        let mut rng = Rng::with_seed(seed);
+        let mut every = |mean_gap_seconds| Happenings { rng: rng.fork(), mean_gap_seconds, next_micros: 0 };
+        Self { invocations: every(1.0 / invocations_per_second), anomalies: every(SECONDS_BETWEEN_ANOMALIES) }
     }
 
     /// Lets everything happen that is due by `now_micros` (since the Unix epoch).
     pub fn advance(&mut self, database: &mut Database, now_micros: i64) {
-        let since_micros = now_micros - HISTORY_SECONDS * 1_000_000;
-        self.next_invocation_micros = self.next_invocation_micros.max(since_micros);
-        self.next_anomaly_micros = self.next_anomaly_micros.max(since_micros);
-        while self.next_invocation_micros <= now_micros {
-            self.invoke(database);
-            self.next_invocation_micros += self.wait_micros(1.0 / self.invocations_per_second);
+        while self.invocations.due(now_micros).is_some() {
+            invoke(&mut self.invocations.rng, database);
         }
-        while self.next_anomaly_micros <= now_micros {
-            database.detect(self.anomaly());
-            self.next_anomaly_micros += self.wait_micros(SECONDS_BETWEEN_ANOMALIES);
+        while let Some(at_micros) = self.anomalies.due(now_micros) {
+            database.detect(anomaly(&mut self.anomalies.rng, at_micros));
         }
     }
+}
 
-    fn invoke(&mut self, database: &mut Database) {
-        let (skill_name, typical_seconds) = self.skill();
-        let completed = self.rng.f64() < COMPLETED_SHARE;
-        let duration = completed && self.rng.f64() >= DURATION_MISSING_SHARE;
-        let duration_seconds = duration.then(|| rounded(typical_seconds * (DURATION_SPREAD * self.normal()).exp(), 4));
-        database.invoke(skill_name, completed, duration_seconds);
-    }
-
-    fn anomaly(&mut self) -> Anomaly {
-        Anomaly {
-            skill_name: self.skill().0,
-            detected_at_seconds: self.next_anomaly_micros.div_euclid(1_000_000),
-            anomaly_type: ANOMALY_TYPES[self.rng.usize(..ANOMALY_TYPES.len())],
-            deviation_score: rounded(2.0 + 3.0 * self.rng.f64(), 3),
+impl Happenings {
+    /// When the next one happens, if that is not after `now_micros`.
+    fn due(&mut self, now_micros: i64) -> Option<i64> {
+        let at_micros = self.next_micros.max(now_micros - HISTORY_SECONDS * 1_000_000);
+        if at_micros > now_micros {
+            return None;
         }
+        let gap_seconds = -(1.0 - self.rng.f64()).ln() * self.mean_gap_seconds;
+        // Never none at all, or a clock that stands still would see things happen for ever.
+        self.next_micros = at_micros + 1 + (gap_seconds * 1e6) as i64;
+        Some(at_micros)
     }
+}
 
-    /// A skill, the nth most popular one with a weight of 1/n.
-    fn skill(&mut self) -> (&'static str, f64) {
-        let weights = || (1..=SKILLS.len()).map(|rank| 1.0 / rank as f64);
-        let mut left = self.rng.f64() * weights().sum::<f64>();
-        let rank = weights().position(|weight| {
-            left -= weight;
-            left < 0.0
-        });
-        SKILLS[rank.unwrap_or(0)]
-    }
+fn invoke(rng: &mut Rng, database: &mut Database) {
+    let (skill_name, typical_seconds) = skill(rng);
+    let completed = rng.f64() < COMPLETED_SHARE;
+    let has_duration = completed && rng.f64() >= DURATION_MISSING_SHARE;
+    let duration_seconds = has_duration.then(|| rounded(typical_seconds * (DURATION_SPREAD * normal(rng)).exp(), 4));
+    database.invoke(skill_name, completed, duration_seconds);
+}
 
-    /// A wait with the given mean, as between things that happen independently of each other; never 0.
-    fn wait_micros(&mut self, mean_seconds: f64) -> i64 {
-        (-(1.0 - self.rng.f64()).ln() * mean_seconds * 1e6) as i64 + 1
+fn anomaly(rng: &mut Rng, at_micros: i64) -> Anomaly {
+    Anomaly {
+        skill_name: skill(rng).0,
+        detected_at_seconds: at_micros.div_euclid(1_000_000),
+        anomaly_type: ANOMALY_TYPES[rng.usize(..ANOMALY_TYPES.len())],
+        deviation_score: rounded(2.0 + 3.0 * rng.f64(), 3),
     }
+}
 
-    fn normal(&mut self) -> f64 {
-        (-2.0 * (1.0 - self.rng.f64()).ln()).sqrt() * (TAU * self.rng.f64()).cos()
-    }
+/// A skill, the nth most popular one with a weight of 1/n.
+fn skill(rng: &mut Rng) -> (&'static str, f64) {
+    let weights = || (1..=SKILLS.len()).map(|rank| 1.0 / rank as f64);
+    let mut left = rng.f64() * weights().sum::<f64>();
+    let place = weights().position(|weight| {
+        left -= weight;
+        left < 0.0
+    });
+    SKILLS[place.unwrap_or(0)]
+}
+
+fn normal(rng: &mut Rng) -> f64 {
+    (-2.0 * (1.0 - rng.f64()).ln()).sqrt() * (TAU * rng.f64()).cos()
 }
 
 fn rounded(value: f64, decimals: i32) -> f64 {

@@ -15,7 +15,7 @@ pub enum SettingsError {
     #[error("{0}")]
     CommandLine(#[from] clap::Error),
     /// A value that came from the environment and that the command line would have refused too.
-    #[error("{error}\nThe value comes from the environment variable {variable}.\n")]
+    #[error("in the environment variable {variable}: {}", .error.to_string().trim_start_matches("error: "))]
     Environment {
         /// Where the value was found.
         variable: String,

@@ -44,7 +44,7 @@ pub enum FeedUrlError {
     #[error("is no URL ({0}): write ws://HOST:PORT or wss://HOST:PORT")]
     Malformed(url::ParseError),
     /// `http` or `https`, with what was probably meant.
-    #[error("is a web address, but a feed speaks WebSocket: did you mean {meant}?")]
+    #[error("is a web address, but a feed speaks WebSocket: did you mean \"{meant}\"?")]
     Http {
         /// The same address with the scheme of a WebSocket.
         meant: String,

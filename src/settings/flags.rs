@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{StyledStr, ValueParser};
+use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -21,25 +21,32 @@ const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
 /// The token alone has no flag: a command line is visible to every user of the machine.
 pub(super) const TOKEN_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_TOKEN";
 
+/// At most 80 columns, so that no terminal breaks its lines.
 const AFTER_HELP: &str = "\
 Environment:
-  Every flag with a dot in its name is also read from SESSION_BUDDY_BRIDGE_ and its name in capitals, with _ for . and -
-  (the flag wins; what may be repeated is separated by commas; an empty variable is no variable).
-  SESSION_BUDDY_BRIDGE_FEED_TOKEN holds the token for servers that ask for one. It has no flag, because everybody on the
-  machine can read a command line.
+  A flag with a dot in its name can also be set by a variable: its name in
+  capitals, _ for . and -, after SESSION_BUDDY_BRIDGE_. The flag wins. What may
+  be repeated is separated by commas. An empty variable counts as unset.
+  SESSION_BUDDY_BRIDGE_FEED_TOKEN holds the token for servers that ask for one;
+  it has no flag, because every user of a machine can read its command lines.
+
+Durations:
+  A number and a unit: 500ms, 10s, 1.5m, 1h.
 
 Exit codes:
-  0  ended as asked: a signal, or the work was done
+  0  ended as asked: by a signal, or the work was done
   1  failed while running, for example because the address was in use
-  2  a flag or variable was refused; nothing was started
+  2  a flag or a variable was refused; nothing was started
 
 Examples:
   session-buddy-bridge
       subscribe to ws://localhost:8765, serve http://localhost:9090/metrics
   session-buddy-bridge demo
       the same without a Session-Buddy server, on a feed that is made up
-  session-buddy-bridge --feed.url ws://alpha:8765 --feed.url ws://beta:8765 --web.listen-address :9101
-      two servers in one scrape, reachable from other machines
+  session-buddy-bridge --feed.url ws://alpha:8765 --feed.url ws://beta:8765
+      two servers in one scrape
+  session-buddy-bridge --web.listen-address :9101
+      serve other machines too, on port 9101
   session-buddy-bridge record feed.ndjson --seconds 60
   session-buddy-bridge replay feed.ndjson
       keep what a server sends, and see what becomes of it";
@@ -238,13 +245,22 @@ pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command
 
 fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {
     let Some(variable) = arg.get_long().and_then(variable_of) else { return arg };
-    let shown = StyledStr::from(format!("{} [env: {variable}]", arg.get_help().cloned().unwrap_or_default()));
-    let arg = arg.help(shown);
+    let arg = with_origins(arg, &variable);
     match environment(&variable).filter(|value| !value.is_empty()) {
         None => arg,
         Some(value) if matches!(arg.get_action(), ArgAction::Append) => arg.default_values(list(&value)),
         Some(value) => arg.default_value(value),
     }
+}
+
+/// Says in the help where the value comes from, on the line of the flag: clap gives the default a paragraph of its own.
+fn with_origins(arg: Arg, variable: &str) -> Arg {
+    let mut help = arg.get_help().cloned().unwrap_or_default().to_string();
+    if let [default] = arg.get_default_values() {
+        help.push_str(&format!(" [default: {}]", default.to_string_lossy()));
+    }
+    help.push_str(&format!("\n[env: {variable}]"));
+    arg.help(help).hide_default_value(true)
 }
 
 /// The parts between commas. What is not UTF-8 stays whole, for the parser to refuse.
