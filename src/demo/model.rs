@@ -105,7 +105,7 @@ mod tests {
         let mut durations_sum = 0.0;
         for n in 1..=10_000_u64 {
             let completed = n % 7 != 0;
-            let duration = (n % 5 != 0).then(|| n as f64 * 0.0371);
+            let duration = (n % 5 != 0).then_some(n as f64 * 0.0371);
             database.invoke("skill", completed, duration);
             durations_sum += if completed { duration.unwrap_or(0.0) } else { 0.0 };
 

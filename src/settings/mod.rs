@@ -1,6 +1,6 @@
 //! Flags and environment to validated settings.
 //!
-//! [`flags`] holds what was written, literally; what this module hands out has been judged, and is all that the rest of
+//! `flags` holds what was written, literally; what this module hands out has been judged, and is all that the rest of
 //! the program sees. Nothing is started here. Architecture invariant: the environment comes in as a function, so that no
 //! test touches the process's own.
 
