@@ -86,9 +86,9 @@ pub fn parse_line(text: &str, number: usize) -> Result<Line<'_>, LineError> {
 ///
 /// # Errors
 /// The first line that is none.
-pub fn replay(text: &str, identity: &str, limits: Limits) -> Result<Replay, LineError> {
+pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -> Result<Replay, LineError> {
     let mut ledger = Ledger::new(limits);
-    let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), skill: None });
+    let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), skill: skill.map(ToOwned::to_owned) });
     let mut notices = Vec::new();
     let mut connection = None;
     let mut elapsed = Duration::ZERO;

@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use tracing::{debug, error, info, trace, warn};
 
-pub use collector::{OwnNumbers, TelemetryCollector};
+pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
 
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
