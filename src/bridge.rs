@@ -82,7 +82,7 @@ pub async fn record(_task: RecordTask, _shutdown: CancellationToken) -> Result<(
 }
 
 /// Prints what a recording leads to on standard output.
-pub async fn replay(_task: ReplayTask) -> Result<(), BridgeError> {
+pub fn replay(_task: ReplayTask) -> Result<(), BridgeError> {
     Err(BridgeError::NotWired("replay"))
 }
 
