@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::protocol;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -53,7 +54,12 @@ impl Client {
 
     async fn next_text(&mut self) -> Value {
         match self.next().await {
-            Some(Message::Text(text)) => serde_json::from_str(&text).unwrap(),
+            Some(Message::Text(text)) => {
+                protocol::read(&text, &protocol::Limits::default(), &mut |item| {
+                    assert!(!matches!(item, Ok(protocol::Message::Unknown) | Err(_)), "{item:?} from {text}");
+                });
+                serde_json::from_str(&text).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     }

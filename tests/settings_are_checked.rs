@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use session_buddy_bridge::demo::DemoSettings;
+use session_buddy_bridge::ledger::Limits;
 use session_buddy_bridge::settings::{
-    FeedTarget, LedgerLimits, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task, Token,
+    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task, Token,
 };
 
 fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {
@@ -56,7 +57,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     assert_eq!(expected.log, LogSettings { level: LogLevel::Info, format: LogFormat::Logfmt });
     assert_eq!(
         expected.ledger_limits,
-        LedgerLimits { skills_max: 20_000, remembered_skills_max: 50_000, label_chars_max: 256 }
+        Limits { skills_max: 20_000, remembered_skills_max: 50_000, label_chars_max: 256, ..Limits::default() }
     );
 }
 
@@ -80,7 +81,7 @@ fn expected_of_every_flag() -> Settings {
         feeds: vec![FeedTarget { identity: "main".to_owned(), ..target }],
         listen: vec!["[::1]:9101".parse().unwrap()],
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
-        ledger_limits: LedgerLimits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64 },
+        ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
         frame_bytes_max: 4096,
         silence_timeout: Duration::from_secs(90),
         log: LogSettings { level: LogLevel::Debug, format: LogFormat::Json },

@@ -70,8 +70,10 @@ impl Recorder {
         state.frames += u64::from(frame.is_some());
         let out = &mut state.out;
         // Flushed line by line: what is recorded survives whatever ends the recording.
-        let written =
-            serde_json::to_writer(&mut *out, &line).map_err(io::Error::from).and_then(|()| writeln!(out)).and_then(|()| out.flush());
+        let written = serde_json::to_writer(&mut *out, &line)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
+            .and_then(|()| out.flush());
         if let Err(error) = written {
             state.failure.get_or_insert(error);
             self.ends.cancel();

@@ -17,7 +17,7 @@ const IDENTITY: &str = "replay";
 ///
 /// # Errors
 /// A file that cannot be read or is no recording; standard output that takes nothing.
-pub async fn replay(task: ReplayTask) -> Result<(), BridgeError> {
+pub fn replay(task: ReplayTask) -> Result<(), BridgeError> {
     let text = replayed(&task)?;
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(BridgeError::Output)
@@ -39,7 +39,8 @@ pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     exposition::encode_families(&replay.view, replay.active_sessions, &mut out);
     let numbers = OwnNumbers { feeds: replay.view.feeds().to_vec(), rules: replay.view.rules() };
     // Every one of these families has a series, which is all that the encoder asks for.
-    let families: Vec<_> = rule_families(&numbers).into_iter().filter(|family| !family.get_metric().is_empty()).collect();
+    let families: Vec<_> =
+        rule_families(&numbers).into_iter().filter(|family| !family.get_metric().is_empty()).collect();
     exposition::encode_others(&families, &mut out).expect("these families are the bridge's own and have series");
     Ok(out)
 }

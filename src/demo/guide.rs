@@ -29,11 +29,11 @@ Try, in another terminal:
   curl -s {metrics} | grep ^skill_completion_rate
       the share of completed invocations, 0 to 1
   curl -s {metrics} | grep ^anomalies_detected_total
-      a new anomaly every 25 seconds or so
+      each anomaly counted once, though the server lists it for an hour; a new one every 25 seconds or so
+  curl -s {metrics} | grep ^session_buddy_bridge_
+      what the bridge says of itself and of the feed
   curl -s http://{bridge}/-/ready
       whether the feed is live
-  session-buddy-bridge record demo.ndjson --seconds 10 --feed.url {feed_url}
-      what the server really sends
 
 For Prometheus, under scrape_configs in prometheus.yml:
   - job_name: session-buddy

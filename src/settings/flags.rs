@@ -11,10 +11,8 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{
-    FRAME_BYTES_MAX_DEFAULT, LABEL_CHARS_MAX_DEFAULT, LogFormat, LogLevel, REMEMBERED_SKILLS_MAX_DEFAULT,
-    SILENCE_TIMEOUT_DEFAULT_TEXT, SKILLS_MAX_DEFAULT, SettingsError, duration,
-};
+use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SILENCE_TIMEOUT_DEFAULT_TEXT, SettingsError, duration};
+use crate::ledger::Limits;
 
 const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
 
@@ -192,15 +190,15 @@ pub(super) struct WebFlags {
 #[command(next_help_heading = "Limits")]
 pub(super) struct LimitFlags {
     /// Most skills with series of their own; further ones are counted as `__overflow__` [range: 1 to 1000000]
-    #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = SKILLS_MAX_DEFAULT as u32)]
+    #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = Limits::default().skills_max as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub skills_max: u32,
-    /// Most skills whose numbers are remembered; further ones are not counted [range: --limit.skills to 2000000]
+    /// Most skills of a feed whose numbers are remembered; further ones are not counted [range: --limit.skills to 2000000]
     #[arg(long = "limit.remembered-skills", value_name = "NUMBER")]
-    #[arg(default_value_t = REMEMBERED_SKILLS_MAX_DEFAULT as u32, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    #[arg(default_value_t = Limits::default().remembered_skills_max as u32, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
     pub remembered_skills_max: u32,
     /// Longest label value; an entry with a longer one is not counted [range: 16 to 4096]
-    #[arg(long = "limit.label-chars", value_name = "NUMBER", default_value_t = LABEL_CHARS_MAX_DEFAULT as u32)]
+    #[arg(long = "limit.label-chars", value_name = "NUMBER", default_value_t = Limits::default().label_chars_max as u32)]
     #[arg(value_parser = clap::value_parser!(u32).range(16..=4096))]
     pub label_chars_max: u32,
 }

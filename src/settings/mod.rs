@@ -25,6 +25,7 @@ pub use feed_target::{FeedTarget, FeedUrlError, Token};
 pub use listen_address::ListenAddressError;
 
 use crate::demo::DemoSettings;
+use crate::ledger::Limits;
 use flags::{CommandLine, Subcommands};
 
 const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
@@ -34,9 +35,6 @@ const TELEMETRY_PATH_DEFAULT: &str = "/metrics";
 const SILENCE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 const SILENCE_TIMEOUT_DEFAULT_TEXT: &str = "10s";
 const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
-const SKILLS_MAX_DEFAULT: usize = 20_000;
-const REMEMBERED_SKILLS_MAX_DEFAULT: usize = 50_000;
-const LABEL_CHARS_MAX_DEFAULT: usize = 256;
 
 /// What a running bridge is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,34 +46,13 @@ pub struct Settings {
     /// Path of the metrics: starts with a slash, and is not one of the health paths.
     pub telemetry_path: String,
     /// How much is counted and remembered.
-    pub ledger_limits: LedgerLimits,
+    pub ledger_limits: Limits,
     /// Longest frame that is read, in bytes.
     pub frame_bytes_max: usize,
     /// How long a feed that sends snapshots may send none.
     pub silence_timeout: Duration,
     /// What is logged, and how.
     pub log: LogSettings,
-}
-
-/// How much is counted and remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LedgerLimits {
-    /// Skills with series of their own; at least 1.
-    pub skills_max: usize,
-    /// Skills with remembered numbers; at least `skills_max`.
-    pub remembered_skills_max: usize,
-    /// Characters of a label value.
-    pub label_chars_max: usize,
-}
-
-impl Default for LedgerLimits {
-    fn default() -> Self {
-        Self {
-            skills_max: SKILLS_MAX_DEFAULT,
-            remembered_skills_max: REMEMBERED_SKILLS_MAX_DEFAULT,
-            label_chars_max: LABEL_CHARS_MAX_DEFAULT,
-        }
-    }
 }
 
 /// What is logged, and how.
@@ -162,7 +139,7 @@ pub struct ReplayTask {
     /// The skill that the recorded feed was subscribed to; `None` for all.
     pub skill: Option<String>,
     /// How much is counted and remembered.
-    pub ledger_limits: LedgerLimits,
+    pub ledger_limits: Limits,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -201,7 +178,7 @@ impl Settings {
             feeds,
             listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
-            ledger_limits: LedgerLimits::default(),
+            ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             silence_timeout: SILENCE_TIMEOUT_DEFAULT,
             log: LogSettings::default(),
@@ -256,7 +233,7 @@ fn record_task(
     flags: flags::RecordFlags,
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<RecordTask, SettingsError> {
-    let subscription = Subscription::new(flags.subscription, LABEL_CHARS_MAX_DEFAULT, environment)?;
+    let subscription = Subscription::new(flags.subscription, Limits::default().label_chars_max, environment)?;
     Ok(RecordTask {
         file: flags.file,
         duration: Duration::from_secs(flags.seconds),
@@ -281,7 +258,7 @@ fn replay_task(flags: flags::ReplayFlags) -> Result<ReplayTask, SettingsError> {
 /// The settings that `run` and `demo` share.
 fn served(
     web: flags::WebFlags,
-    ledger_limits: LedgerLimits,
+    ledger_limits: Limits,
     log: &flags::LogFlags,
     feeds: Vec<FeedTarget>,
 ) -> Result<Settings, SettingsError> {
@@ -374,11 +351,12 @@ fn checked_path(path: String) -> Result<String, SettingsError> {
     Err(SettingsError::TelemetryPath { path, problem })
 }
 
-fn ledger_limits(flags: &flags::LimitFlags) -> Result<LedgerLimits, SettingsError> {
-    let limits = LedgerLimits {
+fn ledger_limits(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
+    let limits = Limits {
         skills_max: flags.skills_max as usize,
         remembered_skills_max: flags.remembered_skills_max as usize,
         label_chars_max: flags.label_chars_max as usize,
+        ..Limits::default()
     };
     if limits.remembered_skills_max < limits.skills_max {
         return Err(SettingsError::RememberedSkills {
