@@ -85,14 +85,14 @@ async fn a_feed_that_owes_no_snapshot_is_left_alone() {
 
 #[tokio::test]
 async fn every_byte_is_a_sign_of_life() {
-    // A frame that takes three times as long to arrive as it takes to be given up without a byte.
-    let text = r#"{"type":"connected","message":"so very slow"}"#;
+    // A frame that takes more than twice as long to arrive as a connection without a byte lives.
+    let text = r#"{"type":"pong"}"#;
     let frame = [&[0x81, text.len() as u8][..], text.as_bytes()].concat();
     let slowly = Step::Trickle(frame, Duration::from_millis(130));
     let server = ScriptedFeed::start(vec![vec![Step::IgnorePings, slowly]]);
     let mut settings = watchful(&server);
-    settings.timing.ping_interval = Duration::from_millis(1_000);
-    settings.timing.pong_timeout = Duration::from_millis(1_000);
+    settings.timing.ping_interval = Duration::from_millis(500);
+    settings.timing.pong_timeout = Duration::from_millis(500);
     let feed = RunningFeed::start(settings);
     let notes = feed.live().await;
     assert!(!notes.iter().any(is_closed), "{notes:?}");

@@ -133,3 +133,26 @@ async fn a_healthy_spell_starts_the_backoff_over() {
     assert!(statuses.iter().all(|status| retry_in(status) <= Duration::from_millis(2)), "{statuses:?}");
     feed.stop().await;
 }
+
+#[tokio::test]
+async fn a_name_is_resolved_and_all_its_addresses_are_tried() {
+    // Where localhost is ::1 too, nothing listens there.
+    let server = ScriptedFeed::start(vec![vec![Step::send(snapshot(1))]]);
+    let mut named = settings(server.url());
+    named.url.set_host(Some("localhost")).unwrap();
+    let feed = RunningFeed::start(named);
+    assert!(ends(&feed.live().await).is_empty());
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_name_without_an_address_is_named() {
+    let mut nowhere = settings(Reserved::new().url());
+    // No resolver is asked about a name with an empty label.
+    nowhere.url.set_host(Some("no..where")).unwrap();
+    let feed = RunningFeed::start(nowhere);
+    let status = feed.ended(1).await.remove(0);
+    assert_eq!(ending(&status).code(), "dns");
+    assert!(status.to_string().contains("no..where"), "{status}");
+    feed.stop().await;
+}

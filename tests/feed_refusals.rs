@@ -90,17 +90,19 @@ async fn retry_after_is_honoured_up_to_a_cap() {
 
 #[tokio::test]
 async fn a_token_refused_before_the_subscription_arrives_is_a_refusal() {
-    // The server hangs up as soon as it has the token, while the subscription may still be on its way.
-    let refuse = || vec![Step::expect(|text| text.contains("token")), Step::close(4001)];
-    let server = ScriptedFeed::start(vec![refuse()]);
-    let feed = RunningFeed::start(FeedSettings {
-        skill: Some("pytest-run".to_owned()),
-        token: Some(TokenSource::Static(Secret::new("stale"))),
-        ..settings(server.url())
-    });
-    let statuses = feed.ended(20).await;
-    for status in &statuses {
-        assert_eq!(ending(status), &Ending::Closed { code: 4001, reason: String::new() });
+    // Politely, and without waiting for what is still on its way, which then cannot be sent any more.
+    let polite = vec![Step::expect(|text| text.contains("token")), Step::close(4001)];
+    let abrupt = vec![Step::SendRaw(vec![0x88, 2, 0x0f, 0xa1]), Step::Drop];
+    for script in [polite, abrupt] {
+        let server = ScriptedFeed::start(vec![script]);
+        let feed = RunningFeed::start(FeedSettings {
+            skill: Some("pytest-run".to_owned()),
+            token: Some(TokenSource::Static(Secret::new("stale"))),
+            ..settings(server.url())
+        });
+        for status in feed.ended(100).await {
+            assert_eq!(ending(&status), &Ending::Closed { code: 4001, reason: String::new() });
+        }
+        feed.stop().await;
     }
-    feed.stop().await;
 }

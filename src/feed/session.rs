@@ -43,7 +43,7 @@ impl<'a> Session<'a> {
         watch.opened(Instant::now());
         for frame in self.introduction() {
             if let Err(ending) = self.send(frame).await {
-                return self.last_word().await.unwrap_or(ending);
+                return self.last_word(watch, listener).await.unwrap_or(ending);
             }
         }
         let Timing { ping_interval, pong_timeout, .. } = self.settings.timing;
@@ -58,7 +58,7 @@ impl<'a> Session<'a> {
                 Some((at, Due::Dead)) if at <= now => return self.alarmed(Alarm::Dead, watch),
                 Some((at, Due::Ping)) if at <= now => {
                     if let Err(ending) = self.send(Message::Ping(Bytes::new())).await {
-                        return self.last_word().await.unwrap_or(ending);
+                        return self.last_word(watch, listener).await.unwrap_or(ending);
                     }
                     keepalive.pinged(Instant::now());
                     continue;
@@ -154,18 +154,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What the peer said before it stopped reading: a refused token closes the connection while the subscription is
-    /// still on its way, and then the close code is the reason, not the failed write.
-    async fn last_word(&mut self) -> Option<Ending> {
-        let close = async {
-            loop {
-                if let Message::Close(frame) = self.connection.socket.next().await?.ok()? {
-                    return Some(frame);
+    /// Hears the peer out once it reads no more: when it refuses a token while the subscription is still on its way,
+    /// its close code is the reason, not the write that failed.
+    async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
+        let hear_out = async {
+            while let Some(Ok(message)) = self.connection.socket.next().await {
+                if let Some(ending) = self.receive(message, watch, listener) {
+                    return Some(ending);
                 }
             }
+            None
         };
-        let frame = timeout(FAREWELL_TIMEOUT, close).await.ok()??;
-        Some(self.closed(frame))
+        timeout(FAREWELL_TIMEOUT, hear_out).await.ok().flatten()
     }
 
     /// Ends the connection as the protocol wants it, within [`FAREWELL_TIMEOUT`]: tells the peer why, or confirms its
