@@ -11,7 +11,7 @@ mod common;
 
 use std::net::Ipv4Addr;
 
-use common::{Args, Outcome};
+use common::Outcome;
 use session_buddy_bridge::bridge;
 use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
 use session_buddy_bridge::settings::{FeedTarget, Settings};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let args = Args::read()?;
+    let (_, end) = common::args()?;
     let server = DemoFeed::bind(DemoSettings::default()).await?;
     let settings = Settings {
         listen: vec![(Ipv4Addr::LOCALHOST, 9093).into()],
@@ -32,7 +32,7 @@ async fn main() -> Outcome {
     let mut bridging = tokio::spawn(bridge::run(settings, shutdown.clone()));
     let ended_early = tokio::select! {
         ended = &mut bridging => Some(ended),
-        () = args.the_end() => None,
+        () = end.wait() => None,
     };
     shutdown.cancel();
     serving.await?;

@@ -7,12 +7,12 @@
 
 mod common;
 
-use common::{Args, Outcome};
+use common::Outcome;
 use session_buddy_bridge::PrometheusExporter;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let args = Args::read()?;
+    let (_, end) = common::args()?;
     let exporter = PrometheusExporter::new(9092)?;
     exporter.start()?;
 
@@ -35,7 +35,7 @@ async fn main() -> Outcome {
 
     println!("Six invocations of three skills, two anomalies, three sessions: http://localhost:9092/metrics");
     println!("Ctrl-C ends it.");
-    args.the_end().await;
+    end.wait().await;
     exporter.stop();
     Ok(())
 }

@@ -11,7 +11,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Args, Outcome};
+use common::Outcome;
 use rusqlite::{Connection, params};
 use session_buddy_bridge::PrometheusExporter;
 
@@ -82,10 +82,10 @@ impl Tracker {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let args = Args::read()?;
+    let (word, end) = common::args()?;
     let exporter = PrometheusExporter::new(9094)?;
     exporter.start()?;
-    let tracker = Tracker::open(args.words.first().map_or(":memory:", String::as_str), exporter)?;
+    let tracker = Tracker::open(word.as_deref().unwrap_or(":memory:"), exporter)?;
     println!("An invocation is stored and exported every half second: http://localhost:9094/metrics");
     println!("Ctrl-C ends it.");
 
@@ -104,7 +104,7 @@ async fn main() -> Outcome {
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = args.the_end() => Ok(()),
+        () = end.wait() => Ok(()),
     };
     let stored: i64 = tracker.store.query_row("select count(*) from invocation", [], |row| row.get(0))?;
     println!("{stored} invocations are stored.");

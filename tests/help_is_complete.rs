@@ -76,7 +76,7 @@ fn the_bare_help_tells_of_everything() {
         "[default: ws://localhost:8765]",
         "[default: localhost:9090]",
         "[default: /metrics]",
-        "[default: 10s]",
+        "[default: 15s]",
         "[default: 1048576]",
         "[default: 20000]",
         "[default: 50000]",

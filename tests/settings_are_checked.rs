@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use session_buddy_bridge::demo::DemoSettings;
+use session_buddy_bridge::feed::{Secret, TokenSource};
 use session_buddy_bridge::ledger::Limits;
-use session_buddy_bridge::settings::{
-    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task, Token,
-};
+use session_buddy_bridge::settings::{FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task};
 
 fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {
     let found = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
@@ -53,7 +52,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
 
     assert_eq!(expected.telemetry_path, "/metrics");
     assert_eq!(expected.frame_bytes_max, 1 << 20);
-    assert_eq!(expected.silence_timeout, Duration::from_secs(10));
+    assert_eq!(expected.silence_timeout, Duration::from_secs(15));
     assert_eq!(expected.log, LogSettings { level: LogLevel::Info, format: LogFormat::Logfmt });
     assert_eq!(
         expected.ledger_limits,
@@ -216,11 +215,11 @@ fn a_token_comes_from_the_environment_or_from_a_file() {
 
     let from_variable = settings_in(&[variable], &["--feed.url", "ws://a", "--feed.url", "ws://b"]);
     for feed in &from_variable.feeds {
-        assert_eq!(feed.token, Some(Token::Value("secret".to_owned())));
+        assert_eq!(feed.token, Some(TokenSource::Static(Secret::new("secret"))));
     }
     assert!(!format!("{from_variable:?}").contains("secret"));
     let from_file = settings(&["--feed.token-file", &path(&full)]);
-    assert_eq!(from_file.feeds[0].token, Some(Token::File(full.clone())));
+    assert_eq!(from_file.feeds[0].token, Some(TokenSource::File(full.clone())));
 
     assert_eq!(
         refusal_in(&[variable], &["--feed.token-file", &path(&full)]),

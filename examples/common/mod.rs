@@ -7,36 +7,33 @@ use std::time::Duration;
 /// What an example returns: any error, printed.
 pub type Outcome = Result<(), Box<dyn Error>>;
 
-/// The command line of an example: words, and `--seconds N` to end by itself.
-pub struct Args {
-    /// Everything else, in order.
-    pub words: Vec<String>,
-    seconds: Option<f64>,
+/// When an example ends.
+pub struct End {
+    after: Option<Duration>,
 }
 
-impl Args {
-    /// Reads the command line of this process.
-    pub fn read() -> Result<Self, Box<dyn Error>> {
-        let (mut words, mut seconds) = (Vec::new(), None);
-        let mut args = env::args().skip(1);
-        while let Some(arg) = args.next() {
-            if arg != "--seconds" {
-                words.push(arg);
-                continue;
-            }
+/// Reads the command line of this process: one word, if the example makes use of one, and `--seconds N`.
+pub fn args() -> Result<(Option<String>, End), Box<dyn Error>> {
+    let (mut word, mut after) = (None, None);
+    let mut args = env::args().skip(1);
+    while let Some(arg) = args.next() {
+        if arg == "--seconds" {
             let value = args.next().unwrap_or_default();
-            let number = value.parse().map_err(|_| format!("--seconds \"{value}\" is no number"))?;
-            Duration::try_from_secs_f64(number).map_err(|error| format!("--seconds {number}: {error}"))?;
-            seconds = Some(number);
+            let seconds = value.parse().map_err(|_| format!("--seconds \"{value}\" is no number"))?;
+            after = Some(Duration::try_from_secs_f64(seconds).map_err(|error| format!("--seconds {value}: {error}"))?);
+        } else if let Some(earlier) = word.replace(arg) {
+            return Err(format!("one word too many beside \"{earlier}\"").into());
         }
-        Ok(Self { words, seconds })
     }
+    Ok((word, End { after }))
+}
 
+impl End {
     /// Returns at Ctrl-C, or after `--seconds`.
-    pub async fn the_end(&self) {
+    pub async fn wait(self) {
         let time_is_up = async {
-            match self.seconds {
-                Some(seconds) => tokio::time::sleep(Duration::from_secs_f64(seconds)).await,
+            match self.after {
+                Some(after) => tokio::time::sleep(after).await,
                 None => std::future::pending().await,
             }
         };

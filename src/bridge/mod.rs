@@ -18,12 +18,12 @@ use tokio_util::sync::CancellationToken;
 use crate::board::Board;
 use crate::demo::{DemoFeed, guide};
 use crate::exposition::{FamiliesCollector, Source};
-use crate::feed::{self, FeedSettings, Secret, Timing, TokenSource};
+use crate::feed::{self, FeedSettings, Timing};
 use crate::http::{self, BindError, HttpSettings};
 use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
 use crate::recording::LineError;
-use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings, Token};
+use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings};
 use crate::telemetry::{OwnNumbers, Telemetry};
 use hearing::Hearing;
 use pages::Pages;
@@ -212,10 +212,7 @@ fn subscription(target: &FeedTarget, frame_bytes_max: usize, silence_timeout: st
         identity: target.identity.clone(),
         url: target.url.clone(),
         skill: target.skill.clone(),
-        token: target.token.as_ref().map(|token| match token {
-            Token::Value(text) => TokenSource::Static(Secret::new(text)),
-            Token::File(path) => TokenSource::File(path.clone()),
-        }),
+        token: target.token.clone(),
         timing: Timing { silence_timeout, ..Timing::default() },
         frame_bytes_max,
         tls: None,

@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration
 }
 
 /// The shortest way to write `duration` that [`parse`] reads.
-fn show(duration: Duration) -> String {
+pub(super) fn show(duration: Duration) -> String {
     match (duration.as_secs(), duration.subsec_millis()) {
         (0, millis) => format!("{millis}ms"),
         (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),

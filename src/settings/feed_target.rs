@@ -1,13 +1,14 @@
 //! Which feed to listen to, and the name under which it is known.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use thiserror::Error;
 use url::Url;
 
+use crate::feed::TokenSource;
+
 /// One feed to subscribe to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct FeedTarget {
     /// The name that tells this feed from others: the label `feed`, and the key of what is remembered of it.
     pub identity: String,
@@ -16,24 +17,18 @@ pub struct FeedTarget {
     /// The one skill to subscribe to; `None` for all.
     pub skill: Option<String>,
     /// What the server is told first, if it asks for a token.
-    pub token: Option<Token>,
+    pub token: Option<TokenSource>,
 }
 
-/// Where the token of a feed comes from.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Token {
-    /// The token itself. Never shown.
-    Value(String),
-    /// A file that holds it, to be read at each connect.
-    File(PathBuf),
-}
-
-impl fmt::Debug for Token {
+impl fmt::Debug for FeedTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Token::Value(_) => f.write_str("Value(***)"),
-            Token::File(path) => f.debug_tuple("File").field(path).finish(),
-        }
+        let Self { identity, url, skill, token } = self;
+        f.debug_struct("FeedTarget")
+            .field("identity", identity)
+            .field("url", &redacted(url.as_str()))
+            .field("skill", skill)
+            .field("token", token)
+            .finish()
     }
 }
 
@@ -130,6 +125,7 @@ pub(super) fn redacted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::Secret;
 
     #[test]
     fn an_identity_is_scheme_host_port_path_and_skill() {
@@ -181,7 +177,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_never_shown() {
-        assert_eq!(format!("{:?}", Token::Value("secret".to_owned())), "Value(***)");
+    fn a_target_shows_neither_its_token_nor_its_query() {
+        let mut target = FeedTarget::new("ws://h/path?key=secret").unwrap();
+        target.token = Some(TokenSource::Static(Secret::new("secret")));
+        let shown = format!("{target:?}");
+        assert!(shown.contains("ws://h/path") && !shown.contains("secret"), "{shown}");
     }
 }

@@ -11,7 +11,8 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SILENCE_TIMEOUT_DEFAULT_TEXT, SettingsError, duration};
+use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SettingsError, duration};
+use crate::feed::Timing;
 use crate::ledger::Limits;
 
 const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
@@ -165,7 +166,7 @@ pub(super) struct SubscriptionFlags {
 #[command(next_help_heading = "Feed")]
 pub(super) struct ConnectionFlags {
     /// Connect anew when a server that sends snapshots has sent none for this long [range: 1s to 1h]
-    #[arg(long = "feed.silence-timeout", value_name = "DURATION", default_value = SILENCE_TIMEOUT_DEFAULT_TEXT)]
+    #[arg(long = "feed.silence-timeout", value_name = "DURATION", default_value = silence_timeout_default())]
     #[arg(value_parser = ValueParser::new(silence_timeout))]
     pub silence_timeout: Duration,
     /// Longest frame that is read; a longer one ends the connection [range: 1024 to 67108864]
@@ -212,6 +213,10 @@ pub(super) struct LogFlags {
     /// How they are written
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
     pub format: LogFormat,
+}
+
+fn silence_timeout_default() -> String {
+    duration::show(Timing::default().silence_timeout)
 }
 
 fn silence_timeout(text: &str) -> Result<Duration, duration::DurationError> {

@@ -21,10 +21,11 @@ use clap::ValueEnum;
 
 pub use duration::DurationError;
 pub use error::{NameError, SettingsError, TelemetryPathError};
-pub use feed_target::{FeedTarget, FeedUrlError, Token};
+pub use feed_target::{FeedTarget, FeedUrlError};
 pub use listen_address::ListenAddressError;
 
 use crate::demo::DemoSettings;
+use crate::feed::{Secret, Timing, TokenSource};
 use crate::ledger::Limits;
 use flags::{CommandLine, Subcommands};
 
@@ -32,8 +33,6 @@ const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
 const LISTEN_PORT_DEFAULT: u16 = 9090;
 const TELEMETRY_PATH_DEFAULT: &str = "/metrics";
-const SILENCE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
-const SILENCE_TIMEOUT_DEFAULT_TEXT: &str = "10s";
 const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 
 /// What a running bridge is told.
@@ -180,7 +179,7 @@ impl Settings {
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
-            silence_timeout: SILENCE_TIMEOUT_DEFAULT,
+            silence_timeout: Timing::default().silence_timeout,
             log: LogSettings::default(),
         }
     }
@@ -287,7 +286,7 @@ fn served(
 /// What is asked of every feed alike.
 struct Subscription {
     skill: Option<String>,
-    token: Option<Token>,
+    token: Option<TokenSource>,
 }
 
 impl Subscription {
@@ -314,16 +313,16 @@ impl Subscription {
 fn token(
     file: Option<PathBuf>,
     environment: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Option<Token>, SettingsError> {
+) -> Result<Option<TokenSource>, SettingsError> {
     let value = environment(flags::TOKEN_VARIABLE).map(OsString::into_string).transpose();
     let value = value.map_err(|_| SettingsError::TokenNotText)?.map(|value| value.trim().to_owned());
     match (value.filter(|value| !value.is_empty()), file) {
         (None, None) => Ok(None),
         (Some(_), Some(file)) => Err(SettingsError::TwoTokens { file }),
-        (Some(value), None) => Ok(Some(Token::Value(value))),
+        (Some(value), None) => Ok(Some(TokenSource::Static(Secret::new(value)))),
         (None, Some(file)) => match fs::read_to_string(&file) {
             Ok(text) if text.trim().is_empty() => Err(SettingsError::TokenFileEmpty { file }),
-            Ok(_) => Ok(Some(Token::File(file))),
+            Ok(_) => Ok(Some(TokenSource::File(file))),
             Err(error) => Err(SettingsError::TokenFile { file, error }),
         },
     }
