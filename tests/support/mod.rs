@@ -11,6 +11,7 @@ pub mod recording_listener;
 pub mod running_bridge;
 pub mod scrape;
 pub mod scripted_feed;
+pub mod served;
 
 use std::time::Duration;
 
