@@ -3,7 +3,9 @@
 mod support;
 
 use serde_json::json;
-use support::peers::{Pace, PrometheusTools, SessionBuddy, eventually};
+use support::peers::eventually;
+use support::peers::prometheus::PrometheusTools;
+use support::peers::session_buddy::{Pace, SessionBuddy};
 use tempfile::TempDir;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";

@@ -5,7 +5,10 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use support::peers::{Bridge, Pace, Samples, SessionBuddy, Truth, eventually};
+use support::peers::bridge::{Bridge, sums};
+use support::peers::eventually;
+use support::peers::session_buddy::{Pace, SessionBuddy, Truth};
+use support::scrape::Scrape;
 use tempfile::TempDir;
 
 /// Fewer skills than the feed lists, so that nothing is hidden; and so few anomalies a second (0.6) that it would take
@@ -32,13 +35,13 @@ fn scaled<const N: usize>(sums: BTreeMap<[String; N], f64>, scale: f64) -> BTree
 }
 
 impl Numbers {
-    fn shown(samples: &Samples) -> Self {
+    fn shown(scrape: &Scrape) -> Self {
         Self {
-            invocations: scaled(samples.sum_by("skill_invocations_total", ["skill_name", "completed"]), 1.0),
-            anomalies: scaled(samples.sum_by("anomalies_detected_total", ["anomaly_type", "skill_name"]), 1.0),
-            completion_rates: scaled(samples.sum_by("skill_completion_rate", ["skill_name"]), 1e9),
-            durations: scaled(samples.sum_by("skill_duration_seconds_count", ["skill_name"]), 1.0),
-            duration_sums: scaled(samples.sum_by("skill_duration_seconds_sum", ["skill_name"]), 1e6),
+            invocations: scaled(sums(scrape, "skill_invocations_total", ["skill_name", "completed"]), 1.0),
+            anomalies: scaled(sums(scrape, "anomalies_detected_total", ["anomaly_type", "skill_name"]), 1.0),
+            completion_rates: scaled(sums(scrape, "skill_completion_rate", ["skill_name"]), 1e9),
+            durations: scaled(sums(scrape, "skill_duration_seconds_count", ["skill_name"]), 1.0),
+            duration_sums: scaled(sums(scrape, "skill_duration_seconds_sum", ["skill_name"]), 1e6),
         }
     }
 
@@ -72,15 +75,13 @@ fn the_scrape_equals_the_servers_database() {
     bridge.await_snapshots(1);
 
     let mut driver = session_buddy.drive(&database, &PACE);
-    bridge.scrape_until("a good part of the invocations", |samples| {
-        match samples.sum("skill_invocations_total", &[]) {
-            many if many >= 150.0 => Ok(()),
-            few => Err(format!("{few}")),
-        }
+    bridge.scrape_until("a good part of the invocations", |scrape| match scrape.sum("skill_invocations_total") {
+        many if many >= 150.0 => Ok(()),
+        few => Err(format!("{few}")),
     });
 
     drop(server);
-    bridge.scrape_until("the feed to be down", |samples| match samples.sum("session_buddy_bridge_feed_up", &[]) {
+    bridge.scrape_until("the feed to be down", |scrape| match scrape.sum("session_buddy_bridge_feed_up") {
         0.0 => Ok(()),
         up => Err(format!("up is {up}")),
     });
@@ -94,7 +95,7 @@ fn the_scrape_equals_the_servers_database() {
     assert!(driver.await_end().success());
     let held = Numbers::held(&session_buddy.truth(&database));
     assert_eq!(held.invocations.values().sum::<u64>(), u64::from(PACE.invocations));
-    bridge.scrape_until("the scrape to equal the database", |samples| match Numbers::shown(samples) {
+    bridge.scrape_until("the scrape to equal the database", |scrape| match Numbers::shown(scrape) {
         shown if shown == held => Ok(()),
         shown => Err(format!("{shown:#?}\nwhere the database holds {held:#?}")),
     });

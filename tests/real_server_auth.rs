@@ -2,7 +2,9 @@
 
 mod support;
 
-use support::peers::{Bridge, SessionBuddy, eventually};
+use support::peers::bridge::Bridge;
+use support::peers::eventually;
+use support::peers::session_buddy::SessionBuddy;
 use tempfile::TempDir;
 
 const SECRET: &str = "a secret of more than thirty-two bytes";

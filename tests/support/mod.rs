@@ -1,4 +1,21 @@
-//! What several test files share. Each compiles it for itself and uses a part of it.
-#![allow(dead_code, unused_imports)]
+//! What the tests share.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod http_client;
 pub mod peers;
+pub mod recording_listener;
+pub mod scrape;
+pub mod scripted_feed;
+
+use std::time::Duration;
+
+/// Far longer than anything here takes: it turns a test that hangs into one that fails.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Awaits `future`, or fails with `what` was missing.
+pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, future).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
+    }
+}

@@ -3,22 +3,15 @@
 //! `.ci/install-peers` installs them. Where one is missing, `find_or_skip` says why on standard error and the test passes
 //! by returning; with `SESSION_BUDDY_BRIDGE_REQUIRE_PEERS=1` it fails.
 
-mod bridge;
-mod process;
-mod prometheus;
-mod samples;
-mod session_buddy;
+pub mod bridge;
+pub mod process;
+pub mod prometheus;
+pub mod session_buddy;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-pub use bridge::Bridge;
-pub use process::{Process, run};
-pub use prometheus::{Prometheus, PrometheusTools, Series};
-pub use samples::Samples;
-pub use session_buddy::{Pace, RealServer, SessionBuddy, Truth};
 
 /// Far beyond what anything awaited here takes on a busy machine: reaching it is a failure.
 const PATIENCE: Duration = Duration::from_secs(90);

@@ -1,11 +1,15 @@
 //! The compiled bridge as a process.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Process, Samples, eventually, http_get};
+use super::eventually;
+use super::process::Process;
+use crate::support::http_client;
+use crate::support::scrape::Scrape;
 
 /// A running bridge on one feed, at a free port of the loopback interface.
 pub struct Bridge {
@@ -31,8 +35,10 @@ impl Bridge {
         Self { address, _process: process }
     }
 
+    /// Status and body of a GET.
     pub fn get(&self, path: &str) -> (u16, String) {
-        http_get(self.address, path).expect("the bridge answers")
+        let response = http_client::get(self.address, path);
+        (response.status, response.text().to_owned())
     }
 
     /// What `/metrics` shows.
@@ -42,23 +48,32 @@ impl Bridge {
         body
     }
 
-    pub fn scrape(&self) -> Samples {
-        Samples::parse(&self.exposition())
+    pub fn scrape(&self) -> Scrape {
+        Scrape::fetch(self.address, "/metrics")
     }
 
     /// Scrapes until `look` is satisfied.
-    pub fn scrape_until<T>(&self, awaited: &str, look: impl Fn(&Samples) -> Result<T, String>) -> T {
+    pub fn scrape_until<T>(&self, awaited: &str, look: impl Fn(&Scrape) -> Result<T, String>) -> T {
         eventually(awaited, || look(&self.scrape()))
     }
 
     /// Returns once the feed has sent `more` further snapshots and the bridge has applied them.
     pub fn await_snapshots(&self, more: u32) {
-        let heard =
-            |samples: &Samples| samples.sum("session_buddy_bridge_feed_messages_total", &[("type", "metrics_update")]);
+        let snapshot = ["metrics_update".to_owned()];
+        let heard = |scrape: &Scrape| sums(scrape, "session_buddy_bridge_feed_messages_total", ["type"])[&snapshot];
         let goal = heard(&self.scrape()) + f64::from(more);
-        self.scrape_until("snapshots", |samples| match heard(samples) {
+        self.scrape_until("snapshots", |scrape| match heard(scrape) {
             enough if enough >= goal => Ok(()),
             few => Err(format!("{few} of {goal}")),
         });
     }
+}
+
+/// The sums of a family's series by the values of the labels `by`, in their order.
+pub fn sums<const N: usize>(scrape: &Scrape, name: &str, by: [&str; N]) -> BTreeMap<[String; N], f64> {
+    let mut sums = BTreeMap::new();
+    for (labels, value) in scrape.series(name) {
+        *sums.entry(by.map(|label| labels[label].clone())).or_default() += value;
+    }
+    sums
 }

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use super::{Process, found_or_skip, http_get, peers_directory, run};
+use super::process::{Process, run};
+use super::{found_or_skip, http_get, peers_directory};
 
 /// The two installed programs.
 pub struct PrometheusTools {

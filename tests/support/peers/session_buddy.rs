@@ -6,7 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Process, found_or_skip, in_repository, peers_directory, run};
+use super::process::{Process, run};
+use super::{found_or_skip, in_repository, peers_directory};
 
 /// The installed packages.
 pub struct SessionBuddy {

@@ -1,0 +1,73 @@
+//! Serves what the other rooms show, over warp: the metrics, health, readiness and a small page.
+//!
+//! | path | answer |
+//! | --- | --- |
+//! | the telemetry path (`/metrics`) | 200: every metric, Prometheus text format 0.0.4; 503 where [`HttpLimits::scrapes_max`] is exhausted |
+//! | `/` | 200: a page with links and the state of each feed (unless `/` is the telemetry path) |
+//! | `/-/healthy` | 200: the process works |
+//! | `/-/ready` | 200 while a feed is live, or where none is configured; else 503 and a line for each feed with why not |
+//! | any other | 404 that names these |
+//!
+//! GET and HEAD, else 405. Query strings are accepted, bodies of requests are not read.
+//!
+//! warp bounds nothing by itself, so its filters are served as a plain service by hyper under an accept loop that has
+//! [`HttpLimits`].
+//!
+//! Architecture invariant: this room knows neither feeds nor metrics; [`Content`] is all that it sees, and it counts
+//! nothing: what should be counted it tells `Content`.
+
+mod limits;
+mod listen;
+mod page;
+mod patient_stream;
+mod routes;
+mod serve;
+
+use std::io;
+
+use bytes::Bytes;
+
+pub use limits::HttpLimits;
+pub use listen::{BindError, bind};
+pub use serve::serve;
+
+/// What is served where, and the limits of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Path of the metrics; starts with `/`. It wins over every other page of the same path.
+    pub telemetry_path: String,
+    /// The limits, for each listener.
+    pub limits: HttpLimits,
+}
+
+impl Default for HttpSettings {
+    fn default() -> Self {
+        Self { telemetry_path: "/metrics".to_owned(), limits: HttpLimits::default() }
+    }
+}
+
+/// What the pages show, and who is told what could not be served.
+pub trait Content: Send + Sync + 'static {
+    /// The whole body of a scrape, text format 0.0.4. May take long: it is called where blocking is allowed.
+    fn metrics(&self) -> Bytes;
+
+    /// Every configured feed. Must not block.
+    fn feeds(&self) -> Vec<FeedReadiness>;
+
+    /// A connection was closed unserved because `connections_max` others were open.
+    fn connection_refused(&self, connections_max: usize);
+
+    /// A connection could not be accepted, for example for want of file descriptors; accepting goes on.
+    fn accept_failed(&self, error: &io::Error);
+}
+
+/// Whether a feed is heard, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedReadiness {
+    /// The feed's identity.
+    pub identity: String,
+    /// Whether its connection is established, authenticated and speaking.
+    pub live: bool,
+    /// Its state for people, above all why it is not live.
+    pub reason: String,
+}

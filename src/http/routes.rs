@@ -1,0 +1,151 @@
+//! Which path is answered with what.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use warp::Filter;
+use warp::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use warp::path::FullPath;
+use warp::reply::Response;
+
+use super::{Content, FeedReadiness, HttpSettings, page};
+
+const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+const HTML: &str = "text/html; charset=utf-8";
+
+const HEALTHY_PATH: &str = "/-/healthy";
+const READY_PATH: &str = "/-/ready";
+
+/// All pages as one filter that never rejects. `warp::path` and `warp::get` would answer HEAD with 405 and no `Allow`,
+/// and the telemetry path is known only at run time.
+pub(super) fn routes(
+    content: Arc<dyn Content>,
+    settings: &HttpSettings,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
+    let site = Arc::new(Site {
+        content,
+        telemetry_path: settings.telemetry_path.clone(),
+        scrapes: Arc::new(Semaphore::new(settings.limits.scrapes_max.min(Semaphore::MAX_PERMITS))),
+        scrape_wait: settings.limits.scrape_wait,
+    });
+    warp::method().and(warp::path::full()).then(move |method: Method, path: FullPath| {
+        let site = Arc::clone(&site);
+        async move { site.answer(&method, path.as_str()).await }
+    })
+}
+
+struct Site {
+    content: Arc<dyn Content>,
+    telemetry_path: String,
+    scrapes: Arc<Semaphore>,
+    scrape_wait: Duration,
+}
+
+enum Page {
+    Metrics,
+    Landing,
+    Healthy,
+    Ready,
+}
+
+impl Site {
+    fn page(&self, path: &str) -> Option<Page> {
+        match path {
+            _ if path == self.telemetry_path => Some(Page::Metrics),
+            "/" => Some(Page::Landing),
+            HEALTHY_PATH => Some(Page::Healthy),
+            READY_PATH => Some(Page::Ready),
+            _ => None,
+        }
+    }
+
+    async fn answer(&self, method: &Method, path: &str) -> Response {
+        let Some(page) = self.page(path) else {
+            let text = format!("Not found. Pages: {}, /, {HEALTHY_PATH}, {READY_PATH}\n", self.telemetry_path);
+            return reply(StatusCode::NOT_FOUND, TEXT, text);
+        };
+        if !matches!(*method, Method::GET | Method::HEAD) {
+            let refusal = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method not allowed. Use GET or HEAD.\n");
+            return with(refusal, header::ALLOW, "GET, HEAD");
+        }
+        // A HEAD is answered as a GET is: hyper sends the headers, Content-Length included, and leaves out the body.
+        match page {
+            Page::Metrics => self.metrics().await,
+            Page::Landing => {
+                let html = reply(StatusCode::OK, HTML, page::landing(&self.telemetry_path, &self.content.feeds()));
+                with(html, header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")
+            }
+            Page::Healthy => reply(StatusCode::OK, TEXT, "Healthy.\n"),
+            Page::Ready => readiness(&self.content.feeds()),
+        }
+    }
+
+    async fn metrics(&self) -> Response {
+        let place = tokio::time::timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many scrapes at once. Try again shortly.\n");
+            return with(busy, header::RETRY_AFTER, "1");
+        };
+        let content = Arc::clone(&self.content);
+        // A body of many megabytes takes long to write. On a worker of the runtime it would hold up the feeds whose
+        // tasks wait for that worker, so it is written on a thread that may block.
+        match tokio::task::spawn_blocking(move || Scrape { body: content.metrics(), _place: place }).await {
+            Ok(scrape) => reply(StatusCode::OK, METRICS_TEXT, Bytes::from_owner(scrape)),
+            Err(failure) => {
+                tracing::error!(error = %failure, "a scrape failed");
+                reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "The metrics could not be written. See the log.\n")
+            }
+        }
+    }
+}
+
+/// A body that keeps its place among the scrapes until its last byte has been sent or the connection is gone: were the
+/// place given back earlier, clients that read nothing would hold any number of bodies.
+struct Scrape {
+    body: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Scrape {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+/// Without any feed there is nothing to wait for: an embedder's exporter is ready once it answers.
+fn readiness(feeds: &[FeedReadiness]) -> Response {
+    let (status, mut text) = if feeds.is_empty() {
+        (StatusCode::OK, "Ready: no feeds are configured.\n".to_owned())
+    } else if feeds.iter().any(|feed| feed.live) {
+        (StatusCode::OK, "Ready.\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "Not ready: no feed is live.\n".to_owned())
+    };
+    for feed in feeds {
+        let state = if feed.live { "live" } else { "not live" };
+        let _ = writeln!(text, "{}: {state}: {}", one_line(&feed.identity), one_line(&feed.reason));
+    }
+    reply(status, TEXT, text)
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
+    let mut response = Response::new(body.into().into());
+    *response.status_mut() = status;
+    let response = with(response, header::CONTENT_TYPE, content_type);
+    let response = with(response, header::CACHE_CONTROL, "no-store");
+    with(response, header::X_CONTENT_TYPE_OPTIONS, "nosniff")
+}
+
+fn with(mut response: Response, name: HeaderName, value: &'static str) -> Response {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}

@@ -1,0 +1,118 @@
+//! The accept loop.
+
+use std::io::{self, Read as _, Write as _};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::patient_stream::PatientStream;
+use super::routes::routes;
+use super::{Content, HttpLimits, HttpSettings};
+
+/// hyper refuses a smaller buffer.
+const HEADER_BYTES_MIN: usize = 8192;
+
+const ACCEPT_BACKOFF_MIN: Duration = Duration::from_millis(10);
+const ACCEPT_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
+    Content-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 41\r\n\
+    Connection: close\r\n\
+    Retry-After: 1\r\n\
+    \r\n\
+    Too many connections. Try again shortly.\n";
+
+/// Serves `content` on `listener` until `shutdown`. Then nothing more is accepted, idle connections close, requests
+/// that are being answered have [`HttpLimits::shutdown_grace`] to end, and what is left is cut off. When this returns,
+/// every task it started has ended, but for a [`Content::metrics`] that is still running on its own thread.
+pub async fn serve(
+    listener: TcpListener,
+    content: Arc<dyn Content>,
+    settings: HttpSettings,
+    shutdown: CancellationToken,
+) {
+    let limits = &settings.limits;
+    let service = TowerToHyperService::new(warp::service(routes(Arc::clone(&content), &settings)));
+    let protocol = protocol(limits);
+    let mut connections = JoinSet::new();
+    let mut backoff = ACCEPT_BACKOFF_MIN;
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, _)) if connections.len() >= limits.connections_max => {
+                refuse(stream);
+                content.connection_refused(limits.connections_max);
+            }
+            Ok((stream, peer)) => {
+                backoff = ACCEPT_BACKOFF_MIN;
+                let _ = stream.set_nodelay(true);
+                let stream = TokioIo::new(PatientStream::new(stream, limits.write_timeout));
+                let connection = protocol.serve_connection(stream, service.clone());
+                let shutdown = shutdown.clone();
+                connections.spawn(async move {
+                    let mut connection = pin!(connection);
+                    let ended = tokio::select! {
+                        ended = connection.as_mut() => ended,
+                        () = shutdown.cancelled() => {
+                            connection.as_mut().graceful_shutdown();
+                            connection.await
+                        }
+                    };
+                    if let Err(error) = ended {
+                        tracing::debug!(%peer, %error, "HTTP connection ended early");
+                    }
+                });
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of file descriptors, say: the connection stays in the queue, and accept would fail at once again.
+                content.accept_failed(&error);
+                let _ = tokio::time::timeout(backoff, shutdown.cancelled()).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF_MAX);
+            }
+        }
+    }
+    drop(listener);
+    let all_ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(limits.shutdown_grace, all_ended).await.is_err() {
+        tracing::debug!(connections = connections.len(), "HTTP connections cut off by shutdown");
+        connections.shutdown().await;
+    }
+}
+
+fn protocol(limits: &HttpLimits) -> http1::Builder {
+    let header_bytes_max = limits.header_bytes_max.max(HEADER_BYTES_MIN);
+    let mut protocol = http1::Builder::new();
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_header_size(header_bytes_max)
+        .max_buf_size(header_bytes_max);
+    protocol
+}
+
+/// Writes what an empty socket buffer takes at once: nobody must be able to make the accept loop wait. A request that
+/// has arrived is read off first, because closing over unread bytes would reset the connection.
+fn refuse(stream: TcpStream) {
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = stream.write(FULL);
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,153 @@
+//! The process itself: the `process_*` metrics that Prometheus clients share.
+//!
+//! The `prometheus` crate's own collector cuts CPU time to whole seconds, which makes a rate of a mostly idle process
+//! a row of zeros with spikes.
+
+use std::fs;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use rustix::param::{clock_ticks_per_second, page_size};
+use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::exposition::family::Family;
+
+const CPU_SECONDS: Family<0> =
+    Family::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", []);
+const MAX_FDS: Family<0> = Family::gauge("process_max_fds", "Maximum number of open file descriptors.", []);
+const OPEN_FDS: Family<0> = Family::gauge("process_open_fds", "Number of open file descriptors.", []);
+const RESIDENT_BYTES: Family<0> = Family::gauge("process_resident_memory_bytes", "Resident memory size in bytes.", []);
+const START_TIME: Family<0> =
+    Family::gauge("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", []);
+const THREADS: Family<0> = Family::gauge("process_threads", "Number of OS threads in the process.", []);
+const VIRTUAL_BYTES: Family<0> = Family::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", []);
+
+/// Shows this process. What the system does not tell is left out: without `/proc` that is all but CPU time and the
+/// limit of file descriptors.
+pub struct ProcessCollector {
+    descs: [Desc; 7],
+}
+
+impl ProcessCollector {
+    /// A collector for the calling process.
+    pub fn new() -> Self {
+        let families = [&CPU_SECONDS, &MAX_FDS, &OPEN_FDS, &RESIDENT_BYTES, &START_TIME, &THREADS, &VIRTUAL_BYTES];
+        Self { descs: families.map(Family::desc) }
+    }
+}
+
+impl Default for ProcessCollector {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Collector for ProcessCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let stat = Stat::read();
+        let stat = stat.as_ref();
+        [
+            Some(CPU_SECONDS.value(cpu_seconds())),
+            getrlimit(Resource::Nofile).current.map(|descriptors| MAX_FDS.value(descriptors as f64)),
+            open_descriptors().map(|descriptors| OPEN_FDS.value(descriptors as f64)),
+            stat.map(|stat| RESIDENT_BYTES.value(stat.resident_bytes)),
+            stat.and_then(start_time_seconds).map(|seconds| START_TIME.value(seconds)),
+            stat.map(|stat| THREADS.value(stat.threads)),
+            stat.map(|stat| VIRTUAL_BYTES.value(stat.virtual_bytes)),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+}
+
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+fn open_descriptors() -> Option<usize> {
+    // One of them is the descriptor that the directory is read through.
+    Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
+}
+
+fn start_time_seconds(stat: &Stat) -> Option<f64> {
+    let system = fs::read_to_string("/proc/stat").ok()?;
+    let boot_seconds: f64 = system.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    Some(boot_seconds + stat.start_ticks / clock_ticks_per_second() as f64)
+}
+
+/// What is used of `/proc/self/stat`; see proc_pid_stat(5).
+#[derive(Debug, PartialEq)]
+struct Stat {
+    threads: f64,
+    start_ticks: f64,
+    virtual_bytes: f64,
+    resident_bytes: f64,
+}
+
+impl Stat {
+    fn read() -> Option<Self> {
+        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?, page_size() as f64)
+    }
+
+    fn parse(text: &str, page_bytes: f64) -> Option<Self> {
+        // The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
+        let (_, after_name) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+        let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+        Some(Self {
+            threads: field(20)?,
+            start_ticks: field(22)?,
+            virtual_bytes: field(23)?,
+            resident_bytes: field(24)? * page_bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    use super::*;
+
+    fn value(name: &str) -> f64 {
+        let families = ProcessCollector::new().collect();
+        let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+        let [metric] = family.get_metric() else { panic!("{name} has not one series") };
+        metric.get_counter().get_value() + metric.get_gauge().get_value()
+    }
+
+    #[test]
+    fn stat_is_read_behind_a_name_with_parentheses() {
+        let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 1234 40960 10 18446744073709551615";
+        let stat = Stat { threads: 9.0, start_ticks: 1234.0, virtual_bytes: 40960.0, resident_bytes: 40960.0 };
+        assert_eq!(Stat::parse(text, 4096.0), Some(stat));
+        assert_eq!(Stat::parse("7 (short) S 1 7", 4096.0), None);
+    }
+
+    #[test]
+    fn cpu_time_has_fractions_and_rises_with_work() {
+        let (before, deadline) = (value("process_cpu_seconds_total"), Instant::now() + Duration::from_secs(30));
+        while value("process_cpu_seconds_total") < before + 0.01 {
+            assert!(Instant::now() < deadline, "30 s of work cost no CPU time");
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_tells_everything() {
+        assert_eq!(ProcessCollector::new().collect().len(), 7);
+        assert!(value("process_threads") >= 1.0);
+        assert!(value("process_resident_memory_bytes") > 100_000.0);
+        assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));
+        assert!((3.0..value("process_max_fds")).contains(&value("process_open_fds")));
+        let now_seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!((now_seconds - 3600.0..now_seconds + 5.0).contains(&value("process_start_time_seconds")));
+    }
+}

@@ -1,0 +1,295 @@
+//! The bridge's own metrics and its log: one function an event, which counts it and says it, so that the two cannot
+//! disagree.
+//!
+//! At the level `info` a healthy feed is one line when it connects and one when it is live. A line that would repeat is held
+//! back and its repetitions counted; text that came from a server is cut short and its control characters are escaped.
+//!
+//! Architecture invariant: nothing is decided here, and the ledger's numbers are not kept a second time: the collector
+//! asks for them at each scrape.
+
+mod collector;
+mod gate;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::mem::{Discriminant, discriminant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tracing::{debug, error, info, trace, warn};
+
+pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
+
+use crate::ledger::{Notice, ResetCause};
+use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
+use gate::Gate;
+
+/// Characters of a server's text that a log line shows.
+const LOGGED_CHARS_MAX: usize = 200;
+
+/// Values of the label `code` for one feed. Their set is bounded where they are made; should that ever fail, what is
+/// beyond is counted as [`OTHER_CODE`] rather than in ever more series.
+const CODES_MAX: usize = 64;
+const OTHER_CODE: &str = "other";
+
+/// The code of a connection that the bridge itself closes at its end.
+const SHUTDOWN_CODE: &str = "shutdown";
+
+/// Counts and logs what happens to the feeds and to the HTTP server.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    feeds: Mutex<Vec<Arc<FeedTelemetry>>>,
+    http: Mutex<HttpCounts>,
+}
+
+#[derive(Debug, Default)]
+struct HttpCounts {
+    refused: u64,
+    refused_gate: Gate,
+    accept_failures: u64,
+    accept_failures_gate: Gate,
+}
+
+impl Telemetry {
+    /// No feeds yet, every count at 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What counts for the feed `identity`; the same for the same identity. Feeds are never dropped, so that identities
+    /// must come from the configuration, not from a server.
+    pub fn feed(&self, identity: &str) -> Arc<FeedTelemetry> {
+        let mut feeds = locked(&self.feeds);
+        if let Some(feed) = feeds.iter().find(|feed| &*feed.identity == identity) {
+            return Arc::clone(feed);
+        }
+        let feed = Arc::new(FeedTelemetry { identity: identity.into(), state: Mutex::default() });
+        feeds.push(Arc::clone(&feed));
+        feed
+    }
+
+    /// Every feed, in the order of first mention.
+    pub fn feeds(&self) -> Vec<Arc<FeedTelemetry>> {
+        locked(&self.feeds).clone()
+    }
+
+    /// All of this as metric families. `numbers` is called at each scrape for what the ledger keeps.
+    pub fn collector<N: Fn() -> OwnNumbers + Send + Sync>(self: &Arc<Self>, numbers: N) -> TelemetryCollector<N> {
+        TelemetryCollector::new(Arc::clone(self), numbers)
+    }
+
+    /// An HTTP connection was closed unserved because `connections_max` others were open.
+    pub fn http_connection_refused(&self, connections_max: usize) {
+        let passed = {
+            let mut http = locked(&self.http);
+            http.refused += 1;
+            http.refused_gate.pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            warn!(connections_max, suppressed, "HTTP connection refused: too many are open");
+        }
+    }
+
+    /// An HTTP connection could not be accepted.
+    pub fn http_accept_failed(&self, error: &io::Error) {
+        let passed = {
+            let mut http = locked(&self.http);
+            http.accept_failures += 1;
+            http.accept_failures_gate.pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            warn!(%error, suppressed, "HTTP connection not accepted; trying again");
+        }
+    }
+
+    fn http_counts(&self) -> (u64, u64) {
+        let http = locked(&self.http);
+        (http.refused, http.accept_failures)
+    }
+}
+
+/// Counts and logs what happens to one feed.
+#[derive(Debug)]
+pub struct FeedTelemetry {
+    identity: Arc<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counts: Counts,
+    /// What the feed is doing, for people; `None` before the first word.
+    words: Option<String>,
+    disconnect_gates: BTreeMap<String, Gate>,
+    rejected_gates: [Gate; RejectionReason::ALL.len()],
+    notice_gates: HashMap<Discriminant<Notice>, Gate>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Counts {
+    live: bool,
+    connects: u64,
+    disconnects: BTreeMap<String, u64>,
+    /// In the order of [`MESSAGE_TYPES`].
+    messages: [u64; MESSAGE_TYPES.len()],
+    /// In the order of [`RejectionReason::ALL`].
+    rejected: [u64; RejectionReason::ALL.len()],
+    last_message_seconds: Option<f64>,
+}
+
+impl FeedTelemetry {
+    /// The feed's identity, which is the label `feed`.
+    pub fn identity(&self) -> &Arc<str> {
+        &self.identity
+    }
+
+    /// A connection was established.
+    pub fn connected(&self) {
+        locked(&self.state).counts.connects += 1;
+        info!(feed = %self.identity, "connected");
+    }
+
+    /// A connection, or an attempt at one, ended: `code` from a bounded set, `words` for people.
+    pub fn disconnected(&self, code: &str, words: &str) {
+        let passed = {
+            let mut state = locked(&self.state);
+            let disconnects = &mut state.counts.disconnects;
+            let known = disconnects.contains_key(code) || disconnects.len() < CODES_MAX;
+            let code = if known { code } else { OTHER_CODE };
+            *disconnects.entry(code.to_owned()).or_default() += 1;
+            state.disconnect_gates.entry(code.to_owned()).or_default().pass(Instant::now())
+        };
+        let words = logged(words);
+        match passed {
+            _ if code == SHUTDOWN_CODE => info!(feed = %self.identity, code, "disconnected: {words}"),
+            Some(suppressed) => warn!(feed = %self.identity, code, suppressed, "disconnected: {words}"),
+            None => debug!(feed = %self.identity, code, "disconnected: {words}"),
+        }
+    }
+
+    /// A message of the type `kind`, one of [`MESSAGE_TYPES`], was heard at `wall_seconds` since the Unix epoch.
+    pub fn message(&self, kind: &'static str, wall_seconds: f64) {
+        {
+            let counts = &mut locked(&self.state).counts;
+            let index = MESSAGE_TYPES.iter().position(|name| *name == kind);
+            debug_assert!(index.is_some(), "{kind} is not one of MESSAGE_TYPES");
+            counts.messages[index.unwrap_or(MESSAGE_TYPES.len() - 1)] += 1;
+            counts.last_message_seconds = Some(wall_seconds);
+        }
+        trace!(feed = %self.identity, kind, "message");
+    }
+
+    /// A frame, a message or an entry was not applied.
+    pub fn rejected(&self, rejection: &Rejection) {
+        let index = rejection.reason as usize;
+        let passed = {
+            let mut state = locked(&self.state);
+            state.counts.rejected[index] += 1;
+            state.rejected_gates[index].pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            let (reason, detail) = (rejection.reason.label(), logged(&rejection.detail));
+            warn!(feed = %self.identity, reason, suppressed, "not applied: {detail}");
+        }
+    }
+
+    /// The ledger has something to say about what it just applied.
+    pub fn notice(&self, notice: &Notice) {
+        if let Notice::Rejected(rejection) = notice {
+            return self.rejected(rejection);
+        }
+        let passed = {
+            let gates = &mut locked(&self.state).notice_gates;
+            gates.entry(discriminant(notice)).or_default().pass(Instant::now())
+        };
+        let Some(suppressed) = passed else { return };
+        let feed = &self.identity;
+        match notice {
+            Notice::Rejected(_) => unreachable!("rejections have their own counts and gates"),
+            Notice::Reset(cause) => {
+                let cause = reset_words(cause);
+                warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");
+            }
+            Notice::RolledBack => {
+                warn!(%feed, suppressed, "the server's database is back a few writes younger; nothing is counted");
+            }
+            Notice::AliasFound { of } => error!(
+                %feed, %of, suppressed,
+                "this feed is the same server as another and no longer counts; remove one of the two"
+            ),
+            Notice::AliasCleared => {
+                info!(%feed, suppressed, "this feed is a server of its own after all; it counts");
+            }
+            Notice::AnomalyWindowOverflowed => {
+                warn!(%feed, suppressed, "the list of anomalies may have hidden some");
+            }
+            Notice::SkillsOverflowed { skill_name, skills_max } => {
+                let skill_name = logged(skill_name);
+                warn!(%feed, skill_name, skills_max, "too many skills; new ones are counted as __overflow__");
+            }
+            Notice::LateEvents { events } => {
+                warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
+            }
+        }
+    }
+
+    /// The feed's state changed. `live`: its connection is established, authenticated and speaking; `words` for people.
+    pub fn status(&self, live: bool, words: &str) {
+        let words = logged(words);
+        let was_live = {
+            let mut state = locked(&self.state);
+            state.words = Some(words.clone());
+            std::mem::replace(&mut state.counts.live, live)
+        };
+        if live && !was_live {
+            info!(feed = %self.identity, "live: {words}");
+        } else {
+            debug!(feed = %self.identity, live, "status: {words}");
+        }
+    }
+
+    /// Whether the feed is live, and its state in words.
+    pub fn readiness(&self) -> (bool, String) {
+        let state = locked(&self.state);
+        (state.counts.live, state.words.clone().unwrap_or_else(|| "not started".to_owned()))
+    }
+
+    fn counts(&self) -> Counts {
+        locked(&self.state).counts.clone()
+    }
+}
+
+fn reset_words(cause: &ResetCause) -> String {
+    match cause {
+        ResetCause::TotalFell { skill_name, from, to } => {
+            format!("the total of {} fell from {from} to {to}", logged(skill_name))
+        }
+        ResetCause::SplitFell { skill_name } => {
+            format!("{} has fewer completed or abandoned invocations than before", logged(skill_name))
+        }
+        ResetCause::SkillMissing { skill_name } => {
+            format!("{} is no longer listed, though the list has room for it", logged(skill_name))
+        }
+    }
+}
+
+/// `text` on one line and cut short: a server must not be able to forge log lines or to steer a terminal.
+fn logged(text: &str) -> String {
+    let mut characters = text.chars();
+    let mut out = String::new();
+    for character in characters.by_ref().take(LOGGED_CHARS_MAX) {
+        match character {
+            '"' | '\'' => out.push(character),
+            _ => out.extend(character.escape_debug()),
+        }
+    }
+    if characters.next().is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// Every update leaves the numbers whole, so that what a panic elsewhere poisoned is still right.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,208 @@
+//! The bridge's own metrics as families.
+
+use std::sync::Arc;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+
+use super::Telemetry;
+use crate::exposition::family::Family;
+use crate::ledger::{FeedCounters, RuleCounters};
+use crate::protocol::{MESSAGE_TYPES, RejectionReason};
+
+const BUILD_INFO: Family<1> = Family::gauge(
+    "session_buddy_bridge_build_info",
+    "Always 1; the label tells the version of the bridge.",
+    ["version"],
+);
+
+const FEED_UP: Family<1> = Family::gauge(
+    "session_buddy_bridge_feed_up",
+    "Whether the feed is live: connected, authenticated and heard.",
+    ["feed"],
+);
+const FEED_CONNECTS: Family<1> = Family::counter(
+    "session_buddy_bridge_feed_connects_total",
+    "WebSocket connections established to the feed.",
+    ["feed"],
+);
+const FEED_DISCONNECTS: Family<2> = Family::counter(
+    "session_buddy_bridge_feed_disconnects_total",
+    "Connections to the feed, or attempts at one, that ended, by close code or cause.",
+    ["code", "feed"],
+);
+const FEED_MESSAGES: Family<2> = Family::counter(
+    "session_buddy_bridge_feed_messages_total",
+    "Messages heard from the feed, by type; unknown types are ignored.",
+    ["feed", "type"],
+);
+const FEED_REJECTED: Family<2> = Family::counter(
+    "session_buddy_bridge_feed_rejected_total",
+    "Frames, messages and entries of the feed that were not applied, by reason.",
+    ["feed", "reason"],
+);
+const FEED_LAST_MESSAGE: Family<1> = Family::gauge(
+    "session_buddy_bridge_feed_last_message_timestamp_seconds",
+    "When the feed's last message was heard, in seconds since the Unix epoch.",
+    ["feed"],
+);
+const FEED_TENTH_SKILL: Family<1> = Family::gauge(
+    "session_buddy_bridge_feed_tenth_skill_invocations",
+    "The most invocations that a skill which the feed does not list can have; 0 where it lists every skill.",
+    ["feed"],
+);
+const FEED_ROLLBACKS: Family<1> = Family::counter(
+    "session_buddy_bridge_feed_rollbacks_total",
+    "Times the feed's database came back a few writes younger, after a power cut for example; nothing is counted then.",
+    ["feed"],
+);
+const FEED_RESETS: Family<1> = Family::counter(
+    "session_buddy_bridge_feed_resets_total",
+    "Times the feed's database was found to be a new one; what it holds is counted on top.",
+    ["feed"],
+);
+
+const EXACT_OBSERVATIONS: Family<0> = Family::counter(
+    "session_buddy_bridge_exact_observations_total",
+    "Observations of skill_duration_seconds whose duration is that of a single completion.",
+    [],
+);
+const ESTIMATED_OBSERVATIONS: Family<0> = Family::counter(
+    "session_buddy_bridge_estimated_observations_total",
+    "Observations of skill_duration_seconds whose duration is the mean of several completions.",
+    [],
+);
+const INEXACT_RATES: Family<0> = Family::counter(
+    "session_buddy_bridge_inexact_rates_total",
+    "Snapshot entries whose completion rate gives no whole number of completions.",
+    [],
+);
+const LATE_EVENTS: Family<0> = Family::counter(
+    "session_buddy_bridge_late_events_total",
+    "Invocation events that were dropped because no rise of a snapshot accounted for them.",
+    [],
+);
+const BACKFILLED_INVOCATIONS: Family<0> = Family::counter(
+    "session_buddy_bridge_backfilled_invocations_total",
+    "Invocations from before a feed was first heard that joined series which were already shown.",
+    [],
+);
+const ANOMALY_WINDOW_OVERFLOWS: Family<0> = Family::counter(
+    "session_buddy_bridge_anomaly_window_overflows_total",
+    "Intervals between two snapshots in which the feed's list of anomalies may have hidden some.",
+    [],
+);
+const OVERFLOWED_INVOCATIONS: Family<0> = Family::counter(
+    "session_buddy_bridge_overflowed_invocations_total",
+    "Invocations counted under skill_name=\"__overflow__\" because the limit of skills was reached.",
+    [],
+);
+
+const HTTP_CONNECTIONS_REFUSED: Family<0> = Family::counter(
+    "session_buddy_bridge_http_connections_refused_total",
+    "HTTP connections closed unserved because too many were open.",
+    [],
+);
+const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
+    "session_buddy_bridge_http_accept_failures_total",
+    "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
+    [],
+);
+
+/// The numbers of the bridge's own metrics that the ledger keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct OwnNumbers {
+    /// Of each feed, in any order; at most one for an identity.
+    pub feeds: Vec<FeedCounters>,
+    /// Over all feeds.
+    pub rules: RuleCounters,
+}
+
+/// Shows [`Telemetry`], and the ledger's own numbers beside it, to a `prometheus::Registry`.
+pub struct TelemetryCollector<N> {
+    telemetry: Arc<Telemetry>,
+    numbers: N,
+    descs: Vec<Desc>,
+}
+
+impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
+    pub(super) fn new(telemetry: Arc<Telemetry>, numbers: N) -> Self {
+        let descs = vec![
+            BUILD_INFO.desc(),
+            FEED_UP.desc(),
+            FEED_CONNECTS.desc(),
+            FEED_DISCONNECTS.desc(),
+            FEED_MESSAGES.desc(),
+            FEED_REJECTED.desc(),
+            FEED_LAST_MESSAGE.desc(),
+            FEED_TENTH_SKILL.desc(),
+            FEED_ROLLBACKS.desc(),
+            FEED_RESETS.desc(),
+            EXACT_OBSERVATIONS.desc(),
+            ESTIMATED_OBSERVATIONS.desc(),
+            INEXACT_RATES.desc(),
+            LATE_EVENTS.desc(),
+            BACKFILLED_INVOCATIONS.desc(),
+            ANOMALY_WINDOW_OVERFLOWS.desc(),
+            OVERFLOWED_INVOCATIONS.desc(),
+            HTTP_CONNECTIONS_REFUSED.desc(),
+            HTTP_ACCEPT_FAILURES.desc(),
+        ];
+        Self { telemetry, numbers, descs }
+    }
+}
+
+impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let feeds: Vec<_> =
+            self.telemetry.feeds().iter().map(|feed| (feed.identity().clone(), feed.counts())).collect();
+        let feeds = || feeds.iter().map(|(identity, counts)| (&**identity, counts));
+        let (refused, accept_failures) = self.telemetry.http_counts();
+        let mut families = vec![
+            BUILD_INFO.with([([env!("CARGO_PKG_VERSION")], 1.0)]),
+            FEED_UP.with(feeds().map(|(feed, counts)| ([feed], f64::from(u8::from(counts.live))))),
+            FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),
+            FEED_DISCONNECTS.with(feeds().flat_map(|(feed, counts)| {
+                counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))
+            })),
+            FEED_MESSAGES.with(feeds().flat_map(|(feed, counts)| {
+                MESSAGE_TYPES.iter().zip(counts.messages).map(move |(name, times)| ([feed, name], times as f64))
+            })),
+            FEED_REJECTED.with(feeds().flat_map(|(feed, counts)| {
+                let reasons = RejectionReason::ALL.iter().zip(counts.rejected);
+                reasons.map(move |(reason, times)| ([feed, reason.label()], times as f64))
+            })),
+            FEED_LAST_MESSAGE.with(
+                feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds))),
+            ),
+            HTTP_CONNECTIONS_REFUSED.value(refused as f64),
+            HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
+        ];
+        families.extend(rule_families(&(self.numbers)()));
+        families
+    }
+}
+
+/// The counters that the translation rules name, and how much of each feed is hidden, as families.
+pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
+    let feeds = || numbers.feeds.iter().map(|feed| (&*feed.identity, feed));
+    let rules = numbers.rules;
+    vec![
+        FEED_TENTH_SKILL.with(feeds().filter_map(|(feed, counters)| {
+            counters.tenth_skill_invocations.map(|invocations| ([feed], invocations as f64))
+        })),
+        FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
+        FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
+        EXACT_OBSERVATIONS.value(rules.exact_observations as f64),
+        ESTIMATED_OBSERVATIONS.value(rules.estimated_observations as f64),
+        INEXACT_RATES.value(rules.inexact_rates as f64),
+        LATE_EVENTS.value(rules.late_events as f64),
+        BACKFILLED_INVOCATIONS.value(rules.backfilled_invocations as f64),
+        ANOMALY_WINDOW_OVERFLOWS.value(rules.anomaly_window_overflows as f64),
+        OVERFLOWED_INVOCATIONS.value(rules.overflowed_invocations as f64),
+    ]
+}
