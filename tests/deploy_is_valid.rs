@@ -23,11 +23,10 @@ fn yaml(session_buddy: &SessionBuddy, path: &str) -> Value {
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
-/// The words of a Dockerfile's instruction in exec form, wherever in a line it begins.
+/// The words of the first line that starts with `instruction`, which is in exec form.
 fn words(dockerfile: &str, instruction: &str) -> Vec<String> {
-    let line = dockerfile.lines().find_map(|line| line.trim_start().strip_prefix(instruction)?.strip_prefix(" ["));
-    let line = line.unwrap_or_else(|| panic!("no {instruction} in exec form"));
-    serde_json::from_str(&format!("[{line}")).expect("an array of strings")
+    let rest = dockerfile.lines().find_map(|line| line.strip_prefix(instruction)).expect(instruction);
+    serde_json::from_str(rest).expect("an array of strings")
 }
 
 fn strings(array: &Value) -> Vec<&str> {
@@ -67,11 +66,11 @@ fn addresses_agree_across_files() {
 
     let bridge_image = read("Dockerfile");
     assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090\n"));
-    assert_eq!(words(&bridge_image, "CMD")[1..], ["healthcheck", "http://127.0.0.1:9090/-/healthy"]);
+    assert_eq!(words(&bridge_image, "    CMD ")[1..], ["healthcheck", "http://127.0.0.1:9090/-/healthy"]);
     assert_eq!(strings(&services["bridge"]["ports"]), ["127.0.0.1:9090:9090"]);
     assert_eq!(strings(&scrape["scrape_configs"][0]["static_configs"][0]["targets"]), ["bridge:9090"]);
 
-    let serving = words(&read("deploy/session-buddy/Dockerfile"), "CMD");
+    let serving = words(&read("deploy/session-buddy/Dockerfile"), "CMD ");
     assert_eq!(serving[..5], ["serve", "--host", "0.0.0.0", "--port", "8765"]);
     assert_eq!(strings(&services["session-buddy"]["ports"]), ["127.0.0.1:8765:8765"]);
     assert_eq!(strings(&services["bridge"]["command"]), ["--feed.url=ws://session-buddy:8765"]);
