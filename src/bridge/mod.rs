@@ -35,7 +35,7 @@ pub use replay::{replay, replayed};
 #[derive(Debug, Error)]
 pub enum BridgeError {
     /// An address that cannot be listened on.
-    #[error(transparent)]
+    #[error("{0} (--web.listen-address)")]
     Listen(#[from] BindError),
     /// A listener that the event loop does not take.
     #[error("cannot listen: {0}")]

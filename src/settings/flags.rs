@@ -48,7 +48,9 @@ Examples:
       serve other machines too, on port 9101
   session-buddy-bridge record feed.ndjson --seconds 60
   session-buddy-bridge replay feed.ndjson
-      keep what a server sends, and see what becomes of it";
+      keep what a server sends, and see what becomes of it
+  session-buddy-bridge healthcheck http://127.0.0.1:9101/-/healthy
+      ask a bridge on port 9101 whether it works";
 
 /// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
 ///
@@ -73,6 +75,8 @@ pub(super) enum Subcommands {
     Record(RecordFlags),
     /// Print the metrics that a recording leads to
     Replay(ReplayFlags),
+    /// Ask a running bridge whether it works: exit code 0 if it does, else 1 (for containers without curl)
+    Healthcheck(HealthcheckFlags),
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +137,19 @@ pub(super) struct ReplayFlags {
     pub skill: Option<String>,
     #[command(flatten)]
     pub limits: LimitFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HealthcheckFlags {
+    /// Where to ask, http:// alone: TLS is not spoken
+    #[arg(id = "healthcheck.url", value_name = "URL", default_value = "http://127.0.0.1:9090/-/healthy")]
+    pub url: String,
+    /// How long the answer may take [range: 100ms to 1m]
+    #[arg(long = "healthcheck.timeout", value_name = "DURATION", default_value = "3s")]
+    #[arg(value_parser = ValueParser::new(healthcheck_timeout))]
+    pub timeout: Duration,
     #[command(flatten)]
     pub log: LogFlags,
 }
@@ -223,6 +240,10 @@ fn silence_timeout(text: &str) -> Result<Duration, duration::DurationError> {
     duration::parse(text, Duration::from_secs(1), Duration::from_secs(3600))
 }
 
+fn healthcheck_timeout(text: &str) -> Result<Duration, duration::DurationError> {
+    duration::parse(text, Duration::from_millis(100), Duration::from_secs(60))
+}
+
 /// Parses `args` (the first is the program's name) over what `environment` says.
 pub(super) fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
@@ -247,7 +268,8 @@ pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command
 }
 
 fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {
-    let Some(variable) = arg.get_long().and_then(variable_of) else { return arg };
+    let name = arg.get_long().unwrap_or(arg.get_id().as_str());
+    let Some(variable) = variable_of(name) else { return arg };
     let arg = with_origins(arg, &variable);
     match environment(&variable).filter(|value| !value.is_empty()) {
         None => arg,

@@ -1,7 +1,9 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod http_client;
 pub mod recording_listener;
+pub mod scrape;
 pub mod scripted_feed;
 
 use std::time::Duration;
