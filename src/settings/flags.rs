@@ -112,7 +112,7 @@ pub(super) struct DemoFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct RecordFlags {
-    /// The file to write; what it held before is lost
+    /// The file to write; refused if it exists
     pub file: PathBuf,
     /// How long to listen [range: 1 to 86400]
     #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -269,9 +269,9 @@ pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command
 
 fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {
     let name = arg.get_long().unwrap_or(arg.get_id().as_str());
-    let Some(variable) = variable_of(name) else { return arg };
-    let arg = with_origins(arg, &variable);
-    match environment(&variable).filter(|value| !value.is_empty()) {
+    let variable = variable_of(name);
+    let arg = with_origins(arg, variable.as_deref());
+    match variable.and_then(|variable| environment(&variable)).filter(|value| !value.is_empty()) {
         None => arg,
         Some(value) if matches!(arg.get_action(), ArgAction::Append) => arg.default_values(list(&value)),
         Some(value) => arg.default_value(value),
@@ -279,12 +279,14 @@ fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) ->
 }
 
 /// Says in the help where the value comes from, on the line of the flag: clap gives the default a paragraph of its own.
-fn with_origins(arg: Arg, variable: &str) -> Arg {
+fn with_origins(arg: Arg, variable: Option<&str>) -> Arg {
     let mut help = arg.get_help().cloned().unwrap_or_default().to_string();
     if let [default] = arg.get_default_values() {
         help.push_str(&format!(" [default: {}]", default.to_string_lossy()));
     }
-    help.push_str(&format!("\n[env: {variable}]"));
+    if let Some(variable) = variable {
+        help.push_str(&format!("\n[env: {variable}]"));
+    }
     arg.help(help).hide_default_value(true)
 }
 
