@@ -51,16 +51,3 @@ fn escaped(text: &str) -> String {
     }
     out
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_feed_is_live_or_has_a_reason() {
-        let feed = |live| FeedReadiness { identity: "<a>".to_owned(), live, reason: "no & no".to_owned() };
-        let page = landing("/metrics", &[feed(true), feed(false)]);
-        assert!(page.contains("<tr><td>&lt;a&gt;</td><td>live</td><td></td></tr>"), "{page}");
-        assert!(page.contains("<tr><td>&lt;a&gt;</td><td>not live</td><td>no &amp; no</td></tr>"), "{page}");
-    }
-}

@@ -51,8 +51,8 @@ pub struct Settings {
     pub ledger_limits: Limits,
     /// Longest frame that is read, in bytes.
     pub frame_bytes_max: usize,
-    /// How long a feed that sends snapshots may send none.
-    pub silence_timeout: Duration,
+    /// Every wait of every feed. The one that has a flag is how long a feed that sends snapshots may send none.
+    pub timing: Timing,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -129,8 +129,8 @@ pub struct RecordTask {
     pub feed: FeedTarget,
     /// Longest frame that is read, in bytes.
     pub frame_bytes_max: usize,
-    /// How long a feed that sends snapshots may send none.
-    pub silence_timeout: Duration,
+    /// Every wait of the feed.
+    pub timing: Timing,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -197,7 +197,7 @@ impl Settings {
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
-            silence_timeout: Timing::default().silence_timeout,
+            timing: Timing::default(),
             log: LogSettings::default(),
         }
     }
@@ -226,7 +226,7 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
     }
     Ok(Settings {
         frame_bytes_max: connection.frame_bytes_max as usize,
-        silence_timeout: connection.silence_timeout,
+        timing: timing(&connection),
         ..served(web, ledger_limits, &log, feeds)?
     })
 }
@@ -256,7 +256,7 @@ fn record_task(
         duration: Duration::from_secs(flags.seconds),
         feed: subscription.target(&flags.url)?,
         frame_bytes_max: flags.connection.frame_bytes_max as usize,
-        silence_timeout: flags.connection.silence_timeout,
+        timing: timing(&flags.connection),
         log: log_settings(&flags.log),
     })
 }
@@ -388,6 +388,10 @@ fn ledger_limits(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
         });
     }
     Ok(limits)
+}
+
+fn timing(flags: &flags::ConnectionFlags) -> Timing {
+    Timing { silence_timeout: flags.silence_timeout, ..Timing::default() }
 }
 
 fn log_settings(flags: &flags::LogFlags) -> LogSettings {

@@ -66,6 +66,11 @@ impl Connection {
         self.stream.get_mut().write_all(bytes)
     }
 
+    /// Waits until something has arrived, without taking it.
+    pub fn wait_for_bytes(&mut self) {
+        assert!(!self.stream.fill_buf().expect("bytes").is_empty(), "the connection ended");
+    }
+
     /// The next response, to a request of the method `method`.
     pub fn response_to(&mut self, method: &str) -> Response {
         let status_line = self.line();
