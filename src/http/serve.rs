@@ -62,8 +62,8 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) if connections.len() >= limits.connections_max => {
-                refuse(stream);
                 content.connection_refused(limits.connections_max);
+                refuse(stream);
             }
             Ok((stream, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;
