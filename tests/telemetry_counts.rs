@@ -1,18 +1,17 @@
-//! Each event of the bridge is counted under the name that alerts know, and said once.
+//! Each event of the bridge is counted under the name that alerts know.
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use prometheus::{Registry, TextEncoder};
-use session_buddy_bridge::ledger::{FeedCounters, Notice, ResetCause, RuleCounters};
+use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
 use session_buddy_bridge::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
 use session_buddy_bridge::telemetry::{OwnNumbers, Telemetry};
 use support::scrape::Scrape;
-use tracing::Level;
 
 const FEED: &str = "ws://localhost:8765/";
 
@@ -21,34 +20,6 @@ fn scraped(telemetry: &Arc<Telemetry>, numbers: OwnNumbers) -> Scrape {
     registry.register(Box::new(telemetry.collector(move || numbers.clone()))).unwrap();
     registry.register(Box::new(ProcessCollector::new())).unwrap();
     Scrape::parse(&TextEncoder::new().encode_to_string(&registry.gather()).unwrap()).unwrap()
-}
-
-/// The lines that `act` logs at `level` or above, without their times.
-fn lines(level: Level, act: impl FnOnce()) -> Vec<String> {
-    let written = Arc::new(Mutex::new(Vec::new()));
-    let writer = Arc::clone(&written);
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .without_time()
-        .with_target(false)
-        .with_ansi(false)
-        .with_writer(move || Writer(Arc::clone(&writer)))
-        .finish();
-    tracing::subscriber::with_default(subscriber, act);
-    let written = written.lock().unwrap();
-    std::str::from_utf8(&written).unwrap().lines().map(|line| line.trim_start().to_owned()).collect()
-}
-
-struct Writer(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Writer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[test]
@@ -194,84 +165,4 @@ fn readiness_is_the_last_status() {
     assert_eq!(feed.readiness(), (true, "hears snapshots".to_owned()));
     feed.status(false, "closed with 4001: \u{1b}[31mno\nentry");
     assert_eq!(feed.readiness(), (false, "closed with 4001: \\u{1b}[31mno\\nentry".to_owned()));
-}
-
-#[test]
-fn a_healthy_feed_is_two_lines_at_info() {
-    let logged = lines(Level::INFO, || {
-        let feed = Telemetry::new().feed(FEED);
-        feed.status(false, "connecting");
-        feed.connected();
-        feed.message("connected", 1.0);
-        feed.status(true, "hears snapshots");
-        (0..100).for_each(|second| feed.message("metrics_update", f64::from(second)));
-        feed.status(true, "hears snapshots");
-    });
-    assert_eq!(
-        logged,
-        ["INFO connected feed=ws://localhost:8765/", "INFO live: hears snapshots feed=ws://localhost:8765/"]
-    );
-}
-
-#[test]
-fn what_repeats_is_said_once_and_cut_short() {
-    let logged = lines(Level::DEBUG, || {
-        let feed = Telemetry::new().feed("f");
-        let long = "\u{202e}\r\n\"é\"".to_owned() + &"x".repeat(1000);
-        for _ in 0..1000 {
-            feed.rejected(&Rejection::new(RejectionReason::MalformedFrame, long.clone()));
-            feed.rejected(&Rejection::new(RejectionReason::InvalidNumber, "rate is NaN"));
-            feed.notice(&Notice::AnomalyWindowOverflowed);
-            feed.notice(&Notice::LateEvents { events: 3 });
-        }
-    });
-    let cut = format!("\\u{{202e}}\\r\\n\"é\"{}…", "x".repeat(194));
-    assert_eq!(
-        logged,
-        [
-            format!("WARN not applied: {cut} feed=f reason=\"malformed_frame\" suppressed=0"),
-            "WARN not applied: rate is NaN feed=f reason=\"invalid_number\" suppressed=0".to_owned(),
-            "WARN the list of anomalies may have hidden some feed=f suppressed=0".to_owned(),
-            "WARN events dropped: no snapshot accounted for them feed=f events=3 suppressed=0".to_owned(),
-        ]
-    );
-}
-
-#[test]
-fn every_notice_is_a_line_that_names_what_is_at_fault() {
-    let skill_name = || "pytest\n-run".to_owned();
-    for (notice, level, parts) in [
-        (
-            Notice::Reset(ResetCause::TotalFell { skill_name: skill_name(), from: 9, to: 2 }),
-            "WARN",
-            "the total of pytest\\n-run fell from 9 to 2",
-        ),
-        (Notice::Reset(ResetCause::SplitFell { skill_name: skill_name() }), "WARN", "pytest\\n-run has fewer"),
-        (Notice::Reset(ResetCause::SkillMissing { skill_name: skill_name() }), "WARN", "pytest\\n-run is no longer"),
-        (Notice::RolledBack, "WARN", "a few writes younger"),
-        (Notice::AliasFound { of: "ws://b:1/".to_owned() }, "ERROR", "of=ws://b:1/"),
-        (Notice::AliasCleared, "INFO", "a server of its own"),
-        (Notice::SkillsOverflowed { skill_name: skill_name(), skills_max: 20 }, "WARN", "skills_max=20"),
-    ] {
-        let logged = lines(Level::TRACE, || Telemetry::new().feed("f").notice(&notice));
-        let [line] = &logged[..] else { panic!("{notice:?}: {logged:?}") };
-        assert!(line.starts_with(level) && line.contains(parts) && line.contains("feed=f"), "{notice:?}: {line}");
-    }
-}
-
-#[test]
-fn an_end_at_shutdown_is_no_warning_and_other_ends_are() {
-    let logged = lines(Level::INFO, || {
-        let feed = Telemetry::new().feed("f");
-        feed.disconnected("shutdown", "the bridge ends");
-        feed.disconnected("4001", "Authentication failed; check the token");
-        feed.disconnected("4001", "Authentication failed; check the token");
-    });
-    assert_eq!(
-        logged,
-        [
-            "INFO disconnected: the bridge ends feed=f code=\"shutdown\"",
-            "WARN disconnected: Authentication failed; check the token feed=f code=\"4001\" suppressed=0",
-        ]
-    );
 }
