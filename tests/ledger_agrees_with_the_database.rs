@@ -253,7 +253,8 @@ impl History {
         let rules = &self.observer.shown.rules;
         let counts = self.observer.shown.counts();
         let proven = self.proven.durations.values();
-        let (exact, estimated) = proven.fold((0, 0), |(exact, estimated), it| (exact + it.exact, estimated + it.estimated));
+        let (exact, estimated) =
+            proven.fold((0, 0), |(exact, estimated), it| (exact + it.exact, estimated + it.estimated));
         if !self.proven.durations.values().any(|it| it.doubtful) {
             prop_assert_eq!((rules.exact_observations, rules.estimated_observations), (exact, estimated));
         }
@@ -265,7 +266,12 @@ impl History {
             prop_assert!(shown.count() <= completed, "{name}: more durations than completions");
             if !proven.doubtful {
                 prop_assert_eq!(shown.buckets, proven.buckets, "{}", name);
-                prop_assert!((shown.sum - proven.sum).abs() <= 1e-9 * proven.scale, "{name}: {} {}", shown.sum, proven.sum);
+                prop_assert!(
+                    (shown.sum - proven.sum).abs() <= 1e-9 * proven.scale,
+                    "{name}: {} {}",
+                    shown.sum,
+                    proven.sum
+                );
             }
         }
         prop_assert_eq!(rules.exact_observations + rules.estimated_observations, observed);
