@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod model;
+pub mod observer;
 pub mod recording_listener;
 pub mod scripted_feed;
 
