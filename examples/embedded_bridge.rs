@@ -1,7 +1,7 @@
 //! A WebSocket server and the bridge subscribed to it, in one program.
 //!
 //! ```text
-//! cargo run --example embedded_bridge [-- --seconds 30]
+//! cargo run --example embedded_bridge [-- --port 9093] [--seconds 30]
 //! curl http://localhost:9093/metrics
 //! ```
 //!
@@ -9,36 +9,42 @@
 
 mod common;
 
-use std::net::Ipv4Addr;
-
-use common::Outcome;
-use session_buddy_bridge::bridge;
+use common::{Args, Outcome};
+use prometheus::IntCounter;
+use session_buddy_bridge::bridge::Bridge;
 use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::http;
 use session_buddy_bridge::settings::{FeedTarget, Settings};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Outcome {
-    let (_, end) = common::args()?;
+    let mut args = Args::read()?;
     let server = DemoFeed::bind(DemoSettings::default()).await?;
-    let settings = Settings {
-        listen: vec![(Ipv4Addr::LOCALHOST, 9093).into()],
-        ..Settings::new(vec![FeedTarget::new(&server.url())?])
-    };
-    println!("The server is at {}, the metrics at http://localhost:9093/metrics. Ctrl-C ends both.", server.url());
+    let bridge = Bridge::new(Settings::new(vec![FeedTarget::new(&server.url())?]));
 
-    let shutdown = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(shutdown.clone()));
-    let mut bridging = tokio::spawn(bridge::run(settings, shutdown.clone()));
+    // Whatever the program registers is served beside the skills.
+    let starts = IntCounter::new("example_starts_total", "How often this program was started")?;
+    bridge.registry().register(Box::new(starts.clone()))?;
+    starts.inc();
+
+    let listener = http::bind(args.address(9093))?;
+    println!("The server is at {}, the metrics at http://{}/metrics.", server.url(), listener.local_addr()?);
+    println!("Ctrl-C ends both.");
+
+    let (bridge_ends, server_ends) = (CancellationToken::new(), CancellationToken::new());
+    let serving = tokio::spawn(server.serve(server_ends.clone()));
+    let mut bridging = tokio::spawn(bridge.serve(vec![listener], bridge_ends.clone()));
     let ended_early = tokio::select! {
         ended = &mut bridging => Some(ended),
-        () = end.wait() => None,
+        () = args.end.wait() => None,
     };
-    shutdown.cancel();
-    serving.await?;
+    bridge_ends.cancel();
     match ended_early {
         Some(ended) => ended??,
         None => bridging.await??,
     }
+    server_ends.cancel();
+    serving.await?;
     Ok(())
 }

@@ -8,7 +8,7 @@ mod common;
 
 use std::collections::HashMap;
 
-use common::Outcome;
+use common::{Args, Outcome};
 use futures::StreamExt;
 use session_buddy_bridge::protocol::{self, ConnectionMessage, Message, Number, Snapshot};
 use tokio_tungstenite::connect_async;
@@ -65,8 +65,8 @@ fn in_words(number: Number, unit: &str) -> String {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let (word, end) = common::args()?;
-    let url = word.as_deref().unwrap_or("ws://localhost:8765");
+    let mut args = Args::read()?;
+    let url = args.word.as_deref().unwrap_or("ws://localhost:8765");
     let print_all = async {
         let (mut socket, _) = connect_async(url).await.map_err(|error| format!("{url}: {error}"))?;
         let mut printer = Printer::default();
@@ -82,6 +82,6 @@ async fn main() -> Outcome {
     };
     tokio::select! {
         outcome = print_all => outcome,
-        () = end.wait() => Ok(()),
+        () = args.end.wait() => Ok(()),
     }
 }

@@ -1,19 +1,19 @@
 //! Sample metrics on port 9092: the exporter on its own, without any feed.
 //!
 //! ```text
-//! cargo run --example sample_metrics [-- --seconds 30]
+//! cargo run --example sample_metrics [-- --port 9092] [--seconds 30]
 //! curl http://localhost:9092/metrics
 //! ```
 
 mod common;
 
-use common::Outcome;
+use common::{Args, Outcome};
 use session_buddy_bridge::PrometheusExporter;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let (_, end) = common::args()?;
-    let exporter = PrometheusExporter::new(9092)?;
+    let mut args = Args::read()?;
+    let exporter = PrometheusExporter::at(args.address(9092));
     exporter.start()?;
 
     for (skill_name, workflow_phase, completed, duration_seconds) in [
@@ -33,9 +33,10 @@ async fn main() -> Outcome {
     exporter.record_anomaly("spike", "ruff-check")?;
     exporter.update_active_sessions(3)?;
 
-    println!("Six invocations of three skills, two anomalies, three sessions: http://localhost:9092/metrics");
+    let url = exporter.url().ok_or("the exporter ended")?;
+    println!("Six invocations of three skills, two anomalies, three sessions: {url}");
     println!("Ctrl-C ends it.");
-    end.wait().await;
+    args.end.wait().await;
     exporter.stop();
     Ok(())
 }

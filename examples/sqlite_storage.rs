@@ -1,7 +1,7 @@
 //! A program that keeps its invocations in SQLite and exports them at once.
 //!
 //! ```text
-//! cargo run --example sqlite_storage [-- skills.db] [--seconds 30]
+//! cargo run --example sqlite_storage [-- skills.db] [--port 9094] [--seconds 30]
 //! curl http://localhost:9094/metrics
 //! ```
 //!
@@ -11,7 +11,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::Outcome;
+use common::{Args, Outcome};
 use rusqlite::{Connection, params};
 use session_buddy_bridge::PrometheusExporter;
 
@@ -82,11 +82,12 @@ impl Tracker {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let (word, end) = common::args()?;
-    let exporter = PrometheusExporter::new(9094)?;
+    let mut args = Args::read()?;
+    let exporter = PrometheusExporter::at(args.address(9094));
     exporter.start()?;
-    let tracker = Tracker::open(word.as_deref().unwrap_or(":memory:"), exporter)?;
-    println!("An invocation is stored and exported every half second: http://localhost:9094/metrics");
+    let url = exporter.url().ok_or("the exporter ended")?;
+    let tracker = Tracker::open(args.word.as_deref().unwrap_or(":memory:"), exporter)?;
+    println!("An invocation is stored and exported every half second: {url}");
     println!("Ctrl-C ends it.");
 
     let work = async {
@@ -104,7 +105,7 @@ async fn main() -> Outcome {
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = end.wait() => Ok(()),
+        () = args.end.wait() => Ok(()),
     };
     let stored: i64 = tracker.store.query_row("select count(*) from invocation", [], |row| row.get(0))?;
     println!("{stored} invocations are stored.");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use session_buddy_bridge::bridge;
+use session_buddy_bridge::healthcheck;
 use session_buddy_bridge::settings::{SettingsError, Task};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -59,6 +60,9 @@ fn perform(task: Task) -> Result<(), String> {
         Task::Record(task) => until_signal(|shutdown| bridge::record(task, shutdown))?,
         // Waits for nothing, so a signal may end it as it ends any program.
         Task::Replay(task) => bridge::replay(task),
+        Task::Healthcheck(task) => {
+            return healthcheck::check(&task.url, task.timeout).map_err(|failure| failure.to_string());
+        }
     };
     ended.map_err(|failure| failure.to_string())
 }

@@ -18,6 +18,10 @@ use crate::http::{self, BindError, Content, FeedReadiness, HttpSettings};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
+use crate::telemetry::log_notice;
+
+/// What this program is called as a feed of its own.
+const IDENTITY: &str = "local";
 
 /// Records skills and serves them to Prometheus at `/metrics`. All methods take `&self` and may be called from many threads
 /// at once; nothing is lost.
@@ -113,7 +117,7 @@ impl PrometheusExporter {
     /// An exporter for any address. Whoever reaches it reads everything: outside loopback, that is everyone.
     pub fn at(address: SocketAddr) -> Self {
         let board = Arc::new(Board::new(Limits::default()));
-        let connection = board.open(board.add_local_feed("local"));
+        let connection = board.open(board.add_local_feed(IDENTITY));
         let registry = Registry::new();
         let families = FamiliesCollector::new(board.clone());
         registry.register(Box::new(families)).expect("the registry is new and the families are constants");
@@ -252,7 +256,7 @@ impl PrometheusExporter {
         for notice in self.records.board.apply(self.records.connection, &message) {
             match notice {
                 Notice::Rejected(rejection) => return Err(RecordError::Refused(rejection.detail)),
-                other => tracing::warn!(notice = ?other, "recorded"),
+                other => log_notice(IDENTITY, &other, None),
             }
         }
         Ok(())

@@ -14,6 +14,7 @@
 //! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
 //! | `telemetry` | the bridge's own metrics and log lines, one function an event | decide anything |
 //! | `http` | serve what the others show | count, or know that feeds exist |
+//! | [`healthcheck`] | ask a running bridge whether it works | share anything with it but HTTP |
 //! | [`demo`] | a made-up server to look at, the other side of the wire | know the bridge |
 //! | `exporter` | `PrometheusExporter`, the front door for embedders | have rules of its own |
 //! | [`bridge`] | wire the rooms together; the only file that knows them all | have rules of its own |
@@ -27,6 +28,7 @@ pub mod demo;
 pub mod exporter;
 pub mod exposition;
 pub mod feed;
+pub mod healthcheck;
 pub mod http;
 pub mod ledger;
 pub mod process;

@@ -22,7 +22,7 @@ pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
 
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
-use gate::Gate;
+use gate::{Gate, Suppressed};
 
 /// Characters of a server's text that a log line shows.
 const LOGGED_CHARS_MAX: usize = 200;
@@ -188,8 +188,7 @@ impl FeedTelemetry {
             state.rejected_gates[index].pass(Instant::now())
         };
         if let Some(suppressed) = passed {
-            let (reason, detail) = (rejection.reason.label(), logged(&rejection.detail));
-            warn!(feed = %self.identity, reason, suppressed, "not applied: {detail}");
+            log_rejection(&self.identity, rejection, suppressed);
         }
     }
 
@@ -202,34 +201,8 @@ impl FeedTelemetry {
             let gates = &mut locked(&self.state).notice_gates;
             gates.entry(discriminant(notice)).or_default().pass(Instant::now())
         };
-        let Some(suppressed) = passed else { return };
-        let feed = &self.identity;
-        match notice {
-            Notice::Rejected(_) => {} // Said above, with a gate for each reason.
-            Notice::Reset(cause) => {
-                let cause = reset_words(cause);
-                warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");
-            }
-            Notice::RolledBack => {
-                warn!(%feed, suppressed, "the server's database is back a few writes younger; nothing is counted");
-            }
-            Notice::AliasFound { of } => error!(
-                %feed, %of, suppressed,
-                "this feed is the same server as another and no longer counts; remove one of the two"
-            ),
-            Notice::AliasCleared => {
-                info!(%feed, suppressed, "this feed is a server of its own after all; it counts");
-            }
-            Notice::AnomalyWindowOverflowed => {
-                warn!(%feed, suppressed, "the list of anomalies may have hidden some");
-            }
-            Notice::SkillsOverflowed { skill_name, skills_max } => {
-                let skill_name = logged(skill_name);
-                warn!(%feed, skill_name, skills_max, "too many skills; new ones are counted as __overflow__");
-            }
-            Notice::LateEvents { events } => {
-                warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
-            }
+        if let Some(suppressed) = passed {
+            log_notice(&self.identity, notice, suppressed);
         }
     }
 
@@ -242,7 +215,7 @@ impl FeedTelemetry {
             std::mem::replace(&mut state.counts.live, live)
         };
         if live && !was_live {
-            info!(feed = %self.identity, "live: {words}");
+            info!(feed = %self.identity, "{words}");
         } else {
             debug!(feed = %self.identity, live, "status: {words}");
         }
@@ -257,6 +230,42 @@ impl FeedTelemetry {
     fn counts(&self) -> Counts {
         locked(&self.state).counts.clone()
     }
+}
+
+/// The words for what a ledger has to say of `feed`.
+pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
+    match notice {
+        Notice::Rejected(rejection) => log_rejection(feed, rejection, suppressed),
+        Notice::Reset(cause) => {
+            let cause = reset_words(cause);
+            warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");
+        }
+        Notice::RolledBack => {
+            warn!(%feed, suppressed, "the server's database is back a few writes younger; nothing is counted");
+        }
+        Notice::AliasFound { of } => error!(
+            %feed, %of, suppressed,
+            "this feed is the same server as another and no longer counts; remove one of the two"
+        ),
+        Notice::AliasCleared => {
+            info!(%feed, suppressed, "this feed is a server of its own after all; it counts");
+        }
+        Notice::AnomalyWindowOverflowed => {
+            warn!(%feed, suppressed, "the list of anomalies may have hidden some");
+        }
+        Notice::SkillsOverflowed { skill_name, skills_max } => {
+            let skill_name = logged(skill_name);
+            warn!(%feed, skill_name, skills_max, "too many skills; new ones are counted as __overflow__");
+        }
+        Notice::LateEvents { events } => {
+            warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
+        }
+    }
+}
+
+fn log_rejection(feed: &str, rejection: &Rejection, suppressed: Suppressed) {
+    let (reason, detail) = (rejection.reason.label(), logged(&rejection.detail));
+    warn!(%feed, reason, suppressed, "not applied: {detail}");
 }
 
 fn reset_words(cause: &ResetCause) -> String {

@@ -63,6 +63,8 @@ fn a_signal_ends_it_cleanly() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut bridge = Program::start(&["--feed.url", NO_SERVER, "--web.listen-address", "127.0.0.1:0"]);
         read_until(&mut bridge.stderr, "msg=listening");
+        let complaint = read_until(&mut bridge.stderr, "level=warn");
+        assert!(!complaint.contains("suppressed"), "nothing was held back yet: {complaint}");
         bridge.signal(signal);
         let (code, rest) = bridge.end();
         assert_eq!(code, Some(0), "{rest}");
@@ -91,9 +93,11 @@ fn the_demo_moves_from_a_taken_port_and_says_what_to_try() {
         guide.contains("Metrics: http://127.0.0.1:") && !guide.contains("Metrics: http://127.0.0.1:9090/"),
         "{guide}"
     );
+    read_until(&mut demo.stderr, "msg=live feed=ws://127.0.0.1:");
     demo.signal(Signal::INT);
     let (code, rest) = demo.end();
     assert_eq!(code, Some(0), "{rest}");
+    assert!(rest.contains("code=shutdown") && !rest.contains("level=warn"), "{rest}");
 }
 
 #[test]

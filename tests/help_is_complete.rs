@@ -36,9 +36,9 @@ fn flags(help: &str) -> Vec<(&str, String)> {
 
 #[test]
 fn every_flag_names_its_variable() {
-    for args in [&["--help"][..], &["run", "--help"], &["demo", "--help"], &["record", "--help"], &["replay", "--help"]]
-    {
-        let help = help(args);
+    for command in ["", "run", "demo", "record", "replay", "healthcheck"] {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        let help = help(&args);
         let flags = flags(&help);
         assert!(flags.len() > 3, "{args:?}: {flags:?}");
         for (flag, said) in flags {
@@ -91,7 +91,7 @@ fn the_bare_help_tells_of_everything() {
     ] {
         assert!(in_one_line.contains(said), "{said:?} is not in the help:\n{help}");
     }
-    for command in ["run", "demo", "record", "replay"] {
+    for command in ["run", "demo", "record", "replay", "healthcheck"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
 }

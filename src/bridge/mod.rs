@@ -35,7 +35,7 @@ pub use replay::{replay, replayed};
 #[derive(Debug, Error)]
 pub enum BridgeError {
     /// An address that cannot be listened on.
-    #[error(transparent)]
+    #[error("{0} (--web.listen-address)")]
     Listen(#[from] BindError),
     /// A listener that the event loop does not take.
     #[error("cannot listen: {0}")]
@@ -189,14 +189,13 @@ pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: Cancell
         announce(&guide(&feed_url, address, &settings.telemetry_path, taken));
     }
 
-    // The feed ends with the bridge, even where the bridge ends by itself.
-    let feed_shutdown = shutdown.child_token();
-    let feed_ends_too = feed_shutdown.clone().drop_guard();
+    // The feed ends when the bridge has: were it to end first, the bridge would warn of a feed that is gone.
+    let bridge_ended = CancellationToken::new();
     let bridge = async {
-        let _feed_ends_too = feed_ends_too;
+        let _ended = bridge_ended.clone().drop_guard();
         Bridge::new(settings).serve(listeners, shutdown).await
     };
-    tokio::join!(bridge, feed.serve(feed_shutdown)).0
+    tokio::join!(bridge, feed.serve(bridge_ended.clone())).0
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BridgeError> {

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::exposition;
 use crate::recording;
 use crate::settings::ReplayTask;
-use crate::telemetry::{OwnNumbers, rule_families};
+use crate::telemetry::{OwnNumbers, log_notice, rule_families};
 
 use super::BridgeError;
 
@@ -33,7 +33,7 @@ pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     let replay = recording::replay(&recorded, IDENTITY, task.skill.as_deref(), task.ledger_limits)
         .map_err(|error| BridgeError::Recording { file: file(), error })?;
     for notice in &replay.notices {
-        tracing::info!("{notice:?}");
+        log_notice(IDENTITY, notice, None);
     }
     let mut out = String::new();
     exposition::encode_families(&replay.view, replay.active_sessions, &mut out);

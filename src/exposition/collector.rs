@@ -48,7 +48,7 @@ pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
 impl FamiliesCollector {
     /// A collector of what `source` shows.
     pub fn new(source: Arc<dyn Source>) -> Self {
-        let descs = vec![
+        let mut descs = vec![
             INVOCATIONS.desc(),
             DURATIONS.desc(),
             COMPLETION_RATE.desc(),
@@ -56,6 +56,7 @@ impl FamiliesCollector {
             ANOMALIES.desc(),
             LAST_LISTED.desc(),
         ];
+        descs.extend(DURATIONS.sample_descs());
         Self { source, descs }
     }
 }

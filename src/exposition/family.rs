@@ -37,6 +37,15 @@ impl<const LABELS: usize> Family<LABELS> {
             .expect("every family is a constant with a valid name, help and labels")
     }
 
+    /// The names under which a histogram's samples are written. A registry does not know them: unless they are claimed,
+    /// another metric may take one, and two series of the scrape are the same.
+    pub(crate) fn sample_descs(&self) -> impl Iterator<Item = Desc> {
+        ["_bucket", "_sum", "_count"].into_iter().map(|suffix| {
+            Desc::new(format!("{}{suffix}", self.name), self.help.to_owned(), Vec::new(), HashMap::new())
+                .expect("a suffix leaves a valid name valid")
+        })
+    }
+
     /// The counter or gauge with these series. Without any, a `Registry` leaves it out.
     pub(crate) fn with<'a>(&self, series: impl IntoIterator<Item = ([&'a str; LABELS], f64)>) -> MetricFamily {
         self.of(series.into_iter().map(|(values, value)| {

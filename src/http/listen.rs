@@ -9,26 +9,21 @@ const PROMETHEUS_DEFAULT_PORT: u16 = 9090;
 #[derive(Debug, Error)]
 pub enum BindError {
     /// Something else listens there.
-    #[error(
-        "cannot listen on {address}: the address is in use{}; stop what uses it, or choose another with --web.listen-address",
-        hint(address)
-    )]
+    #[error("cannot listen on {address}: the address is in use{}; stop what uses it, or choose another", hint(address))]
     InUse {
         /// The address asked for.
         address: SocketAddr,
     },
     /// The system does not let this process have the port.
     #[error(
-        "cannot listen on {address}: permission denied; choose a port of 1024 or above with --web.listen-address, or grant the right to bind low ports"
+        "cannot listen on {address}: permission denied; choose a port of 1024 or above, or grant the right to bind low ports"
     )]
     Denied {
         /// The address asked for.
         address: SocketAddr,
     },
     /// The address belongs to no interface of this machine.
-    #[error(
-        "cannot listen on {address}: this machine has no such address; choose one that it has, or 0.0.0.0 for all, with --web.listen-address"
-    )]
+    #[error("cannot listen on {address}: this machine has no such address; choose one that it has, or 0.0.0.0 for all")]
     NoSuchAddress {
         /// The address asked for.
         address: SocketAddr,
@@ -82,9 +77,7 @@ mod tests {
         assert!(matches!(error, BindError::InUse { address: named } if named == address));
         assert_eq!(
             error.to_string(),
-            format!(
-                "cannot listen on {address}: the address is in use; stop what uses it, or choose another with --web.listen-address"
-            )
+            format!("cannot listen on {address}: the address is in use; stop what uses it, or choose another")
         );
     }
 

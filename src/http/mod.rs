@@ -68,6 +68,6 @@ pub struct FeedReadiness {
     pub identity: String,
     /// Whether its connection is established, authenticated and speaking.
     pub live: bool,
-    /// Its state for people, above all why it is not live.
+    /// Why it is not live, for people. Not shown of a feed that is.
     pub reason: String,
 }

@@ -82,9 +82,11 @@ impl AsyncWrite for PatientStream {
         self.stream.is_write_vectored()
     }
 
-    /// hyper flushes when it has nothing left to write.
+    /// hyper flushes when it has nothing left to write, and again before each attempt to shut down.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.phase = Phase::Even;
+        if self.phase == Phase::Behind {
+            self.phase = Phase::Even;
+        }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 

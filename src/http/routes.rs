@@ -127,8 +127,11 @@ fn readiness(feeds: &[FeedReadiness]) -> Response {
         (StatusCode::SERVICE_UNAVAILABLE, "Not ready: no feed is live.\n".to_owned())
     };
     for feed in feeds {
-        let state = if feed.live { "live" } else { "not live" };
-        let _ = writeln!(text, "{}: {state}: {}", one_line(&feed.identity), one_line(&feed.reason));
+        let identity = one_line(&feed.identity);
+        let _ = match feed.live {
+            true => writeln!(text, "{identity}: live"),
+            false => writeln!(text, "{identity}: not live: {}", one_line(&feed.reason)),
+        };
     }
     reply(status, TEXT, text)
 }

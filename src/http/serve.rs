@@ -5,7 +5,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper::{Request, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -40,7 +43,14 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let limits = &settings.limits;
-    let service = TowerToHyperService::new(warp::service(routes(Arc::clone(&content), &settings)));
+    let pages = TowerToHyperService::new(warp::service(routes(Arc::clone(&content), &settings)));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        // warp's path filters panic over a target without a path, such as that of CONNECT; no page is called "*".
+        if request.uri().path_and_query().is_none() {
+            *request.uri_mut() = Uri::from_static("*");
+        }
+        pages.call(request)
+    });
     let protocol = protocol(limits);
     let mut connections = JoinSet::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
@@ -52,8 +62,8 @@ pub async fn serve(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) if connections.len() >= limits.connections_max => {
-                refuse(stream);
                 content.connection_refused(limits.connections_max);
+                refuse(stream);
             }
             Ok((stream, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;

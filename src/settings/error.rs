@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::feed_target::FeedUrlError;
+use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
 
 /// A setting that was refused: which one, what was wrong with it, and what is right.
@@ -102,6 +103,14 @@ pub enum SettingsError {
         path: String,
         /// What is wrong with it.
         problem: TelemetryPathError,
+    },
+    /// A URL that cannot be asked for health.
+    #[error("URL \"{url}\" {error}")]
+    HealthcheckUrl {
+        /// The URL without what may be secret in it.
+        url: String,
+        /// What is wrong with it.
+        error: HealthcheckUrlError,
     },
     /// Fewer remembered skills than shown ones.
     #[error(

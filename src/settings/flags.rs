@@ -48,7 +48,9 @@ Examples:
       serve other machines too, on port 9101
   session-buddy-bridge record feed.ndjson --seconds 60
   session-buddy-bridge replay feed.ndjson
-      keep what a server sends, and see what becomes of it";
+      keep what a server sends, and see what becomes of it
+  session-buddy-bridge healthcheck http://127.0.0.1:9101/-/healthy
+      ask a bridge on port 9101 whether it works";
 
 /// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
 ///
@@ -73,6 +75,8 @@ pub(super) enum Subcommands {
     Record(RecordFlags),
     /// Print the metrics that a recording leads to
     Replay(ReplayFlags),
+    /// Ask a running bridge whether it works: exit code 0 if it does, else 1 (for containers without curl)
+    Healthcheck(HealthcheckFlags),
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +137,19 @@ pub(super) struct ReplayFlags {
     pub skill: Option<String>,
     #[command(flatten)]
     pub limits: LimitFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HealthcheckFlags {
+    /// Where to ask, http:// alone: TLS is not spoken
+    #[arg(id = "healthcheck.url", value_name = "URL", default_value = "http://127.0.0.1:9090/-/healthy")]
+    pub url: String,
+    /// How long the answer may take [range: 100ms to 1m]
+    #[arg(long = "healthcheck.timeout", value_name = "DURATION", default_value = "3s")]
+    #[arg(value_parser = ValueParser::new(healthcheck_timeout))]
+    pub timeout: Duration,
     #[command(flatten)]
     pub log: LogFlags,
 }
@@ -223,6 +240,10 @@ fn silence_timeout(text: &str) -> Result<Duration, duration::DurationError> {
     duration::parse(text, Duration::from_secs(1), Duration::from_secs(3600))
 }
 
+fn healthcheck_timeout(text: &str) -> Result<Duration, duration::DurationError> {
+    duration::parse(text, Duration::from_millis(100), Duration::from_secs(60))
+}
+
 /// Parses `args` (the first is the program's name) over what `environment` says.
 pub(super) fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
@@ -247,9 +268,10 @@ pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command
 }
 
 fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {
-    let Some(variable) = arg.get_long().and_then(variable_of) else { return arg };
-    let arg = with_origins(arg, &variable);
-    match environment(&variable).filter(|value| !value.is_empty()) {
+    let name = arg.get_long().unwrap_or(arg.get_id().as_str());
+    let variable = variable_of(name);
+    let arg = with_origins(arg, variable.as_deref());
+    match variable.and_then(|variable| environment(&variable)).filter(|value| !value.is_empty()) {
         None => arg,
         Some(value) if matches!(arg.get_action(), ArgAction::Append) => arg.default_values(list(&value)),
         Some(value) => arg.default_value(value),
@@ -257,12 +279,14 @@ fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) ->
 }
 
 /// Says in the help where the value comes from, on the line of the flag: clap gives the default a paragraph of its own.
-fn with_origins(arg: Arg, variable: &str) -> Arg {
+fn with_origins(arg: Arg, variable: Option<&str>) -> Arg {
     let mut help = arg.get_help().cloned().unwrap_or_default().to_string();
     if let [default] = arg.get_default_values() {
         help.push_str(&format!(" [default: {}]", default.to_string_lossy()));
     }
-    help.push_str(&format!("\n[env: {variable}]"));
+    if let Some(variable) = variable {
+        help.push_str(&format!("\n[env: {variable}]"));
+    }
     arg.help(help).hide_default_value(true)
 }
 

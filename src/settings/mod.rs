@@ -8,6 +8,7 @@ mod duration;
 mod error;
 mod feed_target;
 mod flags;
+mod healthcheck_url;
 mod listen_address;
 
 use std::collections::BTreeSet;
@@ -18,10 +19,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use url::Url;
 
 pub use duration::DurationError;
 pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
+pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
 
 use crate::demo::DemoSettings;
@@ -100,6 +103,8 @@ pub enum Task {
     Record(RecordTask),
     /// Print what a recording leads to.
     Replay(ReplayTask),
+    /// Ask a running bridge whether it works.
+    Healthcheck(HealthcheckTask),
 }
 
 /// The bridge on a made-up feed.
@@ -143,6 +148,17 @@ pub struct ReplayTask {
     pub log: LogSettings,
 }
 
+/// A question to a running bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthcheckTask {
+    /// Where to ask: `http`, with a host, without userinfo.
+    pub url: Url,
+    /// How long the answer may take.
+    pub timeout: Duration,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
 impl Task {
     /// Reads a command line (the first of `args` is the program's name) over an environment, and judges it. A host name
     /// to listen on is resolved, and a token file is looked into, so that what cannot work is refused here.
@@ -156,6 +172,7 @@ impl Task {
             Subcommands::Demo(flags) => demo_task(flags).map(Task::Demo),
             Subcommands::Record(flags) => record_task(flags, &environment).map(Task::Record),
             Subcommands::Replay(flags) => replay_task(flags).map(Task::Replay),
+            Subcommands::Healthcheck(flags) => healthcheck_task(flags).map(Task::Healthcheck),
         }
     }
 
@@ -166,6 +183,7 @@ impl Task {
             Task::Demo(task) => task.bridge.log,
             Task::Record(task) => task.log,
             Task::Replay(task) => task.log,
+            Task::Healthcheck(task) => task.log,
         }
     }
 }
@@ -252,6 +270,12 @@ fn replay_task(flags: flags::ReplayFlags) -> Result<ReplayTask, SettingsError> {
         ledger_limits,
         log: log_settings(&flags.log),
     })
+}
+
+fn healthcheck_task(flags: flags::HealthcheckFlags) -> Result<HealthcheckTask, SettingsError> {
+    let url = healthcheck_url::read(&flags.url)
+        .map_err(|error| SettingsError::HealthcheckUrl { url: feed_target::redacted(&flags.url), error })?;
+    Ok(HealthcheckTask { url, timeout: flags.timeout, log: log_settings(&flags.log) })
 }
 
 /// The settings that `run` and `demo` share.

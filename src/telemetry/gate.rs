@@ -1,9 +1,13 @@
 //! Repeated log lines, held back.
 
+use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
 /// How long a line that has been logged is not logged again.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// How many lines like it were held back since one was last logged. As a field, `None` is left out of the line.
+pub(crate) type Suppressed = Option<NonZeroU64>;
 
 /// Lets one line through in a while and counts the others, so that a feed that is wrong in the same way a thousand
 /// times a second does not fill a disk.
@@ -14,14 +18,14 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Whether a line may be logged at `now`, and if so how many were held back since the last one.
-    pub(super) fn pass(&mut self, now: Instant) -> Option<u64> {
+    /// Whether a line may be logged at `now`, and if so with what was held back.
+    pub(super) fn pass(&mut self, now: Instant) -> Option<Suppressed> {
         if self.passed_at.is_some_and(|passed_at| now.saturating_duration_since(passed_at) < QUIET) {
             self.suppressed += 1;
             return None;
         }
         self.passed_at = Some(now);
-        Some(std::mem::take(&mut self.suppressed))
+        Some(NonZeroU64::new(std::mem::take(&mut self.suppressed)))
     }
 }
 
@@ -33,12 +37,12 @@ mod tests {
     fn one_line_in_a_while_says_how_many_were_held_back() {
         let mut gate = Gate::default();
         let start = Instant::now();
-        assert_eq!(gate.pass(start), Some(0));
+        assert_eq!(gate.pass(start), Some(NonZeroU64::new(0)));
         assert_eq!(gate.pass(start), None);
         assert_eq!(gate.pass(start + QUIET - Duration::from_nanos(1)), None);
-        assert_eq!(gate.pass(start + QUIET), Some(2));
+        assert_eq!(gate.pass(start + QUIET), Some(NonZeroU64::new(2)));
         assert_eq!(gate.pass(start + QUIET + Duration::from_secs(1)), None);
-        assert_eq!(gate.pass(start + QUIET * 3), Some(1));
-        assert_eq!(gate.pass(start + QUIET * 5), Some(0));
+        assert_eq!(gate.pass(start + QUIET * 3), Some(NonZeroU64::new(1)));
+        assert_eq!(gate.pass(start + QUIET * 5), Some(NonZeroU64::new(0)));
     }
 }

@@ -19,11 +19,17 @@ pub struct MadeUp {
     pub metrics: Metrics,
     pub feeds: Mutex<Vec<FeedReadiness>>,
     pub refused: AtomicUsize,
+    pub accept_failures: AtomicUsize,
 }
 
 impl MadeUp {
     pub fn showing(metrics: impl Fn() -> Bytes + Send + Sync + 'static) -> Self {
-        Self { metrics: Box::new(metrics), feeds: Mutex::default(), refused: AtomicUsize::new(0) }
+        Self {
+            metrics: Box::new(metrics),
+            feeds: Mutex::default(),
+            refused: AtomicUsize::new(0),
+            accept_failures: AtomicUsize::new(0),
+        }
     }
 
     pub fn set_feeds(&self, feeds: &[(&str, bool, &str)]) {
@@ -49,8 +55,8 @@ impl Content for MadeUp {
         self.refused.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn accept_failed(&self, error: &io::Error) {
-        panic!("accept failed: {error}");
+    fn accept_failed(&self, _error: &io::Error) {
+        self.accept_failures.fetch_add(1, Ordering::SeqCst);
     }
 }
 
