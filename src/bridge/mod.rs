@@ -90,7 +90,7 @@ impl Bridge {
             move || {
                 let mut numbers = OwnNumbers::default();
                 board.read(&mut |view, _| {
-                    numbers = OwnNumbers { feeds: view.feeds().to_vec(), rules: view.rules() };
+                    numbers = OwnNumbers { feeds: view.feeds().cloned().collect(), rules: view.rules() };
                 });
                 numbers
             }
