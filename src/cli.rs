@@ -59,6 +59,7 @@ fn perform(task: Task) -> Result<(), String> {
         Task::Record(task) => until_signal(|shutdown| bridge::record(task, shutdown))?,
         // Waits for nothing, so a signal may end it as it ends any program.
         Task::Replay(task) => bridge::replay(task),
+        Task::State(task) => bridge::state(task),
     };
     ended.map_err(|failure| failure.to_string())
 }

@@ -549,7 +549,10 @@ impl Feed {
 
     /// Adds what changed since the last call to `memory`.
     pub fn take_changed(&mut self, place: usize, alias_of: Option<usize>, memory: &mut Memory) {
-        if std::mem::take(&mut self.changed) {
+        // With whatever else of it: the time of the latest snapshot must not be older than the newest anomaly that is kept,
+        // or a list that was seen before a restart would look like one that may have hidden some.
+        if self.has_changed() {
+            self.changed = false;
             self.kept_micros = self.previous_micros;
             memory.feeds.push(FeedRow {
                 place,

@@ -21,6 +21,9 @@ pub(super) struct Sessions {
     cleared: bool,
 }
 
+/// A session that is new, changed, or (`None`) forgotten.
+pub(super) type Change = (Arc<str>, Option<SessionRow>);
+
 /// There is no room to remember another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionsFull;
@@ -93,7 +96,7 @@ impl Sessions {
 
     /// What changed since the last call: whether all that was before is forgotten, and the sessions that are new, changed
     /// or forgotten.
-    pub fn take_changed(&mut self) -> (bool, Vec<(Arc<str>, Option<SessionRow>)>) {
+    pub fn take_changed(&mut self) -> (bool, Vec<Change>) {
         let row = |id: Arc<str>| {
             let session = self.by_id.get(&id).copied();
             (id, session)

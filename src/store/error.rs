@@ -63,6 +63,19 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the place cannot be used, so that another one would do.
+    pub fn is_about_the_place(&self) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+        match self {
+            Self::Place { .. } => true,
+            Self::Sqlite { error, .. } => matches!(
+                error.sqlite_error_code(),
+                Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
+            ),
+            Self::InUse { .. } | Self::Newer { .. } | Self::Foreign { .. } | Self::Corrupt { .. } => false,
+        }
+    }
+
     pub(super) fn place(path: &Path, error: io::Error) -> Self {
         Self::Place { path: path.to_owned(), error }
     }

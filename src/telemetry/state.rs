@@ -58,6 +58,11 @@ impl StateTelemetry {
         info!(path = %path.display(), "state opened");
     }
 
+    /// There is no state, because of `reason`, and nobody insisted on one.
+    pub fn in_memory(&self, reason: &str) {
+        warn!("counts are kept in memory alone, a restart begins anew: {reason}");
+    }
+
     /// A corrupt state was moved to `aside`.
     pub fn moved_aside(&self, aside: &Path, problem: &str) {
         locked(&self.state).moved_aside += 1;
