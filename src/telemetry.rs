@@ -207,7 +207,7 @@ impl FeedTelemetry {
         let Some(suppressed) = passed else { return };
         let feed = &self.identity;
         match notice {
-            Notice::Rejected(_) => unreachable!("rejections have their own counts and gates"),
+            Notice::Rejected(_) => {} // Said above, with a gate for each reason.
             Notice::Reset(cause) => {
                 let cause = reset_words(cause);
                 warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");

@@ -3,11 +3,10 @@
 mod support;
 
 use session_buddy_bridge::feed::{Ending, FeedSettings, Status, TokenSource};
-use std::net::SocketAddr;
 use std::time::Duration;
+use support::clogged::Clogged;
 use support::recording_listener::{Note, RunningFeed, settings, snapshot};
 use support::scripted_feed::{Reserved, ScriptedFeed, Step};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use url::Url;
 
 /// What a waiting feed may take to stop. Everything it waits for in these tests would take far longer.
@@ -114,31 +113,4 @@ async fn timeouts_end_what_is_not_shut_down() {
     let status = feed.ended(1).await[0].to_string();
     assert!(status.contains("the handshake took longer than 20ms"), "{status}");
     feed.stop().await;
-}
-
-/// A listener whose queue is full, so that connecting to it hangs.
-struct Clogged {
-    address: SocketAddr,
-    _listener: TcpListener,
-    _queue: Vec<TcpStream>,
-}
-
-impl Clogged {
-    async fn new() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let listener = socket.listen(1).unwrap();
-        let address = listener.local_addr().unwrap();
-        let mut queue = Vec::new();
-        // The kernel lets in a few more than asked for; a connect that does not return finds the queue full.
-        while let Ok(stream) = tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
-            queue.push(stream.unwrap());
-            assert!(queue.len() < 100, "the queue never fills");
-        }
-        Self { address, _listener: listener, _queue: queue }
-    }
-
-    fn url(&self) -> Url {
-        Url::parse(&format!("ws://{}/", self.address)).unwrap()
-    }
 }

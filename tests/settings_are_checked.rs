@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use session_buddy_bridge::demo::DemoSettings;
-use session_buddy_bridge::feed::{Secret, TokenSource};
+use session_buddy_bridge::feed::{Secret, Timing, TokenSource};
 use session_buddy_bridge::ledger::Limits;
 use session_buddy_bridge::settings::{FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task};
 
@@ -52,7 +52,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
 
     assert_eq!(expected.telemetry_path, "/metrics");
     assert_eq!(expected.frame_bytes_max, 1 << 20);
-    assert_eq!(expected.silence_timeout, Duration::from_secs(15));
+    assert_eq!(expected.timing.silence_timeout, Duration::from_secs(15));
     assert_eq!(expected.log, LogSettings { level: LogLevel::Info, format: LogFormat::Logfmt });
     assert_eq!(
         expected.ledger_limits,
@@ -82,7 +82,7 @@ fn expected_of_every_flag() -> Settings {
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
         frame_bytes_max: 4096,
-        silence_timeout: Duration::from_secs(90),
+        timing: Timing { silence_timeout: Duration::from_secs(90), ..Timing::default() },
         log: LogSettings { level: LogLevel::Debug, format: LogFormat::Json },
     }
 }

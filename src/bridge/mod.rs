@@ -266,16 +266,16 @@ fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BridgeError> {
 }
 
 fn feed_settings(target: &FeedTarget, settings: &Settings) -> FeedSettings {
-    subscription(target, settings.frame_bytes_max, settings.silence_timeout)
+    subscription(target, settings.frame_bytes_max, &settings.timing)
 }
 
-fn subscription(target: &FeedTarget, frame_bytes_max: usize, silence_timeout: std::time::Duration) -> FeedSettings {
+fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) -> FeedSettings {
     FeedSettings {
         identity: target.identity.clone(),
         url: target.url.clone(),
         skill: target.skill.clone(),
         token: target.token.clone(),
-        timing: Timing { silence_timeout, ..Timing::default() },
+        timing: timing.clone(),
         frame_bytes_max,
         tls: None,
     }

@@ -29,7 +29,7 @@ pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(),
         ends: ends.clone(),
         state: Mutex::new(State { out: BufWriter::new(file), frames: 0, failure: None }),
     });
-    let subscription = subscription(&task.feed, task.frame_bytes_max, task.silence_timeout);
+    let subscription = subscription(&task.feed, task.frame_bytes_max, &task.timing);
     tracing::info!(feed = %task.feed.identity, file = %task.file.display(), "recording");
     let listening = tokio::spawn(feed::run(subscription, recorder.clone(), ends.clone()));
     // Over when the time is up, or earlier when somebody asks for it or the file takes no more.

@@ -152,7 +152,7 @@ pub(super) struct DemoFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct RecordFlags {
-    /// The file to write; it must not exist yet
+    /// The file to write; it must not be there yet
     pub file: PathBuf,
     /// How long to listen [range: 1 to 86400]
     #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]

@@ -48,8 +48,8 @@ pub struct Settings {
     pub ledger_limits: Limits,
     /// Longest frame that is read, in bytes.
     pub frame_bytes_max: usize,
-    /// How long a feed that sends snapshots may send none.
-    pub silence_timeout: Duration,
+    /// Every wait of every feed. The one that has a flag is how long a feed that sends snapshots may send none.
+    pub timing: Timing,
     /// Where the counts are kept.
     pub state: StatePlace,
     /// What is logged, and how.
@@ -149,8 +149,8 @@ pub struct RecordTask {
     pub feed: FeedTarget,
     /// Longest frame that is read, in bytes.
     pub frame_bytes_max: usize,
-    /// How long a feed that sends snapshots may send none.
-    pub silence_timeout: Duration,
+    /// Every wait of the feed.
+    pub timing: Timing,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -206,7 +206,7 @@ impl Settings {
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
-            silence_timeout: Timing::default().silence_timeout,
+            timing: Timing::default(),
             state: StatePlace::Memory,
             log: LogSettings::default(),
         }
@@ -236,7 +236,7 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
     }
     Ok(Settings {
         frame_bytes_max: connection.frame_bytes_max as usize,
-        silence_timeout: connection.silence_timeout,
+        timing: timing(&connection),
         state: match state {
             flags::StateFlags { disabled: true, .. } => StatePlace::Memory,
             flags::StateFlags { path: Some(path), .. } => StatePlace::Chosen(path),
@@ -291,7 +291,7 @@ fn record_task(
         duration: Duration::from_secs(flags.seconds),
         feed: subscription.target(&flags.url)?,
         frame_bytes_max: flags.connection.frame_bytes_max as usize,
-        silence_timeout: flags.connection.silence_timeout,
+        timing: timing(&flags.connection),
         log: log_settings(&flags.log),
     })
 }
@@ -417,6 +417,10 @@ fn ledger_limits(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
         });
     }
     Ok(limits)
+}
+
+fn timing(flags: &flags::ConnectionFlags) -> Timing {
+    Timing { silence_timeout: flags.silence_timeout, ..Timing::default() }
 }
 
 fn log_settings(flags: &flags::LogFlags) -> LogSettings {

@@ -1,8 +1,17 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod clogged;
+pub mod expected_families;
+pub mod http_client;
+pub mod model;
+pub mod observer;
+pub mod program;
 pub mod recording_listener;
+pub mod running_bridge;
+pub mod scrape;
 pub mod scripted_feed;
+pub mod served;
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -42,6 +42,8 @@ pub enum Step {
     InvalidUtf8,
     /// A text frame that declares so many bytes and then sends them.
     HugeFrame(u64),
+    /// So many bytes of a text message without an end, in fragments of 64 KiB.
+    HugeMessage(u64),
     /// Half a text frame, then the end of the connection.
     CloseMidFrame,
     /// A close frame; then wait for the client's.
@@ -62,6 +64,8 @@ pub enum Step {
     Await(Gate),
     /// The same text again and again, until the client leaves.
     Repeat(String, Duration),
+    /// What the function says, at once and then at this interval, until the test opens the gate.
+    Rounds(Gate, Duration, Box<dyn Fn() -> String + Send + Sync>),
     /// Bytes as they are, one at a time.
     Trickle(Vec<u8>, Duration),
     /// From here on nothing is read, so that pings stay unanswered and a client that leaves goes unnoticed.
@@ -79,6 +83,10 @@ impl Step {
 
     pub fn expect(matches: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         Step::ExpectText(Box::new(matches))
+    }
+
+    pub fn rounds(until: &Gate, every: Duration, text: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        Step::Rounds(until.clone(), every, Box::new(text))
     }
 
     fn replaces_handshake(&self) -> bool {
@@ -116,7 +124,7 @@ pub struct ScriptedFeed {
     address: SocketAddr,
     scheme: &'static str,
     visits: watch::Receiver<Vec<Visit>>,
-    acceptor: AbortHandle,
+    acceptor: JoinHandle<()>,
     /// What a client needs to trust this server, if it speaks TLS.
     pub client_tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -164,6 +172,15 @@ impl ScriptedFeed {
     pub async fn reached(&self, n: usize, steps: usize) -> Visit {
         self.visited(n, &format!("step {steps}"), |visit| visit.steps_done >= steps).await
     }
+
+    /// Ends the server and its connections; its address refuses connections from then on.
+    pub async fn leave(mut self) -> Reserved {
+        let reserved = Reserved::at(self.address);
+        self.acceptor.abort();
+        let ended = (&mut self.acceptor).await;
+        assert!(ended.is_err_and(|error| error.is_cancelled()), "the server had ended by itself");
+        reserved
+    }
 }
 
 impl Drop for ScriptedFeed {
@@ -185,8 +202,14 @@ impl Reserved {
 
     /// On another of the loopback's addresses than 127.0.0.1.
     pub fn on(ip: [u8; 4]) -> Self {
+        Self::at(SocketAddr::from((ip, 0)))
+    }
+
+    fn at(address: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(SocketAddr::from((ip, 0))).unwrap();
+        // So that the address of a server which leaves can be reserved before it is free for anybody.
+        socket.set_reuseport(true).unwrap();
+        socket.bind(address).unwrap();
         let address = socket.local_addr().unwrap();
         Self { socket, address }
     }
@@ -209,7 +232,7 @@ impl Reserved {
         let (noted, visits) = watch::channel(Vec::new());
         let (tls, client_tls) = tls.unzip();
         let scheme = if tls.is_some() { "wss" } else { "ws" };
-        let acceptor = tokio::spawn(accept(listener, scripts.into(), tls, noted)).abort_handle();
+        let acceptor = tokio::spawn(accept(listener, scripts.into(), tls, noted));
         ScriptedFeed { address: self.address, scheme, visits, acceptor, client_tls }
     }
 }
@@ -243,6 +266,8 @@ async fn accept(
     noted: watch::Sender<Vec<Visit>>,
 ) {
     let mut connections = JoinSet::new();
+    // Dropped before the connections: a client that comes back at once finds nobody, not somebody about to leave.
+    let listener = listener;
     for index in 0.. {
         let (tcp, _) = listener.accept().await.unwrap();
         tcp.set_nodelay(true).unwrap();
@@ -320,6 +345,14 @@ async fn reply<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, answer: &[u8])
     Ok(stream.shutdown().await?)
 }
 
+static CHUNK: [u8; 64 * 1024] = [b'x'; 64 * 1024];
+
+/// The sizes of the chunks that `bytes` bytes come in.
+fn chunks(bytes: u64) -> impl Iterator<Item = usize> {
+    let whole = CHUNK.len() as u64;
+    (0..bytes.div_ceil(whole)).map(move |index| (bytes - index * whole).min(whole) as usize)
+}
+
 struct Peer<'a, S> {
     socket: WebSocketStream<S>,
     notes: &'a Notes,
@@ -340,12 +373,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<'_, S> {
             Step::HugeFrame(bytes) => {
                 self.raw(&[0x81, 127]).await?;
                 self.raw(&bytes.to_be_bytes()).await?;
-                let chunk = [b'x'; 64 * 1024];
-                let mut left = *bytes;
-                while left > 0 {
-                    let size = left.min(chunk.len() as u64);
-                    self.raw(&chunk[..size as usize]).await?;
-                    left -= size;
+                for size in chunks(*bytes) {
+                    self.raw(&CHUNK[..size]).await?;
+                }
+            }
+            Step::HugeMessage(bytes) => {
+                for (index, size) in chunks(*bytes).enumerate() {
+                    self.raw(&[u8::from(index == 0), 127]).await?;
+                    self.raw(&(size as u64).to_be_bytes()).await?;
+                    self.raw(&CHUNK[..size]).await?;
                 }
             }
             Step::CloseMidFrame => {
@@ -379,6 +415,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<'_, S> {
                 self.socket.send(Message::text(text)).await?;
                 self.attend(tokio::time::sleep(*every)).await?;
             },
+            Step::Rounds(until, every, text) => {
+                while !until.0.is_cancelled() {
+                    self.socket.send(Message::text(text())).await?;
+                    let opened = until.0.cancelled();
+                    self.attend(async { drop(tokio::time::timeout(*every, opened).await) }).await?;
+                }
+            }
             Step::Trickle(bytes, every) => {
                 for byte in bytes {
                     self.raw(&[*byte]).await?;

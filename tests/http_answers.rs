@@ -1,0 +1,198 @@
+//! What each path answers, to the header.
+
+mod support;
+
+use bytes::Bytes;
+use session_buddy_bridge::http::HttpSettings;
+use support::http_client::{Connection, get, request};
+use support::scrape::Scrape;
+use support::served::{MadeUp, Served};
+
+const METRICS: &str = "# HELP shown Something.\n# TYPE shown gauge\nshown 1\n";
+const PATHS: [&str; 4] = ["/metrics", "/", "/-/healthy", "/-/ready"];
+
+fn served() -> Served {
+    served_at("/metrics")
+}
+
+fn served_at(telemetry_path: &str) -> Served {
+    let settings = HttpSettings { telemetry_path: telemetry_path.to_owned(), ..HttpSettings::default() };
+    Served::start(MadeUp::showing(|| Bytes::from_static(METRICS.as_bytes())), settings)
+}
+
+#[test]
+fn metrics_are_the_content_as_it_is() {
+    let server = served();
+    let response = get(server.address, "/metrics");
+    assert_eq!((response.status, response.text()), (200, METRICS));
+    assert_eq!(response.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!(response.header("cache-control"), Some("no-store"));
+    assert_eq!(response.header("content-length"), Some(METRICS.len().to_string().as_str()));
+    assert_eq!(Scrape::fetch(server.address, "/metrics").value("shown", &[]), Some(1.0));
+    server.stop();
+}
+
+#[test]
+fn a_scrape_that_panics_is_a_500_and_the_next_is_served() {
+    let mut scrapes = 0;
+    let scrapes = std::sync::Mutex::new(move || {
+        scrapes += 1;
+        scrapes
+    });
+    let content = MadeUp::showing(move || {
+        let scrape = (scrapes.lock().unwrap_or_else(std::sync::PoisonError::into_inner))();
+        assert!(scrape > 1, "the first scrape fails");
+        Bytes::from_static(METRICS.as_bytes())
+    });
+    let server = Served::start(content, HttpSettings::default());
+    let failed = get(server.address, "/metrics");
+    assert_eq!((failed.status, failed.text()), (500, "The metrics could not be written. See the log.\n"));
+    assert_eq!(get(server.address, "/metrics").text(), METRICS);
+    server.stop();
+}
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let server = served();
+    for path in PATHS.into_iter().chain(["/nowhere"]) {
+        let (head, get) = (request(server.address, "HEAD", path), get(server.address, path));
+        let without_date = |headers: &[(String, String)]| {
+            headers.iter().filter(|(name, _)| name != "date").cloned().collect::<Vec<_>>()
+        };
+        assert_eq!((head.status, without_date(&head.headers)), (get.status, without_date(&get.headers)), "{path}");
+        assert_eq!(head.header("content-length"), Some(get.body.len().to_string().as_str()), "{path}");
+        assert!(!get.body.is_empty(), "{path}");
+    }
+    server.stop();
+}
+
+#[test]
+fn other_methods_are_told_which_are_allowed() {
+    let server = served();
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW"] {
+        for path in PATHS {
+            let response = request(server.address, method, path);
+            assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")), "{method} {path}");
+            assert_eq!(response.text(), "Method not allowed. Use GET or HEAD.\n");
+        }
+        assert_eq!(request(server.address, method, "/nowhere").status, 404, "{method}");
+    }
+    server.stop();
+}
+
+#[test]
+fn unknown_paths_are_told_which_are_known() {
+    let server = served();
+    for path in ["/nowhere", "/metrics/", "/METRICS", "//", "/-/healthy/x", "/%2d/ready", "/metrics%00"] {
+        let response = get(server.address, path);
+        assert_eq!(response.status, 404, "{path}");
+        assert_eq!(response.text(), "Not found. Pages: /metrics, /, /-/healthy, /-/ready\n");
+    }
+    assert_eq!(request(server.address, "CONNECT", "example.org:443").status, 404);
+    assert_eq!(request(server.address, "OPTIONS", "*").status, 404);
+    server.stop();
+}
+
+#[test]
+fn query_strings_and_absolute_targets_change_nothing() {
+    let server = served();
+    for target in ["/metrics?name[]=shown", "/metrics?", "http://example.org/metrics", "/metrics?a=/-/ready"] {
+        assert_eq!(get(server.address, target).text(), METRICS, "{target}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_request_body_is_ignored() {
+    let server = served();
+    let mut connection = Connection::open(server.address);
+    connection.send(b"GET /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello");
+    assert_eq!(connection.response_to("GET").text(), METRICS);
+    connection
+        .send(b"POST /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\nConnection: close\r\n\r\nhello");
+    assert_eq!(connection.response_to("POST").status, 405);
+    connection.expect_end();
+    server.stop();
+}
+
+#[test]
+fn healthy_whatever_the_feeds_do() {
+    let server = served();
+    server.content.set_feeds(&[("ws://a:1/", false, "refused")]);
+    let response = get(server.address, "/-/healthy");
+    assert_eq!((response.status, response.text()), (200, "Healthy.\n"));
+    server.stop();
+}
+
+#[test]
+fn ready_while_one_feed_is_live() {
+    let server = served();
+    let ready = || {
+        let response = get(server.address, "/-/ready");
+        (response.status, response.text().to_owned())
+    };
+    assert_eq!(ready(), (200, "Ready: no feeds are configured.\n".to_owned()));
+    server.content.set_feeds(&[("ws://a:1/", false, "refused: is\nit up?"), ("ws://b:1/", false, "not started")]);
+    let text =
+        "Not ready: no feed is live.\nws://a:1/: not live: refused: is it up?\nws://b:1/: not live: not started\n";
+    assert_eq!(ready(), (503, text.to_owned()));
+    server.content.set_feeds(&[("ws://a:1/", false, "refused"), ("ws://b:1/", true, "hears snapshots")]);
+    let text = "Ready.\nws://a:1/: not live: refused\nws://b:1/: live: hears snapshots\n";
+    assert_eq!(ready(), (200, text.to_owned()));
+    server.stop();
+}
+
+#[test]
+fn the_page_links_everything_and_escapes_what_it_shows() {
+    let server = served_at("/<metrics>&'\"");
+    server.content.set_feeds(&[("<script>alert(1)</script>", false, "\"a\" & 'b'"), ("ws://b:1/", true, "fine")]);
+    let response = get(server.address, "/");
+    let html = response.text();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("text/html; charset=utf-8"));
+    assert_eq!(
+        response.header("content-security-policy"),
+        Some("default-src 'none'; style-src 'unsafe-inline'"),
+        "nothing on the page may run"
+    );
+    for part in [
+        "<a href=\"/&lt;metrics&gt;&amp;&#39;&quot;\">",
+        "<a href=\"/-/healthy\">",
+        "<a href=\"/-/ready\">",
+        "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td><td>not live</td><td>&quot;a&quot; &amp; &#39;b&#39;</td>",
+        "<td>ws://b:1/</td><td>live</td><td>fine</td>",
+        env!("CARGO_PKG_VERSION"),
+    ] {
+        assert!(html.contains(part), "{part} is not in\n{html}");
+    }
+    assert!(!html.contains("<script"));
+    server.stop();
+}
+
+#[test]
+fn the_telemetry_path_may_be_the_root_or_any_other() {
+    let server = served_at("/");
+    assert_eq!(get(server.address, "/").text(), METRICS);
+    assert_eq!(get(server.address, "/metrics").status, 404);
+    server.stop();
+    let server = served_at("/deep/er");
+    assert_eq!(get(server.address, "/deep/er").text(), METRICS);
+    assert_eq!(get(server.address, "/metrics").text(), "Not found. Pages: /deep/er, /, /-/healthy, /-/ready\n");
+    server.stop();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_on_one_connection() {
+    let server = served();
+    let mut connection = Connection::open(server.address);
+    let requests =
+        [("GET", "/metrics"), ("HEAD", "/"), ("GET", "/-/healthy"), ("GET", "/nowhere"), ("GET", "/-/ready")];
+    let text: String =
+        requests.iter().map(|(method, path)| format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n")).collect();
+    connection.send(text.repeat(20).as_bytes());
+    for _ in 0..20 {
+        let statuses = requests.map(|(method, _)| connection.response_to(method).status);
+        assert_eq!(statuses, [200, 200, 200, 404, 200]);
+    }
+    server.stop();
+}

@@ -1,0 +1,101 @@
+//! The HTTP room, served on a free loopback port with content made up by a test.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Instant;
+
+use bytes::Bytes;
+use session_buddy_bridge::http::{self, Content, FeedReadiness, HttpSettings};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+use super::http_client::PATIENCE;
+
+type Metrics = Box<dyn Fn() -> Bytes + Send + Sync>;
+
+pub struct MadeUp {
+    pub metrics: Metrics,
+    pub feeds: Mutex<Vec<FeedReadiness>>,
+    pub refused: AtomicUsize,
+}
+
+impl MadeUp {
+    pub fn showing(metrics: impl Fn() -> Bytes + Send + Sync + 'static) -> Self {
+        Self { metrics: Box::new(metrics), feeds: Mutex::default(), refused: AtomicUsize::new(0) }
+    }
+
+    pub fn set_feeds(&self, feeds: &[(&str, bool, &str)]) {
+        let readiness = |&(identity, live, reason): &(&str, bool, &str)| FeedReadiness {
+            identity: identity.to_owned(),
+            live,
+            reason: reason.to_owned(),
+        };
+        *self.feeds.lock().unwrap() = feeds.iter().map(readiness).collect();
+    }
+}
+
+impl Content for MadeUp {
+    fn metrics(&self) -> Bytes {
+        (self.metrics)()
+    }
+
+    fn feeds(&self) -> Vec<FeedReadiness> {
+        self.feeds.lock().unwrap().clone()
+    }
+
+    fn connection_refused(&self, _connections_max: usize) {
+        self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn accept_failed(&self, error: &io::Error) {
+        panic!("accept failed: {error}");
+    }
+}
+
+pub struct Served {
+    pub address: SocketAddr,
+    pub content: Arc<MadeUp>,
+    shutdown: CancellationToken,
+    ended: mpsc::Receiver<()>,
+    _runtime: Runtime,
+}
+
+impl Served {
+    pub fn start(content: MadeUp, settings: HttpSettings) -> Self {
+        let runtime = Runtime::new().unwrap();
+        let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let content = Arc::new(content);
+        let shutdown = CancellationToken::new();
+        let (end, ended) = mpsc::channel();
+        let (shown, stop) = (Arc::clone(&content), shutdown.clone());
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            http::serve(listener, shown, settings, stop).await;
+            let _ = end.send(());
+        });
+        Self { address, content, shutdown, ended, _runtime: runtime }
+    }
+
+    /// Tells the server to end, without waiting.
+    pub fn begin_shutdown(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Ends the server and waits until it has.
+    pub fn stop(self) {
+        self.begin_shutdown();
+        self.ended.recv_timeout(PATIENCE).expect("the server ends");
+    }
+}
+
+/// Waits for something that no event announces.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
