@@ -102,7 +102,7 @@ impl Observer {
 /// The series as the changes told them. Panics where a counter falls or a value cannot be a series.
 #[derive(Debug, Default)]
 pub struct Shown {
-    skills: BTreeMap<SkillIndex, SkillRow, SkillSeries>,
+    skills: BTreeMap<SkillIndex, SkillSeries>,
     feeds: BTreeMap<usize, FeedCounters>,
     pub rules: RuleCounters,
 }
