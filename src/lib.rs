@@ -7,21 +7,32 @@
 //!
 //! | room | job | what it never does |
 //! | --- | --- | --- |
-//! | `settings` | flags and environment to validated `Settings` | start anything |
+//! | [`settings`] | flags and environment to validated `Settings` | start anything |
 //! | `feed` | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
 //! | [`protocol`] | frame text to [`protocol::Message`] | I/O, async, remember anything |
 //! | [`ledger`] | messages to counts: the only writer of counts | see a socket, a clock, a file |
 //! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
 //! | `telemetry` | the bridge's own metrics and log lines, one function an event | decide anything |
 //! | `http` | serve what the others show | count, or know that feeds exist |
+//! | [`demo`] | a made-up server to look at, the other side of the wire | know the bridge |
 //! | `exporter` | `PrometheusExporter`, the front door for embedders | have rules of its own |
-//! | `bridge` | wire the rooms together; the only file that knows them all | have rules of its own |
+//! | [`bridge`] | wire the rooms together; the only file that knows them all | have rules of its own |
 //!
 //! Architecture invariant: data flows one way. A scrape cannot reach a feed, a feed cannot reach a series, and time
 //! enters the ledger as a value ([`ledger::Moment`]).
 
+pub mod board;
+pub mod bridge;
+pub mod demo;
+pub mod exporter;
+pub mod exposition;
+pub mod feed;
 pub mod http;
 pub mod ledger;
 pub mod process;
 pub mod protocol;
+pub mod recording;
+pub mod settings;
 pub mod telemetry;
+
+pub use exporter::PrometheusExporter;

@@ -11,7 +11,7 @@ use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::telemetry::family::Family;
+use crate::exposition::family::Family;
 
 const CPU_SECONDS: Family<0> =
     Family::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", []);

@@ -8,7 +8,6 @@
 //! asks for them at each scrape.
 
 mod collector;
-pub(crate) mod family;
 mod gate;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,7 +18,7 @@ use std::time::Instant;
 
 use tracing::{debug, error, info, trace, warn};
 
-pub use collector::{OwnNumbers, TelemetryCollector};
+pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
 
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};

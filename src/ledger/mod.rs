@@ -3,11 +3,37 @@
 //! Architecture invariant: pure and synchronous. Time comes in as a [`Moment`]; nothing here knows a socket, a file, a
 //! log or the JSON of a frame. The ledger is the only writer of counts, and what a scrape shows is a projection of it
 //! ([`Changes`]), so that a series cannot drift from the numbers that it was derived from.
+//!
+//! | file | the rule it keeps |
+//! | --- | --- |
+//! | `ledger` | several feeds: start-up hold, rates over feeds, sessions |
+//! | `feed` | snapshots: first sight, differences, new databases, rollbacks, filtered feeds |
+//! | `arithmetic` | what totals, rates and averages prove, and to which error |
+//! | `waiting` | events and snapshots of the same skill |
+//! | `anomalies` | which anomalies were counted already |
+//! | `sessions` | reported sessions |
+//! | `ids` | which events were applied already |
+//! | `alias` | two feeds that are one server |
+//! | `book` | the series themselves, by their full labels |
 
+mod alias;
+mod anomalies;
+mod arithmetic;
+mod book;
+mod feed;
+mod ids;
+#[expect(clippy::module_inception, reason = "the room is named after what it holds")]
+mod ledger;
+mod limits;
 mod moment;
 mod notice;
 mod series;
+mod server_time;
+mod sessions;
+mod waiting;
 
+pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger};
+pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
 pub use notice::{Notice, ResetCause};
 pub use series::{

@@ -56,8 +56,6 @@ pub struct SkillSeries {
     pub completion_rate: Option<f64>,
     /// `anomalies_detected_total` by `anomaly_type`, in the order of first sight.
     pub anomalies: Vec<(Arc<str>, u64)>,
-    /// Microseconds since the Unix epoch when a snapshot last listed the skill.
-    pub last_listed_micros: Option<i64>,
 }
 
 /// The counters that the translation rules name, over all feeds.
@@ -99,15 +97,11 @@ pub struct FeedCounters {
 pub struct Changes {
     /// Every skill that changed, whole.
     pub skills: Vec<(SkillIndex, SkillSeries)>,
+    /// When a snapshot last listed a skill, in microseconds since the Unix epoch. Apart from the series, because it moves
+    /// with every snapshot, also with one that changes nothing.
+    pub last_listed: Vec<(SkillIndex, i64)>,
     /// Every feed that changed, with its place in the order of feeds.
     pub feeds: Vec<(usize, FeedCounters)>,
     /// The counters of the rules, all of them.
     pub rules: RuleCounters,
-}
-
-impl Changes {
-    /// Whether nothing changed but perhaps [`Changes::rules`].
-    pub fn is_empty(&self) -> bool {
-        self.skills.is_empty() && self.feeds.is_empty()
-    }
 }

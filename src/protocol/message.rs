@@ -94,6 +94,32 @@ pub struct Snapshot<'a> {
     pub anomalies: Vec<Result<AnomalyEntry<'a>, Rejection>>,
 }
 
+impl Snapshot<'_> {
+    /// The same snapshot, with strings of its own.
+    pub fn into_owned(self) -> Snapshot<'static> {
+        let text = |text: Cow<'_, str>| Cow::<'static, str>::Owned(text.into_owned());
+        let skill = |entry: SkillEntry<'_>| SkillEntry {
+            skill_name: text(entry.skill_name),
+            total_invocations: entry.total_invocations,
+            completion_rate_percent: entry.completion_rate_percent,
+            average_duration_seconds: entry.average_duration_seconds,
+        };
+        let anomaly = |entry: AnomalyEntry<'_>| AnomalyEntry {
+            skill_name: text(entry.skill_name),
+            anomaly_type: text(entry.anomaly_type),
+            detected_at: entry.detected_at.map(text),
+            deviation_score: entry.deviation_score,
+        };
+        Snapshot {
+            timestamp: self.timestamp.map(text),
+            listed: self.listed,
+            skills: self.skills.into_iter().map(|entry| entry.map(skill)).collect(),
+            anomalies_listed: self.anomalies_listed,
+            anomalies: self.anomalies.into_iter().map(|entry| entry.map(anomaly)).collect(),
+        }
+    }
+}
+
 /// One skill of a snapshot. Only the name is vouched for: the numbers are judged by the ledger, because an entry with
 /// bad numbers still proves that its skill is listed.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,9 +3,12 @@
 //! Architecture invariant: no I/O, no async, no memory of earlier frames. Whether a message makes sense *now* is the
 //! ledger's business; whether it is well formed is decided here.
 
+mod json;
 mod message;
+mod read;
 
 pub use message::{
     AnomalyEntry, ConnectionMessage, Event, EventKind, MESSAGE_TYPES, Message, Number, Rejection, RejectionReason,
     SkillEntry, Snapshot,
 };
+pub use read::{Limits, read};

@@ -6,7 +6,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::Telemetry;
-use super::family::Family;
+use crate::exposition::family::Family;
 use crate::ledger::{FeedCounters, RuleCounters};
 use crate::protocol::{MESSAGE_TYPES, RejectionReason};
 
@@ -161,10 +161,8 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
         let feeds: Vec<_> =
             self.telemetry.feeds().iter().map(|feed| (feed.identity().clone(), feed.counts())).collect();
         let feeds = || feeds.iter().map(|(identity, counts)| (&**identity, counts));
-        let OwnNumbers { feeds: ledger_feeds, rules } = (self.numbers)();
-        let ledger_feeds = || ledger_feeds.iter().map(|feed| (&*feed.identity, feed));
         let (refused, accept_failures) = self.telemetry.http_counts();
-        vec![
+        let mut families = vec![
             BUILD_INFO.with([([env!("CARGO_PKG_VERSION")], 1.0)]),
             FEED_UP.with(feeds().map(|(feed, counts)| ([feed], f64::from(u8::from(counts.live))))),
             FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),
@@ -181,20 +179,30 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
             FEED_LAST_MESSAGE.with(
                 feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds))),
             ),
-            FEED_TENTH_SKILL.with(ledger_feeds().filter_map(|(feed, counters)| {
-                counters.tenth_skill_invocations.map(|invocations| ([feed], invocations as f64))
-            })),
-            FEED_ROLLBACKS.with(ledger_feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
-            FEED_RESETS.with(ledger_feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
-            EXACT_OBSERVATIONS.value(rules.exact_observations as f64),
-            ESTIMATED_OBSERVATIONS.value(rules.estimated_observations as f64),
-            INEXACT_RATES.value(rules.inexact_rates as f64),
-            LATE_EVENTS.value(rules.late_events as f64),
-            BACKFILLED_INVOCATIONS.value(rules.backfilled_invocations as f64),
-            ANOMALY_WINDOW_OVERFLOWS.value(rules.anomaly_window_overflows as f64),
-            OVERFLOWED_INVOCATIONS.value(rules.overflowed_invocations as f64),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
-        ]
+        ];
+        families.extend(rule_families(&(self.numbers)()));
+        families
     }
+}
+
+/// The counters that the translation rules name, and how much of each feed is hidden, as families.
+pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
+    let feeds = || numbers.feeds.iter().map(|feed| (&*feed.identity, feed));
+    let rules = numbers.rules;
+    vec![
+        FEED_TENTH_SKILL.with(feeds().filter_map(|(feed, counters)| {
+            counters.tenth_skill_invocations.map(|invocations| ([feed], invocations as f64))
+        })),
+        FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
+        FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
+        EXACT_OBSERVATIONS.value(rules.exact_observations as f64),
+        ESTIMATED_OBSERVATIONS.value(rules.estimated_observations as f64),
+        INEXACT_RATES.value(rules.inexact_rates as f64),
+        LATE_EVENTS.value(rules.late_events as f64),
+        BACKFILLED_INVOCATIONS.value(rules.backfilled_invocations as f64),
+        ANOMALY_WINDOW_OVERFLOWS.value(rules.anomaly_window_overflows as f64),
+        OVERFLOWED_INVOCATIONS.value(rules.overflowed_invocations as f64),
+    ]
 }

@@ -6,14 +6,16 @@
 use std::collections::HashMap;
 
 use prometheus::core::Desc;
-use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 /// What is constant about a family.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Family<const LABELS: usize> {
-    name: &'static str,
-    help: &'static str,
-    kind: MetricType,
-    labels: [&'static str; LABELS],
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    pub(crate) kind: MetricType,
+    /// In the order in which they are written.
+    pub(crate) labels: [&'static str; LABELS],
 }
 
 impl<const LABELS: usize> Family<LABELS> {
@@ -25,40 +27,62 @@ impl<const LABELS: usize> Family<LABELS> {
         Self { name, help, kind: MetricType::GAUGE, labels }
     }
 
+    pub(crate) const fn histogram(name: &'static str, help: &'static str, labels: [&'static str; LABELS]) -> Self {
+        Self { name, help, kind: MetricType::HISTOGRAM, labels }
+    }
+
     pub(crate) fn desc(&self) -> Desc {
         let labels = self.labels.iter().map(ToString::to_string).collect();
         Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())
             .expect("every family is a constant with a valid name, help and labels")
     }
 
-    /// The family with these series. Without any, a `Registry` leaves it out.
+    /// The counter or gauge with these series. Without any, a `Registry` leaves it out.
     pub(crate) fn with<'a>(&self, series: impl IntoIterator<Item = ([&'a str; LABELS], f64)>) -> MetricFamily {
+        self.of(series.into_iter().map(|(values, value)| {
+            let mut metric = self.metric(values);
+            if self.kind == MetricType::COUNTER {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            } else {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+            metric
+        }))
+    }
+
+    /// The histogram with these series.
+    pub(crate) fn with_histograms<'a>(
+        &self,
+        series: impl IntoIterator<Item = ([&'a str; LABELS], Histogram)>,
+    ) -> MetricFamily {
+        self.of(series.into_iter().map(|(values, histogram)| {
+            let mut metric = self.metric(values);
+            metric.set_histogram(histogram);
+            metric
+        }))
+    }
+
+    fn of(&self, metrics: impl Iterator<Item = Metric>) -> MetricFamily {
         let mut family = MetricFamily::default();
         family.set_name(self.name.to_owned());
         family.set_help(self.help.to_owned());
         family.set_field_type(self.kind);
-        family.set_metric(series.into_iter().map(|(values, value)| self.series(values, value)).collect());
+        family.set_metric(metrics.collect());
         family
     }
 
-    fn series(&self, values: [&str; LABELS], value: f64) -> Metric {
+    fn metric(&self, values: [&str; LABELS]) -> Metric {
         let pair = |(name, value): (&&str, &str)| {
             let mut pair = LabelPair::default();
             pair.set_name((*name).to_owned());
             pair.set_value(value.to_owned());
             pair
         };
-        let mut metric = Metric::from_label(self.labels.iter().zip(values).map(pair).collect());
-        if self.kind == MetricType::COUNTER {
-            let mut counter = Counter::default();
-            counter.set_value(value);
-            metric.set_counter(counter);
-        } else {
-            let mut gauge = Gauge::default();
-            gauge.set_value(value);
-            metric.set_gauge(gauge);
-        }
-        metric
+        Metric::from_label(self.labels.iter().zip(values).map(pair).collect())
     }
 }
 

@@ -1,0 +1,41 @@
+//! Sample metrics on port 9092: the exporter on its own, without any feed.
+//!
+//! ```text
+//! cargo run --example sample_metrics [-- --seconds 30]
+//! curl http://localhost:9092/metrics
+//! ```
+
+mod common;
+
+use common::Outcome;
+use session_buddy_bridge::PrometheusExporter;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Outcome {
+    let (_, end) = common::args()?;
+    let exporter = PrometheusExporter::new(9092)?;
+    exporter.start()?;
+
+    for (skill_name, workflow_phase, completed, duration_seconds) in [
+        ("pytest-run", Some("execution"), true, Some(45.2)),
+        ("pytest-run", Some("execution"), true, Some(38.7)),
+        ("pytest-run", Some("verification"), false, None),
+        ("ruff-check", Some("setup"), true, Some(2.3)),
+        ("ruff-check", Some("setup"), true, Some(1.9)),
+        ("mypy-check", None, true, Some(12.5)),
+    ] {
+        exporter.record_invocation(skill_name, workflow_phase, completed, duration_seconds)?;
+    }
+    exporter.update_completion_rate("pytest-run", 0.92)?;
+    exporter.update_completion_rate("ruff-check", 0.87)?;
+    exporter.update_completion_rate("mypy-check", 0.95)?;
+    exporter.record_anomaly("drop", "pytest-run")?;
+    exporter.record_anomaly("spike", "ruff-check")?;
+    exporter.update_active_sessions(3)?;
+
+    println!("Six invocations of three skills, two anomalies, three sessions: http://localhost:9092/metrics");
+    println!("Ctrl-C ends it.");
+    end.wait().await;
+    exporter.stop();
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! From a feed's frames to the board, and to telemetry.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::board::Board;
+use crate::feed::{Ending, Heard, Listener, SnapshotHeard, Status};
+use crate::ledger::{ConnectionId, FeedId};
+use crate::protocol::{self, Message, Rejection, RejectionReason};
+use crate::telemetry::FeedTelemetry;
+
+/// What listens to one feed.
+#[derive(Debug)]
+pub(super) struct Hearing {
+    board: Arc<Board>,
+    feed: FeedId,
+    telemetry: Arc<FeedTelemetry>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    connection: Option<ConnectionId>,
+    /// Of this feed's latest snapshot, over all connections.
+    snapshot_timestamp: Option<Box<str>>,
+    /// The ending that was counted when its connection closed, so that the status which follows does not count it again.
+    ending_counted: bool,
+}
+
+impl Hearing {
+    pub fn new(board: Arc<Board>, feed: FeedId, telemetry: Arc<FeedTelemetry>) -> Self {
+        Self { board, feed, telemetry, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hear(&self, connection: ConnectionId, message: &Message<'_>) -> Option<SnapshotHeard> {
+        for notice in self.board.apply(connection, message) {
+            self.telemetry.notice(&notice);
+        }
+        let Message::Snapshot(snapshot) = message else { return None };
+        let Some(timestamp) = snapshot.timestamp.as_deref() else { return Some(SnapshotHeard { fresh: true }) };
+        let mut state = self.state();
+        let fresh = state.snapshot_timestamp.as_deref() != Some(timestamp);
+        if fresh {
+            state.snapshot_timestamp = Some(timestamp.into());
+        }
+        Some(SnapshotHeard { fresh })
+    }
+}
+
+impl Listener for Hearing {
+    fn opened(&self) {
+        self.state().connection = Some(self.board.open(self.feed));
+        self.telemetry.connected();
+    }
+
+    fn text(&self, frame: &str) -> Heard {
+        let mut heard = Heard::default();
+        let Some(connection) = self.state().connection else { return heard };
+        let wall_seconds = self.board.now().wall_micros as f64 / 1e6;
+        protocol::read(frame, &protocol::Limits::default(), &mut |message| match message {
+            Ok(message) => {
+                heard.understood = true;
+                self.telemetry.message(message.type_name(), wall_seconds);
+                heard.snapshot = self.hear(connection, &message).or(heard.snapshot);
+            }
+            Err(rejection) => self.telemetry.rejected(&rejection),
+        });
+        heard
+    }
+
+    fn binary(&self, bytes: usize) {
+        let detail = format!("a binary frame of {bytes} bytes; the feed speaks text");
+        self.telemetry.rejected(&Rejection::new(RejectionReason::BinaryFrame, detail));
+    }
+
+    fn closed(&self, ending: &Ending) {
+        let connection = {
+            let mut state = self.state();
+            state.ending_counted = true;
+            state.connection.take()
+        };
+        if let Some(connection) = connection {
+            self.board.close(connection);
+        }
+        self.telemetry.disconnected(ending.code(), &ending.to_string());
+    }
+
+    fn status(&self, status: &Status) {
+        if let Status::Waiting { ending, .. } | Status::Refused { ending, .. } = status
+            && !std::mem::take(&mut self.state().ending_counted)
+        {
+            self.telemetry.disconnected(ending.code(), &ending.to_string());
+        }
+        self.telemetry.status(*status == Status::Live, &status.to_string());
+    }
+}

@@ -1,0 +1,220 @@
+//! Wires the rooms together; the only place that knows them all. It has no rules of its own.
+
+mod hearing;
+mod pages;
+mod record;
+mod replay;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use prometheus::Registry;
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::board::Board;
+use crate::demo::{DemoFeed, guide};
+use crate::exposition::{FamiliesCollector, Source};
+use crate::feed::{self, FeedSettings, Timing};
+use crate::http::{self, BindError, HttpSettings};
+use crate::ledger::FeedSpec;
+use crate::process::ProcessCollector;
+use crate::recording::LineError;
+use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings};
+use crate::telemetry::{OwnNumbers, Telemetry};
+use hearing::Hearing;
+use pages::Pages;
+
+pub use record::record;
+pub use replay::{replay, replayed};
+
+/// Why the bridge ended otherwise than asked.
+#[derive(Debug, Error)]
+pub enum BridgeError {
+    /// An address that cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// A listener that the event loop does not take.
+    #[error("cannot listen: {0}")]
+    Listener(#[source] io::Error),
+    /// The made-up feed found no port.
+    #[error("the demo's feed cannot listen on 127.0.0.1: {0}")]
+    DemoFeed(#[source] io::Error),
+    /// The made-up feed has a URL that is none.
+    #[error("the demo's feed {0}")]
+    DemoUrl(#[from] FeedUrlError),
+    /// A file that cannot be read or written.
+    #[error("{}: {error}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A recording that is none.
+    #[error("{}: {error}", .file.display())]
+    Recording {
+        /// The file.
+        file: PathBuf,
+        /// Its first bad line.
+        error: LineError,
+    },
+    /// Standard output that takes nothing more.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// A defect of the bridge.
+    #[error("a task of the bridge panicked, which is a defect: {0}")]
+    Panicked(String),
+}
+
+/// The bridge, assembled and not yet started.
+#[derive(Debug)]
+pub struct Bridge {
+    settings: Settings,
+    board: Arc<Board>,
+    telemetry: Arc<Telemetry>,
+    registry: Registry,
+}
+
+impl Bridge {
+    /// Assembles a bridge. Nothing is started: no address is bound, no feed is connected to.
+    pub fn new(settings: Settings) -> Self {
+        let board = Arc::new(Board::new(settings.ledger_limits));
+        let telemetry = Arc::new(Telemetry::new());
+        let registry = Registry::new();
+        let own_numbers = {
+            let board = Arc::clone(&board);
+            move || {
+                let mut numbers = OwnNumbers::default();
+                board.read(&mut |view, _| {
+                    numbers = OwnNumbers { feeds: view.feeds().to_vec(), rules: view.rules() };
+                });
+                numbers
+            }
+        };
+        let names_differ = "the registry is new and the collectors' names differ";
+        registry.register(Box::new(FamiliesCollector::new(board.clone()))).expect(names_differ);
+        registry.register(Box::new(telemetry.collector(own_numbers))).expect(names_differ);
+        registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
+        Self { settings, board, telemetry, registry }
+    }
+
+    /// The registry behind the telemetry path. It shows everything that the bridge does, and serves whatever else is
+    /// registered with it.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Subscribes to the feeds and serves on `listeners`, whatever [`Settings::listen`] says, until `shutdown`. Ends
+    /// within 5 s of it; every task has ended then.
+    ///
+    /// # Errors
+    /// A listener that the event loop does not take; a panic, which is a defect.
+    pub async fn serve(self, listeners: Vec<TcpListener>, shutdown: CancellationToken) -> Result<(), BridgeError> {
+        let mut tasks = JoinSet::new();
+        let ended = self.start(listeners, &shutdown, &mut tasks);
+        if ended.is_err() {
+            shutdown.cancel();
+        }
+        let mut result = ended;
+        while let Some(task) = tasks.join_next().await {
+            if let Err(error) = task {
+                shutdown.cancel();
+                result = result.and(Err(BridgeError::Panicked(error.to_string())));
+            }
+        }
+        result
+    }
+
+    fn start(
+        self,
+        listeners: Vec<TcpListener>,
+        shutdown: &CancellationToken,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), BridgeError> {
+        let pages = Arc::new(Pages::new(Arc::clone(&self.board), Arc::clone(&self.telemetry), self.registry));
+        let http_settings =
+            HttpSettings { telemetry_path: self.settings.telemetry_path.clone(), ..HttpSettings::default() };
+        for listener in listeners {
+            let listener = tokio::net::TcpListener::from_std(listener).map_err(BridgeError::Listener)?;
+            let address = listener.local_addr().map_err(BridgeError::Listener)?;
+            tracing::info!(%address, "listening");
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "every machine that reaches this address can read the metrics");
+            }
+            tasks.spawn(http::serve(listener, pages.clone(), http_settings.clone(), shutdown.clone()));
+        }
+        for target in &self.settings.feeds {
+            let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
+            let feed = self.board.add_feed(spec);
+            let telemetry = self.telemetry.feed(&target.identity);
+            let hearing = Arc::new(Hearing::new(Arc::clone(&self.board), feed, telemetry));
+            tasks.spawn(feed::run(feed_settings(target, &self.settings), hearing, shutdown.clone()));
+        }
+        Ok(())
+    }
+}
+
+/// Runs the bridge until `shutdown`, serving at [`Settings::listen`].
+///
+/// # Errors
+/// An address that cannot be listened on, and what [`Bridge::serve`] says.
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), BridgeError> {
+    let listeners = bind_all(&settings.listen)?;
+    Bridge::new(settings).serve(listeners, shutdown).await
+}
+
+/// Runs a made-up feed and the bridge beside it until `shutdown`. `announce` is given the words for the user once both
+/// can be reached.
+///
+/// # Errors
+/// As for [`run`], and where the made-up feed finds no port.
+pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: CancellationToken) -> Result<(), BridgeError> {
+    let feed = DemoFeed::bind(task.feed).await.map_err(BridgeError::DemoFeed)?;
+    let feed_url = feed.url();
+    let settings = Settings { feeds: vec![FeedTarget::new(&feed_url)?], ..task.bridge };
+
+    let mut taken = None;
+    let listeners = match bind_all(&settings.listen) {
+        Err(BridgeError::Listen(BindError::InUse { address })) if task.any_port => {
+            taken = Some(address);
+            bind_all(&[SocketAddr::new(address.ip(), 0)])?
+        }
+        listeners => listeners?,
+    };
+    if let Some(address) = listeners.first().and_then(|listener| listener.local_addr().ok()) {
+        announce(&guide(&feed_url, address, &settings.telemetry_path, taken));
+    }
+
+    // The feed ends with the bridge, even where the bridge ends by itself.
+    let feed_shutdown = shutdown.child_token();
+    let feed_ends_too = feed_shutdown.clone().drop_guard();
+    let bridge = async {
+        let _feed_ends_too = feed_ends_too;
+        Bridge::new(settings).serve(listeners, shutdown).await
+    };
+    tokio::join!(bridge, feed.serve(feed_shutdown)).0
+}
+
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BridgeError> {
+    addresses.iter().map(|address| Ok(http::bind(*address)?)).collect()
+}
+
+fn feed_settings(target: &FeedTarget, settings: &Settings) -> FeedSettings {
+    subscription(target, settings.frame_bytes_max, &settings.timing)
+}
+
+fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) -> FeedSettings {
+    FeedSettings {
+        identity: target.identity.clone(),
+        url: target.url.clone(),
+        skill: target.skill.clone(),
+        token: target.token.clone(),
+        timing: timing.clone(),
+        frame_bytes_max,
+        tls: None,
+    }
+}

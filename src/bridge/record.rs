@@ -1,0 +1,116 @@
+//! A live feed into a file.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::feed::{self, Ending, Heard, Listener, SnapshotHeard, Status};
+use crate::protocol::{self, Message};
+use crate::recording::{ConnectionEvent, Line};
+use crate::settings::RecordTask;
+
+use super::{BridgeError, subscription};
+
+/// Writes what a feed sends to a file, line by line, for as long as the task says or until `shutdown`. An existing file
+/// is not overwritten.
+///
+/// # Errors
+/// A file that exists or cannot be written.
+pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(), BridgeError> {
+    let failed = |error| BridgeError::File { file: task.file.clone(), error };
+    let file = File::create_new(&task.file).map_err(failed)?;
+    let ends = shutdown.child_token();
+    let recorder = Arc::new(Recorder {
+        began: Instant::now(),
+        ends: ends.clone(),
+        state: Mutex::new(State { out: BufWriter::new(file), frames: 0, failure: None }),
+    });
+    let subscription = subscription(&task.feed, task.frame_bytes_max, &task.timing);
+    tracing::info!(feed = %task.feed.identity, file = %task.file.display(), "recording");
+    let listening = tokio::spawn(feed::run(subscription, recorder.clone(), ends.clone()));
+    // Over when the time is up, or earlier when somebody asks for it or the file takes no more.
+    let _ = tokio::time::timeout(task.duration, ends.cancelled()).await;
+    ends.cancel();
+    listening.await.map_err(|error| BridgeError::Panicked(error.to_string()))?;
+    let mut state = recorder.state();
+    let written = match state.failure.take() {
+        Some(error) => Err(error),
+        None => state.out.flush(),
+    };
+    written.map_err(failed)?;
+    tracing::info!(frames = state.frames, file = %task.file.display(), "recorded");
+    Ok(())
+}
+
+struct Recorder {
+    began: Instant,
+    ends: CancellationToken,
+    state: Mutex<State>,
+}
+
+struct State {
+    out: BufWriter<File>,
+    frames: u64,
+    failure: Option<io::Error>,
+}
+
+impl Recorder {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, frame: Option<&str>, event: Option<ConnectionEvent>, code: Option<u16>) {
+        let millis = u32::try_from(self.began.elapsed().as_millis()).unwrap_or(u32::MAX);
+        let line = Line { at_seconds: f64::from(millis) / 1000.0, frame: frame.map(Cow::Borrowed), event, code };
+        let mut state = self.state();
+        state.frames += u64::from(frame.is_some());
+        let out = &mut state.out;
+        // Flushed line by line: what is recorded survives whatever ends the recording.
+        let written = serde_json::to_writer(&mut *out, &line)
+            .map_err(io::Error::from)
+            .and_then(|()| writeln!(out))
+            .and_then(|()| out.flush());
+        if let Err(error) = written {
+            state.failure.get_or_insert(error);
+            self.ends.cancel();
+        }
+    }
+}
+
+impl Listener for Recorder {
+    fn opened(&self) {
+        self.write(None, Some(ConnectionEvent::Open), None);
+    }
+
+    fn text(&self, frame: &str) -> Heard {
+        self.write(Some(frame), None, None);
+        let mut heard = Heard::default();
+        protocol::read(frame, &protocol::Limits::default(), &mut |message| {
+            heard.understood |= message.is_ok();
+            if let Ok(Message::Snapshot(_)) = message {
+                heard.snapshot = Some(SnapshotHeard { fresh: true });
+            }
+        });
+        heard
+    }
+
+    fn binary(&self, bytes: usize) {
+        tracing::warn!(bytes, "a binary frame is not recorded; the feed speaks text");
+    }
+
+    fn closed(&self, ending: &Ending) {
+        self.write(None, Some(ConnectionEvent::Close), ending.code().parse().ok());
+        tracing::info!(code = ending.code(), "disconnected: {ending}");
+    }
+
+    fn status(&self, status: &Status) {
+        match status {
+            Status::Waiting { .. } | Status::Refused { .. } => tracing::warn!("{status}"),
+            _ => tracing::debug!("{status}"),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What a person who started the demo is told.
+
+use std::net::SocketAddr;
+
+/// Words for the terminal: what runs at `feed_url` and `bridge`, and what to try. `usual` is the address that was taken,
+/// if the bridge had to move.
+pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Option<SocketAddr>) -> String {
+    let metrics = format!("http://{bridge}{telemetry_path}");
+    let moved = match usual {
+        Some(usual) => {
+            format!("\n({usual} is in use, so the bridge took a free port; --web.listen-address chooses one.)\n")
+        }
+        None => String::new(),
+    };
+    let metrics_path = match telemetry_path {
+        "/metrics" => String::new(),
+        path => format!("    metrics_path: {path}\n"),
+    };
+    format!(
+        "\
+A made-up Session-Buddy server runs at {feed_url},
+and the bridge is subscribed to it. Nothing leaves this machine, nothing is kept.
+
+  Metrics: {metrics}
+{moved}
+Try, in another terminal:
+  curl -s {metrics} | grep ^skill_invocations_total
+      each invocation counted once, though the server repeats its totals every second
+  curl -s {metrics} | grep ^skill_completion_rate
+      the share of completed invocations, 0 to 1
+  curl -s {metrics} | grep ^anomalies_detected_total
+      each anomaly counted once, though the server lists it for an hour; a new one every 25 seconds or so
+  curl -s {metrics} | grep ^session_buddy_bridge_
+      what the bridge says of itself and of the feed
+  curl -s http://{bridge}/-/ready
+      whether the feed is live
+
+For Prometheus, under scrape_configs in prometheus.yml:
+  - job_name: session-buddy
+{metrics_path}    static_configs:
+      - targets: ['{bridge}']
+
+Ctrl-C ends it.
+"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guide_names_what_runs() {
+        let bridge = "127.0.0.1:9090".parse().unwrap();
+        let text = guide("ws://127.0.0.1:5/", bridge, "/metrics", None);
+        assert!(text.contains("Metrics: http://127.0.0.1:9090/metrics\n"), "{text}");
+        assert!(text.contains("- targets: ['127.0.0.1:9090']"), "{text}");
+        assert!(!text.contains("in use") && !text.contains("metrics_path"), "{text}");
+    }
+
+    #[test]
+    fn the_guide_says_what_is_unusual() {
+        let (bridge, usual) = ("127.0.0.1:4711".parse().unwrap(), "127.0.0.1:9090".parse().unwrap());
+        let text = guide("ws://127.0.0.1:5/", bridge, "/m", Some(usual));
+        assert!(text.contains("127.0.0.1:9090 is in use"), "{text}");
+        assert!(text.contains("    metrics_path: /m\n    static_configs:"), "{text}");
+    }
+}

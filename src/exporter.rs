@@ -1,0 +1,298 @@
+//! [`PrometheusExporter`]: the families for programs that record skills themselves.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+
+use bytes::Bytes;
+use prometheus::Registry;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio_util::sync::CancellationToken;
+
+use crate::board::Board;
+use crate::exposition::{self, FamiliesCollector};
+use crate::http::{self, BindError, Content, FeedReadiness, HttpSettings};
+use crate::ledger::{ConnectionId, Limits, Notice};
+use crate::process::ProcessCollector;
+use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
+
+/// Records skills and serves them to Prometheus at `/metrics`. All methods take `&self` and may be called from many threads
+/// at once; nothing is lost.
+///
+/// ```
+/// use session_buddy_bridge::PrometheusExporter;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let exporter = PrometheusExporter::at("127.0.0.1:0".parse()?);
+/// exporter.start()?;
+/// exporter.record_invocation("pytest-run", Some("execution"), true, Some(45.2))?;
+/// exporter.update_completion_rate("pytest-run", 0.92)?;
+/// exporter.record_anomaly("drop", "pytest-run")?;
+/// exporter.update_active_sessions(5)?;
+/// println!("{}", exporter.url().expect("it was started"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PrometheusExporter {
+    address: SocketAddr,
+    records: Arc<Records>,
+    running: Mutex<Option<Running>>,
+}
+
+#[derive(Debug)]
+struct Records {
+    board: Arc<Board>,
+    connection: ConnectionId,
+    registry: Registry,
+}
+
+#[derive(Debug)]
+struct Running {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    thread: JoinHandle<()>,
+}
+
+/// A port that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("port {port} is out of range: give 1 to 65535, or use PrometheusExporter::at with port 0 for one that is free")]
+pub struct PortError {
+    /// What was given.
+    pub port: u32,
+}
+
+/// Why an exporter could not be started. It is not running then.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Its address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The system gave no thread or no event queue.
+    #[error("cannot start the exporter's thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
+/// Why something was not recorded. Nothing of it was.
+#[derive(Debug, Clone, PartialEq, Error)]
+pub enum RecordError {
+    /// A duration that is negative, infinite or no number.
+    #[error("duration_seconds {0} should be finite and not negative")]
+    Duration(f64),
+    /// A completion rate that is no ratio.
+    #[error("completion rate {0} should be between 0.0 and 1.0")]
+    Rate(f64),
+    /// Fewer sessions than none.
+    #[error("{0} active sessions: there cannot be fewer than 0")]
+    ActiveSessions(i64),
+    /// An empty label.
+    #[error("{0} should not be empty")]
+    Empty(&'static str),
+    /// A label or a number of labels beyond a limit.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl PrometheusExporter {
+    /// An exporter for `127.0.0.1:port`, which does not listen before [`PrometheusExporter::start`]. For another
+    /// interface, or for port 0 (one that is free, to be asked for by [`PrometheusExporter::local_addr`]), use
+    /// [`PrometheusExporter::at`].
+    ///
+    /// # Errors
+    /// A port outside 1 to 65535.
+    pub fn new(port: u32) -> Result<Self, PortError> {
+        match u16::try_from(port) {
+            Ok(port @ 1..) => Ok(Self::at((Ipv4Addr::LOCALHOST, port).into())),
+            _ => Err(PortError { port }),
+        }
+    }
+
+    /// An exporter for any address. Whoever reaches it reads everything: outside loopback, that is everyone.
+    pub fn at(address: SocketAddr) -> Self {
+        let board = Arc::new(Board::new(Limits::default()));
+        let connection = board.open(board.add_local_feed("local"));
+        let registry = Registry::new();
+        let families = FamiliesCollector::new(board.clone());
+        registry.register(Box::new(families)).expect("the registry is new and the families are constants");
+        registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
+        Self { address, records: Arc::new(Records { board, connection, registry }), running: Mutex::new(None) }
+    }
+
+    /// Starts serving, on a thread of its own; it listens when this returns. Does nothing if it is running.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on, above all one in use, or no thread to be had.
+    pub fn start(&self) -> Result<(), StartError> {
+        let mut running = self.running();
+        if running.as_ref().is_some_and(Running::is_alive) {
+            return Ok(());
+        }
+        let listener = http::bind(self.address)?;
+        let address = listener.local_addr()?;
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let shutdown = CancellationToken::new();
+        let (records, cancelled) = (Arc::clone(&self.records), shutdown.clone());
+        let serve = async move {
+            match TcpListener::from_std(listener) {
+                Ok(listener) => http::serve(listener, records, HttpSettings::default(), cancelled).await,
+                Err(error) => tracing::error!(%error, "the exporter cannot listen"),
+            }
+        };
+        let thread =
+            thread::Builder::new().name("prometheus-exporter".to_owned()).spawn(move || runtime.block_on(serve))?;
+        tracing::info!(%address, "listening");
+        *running = Some(Running { address, shutdown, thread });
+        Ok(())
+    }
+
+    /// Stops serving, within a few seconds even if a client hangs. What was recorded is kept. Does nothing if it is not
+    /// running.
+    pub fn stop(&self) {
+        if let Some(running) = self.running().take() {
+            running.shutdown.cancel();
+            if running.thread.join().is_err() {
+                tracing::error!("the exporter's thread panicked");
+            }
+        }
+    }
+
+    /// Whether it serves.
+    pub fn is_running(&self) -> bool {
+        self.running().as_ref().is_some_and(Running::is_alive)
+    }
+
+    /// Where it listens, while it runs.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.running().as_ref().filter(|running| running.is_alive()).map(|running| running.address)
+    }
+
+    /// The URL of the metrics, while it runs.
+    pub fn url(&self) -> Option<String> {
+        self.local_addr().map(|address| format!("http://{address}/metrics"))
+    }
+
+    /// The registry behind `/metrics`. It shows the families, and serves whatever else is registered with it.
+    pub fn registry(&self) -> &Registry {
+        &self.records.registry
+    }
+
+    /// Counts one invocation, and observes its duration if there is one. No phase, or an empty one, is `unknown`.
+    ///
+    /// # Errors
+    /// An empty `skill_name`, a duration that is negative or not finite, a label beyond its limit.
+    pub fn record_invocation(
+        &self,
+        skill_name: &str,
+        workflow_phase: Option<&str>,
+        completed: bool,
+        duration_seconds: Option<f64>,
+    ) -> Result<(), RecordError> {
+        not_empty("skill_name", skill_name)?;
+        if let Some(seconds) = duration_seconds.filter(|seconds| !seconds.is_finite() || *seconds < 0.0) {
+            return Err(RecordError::Duration(seconds));
+        }
+        self.apply(EventKind::Invocation {
+            skill_name: skill_name.into(),
+            workflow_phase: workflow_phase.filter(|phase| !phase.is_empty()).map(Into::into),
+            completed,
+            duration_seconds,
+            session_id: None,
+        })?;
+        tracing::debug!(skill_name, workflow_phase, completed, duration_seconds, "invocation recorded");
+        Ok(())
+    }
+
+    /// Sets a skill's completion rate.
+    ///
+    /// # Errors
+    /// An empty `skill_name`, a rate outside 0.0 to 1.0, a label beyond its limit.
+    pub fn update_completion_rate(&self, skill_name: &str, rate: f64) -> Result<(), RecordError> {
+        not_empty("skill_name", skill_name)?;
+        if !(0.0..=1.0).contains(&rate) {
+            return Err(RecordError::Rate(rate));
+        }
+        self.apply(EventKind::CompletionRate { skill_name: skill_name.into(), rate })?;
+        tracing::debug!(skill_name, rate, "completion rate updated");
+        Ok(())
+    }
+
+    /// Counts one anomaly: `drop`, `spike`, `pattern_shift` or what else it is called.
+    ///
+    /// # Errors
+    /// An empty label, or one beyond its limit.
+    pub fn record_anomaly(&self, anomaly_type: &str, skill_name: &str) -> Result<(), RecordError> {
+        not_empty("anomaly_type", anomaly_type)?;
+        not_empty("skill_name", skill_name)?;
+        self.apply(EventKind::Anomaly(AnomalyEntry {
+            skill_name: skill_name.into(),
+            anomaly_type: anomaly_type.into(),
+            detected_at: None,
+            deviation_score: None,
+        }))?;
+        tracing::debug!(anomaly_type, skill_name, "anomaly recorded");
+        Ok(())
+    }
+
+    /// Sets the number of active sessions.
+    ///
+    /// # Errors
+    /// A negative number.
+    pub fn update_active_sessions(&self, count: i64) -> Result<(), RecordError> {
+        let sessions = u64::try_from(count).map_err(|_| RecordError::ActiveSessions(count))?;
+        self.apply(EventKind::ActiveSessions { count: sessions })?;
+        tracing::debug!(count, "active sessions updated");
+        Ok(())
+    }
+
+    fn apply(&self, kind: EventKind<'_>) -> Result<(), RecordError> {
+        let message = Message::Event(Event { id: None, timestamp: None, kind });
+        for notice in self.records.board.apply(self.records.connection, &message) {
+            match notice {
+                Notice::Rejected(rejection) => return Err(RecordError::Refused(rejection.detail)),
+                other => tracing::warn!(notice = ?other, "recorded"),
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for PrometheusExporter {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Running {
+    fn is_alive(&self) -> bool {
+        !self.thread.is_finished()
+    }
+}
+
+impl Content for Records {
+    fn metrics(&self) -> Bytes {
+        exposition::render(&*self.board, &self.registry).into()
+    }
+
+    fn feeds(&self) -> Vec<FeedReadiness> {
+        Vec::new()
+    }
+
+    fn connection_refused(&self, connections_max: usize) {
+        tracing::warn!(connections_max, "HTTP connection refused: too many are open");
+    }
+
+    fn accept_failed(&self, error: &io::Error) {
+        tracing::warn!(%error, "HTTP connection not accepted; trying again");
+    }
+}
+
+fn not_empty(name: &'static str, text: &str) -> Result<(), RecordError> {
+    if text.is_empty() { Err(RecordError::Empty(name)) } else { Ok(()) }
+}

@@ -1,0 +1,142 @@
+//! The families for a `prometheus::Registry`.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use prometheus::Registry;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Bucket, Histogram, MetricFamily};
+
+use crate::ledger::DURATION_BUCKETS_SECONDS;
+
+use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
+use super::view::View;
+
+/// Where a collector finds what it shows.
+pub trait Source: Send + Sync {
+    /// Calls `read` with the view and the number of active sessions, both of one moment.
+    fn read(&self, read: &mut dyn FnMut(&View, u64));
+}
+
+/// Shows the five families, and when each skill was last listed, to a registry. A registry drops families without series,
+/// and prints the bound 1.0 as `1`; [`super::encode_families`] does neither, so `/metrics` does not go through here.
+pub struct FamiliesCollector {
+    source: Arc<dyn Source>,
+    descs: Vec<Desc>,
+}
+
+thread_local! {
+    static OTHERS_ONLY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Gathers everything of `registry` but what [`FamiliesCollector`]s show: `/metrics` writes these families itself, at a
+/// fraction of the cost of building them here. A registry collects on the thread that gathers, so a mark on the thread
+/// reaches exactly this call.
+pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
+    /// Takes the mark off again even if a collector panics: the thread lives on.
+    struct Mark;
+    impl Drop for Mark {
+        fn drop(&mut self) {
+            OTHERS_ONLY.set(false);
+        }
+    }
+    OTHERS_ONLY.set(true);
+    let _mark = Mark;
+    registry.gather()
+}
+
+impl FamiliesCollector {
+    /// A collector of what `source` shows.
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        let descs = vec![
+            INVOCATIONS.desc(),
+            DURATIONS.desc(),
+            COMPLETION_RATE.desc(),
+            ACTIVE_SESSIONS.desc(),
+            ANOMALIES.desc(),
+            LAST_LISTED.desc(),
+        ];
+        Self { source, descs }
+    }
+}
+
+impl std::fmt::Debug for FamiliesCollector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FamiliesCollector").finish_non_exhaustive()
+    }
+}
+
+impl Collector for FamiliesCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = Vec::new();
+        if !OTHERS_ONLY.get() {
+            self.source.read(&mut |view, active_sessions| families = collect(view, active_sessions));
+        }
+        families
+    }
+}
+
+fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
+    let invocations = view.phases().flat_map(|(skill, phase)| {
+        let series = |completed, value| ([skill, &phase.workflow_phase, completed], value as f64);
+        [series("false", phase.abandoned), series("true", phase.completed)]
+    });
+    let durations = view.phases().map(|(skill, phase)| ([skill, &*phase.workflow_phase], histogram(&phase.durations)));
+    let rates = view.skills().filter_map(|skill| skill.completion_rate.map(|rate| ([&*skill.skill_name], rate)));
+    let anomalies = view
+        .skills()
+        .flat_map(|skill| skill.anomalies.iter().map(|(kind, count)| ([&**kind, &*skill.skill_name], *count as f64)));
+    let last_listed = view
+        .shown()
+        .filter_map(|skill| skill.last_listed_micros.map(|micros| ([&*skill.series.skill_name], micros as f64 / 1e6)));
+    vec![
+        INVOCATIONS.with(invocations),
+        DURATIONS.with_histograms(durations),
+        COMPLETION_RATE.with(rates),
+        ACTIVE_SESSIONS.value(active_sessions as f64),
+        ANOMALIES.with(anomalies),
+        LAST_LISTED.with(last_listed),
+    ]
+}
+
+/// Finite bounds only: the crate's encoder adds `+Inf` from the count.
+fn histogram(durations: &crate::ledger::Histogram) -> Histogram {
+    let mut cumulative = 0;
+    let buckets = DURATION_BUCKETS_SECONDS.iter().zip(durations.buckets).map(|(bound, count)| {
+        cumulative += count;
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(cumulative);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.collect());
+    histogram.set_sample_count(durations.count());
+    histogram.set_sample_sum(durations.sum);
+    histogram
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_others_are_gathered_without_the_families() {
+        struct Empty;
+        impl Source for Empty {
+            fn read(&self, read: &mut dyn FnMut(&View, u64)) {
+                read(&View::default(), 3);
+            }
+        }
+        let registry = Registry::new();
+        registry.register(Box::new(FamiliesCollector::new(Arc::new(Empty)))).unwrap();
+        registry.register(Box::new(prometheus::IntCounter::new("other_total", "Another").unwrap())).unwrap();
+        let names = |families: &[MetricFamily]| families.iter().map(|f| f.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&gather_others(&registry)), ["other_total"]);
+        assert_eq!(names(&registry.gather()), ["active_sessions_total", "other_total"]);
+    }
+}

@@ -1,0 +1,36 @@
+//! The names that people's dashboards and alerts query: an interface.
+
+use super::family::Family;
+
+/// Invocations, by whether they were completed.
+pub(crate) const INVOCATIONS: Family<3> = Family::counter(
+    "skill_invocations_total",
+    "Total number of skill invocations",
+    ["skill_name", "workflow_phase", "completed"],
+);
+
+/// Durations, in seconds.
+pub(crate) const DURATIONS: Family<2> = Family::histogram(
+    "skill_duration_seconds",
+    "Skill execution duration in seconds",
+    ["skill_name", "workflow_phase"],
+);
+
+/// Completion rates, 0 to 1.
+pub(crate) const COMPLETION_RATE: Family<1> =
+    Family::gauge("skill_completion_rate", "Current skill completion rate", ["skill_name"]);
+
+/// Sessions; a gauge whose name ends like a counter's, as the interface has it.
+pub(crate) const ACTIVE_SESSIONS: Family<0> =
+    Family::gauge("active_sessions_total", "Number of currently active sessions", []);
+
+/// Anomalies, by type.
+pub(crate) const ANOMALIES: Family<2> =
+    Family::counter("anomalies_detected_total", "Total number of anomalies detected", ["anomaly_type", "skill_name"]);
+
+/// When a snapshot last listed a skill: beside the completion rate, which is of that time.
+pub(crate) const LAST_LISTED: Family<1> = Family::gauge(
+    "session_buddy_bridge_skill_last_listed_timestamp_seconds",
+    "When a snapshot last listed the skill, in seconds since the Unix epoch; its completion rate is of that time.",
+    ["skill_name"],
+);

@@ -1,0 +1,249 @@
+//! From a URL to an open WebSocket.
+
+use super::ending::{Ending, Step, printable};
+use super::settings::{FeedSettings, bare};
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+use rustls::{ClientConfig, RootCertStore};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::client::Response};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use url::Url;
+
+/// Pongs to a peer that does not read pile up here, and no further. A token escaped for JSON fits in.
+const WRITE_BUFFER_BYTES_MAX: usize = 64 * 1024;
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<Listened<TcpStream>>>;
+
+/// A WebSocket after its handshake, and when it was last heard.
+pub(super) struct Connection {
+    pub(super) socket: Socket,
+    pub(super) pulse: Pulse,
+}
+
+/// Opens connections. Keeps the system's roots once they are loaded.
+#[derive(Default)]
+pub(super) struct Dialer {
+    system_roots: Option<Arc<ClientConfig>>,
+}
+
+impl Dialer {
+    /// Resolves, connects to the first address that answers, and shakes hands. Every step has its timeout, and dropping
+    /// the future interrupts each of them.
+    pub(super) async fn dial(&mut self, settings: &FeedSettings) -> Result<Connection, Ending> {
+        let connector = match settings.url.scheme() {
+            "wss" => Connector::Rustls(self.tls(settings).await?),
+            _ => Connector::Plain,
+        };
+        let tcp = connect(settings).await?;
+        let pulse = Pulse::now();
+        let stream = Listened { inner: tcp, pulse: pulse.clone() };
+        let config = WebSocketConfig::default()
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            .max_frame_size(Some(settings.frame_bytes_max))
+            .max_message_size(Some(settings.frame_bytes_max));
+        let limit = settings.timing.handshake_timeout;
+        let handshake = client_async_tls_with_config(settings.url.as_str(), stream, Some(config), Some(connector));
+        let (socket, _) = timeout(limit, handshake)
+            .await
+            .map_err(|_| Ending::Timeout { step: Step::Handshake, limit })?
+            .map_err(|error| handshake_ending(error, &settings.url))?;
+        Ok(Connection { socket, pulse })
+    }
+
+    async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, Ending> {
+        if let Some(config) = settings.tls.as_ref().or(self.system_roots.as_ref()) {
+            return Ok(config.clone());
+        }
+        let loaded = tokio::task::spawn_blocking(with_system_roots).await;
+        let config = loaded.map_err(|panicked| panicked.to_string()).and_then(|loaded| loaded);
+        let config = Arc::new(config.map_err(|what| Ending::Tls { what })?);
+        Ok(self.system_roots.insert(config).clone())
+    }
+}
+
+fn with_system_roots() -> Result<ClientConfig, String> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (usable, _) = roots.add_parsable_certificates(loaded.certs);
+    if usable == 0 {
+        return Err(match loaded.errors.first() {
+            Some(error) => format!("no trusted roots on this system ({error})"),
+            None => "no trusted roots on this system; install its CA certificates".to_owned(),
+        });
+    }
+    // Without an explicit provider rustls panics as soon as two of them are compiled in.
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn connect(settings: &FeedSettings) -> Result<TcpStream, Ending> {
+    let limit = settings.timing.connect_timeout;
+    let host = settings.url.host_str().unwrap_or_default();
+    // The resolver wants IPv6 addresses without the brackets that a URL has.
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = settings.url.port_or_known_default().unwrap_or_default();
+    let unresolved = |what: String| Ending::Dns { host: host.to_owned(), what };
+
+    let addresses = timeout(limit, tokio::net::lookup_host((host, port)))
+        .await
+        .map_err(|_| Ending::Timeout { step: Step::Resolve, limit })?
+        .map_err(|error| unresolved(error.to_string()))?;
+    let mut ending = unresolved("it has no address".to_owned());
+    for address in addresses {
+        match timeout(limit, connect_to(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => {
+                let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+                ending = Ending::Connect { address, refused, what: error.to_string() };
+            }
+            Err(_) => ending = Ending::Timeout { step: Step::Connect, limit },
+        }
+    }
+    Err(ending)
+}
+
+async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn handshake_ending(error: tungstenite::Error, url: &Url) -> Ending {
+    match error {
+        tungstenite::Error::Http(response) => http_ending(&response, url),
+        tungstenite::Error::Tls(error) => Ending::Tls { what: printable(&error.to_string()) },
+        tungstenite::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            Ending::Tls { what: printable(&error.to_string()) }
+        }
+        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
+            Ending::Handshake { what: "the server ended the connection in the middle of it".to_owned() }
+        }
+        error => Ending::Handshake { what: printable(&error.to_string()) },
+    }
+}
+
+fn http_ending(response: &Response, url: &Url) -> Ending {
+    let location = header_text(response.headers(), header::LOCATION).and_then(|location| url.join(location).ok());
+    let retry_after = header_text(response.headers(), header::RETRY_AFTER);
+    Ending::Http {
+        status: response.status().as_u16(),
+        location: location.map(|location| printable(bare(&location).as_str())),
+        retry_after: retry_after.and_then(|value| retry_after_wait(value, Timestamp::now())),
+    }
+}
+
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// `Retry-After` is a number of seconds or a date; a date that has passed means now.
+fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+}
+
+/// When the last byte came.
+#[derive(Clone)]
+pub(super) struct Pulse(Arc<Mutex<Instant>>);
+
+impl Pulse {
+    fn now() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream that notes when bytes arrive. It sits below TLS and frames, so that a long frame that trickles in is life.
+pub(super) struct Listened<S> {
+    inner: S,
+    pulse: Pulse,
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            *self.pulse.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Listened<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "2026-11-22T10:24:23Z".parse().unwrap();
+        let wait = |value| retry_after_wait(value, now);
+        assert_eq!(wait(" 120 "), Some(Duration::from_secs(120)));
+        assert_eq!(wait("Sun, 22 Nov 2026 10:25:23 GMT"), Some(Duration::from_secs(60)));
+        assert_eq!(wait("Sun, 22 Nov 2026 10:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("-1"), None);
+        assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn a_redirect_is_shown_without_its_secrets() {
+        let url = Url::parse("ws://host:8765/feed?key=1").unwrap();
+        let shown = |location: &str| {
+            let response = Response::new(None);
+            let (mut parts, body) = response.into_parts();
+            parts.status = tungstenite::http::StatusCode::FOUND;
+            parts.headers.insert(header::LOCATION, location.parse().unwrap());
+            match http_ending(&Response::from_parts(parts, body), &url) {
+                Ending::Http { location, .. } => location,
+                ending => panic!("{ending}"),
+            }
+        };
+        assert_eq!(shown("wss://me:pass@other/new?token=x#y").as_deref(), Some("wss://other/new"));
+        assert_eq!(shown("/login?next=feed").as_deref(), Some("ws://host:8765/login"));
+        assert_eq!(shown("http://[broken"), None);
+    }
+
+    #[test]
+    fn the_systems_roots_make_a_configuration_or_say_what_is_missing() {
+        match with_system_roots() {
+            Ok(config) => assert!(!config.crypto_provider().cipher_suites.is_empty()),
+            Err(what) => assert!(what.contains("no trusted roots"), "{what}"),
+        }
+    }
+}

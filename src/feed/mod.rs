@@ -1,0 +1,134 @@
+//! One feed: connect, authenticate, subscribe, listen, keep alive, reconnect, for ever.
+//!
+//! Architecture invariant: the only user of tokio-tungstenite as a client. No JSON is parsed here and no metric is
+//! seen: a frame goes to the [`Listener`] as text, and the two facts that the feed needs of it come back as [`Heard`].
+//!
+//! Each ending of an attempt has one reaction, decided by [`reaction`]:
+//!
+//! | ending | what it means | reaction |
+//! | --- | --- | --- |
+//! | close 1000, 1001, 1011, 1012, 1013 | the server ends, restarts, fails or is overloaded | backoff |
+//! | close 1002, 1003, 1007, 1009, 1010 | the server minds something that was sent | backoff |
+//! | close 1005; the codes that must not be sent (0 to 999, 1004, 1006, 1014 to 2999, from 5000), which come as 1002 | the server does not say | backoff |
+//! | close 1008, 3000, 3003, 4001 | the token or this client is refused | refused |
+//! | any other close code of 3000 to 4999 | the server's own | backoff |
+//! | lost (`1006`), dead, silent, frozen | nobody is there, or nobody who counts | backoff |
+//! | oversized, invalid UTF-8, protocol violation | the server sends what cannot be read | backoff |
+//! | HTTP 1xx other than 101, 5xx; 408, 425, 429 | the server, or a proxy, cannot just now | backoff |
+//! | HTTP 429, 503 with `Retry-After` | it says when | backoff after that time, `refused_backoff_max` at the most |
+//! | HTTP 3xx | redirected: not followed, because a token is for the server that was configured | refused |
+//! | HTTP 401, 403, 407 | the token, this client, or a proxy's credentials are refused | refused |
+//! | HTTP 2xx, any other 4xx | that is no feed | refused |
+//! | no WebSocket handshake, TLS, DNS, connect, timeouts | not there, or not yet | backoff |
+//! | no token to send | the file is empty or not there yet | backoff, without connecting |
+//! | shutdown | | the end |
+//!
+//! *Backoff* is [`Status::Waiting`] with `backoff_min` to `backoff_max`, *refused* is [`Status::Refused`] with
+//! `refused_backoff_min` to `refused_backoff_max`. Both grow exponentially, are jittered, and start over only after a
+//! connection that was live for `healthy_after`: accepting and closing at once is not a recovery.
+
+mod backoff;
+mod connect;
+mod ending;
+mod listener;
+mod secret;
+mod session;
+mod settings;
+mod watchdog;
+
+pub use ending::{ENDING_CODES, Ending, Reaction, Step, reaction};
+pub use listener::{Heard, Listener, SnapshotHeard, Status};
+pub use secret::{Secret, TOKEN_BYTES_MAX, TokenError, TokenSource};
+pub use settings::{FeedSettings, Timing};
+
+use backoff::Backoff;
+use connect::{Connection, Dialer};
+use session::Session;
+use std::sync::Arc;
+use tokio_util::sync::CancellationToken;
+use watchdog::SnapshotWatch;
+
+/// Keeps `listener` connected to the feed until `shutdown`.
+///
+/// Shutdown interrupts every wait; an open connection is then closed with a close frame, for which the peer has one
+/// second. Dropping the future instead ends the connection without a word, and without [`Listener::closed`].
+pub async fn run(settings: FeedSettings, listener: Arc<dyn Listener>, shutdown: CancellationToken) {
+    let timing = &settings.timing;
+    let mut ordinary = Backoff::new(timing.backoff_min, timing.backoff_max, fastrand::Rng::new());
+    let mut refused = Backoff::new(timing.refused_backoff_min, timing.refused_backoff_max, fastrand::Rng::new());
+    let mut feed = Feed {
+        settings: &settings,
+        listener: &*listener,
+        shutdown: &shutdown,
+        dialer: Dialer::default(),
+        watch: SnapshotWatch::new(timing.silence_timeout, settings.skill.is_some()),
+    };
+
+    while !shutdown.is_cancelled() {
+        let (ending, was_healthy) = feed.attempt().await;
+        if was_healthy {
+            ordinary.reset();
+            refused.reset();
+        }
+        if shutdown.is_cancelled() {
+            break;
+        }
+        let status = match reaction(&ending) {
+            Reaction::Backoff => Status::Waiting { ending, retry_in: ordinary.next_delay() },
+            Reaction::BackoffAfter(asked) => {
+                let retry_in = asked.min(timing.refused_backoff_max) + ordinary.next_delay();
+                Status::Waiting { ending, retry_in }
+            }
+            Reaction::Refused => Status::Refused { ending, retry_in: refused.next_delay() },
+        };
+        listener.status(&status);
+        if let Status::Waiting { retry_in, .. } | Status::Refused { retry_in, .. } = status {
+            shutdown.run_until_cancelled(tokio::time::sleep(retry_in)).await;
+        }
+    }
+    listener.status(&Status::Stopped);
+}
+
+struct Feed<'a> {
+    settings: &'a FeedSettings,
+    listener: &'a dyn Listener,
+    shutdown: &'a CancellationToken,
+    dialer: Dialer,
+    watch: SnapshotWatch,
+}
+
+impl Feed<'_> {
+    /// One connection, or none: how it ended, and whether it was healthy.
+    async fn attempt(&mut self) -> (Ending, bool) {
+        self.listener.status(&Status::Connecting);
+        let (connection, token) = match self.shutdown.run_until_cancelled(self.connect()).await {
+            Some(Ok(connected)) => connected,
+            Some(Err(ending)) => {
+                self.watch.interrupted();
+                return (ending, false);
+            }
+            None => return (Ending::Shutdown, false),
+        };
+
+        self.listener.opened();
+        self.listener.status(&Status::Opened);
+        let mut session = Session::new(connection, self.settings, token);
+        let conversation = session.converse(&mut self.watch, self.listener);
+        let ending = self.shutdown.run_until_cancelled(conversation).await.unwrap_or(Ending::Shutdown);
+        let was_healthy = session.was_healthy();
+        if !matches!(ending, Ending::Silent { .. } | Ending::Frozen { .. }) {
+            self.watch.interrupted();
+        }
+        self.listener.closed(&ending);
+        session.farewell(&ending).await;
+        (ending, was_healthy)
+    }
+
+    async fn connect(&mut self) -> Result<(Connection, Option<Secret>), Ending> {
+        let token = match &self.settings.token {
+            Some(source) => Some(source.read().await?),
+            None => None,
+        };
+        Ok((self.dialer.dial(self.settings).await?, token))
+    }
+}

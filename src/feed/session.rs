@@ -1,0 +1,196 @@
+//! One open connection, from the first frame sent to the last.
+
+use super::connect::Connection;
+use super::ending::{Ending, Step, printable};
+use super::listener::{Listener, Status};
+use super::secret::Secret;
+use super::settings::{FeedSettings, Timing};
+use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
+use futures::{SinkExt, StreamExt};
+use serde_json::json;
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
+use tokio_tungstenite::tungstenite::{self, Bytes};
+
+/// For saying goodbye, or for the peer's last word. Shutdown waits for it.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Waits that are not due within this time are looked at again after it.
+const IDLE_TURN: Duration = Duration::from_secs(3600);
+
+pub(super) struct Session<'a> {
+    connection: Connection,
+    settings: &'a FeedSettings,
+    token: Option<Secret>,
+    live_since: Option<Instant>,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, token: Option<Secret>) -> Self {
+        Self { connection, settings, token, live_since: None }
+    }
+
+    /// Whether the connection was live for long enough to trust the next one.
+    pub(super) fn was_healthy(&self) -> bool {
+        self.live_since.is_some_and(|since| since.elapsed() >= self.settings.timing.healthy_after)
+    }
+
+    /// Introduces itself and listens until the connection ends. May be dropped at any await: no frame is lost or half
+    /// sent by it, and [`Session::farewell`] can still follow.
+    pub(super) async fn converse(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Ending {
+        watch.opened(Instant::now());
+        for frame in self.introduction() {
+            if let Err(ending) = self.send(frame).await {
+                return self.last_word(watch, listener).await.unwrap_or(ending);
+            }
+        }
+        let Timing { ping_interval, pong_timeout, .. } = self.settings.timing;
+        let mut keepalive = Keepalive::new(ping_interval, pong_timeout);
+        loop {
+            let now = Instant::now();
+            if let Some(alarm) = watch.alarm(now) {
+                return self.alarmed(alarm, watch);
+            }
+            let due = keepalive.next(self.connection.pulse.last());
+            match due {
+                Some((at, Due::Dead)) if at <= now => return self.alarmed(Alarm::Dead, watch),
+                Some((at, Due::Ping)) if at <= now => {
+                    if let Err(ending) = self.send(Message::Ping(Bytes::new())).await {
+                        return self.last_word(watch, listener).await.unwrap_or(ending);
+                    }
+                    keepalive.pinged(Instant::now());
+                    continue;
+                }
+                _ => {}
+            }
+            let wake = due.map(|(at, _)| at).into_iter().chain(watch.deadline()).fold(now + IDLE_TURN, Instant::min);
+            tokio::select! {
+                // What has arrived is read before silence is believed: this process may have been the one that stalled.
+                biased;
+                // The pong to a ping leaves with the next read, so nothing is awaited here between two reads.
+                received = self.connection.socket.next() => match received {
+                    Some(Ok(message)) => {
+                        if let Some(ending) = self.receive(message, watch, listener) {
+                            return ending;
+                        }
+                    }
+                    Some(Err(error)) => return self.broken(error),
+                    None => return Ending::Lost { what: "it ended".to_owned() },
+                },
+                // Bytes of an unfinished frame move what is due, so that it is asked again instead of acted upon.
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// The token must be the first text frame; a subscription is forgotten by the server with its connection.
+    fn introduction(&self) -> Vec<Message> {
+        let token = self.token.as_ref().map(|token| json!({ "token": token.expose() }));
+        let skill = self.settings.skill.as_ref().map(|skill| json!({ "type": "subscribe", "skill": skill }));
+        [token, skill].into_iter().flatten().map(|frame| Message::text(frame.to_string())).collect()
+    }
+
+    fn receive(&mut self, message: Message, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
+        match message {
+            Message::Text(frame) => {
+                let heard = listener.text(&frame);
+                if let Some(snapshot) = heard.snapshot {
+                    watch.snapshot(snapshot.fresh, Instant::now());
+                }
+                if heard.understood && self.live_since.is_none() {
+                    self.live_since = Some(Instant::now());
+                    listener.status(&Status::Live);
+                }
+                None
+            }
+            Message::Binary(frame) => {
+                listener.binary(frame.len());
+                None
+            }
+            Message::Close(frame) => Some(self.closed(frame)),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+        }
+    }
+
+    fn closed(&self, frame: Option<CloseFrame>) -> Ending {
+        let Some(CloseFrame { code, reason }) = frame else {
+            return Ending::Closed { code: 1005, reason: String::new() };
+        };
+        let reason = match &self.token {
+            Some(token) => token.blot(&reason),
+            None => reason.to_string(),
+        };
+        Ending::Closed { code: code.into(), reason: printable(&reason) }
+    }
+
+    fn broken(&self, error: tungstenite::Error) -> Ending {
+        use tungstenite::{Error, error::ProtocolError};
+        match error {
+            Error::Capacity(_) => Ending::Oversized { limit_bytes: self.settings.frame_bytes_max },
+            Error::Utf8(_) => Ending::InvalidUtf8,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+                Ending::Lost { what: "it ended".to_owned() }
+            }
+            Error::Protocol(error) => Ending::Protocol { what: printable(&error.to_string()) },
+            error => Ending::Lost { what: printable(&error.to_string()) },
+        }
+    }
+
+    fn alarmed(&self, alarm: Alarm, watch: &SnapshotWatch) -> Ending {
+        match alarm {
+            Alarm::Dead => Ending::Dead { after: self.connection.pulse.last().elapsed() },
+            Alarm::Silent => Ending::Silent { after: watch.allowance() },
+            Alarm::Frozen => Ending::Frozen { after: watch.allowance() },
+        }
+    }
+
+    async fn send(&mut self, message: Message) -> Result<(), Ending> {
+        let limit = self.settings.timing.send_timeout;
+        match timeout(limit, self.connection.socket.send(message)).await {
+            Ok(sent) => sent.map_err(|error| self.broken(error)),
+            Err(_) => Err(Ending::Timeout { step: Step::Send, limit }),
+        }
+    }
+
+    /// Hears the peer out once it reads no more: when it refuses a token while the subscription is still on its way,
+    /// its close code is the reason, not the write that failed.
+    async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
+        let hear_out = async {
+            while let Some(Ok(message)) = self.connection.socket.next().await {
+                if let Some(ending) = self.receive(message, watch, listener) {
+                    return Some(ending);
+                }
+            }
+            None
+        };
+        timeout(FAREWELL_TIMEOUT, hear_out).await.ok().flatten()
+    }
+
+    /// Ends the connection as the protocol wants it, within [`FAREWELL_TIMEOUT`]: tells the peer why, or confirms its
+    /// own close frame, and waits for it to hang up. What still arrives is not applied.
+    pub(super) async fn farewell(mut self, ending: &Ending) {
+        let code = match ending {
+            Ending::Closed { .. } => None,
+            Ending::Shutdown => Some(CloseCode::Away),
+            Ending::Silent { .. } | Ending::Frozen { .. } => Some(CloseCode::Normal),
+            Ending::Oversized { .. } => Some(CloseCode::Size),
+            Ending::InvalidUtf8 => Some(CloseCode::Invalid),
+            Ending::Protocol { .. } => Some(CloseCode::Protocol),
+            _ => return,
+        };
+        let socket = &mut self.connection.socket;
+        let goodbye = async {
+            if let Some(code) = code {
+                socket.close(Some(CloseFrame { code, reason: ending.code().into() })).await?;
+            }
+            while let Some(received) = socket.next().await {
+                received?;
+            }
+            Ok::<_, tungstenite::Error>(())
+        };
+        // A peer that does not take part is hung up on.
+        let _ = timeout(FAREWELL_TIMEOUT, goodbye).await;
+    }
+}

@@ -1,0 +1,263 @@
+//! When a connection is given up: pure, time comes in as a value.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// A feed may be this many of its own intervals late before it is suspected.
+const CADENCES_ALLOWED: u32 = 4;
+/// No interval counts as longer: what a feed teaches must not switch the watch off.
+const CADENCE_MAX: Duration = Duration::from_secs(600);
+const INTERVALS_REMEMBERED: usize = 9;
+
+/// What ends a connection that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alarm {
+    /// Not a byte, in spite of a ping.
+    Dead,
+    /// No snapshot.
+    Silent,
+    /// Snapshots, but always the same one.
+    Frozen,
+}
+
+/// Watches over a feed's snapshots. It outlives connections: a feed that has ever sent one owes more, on every later
+/// connection too, while a feed that never did may be silent for ever.
+#[derive(Debug)]
+pub struct SnapshotWatch {
+    silence_timeout: Duration,
+    filtered: bool,
+    intervals: VecDeque<Duration>,
+    allowance: Duration,
+    has_seen_snapshot: bool,
+    waiting_since: Option<Instant>,
+    last_fresh: Option<Instant>,
+    repeats: bool,
+}
+
+impl SnapshotWatch {
+    /// A watch that waits at least `silence_timeout`. A `filtered` feed sends snapshots only while its skill is listed,
+    /// so none are expected of it.
+    pub fn new(silence_timeout: Duration, filtered: bool) -> Self {
+        Self {
+            silence_timeout,
+            filtered,
+            intervals: VecDeque::with_capacity(INTERVALS_REMEMBERED),
+            allowance: silence_timeout,
+            has_seen_snapshot: false,
+            waiting_since: None,
+            last_fresh: None,
+            repeats: false,
+        }
+    }
+
+    /// A connection opened: its first snapshot has the same allowance as every other.
+    pub fn opened(&mut self, now: Instant) {
+        self.waiting_since = Some(now);
+        self.repeats = false;
+    }
+
+    /// A snapshot arrived; it is not `fresh` if it bears the timestamp of the one before.
+    pub fn snapshot(&mut self, fresh: bool, now: Instant) {
+        self.has_seen_snapshot = true;
+        self.repeats = !fresh;
+        if fresh {
+            if let Some(before) = self.last_fresh.replace(now) {
+                self.learn(now.duration_since(before));
+            }
+            self.waiting_since = Some(now);
+        }
+    }
+
+    /// The time to the next snapshot will say nothing about the feed's cadence, because the server was away.
+    ///
+    /// Not to be called when this watch itself ended the connection: the interval across a false alarm is the only
+    /// proof that a feed is slower than the timeout.
+    pub fn interrupted(&mut self) {
+        self.last_fresh = None;
+    }
+
+    /// When [`SnapshotWatch::alarm`] will be due if nothing arrives.
+    pub fn deadline(&self) -> Option<Instant> {
+        let expecting = self.has_seen_snapshot && !self.filtered;
+        self.waiting_since.filter(|_| expecting).and_then(|since| since.checked_add(self.allowance))
+    }
+
+    /// What is wrong by now, if anything.
+    pub fn alarm(&self, now: Instant) -> Option<Alarm> {
+        self.deadline().filter(|deadline| now >= *deadline)?;
+        Some(if self.repeats { Alarm::Frozen } else { Alarm::Silent })
+    }
+
+    /// How long the feed may now go without a fresh snapshot.
+    pub fn allowance(&self) -> Duration {
+        self.allowance
+    }
+
+    /// The median, because one interval during which the server was blocked must not teach patience.
+    fn learn(&mut self, interval: Duration) {
+        if self.intervals.len() == INTERVALS_REMEMBERED {
+            self.intervals.pop_front();
+        }
+        self.intervals.push_back(interval.min(CADENCE_MAX));
+        let mut sorted = Vec::from_iter(self.intervals.iter().copied());
+        sorted.sort_unstable();
+        self.allowance = self.silence_timeout.max(CADENCES_ALLOWED * sorted[sorted.len() / 2]);
+    }
+}
+
+/// Watches over one connection: a ping once nothing was heard for a while, the end once that brings nothing either.
+#[derive(Debug)]
+pub struct Keepalive {
+    ping_interval: Duration,
+    pong_timeout: Duration,
+    pinged: Option<Instant>,
+}
+
+/// What [`Keepalive::next`] asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// Send a ping.
+    Ping,
+    /// Give the connection up.
+    Dead,
+}
+
+impl Keepalive {
+    /// Pings after `ping_interval` without a byte and gives up `pong_timeout` later.
+    pub fn new(ping_interval: Duration, pong_timeout: Duration) -> Self {
+        Self { ping_interval, pong_timeout, pinged: None }
+    }
+
+    /// What to do next and when, if nothing is heard after `heard`. `None` is never, for intervals beyond the clock.
+    pub fn next(&self, heard: Instant) -> Option<(Instant, Due)> {
+        match self.pinged {
+            // Counted from the ping and not from `heard`: after a stall of our own the peer still has its whole time.
+            Some(pinged) if pinged > heard => Some((pinged.checked_add(self.pong_timeout)?, Due::Dead)),
+            _ => Some((heard.checked_add(self.ping_interval)?, Due::Ping)),
+        }
+    }
+
+    /// A ping was sent.
+    pub fn pinged(&mut self, now: Instant) {
+        self.pinged = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(15);
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn opened(filtered: bool) -> (SnapshotWatch, Instant) {
+        let start = Instant::now();
+        let mut watch = SnapshotWatch::new(TIMEOUT, filtered);
+        watch.opened(start);
+        (watch, start)
+    }
+
+    #[test]
+    fn a_feed_without_snapshots_owes_none() {
+        let (watch, start) = opened(false);
+        assert_eq!(watch.deadline(), None);
+        assert_eq!(watch.alarm(start + seconds(86_400)), None);
+    }
+
+    #[test]
+    fn a_filtered_feed_owes_none() {
+        let (mut watch, start) = opened(true);
+        watch.snapshot(true, start);
+        assert_eq!(watch.alarm(start + seconds(86_400)), None);
+    }
+
+    #[test]
+    fn silence_is_noticed_to_the_instant() {
+        let (mut watch, start) = opened(false);
+        watch.snapshot(true, start + seconds(1));
+        assert_eq!(watch.deadline(), Some(start + seconds(16)));
+        assert_eq!(watch.alarm(start + seconds(16) - Duration::from_nanos(1)), None);
+        assert_eq!(watch.alarm(start + seconds(16)), Some(Alarm::Silent));
+    }
+
+    #[test]
+    fn a_repeated_timestamp_is_frozen_and_a_fresh_one_thaws_it() {
+        let (mut watch, start) = opened(false);
+        (0..=3).for_each(|n| watch.snapshot(true, start + seconds(n)));
+        (4..18).for_each(|n| watch.snapshot(false, start + seconds(n)));
+        assert_eq!(watch.alarm(start + seconds(18)), Some(Alarm::Frozen));
+        watch.snapshot(true, start + seconds(18));
+        assert_eq!(watch.alarm(start + seconds(18)), None);
+        assert_eq!(watch.alarm(start + seconds(33)), Some(Alarm::Silent));
+    }
+
+    #[test]
+    fn the_first_snapshot_of_a_later_connection_has_the_same_allowance() {
+        let (mut watch, start) = opened(false);
+        watch.snapshot(true, start);
+        watch.opened(start + seconds(100));
+        assert_eq!(watch.deadline(), Some(start + seconds(115)));
+    }
+
+    #[test]
+    fn a_slow_feed_is_given_a_few_of_its_intervals() {
+        let (mut watch, start) = opened(false);
+        (0..5).for_each(|n| watch.snapshot(true, start + seconds(10 * n)));
+        assert_eq!(watch.allowance(), seconds(40));
+    }
+
+    #[test]
+    fn a_false_alarm_teaches_the_cadence_of_a_feed_slower_than_the_timeout() {
+        let (mut watch, start) = opened(false);
+        watch.snapshot(true, start);
+        assert_eq!(watch.alarm(start + seconds(15)), Some(Alarm::Silent));
+        watch.opened(start + seconds(16));
+        watch.snapshot(true, start + seconds(30));
+        assert_eq!(watch.allowance(), seconds(120));
+    }
+
+    #[test]
+    fn an_outage_teaches_nothing() {
+        let (mut watch, start) = opened(false);
+        watch.snapshot(true, start);
+        watch.interrupted();
+        watch.opened(start + seconds(3_600));
+        watch.snapshot(true, start + seconds(3_600));
+        assert_eq!(watch.allowance(), TIMEOUT);
+    }
+
+    #[test]
+    fn one_blocked_interval_teaches_nothing_and_the_cadence_is_capped() {
+        let (mut watch, start) = opened(false);
+        let mut now = start;
+        for interval in [0, 1, 1, 1, 300, 1, 1] {
+            now += seconds(interval);
+            watch.snapshot(true, now);
+        }
+        assert_eq!(watch.allowance(), TIMEOUT);
+
+        for _ in 0..INTERVALS_REMEMBERED {
+            now += seconds(86_400);
+            watch.snapshot(true, now);
+        }
+        assert_eq!(watch.allowance(), CADENCES_ALLOWED * CADENCE_MAX);
+        assert_eq!(watch.intervals.len(), INTERVALS_REMEMBERED);
+    }
+
+    #[test]
+    fn keepalive_pings_an_idle_connection_once_and_then_gives_up() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(seconds(5), seconds(2));
+        assert_eq!(keepalive.next(start), Some((start + seconds(5), Due::Ping)));
+        assert_eq!(keepalive.next(start + seconds(3)), Some((start + seconds(8), Due::Ping)));
+
+        keepalive.pinged(start + seconds(8));
+        assert_eq!(keepalive.next(start + seconds(3)), Some((start + seconds(10), Due::Dead)));
+        assert_eq!(keepalive.next(start + seconds(9)), Some((start + seconds(14), Due::Ping)));
+        assert_eq!(Keepalive::new(Duration::MAX, seconds(2)).next(start), None);
+    }
+}

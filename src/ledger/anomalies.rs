@@ -1,0 +1,272 @@
+//! Which anomalies of a feed were counted already.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::protocol::AnomalyEntry;
+
+use super::server_time;
+
+/// A list of this length may have left some out.
+pub(super) const ANOMALIES_LISTED_MAX: usize = 10;
+
+/// An anomaly is forgotten this long after it was last seen. The server lists an hour by comparing strings, so that a
+/// time written with a `T` stays listed until its day is over: two days are beyond both.
+const MEMORY_MICROS: i64 = 48 * 3600 * 1_000_000;
+
+const HOUR_MICROS: i64 = 3600 * 1_000_000;
+
+const SECOND_MICROS: i64 = 1_000_000;
+
+/// The anomalies of one feed.
+///
+/// Invariant: what is shown for a skill and a type never falls and is never more than what happened. The list repeats
+/// itself every second and has no identifiers, but each of its entries happened, and entries that agree in time and score
+/// are different ones if they are listed at the same time. Streamed events may be the same anomalies as listed ones, so
+/// the larger of the two numbers is shown and not their sum.
+#[derive(Debug, Default)]
+pub(super) struct Anomalies {
+    tallies: HashMap<Arc<str>, Vec<Tally>>,
+    keys: usize,
+    round: u64,
+    pruned_micros: i64,
+}
+
+#[derive(Debug)]
+struct Tally {
+    anomaly_type: Arc<str>,
+    listed: u64,
+    streamed: u64,
+    keys: HashMap<Key, Trace>,
+}
+
+/// What tells anomalies of one skill and type apart.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    detected_at: Option<Box<str>>,
+    score_bits: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Trace {
+    /// How many were ever listed at the same time.
+    multiplicity: u64,
+    /// The snapshot that this key was last met in, and how often it was met there.
+    round: u64,
+    in_round: u64,
+    streamed: bool,
+    seen_micros: i64,
+}
+
+/// There is no room to remember another anomaly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct AnomaliesFull;
+
+impl Anomalies {
+    /// Begins a snapshot: entries listed from here on are listed at the same time.
+    pub fn begin_round(&mut self) {
+        self.round += 1;
+    }
+
+    /// Notes a listed entry. By how much the number shown for its skill and type rises.
+    pub fn list(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, keys_max: usize) -> Result<u64, AnomaliesFull> {
+        let round = self.round;
+        self.note(entry, now_micros, keys_max, |tally, trace| {
+            if trace.round != round {
+                trace.round = round;
+                trace.in_round = 0;
+            }
+            trace.in_round += 1;
+            if trace.in_round > trace.multiplicity {
+                trace.multiplicity = trace.in_round;
+                *tally.0 += 1;
+            }
+        })
+    }
+
+    /// Notes a streamed entry without an identifier.
+    pub fn stream(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, keys_max: usize) -> Result<u64, AnomaliesFull> {
+        if entry.detected_at.is_none() {
+            return self.stream_identified(entry, keys_max);
+        }
+        self.note(entry, now_micros, keys_max, |tally, trace| {
+            if !std::mem::replace(&mut trace.streamed, true) {
+                *tally.1 += 1;
+            }
+        })
+    }
+
+    /// Notes a streamed entry that is known to be another than all before.
+    pub fn stream_identified(&mut self, entry: &AnomalyEntry<'_>, keys_max: usize) -> Result<u64, AnomaliesFull> {
+        let tally = self.tally(entry, keys_max)?;
+        let before = tally.shown();
+        tally.streamed += 1;
+        Ok(tally.shown() - before)
+    }
+
+    fn note(
+        &mut self,
+        entry: &AnomalyEntry<'_>,
+        now_micros: i64,
+        keys_max: usize,
+        count: impl FnOnce((&mut u64, &mut u64), &mut Trace),
+    ) -> Result<u64, AnomaliesFull> {
+        let key = Key {
+            detected_at: entry.detected_at.as_deref().map(Into::into),
+            // Scores compare as numbers: the two zeros are one.
+            score_bits: entry.deviation_score.map(|score| (score + 0.0).to_bits()),
+        };
+        let has_room = self.keys < keys_max;
+        let tally = self.tally(entry, keys_max)?;
+        let before = tally.shown();
+        let is_new = !tally.keys.contains_key(&key);
+        if is_new && !has_room {
+            return Err(AnomaliesFull);
+        }
+        let trace = tally.keys.entry(key).or_default();
+        trace.seen_micros = now_micros;
+        count((&mut tally.listed, &mut tally.streamed), trace);
+        let rise = tally.shown() - before;
+        self.keys += usize::from(is_new);
+        Ok(rise)
+    }
+
+    fn tally(&mut self, entry: &AnomalyEntry<'_>, tallies_max: usize) -> Result<&mut Tally, AnomaliesFull> {
+        if !self.tallies.contains_key(&*entry.skill_name) {
+            if self.tallies.len() >= tallies_max {
+                return Err(AnomaliesFull);
+            }
+            self.tallies.insert(entry.skill_name.as_ref().into(), Vec::new());
+        }
+        let tallies = self.tallies.get_mut(&*entry.skill_name).expect("inserted above");
+        let position = match tallies.iter().position(|tally| *tally.anomaly_type == *entry.anomaly_type) {
+            Some(position) => position,
+            None if tallies.len() >= tallies_max => return Err(AnomaliesFull),
+            None => {
+                let anomaly_type = entry.anomaly_type.as_ref().into();
+                tallies.push(Tally { anomaly_type, listed: 0, streamed: 0, keys: HashMap::new() });
+                tallies.len() - 1
+            }
+        };
+        Ok(&mut tallies[position])
+    }
+
+    /// Forgets what was not seen for two days. Only to be called once a snapshot has been noted: after a long silence the
+    /// first one lists what would otherwise be forgotten just before it is seen again.
+    pub fn forget_old(&mut self, now_micros: i64) {
+        if (now_micros - self.pruned_micros).abs() < HOUR_MICROS / 60 {
+            return;
+        }
+        self.pruned_micros = now_micros;
+        let mut kept = 0;
+        for tally in self.tallies.values_mut().flatten() {
+            tally.keys.retain(|_, trace| now_micros.saturating_sub(trace.seen_micros) < MEMORY_MICROS);
+            kept += tally.keys.len();
+        }
+        self.keys = kept;
+    }
+}
+
+impl Tally {
+    fn shown(&self) -> u64 {
+        self.listed.max(self.streamed)
+    }
+}
+
+/// Whether the list of a snapshot may have left out anomalies that happened since the previous one.
+///
+/// `length` counts all entries, `entries` holds those that could be read; times are the server's, in microseconds.
+pub(super) fn window_overflowed<'a>(
+    length: usize,
+    entries: impl Iterator<Item = &'a AnomalyEntry<'a>> + Clone,
+    previous_micros: Option<i64>,
+    this_micros: Option<i64>,
+) -> bool {
+    if let (Some(previous), Some(this)) = (previous_micros, this_micros)
+        && this.saturating_sub(previous) >= HOUR_MICROS
+    {
+        return true;
+    }
+    if length < ANOMALIES_LISTED_MAX {
+        return false;
+    }
+    let mut times = entries.clone().filter_map(|entry| entry.detected_at.as_deref()).peekable();
+    // Strings with a `T` sort above those with a space: a list full of them hides all others of that day.
+    if times.peek().is_some() && times.all(|time| time.as_bytes().get(10) == Some(&b'T')) {
+        return true;
+    }
+    let Some(previous) = previous_micros else { return false };
+    let oldest = entries.filter_map(|entry| entry.detected_at.as_deref()).filter_map(server_time::micros).min();
+    // Times of detection have no fraction, so one in the second of the previous snapshot may lie after it.
+    oldest.is_none_or(|oldest| oldest >= previous - previous.rem_euclid(SECOND_MICROS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(detected_at: &str, score: Option<f64>) -> AnomalyEntry<'_> {
+        AnomalyEntry {
+            skill_name: "s".into(),
+            anomaly_type: "drop".into(),
+            detected_at: Some(detected_at.into()),
+            deviation_score: score,
+        }
+    }
+
+    const SECOND: &str = "2026-11-22 10:24:23";
+
+    #[test]
+    fn a_repeated_list_counts_once_and_twins_count_twice() {
+        let mut anomalies = Anomalies::default();
+        let mut shown = 0;
+        for twins in [1, 1, 2, 1, 2] {
+            anomalies.begin_round();
+            for _ in 0..twins {
+                shown += anomalies.list(&entry(SECOND, Some(2.0)), 0, 100).unwrap();
+            }
+        }
+        assert_eq!(shown, 2);
+    }
+
+    #[test]
+    fn the_larger_of_listed_and_streamed_is_shown() {
+        let mut anomalies = Anomalies::default();
+        anomalies.begin_round();
+        let mut shown = anomalies.list(&entry(SECOND, None), 0, 100).unwrap();
+        shown += anomalies.stream(&entry(SECOND, None), 0, 100).unwrap();
+        assert_eq!(shown, 1);
+        shown += anomalies.stream_identified(&entry(SECOND, None), 100).unwrap();
+        assert_eq!(shown, 2);
+        anomalies.begin_round();
+        shown += anomalies.list(&entry("2026-11-22 10:24:24", None), 0, 100).unwrap();
+        assert_eq!(shown, 2);
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_refused_until_some_are_forgotten() {
+        let mut anomalies = Anomalies::default();
+        anomalies.begin_round();
+        assert_eq!(anomalies.list(&entry(SECOND, Some(1.0)), 0, 1), Ok(1));
+        assert_eq!(anomalies.list(&entry(SECOND, Some(2.0)), 0, 1), Err(AnomaliesFull));
+        anomalies.forget_old(MEMORY_MICROS);
+        assert_eq!(anomalies.list(&entry(SECOND, Some(2.0)), MEMORY_MICROS, 1), Ok(1));
+    }
+
+    #[test]
+    fn an_overflow_needs_a_full_list_that_reaches_back_to_the_previous_snapshot() {
+        let previous = server_time::micros("2026-11-22T10:24:23.585602+00:00");
+        let this = previous.map(|micros| micros + 1_000_000);
+        let full = |time: &'static str| vec![entry(time, None); 10];
+        let overflowed = |entries: &[AnomalyEntry<'_>], previous, this| {
+            window_overflowed(entries.len(), entries.iter(), previous, this)
+        };
+        assert!(overflowed(&full("2026-11-22 10:24:24"), previous, this));
+        assert!(overflowed(&full("2026-11-22 10:24:23"), previous, this), "the same second may lie after");
+        assert!(!overflowed(&full("2026-11-22 10:24:22"), previous, this));
+        assert!(!overflowed(&full("2026-11-22 10:24:24")[..9], previous, this));
+        assert!(!overflowed(&full("2026-11-22 10:24:24"), None, this), "nothing is promised of the time before");
+        assert!(overflowed(&full("2026-11-21T10:24:24"), previous, this));
+        assert!(overflowed(&[], previous, previous.map(|micros| micros + HOUR_MICROS)));
+    }
+}

@@ -1,0 +1,153 @@
+//! The series of all skills, and which of them changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::limits::{Limits, OVERFLOW};
+use super::notice::Notice;
+use super::series::{Histogram, PhaseSeries, SkillIndex, SkillSeries};
+
+/// `workflow_phase` where a feed does not tell one.
+pub(super) const UNKNOWN_PHASE: &str = "unknown";
+
+/// Every series, whole label sets by name. Counts only ever rise here.
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    skills: Vec<Page>,
+    by_name: HashMap<Arc<str>, SkillIndex>,
+    overflow: Option<SkillIndex>,
+    changed: Vec<SkillIndex>,
+    listed: Vec<SkillIndex>,
+}
+
+#[derive(Debug)]
+struct Page {
+    series: SkillSeries,
+    changed: bool,
+    /// How many of its phases a drain has handed over: a scrape may have seen these.
+    phases_shown: usize,
+    last_listed_micros: i64,
+    listed: bool,
+}
+
+impl Book {
+    /// The place of `name`, which is made if the limit allows; otherwise the place of `__overflow__`.
+    pub fn place(&mut self, name: &Arc<str>, limits: &Limits, notices: &mut Vec<Notice>) -> SkillIndex {
+        if let Some(&index) = self.by_name.get(name) {
+            return index;
+        }
+        let skills = self.by_name.len() - usize::from(self.overflow.is_some());
+        if skills < limits.skills_max {
+            return self.push(name.clone());
+        }
+        if let Some(index) = self.overflow {
+            return index;
+        }
+        notices.push(Notice::SkillsOverflowed { skill_name: name.to_string(), skills_max: limits.skills_max });
+        let index = self.push(OVERFLOW.into());
+        self.overflow = Some(index);
+        index
+    }
+
+    fn push(&mut self, name: Arc<str>) -> SkillIndex {
+        let index = SkillIndex(u32::try_from(self.skills.len()).expect("the limit of skills is far below 2^32"));
+        let series =
+            SkillSeries { skill_name: name.clone(), phases: Vec::new(), completion_rate: None, anomalies: Vec::new() };
+        self.skills.push(Page { series, changed: false, phases_shown: 0, last_listed_micros: 0, listed: false });
+        self.by_name.insert(name, index);
+        index
+    }
+
+    pub fn is_overflow(&self, index: SkillIndex) -> bool {
+        self.overflow == Some(index)
+    }
+
+    /// Whether a scrape may have seen invocations of this skill in `phase`.
+    pub fn has_shown(&self, index: SkillIndex, phase: &str) -> bool {
+        let page = &self.skills[index.0 as usize];
+        page.series.phases[..page.phases_shown].iter().any(|series| &*series.workflow_phase == phase)
+    }
+
+    /// The series of `phase`, which come into being at 0.
+    pub fn phase(&mut self, index: SkillIndex, phase: &str, limits: &Limits) -> &mut PhaseSeries {
+        let phases = &mut self.change(index).phases;
+        let position = |name: &str| phases.iter().position(|series| &*series.workflow_phase == name);
+        let (name, found) = match position(phase) {
+            // What everything falls back to has a place beside the limit, so that no count is homeless.
+            None if phases.len() >= limits.phases_per_skill_max && phase != UNKNOWN_PHASE => {
+                (OVERFLOW, position(OVERFLOW))
+            }
+            found => (phase, found),
+        };
+        let position = found.unwrap_or_else(|| {
+            let durations = Histogram::default();
+            phases.push(PhaseSeries { workflow_phase: name.into(), completed: 0, abandoned: 0, durations });
+            phases.len() - 1
+        });
+        &mut phases[position]
+    }
+
+    /// Adds `more` to the anomalies of a type.
+    pub fn add_anomalies(&mut self, index: SkillIndex, anomaly_type: &Arc<str>, more: u64, limits: &Limits) {
+        let anomalies = &mut self.change(index).anomalies;
+        if let Some((_, count)) = anomalies.iter_mut().find(|(name, _)| name == anomaly_type) {
+            *count += more;
+        } else if anomalies.len() < limits.anomaly_types_per_skill_max {
+            anomalies.push((anomaly_type.clone(), more));
+        } else if let Some((_, count)) = anomalies.iter_mut().find(|(name, _)| &**name == OVERFLOW) {
+            *count += more;
+        } else {
+            anomalies.push((OVERFLOW.into(), more));
+        }
+    }
+
+    /// Sets the completion rate, 0 to 1, or takes it away.
+    pub fn set_rate(&mut self, index: SkillIndex, rate: Option<f64>) {
+        if !self.is_overflow(index) && self.skills[index.0 as usize].series.completion_rate != rate {
+            self.change(index).completion_rate = rate;
+        }
+    }
+
+    /// A snapshot lists this skill.
+    pub fn set_listed(&mut self, index: SkillIndex, wall_micros: i64) {
+        if self.is_overflow(index) {
+            return;
+        }
+        let page = &mut self.skills[index.0 as usize];
+        page.last_listed_micros = page.last_listed_micros.max(wall_micros);
+        if !std::mem::replace(&mut page.listed, true) {
+            self.listed.push(index);
+        }
+    }
+
+    fn change(&mut self, index: SkillIndex) -> &mut SkillSeries {
+        let page = &mut self.skills[index.0 as usize];
+        if !std::mem::replace(&mut page.changed, true) {
+            self.changed.push(index);
+        }
+        &mut page.series
+    }
+
+    /// Takes every skill that changed since the last call.
+    pub fn take_changed(&mut self) -> Vec<(SkillIndex, SkillSeries)> {
+        let skills = &mut self.skills;
+        let take = |index: SkillIndex| {
+            let page = &mut skills[index.0 as usize];
+            page.changed = false;
+            page.phases_shown = page.series.phases.len();
+            (index, page.series.clone())
+        };
+        self.changed.drain(..).map(take).collect()
+    }
+
+    /// Takes every skill that was listed since the last call, and when.
+    pub fn take_listed(&mut self) -> Vec<(SkillIndex, i64)> {
+        let skills = &mut self.skills;
+        let take = |index: SkillIndex| {
+            let page = &mut skills[index.0 as usize];
+            page.listed = false;
+            (index, page.last_listed_micros)
+        };
+        self.listed.drain(..).map(take).collect()
+    }
+}

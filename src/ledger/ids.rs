@@ -1,0 +1,69 @@
+//! Which events were applied already.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+/// The latest event identifiers of a feed.
+///
+/// Invariant: an event is applied at most once. What would break it is a repetition that comes after its identifier was
+/// forgotten; so whatever is not newer than the newest event ever forgotten is refused as stale.
+#[derive(Debug, Default)]
+pub(super) struct EventIds {
+    known: HashSet<Arc<str>>,
+    /// In the order of arrival, with the sender's time in microseconds since the Unix epoch.
+    order: VecDeque<(Arc<str>, Option<i64>)>,
+    newest_forgotten_micros: Option<i64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acquaintance {
+    New,
+    Known,
+    /// Unknown, but from a time of which identifiers were forgotten.
+    Stale,
+}
+
+impl EventIds {
+    pub fn acquaintance(&self, id: &str, sent_micros: Option<i64>) -> Acquaintance {
+        if self.known.contains(id) {
+            Acquaintance::Known
+        } else if sent_micros.is_some() && sent_micros <= self.newest_forgotten_micros {
+            Acquaintance::Stale
+        } else {
+            Acquaintance::New
+        }
+    }
+
+    /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`.
+    pub fn remember(&mut self, id: &str, sent_micros: Option<i64>, ids_max: usize) {
+        let id: Arc<str> = id.into();
+        if self.known.insert(id.clone()) {
+            self.order.push_back((id, sent_micros));
+        }
+        while self.order.len() > ids_max {
+            if let Some((forgotten, sent_micros)) = self.order.pop_front() {
+                self.known.remove(&forgotten);
+                self.newest_forgotten_micros = self.newest_forgotten_micros.max(sent_micros);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forgotten_events_are_stale_and_later_ones_are_new() {
+        let mut ids = EventIds::default();
+        for (id, sent) in [("a", Some(10)), ("b", Some(5)), ("c", Some(30))] {
+            assert_eq!(ids.acquaintance(id, sent), Acquaintance::New);
+            ids.remember(id, sent, 1);
+        }
+        assert_eq!(ids.acquaintance("c", Some(30)), Acquaintance::Known);
+        assert_eq!(ids.acquaintance("a", Some(10)), Acquaintance::Stale);
+        assert_eq!(ids.acquaintance("b", Some(5)), Acquaintance::Stale);
+        assert_eq!(ids.acquaintance("d", Some(11)), Acquaintance::New);
+        assert_eq!(ids.acquaintance("e", None), Acquaintance::New);
+    }
+}

@@ -1,0 +1,241 @@
+//! The whole: feeds in their order, one book of series, and the rules that concern more than one feed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::Message;
+
+use super::alias::{AliasWatch, Verdict};
+use super::book::Book;
+use super::feed::{Desk, Feed};
+use super::limits::Limits;
+use super::moment::Moment;
+use super::notice::Notice;
+use super::series::{Changes, RuleCounters};
+
+/// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
+/// history of a slower feed would be a spike in a series that a faster one has begun.
+const START_HOLD: Duration = Duration::from_secs(5);
+
+/// A feed's place in the order in which feeds were added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FeedId(pub usize);
+
+/// One connection of a feed. Opening another makes it a thing of the past.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ConnectionId {
+    feed: FeedId,
+    generation: u64,
+}
+
+/// What the ledger must know of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedSpec {
+    /// What the feed is called in logs and labels; no two feeds share it.
+    pub identity: String,
+    /// The one skill that is subscribed to; `None` for all.
+    pub skill: Option<String>,
+}
+
+/// All counts, and what is needed to count on.
+#[derive(Debug)]
+pub struct Ledger {
+    limits: Limits,
+    book: Book,
+    rules: RuleCounters,
+    feeds: Vec<Feed>,
+    watches: Vec<AliasWatch>,
+    feeds_changed: Vec<bool>,
+    start: Start,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Start {
+    /// Nothing has happened yet.
+    Awaited,
+    Holding {
+        since: Duration,
+    },
+    Over,
+}
+
+impl Ledger {
+    /// An empty ledger.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            book: Book::default(),
+            rules: RuleCounters::default(),
+            feeds: Vec::new(),
+            watches: Vec::new(),
+            feeds_changed: Vec::new(),
+            start: Start::Awaited,
+        }
+    }
+
+    /// Adds a feed after those that are there. Of two feeds that turn out to be one server, the later stops counting.
+    pub fn add_feed(&mut self, spec: FeedSpec) -> FeedId {
+        self.feeds.push(Feed::new(&spec.identity, spec.skill.as_deref()));
+        self.watches.push(AliasWatch::default());
+        self.feeds_changed.push(true);
+        FeedId(self.feeds.len() - 1)
+    }
+
+    /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
+    pub fn add_local_feed(&mut self, identity: &str) -> FeedId {
+        let id = self.add_feed(FeedSpec { identity: identity.to_owned(), skill: None });
+        let feed = &mut self.feeds[id.0];
+        feed.had_snapshot = true;
+        feed.reports_sessions(0);
+        id
+    }
+
+    /// A connection of `feed` is established. What an older one of it still has to say is discarded.
+    pub fn open(&mut self, feed: FeedId, now: Moment) -> ConnectionId {
+        self.note_start(now);
+        let open = &mut self.feeds[feed.0];
+        open.generation += 1;
+        open.live = false;
+        ConnectionId { feed, generation: open.generation }
+    }
+
+    /// A connection has ended. Nothing happens if it is a thing of the past already.
+    pub fn close(&mut self, connection: ConnectionId, now: Moment) {
+        self.note_start(now);
+        let feed = &mut self.feeds[connection.feed.0];
+        if feed.generation == connection.generation {
+            feed.live = false;
+        }
+    }
+
+    /// Applies one message, whole or not at all; in a snapshot a bad entry is left out alone. What somebody should hear of
+    /// is added to `notices`.
+    pub fn apply(&mut self, connection: ConnectionId, message: &Message<'_>, now: Moment, notices: &mut Vec<Notice>) {
+        let place = connection.feed.0;
+        if self.feeds[place].generation != connection.generation {
+            return;
+        }
+        self.tick(now, notices);
+        self.feeds[place].live = true;
+        match message {
+            Message::Connection(_) | Message::Unknown => {}
+            Message::Event(_) if self.watches[place].is_alias() => {}
+            Message::Event(event) => {
+                let (feed, mut desk) = self.desk(place, now, notices);
+                feed.event(event, &mut desk);
+            }
+            Message::Snapshot(snapshot) => match self.verdict(place, snapshot) {
+                Verdict::Apply(held) => {
+                    let (feed, mut desk) = self.desk(place, now, notices);
+                    if let Some(held) = held {
+                        feed.snapshot(&held, &mut desk);
+                    }
+                    feed.snapshot(snapshot, &mut desk);
+                }
+                Verdict::AliasCleared => {
+                    notices.push(Notice::AliasCleared);
+                    let (feed, mut desk) = self.desk(place, now, notices);
+                    feed.snapshot(snapshot, &mut desk);
+                }
+                Verdict::AliasFound(rival) => {
+                    let of = self.feeds[rival].counters.identity.to_string();
+                    notices.push(Notice::AliasFound { of });
+                    // It is not waited for, since it has nothing of its own to say.
+                    self.feeds[place].had_snapshot = true;
+                }
+                Verdict::Hold | Verdict::Alias => {}
+            },
+        }
+        self.feeds_changed[place] = true;
+        for name in self.feeds[place].take_rates_changed() {
+            self.show_rate(&name, notices);
+        }
+    }
+
+    /// Lets time pass: counts what has waited long enough. To be called at [`Ledger::deadline`] or whenever it suits.
+    pub fn tick(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+        self.note_start(now);
+        for place in 0..self.feeds.len() {
+            let (feed, mut desk) = self.desk(place, now, notices);
+            feed.tick(&mut desk);
+        }
+    }
+
+    /// The elapsed time at which [`Ledger::tick`] has something to do, if nothing else happens.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.feeds.iter().filter_map(Feed::deadline).min()
+    }
+
+    /// `active_sessions_total`: the sessions that live feeds report, one for a live feed that reports none.
+    pub fn active_sessions(&self, now: Moment) -> u64 {
+        let counts = |(feed, watch): &(&Feed, &AliasWatch)| feed.live && !watch.is_alias();
+        self.feeds.iter().zip(&self.watches).filter(counts).map(|(feed, _)| feed.sessions(now)).sum()
+    }
+
+    /// Takes what changed since the last call, as new values. While a process without a past waits for its feeds' first
+    /// snapshots, nothing of skills is among it.
+    pub fn drain(&mut self, now: Moment) -> Changes {
+        self.note_start(now);
+        let (skills, last_listed) = match self.start {
+            Start::Over => (self.book.take_changed(), self.book.take_listed()),
+            Start::Awaited | Start::Holding { .. } => Default::default(),
+        };
+        let changed = self.feeds_changed.iter_mut().zip(&self.feeds).enumerate();
+        let feeds = changed
+            .filter_map(|(place, (changed, feed))| std::mem::take(changed).then(|| (place, feed.counters.clone())))
+            .collect();
+        Changes { skills, last_listed, feeds, rules: self.rules }
+    }
+
+    fn note_start(&mut self, now: Moment) {
+        let since = match self.start {
+            Start::Over => return,
+            Start::Awaited => now.elapsed,
+            Start::Holding { since } => since,
+        };
+        let all_began = self.feeds.iter().all(|feed| feed.had_snapshot);
+        let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;
+        self.start = if is_over { Start::Over } else { Start::Holding { since } };
+    }
+
+    fn desk<'l>(&'l mut self, place: usize, now: Moment, notices: &'l mut Vec<Notice>) -> (&'l mut Feed, Desk<'l>) {
+        let desk = Desk { book: &mut self.book, rules: &mut self.rules, limits: &self.limits, notices, now };
+        (&mut self.feeds[place], desk)
+    }
+
+    fn verdict(&mut self, place: usize, snapshot: &crate::protocol::Snapshot<'_>) -> Verdict {
+        let own = self.feeds[place].filter.as_deref();
+        let overlaps = |rival: &usize| {
+            let other = self.feeds[*rival].filter.as_deref();
+            own.is_none() || other.is_none() || own == other
+        };
+        let rivals: Vec<usize> = (0..place).filter(overlaps).collect();
+        let hold_first = !self.feeds[place].had_snapshot;
+        AliasWatch::judge(&mut self.watches, place, &rivals, hold_first, snapshot)
+    }
+
+    /// Rule 4.6: the last listed rate; over several feeds, completed over total. A streamed rate only where no snapshot
+    /// ever listed the skill.
+    fn show_rate(&mut self, name: &Arc<str>, notices: &mut Vec<Notice>) {
+        let mut gauges = 0;
+        let (mut completed, mut total, mut last, mut streamed) = (0.0, 0.0, 0.0, None);
+        for feed in &self.feeds {
+            let (gauge, rate) = feed.rate(name);
+            streamed = rate.or(streamed);
+            if let Some(gauge) = gauge {
+                gauges += 1;
+                completed += gauge.completed;
+                total += gauge.total;
+                last = gauge.rate_percent / 100.0;
+            }
+        }
+        let rate = match gauges {
+            0 => streamed,
+            1 => Some(last),
+            _ if total > 0.0 => Some(completed / total),
+            _ => Some(last),
+        };
+        let series = self.book.place(name, &self.limits, notices);
+        self.book.set_rate(series, rate);
+    }
+}

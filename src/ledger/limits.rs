@@ -1,0 +1,51 @@
+//! How much a ledger remembers.
+
+/// The name under which skills beyond the limit are counted, and under which a skill's phases and anomaly types beyond
+/// theirs are. Reserved: a feed that uses it for a skill is refused that entry.
+pub const OVERFLOW: &str = "__overflow__";
+
+/// Bounds of everything that grows with what feeds say. What happens at each bound is said beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Skills with series of their own, over all feeds. Counts of further skills go to `__overflow__`.
+    pub skills_max: usize,
+    /// Skills of each feed whose numbers are remembered. Entries and events of further skills are rejected.
+    pub remembered_skills_max: usize,
+    /// Characters of a label value. A longer one rejects its entry: cut short, it could be another's name.
+    pub label_chars_max: usize,
+    /// Phases of each skill. Further phases are counted under the phase `__overflow__`.
+    pub phases_per_skill_max: usize,
+    /// Anomaly types of each skill. Further types are counted under the type `__overflow__`.
+    pub anomaly_types_per_skill_max: usize,
+    /// Anomalies that each feed remembers to recognise them. Further ones are rejected until some are forgotten.
+    pub anomaly_keys_max: usize,
+    /// Event identifiers that each feed remembers. The oldest is forgotten, and events from before it become stale.
+    pub event_ids_max: usize,
+    /// Sessions of each feed, open or lately closed. Further ones are rejected until some expire.
+    pub session_ids_max: usize,
+    /// Streamed events of each feed that wait for a snapshot to prove them. Further ones are dropped as late.
+    pub waiting_events_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            skills_max: 20_000,
+            remembered_skills_max: 50_000,
+            label_chars_max: 256,
+            phases_per_skill_max: 64,
+            anomaly_types_per_skill_max: 64,
+            anomaly_keys_max: 100_000,
+            event_ids_max: 65_536,
+            session_ids_max: 10_000,
+            waiting_events_max: 10_000,
+        }
+    }
+}
+
+impl Limits {
+    /// Whether `label` is too long to be a label value.
+    pub(super) fn refuses(&self, label: &str) -> bool {
+        label.len() > self.label_chars_max && label.chars().count() > self.label_chars_max
+    }
+}

@@ -1,0 +1,113 @@
+//! The sessions that a feed reports.
+
+use std::collections::HashMap;
+
+/// Sessions are taken for closed when nothing is heard of them for this long.
+const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
+
+/// What a feed said of its sessions: a count, and what opened and closed since.
+///
+/// Closed identifiers are kept as long as open ones, so that a `session.created` that is sent again after its
+/// `session.closed` does not open the session anew.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    reported: bool,
+    count: u64,
+    by_id: HashMap<Box<str>, Session>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Session {
+    open: bool,
+    seen_micros: i64,
+}
+
+/// There is no room to remember another session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionsFull;
+
+impl Sessions {
+    /// A count replaces everything that was known.
+    pub fn set_count(&mut self, count: u64) {
+        self.reported = true;
+        self.count = count;
+        self.by_id.clear();
+    }
+
+    pub fn created(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
+        self.reported = true;
+        if !self.by_id.contains_key(id) {
+            self.insert(id, true, now_micros, sessions_max)?;
+        }
+        Ok(())
+    }
+
+    pub fn closed(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
+        self.reported = true;
+        if let Some(session) = self.by_id.get_mut(id) {
+            *session = Session { open: false, seen_micros: now_micros };
+            return Ok(());
+        }
+        // A session that is not known by name can only be one of those that were counted.
+        self.insert(id, false, now_micros, sessions_max)?;
+        self.count = self.count.saturating_sub(1);
+        Ok(())
+    }
+
+    fn insert(&mut self, id: &str, open: bool, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
+        if self.by_id.len() >= sessions_max {
+            self.by_id.retain(|_, session| session.is_alive(now_micros));
+        }
+        if self.by_id.len() >= sessions_max {
+            return Err(SessionsFull);
+        }
+        self.by_id.insert(id.into(), Session { open, seen_micros: now_micros });
+        Ok(())
+    }
+
+    /// The number of open sessions, if the feed ever reported any.
+    pub fn open(&self, now_micros: i64) -> Option<u64> {
+        let open = self.by_id.values().filter(|session| session.open && session.is_alive(now_micros)).count();
+        self.reported.then_some(self.count + open as u64)
+    }
+}
+
+impl Session {
+    fn is_alive(self, now_micros: i64) -> bool {
+        now_micros.saturating_sub(self.seen_micros) < SESSION_LIFE_MICROS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_identifiers_add_up() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.open(0), None);
+        sessions.created("a", 0, 10).unwrap();
+        sessions.created("a", 0, 10).unwrap();
+        sessions.created("b", 0, 10).unwrap();
+        assert_eq!(sessions.open(0), Some(2));
+        sessions.closed("a", 0, 10).unwrap();
+        sessions.created("a", 0, 10).unwrap();
+        assert_eq!(sessions.open(0), Some(1), "a repeated opening does not undo a closing");
+        sessions.set_count(5);
+        sessions.created("c", 0, 10).unwrap();
+        sessions.closed("one of the five", 0, 10).unwrap();
+        sessions.closed("one of the five", 0, 10).unwrap();
+        assert_eq!(sessions.open(0), Some(5));
+    }
+
+    #[test]
+    fn sessions_expire_after_a_day_and_make_room() {
+        let mut sessions = Sessions::default();
+        sessions.created("a", 0, 1).unwrap();
+        assert_eq!(sessions.created("b", 1, 1), Err(SessionsFull));
+        assert_eq!(sessions.open(SESSION_LIFE_MICROS - 1), Some(1));
+        assert_eq!(sessions.open(SESSION_LIFE_MICROS), Some(0));
+        sessions.created("b", SESSION_LIFE_MICROS, 1).unwrap();
+        assert_eq!(sessions.open(SESSION_LIFE_MICROS), Some(1));
+    }
+}

@@ -1,0 +1,247 @@
+//! Streamed events and the rises of snapshots, matched with each other.
+//!
+//! Invariant: once a skill is listed, only rises move its counters, and each rise moves them exactly once, so that a lost,
+//! late or repeated event can shift a count to the phase `unknown` and never add one. An event lends a rise its phase and
+//! its duration; it is never a count of its own.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arithmetic::Seconds;
+use super::book::{Book, UNKNOWN_PHASE};
+use super::limits::Limits;
+use super::series::{RuleCounters, SkillIndex};
+
+/// How long a rise waits for its event, and an event for its rise.
+pub(super) const WAIT: Duration = Duration::from_secs(5);
+
+/// Invocations that a snapshot proved.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Rise {
+    pub completed: u64,
+    pub abandoned: u64,
+    /// Seconds of the completed ones; `None` where they cannot be told.
+    pub durations: Option<Seconds>,
+    /// Whether these happened before the feed was watched: in a series that was already shown they are a spike.
+    pub history: bool,
+}
+
+impl Rise {
+    fn side(&mut self, completed: bool) -> &mut u64 {
+        if completed { &mut self.completed } else { &mut self.abandoned }
+    }
+
+    /// Takes one invocation out, which an event accounts for.
+    fn take(&mut self, completed: bool, duration_seconds: Option<f64>) {
+        *self.side(completed) -= 1;
+        // The sum holds the completed ones only.
+        if let (true, Some(seconds)) = (completed, duration_seconds) {
+            self.durations = self.durations.map(|durations| durations.less(seconds));
+        }
+    }
+
+    fn is_spent(&self) -> bool {
+        self.completed == 0 && self.abandoned == 0
+    }
+}
+
+/// One invocation that a feed streamed.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct StreamedInvocation {
+    pub workflow_phase: Option<Arc<str>>,
+    pub completed: bool,
+    pub duration_seconds: Option<f64>,
+}
+
+/// What is needed to count.
+pub(super) struct Counting<'l> {
+    pub book: &'l mut Book,
+    pub rules: &'l mut RuleCounters,
+    pub limits: &'l Limits,
+}
+
+impl Counting<'_> {
+    /// Counts one invocation as its event tells it.
+    pub fn event(&mut self, series: SkillIndex, event: &StreamedInvocation) {
+        let phase = self.book.phase(series, event.workflow_phase.as_deref().unwrap_or(UNKNOWN_PHASE), self.limits);
+        *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
+        if let Some(seconds) = event.duration_seconds {
+            phase.durations.observe(seconds, 1, seconds);
+            self.rules.exact_observations += 1;
+        }
+        self.note_overflow(series, 1);
+    }
+
+    /// Counts a rise of which no phase is known.
+    pub fn rise(&mut self, series: SkillIndex, rise: &Rise) {
+        let invocations = rise.completed + rise.abandoned;
+        if invocations == 0 {
+            return;
+        }
+        if rise.history && self.book.has_shown(series, UNKNOWN_PHASE) {
+            self.rules.backfilled_invocations += invocations;
+        }
+        let phase = self.book.phase(series, UNKNOWN_PHASE, self.limits);
+        phase.completed += rise.completed;
+        phase.abandoned += rise.abandoned;
+        match rise.durations {
+            Some(sum) if rise.completed > 0 && !sum.is_zero() && !sum.fell() => {
+                if rise.completed == 1 {
+                    let seconds = sum.snapped();
+                    phase.durations.observe(seconds, 1, seconds);
+                    self.rules.exact_observations += 1;
+                } else {
+                    let times = rise.completed as f64;
+                    let mean = Seconds { value: sum.value / times, error: sum.error / times };
+                    phase.durations.observe(mean.snapped(), rise.completed, sum.value);
+                    self.rules.estimated_observations += rise.completed;
+                }
+            }
+            _ => {}
+        }
+        self.note_overflow(series, invocations);
+    }
+
+    fn note_overflow(&mut self, series: SkillIndex, invocations: u64) {
+        if self.book.is_overflow(series) {
+            self.rules.overflowed_invocations += invocations;
+        }
+    }
+}
+
+/// What waits, for one skill of one feed.
+///
+/// Invariant: never do an event and a rise of the same `completed` wait at the same time.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Events counted at once, before the skill was first listed: the next rises hold them already.
+    credit: Credit,
+    events: VecDeque<WaitingEvent>,
+    rises: VecDeque<WaitingRise>,
+}
+
+#[derive(Debug)]
+struct Credit {
+    completed: u64,
+    abandoned: u64,
+    /// Durations of the completed ones, in seconds; `None` once it is unknown which of them rises have taken.
+    duration_sum: Option<f64>,
+}
+
+impl Default for Credit {
+    fn default() -> Self {
+        Self { completed: 0, abandoned: 0, duration_sum: Some(0.0) }
+    }
+}
+
+#[derive(Debug)]
+struct WaitingEvent {
+    event: StreamedInvocation,
+    /// When a snapshot first listed the skill while this waited.
+    listed_since: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct WaitingRise {
+    rise: Rise,
+    since: Duration,
+}
+
+impl Waiting {
+    /// Notes an event that was counted at once.
+    pub fn give_credit(&mut self, event: &StreamedInvocation) {
+        if event.completed {
+            self.credit.completed += 1;
+            let seconds = event.duration_seconds.unwrap_or(0.0);
+            self.credit.duration_sum = self.credit.duration_sum.map(|sum| sum + seconds);
+        } else {
+            self.credit.abandoned += 1;
+        }
+    }
+
+    /// An event of a skill that snapshots list: counted if a rise waits for it, else it waits itself. Whether it waits.
+    pub fn offer_event(&mut self, event: StreamedInvocation, series: SkillIndex, counting: &mut Counting<'_>) -> bool {
+        let Some(position) = self.rises.iter_mut().position(|waiting| *waiting.rise.side(event.completed) > 0) else {
+            self.events.push_back(WaitingEvent { event, listed_since: None });
+            return true;
+        };
+        self.rises[position].rise.take(event.completed, event.duration_seconds);
+        counting.event(series, &event);
+        self.rises.retain(|waiting| !waiting.rise.is_spent());
+        false
+    }
+
+    /// A rise: what was credited is in the counters already, what waiting events account for is counted as they tell, and
+    /// the rest waits for its events if `may_wait`. How many events it took, and whether a rest waits.
+    pub fn offer_rise(
+        &mut self,
+        mut rise: Rise,
+        may_wait: bool,
+        series: SkillIndex,
+        counting: &mut Counting<'_>,
+        now: Duration,
+    ) -> (usize, bool) {
+        self.credit.settle(&mut rise);
+        let before = self.events.len();
+        self.events.retain(|waiting| {
+            let event = &waiting.event;
+            if *rise.side(event.completed) == 0 {
+                return true;
+            }
+            rise.take(event.completed, event.duration_seconds);
+            counting.event(series, event);
+            false
+        });
+        let taken = before - self.events.len();
+        let waits = may_wait && !rise.is_spent();
+        if waits {
+            self.rises.push_back(WaitingRise { rise, since: now });
+        } else {
+            counting.rise(series, &rise);
+        }
+        (taken, waits)
+    }
+
+    /// Counts the rises that have waited long enough, under the phase `unknown`.
+    pub fn settle_rises(&mut self, series: SkillIndex, counting: &mut Counting<'_>, now: Duration) {
+        while let Some(waiting) = self.rises.front()
+            && now.saturating_sub(waiting.since) >= WAIT
+        {
+            counting.rise(series, &waiting.rise);
+            self.rises.pop_front();
+        }
+    }
+
+    /// Drops the events that have waited through snapshots for long enough. A snapshot lists the skill `now`; its rise was
+    /// offered before. How many were dropped.
+    pub fn drop_late_events(&mut self, now: Duration) -> usize {
+        let before = self.events.len();
+        self.events.retain_mut(|waiting| now.saturating_sub(*waiting.listed_since.get_or_insert(now)) < WAIT);
+        before - self.events.len()
+    }
+}
+
+impl Credit {
+    fn settle(&mut self, rise: &mut Rise) {
+        let abandoned = self.abandoned.min(rise.abandoned);
+        self.abandoned -= abandoned;
+        rise.abandoned -= abandoned;
+
+        let completed = self.completed.min(rise.completed);
+        if completed == 0 {
+            return;
+        }
+        self.completed -= completed;
+        rise.completed -= completed;
+        if self.completed == 0 {
+            // The rise holds every credited duration, and what is left of the sum belongs to what is left of the rise.
+            let credited = self.duration_sum.replace(0.0);
+            rise.durations = rise.durations.zip(credited).map(|(durations, credited)| durations.less(credited));
+        } else {
+            // The rise holds some of them and nothing else.
+            let taken = rise.durations.take().map(|durations| durations.value);
+            self.duration_sum = self.duration_sum.zip(taken).map(|(sum, taken)| (sum - taken).max(0.0));
+        }
+    }
+}

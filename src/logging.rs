@@ -1,0 +1,109 @@
+//! Log lines on standard error.
+
+use std::fmt::{self, Debug, Write as _};
+use std::io;
+
+use jiff::Timestamp;
+use session_buddy_bridge::settings::{LogFormat, LogLevel, LogSettings};
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::{Event, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts to log as `settings` say. Libraries are heard at `warn` and above alone: what they tell beyond that is noise,
+/// and could hold what is secret.
+pub fn start(settings: LogSettings) {
+    let level = match settings.level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let filter = Targets::new().with_target("session_buddy_bridge", level).with_default(level.min(LevelFilter::WARN));
+    let lines = layer().with_writer(io::stderr);
+    let lines = match settings.format {
+        LogFormat::Logfmt => lines.event_format(Logfmt).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+}
+
+/// `ts=… level=… msg=… field=…`, one line an event.
+struct Logfmt;
+
+impl<S, N> FormatEvent<S, N> for Logfmt
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let level = event.metadata().level().as_str().to_lowercase();
+        write!(writer, "ts={} level={level} msg=", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
+        write_value(&mut writer, &fields.message)?;
+        writeln!(writer, "{}", fields.others)
+    }
+}
+
+#[derive(Default)]
+struct Fields {
+    message: String,
+    /// Each with a space before it.
+    others: String,
+}
+
+impl Fields {
+    fn add(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            value.clone_into(&mut self.message);
+            return;
+        }
+        let written = write!(self.others, " {}=", field.name()).and_then(|()| write_value(&mut self.others, value));
+        written.expect("a String takes everything");
+    }
+}
+
+impl Visit for Fields {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.add(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        self.add(field, &format!("{value:?}"));
+    }
+}
+
+/// A bare word as it is, anything else in quotes, so that a line stays a line whatever a value holds.
+fn write_value(out: &mut impl fmt::Write, value: &str) -> fmt::Result {
+    let bare = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\');
+    if !value.is_empty() && value.chars().all(bare) { out.write_str(value) } else { write!(out, "{value:?}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(value: &str) -> String {
+        let mut out = String::new();
+        write_value(&mut out, value).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_value_never_breaks_its_line() {
+        assert_eq!(written("ws://localhost:8765/"), "ws://localhost:8765/");
+        assert_eq!(written(""), "\"\"");
+        assert_eq!(written("two words"), "\"two words\"");
+        assert_eq!(written("a=b"), "\"a=b\"");
+        assert_eq!(written("say \"x\"\nts=1"), "\"say \\\"x\\\"\\nts=1\"");
+        assert_eq!(written("\u{1b}[31m"), "\"\\u{1b}[31m\"");
+    }
+}

@@ -1,0 +1,121 @@
+//! Recordings: what a feed sent, one JSON line each.
+//!
+//! `{"at_seconds": 1.045, "frame": "…"}` is a text frame as received; `{"at_seconds": 0.143, "event": "open"}` and
+//! `{"at_seconds": 84.003, "event": "close", "code": 1006}` are the connection's beginning and end.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::exposition::View;
+use crate::ledger::{FeedSpec, Ledger, Limits, Moment, Notice};
+use crate::protocol;
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Line<'a> {
+    /// Since the recording began.
+    pub at_seconds: f64,
+    /// A text frame.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<Cow<'a, str>>,
+    /// What happened to the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub event: Option<ConnectionEvent>,
+    /// The close code, where there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u16>,
+}
+
+/// The ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConnectionEvent {
+    /// It was established.
+    Open,
+    /// It ended.
+    Close,
+}
+
+/// A line that is none.
+#[derive(Debug, Error)]
+#[error("line {number} is no line of a recording ({problem}): {text}")]
+pub struct LineError {
+    /// Counted from 1.
+    number: usize,
+    problem: String,
+    /// The beginning of the line.
+    text: String,
+}
+
+/// What a recording leads to.
+#[derive(Debug)]
+pub struct Replay {
+    /// The families at its end, five seconds after the last line: nothing waits for anything any more.
+    pub view: View,
+    /// `active_sessions_total` at its end.
+    pub active_sessions: u64,
+    /// What somebody would have heard of, in order.
+    pub notices: Vec<Notice>,
+}
+
+/// How long after its last line a recording is left alone: the longest that anything waits.
+const REST: Duration = Duration::from_secs(5);
+
+/// Reads one line; `number` counts from 1 and serves the error.
+///
+/// # Errors
+/// Anything but JSON of the form above.
+pub fn parse_line(text: &str, number: usize) -> Result<Line<'_>, LineError> {
+    let error = |problem: String| LineError { number, problem, text: text.chars().take(60).collect() };
+    let line: Line<'_> = serde_json::from_str(text).map_err(|cause| error(cause.to_string()))?;
+    if !(0.0..=1e9).contains(&line.at_seconds) {
+        return Err(error("`at_seconds` should be 0 to 1e9".to_owned()));
+    }
+    match (&line.frame, line.event) {
+        (Some(_), None) | (None, Some(_)) => Ok(line),
+        _ => Err(error("there should be either `frame` or `event`".to_owned())),
+    }
+}
+
+/// Folds a recording into series as the bridge would have, with the recording's own time. The same text gives the same
+/// result.
+///
+/// # Errors
+/// The first line that is none.
+pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -> Result<Replay, LineError> {
+    let mut ledger = Ledger::new(limits);
+    let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), skill: skill.map(ToOwned::to_owned) });
+    let mut notices = Vec::new();
+    let mut connection = None;
+    let mut elapsed = Duration::ZERO;
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let line = parse_line(line, number + 1)?;
+        elapsed = Duration::from_secs_f64(line.at_seconds);
+        let now = Moment::at(elapsed);
+        match (line.event, line.frame) {
+            (Some(ConnectionEvent::Open), _) => connection = Some(ledger.open(feed, now)),
+            (Some(ConnectionEvent::Close), _) => {
+                if let Some(connection) = connection.take() {
+                    ledger.close(connection, now);
+                }
+            }
+            (None, Some(frame)) => {
+                let connection = *connection.get_or_insert_with(|| ledger.open(feed, now));
+                protocol::read(&frame, &protocol::Limits::default(), &mut |message| match message {
+                    Ok(message) => ledger.apply(connection, &message, now, &mut notices),
+                    Err(rejection) => notices.push(Notice::Rejected(rejection)),
+                });
+            }
+            (None, None) => {}
+        }
+    }
+    let end = Moment::at(elapsed + REST);
+    ledger.tick(end, &mut notices);
+    let mut view = View::default();
+    view.apply(ledger.drain(end));
+    Ok(Replay { view, active_sessions: ledger.active_sessions(end), notices })
+}

@@ -1,0 +1,152 @@
+//! What can be wrong with settings.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::feed_target::FeedUrlError;
+use super::listen_address::ListenAddressError;
+
+/// A setting that was refused: which one, what was wrong with it, and what is right.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    /// The command line as such; also a call for `--help` or `--version`, which is no mistake.
+    #[error("{0}")]
+    CommandLine(#[from] clap::Error),
+    /// A value that came from the environment and that the command line would have refused too.
+    #[error("in the environment variable {variable}: {}", .error.to_string().trim_start_matches("error: "))]
+    Environment {
+        /// Where the value was found.
+        variable: String,
+        /// What the command line says of it.
+        error: clap::Error,
+    },
+    /// A URL that names no feed.
+    #[error("--feed.url \"{url}\" {error}")]
+    FeedUrl {
+        /// The URL without what may be secret in it.
+        url: String,
+        /// What is wrong with it.
+        error: FeedUrlError,
+    },
+    /// Two URLs for one feed.
+    #[error(
+        "two feeds have the identity \"{identity}\" (user, query and fragment of a URL are no part of it): remove one \
+         --feed.url, or tell them apart with one --feed.name for each"
+    )]
+    SameIdentity {
+        /// What both would be called.
+        identity: String,
+    },
+    /// Names and URLs do not pair up.
+    #[error(
+        "there are {names} --feed.name for {urls} --feed.url: give one name for each URL, in the same order, or none"
+    )]
+    NamesDoNotPair {
+        /// How many names were given.
+        names: usize,
+        /// How many URLs there are.
+        urls: usize,
+    },
+    /// A name that cannot be one.
+    #[error("{flag} \"{name}\" {problem}", name = name.escape_debug())]
+    Name {
+        /// The flag that the name was given to.
+        flag: &'static str,
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: NameError,
+    },
+    /// A token from two places.
+    #[error(
+        "there are two tokens, one in the environment variable SESSION_BUDDY_BRIDGE_FEED_TOKEN and one in the file \
+         \"{}\" of --feed.token-file: give only one", .file.display()
+    )]
+    TwoTokens {
+        /// The file that was named.
+        file: PathBuf,
+    },
+    /// A token in the environment that cannot be sent.
+    #[error(
+        "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to the token alone, or unset it"
+    )]
+    TokenNotText,
+    /// A token file that cannot be read.
+    #[error("--feed.token-file \"{}\" cannot be read ({error}): give a file that holds the token alone", .file.display())]
+    TokenFile {
+        /// The file that was named.
+        file: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A token file that holds no token.
+    #[error("--feed.token-file \"{}\" is empty: write the token into it", .file.display())]
+    TokenFileEmpty {
+        /// The file that was named.
+        file: PathBuf,
+    },
+    /// An address that cannot be listened on.
+    #[error("--web.listen-address \"{address}\" {error}")]
+    ListenAddress {
+        /// What was given.
+        address: String,
+        /// What is wrong with it.
+        error: ListenAddressError,
+    },
+    /// A path at which metrics cannot be served.
+    #[error("--web.telemetry-path \"{path}\" {problem}", path = path.escape_debug())]
+    TelemetryPath {
+        /// What was given.
+        path: String,
+        /// What is wrong with it.
+        problem: TelemetryPathError,
+    },
+    /// Fewer remembered skills than shown ones.
+    #[error(
+        "--limit.remembered-skills {remembered} is below --limit.skills {skills}: what is shown must be remembered, so \
+         give at least {skills}"
+    )]
+    RememberedSkills {
+        /// What was given, or the default.
+        remembered: usize,
+        /// The other limit.
+        skills: usize,
+    },
+}
+
+/// What is wrong with the name of a feed or of a skill.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NameError {
+    /// Nothing, or nothing but spaces.
+    #[error("is empty: give a name, or leave the flag out")]
+    Empty,
+    /// Longer than a label may be.
+    #[error("has {chars} characters, more than the {chars_max} that --limit.label-chars allows: shorten it")]
+    TooLong {
+        /// Its length.
+        chars: usize,
+        /// The limit.
+        chars_max: usize,
+    },
+    /// A line break or another character that has no shape.
+    #[error("holds a control character: leave it out")]
+    ControlCharacter,
+}
+
+/// What is wrong with a path.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum TelemetryPathError {
+    /// No slash.
+    #[error("does not start with a slash: write for example /metrics")]
+    NoSlash,
+    /// A character that means something else in a request, or that no request carries as it is.
+    #[error("holds '{}', which no path can hold as it is: use letters, digits and - . _ ~ /", .0.escape_debug())]
+    Character(char),
+    /// One of the paths that health is served at.
+    #[error(
+        "is taken: /-/healthy and /-/ready answer for the health of the bridge; choose another, for example /metrics"
+    )]
+    Taken,
+}

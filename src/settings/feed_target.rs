@@ -1,0 +1,186 @@
+//! Which feed to listen to, and the name under which it is known.
+
+use std::fmt;
+
+use thiserror::Error;
+use url::Url;
+
+use crate::feed::TokenSource;
+
+/// One feed to subscribe to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct FeedTarget {
+    /// The name that tells this feed from others: the label `feed`, and the key of what is remembered of it.
+    pub identity: String,
+    /// `ws` or `wss`, with a host, without userinfo and fragment.
+    pub url: Url,
+    /// The one skill to subscribe to; `None` for all.
+    pub skill: Option<String>,
+    /// What the server is told first, if it asks for a token.
+    pub token: Option<TokenSource>,
+}
+
+impl fmt::Debug for FeedTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { identity, url, skill, token } = self;
+        f.debug_struct("FeedTarget")
+            .field("identity", identity)
+            .field("url", &redacted(url.as_str()))
+            .field("skill", skill)
+            .field("token", token)
+            .finish()
+    }
+}
+
+/// Why a URL does not name a feed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FeedUrlError {
+    /// Not a URL.
+    #[error("is no URL ({0}): write ws://HOST:PORT or wss://HOST:PORT")]
+    Malformed(url::ParseError),
+    /// `http` or `https`, with what was probably meant.
+    #[error("is a web address, but a feed speaks WebSocket: did you mean \"{meant}\"?")]
+    Http {
+        /// The same address with the scheme of a WebSocket.
+        meant: String,
+    },
+    /// Any other scheme; often none at all, as in `localhost:8765`.
+    #[error("does not start with ws:// or wss://: write for example ws://localhost:8765")]
+    Scheme,
+    /// User name or password in the URL.
+    #[error(
+        "holds a user name or password, which the feed does not ask for: put a token into the environment variable \
+         SESSION_BUDDY_BRIDGE_FEED_TOKEN, or into a file named by --feed.token-file"
+    )]
+    Userinfo,
+    /// A fragment, which is never sent to a server.
+    #[error("has a fragment (#), which no server ever sees: leave it out, or write # as %23")]
+    Fragment,
+    /// Port 0.
+    #[error("has port 0, to which nobody can connect: give the port of the server, 8765 by default")]
+    Port,
+}
+
+impl FeedTarget {
+    /// The feed at `url`, all skills, without a token, under the identity that the URL gives it.
+    pub fn new(url: &str) -> Result<Self, FeedUrlError> {
+        let url = read_url(url)?;
+        Ok(Self { identity: identity(&url, None), url, skill: None, token: None })
+    }
+
+    /// The same feed, but only the skill named `skill`. The identity follows.
+    pub fn with_skill(mut self, skill: &str) -> Self {
+        self.identity = identity(&self.url, Some(skill));
+        self.skill = Some(skill.to_owned());
+        self
+    }
+}
+
+/// Scheme, lower-case host, port and path, then the skill. Neither userinfo nor query, which may hold secrets. A URL
+/// holds no space, so whatever follows ` skill=` is the skill.
+fn identity(url: &Url, skill: Option<&str>) -> String {
+    let host = url.host_str().unwrap_or_default();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let place = format!("{}://{host}:{port}{}", url.scheme(), url.path());
+    match skill {
+        Some(skill) => format!("{place} skill={skill}"),
+        None => place,
+    }
+}
+
+fn read_url(text: &str) -> Result<Url, FeedUrlError> {
+    let url = match Url::parse(text) {
+        Ok(url) => url,
+        Err(url::ParseError::RelativeUrlWithoutBase) => return Err(FeedUrlError::Scheme),
+        Err(error) => return Err(FeedUrlError::Malformed(error)),
+    };
+    let has_userinfo = !url.username().is_empty() || url.password().is_some();
+    match url.scheme() {
+        _ if has_userinfo => Err(FeedUrlError::Userinfo),
+        "http" | "https" => Err(FeedUrlError::Http { meant: redacted(&url.as_str().replacen("http", "ws", 1)) }),
+        "ws" | "wss" if url.fragment().is_some() => Err(FeedUrlError::Fragment),
+        "ws" | "wss" if url.port() == Some(0) => Err(FeedUrlError::Port),
+        "ws" | "wss" => Ok(url),
+        _ => Err(FeedUrlError::Scheme),
+    }
+}
+
+/// `text` fit to be shown in an error. What stands before an `@` may be a password and what follows a `?` a token; the
+/// text may be too malformed to tell, so the cut is a wide one.
+pub(super) fn redacted(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('@') => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
+    };
+    let (hidden, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => ("***@", rest),
+        None => ("", rest),
+    };
+    match rest.find(['?', '#']) {
+        Some(end) => format!("{scheme}{hidden}{}…", &rest[..=end]),
+        None => format!("{scheme}{hidden}{rest}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::feed::Secret;
+
+    #[test]
+    fn an_identity_is_scheme_host_port_path_and_skill() {
+        for (url, identity) in [
+            ("ws://localhost:8765", "ws://localhost:8765/"),
+            ("WS://LocalHost", "ws://localhost:80/"),
+            ("wss://Example.org/Feed", "wss://example.org:443/Feed"),
+            ("ws://[::1]:8765/a?token=secret", "ws://[::1]:8765/a"),
+        ] {
+            assert_eq!(FeedTarget::new(url).unwrap().identity, identity);
+        }
+        let target = FeedTarget::new("ws://localhost:8765?a=b").unwrap().with_skill("pytest run");
+        assert_eq!(target.identity, "ws://localhost:8765/ skill=pytest run");
+        assert_eq!(target.url.as_str(), "ws://localhost:8765/?a=b", "the query is kept for connecting");
+    }
+
+    #[test]
+    fn what_names_no_feed_is_refused_with_a_remedy() {
+        let refused = |url| FeedTarget::new(url).unwrap_err();
+        assert_eq!(refused("http://h:1/p?t=s"), FeedUrlError::Http { meant: "ws://h:1/p?…".to_owned() });
+        assert_eq!(refused("HTTPS://h"), FeedUrlError::Http { meant: "wss://h/".to_owned() });
+        assert_eq!(refused("localhost:8765"), FeedUrlError::Scheme);
+        assert_eq!(refused("localhost"), FeedUrlError::Scheme);
+        assert_eq!(refused(""), FeedUrlError::Scheme);
+        assert_eq!(refused("ftp://h"), FeedUrlError::Scheme);
+        assert_eq!(refused("ws://me@h"), FeedUrlError::Userinfo);
+        assert_eq!(refused("http://me:pass@h"), FeedUrlError::Userinfo);
+        assert_eq!(refused("ws://h/#part"), FeedUrlError::Fragment);
+        assert_eq!(refused("ws://h:0"), FeedUrlError::Port);
+        assert_eq!(refused("ws://"), FeedUrlError::Malformed(url::ParseError::EmptyHost));
+        assert_eq!(refused("ws://h:65536"), FeedUrlError::Malformed(url::ParseError::InvalidPort));
+    }
+
+    #[test]
+    fn nothing_secret_survives_redaction() {
+        for text in [
+            "ws://user:secret@h",
+            "ws://user:sec?ret@h",
+            "ws://h/?token=secret",
+            "ws://h/#secret",
+            "user:secret@h",
+            "ws:/user:secret@h",
+            "x@://secret@h",
+        ] {
+            let shown = redacted(text);
+            assert!(!shown.contains("sec") && !shown.contains("ret"), "{text} is shown as {shown}");
+        }
+        assert_eq!(redacted("ws://h:1/path"), "ws://h:1/path");
+    }
+
+    #[test]
+    fn a_target_shows_neither_its_token_nor_its_query() {
+        let mut target = FeedTarget::new("ws://h/path?key=secret").unwrap();
+        target.token = Some(TokenSource::Static(Secret::new("secret")));
+        let shown = format!("{target:?}");
+        assert!(shown.contains("ws://h/path") && !shown.contains("secret"), "{shown}");
+    }
+}

@@ -1,0 +1,291 @@
+//! The command line as it stands: what was written, before it is judged.
+//!
+//! Every flag with a dot in its name can also be set by the environment. The environment becomes the flag's default
+//! before the line is parsed, so both go through the same checks, and the line wins.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SettingsError, duration};
+use crate::feed::Timing;
+use crate::ledger::Limits;
+
+const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
+
+/// The token alone has no flag: a command line is visible to every user of the machine.
+pub(super) const TOKEN_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_TOKEN";
+
+/// At most 80 columns, so that no terminal breaks its lines.
+const AFTER_HELP: &str = "\
+Environment:
+  A flag with a dot in its name can also be set by a variable: its name in
+  capitals, _ for . and -, after SESSION_BUDDY_BRIDGE_. The flag wins. What may
+  be repeated is separated by commas. An empty variable counts as unset.
+  SESSION_BUDDY_BRIDGE_FEED_TOKEN holds the token for servers that ask for one;
+  it has no flag, because every user of a machine can read its command lines.
+
+Durations:
+  A number and a unit: 500ms, 10s, 1.5m, 1h.
+
+Exit codes:
+  0  ended as asked: by a signal, or the work was done
+  1  failed while running, for example because the address was in use
+  2  a flag or a variable was refused; nothing was started
+
+Examples:
+  session-buddy-bridge
+      subscribe to ws://localhost:8765, serve http://localhost:9090/metrics
+  session-buddy-bridge demo
+      the same without a Session-Buddy server, on a feed that is made up
+  session-buddy-bridge --feed.url ws://alpha:8765 --feed.url ws://beta:8765
+      two servers in one scrape
+  session-buddy-bridge --web.listen-address :9101
+      serve other machines too, on port 9101
+  session-buddy-bridge record feed.ndjson --seconds 60
+  session-buddy-bridge replay feed.ndjson
+      keep what a server sends, and see what becomes of it";
+
+/// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
+///
+/// Session-Buddy's RealTimeMetricsServer repeats its totals every second over a WebSocket. This bridge subscribes to
+/// it, works out what is new, and shows it as Prometheus metrics. Without a command it runs the bridge.
+#[derive(Debug, Parser)]
+#[command(name = "session-buddy-bridge", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+pub(super) struct CommandLine {
+    #[command(subcommand)]
+    pub command: Option<Subcommands>,
+    #[command(flatten)]
+    pub run: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Subcommands {
+    /// Subscribe to the feeds and serve their metrics until told to stop (what happens without a command)
+    Run(RunFlags),
+    /// See it work without a server: a made-up feed and the bridge subscribed to it, on this machine alone
+    Demo(DemoFlags),
+    /// Write down what a feed sends, one JSON line for each frame
+    Record(RecordFlags),
+    /// Print the metrics that a recording leads to
+    Replay(ReplayFlags),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunFlags {
+    #[command(flatten)]
+    pub feeds: FeedFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    #[command(flatten)]
+    pub web: WebFlags,
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoFlags {
+    /// Where chance starts: the same number, the same invocations
+    #[arg(long = "demo.seed", value_name = "NUMBER", default_value_t = 1, help_heading = "Demo")]
+    pub seed: u64,
+    /// How many invocations happen in a second, on average [range: 1 to 1000]
+    #[arg(long = "demo.invocations-per-second", value_name = "NUMBER", default_value_t = 4, help_heading = "Demo")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub invocations_per_second: u32,
+    #[command(flatten)]
+    pub web: WebFlags,
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RecordFlags {
+    /// The file to write; it must not be there yet
+    pub file: PathBuf,
+    /// How long to listen [range: 1 to 86400]
+    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub seconds: u64,
+    /// WebSocket URL of the server
+    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
+    pub url: String,
+    #[command(flatten)]
+    pub subscription: SubscriptionFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ReplayFlags {
+    /// The recording to read
+    pub file: PathBuf,
+    /// The skill that the recorded feed was subscribed to, if it was only one
+    #[arg(long = "feed.skill", value_name = "SKILL", help_heading = "Feed")]
+    pub skill: Option<String>,
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Feed")]
+pub(super) struct FeedFlags {
+    /// WebSocket URL of a Session-Buddy server, ws:// or wss:// (may be repeated)
+    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT)]
+    pub urls: Vec<String>,
+    /// Name of a feed, in the order of the URLs, for the label `feed`: by default the URL without its query (may be
+    /// repeated)
+    #[arg(long = "feed.name", value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub subscription: SubscriptionFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Feed")]
+pub(super) struct SubscriptionFlags {
+    /// Subscribe to this one skill instead of all; anomalies are not sent then
+    #[arg(long = "feed.skill", value_name = "SKILL")]
+    pub skill: Option<String>,
+    /// File that holds the token for servers that ask for one; read again at each connect
+    #[arg(long = "feed.token-file", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Feed")]
+pub(super) struct ConnectionFlags {
+    /// Connect anew when a server that sends snapshots has sent none for this long [range: 1s to 1h]
+    #[arg(long = "feed.silence-timeout", value_name = "DURATION", default_value = silence_timeout_default())]
+    #[arg(value_parser = ValueParser::new(silence_timeout))]
+    pub silence_timeout: Duration,
+    /// Longest frame that is read; a longer one ends the connection [range: 1024 to 67108864]
+    #[arg(long = "feed.max-frame-bytes", value_name = "BYTES", default_value_t = FRAME_BYTES_MAX_DEFAULT as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1024..=64 * 1024 * 1024))]
+    pub frame_bytes_max: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Web")]
+pub(super) struct WebFlags {
+    /// Where to serve: HOST:PORT, [IPV6]:PORT, or :PORT for every interface (may be repeated) [default: localhost:9090]
+    // The default is filled in later: the demo needs to know whether anybody chose.
+    #[arg(long = "web.listen-address", value_name = "ADDRESS")]
+    pub listen_addresses: Vec<String>,
+    /// Path of the metrics
+    #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
+    pub telemetry_path: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Limits")]
+pub(super) struct LimitFlags {
+    /// Most skills with series of their own; further ones are counted as `__overflow__` [range: 1 to 1000000]
+    #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = Limits::default().skills_max as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub skills_max: u32,
+    /// Most skills of a feed whose numbers are remembered; further ones are not counted [range: --limit.skills to 2000000]
+    #[arg(long = "limit.remembered-skills", value_name = "NUMBER")]
+    #[arg(default_value_t = Limits::default().remembered_skills_max as u32, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    pub remembered_skills_max: u32,
+    /// Longest label value; an entry with a longer one is not counted [range: 16 to 4096]
+    #[arg(long = "limit.label-chars", value_name = "NUMBER", default_value_t = Limits::default().label_chars_max as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(16..=4096))]
+    pub label_chars_max: u32,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Log")]
+pub(super) struct LogFlags {
+    /// Least important messages that are still logged, on standard error
+    #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
+    pub level: LogLevel,
+    /// How they are written
+    #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
+    pub format: LogFormat,
+}
+
+fn silence_timeout_default() -> String {
+    duration::show(Timing::default().silence_timeout)
+}
+
+fn silence_timeout(text: &str) -> Result<Duration, duration::DurationError> {
+    duration::parse(text, Duration::from_secs(1), Duration::from_secs(3600))
+}
+
+/// Parses `args` (the first is the program's name) over what `environment` says.
+pub(super) fn parse(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<CommandLine, SettingsError> {
+    let parsed = command(environment)
+        .try_get_matches_from(args)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches))
+        .map_err(|error| match variable_at_fault(&error, environment) {
+            Some(variable) => SettingsError::Environment { variable, error },
+            None => SettingsError::CommandLine(error),
+        })?;
+    Ok(parsed)
+}
+
+/// The command line with the environment as defaults.
+pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command {
+    let with_environment = |arg| with_environment(arg, environment);
+    CommandLine::command()
+        .mut_args(with_environment)
+        .mut_subcommands(|subcommand| subcommand.mut_args(with_environment))
+}
+
+fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {
+    let Some(variable) = arg.get_long().and_then(variable_of) else { return arg };
+    let arg = with_origins(arg, &variable);
+    match environment(&variable).filter(|value| !value.is_empty()) {
+        None => arg,
+        Some(value) if matches!(arg.get_action(), ArgAction::Append) => arg.default_values(list(&value)),
+        Some(value) => arg.default_value(value),
+    }
+}
+
+/// Says in the help where the value comes from, on the line of the flag: clap gives the default a paragraph of its own.
+fn with_origins(arg: Arg, variable: &str) -> Arg {
+    let mut help = arg.get_help().cloned().unwrap_or_default().to_string();
+    if let [default] = arg.get_default_values() {
+        help.push_str(&format!(" [default: {}]", default.to_string_lossy()));
+    }
+    help.push_str(&format!("\n[env: {variable}]"));
+    arg.help(help).hide_default_value(true)
+}
+
+/// The parts between commas. What is not UTF-8 stays whole, for the parser to refuse.
+fn list(value: &OsString) -> Vec<OsString> {
+    match value.to_str() {
+        Some(text) => text.split(',').map(|part| OsString::from(part.trim())).collect(),
+        None => vec![value.clone()],
+    }
+}
+
+fn variable_of(flag: &str) -> Option<String> {
+    flag.contains('.').then(|| format!("{ENVIRONMENT_PREFIX}{}", flag.to_uppercase().replace(['.', '-'], "_")))
+}
+
+/// The variable that holds the very value that `error` complains of.
+fn variable_at_fault(error: &clap::Error, environment: &dyn Fn(&str) -> Option<OsString>) -> Option<String> {
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text),
+        _ => None,
+    };
+    let flag = text(ContextKind::InvalidArg)?.split(' ').next()?.strip_prefix("--")?;
+    let variable = variable_of(flag)?;
+    let value = text(ContextKind::InvalidValue)?;
+    environment(&variable).is_some_and(|found| found.to_str() == Some(value)).then_some(variable)
+}

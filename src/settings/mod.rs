@@ -1,0 +1,375 @@
+//! Flags and environment to validated settings.
+//!
+//! `flags` holds what was written, literally; what this module hands out has been judged, and is all that the rest of
+//! the program sees. Nothing is started here. Architecture invariant: the environment comes in as a function, so that no
+//! test touches the process's own.
+
+mod duration;
+mod error;
+mod feed_target;
+mod flags;
+mod listen_address;
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+pub use duration::DurationError;
+pub use error::{NameError, SettingsError, TelemetryPathError};
+pub use feed_target::{FeedTarget, FeedUrlError};
+pub use listen_address::ListenAddressError;
+
+use crate::demo::DemoSettings;
+use crate::feed::{Secret, Timing, TokenSource};
+use crate::ledger::Limits;
+use flags::{CommandLine, Subcommands};
+
+const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
+const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
+const LISTEN_PORT_DEFAULT: u16 = 9090;
+const TELEMETRY_PATH_DEFAULT: &str = "/metrics";
+const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
+
+/// What a running bridge is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The feeds to subscribe to, each with an identity of its own.
+    pub feeds: Vec<FeedTarget>,
+    /// Every address to serve at. Port 0 is one that is free.
+    pub listen: Vec<SocketAddr>,
+    /// Path of the metrics: starts with a slash, and is not one of the health paths.
+    pub telemetry_path: String,
+    /// How much is counted and remembered.
+    pub ledger_limits: Limits,
+    /// Longest frame that is read, in bytes.
+    pub frame_bytes_max: usize,
+    /// Every wait of every feed. The one that has a flag is how long a feed that sends snapshots may send none.
+    pub timing: Timing,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogSettings {
+    /// The least important messages that are still logged.
+    pub level: LogLevel,
+    /// How they are written.
+    pub format: LogFormat,
+}
+
+/// How important a message is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogLevel {
+    /// Something failed for good.
+    Error,
+    /// Something is wrong and is being dealt with.
+    Warn,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// What a developer wants to know.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a log line is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum LogFormat {
+    /// `key=value` pairs, for people and for log stores.
+    #[default]
+    Logfmt,
+    /// One JSON object for each line.
+    Json,
+}
+
+/// What the program was asked to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Task {
+    /// Run the bridge.
+    Run(Settings),
+    /// Run the bridge on a made-up feed.
+    Demo(DemoTask),
+    /// Write down what a feed sends.
+    Record(RecordTask),
+    /// Print what a recording leads to.
+    Replay(ReplayTask),
+}
+
+/// The bridge on a made-up feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DemoTask {
+    /// The made-up feed.
+    pub feed: DemoSettings,
+    /// The bridge. Its feed is unknown until the made-up one has a port, so `feeds` is empty.
+    pub bridge: Settings,
+    /// Whether nobody chose an address, so that another port will do if the usual one is taken.
+    pub any_port: bool,
+}
+
+/// A recording to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordTask {
+    /// The file to write.
+    pub file: PathBuf,
+    /// How long to listen.
+    pub duration: Duration,
+    /// What to listen to.
+    pub feed: FeedTarget,
+    /// Longest frame that is read, in bytes.
+    pub frame_bytes_max: usize,
+    /// Every wait of the feed.
+    pub timing: Timing,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// A recording to be folded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayTask {
+    /// The file to read.
+    pub file: PathBuf,
+    /// The skill that the recorded feed was subscribed to; `None` for all.
+    pub skill: Option<String>,
+    /// How much is counted and remembered.
+    pub ledger_limits: Limits,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+impl Task {
+    /// Reads a command line (the first of `args` is the program's name) over an environment, and judges it. A host name
+    /// to listen on is resolved, and a token file is looked into, so that what cannot work is refused here.
+    pub fn from_args(
+        args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+        environment: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, SettingsError> {
+        let CommandLine { command, run } = flags::parse(args, &environment)?;
+        match command.unwrap_or(Subcommands::Run(run)) {
+            Subcommands::Run(flags) => run_task(flags, &environment).map(Task::Run),
+            Subcommands::Demo(flags) => demo_task(flags).map(Task::Demo),
+            Subcommands::Record(flags) => record_task(flags, &environment).map(Task::Record),
+            Subcommands::Replay(flags) => replay_task(flags).map(Task::Replay),
+        }
+    }
+
+    /// What is logged, and how.
+    pub fn log(&self) -> LogSettings {
+        match self {
+            Task::Run(settings) => settings.log,
+            Task::Demo(task) => task.bridge.log,
+            Task::Record(task) => task.log,
+            Task::Replay(task) => task.log,
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults of the command line for `feeds`, served at `127.0.0.1:9090`.
+    pub fn new(feeds: Vec<FeedTarget>) -> Self {
+        Self {
+            feeds,
+            listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
+            telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
+            ledger_limits: Limits::default(),
+            frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
+            timing: Timing::default(),
+            log: LogSettings::default(),
+        }
+    }
+
+    /// The addresses that other machines can reach. Whoever reaches one reads every metric: worth a warning.
+    pub fn exposed_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listen.iter().copied().filter(|address| !address.ip().is_loopback())
+    }
+}
+
+fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, SettingsError> {
+    let flags::RunFlags { feeds: feed_flags, connection, web, limits, log } = flags;
+    let ledger_limits = ledger_limits(&limits)?;
+    let flags::FeedFlags { urls, names, subscription } = feed_flags;
+    if !names.is_empty() && names.len() != urls.len() {
+        return Err(SettingsError::NamesDoNotPair { names: names.len(), urls: urls.len() });
+    }
+    let subscription = Subscription::new(subscription, ledger_limits.label_chars_max, environment)?;
+    let mut feeds = urls.iter().map(|url| subscription.target(url)).collect::<Result<Vec<_>, _>>()?;
+    for (feed, name) in feeds.iter_mut().zip(names) {
+        feed.identity = checked_name("--feed.name", name, ledger_limits.label_chars_max)?;
+    }
+    let mut identities = BTreeSet::new();
+    if let Some(twice) = feeds.iter().find(|feed| !identities.insert(&feed.identity)) {
+        return Err(SettingsError::SameIdentity { identity: twice.identity.clone() });
+    }
+    Ok(Settings {
+        frame_bytes_max: connection.frame_bytes_max as usize,
+        timing: timing(&connection),
+        ..served(web, ledger_limits, &log, feeds)?
+    })
+}
+
+fn demo_task(flags: flags::DemoFlags) -> Result<DemoTask, SettingsError> {
+    let any_port = flags.web.listen_addresses.is_empty();
+    let feed = DemoSettings {
+        seed: flags.seed,
+        invocations_per_second: flags.invocations_per_second.into(),
+        ..DemoSettings::default()
+    };
+    let mut bridge = served(flags.web, ledger_limits(&flags.limits)?, &flags.log, Vec::new())?;
+    if any_port {
+        // One address, so that one URL is printed and the other port is as good as the usual one.
+        bridge.listen.truncate(1);
+    }
+    Ok(DemoTask { feed, bridge, any_port })
+}
+
+fn record_task(
+    flags: flags::RecordFlags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<RecordTask, SettingsError> {
+    let subscription = Subscription::new(flags.subscription, Limits::default().label_chars_max, environment)?;
+    Ok(RecordTask {
+        file: flags.file,
+        duration: Duration::from_secs(flags.seconds),
+        feed: subscription.target(&flags.url)?,
+        frame_bytes_max: flags.connection.frame_bytes_max as usize,
+        timing: timing(&flags.connection),
+        log: log_settings(&flags.log),
+    })
+}
+
+fn replay_task(flags: flags::ReplayFlags) -> Result<ReplayTask, SettingsError> {
+    let ledger_limits = ledger_limits(&flags.limits)?;
+    let checked = |skill| checked_name("--feed.skill", skill, ledger_limits.label_chars_max);
+    Ok(ReplayTask {
+        file: flags.file,
+        skill: flags.skill.map(checked).transpose()?,
+        ledger_limits,
+        log: log_settings(&flags.log),
+    })
+}
+
+/// The settings that `run` and `demo` share.
+fn served(
+    web: flags::WebFlags,
+    ledger_limits: Limits,
+    log: &flags::LogFlags,
+    feeds: Vec<FeedTarget>,
+) -> Result<Settings, SettingsError> {
+    let mut addresses = web.listen_addresses;
+    if addresses.is_empty() {
+        addresses.push(LISTEN_ADDRESS_DEFAULT.to_owned());
+    }
+    let mut listen = Vec::new();
+    for address in addresses {
+        match listen_address::resolve(&address) {
+            Ok(addresses) => listen.extend(addresses),
+            Err(error) => return Err(SettingsError::ListenAddress { address, error }),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    listen.retain(|address| address.port() == 0 || seen.insert(*address));
+    Ok(Settings {
+        listen,
+        telemetry_path: checked_path(web.telemetry_path)?,
+        ledger_limits,
+        log: log_settings(log),
+        ..Settings::new(feeds)
+    })
+}
+
+/// What is asked of every feed alike.
+struct Subscription {
+    skill: Option<String>,
+    token: Option<TokenSource>,
+}
+
+impl Subscription {
+    fn new(
+        flags: flags::SubscriptionFlags,
+        label_chars_max: usize,
+        environment: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self, SettingsError> {
+        let checked = |skill| checked_name("--feed.skill", skill, label_chars_max);
+        Ok(Self { skill: flags.skill.map(checked).transpose()?, token: token(flags.token_file, environment)? })
+    }
+
+    fn target(&self, url: &str) -> Result<FeedTarget, SettingsError> {
+        let mut target =
+            FeedTarget::new(url).map_err(|error| SettingsError::FeedUrl { url: feed_target::redacted(url), error })?;
+        if let Some(skill) = &self.skill {
+            target = target.with_skill(skill);
+        }
+        target.token = self.token.clone();
+        Ok(target)
+    }
+}
+
+fn token(
+    file: Option<PathBuf>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<TokenSource>, SettingsError> {
+    let value = environment(flags::TOKEN_VARIABLE).map(OsString::into_string).transpose();
+    let value = value.map_err(|_| SettingsError::TokenNotText)?.map(|value| value.trim().to_owned());
+    match (value.filter(|value| !value.is_empty()), file) {
+        (None, None) => Ok(None),
+        (Some(_), Some(file)) => Err(SettingsError::TwoTokens { file }),
+        (Some(value), None) => Ok(Some(TokenSource::Static(Secret::new(value)))),
+        (None, Some(file)) => match fs::read_to_string(&file) {
+            Ok(text) if text.trim().is_empty() => Err(SettingsError::TokenFileEmpty { file }),
+            Ok(_) => Ok(Some(TokenSource::File(file))),
+            Err(error) => Err(SettingsError::TokenFile { file, error }),
+        },
+    }
+}
+
+fn checked_name(flag: &'static str, name: String, chars_max: usize) -> Result<String, SettingsError> {
+    let chars = name.chars().count();
+    let problem = match () {
+        () if name.trim().is_empty() => NameError::Empty,
+        () if chars > chars_max => NameError::TooLong { chars, chars_max },
+        () if name.contains(char::is_control) => NameError::ControlCharacter,
+        () => return Ok(name),
+    };
+    Err(SettingsError::Name { flag, name, problem })
+}
+
+fn checked_path(path: String) -> Result<String, SettingsError> {
+    let unfit = |c: char| !c.is_ascii_alphanumeric() && !"-._~/".contains(c);
+    let problem = match path.find(unfit).and_then(|at| path[at..].chars().next()) {
+        _ if !path.starts_with('/') => TelemetryPathError::NoSlash,
+        Some(unfit) => TelemetryPathError::Character(unfit),
+        None if ["/-/healthy", "/-/ready"].contains(&path.trim_end_matches('/')) => TelemetryPathError::Taken,
+        None => return Ok(path),
+    };
+    Err(SettingsError::TelemetryPath { path, problem })
+}
+
+fn ledger_limits(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
+    let limits = Limits {
+        skills_max: flags.skills_max as usize,
+        remembered_skills_max: flags.remembered_skills_max as usize,
+        label_chars_max: flags.label_chars_max as usize,
+        ..Limits::default()
+    };
+    if limits.remembered_skills_max < limits.skills_max {
+        return Err(SettingsError::RememberedSkills {
+            remembered: limits.remembered_skills_max,
+            skills: limits.skills_max,
+        });
+    }
+    Ok(limits)
+}
+
+fn timing(flags: &flags::ConnectionFlags) -> Timing {
+    Timing { silence_timeout: flags.silence_timeout, ..Timing::default() }
+}
+
+fn log_settings(flags: &flags::LogFlags) -> LogSettings {
+    LogSettings { level: flags.level, format: flags.format }
+}

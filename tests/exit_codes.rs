@@ -1,0 +1,104 @@
+//! The program ends as its help says: 0 when asked to, 1 when it fails, and it says why.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A running program that does not outlive its test.
+struct Program {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Program {
+    fn start(args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
+            .args(args)
+            .env_clear()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        Self { child, stdout, stderr }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
+    }
+
+    /// The exit code and what was still to be read from standard error.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.stderr.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Reads until a line holds `wanted`, and returns everything read.
+fn read_until(from: &mut impl BufRead, wanted: &str) -> String {
+    let mut read = String::new();
+    while !read.contains(wanted) {
+        assert_ne!(from.read_line(&mut read).unwrap(), 0, "{wanted:?} did not come after:\n{read}");
+    }
+    read
+}
+
+/// A port at which hardly anybody ever listens; whether somebody does is no matter here.
+const NO_SERVER: &str = "ws://127.0.0.1:1";
+
+#[test]
+fn a_signal_ends_it_cleanly() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut bridge = Program::start(&["--feed.url", NO_SERVER, "--web.listen-address", "127.0.0.1:0"]);
+        read_until(&mut bridge.stderr, "msg=listening");
+        bridge.signal(signal);
+        let (code, rest) = bridge.end();
+        assert_eq!(code, Some(0), "{rest}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_a_failure_that_names_it() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in ["run", "demo"] {
+        let (code, said) = Program::start(&[command, "--web.listen-address", &address]).end();
+        assert_eq!(code, Some(1), "{command}: {said}");
+        assert!(said.contains(&address) && said.contains("level=error"), "{command}: {said}");
+    }
+}
+
+#[test]
+fn the_demo_moves_from_a_taken_port_and_says_what_to_try() {
+    // Whether this takes the port or finds it taken, it is taken.
+    let _taken = TcpListener::bind("127.0.0.1:9090");
+    let mut demo = Program::start(&["demo"]);
+    let guide = read_until(&mut demo.stdout, "Ctrl-C ends it.");
+    assert!(guide.contains("127.0.0.1:9090 is in use"), "{guide}");
+    assert!(
+        guide.contains("Metrics: http://127.0.0.1:") && !guide.contains("Metrics: http://127.0.0.1:9090/"),
+        "{guide}"
+    );
+    demo.signal(Signal::INT);
+    let (code, rest) = demo.end();
+    assert_eq!(code, Some(0), "{rest}");
+}
+
+#[test]
+fn a_recording_that_is_not_there_is_a_failure_that_names_it() {
+    let (code, said) = Program::start(&["replay", "no/such/recording.ndjson"]).end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no/such/recording.ndjson"), "{said}");
+}

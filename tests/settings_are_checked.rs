@@ -1,0 +1,363 @@
+//! Every flag and variable is judged before anything starts: what is right gets through, what is wrong is named.
+
+use std::ffi::OsString;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use session_buddy_bridge::demo::DemoSettings;
+use session_buddy_bridge::feed::{Secret, Timing, TokenSource};
+use session_buddy_bridge::ledger::Limits;
+use session_buddy_bridge::settings::{FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task};
+
+fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {
+    let found = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
+    Task::from_args(["session-buddy-bridge"].iter().chain(args), found)
+}
+
+fn task(args: &[&str]) -> Task {
+    task_in(&[], args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+}
+
+fn settings_in(environment: &[(&str, &str)], args: &[&str]) -> Settings {
+    match task_in(environment, args) {
+        Ok(Task::Run(settings)) => settings,
+        other => panic!("{args:?}: {other:?}"),
+    }
+}
+
+fn settings(args: &[&str]) -> Settings {
+    settings_in(&[], args)
+}
+
+fn refusal_in(environment: &[(&str, &str)], args: &[&str]) -> String {
+    task_in(environment, args).expect_err("should be refused").to_string()
+}
+
+fn refusal(args: &[&str]) -> String {
+    refusal_in(&[], args)
+}
+
+fn identities(settings: &Settings) -> Vec<&str> {
+    settings.feeds.iter().map(|feed| feed.identity.as_str()).collect()
+}
+
+#[test]
+fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
+    let defaults = settings(&[]);
+    let expected = Settings::new(vec![FeedTarget::new("ws://localhost:8765").unwrap()]);
+    assert_eq!(Settings { listen: expected.listen.clone(), ..defaults.clone() }, expected);
+    assert_eq!(defaults.listen[0], SocketAddr::from(([127, 0, 0, 1], 9090)));
+    assert_eq!(defaults.exposed_addresses().count(), 0);
+
+    assert_eq!(expected.telemetry_path, "/metrics");
+    assert_eq!(expected.frame_bytes_max, 1 << 20);
+    assert_eq!(expected.timing.silence_timeout, Duration::from_secs(15));
+    assert_eq!(expected.log, LogSettings { level: LogLevel::Info, format: LogFormat::Logfmt });
+    assert_eq!(
+        expected.ledger_limits,
+        Limits { skills_max: 20_000, remembered_skills_max: 50_000, label_chars_max: 256, ..Limits::default() }
+    );
+}
+
+const EVERY_FLAG: [(&str, &str); 11] = [
+    ("feed.url", "wss://example.org/feed?key=1"),
+    ("feed.name", "main"),
+    ("feed.skill", "pytest-run"),
+    ("feed.silence-timeout", "1.5m"),
+    ("feed.max-frame-bytes", "4096"),
+    ("web.listen-address", "[::1]:9101"),
+    ("web.telemetry-path", "/m/e_t.r-i~cs"),
+    ("limit.skills", "10"),
+    ("limit.remembered-skills", "20"),
+    ("limit.label-chars", "64"),
+    ("log.level", "debug"),
+];
+
+fn expected_of_every_flag() -> Settings {
+    let target = FeedTarget::new("wss://example.org/feed?key=1").unwrap().with_skill("pytest-run");
+    Settings {
+        feeds: vec![FeedTarget { identity: "main".to_owned(), ..target }],
+        listen: vec!["[::1]:9101".parse().unwrap()],
+        telemetry_path: "/m/e_t.r-i~cs".to_owned(),
+        ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
+        frame_bytes_max: 4096,
+        timing: Timing { silence_timeout: Duration::from_secs(90), ..Timing::default() },
+        log: LogSettings { level: LogLevel::Debug, format: LogFormat::Json },
+    }
+}
+
+#[test]
+fn every_flag_is_heard_with_and_without_the_word_run() {
+    let mut args: Vec<String> =
+        EVERY_FLAG.iter().flat_map(|(flag, value)| [format!("--{flag}"), value.to_string()]).collect();
+    args.push("--log.format=json".to_owned());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    assert_eq!(settings(&args), expected_of_every_flag());
+    assert_eq!(settings(&[&["run"], args.as_slice()].concat()), expected_of_every_flag());
+}
+
+#[test]
+fn every_variable_is_heard_and_the_flag_wins() {
+    let variable = |flag: &str| format!("SESSION_BUDDY_BRIDGE_{}", flag.to_uppercase().replace(['.', '-'], "_"));
+    let named: Vec<(String, &str)> = EVERY_FLAG.iter().map(|(flag, value)| (variable(flag), *value)).collect();
+    let mut environment: Vec<(&str, &str)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    environment.push(("SESSION_BUDDY_BRIDGE_LOG_FORMAT", "json"));
+    assert_eq!(settings_in(&environment, &[]), expected_of_every_flag());
+    assert_eq!(settings_in(&environment, &["run"]), expected_of_every_flag());
+
+    let flag_wins = settings_in(&environment, &["--log.level", "trace", "--feed.url", "ws://h:1"]);
+    assert_eq!(flag_wins.log.level, LogLevel::Trace);
+    assert_eq!(flag_wins.feeds[0].url.as_str(), "ws://h:1/");
+}
+
+#[test]
+fn what_may_be_repeated_is_a_list_in_a_variable() {
+    let settings = settings_in(
+        &[
+            ("SESSION_BUDDY_BRIDGE_FEED_URL", "ws://a:1, ws://b:2"),
+            ("SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS", "127.0.0.1:1,[::1]:2"),
+        ],
+        &[],
+    );
+    assert_eq!(identities(&settings), ["ws://a:1/", "ws://b:2/"]);
+    assert_eq!(settings.listen, ["127.0.0.1:1".parse().unwrap(), "[::1]:2".parse::<SocketAddr>().unwrap()]);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let names = ["FEED_URL", "FEED_SKILL", "FEED_TOKEN", "FEED_TOKEN_FILE", "WEB_LISTEN_ADDRESS", "LOG_LEVEL"];
+    let names = names.map(|name| format!("SESSION_BUDDY_BRIDGE_{name}"));
+    let environment = names.each_ref().map(|name| (name.as_str(), ""));
+    assert_eq!(settings_in(&environment, &[]), settings(&[]));
+}
+
+#[test]
+fn a_variable_that_is_refused_is_named() {
+    let refused = refusal_in(&[("SESSION_BUDDY_BRIDGE_LOG_LEVEL", "loud")], &["demo"]);
+    assert!(
+        refused.starts_with("in the environment variable SESSION_BUDDY_BRIDGE_LOG_LEVEL: invalid value 'loud'"),
+        "{refused}"
+    );
+    let refused = refusal_in(&[("SESSION_BUDDY_BRIDGE_LOG_LEVEL", "warn")], &["--log.level", "loud"]);
+    assert!(!refused.contains("environment"), "{refused}");
+}
+
+#[test]
+fn names_pair_up_with_urls() {
+    let two = ["--feed.url", "ws://h:1", "--feed.url", "ws://h:1?other"];
+    let named = settings(&[&two[..], &["--feed.name", "one", "--feed.name", "two"]].concat());
+    assert_eq!(identities(&named), ["one", "two"]);
+    assert_eq!(
+        refusal(&[&two[..], &["--feed.name", "one"]].concat()),
+        "there are 1 --feed.name for 2 --feed.url: give one name for each URL, in the same order, or none"
+    );
+    assert_eq!(
+        refusal(&two),
+        "two feeds have the identity \"ws://h:1/\" (user, query and fragment of a URL are no part of it): remove one \
+         --feed.url, or tell them apart with one --feed.name for each"
+    );
+    let twice = refusal(&[&two[..], &["--feed.name", "same", "--feed.name", "same"]].concat());
+    assert!(twice.starts_with("two feeds have the identity \"same\""), "{twice}");
+}
+
+#[test]
+fn a_name_must_be_fit_for_a_label() {
+    assert_eq!(refusal(&["--feed.skill", " "]), "--feed.skill \" \" is empty: give a name, or leave the flag out");
+    assert_eq!(refusal(&["--feed.name", "a\nb"]), "--feed.name \"a\\nb\" holds a control character: leave it out");
+    assert_eq!(
+        refusal(&["--feed.skill", &"é".repeat(17), "--limit.label-chars", "16"]),
+        format!(
+            "--feed.skill \"{}\" has 17 characters, more than the 16 that --limit.label-chars allows: shorten it",
+            "é".repeat(17)
+        )
+    );
+    assert!(refusal(&["replay", "f", "--feed.skill", ""]).contains("is empty"));
+}
+
+#[test]
+fn a_url_that_names_no_feed_is_refused() {
+    for (url, complaint) in [
+        (
+            "http://localhost:8765",
+            "\"http://localhost:8765\" is a web address, but a feed speaks WebSocket: did you mean \"ws://localhost:8765/\"?",
+        ),
+        (
+            "localhost:8765",
+            "\"localhost:8765\" does not start with ws:// or wss://: write for example ws://localhost:8765",
+        ),
+        ("ws://", "\"ws://\" is no URL (empty host): write ws://HOST:PORT or wss://HOST:PORT"),
+        ("ws://h:65536", "\"ws://h:65536\" is no URL (invalid port number): write ws://HOST:PORT or wss://HOST:PORT"),
+        ("ws://h/#x", "\"ws://h/#…\" has a fragment (#), which no server ever sees: leave it out, or write # as %23"),
+        (
+            "ws://h:0",
+            "\"ws://h:0\" has port 0, to which nobody can connect: give the port of the server, 8765 by default",
+        ),
+        (
+            "ws://me:secret@h/?key=secret",
+            "\"ws://***@h/?…\" holds a user name or password, which the feed does not ask for: put a token into the \
+             environment variable SESSION_BUDDY_BRIDGE_FEED_TOKEN, or into a file named by --feed.token-file",
+        ),
+    ] {
+        assert_eq!(refusal(&["--feed.url", url]), format!("--feed.url {complaint}"));
+        assert_eq!(refusal(&["record", "f", "--feed.url", url]), format!("--feed.url {complaint}"));
+    }
+}
+
+#[test]
+fn a_token_comes_from_the_environment_or_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let (full, empty) = (directory.path().join("full"), directory.path().join("empty"));
+    fs::write(&full, "secret\n").unwrap();
+    fs::write(&empty, " \n").unwrap();
+    let path = |file: &std::path::Path| file.to_str().unwrap().to_owned();
+    let variable = ("SESSION_BUDDY_BRIDGE_FEED_TOKEN", " secret\n");
+
+    let from_variable = settings_in(&[variable], &["--feed.url", "ws://a", "--feed.url", "ws://b"]);
+    for feed in &from_variable.feeds {
+        assert_eq!(feed.token, Some(TokenSource::Static(Secret::new("secret"))));
+    }
+    assert!(!format!("{from_variable:?}").contains("secret"));
+    let from_file = settings(&["--feed.token-file", &path(&full)]);
+    assert_eq!(from_file.feeds[0].token, Some(TokenSource::File(full.clone())));
+
+    assert_eq!(
+        refusal_in(&[variable], &["--feed.token-file", &path(&full)]),
+        format!(
+            "there are two tokens, one in the environment variable SESSION_BUDDY_BRIDGE_FEED_TOKEN and one in the file \
+             \"{}\" of --feed.token-file: give only one",
+            full.display()
+        )
+    );
+    assert_eq!(
+        refusal(&["--feed.token-file", &path(&empty)]),
+        format!("--feed.token-file \"{}\" is empty: write the token into it", empty.display())
+    );
+    let missing = refusal(&["--feed.token-file", &path(&directory.path().join("missing"))]);
+    assert!(missing.contains("missing\" cannot be read (No such file"), "{missing}");
+    let flag = refusal(&["--feed.token", "secret"]);
+    assert!(flag.contains("unexpected argument '--feed.token'"), "{flag}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_token_that_is_no_text_is_refused() {
+    use std::os::unix::ffi::OsStringExt;
+    let found = |name: &str| (name == "SESSION_BUDDY_BRIDGE_FEED_TOKEN").then(|| OsString::from_vec(vec![0xff]));
+    let refused = Task::from_args(["session-buddy-bridge"], found).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to the token alone, or unset it"
+    );
+}
+
+#[test]
+fn listening_beyond_this_machine_can_be_told() {
+    let listening = |address| settings(&["--web.listen-address", address]);
+    assert_eq!(listening("localhost:9090").exposed_addresses().count(), 0);
+    assert_eq!(listening("[::1]:0").exposed_addresses().count(), 0);
+    let wide = listening(":9101");
+    assert_eq!(wide.exposed_addresses().collect::<Vec<_>>(), wide.listen);
+    assert_eq!(wide.listen[0].port(), 9101);
+}
+
+#[test]
+fn an_address_is_listened_on_once() {
+    let twice = settings(&["--web.listen-address", "127.0.0.1:1", "--web.listen-address", "127.0.0.1:1"]);
+    assert_eq!(twice.listen.len(), 1);
+    let free = settings(&["--web.listen-address", "127.0.0.1:0", "--web.listen-address", "127.0.0.1:0"]);
+    assert_eq!(free.listen.len(), 2, "port 0 is another one each time");
+}
+
+#[test]
+fn an_address_that_is_none_is_refused() {
+    for (address, complaint) in [
+        ("9090", "has no port: write HOST:PORT, for example localhost:9090, or :9090 for every interface"),
+        ("http://localhost:9090/", "is a URL or a path: write HOST:PORT alone, for example localhost:9090"),
+        ("localhost:65536", "has the port \"65536\": a port is a number from 1 to 65535, or 0 for one that is free"),
+        ("::1", "is no IPv6 address between brackets: write [ADDRESS]:PORT, for example [::1]:9090"),
+    ] {
+        let expected = format!("--web.listen-address \"{address}\" {complaint}");
+        assert_eq!(refusal(&["--web.listen-address", address]), expected);
+    }
+}
+
+#[test]
+fn the_telemetry_path_leaves_the_health_paths_alone() {
+    assert_eq!(settings(&["--web.telemetry-path", "/"]).telemetry_path, "/");
+    for (path, complaint) in [
+        ("metrics", "does not start with a slash: write for example /metrics"),
+        ("", "does not start with a slash: write for example /metrics"),
+        ("/metrics?a", "holds '?', which no path can hold as it is: use letters, digits and - . _ ~ /"),
+        (
+            "/-/ready",
+            "is taken: /-/healthy and /-/ready answer for the health of the bridge; choose another, for example /metrics",
+        ),
+    ] {
+        let expected = format!("--web.telemetry-path \"{path}\" {complaint}");
+        assert_eq!(refusal(&["--web.telemetry-path", path]), expected);
+    }
+    assert!(refusal(&["--web.telemetry-path", "/-/healthy"]).contains("is taken"));
+}
+
+#[test]
+fn a_number_outside_its_range_is_refused_with_the_range() {
+    for (flag, value, complaint) in [
+        ("--limit.skills", "0", "0 is not in 1..=1000000"),
+        ("--limit.skills", "many", "invalid digit found in string"),
+        ("--limit.remembered-skills", "2000001", "2000001 is not in 1..=2000000"),
+        ("--limit.label-chars", "15", "15 is not in 16..=4096"),
+        ("--feed.max-frame-bytes", "1023", "1023 is not in 1024..=67108864"),
+        ("--feed.silence-timeout", "10", "has no unit: write for example 10s or 10ms"),
+        ("--feed.silence-timeout", "999ms", "is out of range: give 1s to 1h"),
+        (
+            "--feed.silence-timeout",
+            "soon",
+            "is no duration: write a number and one of the units ms, s, m, h, for example 10s, 500ms or 1.5m",
+        ),
+    ] {
+        let refused = refusal(&[flag, value]);
+        assert!(refused.contains(&format!("invalid value '{value}' for '{flag} <")), "{refused}");
+        assert!(refused.contains(complaint), "{refused}");
+    }
+    assert_eq!(
+        refusal(&["--limit.skills", "50001"]),
+        "--limit.remembered-skills 50000 is below --limit.skills 50001: what is shown must be remembered, so give at \
+         least 50001"
+    );
+}
+
+#[test]
+fn the_demo_may_move_only_while_nobody_chose_an_address() {
+    let demo = |environment: &[(&str, &str)], args: &[&str]| match task_in(environment, args) {
+        Ok(Task::Demo(demo)) => demo,
+        other => panic!("{args:?}: {other:?}"),
+    };
+    let default = demo(&[], &["demo"]);
+    assert!(default.any_port);
+    assert_eq!(default.bridge.listen, ["127.0.0.1:9090".parse::<SocketAddr>().unwrap()]);
+    assert_eq!(default.bridge.feeds, []);
+    assert_eq!(default.feed, DemoSettings::default());
+
+    let chosen = demo(&[], &["demo", "--web.listen-address", "localhost:9090", "--demo.seed", "7"]);
+    assert!(!chosen.any_port);
+    assert_eq!(chosen.feed.seed, 7);
+    assert!(!demo(&[("SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS", "localhost:9090")], &["demo"]).any_port);
+    assert!(refusal(&["demo", "--feed.url", "ws://h"]).contains("unexpected argument '--feed.url'"));
+}
+
+#[test]
+fn a_recording_is_made_and_replayed() {
+    let Task::Record(record) = task(&["record", "feed.ndjson", "--seconds", "5", "--feed.skill", "x"]) else {
+        panic!()
+    };
+    assert_eq!(record.file.to_str(), Some("feed.ndjson"));
+    assert_eq!(record.duration, Duration::from_secs(5));
+    assert_eq!(record.feed.identity, "ws://localhost:8765/ skill=x");
+    assert!(refusal(&["record", "f", "--seconds", "0"]).contains("0 is not in 1..=86400"));
+    assert!(refusal(&["record"]).contains("<FILE>"));
+
+    let Task::Replay(replay) = task(&["replay", "feed.ndjson", "--limit.skills", "3"]) else { panic!() };
+    assert_eq!(replay.skill, None);
+    assert_eq!(replay.ledger_limits.skills_max, 3);
+}
