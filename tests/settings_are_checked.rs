@@ -47,7 +47,8 @@ fn identities(settings: &Settings) -> Vec<&str> {
 #[test]
 fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     let defaults = settings(&[]);
-    let expected = Settings::new(vec![FeedTarget::new("ws://localhost:8765").unwrap()]);
+    let target = FeedTarget::new("ws://localhost:8765").unwrap();
+    let expected = Settings { state: StatePlace::Usual(None), ..Settings::new(vec![target]) };
     assert_eq!(Settings { listen: expected.listen.clone(), ..defaults.clone() }, expected);
     assert_eq!(defaults.listen[0], SocketAddr::from(([127, 0, 0, 1], 9090)));
     assert_eq!(defaults.exposed_addresses().count(), 0);
