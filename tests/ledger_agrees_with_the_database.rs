@@ -9,7 +9,7 @@ use proptest::test_runner::FileFailurePersistence;
 use support::model::{Database, Invocation, LISTED_MAX, Metrics, SECOND, invocations};
 use support::observer::{Observer, bucket_of};
 
-const CASES: u32 = 384;
+const CASES: u32 = 256;
 
 /// What happens to the server, and to the feed.
 #[derive(Debug, Clone)]
@@ -122,7 +122,8 @@ impl Proven {
             Verdict::RolledBack => {
                 self.rollbacks += 1;
                 for now in list {
-                    let Some(was) = self.remembered.insert(now.skill_name.clone(), now.clone()) else { continue };
+                    let Some(remembered) = self.remembered.get_mut(&now.skill_name) else { continue };
+                    let was = std::mem::replace(remembered, now.clone());
                     let beyond = self.beyond.entry(now.skill_name.clone()).or_default();
                     beyond.0 += was.completed as i64 - now.completed as i64;
                     beyond.1 += was.abandoned() as i64 - now.abandoned() as i64;
@@ -240,7 +241,9 @@ impl History {
         let tenth = list.get(LISTED_MAX - 1).map_or(0, |skill| skill.total);
         prop_assert_eq!(feed.tenth_skill_invocations, Some(tenth));
         prop_assert_eq!((shown.rules.inexact_rates, shown.rules.late_events), (0, 0));
-        prop_assert_eq!(shown.rules.backfilled_invocations, 0, "one feed's past joins nothing");
+        if self.proven.resets == 0 {
+            prop_assert_eq!(shown.rules.backfilled_invocations, 0, "no series is older than its skill's first sight");
+        }
         for skill in list {
             let rate = shown.skill(&skill.skill_name).and_then(|series| series.completion_rate);
             let expected = skill.completed as f64 / skill.total as f64;
