@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Outcome {
     let mut args = Args::read()?;
     let server = DemoFeed::bind(DemoSettings::default()).await?;
-    let bridge = Bridge::new(Settings::new(vec![FeedTarget::new(&server.url())?]));
+    let bridge = Bridge::new(Settings::new(vec![FeedTarget::new(&server.url())?]))?;
 
     // Whatever the program registers is served beside the skills.
     let starts = IntCounter::new("example_starts_total", "How often this program was started")?;

@@ -2,12 +2,15 @@
 //!
 //! Writers hold the ledger's lock for one message, a scrape holds it only while it takes what changed; rendering happens
 //! under the view's own lock, so that a slow scrape never stands in the way of a feed.
+//!
+//! A board in memory shows a change at the next scrape. A board with a [`Keeper`](crate::keeper::Keeper) shows it once it
+//! is on disk: then only the keeper takes changes from the ledger and brings them to the view.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::exposition::{Source, View};
-use crate::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
+use crate::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, Whole};
 use crate::protocol::Message;
 
 /// All counts of this process.
@@ -16,12 +19,46 @@ pub struct Board {
     ledger: Mutex<Ledger>,
     view: Mutex<View>,
     started: Instant,
+    /// Whether changes are shown by a keeper, once they are kept.
+    is_kept: bool,
+    due: Mutex<Due>,
+    due_changed: Condvar,
+}
+
+/// What a keeper is waited for to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Due {
+    pub changed: bool,
+    pub ending: bool,
 }
 
 impl Board {
-    /// An empty board.
+    /// An empty board, in memory.
     pub fn new(limits: Limits) -> Self {
-        Self { ledger: Mutex::new(Ledger::new(limits)), view: Mutex::default(), started: Instant::now() }
+        Self::of(Ledger::new(limits), View::default(), Instant::now(), false)
+    }
+
+    /// The board that `whole` was, to be kept by a keeper.
+    ///
+    /// # Errors
+    /// See [`Ledger::restore`].
+    pub(crate) fn restore(limits: Limits, whole: Whole) -> Result<Self, String> {
+        let started = Instant::now();
+        let mut view = View::default();
+        view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
+        let ledger = Ledger::restore(limits, whole, moment(started))?;
+        Ok(Self::of(ledger, view, started, true))
+    }
+
+    fn of(ledger: Ledger, view: View, started: Instant, is_kept: bool) -> Self {
+        Self {
+            ledger: Mutex::new(ledger),
+            view: Mutex::new(view),
+            started,
+            is_kept,
+            due: Mutex::default(),
+            due_changed: Condvar::new(),
+        }
     }
 
     /// See [`Ledger::add_feed`].
@@ -37,7 +74,10 @@ impl Board {
     /// See [`Ledger::open`].
     pub fn open(&self, feed: FeedId) -> ConnectionId {
         let now = self.now();
-        self.ledger().open(feed, now)
+        let connection = self.ledger().open(feed, now);
+        // The first of all begins a wait, of which the keeper must learn.
+        self.note_changed();
+        connection
     }
 
     /// See [`Ledger::close`].
@@ -50,19 +90,83 @@ impl Board {
     pub fn apply(&self, connection: ConnectionId, message: &Message<'_>) -> Vec<Notice> {
         let mut notices = Vec::new();
         let now = self.now();
-        self.ledger().apply(connection, message, now, &mut notices);
+        let has_changed = {
+            let mut ledger = self.ledger();
+            ledger.apply(connection, message, now, &mut notices);
+            self.is_kept && ledger.has_changed()
+        };
+        if has_changed {
+            self.note_changed();
+        }
         notices
     }
 
     /// This moment, as the ledger takes it.
     pub fn now(&self) -> Moment {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Moment { wall_micros: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), elapsed: self.started.elapsed() }
+        moment(self.started)
+    }
+
+    /// Takes what changed, to be kept. `None` if nothing did.
+    pub(crate) fn take_changes(&self) -> Option<Changes> {
+        let now = self.now();
+        let mut ledger = self.ledger();
+        ledger.tick(now, &mut Vec::new());
+        ledger.has_changed().then(|| ledger.drain(now))
+    }
+
+    /// `changes` could not be kept: they are to be taken once more.
+    pub(crate) fn untake(&self, changes: &Changes) {
+        self.ledger().untake(changes);
+        self.note_changed();
+    }
+
+    /// Shows `changes`.
+    pub(crate) fn show(&self, changes: Changes) {
+        self.view().apply(changes);
+    }
+
+    /// Waits until there is something to keep, a wait of the ledger is over, or the end is asked for. Takes the notice.
+    pub(crate) fn wait_until_due(&self) -> Due {
+        let deadline = self.ledger().deadline();
+        let patience = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(self.started.elapsed()));
+        let nothing = |due: &mut Due| *due == Due::default();
+        let mut due = if patience == Duration::MAX {
+            self.due_changed.wait_while(self.due(), nothing).unwrap_or_else(PoisonError::into_inner)
+        } else {
+            let waited = self.due_changed.wait_timeout_while(self.due(), patience, nothing);
+            waited.unwrap_or_else(PoisonError::into_inner).0
+        };
+        Due { changed: std::mem::take(&mut due.changed), ending: due.ending }
+    }
+
+    /// Waits for `pause`, or until the end is asked for. Whether it was.
+    pub(crate) fn pause(&self, pause: Duration) -> bool {
+        let waited = self.due_changed.wait_timeout_while(self.due(), pause, |due| !due.ending);
+        waited.unwrap_or_else(PoisonError::into_inner).0.ending
+    }
+
+    /// Asks the keeper to keep what there is and to end.
+    pub(crate) fn end_keeping(&self) {
+        self.due().ending = true;
+        self.due_changed.notify_one();
+    }
+
+    fn note_changed(&self) {
+        self.due().changed = true;
+        self.due_changed.notify_one();
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // A message that panicked half way leaves counts that were proved: better shown than lost.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn due(&self) -> MutexGuard<'_, Due> {
+        self.due.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,14 +174,28 @@ impl Source for Board {
     fn read(&self, read: &mut dyn FnMut(&View, u64)) {
         // The view's lock is taken first, and no writer takes it: two scrapes apply their changes in the order in which
         // they took them.
-        let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut view = self.view();
         let now = self.now();
         let (changes, active_sessions) = {
             let mut ledger = self.ledger();
-            ledger.tick(now, &mut Vec::new());
-            (ledger.drain(now), ledger.active_sessions(now))
+            let active_sessions = ledger.active_sessions(now);
+            let changes = if self.is_kept {
+                None
+            } else {
+                ledger.tick(now, &mut Vec::new());
+                Some(ledger.drain(now))
+            };
+            view.note_last_listed(ledger.take_last_listed());
+            (changes, active_sessions)
         };
-        view.apply(changes);
+        if let Some(changes) = changes {
+            view.apply(changes);
+        }
         read(&view, active_sessions);
     }
+}
+
+fn moment(started: Instant) -> Moment {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment { wall_micros: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), elapsed: started.elapsed() }
 }

@@ -63,6 +63,7 @@ fn perform(task: Task) -> Result<(), String> {
         Task::Healthcheck(task) => {
             return healthcheck::check(&task.url, task.timeout).map_err(|failure| failure.to_string());
         }
+        Task::State(task) => bridge::state(task),
     };
     ended.map_err(|failure| failure.to_string())
 }

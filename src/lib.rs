@@ -30,11 +30,13 @@ pub mod exposition;
 pub mod feed;
 pub mod healthcheck;
 pub mod http;
+pub mod keeper;
 pub mod ledger;
 pub mod process;
 pub mod protocol;
 pub mod recording;
 pub mod settings;
+pub mod store;
 pub mod telemetry;
 
 pub use exporter::PrometheusExporter;

@@ -9,6 +9,7 @@
 
 mod collector;
 mod gate;
+mod state;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -19,6 +20,7 @@ use std::time::Instant;
 use tracing::{debug, error, info, trace, warn};
 
 pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
+pub use state::{StateCollector, StateTelemetry};
 
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};

@@ -25,7 +25,7 @@ fn flags(help: &str) -> Vec<(&str, String)> {
     for line in help.lines().take_while(|line| !line.starts_with("Environment:")) {
         let (indent, line) = (line.len() - line.trim_start().len(), line.trim());
         if let (1..=6, Some((_, flag))) = (indent, line.split_once("--")) {
-            flags.push((flag.split(' ').next().unwrap(), String::new()));
+            flags.push((flag.split([' ', '[']).next().unwrap(), String::new()));
         } else if let Some((_, said)) = flags.last_mut() {
             said.push_str(line);
             said.push(' ');
@@ -36,7 +36,7 @@ fn flags(help: &str) -> Vec<(&str, String)> {
 
 #[test]
 fn every_flag_names_its_variable() {
-    for command in ["", "run", "demo", "record", "replay", "healthcheck"] {
+    for command in ["", "run", "demo", "record", "replay", "healthcheck", "state"] {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = help(&args);
         let flags = flags(&help);
@@ -66,6 +66,8 @@ fn the_bare_help_tells_of_everything() {
         "limit.skills",
         "log.format",
         "log.level",
+        "state.disabled",
+        "state.path",
         "version",
         "web.listen-address",
         "web.telemetry-path",
@@ -91,7 +93,7 @@ fn the_bare_help_tells_of_everything() {
     ] {
         assert!(in_one_line.contains(said), "{said:?} is not in the help:\n{help}");
     }
-    for command in ["run", "demo", "record", "replay", "healthcheck"] {
+    for command in ["run", "demo", "record", "replay", "healthcheck", "state"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
 }

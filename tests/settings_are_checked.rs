@@ -8,7 +8,9 @@ use std::time::Duration;
 use session_buddy_bridge::demo::DemoSettings;
 use session_buddy_bridge::feed::{Secret, Timing, TokenSource};
 use session_buddy_bridge::ledger::Limits;
-use session_buddy_bridge::settings::{FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, Task};
+use session_buddy_bridge::settings::{
+    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StatePlace, Task,
+};
 
 fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {
     let found = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
@@ -60,7 +62,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     );
 }
 
-const EVERY_FLAG: [(&str, &str); 11] = [
+const EVERY_FLAG: [(&str, &str); 12] = [
     ("feed.url", "wss://example.org/feed?key=1"),
     ("feed.name", "main"),
     ("feed.skill", "pytest-run"),
@@ -68,6 +70,7 @@ const EVERY_FLAG: [(&str, &str); 11] = [
     ("feed.max-frame-bytes", "4096"),
     ("web.listen-address", "[::1]:9101"),
     ("web.telemetry-path", "/m/e_t.r-i~cs"),
+    ("state.path", "/somewhere/state.db"),
     ("limit.skills", "10"),
     ("limit.remembered-skills", "20"),
     ("limit.label-chars", "64"),
@@ -83,6 +86,7 @@ fn expected_of_every_flag() -> Settings {
         ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
         frame_bytes_max: 4096,
         timing: Timing { silence_timeout: Duration::from_secs(90), ..Timing::default() },
+        state: StatePlace::Chosen("/somewhere/state.db".into()),
         log: LogSettings { level: LogLevel::Debug, format: LogFormat::Json },
     }
 }
@@ -95,6 +99,27 @@ fn every_flag_is_heard_with_and_without_the_word_run() {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(settings(&args), expected_of_every_flag());
     assert_eq!(settings(&[&["run"], args.as_slice()].concat()), expected_of_every_flag());
+}
+
+#[test]
+fn the_state_is_where_the_xdg_rules_say_unless_told_otherwise() {
+    let place = |environment: &[(&str, &str)], args: &[&str]| settings_in(environment, args).state;
+    let usual = |path: &str| StatePlace::Usual(Some(path.into()));
+    assert_eq!(place(&[], &[]), StatePlace::Usual(None));
+    assert_eq!(place(&[("HOME", "/h")], &[]), usual("/h/.local/state/session-buddy-bridge/state.db"));
+    let both = [("HOME", "/h"), ("XDG_STATE_HOME", "/x")];
+    assert_eq!(place(&both, &[]), usual("/x/session-buddy-bridge/state.db"));
+    assert_eq!(
+        place(&[("HOME", "/h"), ("XDG_STATE_HOME", "relative")], &[]),
+        usual("/h/.local/state/session-buddy-bridge/state.db")
+    );
+    assert_eq!(place(&both, &["--state.path", "s.db"]), StatePlace::Chosen("s.db".into()));
+    assert_eq!(place(&both, &["--state.disabled"]), StatePlace::Memory);
+    assert_eq!(place(&[("SESSION_BUDDY_BRIDGE_STATE_DISABLED", "true")], &[]), StatePlace::Memory);
+    assert_eq!(
+        place(&[("SESSION_BUDDY_BRIDGE_STATE_DISABLED", "true")], &["--state.disabled=false"]),
+        StatePlace::Usual(None)
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod hearing;
 mod pages;
 mod record;
 mod replay;
+mod state;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -20,16 +21,18 @@ use crate::demo::{DemoFeed, guide};
 use crate::exposition::{FamiliesCollector, Source};
 use crate::feed::{self, FeedSettings, Timing};
 use crate::http::{self, BindError, HttpSettings};
+use crate::keeper::{KeepError, Kept};
 use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
 use crate::recording::LineError;
-use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings};
-use crate::telemetry::{OwnNumbers, Telemetry};
+use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
+use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
 use hearing::Hearing;
 use pages::Pages;
 
 pub use record::record;
 pub use replay::{replay, replayed};
+pub use state::state;
 
 /// Why the bridge ended otherwise than asked.
 #[derive(Debug, Error)]
@@ -62,6 +65,17 @@ pub enum BridgeError {
         /// Its first bad line.
         error: LineError,
     },
+    /// A state that cannot be used.
+    #[error(transparent)]
+    State(#[from] KeepError),
+    /// There is no such feed in the state.
+    #[error("the state {} knows no feed {identity:?}; `state show` lists those that it knows", path.display())]
+    NoSuchFeed {
+        /// The state.
+        path: PathBuf,
+        /// What was asked for.
+        identity: String,
+    },
     /// Standard output that takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
@@ -77,12 +91,24 @@ pub struct Bridge {
     board: Arc<Board>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
+    kept: Option<Kept>,
+    state_telemetry: Arc<StateTelemetry>,
 }
 
 impl Bridge {
-    /// Assembles a bridge. Nothing is started: no address is bound, no feed is connected to.
-    pub fn new(settings: Settings) -> Self {
-        let board = Arc::new(Board::new(settings.ledger_limits));
+    /// Assembles a bridge, with the state that it left behind. Nothing is started: no address is bound, no feed is
+    /// connected to.
+    ///
+    /// # Errors
+    /// A state that cannot be used, above all one that another bridge has open. Where nobody chose its place, one that
+    /// cannot be written is no error: counts are in memory then, and a warning says so.
+    pub fn new(settings: Settings) -> Result<Self, BridgeError> {
+        let state_telemetry = Arc::new(StateTelemetry::new());
+        let kept = open_state(&settings, &state_telemetry)?;
+        let board = match &kept {
+            Some(kept) => Arc::clone(&kept.board),
+            None => Arc::new(Board::new(settings.ledger_limits)),
+        };
         let telemetry = Arc::new(Telemetry::new());
         let registry = Registry::new();
         let own_numbers = {
@@ -90,7 +116,7 @@ impl Bridge {
             move || {
                 let mut numbers = OwnNumbers::default();
                 board.read(&mut |view, _| {
-                    numbers = OwnNumbers { feeds: view.feeds().to_vec(), rules: view.rules() };
+                    numbers = OwnNumbers { feeds: view.feeds().cloned().collect(), rules: view.rules() };
                 });
                 numbers
             }
@@ -99,7 +125,10 @@ impl Bridge {
         registry.register(Box::new(FamiliesCollector::new(board.clone()))).expect(names_differ);
         registry.register(Box::new(telemetry.collector(own_numbers))).expect(names_differ);
         registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
-        Self { settings, board, telemetry, registry }
+        if kept.is_some() {
+            registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
+        }
+        Ok(Self { settings, board, telemetry, registry, kept, state_telemetry })
     }
 
     /// The registry behind the telemetry path. It shows everything that the bridge does, and serves whatever else is
@@ -113,8 +142,10 @@ impl Bridge {
     ///
     /// # Errors
     /// A listener that the event loop does not take; a panic, which is a defect.
-    pub async fn serve(self, listeners: Vec<TcpListener>, shutdown: CancellationToken) -> Result<(), BridgeError> {
+    pub async fn serve(mut self, listeners: Vec<TcpListener>, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let mut tasks = JoinSet::new();
+        let state_telemetry = Arc::clone(&self.state_telemetry);
+        let keeper = self.kept.take().map(|kept| kept.start(state_telemetry, shutdown.clone())).transpose()?;
         let ended = self.start(listeners, &shutdown, &mut tasks);
         if ended.is_err() {
             shutdown.cancel();
@@ -124,6 +155,13 @@ impl Bridge {
             if let Err(error) = task {
                 shutdown.cancel();
                 result = result.and(Err(BridgeError::Panicked(error.to_string())));
+            }
+        }
+        // Last, so that what the feeds had to say until their end is kept.
+        if let Some(keeper) = keeper {
+            let finished = tokio::task::spawn_blocking(|| keeper.finish()).await;
+            if !finished.unwrap_or(false) {
+                result = result.and(Err(BridgeError::Panicked("the thread that keeps the state".to_owned())));
             }
         }
         result
@@ -164,7 +202,7 @@ impl Bridge {
 /// An address that cannot be listened on, and what [`Bridge::serve`] says.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), BridgeError> {
     let listeners = bind_all(&settings.listen)?;
-    Bridge::new(settings).serve(listeners, shutdown).await
+    Bridge::new(settings)?.serve(listeners, shutdown).await
 }
 
 /// Runs a made-up feed and the bridge beside it until `shutdown`. `announce` is given the words for the user once both
@@ -193,9 +231,33 @@ pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: Cancell
     let bridge_ended = CancellationToken::new();
     let bridge = async {
         let _ended = bridge_ended.clone().drop_guard();
-        Bridge::new(settings).serve(listeners, shutdown).await
+        Bridge::new(settings)?.serve(listeners, shutdown).await
     };
     tokio::join!(bridge, feed.serve(bridge_ended.clone())).0
+}
+
+fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<Kept>, BridgeError> {
+    let (path, is_chosen) = match &settings.state {
+        StatePlace::Memory => return Ok(None),
+        StatePlace::Usual(None) => {
+            telemetry.in_memory("neither XDG_STATE_HOME nor HOME says where it could be");
+            return Ok(None);
+        }
+        StatePlace::Usual(Some(path)) => (path, false),
+        StatePlace::Chosen(path) => (path, true),
+    };
+    let kept = match Kept::open(path, settings.ledger_limits) {
+        Err(KeepError::Store(error)) if !is_chosen && error.is_about_the_place() => {
+            telemetry.in_memory(&error.to_string());
+            return Ok(None);
+        }
+        kept => kept?,
+    };
+    telemetry.opened(path);
+    if let Some((aside, problem)) = &kept.moved_aside {
+        telemetry.moved_aside(aside, problem);
+    }
+    Ok(Some(kept))
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BridgeError> {

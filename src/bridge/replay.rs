@@ -37,7 +37,7 @@ pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     }
     let mut out = String::new();
     exposition::encode_families(&replay.view, replay.active_sessions, &mut out);
-    let numbers = OwnNumbers { feeds: replay.view.feeds().to_vec(), rules: replay.view.rules() };
+    let numbers = OwnNumbers { feeds: replay.view.feeds().cloned().collect(), rules: replay.view.rules() };
     // Every one of these families has a series, which is all that the encoder asks for.
     let families: Vec<_> =
         rule_families(&numbers).into_iter().filter(|family| !family.get_metric().is_empty()).collect();

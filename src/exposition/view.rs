@@ -1,6 +1,8 @@
 //! What a scrape sees.
 
-use crate::ledger::{Changes, FeedCounters, PhaseSeries, RuleCounters, SkillIndex, SkillSeries};
+use std::collections::BTreeMap;
+
+use crate::ledger::{Changes, FeedCounters, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
 
 /// A copy of the ledger's series, in the order in which they are shown: by name.
 #[derive(Debug, Default)]
@@ -8,7 +10,7 @@ pub struct View {
     skills: Vec<Option<ShownSkill>>,
     /// Places in `skills`, by skill name.
     order: Vec<usize>,
-    feeds: Vec<FeedCounters>,
+    feeds: BTreeMap<usize, FeedCounters>,
     rules: RuleCounters,
 }
 
@@ -22,21 +24,28 @@ pub(super) struct ShownSkill {
 impl View {
     /// Brings the view up to date. Applying the same changes twice does no harm.
     pub fn apply(&mut self, changes: Changes) {
-        for (index, series) in changes.skills {
+        for SkillRow { index, series, last_listed_micros } in changes.skills {
             self.show(index, series);
+            self.note_listed(index, last_listed_micros);
         }
-        for (SkillIndex(index), micros) in changes.last_listed {
-            if let Some(Some(skill)) = self.skills.get_mut(index as usize) {
-                skill.last_listed_micros = Some(micros);
-            }
-        }
-        for (place, counters) in changes.feeds {
-            if self.feeds.len() <= place {
-                self.feeds.resize_with(place + 1, FeedCounters::default);
-            }
-            self.feeds[place] = counters;
-        }
+        self.note_last_listed(changes.last_listed);
+        self.feeds.extend(changes.feeds);
         self.rules = changes.rules;
+    }
+
+    /// Notes when skills were last listed, in microseconds since the Unix epoch.
+    pub fn note_last_listed(&mut self, listed: Vec<(SkillIndex, i64)>) {
+        for (index, micros) in listed {
+            self.note_listed(index, micros);
+        }
+    }
+
+    fn note_listed(&mut self, SkillIndex(index): SkillIndex, micros: i64) {
+        if let Some(Some(skill)) = self.skills.get_mut(index as usize)
+            && micros > 0
+        {
+            skill.last_listed_micros = skill.last_listed_micros.max(Some(micros));
+        }
     }
 
     fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries) {
@@ -58,8 +67,8 @@ impl View {
     }
 
     /// The numbers that the ledger keeps of each feed, in the order of feeds.
-    pub fn feeds(&self) -> &[FeedCounters] {
-        &self.feeds
+    pub fn feeds(&self) -> impl Iterator<Item = &FeedCounters> {
+        self.feeds.values()
     }
 
     /// The counters of the rules.

@@ -52,8 +52,17 @@ pub(super) enum Verdict {
 }
 
 impl AliasWatch {
+    /// The watch of a feed that was known to be an alias, or not to be.
+    pub fn restore(alias_of: Option<usize>) -> Self {
+        Self { alias_of, ..Self::default() }
+    }
+
     pub fn is_alias(&self) -> bool {
         self.alias_of.is_some()
+    }
+
+    pub fn alias_of(&self) -> Option<usize> {
+        self.alias_of
     }
 
     /// Judges a snapshot of the feed that `watches[own]` belongs to. `rivals` are the earlier feeds whose skills overlap

@@ -1,10 +1,11 @@
 //! Which anomalies of a feed were counted already.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::protocol::AnomalyEntry;
 
+use super::memory::{AnomalyKey, AnomalyRow, TallyRow};
 use super::server_time;
 
 /// A list of this length may have left some out.
@@ -30,6 +31,8 @@ pub(super) struct Anomalies {
     keys: usize,
     round: u64,
     pruned_micros: i64,
+    changed_tallies: HashSet<(Arc<str>, Arc<str>)>,
+    changed_keys: HashSet<(Arc<str>, Arc<str>, Key)>,
 }
 
 #[derive(Debug)]
@@ -41,9 +44,9 @@ struct Tally {
 }
 
 /// What tells anomalies of one skill and type apart.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
-    detected_at: Option<Box<str>>,
+    detected_at: Option<Arc<str>>,
     score_bits: Option<u64>,
 }
 
@@ -56,6 +59,8 @@ struct Trace {
     in_round: u64,
     streamed: bool,
     seen_micros: i64,
+    /// `seen_micros` when it was last given out to be kept.
+    kept_micros: i64,
 }
 
 /// There is no room to remember another anomaly.
@@ -98,10 +103,13 @@ impl Anomalies {
 
     /// Notes a streamed entry that is known to be another than all before.
     pub fn stream_identified(&mut self, entry: &AnomalyEntry<'_>, keys_max: usize) -> Result<u64, AnomaliesFull> {
-        let tally = self.tally(entry, keys_max)?;
+        let (skill_name, tally) = self.tally(entry, keys_max)?;
         let before = tally.shown();
         tally.streamed += 1;
-        Ok(tally.shown() - before)
+        let rise = tally.shown() - before;
+        let changed = (skill_name, tally.anomaly_type.clone());
+        self.changed_tallies.insert(changed);
+        Ok(rise)
     }
 
     fn note(
@@ -117,28 +125,37 @@ impl Anomalies {
             score_bits: entry.deviation_score.map(|score| (score + 0.0).to_bits()),
         };
         let has_room = self.keys < keys_max;
-        let tally = self.tally(entry, keys_max)?;
-        let before = tally.shown();
+        let (skill_name, tally) = self.tally(entry, keys_max)?;
+        let before = (tally.listed, tally.streamed, tally.shown());
         let is_new = !tally.keys.contains_key(&key);
         if is_new && !has_room {
             return Err(AnomaliesFull);
         }
-        let trace = tally.keys.entry(key).or_default();
+        let trace = tally.keys.entry(key.clone()).or_default();
         trace.seen_micros = now_micros;
         count((&mut tally.listed, &mut tally.streamed), trace);
-        let rise = tally.shown() - before;
+        // A list repeats itself every second: that an anomaly is still listed is kept once an hour.
+        let is_stale = now_micros.saturating_sub(trace.kept_micros) >= HOUR_MICROS;
+        let rise = tally.shown() - before.2;
+        let counted = (tally.listed, tally.streamed) != (before.0, before.1);
+        let anomaly_type = tally.anomaly_type.clone();
         self.keys += usize::from(is_new);
+        if counted {
+            self.changed_tallies.insert((skill_name.clone(), anomaly_type.clone()));
+        }
+        if counted || is_new || is_stale {
+            self.changed_keys.insert((skill_name, anomaly_type, key));
+        }
         Ok(rise)
     }
 
-    fn tally(&mut self, entry: &AnomalyEntry<'_>, tallies_max: usize) -> Result<&mut Tally, AnomaliesFull> {
-        if !self.tallies.contains_key(&*entry.skill_name) {
-            if self.tallies.len() >= tallies_max {
-                return Err(AnomaliesFull);
-            }
-            self.tallies.insert(entry.skill_name.as_ref().into(), Vec::new());
-        }
-        let tallies = self.tallies.get_mut(&*entry.skill_name).expect("inserted above");
+    fn tally(&mut self, entry: &AnomalyEntry<'_>, tallies_max: usize) -> Result<(Arc<str>, &mut Tally), AnomaliesFull> {
+        let skill_name = match self.tallies.get_key_value(&*entry.skill_name) {
+            Some((name, _)) => name.clone(),
+            None if self.tallies.len() >= tallies_max => return Err(AnomaliesFull),
+            None => entry.skill_name.as_ref().into(),
+        };
+        let tallies = self.tallies.entry(skill_name.clone()).or_default();
         let position = match tallies.iter().position(|tally| *tally.anomaly_type == *entry.anomaly_type) {
             Some(position) => position,
             None if tallies.len() >= tallies_max => return Err(AnomaliesFull),
@@ -148,7 +165,7 @@ impl Anomalies {
                 tallies.len() - 1
             }
         };
-        Ok(&mut tallies[position])
+        Ok((skill_name, &mut tallies[position]))
     }
 
     /// Forgets what was not seen for two days. Only to be called once a snapshot has been noted: after a long silence the
@@ -159,11 +176,85 @@ impl Anomalies {
         }
         self.pruned_micros = now_micros;
         let mut kept = 0;
-        for tally in self.tallies.values_mut().flatten() {
-            tally.keys.retain(|_, trace| now_micros.saturating_sub(trace.seen_micros) < MEMORY_MICROS);
-            kept += tally.keys.len();
+        let changed = &mut self.changed_keys;
+        for (skill_name, tallies) in &mut self.tallies {
+            for Tally { anomaly_type, keys, .. } in tallies {
+                keys.retain(|key, trace| {
+                    let is_kept = now_micros.saturating_sub(trace.seen_micros) < MEMORY_MICROS;
+                    if !is_kept {
+                        changed.insert((skill_name.clone(), anomaly_type.clone(), key.clone()));
+                    }
+                    is_kept
+                });
+                kept += keys.len();
+            }
         }
         self.keys = kept;
+    }
+
+    /// The numbers that changed since the last call.
+    pub fn take_tallies(&mut self, feed: usize) -> Vec<TallyRow> {
+        let changed = std::mem::take(&mut self.changed_tallies);
+        let row = |(skill_name, anomaly_type): (Arc<str>, Arc<str>)| {
+            let tally = self.tallies.get(&skill_name)?.iter().find(|tally| tally.anomaly_type == anomaly_type)?;
+            Some(TallyRow { feed, listed: tally.listed, streamed: tally.streamed, skill_name, anomaly_type })
+        };
+        changed.into_iter().filter_map(row).collect()
+    }
+
+    /// The anomalies that are new, changed or forgotten since the last call.
+    pub fn take_keys(&mut self, feed: usize) -> Vec<(AnomalyKey, Option<AnomalyRow>)> {
+        let changed = std::mem::take(&mut self.changed_keys);
+        let row = |(skill_name, anomaly_type, key): (Arc<str>, Arc<str>, Key)| {
+            let tallies = self.tallies.get_mut(&skill_name);
+            let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == anomaly_type));
+            let row = tally.and_then(|tally| tally.keys.get_mut(&key)).map(|trace| {
+                trace.kept_micros = trace.seen_micros;
+                let Trace { multiplicity, streamed, seen_micros, .. } = *trace;
+                AnomalyRow { multiplicity, streamed, seen_micros }
+            });
+            let Key { detected_at, score_bits } = key;
+            (AnomalyKey { feed, skill_name, anomaly_type, detected_at, score_bits }, row)
+        };
+        changed.into_iter().map(row).collect()
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !self.changed_tallies.is_empty() || !self.changed_keys.is_empty()
+    }
+
+    /// Makes [`Anomalies::take_tallies`] give this one once more.
+    pub fn untake_tally(&mut self, row: &TallyRow) {
+        self.changed_tallies.insert((row.skill_name.clone(), row.anomaly_type.clone()));
+    }
+
+    /// Makes [`Anomalies::take_keys`] give this one once more.
+    pub fn untake_key(&mut self, key: &AnomalyKey) {
+        let AnomalyKey { feed: _, skill_name, anomaly_type, detected_at, score_bits } = key.clone();
+        self.changed_keys.insert((skill_name, anomaly_type, Key { detected_at, score_bits }));
+    }
+
+    /// Adds a number that was kept.
+    pub fn restore_tally(&mut self, row: TallyRow) {
+        let TallyRow { feed: _, skill_name, anomaly_type, listed, streamed } = row;
+        self.tallies.entry(skill_name).or_default().push(Tally {
+            anomaly_type,
+            listed,
+            streamed,
+            keys: HashMap::new(),
+        });
+    }
+
+    /// Adds an anomaly that was kept, whose number was restored before.
+    pub fn restore_key(&mut self, key: AnomalyKey, row: AnomalyRow) {
+        let tallies = self.tallies.get_mut(&key.skill_name);
+        let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == key.anomaly_type));
+        if let Some(tally) = tally {
+            let AnomalyRow { multiplicity, streamed, seen_micros } = row;
+            let trace = Trace { multiplicity, streamed, seen_micros, kept_micros: seen_micros, ..Trace::default() };
+            tally.keys.insert(Key { detected_at: key.detected_at, score_bits: key.score_bits }, trace);
+            self.keys += 1;
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::limits::{Limits, OVERFLOW};
 use super::notice::Notice;
-use super::series::{Histogram, PhaseSeries, SkillIndex, SkillSeries};
+use super::series::{Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries};
 
 /// `workflow_phase` where a feed does not tell one.
 pub(super) const UNKNOWN_PHASE: &str = "unknown";
@@ -27,8 +27,13 @@ struct Page {
     /// How many of its phases a drain has handed over: a scrape may have seen these.
     phases_shown: usize,
     last_listed_micros: i64,
+    /// `last_listed_micros` when this skill was last handed over whole.
+    kept_listed_micros: i64,
     listed: bool,
 }
+
+/// That a skill is still listed moves with every snapshot. It is worth keeping when it has moved by this much.
+const LISTED_KEPT_EVERY_MICROS: i64 = 600 * 1_000_000;
 
 impl Book {
     /// The place of `name`, which is made if the limit allows; otherwise the place of `__overflow__`.
@@ -53,9 +58,47 @@ impl Book {
         let index = SkillIndex(u32::try_from(self.skills.len()).expect("the limit of skills is far below 2^32"));
         let series =
             SkillSeries { skill_name: name.clone(), phases: Vec::new(), completion_rate: None, anomalies: Vec::new() };
-        self.skills.push(Page { series, changed: false, phases_shown: 0, last_listed_micros: 0, listed: false });
+        self.skills.push(Page {
+            series,
+            changed: false,
+            phases_shown: 0,
+            last_listed_micros: 0,
+            kept_listed_micros: 0,
+            listed: false,
+        });
         self.by_name.insert(name, index);
+        self.change(index);
         index
+    }
+
+    /// The book that was kept. `rows` have every place once.
+    pub fn restore(mut rows: Vec<SkillRow>) -> Self {
+        rows.sort_unstable_by_key(|row| row.index);
+        let mut book = Self::default();
+        for SkillRow { series, last_listed_micros, .. } in rows {
+            let name = series.skill_name.clone();
+            let index = book.push(name.clone());
+            if *name == *OVERFLOW {
+                book.overflow = Some(index);
+            }
+            let page = &mut book.skills[index.0 as usize];
+            page.changed = false;
+            page.phases_shown = series.phases.len();
+            page.series = series;
+            page.last_listed_micros = last_listed_micros;
+            page.kept_listed_micros = last_listed_micros;
+        }
+        book.changed.clear();
+        book
+    }
+
+    pub fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Makes [`Book::take_changed`] give this skill once more.
+    pub fn untake(&mut self, index: SkillIndex) {
+        self.change(index);
     }
 
     pub fn is_overflow(&self, index: SkillIndex) -> bool {
@@ -118,6 +161,9 @@ impl Book {
         if !std::mem::replace(&mut page.listed, true) {
             self.listed.push(index);
         }
+        if wall_micros.saturating_sub(page.kept_listed_micros) >= LISTED_KEPT_EVERY_MICROS {
+            self.change(index);
+        }
     }
 
     fn change(&mut self, index: SkillIndex) -> &mut SkillSeries {
@@ -129,13 +175,14 @@ impl Book {
     }
 
     /// Takes every skill that changed since the last call.
-    pub fn take_changed(&mut self) -> Vec<(SkillIndex, SkillSeries)> {
+    pub fn take_changed(&mut self) -> Vec<SkillRow> {
         let skills = &mut self.skills;
         let take = |index: SkillIndex| {
             let page = &mut skills[index.0 as usize];
             page.changed = false;
             page.phases_shown = page.series.phases.len();
-            (index, page.series.clone())
+            page.kept_listed_micros = page.last_listed_micros;
+            SkillRow { index, series: page.series.clone(), last_listed_micros: page.last_listed_micros }
         };
         self.changed.drain(..).map(take).collect()
     }

@@ -1,6 +1,6 @@
 //! One feed: what it was last heard to say, and what a snapshot or an event of it changes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::arithmetic::{Listing, Seconds};
 use super::book::{Book, UNKNOWN_PHASE};
 use super::ids::{Acquaintance, EventIds};
 use super::limits::{Limits, OVERFLOW};
+use super::memory::{FeedRow, FeedSkillRow, Memory, RememberedRow};
 use super::moment::Moment;
 use super::notice::{Notice, ResetCause};
 use super::series::{FeedCounters, RuleCounters, SkillIndex};
@@ -44,11 +45,15 @@ impl Desk<'_> {
 #[derive(Debug)]
 pub(super) struct Feed {
     pub counters: FeedCounters,
+    /// Whether it is subscribed to. A feed that left the configuration keeps its counts and leaves the gauges.
+    pub configured: bool,
     /// The one skill that is subscribed to.
     pub filter: Option<Box<str>>,
     pub generation: u64,
     pub live: bool,
     pub had_snapshot: bool,
+    /// Whether `counters` changed since they were last shown.
+    pub counters_changed: bool,
     /// Skills of which this feed's gauge changed since [`Feed::take_rates_changed`].
     rates_changed: Vec<Arc<str>>,
     skills: HashMap<Arc<str>, FeedSkill>,
@@ -63,7 +68,15 @@ pub(super) struct Feed {
     event_ids: EventIds,
     anomalies: Anomalies,
     sessions: Sessions,
+    /// Whether the feed's own row, and which of its skills, changed since they were last taken to be kept.
+    changed: bool,
+    changed_skills: HashSet<Arc<str>>,
+    kept_micros: Option<i64>,
 }
+
+/// The time of the latest snapshot moves with every snapshot. It is kept when it has moved by this much, so that a
+/// snapshot that changes nothing needs nothing kept.
+const PREVIOUS_KEPT_EVERY_MICROS: i64 = 600 * 1_000_000;
 
 #[derive(Debug)]
 struct FeedSkill {
@@ -73,20 +86,10 @@ struct FeedSkill {
     /// Whether it was listed with numbers that could not be accepted, before any that could: its past is unknown.
     listed_unread: bool,
     round: u64,
-    remembered: Option<Remembered>,
+    remembered: Option<RememberedRow>,
     gauge: Option<Gauge>,
     streamed_rate: Option<f64>,
     waiting: Waiting,
-}
-
-/// The last accepted numbers, less what may not be counted yet.
-#[derive(Debug, Clone, Copy)]
-struct Remembered {
-    total: u64,
-    /// What was counted as completed: what the server counted if `split_is_exact`, else a guess within its bounds.
-    completed: u64,
-    split_is_exact: bool,
-    duration_sum: Option<f64>,
 }
 
 /// What a feed adds to a skill's completion rate.
@@ -98,13 +101,15 @@ pub(super) struct Gauge {
 }
 
 impl Feed {
-    pub fn new(identity: &str, filter: Option<&str>) -> Self {
+    pub fn new(identity: &str) -> Self {
         Self {
             counters: FeedCounters { identity: identity.into(), ..Default::default() },
-            filter: filter.map(Into::into),
+            configured: false,
+            filter: None,
             generation: 0,
             live: false,
             had_snapshot: false,
+            counters_changed: true,
             rates_changed: Vec::new(),
             skills: HashMap::new(),
             remembered: 0,
@@ -117,6 +122,9 @@ impl Feed {
             event_ids: EventIds::default(),
             anomalies: Anomalies::default(),
             sessions: Sessions::default(),
+            changed: true,
+            changed_skills: HashSet::new(),
+            kept_micros: None,
         }
     }
 
@@ -127,6 +135,7 @@ impl Feed {
 
     pub fn reports_sessions(&mut self, count: u64) {
         self.sessions.set_count(count);
+        self.changed = true;
     }
 
     /// The gauge and the streamed rate of a skill.
@@ -152,6 +161,7 @@ impl Feed {
             if let Some(skill) = self.skills.get_mut(&name) {
                 let elapsed = desk.now.elapsed;
                 skill.waiting.settle_rises(skill.series, &mut desk.counting(), elapsed);
+                self.changed_skills.insert(name);
             }
         }
     }
@@ -176,7 +186,9 @@ impl Feed {
         match self.apply_event(event, desk) {
             Ok(()) => {
                 if let Some(id) = &event.id {
+                    let first = self.event_ids.first();
                     self.event_ids.remember(id, sent_micros, desk.limits.event_ids_max);
+                    self.changed |= self.event_ids.first() != first;
                 }
             }
             Err(rejection) => desk.reject(rejection),
@@ -200,7 +212,8 @@ impl Feed {
             EventKind::CompletionRate { skill_name, rate } => {
                 let Some((name, skill)) = self.skill(skill_name, desk)? else { return Ok(()) };
                 skill.streamed_rate = Some(*rate);
-                self.rates_changed.push(name);
+                self.rates_changed.push(name.clone());
+                self.changed_skills.insert(name);
                 Ok(())
             }
             EventKind::Anomaly(entry) => {
@@ -216,15 +229,17 @@ impl Feed {
                 count_anomalies(entry, rise, desk)
             }
             EventKind::ActiveSessions { count } => {
-                self.sessions.set_count(*count);
+                self.reports_sessions(*count);
                 Ok(())
             }
             EventKind::SessionCreated { session_id } => {
                 check_label(session_id, "session_id", limits)?;
+                self.changed = true;
                 self.sessions.created(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
             EventKind::SessionClosed { session_id } => {
                 check_label(session_id, "session_id", limits)?;
+                self.changed = true;
                 self.sessions.closed(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
         }
@@ -232,7 +247,7 @@ impl Feed {
 
     fn invocation(&mut self, name: &str, event: StreamedInvocation, desk: &mut Desk<'_>) -> Result<(), Rejection> {
         let waiting_events = self.waiting_events;
-        let Some((_, skill)) = self.skill(name, desk)? else { return Ok(()) };
+        let Some((name, skill)) = self.skill(name, desk)? else { return Ok(()) };
         if !skill.listed {
             desk.counting().event(skill.series, &event);
             skill.waiting.give_credit(&event);
@@ -243,7 +258,8 @@ impl Feed {
             desk.rules.late_events += 1;
             desk.notices.push(Notice::LateEvents { events: 1 });
         }
-        self.streams_invocations = true;
+        self.changed_skills.insert(name);
+        self.changed |= !std::mem::replace(&mut self.streams_invocations, true);
         Ok(())
     }
 
@@ -264,6 +280,7 @@ impl Feed {
             ));
         }
         let name: Arc<str> = name.into();
+        self.changed_skills.insert(name.clone());
         let series = desk.book.place(&name, desk.limits, desk.notices);
         let skill = self.skills.entry(name.clone()).or_insert(FeedSkill {
             series,
@@ -286,6 +303,7 @@ impl Feed {
     /// then does anything move.
     pub fn snapshot(&mut self, snapshot: &Snapshot<'_>, desk: &mut Desk<'_>) {
         self.round += 1;
+        let before = self.own_row();
         let (accepted, listed_remembered) = self.judge(snapshot, desk);
         let filtered = self.filter.is_some();
         let is_complete = !filtered && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
@@ -329,6 +347,16 @@ impl Feed {
         }
         self.previous_micros = this_micros.or(self.previous_micros);
         self.had_snapshot = true;
+        let lag = self.previous_micros.zip(self.kept_micros).map_or(i64::MAX, |(now, kept)| now.saturating_sub(kept));
+        let has_changed = self.own_row() != before;
+        self.counters_changed |= has_changed;
+        self.changed |= has_changed || lag >= PREVIOUS_KEPT_EVERY_MICROS;
+    }
+
+    /// What of the feed's row a snapshot can change, but for its time.
+    fn own_row(&self) -> (bool, bool, Option<u64>, u64, u64) {
+        let FeedCounters { identity: _, tenth_skill_invocations, rollbacks, resets } = self.counters;
+        (self.had_snapshot, self.previous_was_complete, tenth_skill_invocations, rollbacks, resets)
     }
 
     /// The entries that can be accepted, and how many remembered skills are listed, with numbers that can or cannot.
@@ -368,7 +396,9 @@ impl Feed {
         match Listing::of(entry) {
             Ok(listing) => Ok(Some((name, listing))),
             Err(rejection) => {
-                skill.listed_unread |= skill.remembered.is_none();
+                if skill.remembered.is_none() && !std::mem::replace(&mut skill.listed_unread, true) {
+                    self.changed_skills.insert(name.clone());
+                }
                 Err(Rejection { detail: format!("{name:?}: {}", rejection.detail), ..rejection })
             }
         }
@@ -401,6 +431,7 @@ impl Feed {
             skill.remembered = None;
             skill.listed_unread = false;
         }
+        self.changed_skills.extend(self.skills.keys().cloned());
         self.remembered = 0;
     }
 
@@ -439,11 +470,11 @@ impl Feed {
                 let past_is_known = past_is_known && !skill.listed_unread;
                 first_sight(listing, past_is_known)
             }
-            Some(_) if rolled_back => (Remembered::from(listing), None),
+            Some(_) if rolled_back => (RememberedRow::from(listing), None),
             Some(known) => difference(&known, listing),
         };
         self.remembered += usize::from(skill.remembered.is_none());
-        skill.remembered = Some(next);
+        let has_moved = skill.remembered.replace(next) != Some(next);
         skill.listed = true;
         skill.listed_unread = false;
 
@@ -458,6 +489,9 @@ impl Feed {
         }
         let dropped = skill.waiting.drop_late_events(desk.now.elapsed);
         self.waiting_events -= dropped;
+        if is_other || has_moved || dropped > 0 {
+            self.changed_skills.insert(name.clone());
+        }
         dropped as u64
     }
 
@@ -492,7 +526,146 @@ impl Feed {
     }
 }
 
-impl From<&Listing> for Remembered {
+/// What is kept of a feed, and what it is made of again.
+impl Feed {
+    /// Whether there is something to keep.
+    pub fn has_changed(&self) -> bool {
+        self.changed
+            || !self.changed_skills.is_empty()
+            || self.event_ids.has_new()
+            || self.anomalies.has_changed()
+            || self.sessions.has_changed()
+    }
+
+    /// Forgets what changed: nobody keeps it.
+    pub fn discard_changes(&mut self) {
+        self.take_changed(0, None, &mut Memory::default());
+    }
+
+    /// The feed itself is to be kept.
+    pub fn touch(&mut self) {
+        self.changed = true;
+    }
+
+    /// Adds what changed since the last call to `memory`.
+    pub fn take_changed(&mut self, place: usize, alias_of: Option<usize>, memory: &mut Memory) {
+        // With whatever else of it: the time of the latest snapshot must not be older than the newest anomaly that is kept,
+        // or a list that was seen before a restart would look like one that may have hidden some.
+        if self.has_changed() {
+            self.changed = false;
+            self.kept_micros = self.previous_micros;
+            memory.feeds.push(FeedRow {
+                place,
+                counters: self.counters.clone(),
+                had_snapshot: self.had_snapshot,
+                previous_was_complete: self.previous_was_complete,
+                previous_micros: self.previous_micros,
+                streams_invocations: self.streams_invocations,
+                alias_of,
+                sessions_reported: self.sessions.reported(),
+                sessions_count: self.sessions.count(),
+                first_event_id: self.event_ids.first(),
+                newest_forgotten_micros: self.event_ids.newest_forgotten_micros(),
+            });
+        }
+        let skills = &self.skills;
+        let row = |name: Arc<str>| skills.get(&name).map(|skill| skill.row(place, name));
+        memory.feed_skills.extend(self.changed_skills.drain().filter_map(row));
+        memory.event_ids.extend(self.event_ids.take_new(place));
+        memory.tallies.extend(self.anomalies.take_tallies(place));
+        memory.anomalies.extend(self.anomalies.take_keys(place));
+        let (cleared, sessions) = self.sessions.take_changed();
+        if cleared {
+            memory.sessions_cleared.push(place);
+        }
+        memory.sessions.extend(sessions.into_iter().map(|(id, session)| (place, id, session)));
+    }
+
+    /// Makes [`Feed::take_changed`] give this feed's part of `memory` once more, with the values of then.
+    pub fn untake(&mut self, place: usize, memory: &Memory) {
+        self.changed |= memory.feeds.iter().any(|row| row.place == place);
+        let skills = memory.feed_skills.iter().filter(|row| row.feed == place);
+        self.changed_skills.extend(skills.map(|row| row.skill_name.clone()));
+        if let Some(row) = memory.event_ids.iter().find(|row| row.feed == place) {
+            self.event_ids.untake(row.sequence);
+        }
+        memory.tallies.iter().filter(|row| row.feed == place).for_each(|row| self.anomalies.untake_tally(row));
+        let keys = memory.anomalies.iter().filter(|(key, _)| key.feed == place);
+        keys.for_each(|(key, _)| self.anomalies.untake_key(key));
+        let sessions = memory.sessions.iter().filter(|(feed, ..)| *feed == place).map(|(_, id, _)| id.clone());
+        self.sessions.untake(memory.sessions_cleared.contains(&place), sessions);
+    }
+
+    /// A feed that was kept, without a configuration. `memory` holds the rows of this feed alone.
+    pub fn restore(row: FeedRow, memory: Memory, now: Duration) -> Self {
+        let mut feed = Self::new(&row.counters.identity);
+        let sessions = memory.sessions.into_iter().filter_map(|(_, id, session)| Some((id, session?))).collect();
+        feed.sessions = Sessions::restore(row.sessions_reported, row.sessions_count, sessions);
+        feed.event_ids = EventIds::restore(row.first_event_id, row.newest_forgotten_micros, memory.event_ids);
+        memory.tallies.into_iter().for_each(|tally| feed.anomalies.restore_tally(tally));
+        for (key, anomaly) in memory.anomalies {
+            if let Some(anomaly) = anomaly {
+                feed.anomalies.restore_key(key, anomaly);
+            }
+        }
+        for skill in memory.feed_skills {
+            let name = skill.skill_name.clone();
+            let skill = FeedSkill::restore(skill, now);
+            feed.remembered += usize::from(skill.remembered.is_some());
+            feed.waiting_events += skill.waiting.events();
+            feed.waiting_rises.extend(std::iter::repeat_n((now, name.clone()), skill.waiting.rises()));
+            feed.skills.insert(name, skill);
+        }
+        feed.counters = row.counters;
+        feed.had_snapshot = row.had_snapshot;
+        feed.previous_was_complete = row.previous_was_complete;
+        feed.previous_micros = row.previous_micros;
+        feed.kept_micros = row.previous_micros;
+        feed.streams_invocations = row.streams_invocations;
+        feed.changed = false;
+        feed
+    }
+
+    /// Every skill that this feed has a rate of.
+    pub fn rated(&self) -> Vec<Arc<str>> {
+        let is_rated = |(_, skill): &(&Arc<str>, &FeedSkill)| skill.gauge.is_some() || skill.streamed_rate.is_some();
+        self.skills.iter().filter(is_rated).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+impl FeedSkill {
+    fn row(&self, feed: usize, skill_name: Arc<str>) -> FeedSkillRow {
+        let (credit, credit_duration_sum) = self.waiting.credit();
+        FeedSkillRow {
+            feed,
+            skill_name,
+            series: self.series,
+            listed: self.listed,
+            listed_unread: self.listed_unread,
+            remembered: self.remembered,
+            gauge: self.gauge.map(|gauge| (gauge.total, gauge.completed, gauge.rate_percent)),
+            streamed_rate: self.streamed_rate,
+            credit,
+            credit_duration_sum,
+            waiting: self.waiting.row(),
+        }
+    }
+
+    fn restore(row: FeedSkillRow, now: Duration) -> Self {
+        Self {
+            series: row.series,
+            listed: row.listed,
+            listed_unread: row.listed_unread,
+            round: 0,
+            remembered: row.remembered,
+            gauge: row.gauge.map(|(total, completed, rate_percent)| Gauge { total, completed, rate_percent }),
+            streamed_rate: row.streamed_rate,
+            waiting: Waiting::restore(row.credit, row.credit_duration_sum, row.waiting, now),
+        }
+    }
+}
+
+impl From<&Listing> for RememberedRow {
     fn from(listing: &Listing) -> Self {
         Self {
             total: listing.total,
@@ -504,20 +677,20 @@ impl From<&Listing> for Remembered {
 }
 
 /// Rule 4.1: the whole total counts; its durations too if all of it happened under watch.
-fn first_sight(listing: &Listing, past_is_known: bool) -> (Remembered, Option<Rise>) {
+fn first_sight(listing: &Listing, past_is_known: bool) -> (RememberedRow, Option<Rise>) {
     let durations = if past_is_known { listing.duration_sum.map(|sum| Seconds::between(0.0, sum)) } else { None };
     let rise =
         Rise { completed: listing.completed, abandoned: listing.abandoned(), durations, history: !past_is_known };
-    (Remembered::from(listing), Some(rise))
+    (RememberedRow::from(listing), Some(rise))
 }
 
 /// Rule 4.2: the difference counts. The total is known not to have fallen.
-fn difference(known: &Remembered, listing: &Listing) -> (Remembered, Option<Rise>) {
+fn difference(known: &RememberedRow, listing: &Listing) -> (RememberedRow, Option<Rise>) {
     let risen = listing.total - known.total;
     // Neither part may fall or rise by more than the total did. Between exact numbers this changes nothing; a guessed
     // split is caught up with as the true one moves past it.
     let completed = listing.completed.clamp(known.completed, known.completed + risen);
-    let mut next = Remembered {
+    let mut next = RememberedRow {
         total: listing.total,
         completed,
         split_is_exact: listing.exact && completed == listing.completed,

@@ -3,6 +3,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
+use super::memory::EventIdRow;
+
 /// The latest event identifiers of a feed.
 ///
 /// Invariant: an event is applied at most once. What would break it is a repetition that comes after its identifier was
@@ -13,6 +15,10 @@ pub(super) struct EventIds {
     /// In the order of arrival, with the sender's time in microseconds since the Unix epoch.
     order: VecDeque<(Arc<str>, Option<i64>)>,
     newest_forgotten_micros: Option<i64>,
+    /// The sequence number of the front of `order`; the others follow without a gap.
+    first: u64,
+    /// The sequence number from which on identifiers have not been taken by [`EventIds::take_new`].
+    untaken: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +49,55 @@ impl EventIds {
         while self.order.len() > ids_max {
             if let Some((forgotten, sent_micros)) = self.order.pop_front() {
                 self.known.remove(&forgotten);
+                self.first += 1;
                 self.newest_forgotten_micros = self.newest_forgotten_micros.max(sent_micros);
             }
+        }
+    }
+}
+
+impl EventIds {
+    pub fn first(&self) -> u64 {
+        self.first
+    }
+
+    pub fn newest_forgotten_micros(&self) -> Option<i64> {
+        self.newest_forgotten_micros
+    }
+
+    /// The identifiers that were added since the last call.
+    pub fn take_new(&mut self, feed: usize) -> Vec<EventIdRow> {
+        let from = self.untaken.max(self.first);
+        self.untaken = self.first + self.order.len() as u64;
+        let new = self.order.iter().skip(usize::try_from(from - self.first).unwrap_or(usize::MAX));
+        new.zip(from..)
+            .map(|((id, sent_micros), sequence)| EventIdRow {
+                feed,
+                sequence,
+                id: id.clone(),
+                sent_micros: *sent_micros,
+            })
+            .collect()
+    }
+
+    /// Makes [`EventIds::take_new`] give the identifiers from `sequence` on once more.
+    pub fn untake(&mut self, sequence: u64) {
+        self.untaken = self.untaken.min(sequence);
+    }
+
+    pub fn has_new(&self) -> bool {
+        self.untaken.max(self.first) < self.first + self.order.len() as u64
+    }
+
+    /// What was kept; `rows` are in order.
+    pub fn restore(first: u64, newest_forgotten_micros: Option<i64>, rows: Vec<EventIdRow>) -> Self {
+        let first = rows.first().map_or(first, |row| row.sequence);
+        Self {
+            known: rows.iter().map(|row| row.id.clone()).collect(),
+            first,
+            untaken: first + rows.len() as u64,
+            order: rows.into_iter().map(|row| (row.id, row.sent_micros)).collect(),
+            newest_forgotten_micros,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The whole: feeds in their order, one book of series, and the rules that concern more than one feed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use super::alias::{AliasWatch, Verdict};
 use super::book::Book;
 use super::feed::{Desk, Feed};
 use super::limits::Limits;
+use super::memory::Memory;
 use super::moment::Moment;
 use super::notice::Notice;
-use super::series::{Changes, RuleCounters};
+use super::series::{Changes, RuleCounters, SkillIndex, SkillRow};
 
 /// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
 /// history of a slower feed would be a spike in a series that a faster one has begun.
@@ -45,8 +47,23 @@ pub struct Ledger {
     rules: RuleCounters,
     feeds: Vec<Feed>,
     watches: Vec<AliasWatch>,
-    feeds_changed: Vec<bool>,
     start: Start,
+    /// Whether somebody keeps what changes. Otherwise it is not collected.
+    keeps: bool,
+    /// Whether the feeds that left the configuration have left the gauges.
+    began: bool,
+    kept_rules: RuleCounters,
+}
+
+/// Everything of a ledger, as plain data.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Whole {
+    /// Every skill.
+    pub skills: Vec<SkillRow>,
+    /// The counters of the rules.
+    pub rules: RuleCounters,
+    /// Every row of what else is remembered.
+    pub memory: Memory,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -68,17 +85,58 @@ impl Ledger {
             rules: RuleCounters::default(),
             feeds: Vec::new(),
             watches: Vec::new(),
-            feeds_changed: Vec::new(),
             start: Start::Awaited,
+            keeps: false,
+            began: false,
+            kept_rules: RuleCounters::default(),
         }
     }
 
+    /// The ledger that `whole` was, or an empty one, which from now on collects in [`Changes::memory`] what has to be
+    /// kept. What is configured of its feeds is told anew by [`Ledger::add_feed`].
+    ///
+    /// # Errors
+    /// Rows that do not fit together, with what is wrong: they were not written by [`Ledger::drain`].
+    pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, String> {
+        let Whole { skills, rules, memory } = whole;
+        let mut ledger = Self { keeps: true, kept_rules: rules, rules, ..Self::new(limits) };
+        if !skills.is_empty() || !memory.feeds.is_empty() {
+            ledger.start = Start::Over;
+        }
+        let places = skills.len();
+        if skills.iter().map(|row| row.index.0 as usize).collect::<HashSet<_>>() != (0..places).collect() {
+            return Err(format!("the {places} skills do not have the places 0 to {places}"));
+        }
+        if let Some(row) = memory.feed_skills.iter().find(|row| row.series.0 as usize >= places) {
+            return Err(format!("{:?} is counted at place {}, which is none", row.skill_name, row.series.0));
+        }
+        ledger.book = Book::restore(skills);
+        let mut feeds = memory.by_feed()?;
+        feeds.sort_unstable_by_key(|(row, _)| row.place);
+        for (place, (row, memory)) in feeds.into_iter().enumerate() {
+            if row.place != place || row.alias_of.is_some_and(|other| other >= place) {
+                return Err(format!("the feed {:?} has the place {}, which is none", row.counters.identity, row.place));
+            }
+            ledger.watches.push(AliasWatch::restore(row.alias_of));
+            ledger.feeds.push(Feed::restore(row, memory, now.elapsed));
+        }
+        Ok(ledger)
+    }
+
     /// Adds a feed after those that are there. Of two feeds that turn out to be one server, the later stops counting.
+    /// A feed of this identity that was restored goes on where it was.
     pub fn add_feed(&mut self, spec: FeedSpec) -> FeedId {
-        self.feeds.push(Feed::new(&spec.identity, spec.skill.as_deref()));
-        self.watches.push(AliasWatch::default());
-        self.feeds_changed.push(true);
-        FeedId(self.feeds.len() - 1)
+        let known = self.feeds.iter().position(|feed| *feed.counters.identity == *spec.identity);
+        let place = known.unwrap_or_else(|| {
+            self.feeds.push(Feed::new(&spec.identity));
+            self.watches.push(AliasWatch::default());
+            self.feeds.len() - 1
+        });
+        let feed = &mut self.feeds[place];
+        feed.configured = true;
+        feed.filter = spec.skill.map(Into::into);
+        feed.counters_changed = true;
+        FeedId(place)
     }
 
     /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
@@ -134,6 +192,7 @@ impl Ledger {
                 }
                 Verdict::AliasCleared => {
                     notices.push(Notice::AliasCleared);
+                    self.feeds[place].touch();
                     let (feed, mut desk) = self.desk(place, now, notices);
                     feed.snapshot(snapshot, &mut desk);
                 }
@@ -142,14 +201,27 @@ impl Ledger {
                     notices.push(Notice::AliasFound { of });
                     // It is not waited for, since it has nothing of its own to say.
                     self.feeds[place].had_snapshot = true;
+                    self.feeds[place].touch();
                 }
                 Verdict::Hold | Verdict::Alias => {}
             },
         }
-        self.feeds_changed[place] = true;
         for name in self.feeds[place].take_rates_changed() {
             self.show_rate(&name, notices);
         }
+        if !self.keeps {
+            self.feeds[place].discard_changes();
+        }
+        self.note_start(now);
+    }
+
+    /// Whether [`Ledger::drain`] would give something that has to be kept, or shown to have changed.
+    pub fn has_changed(&self) -> bool {
+        matches!(self.start, Start::Over)
+            && (self.book.has_changed()
+                || self.rules != self.kept_rules
+                || self.feeds.iter().any(|feed| feed.counters_changed)
+                || self.feeds.iter().any(Feed::has_changed))
     }
 
     /// Lets time pass: counts what has waited long enough. To be called at [`Ledger::deadline`] or whenever it suits.
@@ -163,7 +235,11 @@ impl Ledger {
 
     /// The elapsed time at which [`Ledger::tick`] has something to do, if nothing else happens.
     pub fn deadline(&self) -> Option<Duration> {
-        self.feeds.iter().filter_map(Feed::deadline).min()
+        let hold = match self.start {
+            Start::Holding { since } => Some(since + START_HOLD),
+            Start::Awaited | Start::Over => None,
+        };
+        self.feeds.iter().filter_map(Feed::deadline).chain(hold).min()
     }
 
     /// `active_sessions_total`: the sessions that live feeds report, one for a live feed that reports none.
@@ -173,27 +249,63 @@ impl Ledger {
     }
 
     /// Takes what changed since the last call, as new values. While a process without a past waits for its feeds' first
-    /// snapshots, nothing of skills is among it.
+    /// snapshots, nothing is among it: series and what they were derived from are kept together or not at all.
     pub fn drain(&mut self, now: Moment) -> Changes {
         self.note_start(now);
-        let (skills, last_listed) = match self.start {
-            Start::Over => (self.book.take_changed(), self.book.take_listed()),
-            Start::Awaited | Start::Holding { .. } => Default::default(),
-        };
-        let changed = self.feeds_changed.iter_mut().zip(&self.feeds).enumerate();
-        let feeds = changed
-            .filter_map(|(place, (changed, feed))| std::mem::take(changed).then(|| (place, feed.counters.clone())))
+        if !matches!(self.start, Start::Over) {
+            return Changes { rules: self.kept_rules, ..Changes::default() };
+        }
+        self.kept_rules = self.rules;
+        let feeds = self.feeds.iter_mut().enumerate().filter(|(_, feed)| feed.configured);
+        let feeds = feeds
+            .filter_map(|(place, feed)| {
+                std::mem::take(&mut feed.counters_changed).then(|| (place, feed.counters.clone()))
+            })
             .collect();
-        Changes { skills, last_listed, feeds, rules: self.rules }
+        let mut memory = Memory::default();
+        if self.keeps {
+            for (place, (feed, watch)) in self.feeds.iter_mut().zip(&self.watches).enumerate() {
+                feed.take_changed(place, watch.alias_of(), &mut memory);
+            }
+        }
+        Changes {
+            skills: self.book.take_changed(),
+            last_listed: self.book.take_listed(),
+            feeds,
+            rules: self.rules,
+            memory,
+        }
+    }
+
+    /// Makes [`Ledger::drain`] give `changes` once more, with the values of then: they could not be kept.
+    pub fn untake(&mut self, changes: &Changes) {
+        changes.skills.iter().for_each(|row| self.book.untake(row.index));
+        for (place, feed) in self.feeds.iter_mut().enumerate() {
+            feed.untake(place, &changes.memory);
+            feed.counters_changed |= changes.feeds.iter().any(|(changed, _)| *changed == place);
+        }
+        // Anything else than what it is: the counters of the rules are to be kept once more.
+        self.kept_rules = RuleCounters { exact_observations: u64::MAX, ..self.rules };
+    }
+
+    /// When skills were last listed, since the last call or [`Ledger::drain`]. It moves with every snapshot, and needs not
+    /// be kept before it is shown.
+    pub fn take_last_listed(&mut self) -> Vec<(SkillIndex, i64)> {
+        if matches!(self.start, Start::Over) { self.book.take_listed() } else { Vec::new() }
     }
 
     fn note_start(&mut self, now: Moment) {
+        if !std::mem::replace(&mut self.began, true) {
+            let left = self.feeds.iter().filter(|feed| !feed.configured);
+            let rated: Vec<_> = left.flat_map(Feed::rated).collect();
+            rated.iter().for_each(|name| self.show_rate(name, &mut Vec::new()));
+        }
         let since = match self.start {
             Start::Over => return,
             Start::Awaited => now.elapsed,
             Start::Holding { since } => since,
         };
-        let all_began = self.feeds.iter().all(|feed| feed.had_snapshot);
+        let all_began = self.feeds.iter().all(|feed| feed.had_snapshot || !feed.configured);
         let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;
         self.start = if is_over { Start::Over } else { Start::Holding { since } };
     }
@@ -209,7 +321,7 @@ impl Ledger {
             let other = self.feeds[*rival].filter.as_deref();
             own.is_none() || other.is_none() || own == other
         };
-        let rivals: Vec<usize> = (0..place).filter(overlaps).collect();
+        let rivals: Vec<usize> = (0..place).filter(|rival| self.feeds[*rival].configured).filter(overlaps).collect();
         let hold_first = !self.feeds[place].had_snapshot;
         AliasWatch::judge(&mut self.watches, place, &rivals, hold_first, snapshot)
     }
@@ -219,7 +331,7 @@ impl Ledger {
     fn show_rate(&mut self, name: &Arc<str>, notices: &mut Vec<Notice>) {
         let mut gauges = 0;
         let (mut completed, mut total, mut last, mut streamed) = (0.0, 0.0, 0.0, None);
-        for feed in &self.feeds {
+        for feed in self.feeds.iter().filter(|feed| feed.configured) {
             let (gauge, rate) = feed.rate(name);
             streamed = rate.or(streamed);
             if let Some(gauge) = gauge {

@@ -15,6 +15,7 @@
 //! | `ids` | which events were applied already |
 //! | `alias` | two feeds that are one server |
 //! | `book` | the series themselves, by their full labels |
+//! | [`memory`] | what must be kept so that all of this holds across restarts |
 
 mod alias;
 mod anomalies;
@@ -25,6 +26,7 @@ mod ids;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 mod ledger;
 mod limits;
+pub mod memory;
 mod moment;
 mod notice;
 mod series;
@@ -32,10 +34,11 @@ mod server_time;
 mod sessions;
 mod waiting;
 
-pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger};
+pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
 pub use notice::{Notice, ResetCause};
 pub use series::{
-    Changes, DURATION_BUCKETS_SECONDS, FeedCounters, Histogram, PhaseSeries, RuleCounters, SkillIndex, SkillSeries,
+    Changes, DURATION_BUCKETS_SECONDS, FeedCounters, Histogram, PhaseSeries, RuleCounters, SkillIndex, SkillRow,
+    SkillSeries,
 };

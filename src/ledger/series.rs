@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::memory::Memory;
+
 /// Upper bounds of the buckets of `skill_duration_seconds`, in seconds; `+Inf` is implied.
 pub const DURATION_BUCKETS_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
 
@@ -58,6 +60,17 @@ pub struct SkillSeries {
     pub anomalies: Vec<(Arc<str>, u64)>,
 }
 
+/// A skill with its place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SkillRow {
+    /// Where it is counted.
+    pub index: SkillIndex,
+    /// Its series.
+    pub series: SkillSeries,
+    /// When a snapshot last listed it, in microseconds since the Unix epoch; 0 for never.
+    pub last_listed_micros: i64,
+}
+
 /// The counters that the translation rules name, over all feeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RuleCounters {
@@ -96,7 +109,7 @@ pub struct FeedCounters {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Changes {
     /// Every skill that changed, whole.
-    pub skills: Vec<(SkillIndex, SkillSeries)>,
+    pub skills: Vec<SkillRow>,
     /// When a snapshot last listed a skill, in microseconds since the Unix epoch. Apart from the series, because it moves
     /// with every snapshot, also with one that changes nothing.
     pub last_listed: Vec<(SkillIndex, i64)>,
@@ -104,4 +117,6 @@ pub struct Changes {
     pub feeds: Vec<(usize, FeedCounters)>,
     /// The counters of the rules, all of them.
     pub rules: RuleCounters,
+    /// What else changed and has to be kept to count on. Only a store looks at it.
+    pub memory: Memory,
 }

@@ -1,6 +1,9 @@
 //! The sessions that a feed reports.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::memory::SessionRow;
 
 /// Sessions are taken for closed when nothing is heard of them for this long.
 const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
@@ -13,14 +16,13 @@ const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
 pub(super) struct Sessions {
     reported: bool,
     count: u64,
-    by_id: HashMap<Box<str>, Session>,
+    by_id: HashMap<Arc<str>, SessionRow>,
+    changed: HashSet<Arc<str>>,
+    cleared: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Session {
-    open: bool,
-    seen_micros: i64,
-}
+/// A session that is new, changed, or (`None`) forgotten.
+pub(super) type Change = (Arc<str>, Option<SessionRow>);
 
 /// There is no room to remember another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,8 @@ impl Sessions {
         self.reported = true;
         self.count = count;
         self.by_id.clear();
+        self.changed.clear();
+        self.cleared = true;
     }
 
     pub fn created(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
@@ -44,8 +48,9 @@ impl Sessions {
 
     pub fn closed(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
         self.reported = true;
-        if let Some(session) = self.by_id.get_mut(id) {
-            *session = Session { open: false, seen_micros: now_micros };
+        if let Some((id, _)) = self.by_id.get_key_value(id) {
+            let id = id.clone();
+            self.put(id, SessionRow { open: false, seen_micros: now_micros });
             return Ok(());
         }
         // A session that is not known by name can only be one of those that were counted.
@@ -56,26 +61,69 @@ impl Sessions {
 
     fn insert(&mut self, id: &str, open: bool, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
         if self.by_id.len() >= sessions_max {
-            self.by_id.retain(|_, session| session.is_alive(now_micros));
+            let changed = &mut self.changed;
+            self.by_id.retain(|id, session| {
+                let alive = is_alive(*session, now_micros);
+                if !alive {
+                    changed.insert(id.clone());
+                }
+                alive
+            });
         }
         if self.by_id.len() >= sessions_max {
             return Err(SessionsFull);
         }
-        self.by_id.insert(id.into(), Session { open, seen_micros: now_micros });
+        self.put(id.into(), SessionRow { open, seen_micros: now_micros });
         Ok(())
+    }
+
+    fn put(&mut self, id: Arc<str>, session: SessionRow) {
+        self.by_id.insert(id.clone(), session);
+        self.changed.insert(id);
+    }
+
+    pub fn reported(&self) -> bool {
+        self.reported
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    pub fn has_changed(&self) -> bool {
+        self.cleared || !self.changed.is_empty()
+    }
+
+    /// What changed since the last call: whether all that was before is forgotten, and the sessions that are new, changed
+    /// or forgotten.
+    pub fn take_changed(&mut self) -> (bool, Vec<Change>) {
+        let row = |id: Arc<str>| {
+            let session = self.by_id.get(&id).copied();
+            (id, session)
+        };
+        (std::mem::take(&mut self.cleared), self.changed.drain().map(row).collect())
+    }
+
+    /// Makes [`Sessions::take_changed`] give these once more.
+    pub fn untake(&mut self, cleared: bool, ids: impl Iterator<Item = Arc<str>>) {
+        self.cleared |= cleared;
+        self.changed.extend(ids);
+    }
+
+    /// What was kept.
+    pub fn restore(reported: bool, count: u64, by_id: HashMap<Arc<str>, SessionRow>) -> Self {
+        Self { reported, count, by_id, ..Self::default() }
     }
 
     /// The number of open sessions, if the feed ever reported any.
     pub fn open(&self, now_micros: i64) -> Option<u64> {
-        let open = self.by_id.values().filter(|session| session.open && session.is_alive(now_micros)).count();
+        let open = self.by_id.values().filter(|session| session.open && is_alive(**session, now_micros)).count();
         self.reported.then_some(self.count + open as u64)
     }
 }
 
-impl Session {
-    fn is_alive(self, now_micros: i64) -> bool {
-        now_micros.saturating_sub(self.seen_micros) < SESSION_LIFE_MICROS
-    }
+fn is_alive(session: SessionRow, now_micros: i64) -> bool {
+    now_micros.saturating_sub(session.seen_micros) < SESSION_LIFE_MICROS
 }
 
 #[cfg(test)]

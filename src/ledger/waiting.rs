@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::arithmetic::Seconds;
 use super::book::{Book, UNKNOWN_PHASE};
 use super::limits::Limits;
+use super::memory::{WaitingEventRow, WaitingRiseRow, WaitingRow};
 use super::series::{RuleCounters, SkillIndex};
 
 /// How long a rise waits for its event, and an event for its rise.
@@ -219,6 +220,63 @@ impl Waiting {
         let before = self.events.len();
         self.events.retain_mut(|waiting| now.saturating_sub(*waiting.listed_since.get_or_insert(now)) < WAIT);
         before - self.events.len()
+    }
+}
+
+impl Waiting {
+    /// Events counted before the first listing, completed and abandoned, and seconds of the completed ones.
+    pub fn credit(&self) -> ((u64, u64), Option<f64>) {
+        ((self.credit.completed, self.credit.abandoned), self.credit.duration_sum)
+    }
+
+    /// What waits, to be kept.
+    pub fn row(&self) -> WaitingRow {
+        let event = |WaitingEvent { event, .. }: &WaitingEvent| WaitingEventRow {
+            workflow_phase: event.workflow_phase.clone(),
+            completed: event.completed,
+            duration_seconds: event.duration_seconds,
+        };
+        let rise = |WaitingRise { rise, .. }: &WaitingRise| WaitingRiseRow {
+            completed: rise.completed,
+            abandoned: rise.abandoned,
+            durations: rise.durations.map(|seconds| (seconds.value, seconds.error)),
+            history: rise.history,
+        };
+        WaitingRow { events: self.events.iter().map(event).collect(), rises: self.rises.iter().map(rise).collect() }
+    }
+
+    /// What was kept; the rises wait from `now` on.
+    pub fn restore(credit: (u64, u64), duration_sum: Option<f64>, row: WaitingRow, now: Duration) -> Self {
+        let event = |row: WaitingEventRow| WaitingEvent {
+            event: StreamedInvocation {
+                workflow_phase: row.workflow_phase,
+                completed: row.completed,
+                duration_seconds: row.duration_seconds,
+            },
+            listed_since: None,
+        };
+        let rise = |row: WaitingRiseRow| WaitingRise {
+            rise: Rise {
+                completed: row.completed,
+                abandoned: row.abandoned,
+                durations: row.durations.map(|(value, error)| Seconds { value, error }),
+                history: row.history,
+            },
+            since: now,
+        };
+        Self {
+            credit: Credit { completed: credit.0, abandoned: credit.1, duration_sum },
+            events: row.events.into_iter().map(event).collect(),
+            rises: row.rises.into_iter().map(rise).collect(),
+        }
+    }
+
+    pub fn events(&self) -> usize {
+        self.events.len()
+    }
+
+    pub fn rises(&self) -> usize {
+        self.rises.len()
     }
 }
 

@@ -112,6 +112,9 @@ pub enum SettingsError {
         /// What is wrong with it.
         error: HealthcheckUrlError,
     },
+    /// No place to look for the state.
+    #[error("neither XDG_STATE_HOME nor HOME says where the state is: give --state.path")]
+    NoHome,
     /// Fewer remembered skills than shown ones.
     #[error(
         "--limit.remembered-skills {remembered} is below --limit.skills {skills}: what is shown must be remembered, so \

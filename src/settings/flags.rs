@@ -77,6 +77,9 @@ pub(super) enum Subcommands {
     Replay(ReplayFlags),
     /// Ask a running bridge whether it works: exit code 0 if it does, else 1 (for containers without curl)
     Healthcheck(HealthcheckFlags),
+    /// See or mend what is kept over restarts
+    #[command(subcommand)]
+    State(StateCommands),
 }
 
 #[derive(Debug, Args)]
@@ -88,9 +91,50 @@ pub(super) struct RunFlags {
     #[command(flatten)]
     pub web: WebFlags,
     #[command(flatten)]
+    pub state: StateFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "State")]
+pub(super) struct StateFlags {
+    /// File that keeps the counts over restarts [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or
+    /// ~/.local/state]
+    #[arg(long = "state.path", value_name = "FILE")]
+    pub path: Option<PathBuf>,
+    /// Keep the counts in memory alone: a restart begins anew
+    // A flag that can stand alone, and that a variable can set to either value.
+    #[arg(long = "state.disabled", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub disabled: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StateCommands {
+    /// Print what is kept, feed by feed; a running bridge is not disturbed
+    Show(StatePathFlags),
+    /// Forget what is remembered of a feed, so that its whole past counts once more when it is seen again; the bridge
+    /// must not be running
+    Forget(ForgetFlags),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "State")]
+pub(super) struct StatePathFlags {
+    /// File that keeps the counts [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long = "state.path", value_name = "FILE")]
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ForgetFlags {
+    /// The feed's identity, as `state show` and the label `feed` have it
+    pub feed: String,
+    #[command(flatten)]
+    pub state: StatePathFlags,
 }
 
 #[derive(Debug, Args)]
@@ -262,9 +306,10 @@ pub(super) fn parse(
 /// The command line with the environment as defaults.
 pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command {
     let with_environment = |arg| with_environment(arg, environment);
-    CommandLine::command()
-        .mut_args(with_environment)
-        .mut_subcommands(|subcommand| subcommand.mut_args(with_environment))
+    CommandLine::command().mut_args(with_environment).mut_subcommands(|subcommand| {
+        let subcommand = subcommand.mut_args(with_environment);
+        subcommand.mut_subcommands(|inner| inner.mut_args(with_environment))
+    })
 }
 
 fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {

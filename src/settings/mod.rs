@@ -53,8 +53,31 @@ pub struct Settings {
     pub frame_bytes_max: usize,
     /// Every wait of every feed. The one that has a flag is how long a feed that sends snapshots may send none.
     pub timing: Timing,
+    /// Where the counts are kept.
+    pub state: StatePlace,
     /// What is logged, and how.
     pub log: LogSettings,
+}
+
+/// Where the counts are kept over restarts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StatePlace {
+    /// In memory alone.
+    Memory,
+    /// In the usual place, by the XDG rules; in memory, with a warning, if that cannot be written. `None` where there is
+    /// no home directory to find it in.
+    Usual(Option<PathBuf>),
+    /// Here and nowhere else.
+    Chosen(PathBuf),
+}
+
+/// Something to be done with the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateTask {
+    /// Where it is.
+    pub path: PathBuf,
+    /// The feed to forget; `None` to show what is kept.
+    pub forget: Option<String>,
 }
 
 /// What is logged, and how.
@@ -105,6 +128,8 @@ pub enum Task {
     Replay(ReplayTask),
     /// Ask a running bridge whether it works.
     Healthcheck(HealthcheckTask),
+    /// See or mend what is kept over restarts.
+    State(StateTask),
 }
 
 /// The bridge on a made-up feed.
@@ -173,6 +198,7 @@ impl Task {
             Subcommands::Record(flags) => record_task(flags, &environment).map(Task::Record),
             Subcommands::Replay(flags) => replay_task(flags).map(Task::Replay),
             Subcommands::Healthcheck(flags) => healthcheck_task(flags).map(Task::Healthcheck),
+            Subcommands::State(command) => state_task(command, &environment).map(Task::State),
         }
     }
 
@@ -184,12 +210,13 @@ impl Task {
             Task::Record(task) => task.log,
             Task::Replay(task) => task.log,
             Task::Healthcheck(task) => task.log,
+            Task::State(_) => LogSettings::default(),
         }
     }
 }
 
 impl Settings {
-    /// The defaults of the command line for `feeds`, served at `127.0.0.1:9090`.
+    /// The defaults of the command line for `feeds`, served at `127.0.0.1:9090`, but with the counts in memory.
     pub fn new(feeds: Vec<FeedTarget>) -> Self {
         Self {
             feeds,
@@ -198,6 +225,7 @@ impl Settings {
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             timing: Timing::default(),
+            state: StatePlace::Memory,
             log: LogSettings::default(),
         }
     }
@@ -209,7 +237,7 @@ impl Settings {
 }
 
 fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, SettingsError> {
-    let flags::RunFlags { feeds: feed_flags, connection, web, limits, log } = flags;
+    let flags::RunFlags { feeds: feed_flags, connection, web, state, limits, log } = flags;
     let ledger_limits = ledger_limits(&limits)?;
     let flags::FeedFlags { urls, names, subscription } = feed_flags;
     if !names.is_empty() && names.len() != urls.len() {
@@ -227,8 +255,33 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
     Ok(Settings {
         frame_bytes_max: connection.frame_bytes_max as usize,
         timing: timing(&connection),
+        state: match state {
+            flags::StateFlags { disabled: true, .. } => StatePlace::Memory,
+            flags::StateFlags { path: Some(path), .. } => StatePlace::Chosen(path),
+            flags::StateFlags { path: None, .. } => StatePlace::Usual(usual_state(environment)),
+        },
         ..served(web, ledger_limits, &log, feeds)?
     })
+}
+
+/// `$XDG_STATE_HOME/session-buddy-bridge/state.db`, or the same in `~/.local/state`. By the XDG rules a path that is not
+/// absolute is as good as none.
+fn usual_state(environment: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let folder = |variable| environment(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let states = folder("XDG_STATE_HOME").or_else(|| Some(folder("HOME")?.join(".local/state")))?;
+    Some(states.join("session-buddy-bridge/state.db"))
+}
+
+fn state_task(
+    command: flags::StateCommands,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<StateTask, SettingsError> {
+    let (state, forget) = match command {
+        flags::StateCommands::Show(state) => (state, None),
+        flags::StateCommands::Forget(flags::ForgetFlags { feed, state }) => (state, Some(feed)),
+    };
+    let path = state.path.or_else(|| usual_state(environment)).ok_or(SettingsError::NoHome)?;
+    Ok(StateTask { path, forget })
 }
 
 fn demo_task(flags: flags::DemoFlags) -> Result<DemoTask, SettingsError> {

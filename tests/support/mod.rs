@@ -6,6 +6,7 @@ pub mod expected_families;
 pub mod http_client;
 pub mod model;
 pub mod observer;
+pub mod peers;
 pub mod program;
 pub mod recording_listener;
 pub mod running_bridge;

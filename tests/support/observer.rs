@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use session_buddy_bridge::ledger::{
     Changes, ConnectionId, DURATION_BUCKETS_SECONDS, FeedCounters, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment,
-    Notice, PhaseSeries, RuleCounters, SkillIndex, SkillSeries,
+    Notice, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries,
 };
 use session_buddy_bridge::protocol::{self, RejectionReason};
 
@@ -109,7 +109,7 @@ pub struct Shown {
 
 impl Shown {
     fn fold(&mut self, changes: Changes) {
-        for (index, now) in changes.skills {
+        for SkillRow { index, series: now, .. } in changes.skills {
             assert_possible(&now);
             if let Some(was) = self.skills.insert(index, now) {
                 assert_no_fall(&was, &self.skills[&index]);

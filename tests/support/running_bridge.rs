@@ -38,7 +38,9 @@ impl RunningBridge {
         let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(Bridge::new(settings).serve(vec![listener], shutdown.clone()));
+        let task = tokio::spawn(
+            Bridge::new(settings).expect("there is no state to open").serve(vec![listener], shutdown.clone()),
+        );
         Self { address, shutdown, task }
     }
 

@@ -1,0 +1,121 @@
+//! Commit, then show: what a scrape can see is already on disk, so that a killed process comes back with nothing lost and
+//! nothing twice.
+//!
+//! One thread takes what changed, commits it and shows it. What arrives during a commit is committed together with the
+//! next, so that throughput does not hang on the disk. If commits fail for [`SHOWN_ANYWAY_AFTER`], memory is shown, until
+//! one succeeds again: a disk that is full should not blind those who would see to it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::board::Board;
+use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::store::{Opened, Store, StoreError};
+use crate::telemetry::StateTelemetry;
+
+/// For so long a change is held back while commits fail.
+pub const SHOWN_ANYWAY_AFTER: Duration = Duration::from_secs(10);
+
+/// After a failed commit, the next attempt.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// Keeps a board on disk, on a thread of its own.
+#[derive(Debug)]
+pub struct Keeper {
+    board: Arc<Board>,
+    thread: JoinHandle<()>,
+}
+
+/// A board that is kept, and its keeper, not yet started.
+#[derive(Debug)]
+pub struct Kept {
+    /// The board, with all that was kept of it.
+    pub board: Arc<Board>,
+    store: Store,
+    /// Where a corrupt state was moved, and what was wrong with it.
+    pub moved_aside: Option<(PathBuf, String)>,
+}
+
+/// Why a board could not be kept.
+#[derive(Debug, Error)]
+pub enum KeepError {
+    /// The state cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No thread was to be had.
+    #[error("cannot start the thread that keeps the state: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl Kept {
+    /// Opens the state at `path`, or begins one.
+    ///
+    /// # Errors
+    /// See [`Store::open`].
+    pub fn open(path: &Path, limits: Limits) -> Result<Self, KeepError> {
+        let fits = |whole: &Whole| Ledger::restore(limits, whole.clone(), Moment::default()).map(drop);
+        let Opened { store, whole, moved_aside } = Store::open(path, fits)?;
+        let board = Board::restore(limits, whole).expect("it was judged to fit when it was opened");
+        Ok(Self { board: Arc::new(board), store, moved_aside })
+    }
+
+    /// Starts keeping. Should the keeper ever end by itself, which is a defect, it cancels `bridge`: a board that is not
+    /// kept would never change again.
+    ///
+    /// # Errors
+    /// No thread to be had.
+    pub fn start(self, telemetry: Arc<StateTelemetry>, bridge: CancellationToken) -> Result<Keeper, KeepError> {
+        let board = Arc::clone(&self.board);
+        let thread = thread::Builder::new().name("state".to_owned()).spawn(move || {
+            let _bridge = bridge.drop_guard();
+            keep(&self.board, self.store, &telemetry);
+        })?;
+        Ok(Keeper { board, thread })
+    }
+}
+
+impl Keeper {
+    /// Keeps what there is and ends. Blocks for as long as a commit takes. Whether the keeper had not panicked.
+    pub fn finish(self) -> bool {
+        self.board.end_keeping();
+        self.thread.join().is_ok()
+    }
+}
+
+fn keep(board: &Board, mut store: Store, telemetry: &StateTelemetry) {
+    let mut failing_since = None;
+    loop {
+        let due = board.wait_until_due();
+        if let Some(changes) = board.take_changes() {
+            match store.commit(&changes) {
+                Ok(()) => {
+                    failing_since = None;
+                    telemetry.committed();
+                    board.show(changes);
+                }
+                Err(error) => {
+                    let since: &Instant = failing_since.get_or_insert_with(Instant::now);
+                    let is_shown = since.elapsed() >= SHOWN_ANYWAY_AFTER;
+                    telemetry.commit_failed(&error, is_shown);
+                    board.untake(&changes);
+                    if is_shown {
+                        board.show(changes);
+                    }
+                    if board.pause(RETRY_AFTER) && due.ending {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        }
+        if due.ending {
+            return;
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! What happens to the state on disk.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
+use tracing::{debug, error, info, warn};
+
+use super::gate::Gate;
+use super::locked;
+use crate::exposition::family::Family;
+use crate::store::StoreError;
+
+const DURABLE: Family<0> = Family::gauge(
+    "session_buddy_bridge_state_durable",
+    "1 while what is shown is on disk; 0 while commits fail and memory is shown instead.",
+    [],
+);
+const COMMITS: Family<0> =
+    Family::counter("session_buddy_bridge_state_commits_total", "Transactions written to the state.", []);
+const COMMIT_FAILURES: Family<0> = Family::counter(
+    "session_buddy_bridge_state_commit_failures_total",
+    "Transactions that could not be written to the state; each is tried again.",
+    [],
+);
+const MOVED_ASIDE: Family<0> = Family::counter(
+    "session_buddy_bridge_state_moved_aside_total",
+    "Corrupt states that were moved aside at the start; counting began anew.",
+    [],
+);
+
+/// Counts and logs what happens to the state.
+#[derive(Debug, Default)]
+pub struct StateTelemetry {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    commits: u64,
+    failures: u64,
+    failures_gate: Gate,
+    moved_aside: u64,
+    is_failing: bool,
+    is_shown_anyway: bool,
+}
+
+impl StateTelemetry {
+    /// Nothing has happened yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state at `path` is open.
+    pub fn opened(&self, path: &Path) {
+        info!(path = %path.display(), "state opened");
+    }
+
+    /// There is no state, because of `reason`, and nobody insisted on one.
+    pub fn in_memory(&self, reason: &str) {
+        warn!("counts are kept in memory alone, a restart begins anew: {reason}");
+    }
+
+    /// A corrupt state was moved to `aside`.
+    pub fn moved_aside(&self, aside: &Path, problem: &str) {
+        locked(&self.state).moved_aside += 1;
+        error!(
+            aside = %aside.display(),
+            "the state was corrupt ({problem}): it was moved aside, and counting begins anew"
+        );
+    }
+
+    /// A transaction is on disk.
+    pub fn committed(&self) {
+        let was_failing = {
+            let mut state = locked(&self.state);
+            state.commits += 1;
+            state.is_shown_anyway = false;
+            std::mem::take(&mut state.is_failing)
+        };
+        if was_failing {
+            info!("the state is being written again; nothing was lost");
+        }
+    }
+
+    /// A transaction failed. `is_shown_anyway`: for so long that memory is shown now.
+    pub fn commit_failed(&self, error: &StoreError, is_shown_anyway: bool) {
+        let (passed, was_shown_anyway) = {
+            let mut state = locked(&self.state);
+            state.failures += 1;
+            state.is_failing = true;
+            let was_shown_anyway = std::mem::replace(&mut state.is_shown_anyway, is_shown_anyway);
+            (state.failures_gate.pass(Instant::now()), was_shown_anyway)
+        };
+        match passed {
+            Some(suppressed) => warn!(suppressed, "the state cannot be written, trying again: {error}"),
+            None => debug!("the state cannot be written, trying again: {error}"),
+        }
+        if is_shown_anyway && !was_shown_anyway {
+            error!("the state could not be written for too long: memory is shown, and a restart now would lose counts");
+        }
+    }
+
+    /// All of this as metric families.
+    pub fn collector(self: &Arc<Self>) -> StateCollector {
+        let descs = [DURABLE, COMMITS, COMMIT_FAILURES, MOVED_ASIDE].iter().map(Family::desc).collect();
+        StateCollector { telemetry: Arc::clone(self), descs }
+    }
+}
+
+/// Shows [`StateTelemetry`] to a `prometheus::Registry`.
+#[derive(Debug)]
+pub struct StateCollector {
+    telemetry: Arc<StateTelemetry>,
+    descs: Vec<Desc>,
+}
+
+impl Collector for StateCollector {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let state = locked(&self.telemetry.state);
+        vec![
+            DURABLE.value(f64::from(u8::from(!state.is_shown_anyway))),
+            COMMITS.value(state.commits as f64),
+            COMMIT_FAILURES.value(state.failures as f64),
+            MOVED_ASIDE.value(state.moved_aside as f64),
+        ]
+    }
+}

@@ -1,0 +1,188 @@
+//! What a state promises whoever starts a bridge on it: it comes back whole, it is one bridge's alone, and nothing that
+//! cannot be read is lost.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use session_buddy_bridge::ledger::memory::Memory;
+use session_buddy_bridge::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::protocol;
+use session_buddy_bridge::store::{Opened, Store, StoreError};
+use std::time::Duration;
+use tempfile::TempDir;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("deeper/state.db");
+    (folder, path)
+}
+
+fn open(path: &Path) -> Result<Opened, StoreError> {
+    Store::open(path, |whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop))
+}
+
+/// A ledger that has met every kind of thing that is kept.
+fn lively(ledger: &mut Ledger) {
+    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), skill: None });
+    let connection = ledger.open(feed, Moment::default());
+    let mut at = Duration::ZERO;
+    let mut hear = |text: &str| {
+        at += Duration::from_secs(1);
+        protocol::read(text, &protocol::Limits::default(), &mut |message| {
+            ledger.apply(connection, &message.unwrap(), Moment::at(at), &mut Vec::new());
+        });
+    };
+    hear(
+        r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23.585602+00:00","data":{"top_skills":[
+            {"skill_name":"a\"b","total_invocations":7,"completion_rate":28.571428571428573,"avg_duration_seconds":0.1}],
+            "anomalies":[{"skill_name":"a\"b","anomaly_type":"drop","detected_at":"2026-11-22 10:24:23","deviation_score":2.5},
+                         {"skill_name":"other","anomaly_type":"spike","detected_at":null,"deviation_score":null}]}}"#,
+    );
+    hear(
+        r#"[{"type":"event","event":"skill.invoked","id":"1","timestamp":"2026-11-22T10:24:24+00:00",
+             "data":{"skill_name":"a\"b","workflow_phase":"setup","completed":true,"duration_seconds":0.3}},
+            {"type":"skill_invocation","id":"2","data":{"skill_name":"streamed","completed":false,"duration_seconds":1e-300}},
+            {"type":"completion_rate","data":{"skill_name":"rated","rate":0.1}},
+            {"type":"event","event":"session.created","data":{"session_id":"s"}},
+            {"type":"active_sessions","data":{"count":4}},
+            {"type":"event","event":"session.created","data":{"session_id":"t"}},
+            {"type":"anomaly","data":{"skill_name":"x","anomaly_type":"drop"}}]"#,
+    );
+    hear(
+        r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:25.585602+00:00","data":{"top_skills":[
+            {"skill_name":"a\"b","total_invocations":9,"completion_rate":33.33333333333333,"avg_duration_seconds":0.2},
+            {"skill_name":"inexact","total_invocations":97,"completion_rate":33.3,"avg_duration_seconds":0.2}],
+            "anomalies":[]}}"#,
+    );
+}
+
+fn sorted(mut whole: Whole) -> Whole {
+    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions, .. } = &mut whole.memory;
+    feeds.sort_by_key(|row| row.place);
+    feed_skills.sort_by_key(|row| row.skill_name.clone());
+    tallies.sort_by_key(|row| (row.skill_name.clone(), row.anomaly_type.clone()));
+    anomalies.sort_by_key(|(key, _)| (key.skill_name.clone(), key.detected_at.clone()));
+    event_ids.sort_by_key(|row| row.sequence);
+    sessions.sort_by_key(|(_, id, _)| id.clone());
+    whole.skills.sort_by_key(|row| row.index);
+    whole
+}
+
+fn as_whole(changes: Changes) -> Whole {
+    let Changes { skills, rules, memory, .. } = changes;
+    Whole { skills, rules, memory: Memory { sessions_cleared: Vec::new(), ..memory } }
+}
+
+#[test]
+fn everything_comes_back() {
+    let (_folder, path) = folder();
+    let mut opened = open(&path).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    lively(&mut ledger);
+    let changes = ledger.drain(Moment::at(Duration::from_secs(4)));
+    assert!(!changes.skills.is_empty() && !changes.memory.anomalies.is_empty() && !changes.memory.sessions.is_empty());
+    assert_eq!(changes.memory.event_ids.len(), 2);
+    opened.store.commit(&changes).unwrap();
+    drop(opened.store);
+
+    let again = open(&path).unwrap();
+    assert_eq!(again.moved_aside, None);
+    assert_eq!(sorted(again.whole), sorted(as_whole(changes)));
+}
+
+#[test]
+fn a_second_bridge_is_kept_out_and_told_why() {
+    let (_folder, path) = folder();
+    let first = open(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { holder, .. } if *holder == std::process::id().to_string()), "{error}");
+    assert!(error.to_string().contains("--state.path"), "{error}");
+    // Whoever reads along is not kept out.
+    let reader = Connection::open(&path).unwrap();
+    assert_eq!(reader.query_row("SELECT count(*) FROM skill", [], |row| row.get(0)), Ok(0));
+    assert_eq!(Store::look(&path).unwrap(), Whole::default());
+    drop(first);
+    open(&path).unwrap();
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_left_alone() {
+    let (_folder, path) = folder();
+    drop(open(&path).unwrap());
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    let before = fs::read(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn another_programs_database_is_refused_and_left_alone() {
+    let (_folder, path) = folder();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    Connection::open(&path).unwrap().execute_batch("CREATE TABLE theirs (x)").unwrap();
+    let before = fs::read(&path).unwrap();
+    let error = open(&path).unwrap_err();
+    assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
+    assert_eq!(fs::read(&path).unwrap(), before);
+}
+
+#[test]
+fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage); 4] = [
+        ("no database at all", |path| fs::write(path, b"not a database, but long enough to have a header").unwrap()),
+        ("pages of zeros", |path| {
+            let bytes = fs::read(path).unwrap();
+            let kept = 4096.min(bytes.len());
+            fs::write(path, [&bytes[..kept], vec![0; bytes.len() - kept].as_slice()].concat()).unwrap();
+        }),
+        ("a place without a skill", |path| {
+            Connection::open(path).unwrap().execute("UPDATE feed_skill SET skill = 99", []).unwrap();
+        }),
+        ("a bucket that is no number", |path| {
+            Connection::open(path).unwrap().execute("UPDATE phase SET duration_buckets = 'x'", []).unwrap();
+        }),
+    ];
+    for (what, damage) in damages {
+        let (_folder, path) = folder();
+        let mut opened = open(&path).unwrap();
+        let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+        lively(&mut ledger);
+        opened.store.commit(&ledger.drain(Moment::at(Duration::from_secs(4)))).unwrap();
+        drop(opened.store);
+        damage(&path);
+        let damaged = fs::read(&path).unwrap();
+
+        let opened = open(&path).unwrap();
+        let (aside, problem) = opened.moved_aside.unwrap_or_else(|| panic!("{what} was not noticed"));
+        assert!(!problem.is_empty());
+        assert_eq!(opened.whole, Whole::default(), "{what}");
+        assert_eq!(fs::read(aside).unwrap(), damaged, "{what}: nothing of it may be lost");
+        drop(opened.store);
+        assert_eq!(open(&path).unwrap().moved_aside, None, "{what}: the new one is sound");
+    }
+}
+
+#[test]
+fn a_forgotten_feed_counts_its_past_once_more() {
+    let (_folder, path) = folder();
+    let mut opened = open(&path).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    let end = Moment::at(Duration::from_secs(20));
+    lively(&mut ledger);
+    ledger.tick(end, &mut Vec::new());
+    opened.store.commit(&ledger.drain(end)).unwrap();
+    assert!(!opened.store.forget_feed("ws://b:1/").unwrap());
+    assert!(opened.store.forget_feed("ws://a:1/").unwrap());
+    drop(opened.store);
+
+    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().whole, Moment::default()).unwrap();
+    lively(&mut ledger);
+    ledger.tick(end, &mut Vec::new());
+    let changes = ledger.drain(end);
+    let skill = changes.skills.iter().find(|row| &*row.series.skill_name == "inexact").unwrap();
+    let total: u64 = skill.series.phases.iter().map(|phase| phase.completed + phase.abandoned).sum();
+    assert_eq!(total, 2 * 97);
+}

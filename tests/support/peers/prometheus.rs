@@ -1,0 +1,123 @@
+//! Prometheus and its tool.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use super::process::{Process, run};
+use super::{found_or_skip, http_get, peers_directory};
+
+/// The two installed programs.
+pub struct PrometheusTools {
+    prometheus: PathBuf,
+    promtool: PathBuf,
+}
+
+/// A running Prometheus, its storage in a temporary directory.
+pub struct Prometheus {
+    /// Where its API is.
+    pub address: SocketAddr,
+    _process: Process,
+    _storage: tempfile::TempDir,
+}
+
+/// One series of an answer: its labels, and its samples as (seconds, value) in order of time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series {
+    pub labels: BTreeMap<String, String>,
+    pub samples: Vec<(f64, f64)>,
+}
+
+impl PrometheusTools {
+    pub fn find_or_skip() -> Option<Self> {
+        let unpacked = peers_directory().join("prometheus/usr/bin");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let find = |program: &str| {
+            let candidates = std::env::split_paths(&path).chain([unpacked.clone()]);
+            let missing = || format!("no {program} on PATH or in {}: run .ci/install-peers", unpacked.display());
+            candidates.map(|directory| directory.join(program)).find(|file| file.is_file()).ok_or_else(missing)
+        };
+        let both = || Ok(Self { prometheus: find("prometheus")?, promtool: find("promtool")? });
+        found_or_skip(both())
+    }
+
+    /// Runs promtool.
+    pub fn promtool<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Output {
+        run(Command::new(&self.promtool).args(arguments), input)
+    }
+
+    /// What `promtool check metrics` finds in an exposition, a line each.
+    pub fn findings(&self, exposition: &str) -> Vec<String> {
+        let output = self.promtool(["check", "metrics"], exposition);
+        let printed = [output.stdout, output.stderr].concat();
+        String::from_utf8(printed).expect("promtool prints UTF-8").lines().map(str::to_owned).collect()
+    }
+
+    /// Starts Prometheus on a configuration file of this text, with its own port taken from the free ones.
+    pub fn start(&self, configuration: &str) -> Prometheus {
+        let storage = tempfile::TempDir::new().expect("a temporary directory");
+        let file = storage.path().join("prometheus.yml");
+        std::fs::write(&file, configuration).expect("the configuration can be written");
+        let mut command = Command::new(&self.prometheus);
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", storage.path().join("data").display()))
+            .args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
+        let mut process = Process::spawn("Prometheus", &mut command);
+        let address = process.await_line("its address", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["msg"] == "Listening on").then(|| line["address"].as_str()?.parse().ok())?
+        });
+        process.await_line("readiness", |line| line.contains("ready to receive web requests").then_some(()));
+        Prometheus { address, _process: process, _storage: storage }
+    }
+}
+
+impl Prometheus {
+    /// Evaluates PromQL at a time, by default now. A scalar or an instant vector gives one sample a series.
+    ///
+    /// # Panics
+    /// If Prometheus refuses the query.
+    pub fn query(&self, promql: &str, at_seconds: Option<f64>) -> Vec<Series> {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.append_pair("query", promql);
+        if let Some(at_seconds) = at_seconds {
+            query.append_pair("time", &at_seconds.to_string());
+        }
+        let answer = self.api(&format!("query?{}", query.finish()));
+        answer["result"].as_array().expect("a vector").iter().map(Series::from_json).collect()
+    }
+
+    /// The data of an answer of its HTTP API.
+    ///
+    /// # Panics
+    /// If it is an error.
+    pub fn api(&self, path: &str) -> Value {
+        let (status, body) = http_get(self.address, &format!("/api/v1/{path}")).expect("Prometheus answers");
+        assert_eq!(status, 200, "{path}: {body}");
+        let mut answer: Value = serde_json::from_str(&body).expect("its answers are JSON");
+        answer["data"].take()
+    }
+}
+
+impl Series {
+    fn from_json(series: &Value) -> Self {
+        let labels = series["metric"].as_object().expect("labels");
+        let text = |value: &Value| value.as_str().expect("a string").to_owned();
+        let sample = |pair: &Value| (pair[0].as_f64().expect("seconds"), text(&pair[1]).parse().expect("a value"));
+        let samples = match &series["values"] {
+            Value::Array(values) => values.iter().map(sample).collect(),
+            _ => vec![sample(&series["value"])],
+        };
+        Self { labels: labels.iter().map(|(label, value)| (label.clone(), text(value))).collect(), samples }
+    }
+
+    /// The value of its last sample.
+    pub fn value(&self) -> f64 {
+        self.samples.last().expect("a series has a sample").1
+    }
+}
