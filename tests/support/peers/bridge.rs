@@ -24,7 +24,7 @@ impl Bridge {
         let mut command = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"));
         command
             .args(["--feed.url", &format!("ws://127.0.0.1:{feed_port}")])
-            .args(["--web.listen-address", "127.0.0.1:0", "--log.format", "json"])
+            .args(["--web.listen-address", "127.0.0.1:0", "--log.format", "json", "--state.disabled"])
             .envs(environment.iter().copied());
         let mut process = Process::spawn("the bridge", &mut command);
         let address = process.await_line("its address", |line| {
