@@ -25,8 +25,10 @@ fn flags(help: &str) -> Vec<(&str, String)> {
     for line in help.lines().take_while(|line| !line.starts_with("Environment:")) {
         let (indent, line) = (line.len() - line.trim_start().len(), line.trim());
         if let (1..=6, Some((_, flag))) = (indent, line.split_once("--")) {
-            let said = flag.split_once("  ").map_or("", |(_, said)| said.trim());
-            flags.push((flag.split([' ', '[']).next().unwrap(), format!("{said} ")));
+            let (flag, rest) = flag.split_at(flag.find([' ', '[']).unwrap_or(flag.len()));
+            // The short form of a help has the words on the line of the flag, behind its value.
+            let said = rest.rsplit_once('>').map_or(rest, |(_, said)| said);
+            flags.push((flag, format!("{said} ")));
         } else if let Some((_, said)) = flags.last_mut() {
             said.push_str(line);
             said.push(' ');

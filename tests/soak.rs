@@ -128,8 +128,16 @@ fn a_week_of_snapshots_leaves_memory_flat() {
     let mut out = String::new();
     encode_families(&view, 1, &mut out);
     let scrape = Scrape::parse(&out).unwrap();
-    let counted: u64 = server.totals.iter().map(|(total, ..)| total).sum();
-    assert_eq!(scrape.sum("skill_invocations_total"), counted as f64);
+    let mut totals: Vec<_> = server.totals.iter().map(|(total, ..)| *total).enumerate().collect();
+    totals.sort_by_key(|(_, total)| std::cmp::Reverse(*total));
+    for (skill, total) in totals.into_iter().take(10) {
+        let counted = ["true", "false"].map(|completed| {
+            let skill = format!("skill-{skill}");
+            let labels = [("skill_name", skill.as_str()), ("workflow_phase", "unknown"), ("completed", completed)];
+            scrape.value("skill_invocations_total", &labels).unwrap()
+        });
+        assert_eq!(counted[0] + counted[1], total as f64, "skill-{skill}");
+    }
     assert_eq!(scrape.sum("anomalies_detected_total"), (seconds / 30) as f64);
 }
 
