@@ -45,7 +45,8 @@ fn recording(file_name: &str) -> PathBuf {
 }
 
 fn lines(name: &str) -> Vec<Line> {
-    let text = std::fs::read_to_string(recording(&format!("{name}.ndjson"))).expect("the recording is in the repository");
+    let text =
+        std::fs::read_to_string(recording(&format!("{name}.ndjson"))).expect("the recording is in the repository");
     text.lines().map(|line| serde_json::from_str(line).expect("a recording is one JSON object a line")).collect()
 }
 
@@ -86,7 +87,10 @@ fn replays_exactly(name: &str) {
     }
     let observed: u64 = expected.completion_rate.keys().map(|skill| shown.durations(skill).count()).sum();
     assert_eq!(observed, expected.durations.values().map(|durations| durations.count).sum::<u64>());
-    assert_eq!((shown.rules.exact_observations, shown.rules.estimated_observations), (expected.exact, expected.estimated));
+    assert_eq!(
+        (shown.rules.exact_observations, shown.rules.estimated_observations),
+        (expected.exact, expected.estimated)
+    );
 
     for (skill, expected) in &expected.completion_rate {
         let rate = shown.skill(skill).and_then(|skill| skill.completion_rate).expect("listed");
