@@ -176,13 +176,19 @@ impl<'s> Stage<'s> {
         Ok(())
     }
 
-    /// For histories where each event is applied at most once: its own phase can only lose a count to `unknown`.
-    fn phases_only_lose_to_unknown(&self) -> Result<(), TestCaseError> {
-        let mut happened = BTreeMap::new();
+    /// The database's invocations by skill, phase and `completed`.
+    fn counts_by_phase(&self) -> BTreeMap<(String, String, bool), u64> {
+        let mut counts = BTreeMap::new();
         for it in &self.database.invocations {
             let phase = it.workflow_phase.clone().expect("every scripted invocation has one");
-            *happened.entry((it.skill_name.clone(), phase, it.completed)).or_insert(0_u64) += 1;
+            *counts.entry((it.skill_name.clone(), phase, it.completed)).or_default() += 1;
         }
+        counts
+    }
+
+    /// For histories where each event is applied at most once: its own phase can only lose a count to `unknown`.
+    fn phases_only_lose_to_unknown(&self) -> Result<(), TestCaseError> {
+        let happened = self.counts_by_phase();
         for (key, count) in self.observer.shown.counts_by_phase() {
             if key.1 != "unknown" {
                 prop_assert!(count <= happened.get(&key).copied().unwrap_or(0), "{key:?} counted {count}");
@@ -233,18 +239,12 @@ proptest! {
     }
 
     #[test]
-    fn events_in_time_keep_their_phases_and_durations(mut script in scripts(Faults {
-        lost: false, copies: true, copies_without_id: false, late_by_micros_max: 3900 * MILLISECOND, snapshots_lost: false,
+    fn prompt_events_keep_their_phases_and_durations(mut script in scripts(Faults {
+        lost: false, copies: false, copies_without_id: false, late_by_micros_max: 0, snapshots_lost: true,
     })) {
-        // A rise waits only on a feed that has streamed before.
-        script.told.push(told(0.0005, invocation("setup", 1.0), Some(0.0001)));
+        script.told.push(warm_up());
         let stage = Stage::new(&script).play(Stage::never_more_than_happened)?;
-        let mut happened = BTreeMap::new();
-        for it in &stage.database.invocations {
-            let phase = it.workflow_phase.clone().expect("every scripted invocation has one");
-            *happened.entry((it.skill_name.clone(), phase, it.completed)).or_insert(0_u64) += 1;
-        }
-        prop_assert_eq!(stage.observer.shown.counts_by_phase(), happened);
+        prop_assert_eq!(stage.observer.shown.counts_by_phase(), stage.counts_by_phase());
         prop_assert_eq!(stage.observer.shown.rules.late_events, 0);
         prop_assert_eq!(stage.observer.shown.rules.estimated_observations, 0);
         for (name, skill) in stage.database.metrics() {
@@ -256,6 +256,26 @@ proptest! {
             prop_assert!((shown.sum - skill.duration_seconds).abs() <= 1e-9 * skill.duration_seconds);
         }
     }
+
+    #[test]
+    fn events_within_the_wait_keep_their_phases(mut script in scripts(Faults {
+        lost: false, copies: true, copies_without_id: false, late_by_micros_max: 3900 * MILLISECOND, snapshots_lost: false,
+    })) {
+        script.told.push(warm_up());
+        let stage = Stage::new(&script).play(Stage::never_more_than_happened)?;
+        prop_assert_eq!(stage.observer.shown.counts_by_phase(), stage.counts_by_phase());
+        prop_assert_eq!(stage.observer.shown.rules.late_events, 0);
+        for (name, skill) in stage.database.metrics() {
+            let shown = stage.observer.shown.durations(name);
+            prop_assert!(shown.count() <= skill.completed, "{name}: {shown:?} of {skill:?}");
+            prop_assert!((shown.sum - skill.duration_seconds).abs() <= 1e-9 * skill.duration_seconds, "{shown:?}");
+        }
+    }
+}
+
+/// A rise waits only on a feed that has streamed before: a first event that comes at once.
+fn warm_up() -> Told {
+    told(0.0005, invocation("setup", 1.0), Some(0.0001))
 }
 
 fn invocation(workflow_phase: &str, seconds: f64) -> Invocation {
