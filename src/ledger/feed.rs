@@ -1,6 +1,6 @@
 //! One feed: what it was last heard to say, and what a snapshot or an event of it changes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,10 @@ pub(super) struct Feed {
     /// Skills of which this feed's gauge changed since [`Feed::take_rates_changed`].
     rates_changed: Vec<Arc<str>>,
     skills: HashMap<Arc<str>, FeedSkill>,
+    /// Skills that were listed with numbers that could not be accepted, before any that could: their past is unknown.
+    unread: BTreeSet<Arc<str>>,
+    /// Whether this snapshot had more of them than can be remembered, so that it proves nothing of skills to come.
+    unread_is_full: bool,
     remembered: usize,
     round: u64,
     /// Whether the previous unfiltered snapshot named every skill of the database.
@@ -74,6 +78,12 @@ pub(super) struct Feed {
     kept_micros: Option<i64>,
 }
 
+/// How long events that no snapshot has met may wait once there are too many of them.
+const UNLISTED_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names that were listed only with numbers that could not be accepted.
+const UNREAD_MAX: usize = 1_000;
+
 /// The time of the latest snapshot moves with every snapshot. It is kept when it has moved by this much, so that a
 /// snapshot that changes nothing needs nothing kept.
 const PREVIOUS_KEPT_EVERY_MICROS: i64 = 600 * 1_000_000;
@@ -83,8 +93,6 @@ struct FeedSkill {
     series: SkillIndex,
     /// Whether a snapshot ever listed it.
     listed: bool,
-    /// Whether it was listed with numbers that could not be accepted, before any that could: its past is unknown.
-    listed_unread: bool,
     round: u64,
     remembered: Option<RememberedRow>,
     gauge: Option<Gauge>,
@@ -112,6 +120,8 @@ impl Feed {
             counters_changed: true,
             rates_changed: Vec::new(),
             skills: HashMap::new(),
+            unread: BTreeSet::new(),
+            unread_is_full: false,
             remembered: 0,
             round: 0,
             previous_was_complete: false,
@@ -187,7 +197,7 @@ impl Feed {
             Ok(()) => {
                 if let Some(id) = &event.id {
                     let first = self.event_ids.first();
-                    self.event_ids.remember(id, sent_micros, desk.limits.event_ids_max);
+                    self.event_ids.remember(id, sent_micros, desk.now.wall_micros, desk.limits.event_ids_max);
                     self.changed |= self.event_ids.first() != first;
                 }
             }
@@ -222,9 +232,9 @@ impl Feed {
                 }
                 check_anomaly(entry, limits)?;
                 let rise = if event.id.is_some() {
-                    self.anomalies.stream_identified(entry, limits.anomaly_keys_max)
+                    self.anomalies.stream_identified(entry, limits)
                 } else {
-                    self.anomalies.stream(entry, now_micros, limits.anomaly_keys_max)
+                    self.anomalies.stream(entry, now_micros, limits)
                 };
                 count_anomalies(entry, rise, desk)
             }
@@ -246,21 +256,49 @@ impl Feed {
     }
 
     fn invocation(&mut self, name: &str, event: StreamedInvocation, desk: &mut Desk<'_>) -> Result<(), Rejection> {
-        let waiting_events = self.waiting_events;
         let Some((name, skill)) = self.skill(name, desk)? else { return Ok(()) };
+        let elapsed = desk.now.elapsed;
         if !skill.listed {
             desk.counting().event(skill.series, &event);
             skill.waiting.give_credit(&event);
-        } else if waiting_events < desk.limits.waiting_events_max {
-            let waits = skill.waiting.offer_event(event, skill.series, &mut desk.counting());
-            self.waiting_events += usize::from(waits);
-        } else {
-            desk.rules.late_events += 1;
-            desk.notices.push(Notice::LateEvents { events: 1 });
+        } else if let Some(event) = skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
+            let gave_way = skill.waiting.add_event(event, elapsed);
+            self.waiting_events += 1;
+            self.drop_events(gave_way, desk);
+            if self.waiting_events > desk.limits.waiting_events_max {
+                self.make_room_for_events(desk);
+            }
         }
         self.changed_skills.insert(name);
         self.changed |= !std::mem::replace(&mut self.streams_invocations, true);
         Ok(())
+    }
+
+    /// At the limit of waiting events those that have waited for a minute are dropped, and if there are none, all: they are
+    /// events of skills that no snapshot lists.
+    fn make_room_for_events(&mut self, desk: &mut Desk<'_>) {
+        for patience in [UNLISTED_PATIENCE, Duration::ZERO] {
+            let mut dropped = 0;
+            for (name, skill) in &mut self.skills {
+                let of_this = skill.waiting.drop_old_events(patience, desk.now.elapsed);
+                if of_this > 0 {
+                    self.changed_skills.insert(name.clone());
+                }
+                dropped += of_this;
+            }
+            self.drop_events(dropped, desk);
+            if dropped > 0 {
+                return;
+            }
+        }
+    }
+
+    fn drop_events(&mut self, dropped: usize, desk: &mut Desk<'_>) {
+        if dropped > 0 {
+            self.waiting_events -= dropped;
+            desk.rules.late_events += dropped as u64;
+            desk.notices.push(Notice::LateEvents { events: dropped as u64 });
+        }
     }
 
     /// The skill of this name, or `None` if the feed is subscribed to another.
@@ -285,7 +323,6 @@ impl Feed {
         let skill = self.skills.entry(name.clone()).or_insert(FeedSkill {
             series,
             listed: false,
-            listed_unread: false,
             round: 0,
             remembered: None,
             gauge: None,
@@ -304,6 +341,7 @@ impl Feed {
     pub fn snapshot(&mut self, snapshot: &Snapshot<'_>, desk: &mut Desk<'_>) {
         self.round += 1;
         let before = self.own_row();
+        self.unread_is_full = false;
         let (accepted, listed_remembered) = self.judge(snapshot, desk);
         let filtered = self.filter.is_some();
         let is_complete = !filtered && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
@@ -334,10 +372,7 @@ impl Feed {
         for (name, listing) in &accepted {
             dropped += self.list(name, listing, rolled_back, past_is_known, desk);
         }
-        if dropped > 0 {
-            desk.rules.late_events += dropped;
-            desk.notices.push(Notice::LateEvents { events: dropped });
-        }
+        self.drop_events(dropped, desk);
 
         let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
         if !filtered {
@@ -387,20 +422,36 @@ impl Feed {
         desk: &mut Desk<'_>,
     ) -> Result<Option<(Arc<str>, Listing)>, Rejection> {
         let round = self.round;
-        let Some((name, skill)) = self.skill(&entry.skill_name, desk)? else { return Ok(None) };
-        if skill.round == round {
-            return Err(Rejection::new(RejectionReason::DuplicateEntry, format!("{name:?} is listed twice")));
+        if self.is_filtered_out(&entry.skill_name) {
+            return Ok(None);
         }
-        skill.round = round;
-        *listed_remembered += usize::from(skill.remembered.is_some());
-        match Listing::of(entry) {
-            Ok(listing) => Ok(Some((name, listing))),
-            Err(rejection) => {
-                if skill.remembered.is_none() && !std::mem::replace(&mut skill.listed_unread, true) {
-                    self.changed_skills.insert(name.clone());
-                }
-                Err(Rejection { detail: format!("{name:?}: {}", rejection.detail), ..rejection })
+        if let Some(skill) = self.skills.get_mut(&*entry.skill_name) {
+            if skill.round == round {
+                let detail = format!("{:?} is listed twice", entry.skill_name);
+                return Err(Rejection::new(RejectionReason::DuplicateEntry, detail));
             }
+            skill.round = round;
+            *listed_remembered += usize::from(skill.remembered.is_some());
+        }
+        // An entry that is rejected leaves no skill behind: it must not take the place of one that is not.
+        let listing = Listing::of(entry).map_err(|rejection| {
+            self.note_unread(&entry.skill_name);
+            Rejection { detail: format!("{:?}: {}", entry.skill_name, rejection.detail), ..rejection }
+        })?;
+        let Some((name, skill)) = self.skill(&entry.skill_name, desk)? else { return Ok(None) };
+        skill.round = round;
+        Ok(Some((name, listing)))
+    }
+
+    fn note_unread(&mut self, name: &str) {
+        let is_remembered = self.skills.get(name).is_some_and(|skill| skill.remembered.is_some());
+        if is_remembered || self.unread.contains(name) {
+            return;
+        }
+        if self.unread.len() < UNREAD_MAX {
+            self.changed |= self.unread.insert(name.into());
+        } else {
+            self.unread_is_full = true;
         }
     }
 
@@ -429,8 +480,8 @@ impl Feed {
     fn forget_numbers(&mut self) {
         for skill in self.skills.values_mut() {
             skill.remembered = None;
-            skill.listed_unread = false;
         }
+        self.unread.clear();
         self.changed_skills.extend(self.skills.keys().cloned());
         self.remembered = 0;
     }
@@ -444,7 +495,7 @@ impl Feed {
         rolled_back: bool,
         past_is_known: bool,
         desk: &mut Desk<'_>,
-    ) -> u64 {
+    ) -> usize {
         let Some(skill) = self.skills.get_mut(name) else { return 0 };
         let gauge = Gauge {
             total: listing.total as f64,
@@ -467,8 +518,9 @@ impl Feed {
         let (next, rise) = match skill.remembered {
             None => {
                 desk.book.phase(skill.series, UNKNOWN_PHASE, desk.limits);
-                let past_is_known = past_is_known && !skill.listed_unread;
-                first_sight(listing, past_is_known)
+                let was_unread = self.unread.remove(name);
+                self.changed |= was_unread;
+                first_sight(listing, past_is_known && !was_unread)
             }
             Some(_) if rolled_back => (RememberedRow::from(listing), None),
             Some(known) => difference(&known, listing),
@@ -476,7 +528,6 @@ impl Feed {
         self.remembered += usize::from(skill.remembered.is_none());
         let has_moved = skill.remembered.replace(next) != Some(next);
         skill.listed = true;
-        skill.listed_unread = false;
 
         if let Some(rise) = rise {
             let (elapsed, series) = (desk.now.elapsed, skill.series);
@@ -488,11 +539,10 @@ impl Feed {
             }
         }
         let dropped = skill.waiting.drop_late_events(desk.now.elapsed);
-        self.waiting_events -= dropped;
         if is_other || has_moved || dropped > 0 {
             self.changed_skills.insert(name.clone());
         }
-        dropped as u64
+        dropped
     }
 
     fn note_tenth(&mut self, listed: usize, accepted: &[(Arc<str>, Listing)]) {
@@ -510,7 +560,7 @@ impl Feed {
         for entry in &snapshot.anomalies {
             let counted = entry.as_ref().map_err(Clone::clone).and_then(|entry| {
                 check_anomaly(entry, desk.limits)?;
-                let rise = self.anomalies.list(entry, now_micros, desk.limits.anomaly_keys_max);
+                let rise = self.anomalies.list(entry, now_micros, desk.limits);
                 count_anomalies(entry, rise, desk)
             });
             if let Err(rejection) = counted {
@@ -566,6 +616,7 @@ impl Feed {
                 sessions_count: self.sessions.count(),
                 first_event_id: self.event_ids.first(),
                 newest_forgotten_micros: self.event_ids.newest_forgotten_micros(),
+                unread: self.unread.iter().cloned().collect(),
             });
         }
         let skills = &self.skills;
@@ -622,6 +673,7 @@ impl Feed {
         feed.previous_micros = row.previous_micros;
         feed.kept_micros = row.previous_micros;
         feed.streams_invocations = row.streams_invocations;
+        feed.unread = row.unread.into_iter().collect();
         feed.changed = false;
         feed
     }
@@ -641,7 +693,6 @@ impl FeedSkill {
             skill_name,
             series: self.series,
             listed: self.listed,
-            listed_unread: self.listed_unread,
             remembered: self.remembered,
             gauge: self.gauge.map(|gauge| (gauge.total, gauge.completed, gauge.rate_percent)),
             streamed_rate: self.streamed_rate,
@@ -655,7 +706,6 @@ impl FeedSkill {
         Self {
             series: row.series,
             listed: row.listed,
-            listed_unread: row.listed_unread,
             round: 0,
             remembered: row.remembered,
             gauge: row.gauge.map(|(total, completed, rate_percent)| Gauge { total, completed, rate_percent }),
