@@ -336,6 +336,15 @@ fn what_a_lost_event_leaves_keeps_the_sum_of_durations() {
 }
 
 #[test]
+fn a_late_event_lends_no_duration_that_the_sum_does_not_hold() {
+    let without_duration = Invocation { duration_seconds: None, ..invocation("cleanup", 0.0) };
+    let late = told(2.5, invocation("execution", 7.0), Some(8.0));
+    let observer = played(vec![first(), late, told(10.7, without_duration, Some(0.1))]);
+    assert_eq!(observer.shown.counts()[&("a".to_owned(), true)], 3);
+    assert_eq!((observer.shown.durations("a").count(), observer.shown.durations("a").sum), (2, 8.0));
+}
+
+#[test]
 fn a_rise_waits_only_on_a_feed_that_streams() {
     let mut database = Database { invocations: vec![invocation("setup", 1.0)], ..Database::default() };
     let mut silent = Observer::connected();
