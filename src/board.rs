@@ -114,9 +114,9 @@ impl Board {
         ledger.has_changed().then(|| ledger.drain(now))
     }
 
-    /// `changes` could not be kept: they are to be taken once more.
-    pub(crate) fn untake(&self, changes: &Changes) {
-        self.ledger().untake(changes);
+    /// `changes` could not be kept: they are to be taken once more. `is_shown` says whether they are shown nevertheless.
+    pub(crate) fn untake(&self, changes: &Changes, is_shown: bool) {
+        self.ledger().untake(changes, is_shown);
         self.note_changed();
     }
 

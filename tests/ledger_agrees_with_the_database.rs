@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use support::model::{Database, Invocation, LISTED_MAX, Metrics, SECOND, invocations, metrics_update, skill_name};
-use support::observer::{Observer, bucket_of};
+use support::observer::Observer;
+use support::shown::bucket_of;
 
 const CASES: u32 = 256;
 

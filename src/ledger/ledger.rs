@@ -287,9 +287,10 @@ impl Ledger {
         }
     }
 
-    /// Makes [`Ledger::drain`] give `changes` once more, with the values of then: they could not be kept.
-    pub fn untake(&mut self, changes: &Changes) {
-        changes.skills.iter().for_each(|row| self.book.untake(row.index));
+    /// Makes [`Ledger::drain`] give `changes`, the last that it gave, once more, with the values of then: they could not be
+    /// kept. `is_shown` says whether they are shown nevertheless.
+    pub fn untake(&mut self, changes: &Changes, is_shown: bool) {
+        changes.skills.iter().for_each(|row| self.book.untake(row.index, is_shown));
         for (place, feed) in self.feeds.iter_mut().enumerate() {
             feed.untake(place, &changes.memory);
             feed.counters_changed |= changes.feeds.iter().any(|(changed, _)| *changed == place);

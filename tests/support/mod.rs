@@ -3,6 +3,7 @@
 
 pub mod clogged;
 pub mod expected_families;
+pub mod fuzz_bodies;
 pub mod http_client;
 pub mod model;
 pub mod observer;
@@ -13,6 +14,7 @@ pub mod running_bridge;
 pub mod scrape;
 pub mod scripted_feed;
 pub mod served;
+pub mod shown;
 
 use std::time::Duration;
 
