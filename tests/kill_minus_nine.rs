@@ -53,7 +53,7 @@ fn no_kill_shows() {
         if kill % 4 == 0 {
             until(address, "a snapshot", |scrape| heard(scrape) > 0.0);
         }
-        thread::sleep(Duration::from_micros(chance.u64(0..[60_000, 250_000, 1_000_000][kill % 3])));
+        thread::sleep(Duration::from_micros(chance.u64(0..[60_000, 400_000, 2_000_000][kill % 3])));
         killed_before_they_answered += usize::from(!bridge.output().contains("listening"));
         drop(bridge);
         bridge = start(address, server.port, &state);
@@ -73,14 +73,16 @@ fn no_kill_shows() {
     assert_eq!(later.sum("session_buddy_bridge_feed_resets_total"), 0.0);
     assert_eq!(later.sum("session_buddy_bridge_feed_rollbacks_total"), 0.0);
     let durations: u64 = held.durations.values().sum();
-    let observed = ["exact", "estimated"].map(|how| later.sum(&format!("session_buddy_bridge_{how}_observations_total")));
+    let observed =
+        ["exact", "estimated"].map(|how| later.sum(&format!("session_buddy_bridge_{how}_observations_total")));
     assert_eq!(observed.iter().sum::<f64>(), durations as f64, "every duration is known to be exact or estimated");
     let watched = watcher.finish();
     assert!(watched.unanswered > 0, "nobody looked while the bridge was dead");
     println!(
-        "{kills} kills in {lasted:.0?}, {killed_before_they_answered} of them before it listened; {} invocations, {} \
-         anomalies; {} scrapes, {} without an answer; {} durations exact, {} estimated; sums within {:e} s",
+        "{kills} kills in {lasted:.0?}, {killed_before_they_answered} of them before it listened; {} invocations of {} \
+         skills, {} anomalies; {} scrapes, {} without an answer; {} durations exact, {} estimated; sums within {:e} s",
         held.total(),
+        held.durations.len(),
         held.anomalies.values().sum::<u64>(),
         watched.scrapes,
         watched.unanswered,
