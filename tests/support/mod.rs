@@ -3,7 +3,7 @@
 
 pub mod clogged;
 pub mod expected_families;
-//pub mod fault_proxy;
+pub mod fault_proxy;
 pub mod http_client;
 pub mod model;
 pub mod observer;
