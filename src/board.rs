@@ -63,7 +63,16 @@ impl Board {
 
     /// See [`Ledger::add_feed`].
     pub fn add_feed(&self, spec: FeedSpec) -> FeedId {
-        self.ledger().add_feed(spec)
+        let (feed, counters) = {
+            let mut ledger = self.ledger();
+            let feed = ledger.add_feed(spec);
+            (feed, ledger.counters(feed).clone())
+        };
+        // What is kept of it must not vanish from the scrapes between a restart and the first commit after it.
+        if self.is_kept {
+            self.view().show_feed(feed, counters);
+        }
+        feed
     }
 
     /// See [`Ledger::add_local_feed`].

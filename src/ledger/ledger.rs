@@ -13,7 +13,7 @@ use super::limits::Limits;
 use super::memory::Memory;
 use super::moment::Moment;
 use super::notice::Notice;
-use super::series::{Changes, RuleCounters, SkillIndex, SkillRow};
+use super::series::{Changes, FeedCounters, RuleCounters, SkillIndex, SkillRow};
 
 /// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
 /// history of a slower feed would be a spike in a series that a faster one has begun.
@@ -141,6 +141,11 @@ impl Ledger {
         feed.counters_changed = true;
         self.places.push(place);
         FeedId(self.places.len() - 1)
+    }
+
+    /// What is counted of a feed.
+    pub fn counters(&self, feed: FeedId) -> &FeedCounters {
+        &self.feeds[feed.0].counters
     }
 
     /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
