@@ -17,8 +17,6 @@ use std::path::{Path, PathBuf};
 
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
-use super::ending::Ending;
-
 pub use headers::HeaderProblem;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
