@@ -294,9 +294,12 @@ async fn accept(
                 _ if matches!(script.first(), Some(Step::Refuse | Step::StallHandshake)) => {
                     play(tcp, script, &notes).await
                 }
-                Some(tls) => match tls.accept(tcp).await {
+                Some(tls) => match tls.accept(tcp).into_fallible().await {
                     Ok(stream) => play(stream, script, &notes).await,
-                    Err(error) => Err(error.into()),
+                    // Closing a socket with unread bytes would reset it and destroy the alert that says why.
+                    Err((_, mut tcp)) => {
+                        tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await.map(drop).map_err(Into::into)
+                    }
                 },
                 None => play(tcp, script, &notes).await,
             };
