@@ -48,6 +48,8 @@ fn header(line: &str) -> Result<(HeaderName, HeaderValue), HeaderProblem> {
     let (name, value) = line.split_once(':').ok_or(HeaderProblem::NoColon)?;
     let name: HeaderName = name.parse().map_err(|_| HeaderProblem::Name)?;
     let mut value: HeaderValue = value.trim().parse().map_err(|_| HeaderProblem::Value)?;
+    // Beyond ASCII servers disagree about what the bytes mean.
+    value.to_str().map_err(|_| HeaderProblem::Value)?;
     value.set_sensitive(true);
     match belongs_to_handshake(&name) {
         true => Err(HeaderProblem::Handshake),
