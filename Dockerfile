@@ -5,13 +5,18 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin session-buddy-bridge \
-    && cp target/release/session-buddy-bridge /usr/local/bin/
+    && cp target/release/session-buddy-bridge /usr/local/bin/ \
+    && mkdir /state
 
 # Debian 12, as above, for its C library; with CA roots for wss://, and a user that is not root.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/session-buddy-bridge /usr/local/bin/
 # A container's own loopback interface reaches nobody; what is published, the container's host decides.
 ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090
+# The directory comes with its owner, so that a new volume over it belongs to the user.
+COPY --from=build --chown=nonroot:nonroot /state /var/lib/session-buddy-bridge
+ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db
+VOLUME /var/lib/session-buddy-bridge
 EXPOSE 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
     CMD ["/usr/local/bin/session-buddy-bridge", "healthcheck", "http://127.0.0.1:9090/-/healthy"]

@@ -217,7 +217,7 @@ impl FeedTelemetry {
             std::mem::replace(&mut state.counts.live, live)
         };
         if live && !was_live {
-            info!(feed = %self.identity, "{words}");
+            info!(feed = %self.identity, "live");
         } else {
             debug!(feed = %self.identity, live, "status: {words}");
         }

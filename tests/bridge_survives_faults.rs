@@ -37,7 +37,7 @@ const ROUND_INTERVAL: Duration = Duration::from_millis(20);
 /// often to expect one.
 const ROUNDS_BETWEEN: u64 = 5;
 const HUNDRED_MEGABYTES: u64 = 100 * 1024 * 1024;
-const THOUSANDS: usize = 5_000;
+const THOUSANDS: u64 = 5_000;
 
 const UNKNOWN: &str = r#"{"type":"weather","data":{"skill_name":"pytest-run","completed":true}}"#;
 
@@ -113,7 +113,7 @@ fn play(elsewhere: &str) -> Play {
     ] {
         play.fault(name, |_| live, vec![], &[Disconnected(code)]);
     }
-    let frozen = |now: &str| vec![Step::Repeat(now.to_owned(), ROUND_INTERVAL)];
+    let frozen = |server: &Server| vec![Step::Repeat(server.snapshot(0), ROUND_INTERVAL)];
     play.fault("a frozen timestamp", frozen, vec![], &[Disconnected("frozen")]);
 
     play.leave();
@@ -128,18 +128,26 @@ fn play(elsewhere: &str) -> Play {
         ("deep nesting without an end", vec![Step::send("[".repeat(10_000))], &[Rejected("malformed_frame", 1)]),
         ("deep nesting in an unknown field", vec![Step::send(unknown_field)], &[Rejected("malformed_frame", 1)]),
         ("unknown types", vec![Step::send(UNKNOWN)], &[Heard("unknown", 1)]),
-        ("a flood of unknown types", vec![Step::Flood(THOUSANDS, UNKNOWN.to_owned())], &[Heard("unknown", 5_000)]),
-        ("a flood of garbage", vec![Step::Flood(THOUSANDS, "{".to_owned())], &[Rejected("malformed_frame", 5_000)]),
+        (
+            "a flood of unknown types",
+            vec![Step::Flood(THOUSANDS as usize, UNKNOWN.to_owned())],
+            &[Heard("unknown", THOUSANDS)],
+        ),
+        (
+            "a flood of garbage",
+            vec![Step::Flood(THOUSANDS as usize, "{".to_owned())],
+            &[Rejected("malformed_frame", THOUSANDS)],
+        ),
         ("a flood of pings", vec![Step::PingFlood(20_000)], &[]),
     ] {
         play.fault(name, |_| live, vec![], counts);
     }
-    let flood = |now: &str| vec![Step::Flood(THOUSANDS, now.to_owned())];
-    play.fault("a flood of one snapshot", flood, vec![], &[]);
-    let array = |now: &str| vec![Step::send(format!("[{now}, {UNKNOWN}, 5]"))];
+    let flood = |server: &Server| (-2_000..0).map(|micros| Step::send(server.snapshot(micros))).collect();
+    play.fault("a flood of snapshots", flood, vec![], &[]);
+    let array = |server: &Server| vec![Step::send(format!("[{}, {UNKNOWN}, 5]", server.snapshot(0)))];
     play.fault("an array", array, vec![], &[Heard("unknown", 1), Rejected("malformed_message", 1)]);
-    let no_numbers = |now: &str| {
-        let spoiled = spoiled(now, "pytest-run", "completion_rate", "NaN");
+    let no_numbers = |server: &Server| {
+        let spoiled = spoiled(&server.snapshot(0), "pytest-run", "completion_rate", "NaN");
         let spoiled = self::spoiled(&spoiled, "lint", "total_invocations", "Infinity");
         vec![Step::send(self::spoiled(&spoiled, "idle", "avg_duration_seconds", "-Infinity"))]
     };
@@ -176,6 +184,18 @@ struct Act {
     gate: Option<Gate>,
 }
 
+/// A server's database and its clock.
+struct Server {
+    database: Database,
+    at_micros: i64,
+}
+
+impl Server {
+    fn snapshot(&self, after_micros: i64) -> String {
+        self.database.snapshot(self.at_micros + after_micros)
+    }
+}
+
 /// What servers do and what is seen of it.
 struct Play {
     /// The scripts of one server after the other. The last script is that of the connection which is open.
@@ -206,8 +226,8 @@ impl Play {
         play
     }
 
-    fn micros(&self) -> i64 {
-        self.acts.len() as i64 * 60 * SECOND
+    fn server(&self) -> Server {
+        Server { database: self.database.clone(), at_micros: self.acts.len() as i64 * 60 * SECOND }
     }
 
     fn script(&mut self) -> &mut Vec<Step> {
@@ -224,10 +244,9 @@ impl Play {
     /// The connection that is open tells of the database again and again, as servers do.
     fn rest(&mut self, name: &'static str) {
         self.expected.families = expected_families(&[&self.database], &self.database.invocations[self.history..]);
-        let (gate, database, round) = (Gate::default(), self.database.clone(), AtomicI64::new(self.micros()));
-        self.script().push(Step::rounds(&gate, ROUND_INTERVAL, move || {
-            database.snapshot(round.fetch_add(1_000, Ordering::Relaxed) + 1_000)
-        }));
+        let (gate, server, round) = (Gate::default(), self.server(), AtomicI64::new(0));
+        let next_round = move || server.snapshot(round.fetch_add(1_000, Ordering::Relaxed) + 1_000);
+        self.script().push(Step::rounds(&gate, ROUND_INTERVAL, next_round));
         self.acts.push(Act { name, expected: self.expected.clone(), gate: Some(gate) });
     }
 
@@ -235,13 +254,13 @@ impl Play {
     fn fault(
         &mut self,
         name: &'static str,
-        live: impl FnOnce(&str) -> Vec<Step>,
+        live: impl FnOnce(&Server) -> Vec<Step>,
         then: Vec<Vec<Step>>,
         counts: &[Count],
     ) {
         self.go_on();
-        let now = self.database.snapshot(self.micros());
-        self.script().extend(live(&now));
+        let server = self.server();
+        self.script().extend(live(&server));
         self.servers.last_mut().expect("there is a server").extend(then);
         let mut ends = false;
         for count in counts {
@@ -284,7 +303,7 @@ impl Play {
         self.database.anomalies.push(Anomaly {
             skill_name: "pytest-run".to_owned(),
             anomaly_type: ["drop", "spike"][act % 2].to_owned(),
-            detected_at: sql_time(self.micros()),
+            detected_at: sql_time(self.server().at_micros),
             deviation_score: Some(act as f64),
         });
         for (rule, times) in [("exact_observations_total", exact), ("estimated_observations_total", 3)] {

@@ -66,6 +66,8 @@ fn addresses_agree_across_files() {
 
     let bridge_image = read("Dockerfile");
     assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090\n"));
+    assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db\n"));
+    assert_eq!(strings(&services["bridge"]["volumes"]), ["bridge-state:/var/lib/session-buddy-bridge"]);
     assert_eq!(words(&bridge_image, "    CMD ")[1..], ["healthcheck", "http://127.0.0.1:9090/-/healthy"]);
     assert_eq!(strings(&services["bridge"]["ports"]), ["127.0.0.1:9090:9090"]);
     assert_eq!(strings(&scrape["scrape_configs"][0]["static_configs"][0]["targets"]), ["bridge:9090"]);

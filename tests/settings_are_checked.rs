@@ -50,7 +50,10 @@ fn identities(settings: &Settings) -> Vec<&str> {
 fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     let defaults = settings(&[]);
     let expected = Settings::new(vec![FeedTarget::new("ws://localhost:8765").unwrap()]);
-    assert_eq!(Settings { listen: expected.listen.clone(), ..defaults.clone() }, expected);
+    // An embedder's bridge keeps nothing unless told to; the command's place is tested below.
+    assert_eq!(defaults.state, StatePlace::Usual(None));
+    let (listen, state) = (expected.listen.clone(), expected.state.clone());
+    assert_eq!(Settings { listen, state, ..defaults.clone() }, expected);
     assert_eq!(defaults.listen[0], SocketAddr::from(([127, 0, 0, 1], 9090)));
     assert_eq!(defaults.exposed_addresses().count(), 0);
 

@@ -173,6 +173,9 @@ impl Bridge {
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
+        // Before anything starts: a bridge that has not heard of its feeds yet would call itself ready, and the first
+        // feed to speak would be taken for the last one that is waited for.
+        let hearings: Vec<_> = self.settings.feeds.iter().map(|target| self.hearing(target)).collect();
         let pages = Arc::new(Pages::new(Arc::clone(&self.board), Arc::clone(&self.telemetry), self.registry));
         let http_settings =
             HttpSettings { telemetry_path: self.settings.telemetry_path.clone(), ..HttpSettings::default() };
@@ -185,14 +188,16 @@ impl Bridge {
             }
             tasks.spawn(http::serve(listener, pages.clone(), http_settings.clone(), shutdown.clone()));
         }
-        for target in &self.settings.feeds {
-            let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
-            let feed = self.board.add_feed(spec);
-            let telemetry = self.telemetry.feed(&target.identity);
-            let hearing = Arc::new(Hearing::new(Arc::clone(&self.board), feed, telemetry));
+        for (target, hearing) in self.settings.feeds.iter().zip(hearings) {
             tasks.spawn(feed::run(feed_settings(target, &self.settings), hearing, shutdown.clone()));
         }
         Ok(())
+    }
+
+    fn hearing(&self, target: &FeedTarget) -> Arc<Hearing> {
+        let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
+        let feed = self.board.add_feed(spec);
+        Arc::new(Hearing::new(Arc::clone(&self.board), feed, self.telemetry.feed(&target.identity)))
     }
 }
 

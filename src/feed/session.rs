@@ -1,6 +1,6 @@
 //! One open connection, from the first frame sent to the last.
 
-use super::connect::Connection;
+use super::connect::{Connection, Socket};
 use super::credentials::Shown;
 use super::ending::{Ending, Step, printable};
 use super::listener::{Listener, Status};
@@ -9,6 +9,7 @@ use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use std::time::Duration;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
@@ -70,7 +71,7 @@ impl<'a> Session<'a> {
                 // What has arrived is read before silence is believed: this process may have been the one that stalled.
                 biased;
                 // The pong to a ping leaves with the next read, so nothing is awaited here between two reads.
-                received = self.connection.socket.next() => match received {
+                received = next(&mut self.connection.socket) => match received {
                     Some(Ok(message)) => {
                         if let Some(ending) = self.receive(message, watch, listener) {
                             return ending;
@@ -154,7 +155,7 @@ impl<'a> Session<'a> {
     /// its close code is the reason, not the write that failed.
     async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
         let hear_out = async {
-            while let Some(Ok(message)) = self.connection.socket.next().await {
+            while let Some(Ok(message)) = next(&mut self.connection.socket).await {
                 if let Some(ending) = self.receive(message, watch, listener) {
                     return Some(ending);
                 }
@@ -181,7 +182,7 @@ impl<'a> Session<'a> {
             if let Some(code) = code {
                 socket.close(Some(CloseFrame { code, reason: ending.code().into() })).await?;
             }
-            while let Some(received) = socket.next().await {
+            while let Some(received) = next(socket).await {
                 received?;
             }
             Ok::<_, tungstenite::Error>(())
@@ -189,4 +190,11 @@ impl<'a> Session<'a> {
         // A peer that does not take part is hung up on.
         let _ = timeout(FAREWELL_TIMEOUT, goodbye).await;
     }
+}
+
+/// The next message. It is what a task is charged for: one read from the network can hold thousands of messages, and a
+/// flood of them would otherwise keep shutdown, timeouts and the other feeds of this thread waiting.
+async fn next(socket: &mut Socket) -> Option<Result<Message, tungstenite::Error>> {
+    consume_budget().await;
+    socket.next().await
 }

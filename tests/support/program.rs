@@ -64,6 +64,10 @@ impl Program {
         Self { child, lines, is_deaf, stdout: String::new(), stderr: String::new() }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the program runs");
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::eventually;
 use super::process::Process;
@@ -16,15 +17,19 @@ pub struct Bridge {
     /// Where it serves.
     pub address: SocketAddr,
     _process: Process,
+    _state: TempDir,
 }
 
 impl Bridge {
-    /// Starts it on the feed at 127.0.0.1 and `feed_port`, whether anything listens there or not.
+    /// Starts it with a state of its own on the feed at 127.0.0.1 and `feed_port`, whether anything listens there or not.
     pub fn start(feed_port: u16, environment: &[(&str, &str)]) -> Self {
+        let state = TempDir::new().expect("a temporary directory");
         let mut command = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"));
         command
             .args(["--feed.url", &format!("ws://127.0.0.1:{feed_port}")])
-            .args(["--web.listen-address", "127.0.0.1:0", "--log.format", "json", "--state.disabled"])
+            .args(["--web.listen-address", "127.0.0.1:0", "--log.format", "json"])
+            .arg("--state.path")
+            .arg(state.path().join("state.db"))
             .envs(environment.iter().copied());
         let mut process = Process::spawn("the bridge", &mut command);
         let address = process.await_line("its address", |line| {
@@ -32,7 +37,7 @@ impl Bridge {
             let fields = line.get("fields").unwrap_or(&line);
             (fields["message"] == "listening").then(|| fields["address"].as_str()?.parse().ok())?
         });
-        Self { address, _process: process }
+        Self { address, _process: process, _state: state }
     }
 
     /// Status and body of a GET.
