@@ -1,9 +1,9 @@
 //! One open connection, from the first frame sent to the last.
 
 use super::connect::{Connection, Socket};
+use super::credentials::Shown;
 use super::ending::{Ending, Step, printable};
 use super::listener::{Listener, Status};
-use super::secret::Secret;
 use super::settings::{FeedSettings, Timing};
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{SinkExt, StreamExt};
@@ -24,13 +24,13 @@ const IDLE_TURN: Duration = Duration::from_secs(3600);
 pub(super) struct Session<'a> {
     connection: Connection,
     settings: &'a FeedSettings,
-    token: Option<Secret>,
+    shown: Shown,
     live_since: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, token: Option<Secret>) -> Self {
-        Self { connection, settings, token, live_since: None }
+    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, shown: Shown) -> Self {
+        Self { connection, settings, shown, live_since: None }
     }
 
     /// Whether the connection was live for long enough to trust the next one.
@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
 
     /// The token must be the first text frame; a subscription is forgotten by the server with its connection.
     fn introduction(&self) -> Vec<Message> {
-        let token = self.token.as_ref().map(|token| json!({ "token": token.expose() }));
+        let token = self.shown.token.as_ref().map(|token| json!({ "token": token.expose() }));
         let skill = self.settings.skill.as_ref().map(|skill| json!({ "type": "subscribe", "skill": skill }));
         [token, skill].into_iter().flatten().map(|frame| Message::text(frame.to_string())).collect()
     }
@@ -119,11 +119,7 @@ impl<'a> Session<'a> {
         let Some(CloseFrame { code, reason }) = frame else {
             return Ending::Closed { code: 1005, reason: String::new() };
         };
-        let reason = match &self.token {
-            Some(token) => token.blot(&reason),
-            None => reason.to_string(),
-        };
-        Ending::Closed { code: code.into(), reason: printable(&reason) }
+        Ending::Closed { code: code.into(), reason: printable(&self.shown.blot(&reason)) }
     }
 
     fn broken(&self, error: tungstenite::Error) -> Ending {

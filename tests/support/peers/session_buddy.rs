@@ -103,6 +103,12 @@ impl SessionBuddy {
         self.print(self.peer("token").env("SESSION_BUDDY_JWT_SECRET", secret)).trim_end().to_owned()
     }
 
+    /// A token that this server would have accepted until a minute ago.
+    pub fn expired_token(&self, secret: &str) -> String {
+        let environment = [("SESSION_BUDDY_JWT_SECRET", secret), ("SESSION_BUDDY_TOKEN_EXPIRY", "-60")];
+        self.print(self.peer("token").envs(environment)).trim_end().to_owned()
+    }
+
     /// Starts storing; the process ends when all is stored.
     pub fn drive(&self, database: &Path, pace: &Pace) -> Process {
         let mut command = self.peer("drive");
