@@ -16,7 +16,9 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use rusqlite::{Connection, OpenFlags};
-use session_buddy_bridge::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole};
+use session_buddy_bridge::ledger::{
+    Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole,
+};
 use session_buddy_bridge::protocol;
 use session_buddy_bridge::store::{Opened, Store};
 use support::model::{
@@ -40,8 +42,7 @@ enum Fate {
 
 const CRASHES: [Fate; 3] = [Fate::DiesBefore, Fate::DiesUnshown, Fate::DiesAfter];
 
-const TABLES: [&str; 8] =
-    ["counter", "skill", "phase", "feed", "feed_skill", "anomaly_tally", "anomaly", "event_id"];
+const TABLES: [&str; 8] = ["counter", "skill", "phase", "feed", "feed_skill", "anomaly_tally", "anomaly", "event_id"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -289,7 +290,9 @@ impl History {
             Step::Say(frame) => self.hear((*frame).to_owned()),
             Step::Resend(events) => {
                 let latest = self.events.len().saturating_sub(*events);
-                self.events[latest..].to_vec().into_iter().for_each(|event| self.hear(event));
+                for event in self.events[latest..].to_vec() {
+                    self.hear(event);
+                }
             }
             Step::Reset => {
                 self.is_intact = false;
@@ -333,7 +336,9 @@ impl History {
     /// What the keeper does, up to where it dies.
     fn keep(&mut self, fate: Fate) {
         let Some(changes) = self.bridge.take(self.at_micros) else {
-            return if CRASHES.contains(&fate) { self.die() };
+            return if CRASHES.contains(&fate) {
+                self.die()
+            };
         };
         if fate == Fate::DiesBefore {
             return self.die();

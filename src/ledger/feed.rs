@@ -63,6 +63,10 @@ pub(super) struct Feed {
     unread_is_full: bool,
     remembered: usize,
     round: u64,
+    /// How many known skills the previous snapshot listed, how many of them this one lists again, and how many it lists.
+    listed_before: usize,
+    listed_again: usize,
+    listed_now: usize,
     /// Whether the previous unfiltered snapshot named every skill of the database.
     previous_was_complete: bool,
     previous_micros: Option<i64>,
@@ -124,6 +128,10 @@ impl Feed {
             unread_is_full: false,
             remembered: 0,
             round: 0,
+            // Nobody knows, so that the first snapshot of a process is looked at.
+            listed_before: usize::MAX,
+            listed_again: 0,
+            listed_now: 0,
             previous_was_complete: false,
             previous_micros: None,
             streams_invocations: false,
@@ -342,6 +350,8 @@ impl Feed {
         self.round += 1;
         let before = self.own_row();
         self.unread_is_full = false;
+        self.listed_again = 0;
+        self.listed_now = 0;
         let (accepted, listed_remembered) = self.judge(snapshot, desk);
         let filtered = self.filter.is_some();
         let is_complete = !filtered && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
@@ -349,8 +359,11 @@ impl Feed {
 
         let mut began_empty = false;
         let mut rolled_back = false;
-        if let Some(cause) = self.new_database(&accepted, nothing_is_missing) {
+        let outgrown = if filtered { None } else { self.outgrown(snapshot.listed, &accepted) };
+        let is_outgrown = outgrown.is_some();
+        if let Some(cause) = self.new_database(&accepted, nothing_is_missing).or(outgrown) {
             rolled_back = nothing_is_missing
+                && !is_outgrown
                 && accepted.iter().all(|(name, listing)| {
                     self.skills[name]
                         .remembered
@@ -382,6 +395,7 @@ impl Feed {
         }
         self.previous_micros = this_micros.or(self.previous_micros);
         self.had_snapshot = true;
+        self.listed_before = self.listed_now;
         let lag = self.previous_micros.zip(self.kept_micros).map_or(i64::MAX, |(now, kept)| now.saturating_sub(kept));
         let has_changed = self.own_row() != before;
         self.counters_changed |= has_changed;
@@ -430,6 +444,8 @@ impl Feed {
                 let detail = format!("{:?} is listed twice", entry.skill_name);
                 return Err(Rejection::new(RejectionReason::DuplicateEntry, detail));
             }
+            self.listed_again += usize::from(skill.round + 1 == round);
+            self.listed_now += 1;
             skill.round = round;
             *listed_remembered += usize::from(skill.remembered.is_some());
         }
@@ -439,7 +455,8 @@ impl Feed {
             Rejection { detail: format!("{:?}: {}", entry.skill_name, rejection.detail), ..rejection }
         })?;
         let Some((name, skill)) = self.skill(&entry.skill_name, desk)? else { return Ok(None) };
-        skill.round = round;
+        let is_new = std::mem::replace(&mut skill.round, round) != round;
+        self.listed_now += usize::from(is_new);
         Ok(Some((name, listing)))
     }
 
@@ -475,6 +492,28 @@ impl Feed {
         let missing = |(_, skill): &(&Arc<str>, &FeedSkill)| skill.remembered.is_some() && skill.round != self.round;
         let (name, _) = self.skills.iter().filter(missing).min_by_key(|(name, _)| (*name).clone())?;
         Some(ResetCause::SkillMissing { skill_name: name.to_string() })
+    }
+
+    /// A remembered skill that a full list leaves out although it had more than the tenth listed: its total fell. Without
+    /// this a reset would be found only when that skill returns, and what the new database holds would by then have been
+    /// counted in part and be counted again. Within a tenth it proves nothing, since a rollback looks the same and the
+    /// skill's own number is not told. The tenth total of one database never falls, so that a skill that passes here cannot
+    /// give a reset away when it returns, and only a skill that has just left the list needs to be looked at.
+    fn outgrown(&self, listed: usize, accepted: &[(Arc<str>, Listing)]) -> Option<ResetCause> {
+        let nobody_left = self.listed_again == self.listed_before;
+        if nobody_left || listed < SKILLS_LISTED_MAX || accepted.len() < listed {
+            return None;
+        }
+        let tenth = accepted.iter().map(|(_, listing)| listing.total).min()?;
+        let unlisted = self.skills.iter().filter(|(_, skill)| skill.round != self.round);
+        let (name, from) = unlisted
+            .filter_map(|(name, skill)| Some((name, skill.remembered?.total)))
+            .max_by(|(a_name, a), (b_name, b)| (a, b_name).cmp(&(b, a_name)))?;
+        (u128::from(tenth) * 10 < u128::from(from) * 9).then(|| ResetCause::TotalFell {
+            skill_name: name.to_string(),
+            from,
+            to: tenth,
+        })
     }
 
     fn forget_numbers(&mut self) {

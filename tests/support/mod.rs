@@ -4,8 +4,8 @@
 pub mod certificates;
 pub mod clogged;
 pub mod expected_families;
-pub mod fuzz_bodies;
 pub mod fault_proxy;
+pub mod fuzz_bodies;
 pub mod http_client;
 pub mod model;
 pub mod observer;
