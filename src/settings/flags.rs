@@ -225,9 +225,9 @@ pub(super) struct SubscriptionFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Credentials (shown to every feed; each file is read again at each connect)")]
+#[command(next_help_heading = "Credentials (of every feed; each file is read again at each connect)")]
 pub(super) struct CredentialFlags {
-    /// File that holds the secret of servers that ask for a token: at each connect a token of two minutes is made of it
+    /// File that holds the secret of servers that ask for a token: a token of two minutes is signed with it at each connect
     #[arg(long = "feed.jwt-secret-file", value_name = "FILE")]
     pub jwt_secret_file: Option<PathBuf>,
     /// File that holds a token, made elsewhere, for servers that ask for one
