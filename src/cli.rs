@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use session_buddy_bridge::bridge;
 use session_buddy_bridge::healthcheck;
-use session_buddy_bridge::settings::{SettingsError, Task};
+use session_buddy_bridge::settings::{self, SettingsError, Task};
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +36,10 @@ pub fn run() -> ExitCode {
         Err(refusal) => return refuse(&refusal),
     };
     logging::start(task.log());
+    // Names alone: a value may be a token under a name that is almost right.
+    for variable in settings::unknown_variables(env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!(variable, "there is no such variable, it is ignored; --help names those that there are");
+    }
     match perform(task) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use bytes::Bytes;
 use prometheus::Registry;
@@ -22,6 +23,8 @@ use crate::telemetry::log_notice;
 
 /// What this program is called as a feed of its own.
 const IDENTITY: &str = "local";
+
+const STUCK_THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Records skills and serves them to Prometheus at `/metrics`. All methods take `&self` and may be called from many threads
 /// at once; nothing is lost.
@@ -145,17 +148,22 @@ impl PrometheusExporter {
                 Err(error) => tracing::error!(%error, "the exporter cannot listen"),
             }
         };
-        let thread =
-            thread::Builder::new().name("prometheus-exporter".to_owned()).spawn(move || runtime.block_on(serve))?;
+        let thread = thread::Builder::new().name("prometheus-exporter".to_owned()).spawn(move || {
+            runtime.block_on(serve);
+            // A collector of the program's own that hangs keeps a thread, which cannot be ended, and nothing else.
+            runtime.shutdown_timeout(STUCK_THREADS_TIMEOUT);
+        })?;
         tracing::info!(%address, "listening");
         *running = Some(Running { address, shutdown, thread });
         Ok(())
     }
 
-    /// Stops serving, within a few seconds even if a client hangs. What was recorded is kept. Does nothing if it is not
+    /// Stops serving, within a few seconds even if a client or a registered collector hangs. What was recorded is kept. Does nothing if it is not
     /// running.
     pub fn stop(&self) {
-        if let Some(running) = self.running().take() {
+        // Not within the `if let`, which would hold the lock while it waits.
+        let running = self.running().take();
+        if let Some(running) = running {
             running.shutdown.cancel();
             if running.thread.join().is_err() {
                 tracing::error!("the exporter's thread panicked");

@@ -40,15 +40,28 @@ pub enum ConnectionEvent {
     Close,
 }
 
-/// A line that is none.
-#[derive(Debug, Error)]
-#[error("line {number} is no line of a recording ({problem}): {text}")]
-pub struct LineError {
-    /// Counted from 1.
-    number: usize,
-    problem: String,
-    /// The beginning of the line.
-    text: String,
+/// A recording that is none.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordingError {
+    /// A line that is none.
+    #[error("line {number} is no line of a recording ({problem}): {text}")]
+    Line {
+        /// Counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: String,
+        /// The beginning of the line.
+        text: String,
+    },
+    /// No line at all.
+    #[error("the recording is empty: there is nothing to replay")]
+    Empty,
+}
+
+impl RecordingError {
+    fn line(number: usize, problem: impl Into<String>, text: &str) -> Self {
+        Self::Line { number, problem: problem.into(), text: text.chars().take(60).collect() }
+    }
 }
 
 /// What a recording leads to.
@@ -69,31 +82,60 @@ const REST: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// Anything but JSON of the form above.
-pub fn parse_line(text: &str, number: usize) -> Result<Line<'_>, LineError> {
-    let error = |problem: String| LineError { number, problem, text: text.chars().take(60).collect() };
-    let line: Line<'_> = serde_json::from_str(text).map_err(|cause| error(cause.to_string()))?;
+pub fn parse_line(text: &str, number: usize) -> Result<Line<'_>, RecordingError> {
+    let error = |problem: &str| RecordingError::line(number, problem, text);
+    let line: Line<'_> = serde_json::from_str(text).map_err(|cause| error(&said_of_one_line(&cause)))?;
     if !(0.0..=1e9).contains(&line.at_seconds) {
-        return Err(error("`at_seconds` should be 0 to 1e9".to_owned()));
+        return Err(error("`at_seconds` should be 0 to 1e9"));
     }
     match (&line.frame, line.event) {
         (Some(_), None) | (None, Some(_)) => Ok(line),
-        _ => Err(error("there should be either `frame` or `event`".to_owned())),
+        _ => Err(error("there should be either `frame` or `event`")),
     }
+}
+
+/// What serde_json says, without the number that it gives to the only line that it was shown.
+fn said_of_one_line(cause: &serde_json::Error) -> String {
+    let (said, column) = (cause.to_string(), cause.column());
+    match said.strip_suffix(&format!(" at line {} column {column}", cause.line())) {
+        Some(said) => format!("{said} at column {column}"),
+        None => said,
+    }
+}
+
+/// The text of a recording.
+///
+/// # Errors
+/// The first line that is not UTF-8.
+pub fn text(bytes: &[u8]) -> Result<&str, RecordingError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let (before, rest) = bytes.split_at(error.valid_up_to());
+        let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let begins = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let ends = before.len() + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        RecordingError::line(number, "it is not UTF-8", &String::from_utf8_lossy(&bytes[begins..ends]))
+    })
 }
 
 /// Folds a recording into series as the bridge would have, with the recording's own time. The same text gives the same
 /// result.
 ///
 /// # Errors
-/// The first line that is none.
-pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -> Result<Replay, LineError> {
+/// The first line that is none, or is earlier than the one before it; no line at all.
+pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -> Result<Replay, RecordingError> {
     let mut ledger = Ledger::new(limits);
     let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), skill: skill.map(ToOwned::to_owned) });
     let mut notices = Vec::new();
     let mut connection = None;
     let mut elapsed = Duration::ZERO;
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line = parse_line(line, number + 1)?;
+    let mut previous_seconds = None;
+    for (index, said) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let line = parse_line(said, index + 1)?;
+        if let Some(previous) = previous_seconds.replace(line.at_seconds).filter(|&previous| line.at_seconds < previous)
+        {
+            let problem = format!("`at_seconds` should not fall below the {previous} of the line before");
+            return Err(RecordingError::line(index + 1, problem, said));
+        }
         elapsed = Duration::from_secs_f64(line.at_seconds);
         let now = Moment::at(elapsed);
         match (line.event, line.frame) {
@@ -112,6 +154,9 @@ pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -
             }
             (None, None) => {}
         }
+    }
+    if previous_seconds.is_none() {
+        return Err(RecordingError::Empty);
     }
     let end = Moment::at(elapsed + REST);
     ledger.tick(end, &mut notices);

@@ -14,6 +14,7 @@ mod state;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::mem::{Discriminant, discriminant};
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -33,6 +34,25 @@ const LOGGED_CHARS_MAX: usize = 200;
 /// beyond is counted as [`OTHER_CODE`] rather than in ever more series.
 const CODES_MAX: usize = 64;
 const OTHER_CODE: &str = "other";
+
+/// Codes that alerts ask for: their series are there from the start, so that a first disconnect is a rise.
+pub const CODES_FROM_ZERO: [&str; 15] = [
+    "1000",
+    "1001",
+    "1006",
+    "1011",
+    "4001",
+    "dead",
+    "dns",
+    "frozen",
+    "http_401",
+    "invalid_utf8",
+    "oversized",
+    "refused",
+    "silent",
+    "timeout",
+    "tls",
+];
 
 /// The code of a connection that the bridge itself closes at its end.
 const SHUTDOWN_CODE: &str = "shutdown";
@@ -65,7 +85,7 @@ impl Telemetry {
         if let Some(feed) = feeds.iter().find(|feed| &*feed.identity == identity) {
             return Arc::clone(feed);
         }
-        let feed = Arc::new(FeedTelemetry { identity: identity.into(), state: Mutex::default() });
+        let feed = Arc::new(FeedTelemetry { identity: identity.into(), state: Mutex::new(State::new()) });
         feeds.push(Arc::clone(&feed));
         feed
     }
@@ -122,9 +142,18 @@ struct State {
     counts: Counts,
     /// What the feed is doing, for people; `None` before the first word.
     words: Option<String>,
+    /// The feed that is the same server and counts in place of this one.
+    alias_of: Option<String>,
     disconnect_gates: BTreeMap<String, Gate>,
     rejected_gates: [Gate; RejectionReason::ALL.len()],
     notice_gates: HashMap<Discriminant<Notice>, Gate>,
+}
+
+impl State {
+    fn new() -> Self {
+        let disconnects = CODES_FROM_ZERO.map(|code| (code.to_owned(), 0)).into();
+        Self { counts: Counts { disconnects, ..Counts::default() }, ..Self::default() }
+    }
 }
 
 #[derive(Debug, Clone, Default)]
@@ -200,8 +229,13 @@ impl FeedTelemetry {
             return self.rejected(rejection);
         }
         let passed = {
-            let gates = &mut locked(&self.state).notice_gates;
-            gates.entry(discriminant(notice)).or_default().pass(Instant::now())
+            let mut state = locked(&self.state);
+            match notice {
+                Notice::AliasFound { of } => state.alias_of = Some(logged(of)),
+                Notice::AliasCleared => state.alias_of = None,
+                _ => {}
+            }
+            state.notice_gates.entry(discriminant(notice)).or_default().pass(Instant::now())
         };
         if let Some(suppressed) = passed {
             log_notice(&self.identity, notice, suppressed);
@@ -223,10 +257,15 @@ impl FeedTelemetry {
         }
     }
 
-    /// Whether the feed is live, and its state in words.
+    /// Whether the feed is live, and in words why not, or what a live one lacks; empty if nothing.
     pub fn readiness(&self) -> (bool, String) {
         let state = locked(&self.state);
-        (state.counts.live, state.words.clone().unwrap_or_else(|| "not started".to_owned()))
+        let words = match (state.counts.live, &state.alias_of) {
+            (true, Some(of)) => format!("the same server as {of}: it does not count"),
+            (true, None) => String::new(),
+            (false, _) => state.words.clone().unwrap_or_else(|| "not started".to_owned()),
+        };
+        (state.counts.live, words)
     }
 
     fn counts(&self) -> Counts {
@@ -262,6 +301,24 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
         Notice::LateEvents { events } => {
             warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
         }
+    }
+}
+
+/// The words for all that a ledger has to say of `feed` at once: the first of each kind, and how many more there are.
+pub(crate) fn log_notices(feed: &str, notices: &[Notice]) {
+    let kind = |notice: &Notice| match notice {
+        Notice::Rejected(rejection) => (discriminant(notice), Some(rejection.reason)),
+        _ => (discriminant(notice), None),
+    };
+    let mut kinds: Vec<(&Notice, u64)> = Vec::new();
+    for notice in notices {
+        match kinds.iter_mut().find(|(first, _)| kind(first) == kind(notice)) {
+            Some((_, more)) => *more += 1,
+            None => kinds.push((notice, 0)),
+        }
+    }
+    for (first, more) in kinds {
+        log_notice(feed, first, NonZeroU64::new(more));
     }
 }
 

@@ -15,9 +15,14 @@ struct Program {
 
 impl Program {
     fn start(args: &[&str]) -> Self {
+        Self::start_in(&[], args)
+    }
+
+    fn start_in(environment: &[(&str, &str)], args: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
             .args(args)
             .env_clear()
+            .envs(environment.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -98,6 +103,38 @@ fn the_demo_moves_from_a_taken_port_and_says_what_to_try() {
     let (code, rest) = demo.end();
     assert_eq!(code, Some(0), "{rest}");
     assert!(rest.contains("code=shutdown") && !rest.contains("level=warn"), "{rest}");
+}
+
+#[test]
+fn a_state_that_is_not_there_yet_is_a_failure_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    for command in [&["show"][..], &["forget", "ws://localhost:8765/"]] {
+        let args = [&["state"], command, &["--state.path", path.to_str().unwrap()]].concat();
+        let (code, said) = Program::start(&args).end();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(&format!("there is no state at {} yet; a bridge makes one", path.display())), "{said}");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{command:?} left something behind");
+    }
+}
+
+#[test]
+fn a_variable_that_is_none_is_named_without_its_value() {
+    let environment = [
+        ("SESSION_BUDDY_BRIDGE_FEED_URLS", "ws://misspelt:1"),
+        ("SESSION_BUDDY_BRIDGE_FEED_URL", NO_SERVER),
+        ("SESSION_BUDDY_BRIDGE_FEED_TOKEN", "token"),
+        ("SESSION_BUDDY_BRIDGE_HEALTHCHECK_URL", "http://127.0.0.1:1/"),
+        ("SESSION_BUDDY_BRIDGE_REQUIRE_PEERS", "1"),
+        ("SESSION_BUDDY_BRIDGE_PEERS_DIR", "peers"),
+        ("SESSION_BUDDY_BRIDGE_LONG", "1"),
+        ("PATH", "/"),
+    ];
+    let (_, said) = Program::start_in(&environment, &["replay", "no/such/recording.ndjson"]).end();
+    let warnings: Vec<_> = said.lines().filter(|line| line.contains("level=warn")).collect();
+    let [warning] = warnings[..] else { panic!("not one warning: {said}") };
+    assert!(warning.ends_with(" variable=SESSION_BUDDY_BRIDGE_FEED_URLS"), "{warning}");
+    assert!(!said.contains("misspelt"), "{said}");
 }
 
 #[test]

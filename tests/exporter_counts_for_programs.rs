@@ -2,15 +2,20 @@
 
 mod support;
 
-use std::io;
+use std::collections::HashMap;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
-use prometheus::core::Collector;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, Opts};
 use session_buddy_bridge::PrometheusExporter;
 use session_buddy_bridge::exporter::{RecordError, StartError};
 use session_buddy_bridge::http::BindError;
+use support::PATIENCE;
 use support::scrape::Scrape;
 
 fn loopback() -> SocketAddr {
@@ -98,6 +103,45 @@ fn nobody_listens_once_it_is_stopped_or_dropped() {
     let address = exporter.local_addr().unwrap();
     drop(exporter);
     assert_eq!(refused(address), io::ErrorKind::ConnectionRefused);
+}
+
+/// A collector that hangs until its sender is gone.
+struct Hanging {
+    desc: Desc,
+    collecting: Mutex<Sender<()>>,
+    released: Mutex<Receiver<()>>,
+}
+
+impl Collector for Hanging {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.collecting.lock().unwrap().send(()).unwrap();
+        let _ = self.released.lock().unwrap().recv();
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_collector_that_hangs_does_not_hang_the_stop() {
+    let exporter = started();
+    let ((begin, begun), (release, released)) = (channel(), channel());
+    let desc = Desc::new("hanging".to_owned(), "Hangs.".to_owned(), Vec::new(), HashMap::new()).unwrap();
+    let (collecting, released) = (Mutex::new(begin), Mutex::new(released));
+    exporter.registry().register(Box::new(Hanging { desc, collecting, released })).unwrap();
+    let mut scraper = TcpStream::connect(exporter.local_addr().unwrap()).unwrap();
+    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    begun.recv_timeout(PATIENCE).expect("a scrape");
+
+    let (end, ended) = channel();
+    thread::spawn(move || {
+        exporter.stop();
+        end.send(exporter.is_running()).unwrap();
+    });
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(false));
+    drop(release);
 }
 
 #[test]

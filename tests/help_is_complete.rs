@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
+const COMMANDS: [&str; 8] = ["", "run", "demo", "record", "replay", "healthcheck", "state show", "state forget"];
+
 fn bridge(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
         .args(args)
@@ -39,7 +41,7 @@ fn flags(help: &str) -> Vec<(&str, String)> {
 
 #[test]
 fn every_flag_names_its_variable() {
-    for command in ["", "run", "demo", "record", "replay", "healthcheck", "state show", "state forget"] {
+    for command in COMMANDS {
         let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
         let help = help(&args);
         let flags = flags(&help);
@@ -106,6 +108,20 @@ fn the_bare_help_tells_of_everything() {
     for command in ["run", "demo", "record", "replay", "healthcheck", "state"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
+}
+
+#[test]
+fn the_readme_tells_of_every_flag_and_of_no_other() {
+    let readme = include_str!("../README.md");
+    let rows = readme.lines().filter_map(|line| line.strip_prefix("| `--")?.split(" |").next());
+    let name = |flag: &str| flag.split([' ', '`']).next().unwrap_or_default().to_owned();
+    let in_readme: BTreeSet<_> = rows.flat_map(|cell| cell.split("`--")).map(name).collect();
+    let mut in_help = BTreeSet::new();
+    for command in COMMANDS {
+        let args: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
+        in_help.extend(flags(&help(&args)).into_iter().map(|(flag, _)| flag.to_owned()));
+    }
+    assert_eq!(in_readme, in_help);
 }
 
 #[test]

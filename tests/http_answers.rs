@@ -136,8 +136,12 @@ fn ready_while_one_feed_is_live() {
     let text =
         "Not ready: no feed is live.\nws://a:1/: not live: refused: is it up?\nws://b:1/: not live: not started\n";
     assert_eq!(ready(), (503, text.to_owned()));
-    server.content.set_feeds(&[("ws://a:1/", false, "refused"), ("ws://b:1/", true, "hears snapshots")]);
-    let text = "Ready.\nws://a:1/: not live: refused\nws://b:1/: live\n";
+    server.content.set_feeds(&[
+        ("ws://a:1/", false, "refused"),
+        ("ws://b:1/", true, ""),
+        ("ws://c:1/", true, "a double"),
+    ]);
+    let text = "Ready.\nws://a:1/: not live: refused\nws://b:1/: live\nws://c:1/: live, but a double\n";
     assert_eq!(ready(), (200, text.to_owned()));
     server.stop();
 }
@@ -145,7 +149,7 @@ fn ready_while_one_feed_is_live() {
 #[test]
 fn the_page_links_everything_and_escapes_what_it_shows() {
     let server = served_at("/<metrics>&'\"");
-    server.content.set_feeds(&[("<script>alert(1)</script>", false, "\"a\" & 'b'"), ("ws://b:1/", true, "fine")]);
+    server.content.set_feeds(&[("<script>alert(1)</script>", false, "\"a\" & 'b'"), ("ws://b:1/", true, "")]);
     let response = get(server.address, "/");
     let html = response.text();
     assert_eq!(response.status, 200);

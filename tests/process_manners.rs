@@ -230,8 +230,82 @@ async fn what_record_writes_replay_folds_into_the_same_bytes_each_time() {
     let before = fs::read(&timed).unwrap();
     let ended = record(&timed, "1").end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
-    assert!(ended.stderr.contains(timed.to_str().unwrap()) && ended.stderr.contains("exists"), "{}", ended.stderr);
+    let refusal = format!("{}: the file exists already: choose another name or delete it", timed.display());
+    assert!(ended.stderr.contains(&refusal), "{}", ended.stderr);
     assert_eq!(fs::read(&timed).unwrap(), before, "an existing recording was touched");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recording_of_nothing_is_a_failure_and_leaves_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("nothing.ndjson");
+    let refusing = ScriptedFeed::start(vec![vec![Step::HttpStatus(401, vec![])]]);
+    let silent = ScriptedFeed::start(vec![vec![Step::Await(Gate::default())]]);
+    for (server, why) in [(&refusing, "HTTP 401"), (&silent, "it is connected and silent")] {
+        let url = server.url();
+        let ended =
+            Program::start(["record", file.to_str().unwrap(), "--seconds", "1", "--feed.url", url.as_str()]).end();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        let last = ended.stderr.lines().last().unwrap_or_default();
+        assert!(last.contains(&format!("nothing was heard of the feed {url}")) && last.contains(why), "{last}");
+        assert!(
+            ended.stderr.lines().rev().skip(1).all(|line| line.contains(&format!(" feed={url}"))),
+            "{}",
+            ended.stderr
+        );
+        assert!(!file.exists());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn record_leaves_a_frozen_feed_as_the_bridge_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("frozen.ndjson");
+    let server = ScriptedFeed::start(vec![vec![Step::Repeat(database().snapshot(1), Duration::from_millis(20))]]);
+    let url = server.url();
+    let args = ["record", file.to_str().unwrap(), "--seconds", "86400", "--feed.url", url.as_str()];
+    let mut program = Program::start(args.into_iter().chain(["--feed.silence-timeout", "1s"]));
+    program.until_stderr("a frozen feed", |log| log.contains("code=frozen"));
+    end_cleanly(program, Signal::TERM);
+}
+
+#[test]
+fn replay_says_what_is_no_recording() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("bad.ndjson");
+    let good = r#"{"at_seconds": 5.5, "event": "open"}"#;
+    let not_utf8 = [good.as_bytes(), b"\n{\"at_seconds\": 6, \"frame\": \"\xff\"}\n"].concat();
+    for (bytes, complaint) in [
+        (Vec::new(), "the recording is empty"),
+        (b"\n  \n".to_vec(), "the recording is empty"),
+        (not_utf8, "line 2 is no line of a recording (it is not UTF-8): {\"at_seconds\": 6"),
+        (
+            format!("{good}\n{{\"at_seconds\": 3, \"event\": \"close\"}}").into_bytes(),
+            "line 2 is no line of a recording (`at_seconds` should not fall below the 5.5 of the line before)",
+        ),
+        (
+            format!("{good}\n{good}\nnonsense").into_bytes(),
+            "line 3 is no line of a recording (expected ident at column 2)",
+        ),
+    ] {
+        fs::write(&file, &bytes).unwrap();
+        let ended = Program::start(["replay", file.to_str().unwrap()]).end();
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{}", ended.stderr);
+        let said = ended.stderr.replace("\\\"", "\"");
+        assert!(said.contains(complaint), "{complaint}: {said}");
+    }
+}
+
+#[test]
+fn replay_sums_what_it_has_to_say() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("garbage.ndjson");
+    let garbage = "{\"at_seconds\": 1, \"frame\": \"garbage\"}\n";
+    fs::write(&file, garbage.repeat(1000)).unwrap();
+    let ended = Program::start(["replay", file.to_str().unwrap()]).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let lines: Vec<_> = ended.stderr.lines().collect();
+    assert!(matches!(lines[..], [line] if line.contains("suppressed=999")), "{}", ended.stderr);
 }
 
 #[test]
@@ -246,6 +320,21 @@ fn replay_names_the_file_and_the_line_that_is_bad() {
         let named = ended.stderr.contains(file.to_str().unwrap()) && ended.stderr.contains("line 3");
         assert!(named, "{bad}: {}", ended.stderr);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_recording_holds_the_token() {
+    const TOKEN: &str = "hunter2secret";
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("feed.ndjson");
+    let server = ScriptedFeed::start(vec![vec![Step::send(format!("bad token {TOKEN}"))]]);
+    let url = server.url();
+    let args = ["record", file.to_str().unwrap(), "--seconds", "1", "--feed.url", url.as_str()];
+    let ended = Program::start_in(&[("SESSION_BUDDY_BRIDGE_FEED_TOKEN", TOKEN)], args).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let recorded = fs::read_to_string(&file).unwrap();
+    assert!(recorded.contains("bad token ***") && !recorded.contains(TOKEN), "{recorded}");
+    assert!(!ended.stderr.contains(TOKEN), "{}", ended.stderr);
 }
 
 #[test]
@@ -307,7 +396,7 @@ async fn no_log_no_page_and_no_state_holds_a_secret() {
                 Step::expect(move |text| text.contains(ANY_TOKEN) && text.contains(token)),
                 Step::send(r#"{"type": "connected", "authenticated": true}"#),
                 Step::send(database().snapshot(1)),
-                Step::send("garbage"),
+                Step::send(format!("garbage: bad token {token}")),
                 Step::Await(refuse.clone()),
                 Step::Close(4001, format!("no longer valid: {HEADER} {token}")),
             ];

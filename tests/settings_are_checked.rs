@@ -434,11 +434,11 @@ fn the_telemetry_path_leaves_the_health_paths_alone() {
 #[test]
 fn a_number_outside_its_range_is_refused_with_the_range() {
     for (flag, value, complaint) in [
-        ("--limit.skills", "0", "0 is not in 1..=1000000"),
-        ("--limit.skills", "many", "invalid digit found in string"),
-        ("--limit.remembered-skills", "2000001", "2000001 is not in 1..=2000000"),
-        ("--limit.label-chars", "15", "15 is not in 16..=4096"),
-        ("--feed.max-frame-bytes", "1023", "1023 is not in 1024..=67108864"),
+        ("--limit.skills", "0", "give a whole number from 1 to 1000000"),
+        ("--limit.skills", "many", "give a whole number from 1 to 1000000"),
+        ("--limit.remembered-skills", "2000001", "give a whole number from 1 to 2000000"),
+        ("--limit.label-chars", "15", "give a whole number from 16 to 4096"),
+        ("--feed.max-frame-bytes", "1023", "give a whole number from 1024 to 67108864"),
         ("--feed.silence-timeout", "10", "has no unit: write for example 10s or 10ms"),
         ("--feed.silence-timeout", "999ms", "is out of range: give 1s to 1h"),
         (
@@ -485,7 +485,7 @@ fn a_recording_is_made_and_replayed() {
     assert_eq!(record.file.to_str(), Some("feed.ndjson"));
     assert_eq!(record.duration, Duration::from_secs(5));
     assert_eq!(record.feed.identity, "ws://localhost:8765/ skill=x");
-    assert!(refusal(&["record", "f", "--seconds", "0"]).contains("0 is not in 1..=86400"));
+    assert!(refusal(&["record", "f", "--seconds", "0"]).contains("give a whole number from 1 to 86400"));
     assert!(refusal(&["record"]).contains("<FILE>"));
 
     let Task::Replay(replay) = task(&["replay", "feed.ndjson", "--limit.skills", "3"]) else { panic!() };

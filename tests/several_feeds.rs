@@ -133,6 +133,9 @@ async fn one_server_under_two_addresses_counts_once_and_loudly() {
         |line: &str| line.contains("ERROR") && line.contains(&by_name.identity) && line.contains(&by_address.identity);
     // The feed counts no longer from the moment at which this is said.
     bridge.until("a loud line", &true, |_| log().lines().any(is_loud)).await;
+    let words =
+        format!("{}: live, but the same server as {}: it does not count", by_name.identity, by_address.identity);
+    bridge.until_ready("words for the one that does not count", |answer| answer.text().contains(&words)).await;
     gate.open();
     let expected = expected_families(&[&after], after.invocations.last());
     bridge.until("what followed, once", &expected, families).await;

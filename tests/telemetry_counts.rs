@@ -7,10 +7,11 @@ use std::io;
 use std::sync::Arc;
 
 use prometheus::{Registry, TextEncoder};
+use session_buddy_bridge::feed::ENDING_CODES;
 use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
 use session_buddy_bridge::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::{OwnNumbers, Telemetry};
+use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, OwnNumbers, Telemetry};
 use support::scrape::Scrape;
 
 const FEED: &str = "ws://localhost:8765/";
@@ -37,6 +38,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "estimated_observations_total",
         "exact_observations_total",
         "feed_connects_total",
+        "feed_disconnects_total",
         "feed_messages_total",
         "feed_rejected_total",
         "feed_resets_total",
@@ -63,6 +65,12 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         let labels = [("feed", FEED), ("reason", reason.label())];
         assert_eq!(scrape.value("session_buddy_bridge_feed_rejected_total", &labels), Some(0.0), "{reason:?}");
     }
+    for code in CODES_FROM_ZERO {
+        assert!(ENDING_CODES.contains(&code), "{code} is no code");
+        let labels = [("code", code), ("feed", FEED)];
+        assert_eq!(scrape.value("session_buddy_bridge_feed_disconnects_total", &labels), Some(0.0), "{code}");
+    }
+    assert_eq!(scrape.series("session_buddy_bridge_feed_disconnects_total").len(), CODES_FROM_ZERO.len());
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(scrape.value("session_buddy_bridge_build_info", &version), Some(1.0));
     assert_eq!(scrape.value("session_buddy_bridge_feed_up", &[("feed", FEED)]), Some(0.0));
@@ -153,7 +161,7 @@ fn codes_without_end_are_counted_as_other() {
     let name = "session_buddy_bridge_feed_disconnects_total";
     assert_eq!(scrape.series(name).len(), 65);
     assert_eq!(scrape.value(name, &[("code", "7"), ("feed", FEED)]), Some(2.0));
-    assert_eq!(scrape.value(name, &[("code", "other"), ("feed", FEED)]), Some(936.0));
+    assert_eq!(scrape.value(name, &[("code", "other"), ("feed", FEED)]), Some(951.0));
     assert_eq!(scrape.sum(name), 1001.0);
 }
 
@@ -162,7 +170,11 @@ fn readiness_is_the_last_status() {
     let feed = Telemetry::new().feed(FEED);
     assert_eq!(feed.readiness(), (false, "not started".to_owned()));
     feed.status(true, "hears snapshots");
-    assert_eq!(feed.readiness(), (true, "hears snapshots".to_owned()));
+    assert_eq!(feed.readiness(), (true, String::new()));
+    feed.notice(&Notice::AliasFound { of: "ws://b:1/".to_owned() });
+    assert_eq!(feed.readiness(), (true, "the same server as ws://b:1/: it does not count".to_owned()));
+    feed.notice(&Notice::AliasCleared);
+    assert_eq!(feed.readiness(), (true, String::new()));
     feed.status(false, "closed with 4001: \u{1b}[31mno\nentry");
     assert_eq!(feed.readiness(), (false, "closed with 4001: \\u{1b}[31mno\\nentry".to_owned()));
 }

@@ -20,8 +20,7 @@ pub(super) struct Hearing {
 #[derive(Debug, Default)]
 struct State {
     connection: Option<ConnectionId>,
-    /// Of this feed's latest snapshot, over all connections.
-    snapshot_timestamp: Option<Box<str>>,
+    freshness: Freshness,
     /// The ending that was counted when its connection closed, so that the status which follows does not count it again.
     ending_counted: bool,
 }
@@ -39,12 +38,24 @@ impl Hearing {
         for notice in self.board.apply(connection, message) {
             self.telemetry.notice(&notice);
         }
+        self.state().freshness.judge(message)
+    }
+}
+
+/// Tells a feed's new snapshots from repeated ones, over all its connections.
+#[derive(Debug, Default)]
+pub(super) struct Freshness {
+    latest_timestamp: Option<Box<str>>,
+}
+
+impl Freshness {
+    /// What `message` is to the watch for silence; `None` if it is no snapshot. One without a timestamp is always new.
+    pub fn judge(&mut self, message: &Message<'_>) -> Option<SnapshotHeard> {
         let Message::Snapshot(snapshot) = message else { return None };
         let Some(timestamp) = snapshot.timestamp.as_deref() else { return Some(SnapshotHeard { fresh: true }) };
-        let mut state = self.state();
-        let fresh = state.snapshot_timestamp.as_deref() != Some(timestamp);
+        let fresh = self.latest_timestamp.as_deref() != Some(timestamp);
         if fresh {
-            state.snapshot_timestamp = Some(timestamp.into());
+            self.latest_timestamp = Some(timestamp.into());
         }
         Some(SnapshotHeard { fresh })
     }

@@ -24,7 +24,7 @@ use crate::http::{self, BindError, HttpSettings};
 use crate::keeper::{KeepError, Kept};
 use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
-use crate::recording::LineError;
+use crate::recording::RecordingError;
 use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
 use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
 use hearing::Hearing;
@@ -62,8 +62,22 @@ pub enum BridgeError {
     Recording {
         /// The file.
         file: PathBuf,
-        /// Its first bad line.
-        error: LineError,
+        /// Its first fault.
+        error: RecordingError,
+    },
+    /// A file that would be overwritten.
+    #[error("{}: the file exists already: choose another name or delete it", .file.display())]
+    FileExists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// A feed that sent nothing while it was recorded.
+    #[error("nothing was heard of the feed {identity}, so there is no recording: {why}")]
+    NothingHeard {
+        /// The feed.
+        identity: String,
+        /// How the latest attempt to hear it went.
+        why: String,
     },
     /// A state that cannot be used.
     #[error(transparent)]

@@ -1,33 +1,38 @@
 //! A live feed into a file.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::{self, Ending, Heard, Listener, SnapshotHeard, Status};
-use crate::protocol::{self, Message};
+use crate::feed::{self, Ending, Heard, Listener, Status};
+use crate::protocol;
 use crate::recording::{ConnectionEvent, Line};
 use crate::settings::RecordTask;
 
+use super::hearing::Freshness;
 use super::{BridgeError, subscription};
 
 /// Writes what a feed sends to a file, line by line, for as long as the task says or until `shutdown`. An existing file
-/// is not overwritten.
+/// is not overwritten, and one without a frame is not left behind.
 ///
 /// # Errors
-/// A file that exists or cannot be written.
+/// A file that exists or cannot be written; a feed that sent nothing.
 pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(), BridgeError> {
     let failed = |error| BridgeError::File { file: task.file.clone(), error };
-    let file = File::create_new(&task.file).map_err(failed)?;
+    let file = File::create_new(&task.file).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => BridgeError::FileExists { file: task.file.clone() },
+        _ => failed(error),
+    })?;
     let ends = shutdown.child_token();
     let recorder = Arc::new(Recorder {
+        identity: task.feed.identity.clone(),
         began: Instant::now(),
         ends: ends.clone(),
-        state: Mutex::new(State { out: BufWriter::new(file), frames: 0, failure: None }),
+        state: Mutex::new(State::new(file)),
     });
     let subscription = subscription(&task.feed, task.frame_bytes_max, &task.timing);
     tracing::info!(feed = %task.feed.identity, file = %task.file.display(), "recording");
@@ -42,11 +47,17 @@ pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(),
         None => state.out.flush(),
     };
     written.map_err(failed)?;
-    tracing::info!(frames = state.frames, file = %task.file.display(), "recorded");
+    if state.frames == 0 {
+        fs::remove_file(&task.file).map_err(failed)?;
+        let identity = task.feed.identity;
+        return Err(BridgeError::NothingHeard { identity, why: std::mem::take(&mut state.words) });
+    }
+    tracing::info!(feed = %task.feed.identity, frames = state.frames, file = %task.file.display(), "recorded");
     Ok(())
 }
 
 struct Recorder {
+    identity: String,
     began: Instant,
     ends: CancellationToken,
     state: Mutex<State>,
@@ -56,6 +67,16 @@ struct State {
     out: BufWriter<File>,
     frames: u64,
     failure: Option<io::Error>,
+    freshness: Freshness,
+    /// How the latest attempt ended, or how the current one is.
+    words: String,
+}
+
+impl State {
+    fn new(file: File) -> Self {
+        let (freshness, words) = (Freshness::default(), String::new());
+        Self { out: BufWriter::new(file), frames: 0, failure: None, freshness, words }
+    }
 }
 
 impl Recorder {
@@ -90,27 +111,34 @@ impl Listener for Recorder {
         self.write(Some(frame), None, None);
         let mut heard = Heard::default();
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
-            heard.understood |= message.is_ok();
-            if let Ok(Message::Snapshot(_)) = message {
-                heard.snapshot = Some(SnapshotHeard { fresh: true });
-            }
+            let Ok(message) = message else { return };
+            heard.understood = true;
+            heard.snapshot = self.state().freshness.judge(&message).or(heard.snapshot);
         });
         heard
     }
 
     fn binary(&self, bytes: usize) {
-        tracing::warn!(bytes, "a binary frame is not recorded; the feed speaks text");
+        tracing::warn!(feed = %self.identity, bytes, "a binary frame is not recorded; the feed speaks text");
     }
 
     fn closed(&self, ending: &Ending) {
         self.write(None, Some(ConnectionEvent::Close), ending.code().parse().ok());
-        tracing::info!(code = ending.code(), "disconnected: {ending}");
+        tracing::info!(feed = %self.identity, code = ending.code(), "disconnected: {ending}");
     }
 
     fn status(&self, status: &Status) {
+        let feed = &self.identity;
         match status {
-            Status::Waiting { .. } | Status::Refused { .. } => tracing::warn!("{status}"),
-            _ => tracing::debug!("{status}"),
+            Status::Waiting { ending, .. } | Status::Refused { ending, .. } => {
+                tracing::warn!(%feed, "{status}");
+                self.state().words = ending.to_string();
+            }
+            Status::Opened => {
+                tracing::debug!(%feed, "{status}");
+                self.state().words = "it is connected and silent".to_owned();
+            }
+            _ => tracing::debug!(%feed, "{status}"),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::exposition;
 use crate::recording;
 use crate::settings::ReplayTask;
-use crate::telemetry::{OwnNumbers, log_notice, rule_families};
+use crate::telemetry::{OwnNumbers, log_notices, rule_families};
 
 use super::BridgeError;
 
@@ -29,12 +29,11 @@ pub fn replay(task: ReplayTask) -> Result<(), BridgeError> {
 /// A file that cannot be read or is no recording.
 pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     let file = || task.file.clone();
-    let recorded = fs::read_to_string(&task.file).map_err(|error| BridgeError::File { file: file(), error })?;
-    let replay = recording::replay(&recorded, IDENTITY, task.skill.as_deref(), task.ledger_limits)
+    let recorded = fs::read(&task.file).map_err(|error| BridgeError::File { file: file(), error })?;
+    let replay = recording::text(&recorded)
+        .and_then(|text| recording::replay(text, IDENTITY, task.skill.as_deref(), task.ledger_limits))
         .map_err(|error| BridgeError::Recording { file: file(), error })?;
-    for notice in &replay.notices {
-        log_notice(IDENTITY, notice, None);
-    }
+    log_notices(IDENTITY, &replay.notices);
     let mut out = String::new();
     exposition::encode_families(&replay.view, replay.active_sessions, &mut out);
     let numbers = OwnNumbers { feeds: replay.view.feeds().cloned().collect(), rules: replay.view.rules() };

@@ -5,6 +5,13 @@ use std::net::SocketAddr;
 /// Words for the terminal: what runs at `feed_url` and `bridge`, and what to try. `usual` is the address that was taken,
 /// if the bridge had to move.
 pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Option<SocketAddr>) -> String {
+    // An unspecified address is for listening; from this machine the bridge is reached at any of its own.
+    let is_wide = !bridge.ip().is_loopback();
+    let bridge = match bridge.ip().is_unspecified() {
+        true => format!("localhost:{}", bridge.port()),
+        false => bridge.to_string(),
+    };
+    let privacy = if is_wide { "Nothing is kept." } else { "Nothing leaves this machine, nothing is kept." };
     let metrics = format!("http://{bridge}{telemetry_path}");
     let moved = match usual {
         Some(usual) => {
@@ -19,7 +26,7 @@ pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Op
     format!(
         "\
 A made-up Session-Buddy server runs at {feed_url},
-and the bridge is subscribed to it. Nothing leaves this machine, nothing is kept.
+and the bridge is subscribed to it. {privacy}
 
   Metrics: {metrics}
 {moved}
@@ -54,8 +61,19 @@ mod tests {
         let bridge = "127.0.0.1:9090".parse().unwrap();
         let text = guide("ws://127.0.0.1:5/", bridge, "/metrics", None);
         assert!(text.contains("Metrics: http://127.0.0.1:9090/metrics\n"), "{text}");
+        assert!(text.contains("Nothing leaves this machine"), "{text}");
         assert!(text.contains("- targets: ['127.0.0.1:9090']"), "{text}");
         assert!(!text.contains("in use") && !text.contains("metrics_path"), "{text}");
+    }
+
+    #[test]
+    fn the_guide_to_every_interface_names_one_that_answers() {
+        for bridge in ["[::]:9090", "0.0.0.0:9090"] {
+            let text = guide("ws://127.0.0.1:5/", bridge.parse().unwrap(), "/metrics", None);
+            assert!(text.contains("Metrics: http://localhost:9090/metrics\n") && !text.contains(bridge), "{text}");
+            assert!(!text.contains("Nothing leaves"), "{text}");
+        }
+        assert!(!guide("ws://h/", "192.0.2.1:9090".parse().unwrap(), "/m", None).contains("Nothing leaves"));
     }
 
     #[test]

@@ -68,6 +68,6 @@ pub struct FeedReadiness {
     pub identity: String,
     /// Whether its connection is established, authenticated and speaking.
     pub live: bool,
-    /// Why it is not live, for people. Not shown of a feed that is.
+    /// Why it is not live, or what a live one lacks, for people; empty where there is nothing to say.
     pub reason: String,
 }

@@ -8,8 +8,8 @@ pub(super) fn landing(telemetry_path: &str, feeds: &[FeedReadiness]) -> String {
     let states: String = feeds
         .iter()
         .map(|feed| {
-            let (state, why) = if feed.live { ("live", "") } else { ("not live", &*feed.reason) };
-            format!("<tr><td>{}</td><td>{state}</td><td>{}</td></tr>\n", escaped(&feed.identity), escaped(why))
+            let state = if feed.live { "live" } else { "not live" };
+            format!("<tr><td>{}</td><td>{state}</td><td>{}</td></tr>\n", escaped(&feed.identity), escaped(&feed.reason))
         })
         .collect();
     let feeds = if states.is_empty() {

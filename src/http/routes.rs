@@ -128,9 +128,10 @@ fn readiness(feeds: &[FeedReadiness]) -> Response {
     };
     for feed in feeds {
         let identity = one_line(&feed.identity);
-        let _ = match feed.live {
-            true => writeln!(text, "{identity}: live"),
-            false => writeln!(text, "{identity}: not live: {}", one_line(&feed.reason)),
+        let _ = match (feed.live, &*one_line(&feed.reason)) {
+            (true, "") => writeln!(text, "{identity}: live"),
+            (true, lack) => writeln!(text, "{identity}: live, but {lack}"),
+            (false, why) => writeln!(text, "{identity}: not live: {why}"),
         };
     }
     reply(status, TEXT, text)

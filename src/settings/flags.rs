@@ -3,6 +3,7 @@
 //! Every flag with a dot in its name can also be set by the environment. The environment becomes the flag's default
 //! before the line is parsed, so both go through the same checks, and the line wins.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use super::number::within;
 use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SettingsError, duration};
 use crate::feed::Timing;
 use crate::ledger::Limits;
@@ -20,6 +22,10 @@ const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
 /// What is secret itself has no flag: a command line is visible to every user of the machine.
 pub(super) const TOKEN_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_TOKEN";
 pub(super) const JWT_SECRET_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET";
+
+/// Variables of this name that are the tests', and no mistake where a bridge is started beside them.
+const TEST_VARIABLES: [&str; 3] =
+    ["SESSION_BUDDY_BRIDGE_LONG", "SESSION_BUDDY_BRIDGE_PEERS_DIR", "SESSION_BUDDY_BRIDGE_REQUIRE_PEERS"];
 
 /// At most 80 columns, so that no terminal breaks its lines.
 const AFTER_HELP: &str = "\
@@ -141,12 +147,13 @@ pub(super) struct ForgetFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoFlags {
-    /// Where chance starts: the same number, the same invocations
+    /// Where chance starts: the same number, the same invocations [range: 0 to 18446744073709551615]
     #[arg(long = "demo.seed", value_name = "NUMBER", default_value_t = 1, help_heading = "Demo")]
+    #[arg(value_parser = within::<u64>(0, u64::MAX))]
     pub seed: u64,
     /// How many invocations happen in a second, on average [range: 1 to 1000]
     #[arg(long = "demo.invocations-per-second", value_name = "NUMBER", default_value_t = 4, help_heading = "Demo")]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(value_parser = within::<u32>(1, 1000))]
     pub invocations_per_second: u32,
     #[command(flatten)]
     pub web: WebFlags,
@@ -161,7 +168,7 @@ pub(super) struct RecordFlags {
     /// The file to write; it must not be there yet
     pub file: PathBuf,
     /// How long to listen [range: 1 to 86400]
-    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = within::<u64>(1, 86_400))]
     pub seconds: u64,
     /// WebSocket URL of the server
     #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
@@ -256,7 +263,7 @@ pub(super) struct ConnectionFlags {
     pub silence_timeout: Duration,
     /// Longest frame that is read; a longer one ends the connection [range: 1024 to 67108864]
     #[arg(long = "feed.max-frame-bytes", value_name = "BYTES", default_value_t = FRAME_BYTES_MAX_DEFAULT as u32)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1024..=64 * 1024 * 1024))]
+    #[arg(value_parser = within::<u32>(1024, 64 * 1024 * 1024))]
     pub frame_bytes_max: u32,
 }
 
@@ -277,15 +284,15 @@ pub(super) struct WebFlags {
 pub(super) struct LimitFlags {
     /// Most skills with series of their own; further ones are counted as `__overflow__` [range: 1 to 1000000]
     #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = Limits::default().skills_max as u32)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(value_parser = within::<u32>(1, 1_000_000))]
     pub skills_max: u32,
     /// Most skills of a feed whose numbers are remembered; further ones are not counted [range: --limit.skills to 2000000]
     #[arg(long = "limit.remembered-skills", value_name = "NUMBER")]
-    #[arg(default_value_t = Limits::default().remembered_skills_max as u32, value_parser = clap::value_parser!(u32).range(1..=2_000_000))]
+    #[arg(default_value_t = Limits::default().remembered_skills_max as u32, value_parser = within::<u32>(1, 2_000_000))]
     pub remembered_skills_max: u32,
     /// Longest label value; an entry with a longer one is not counted [range: 16 to 4096]
     #[arg(long = "limit.label-chars", value_name = "NUMBER", default_value_t = Limits::default().label_chars_max as u32)]
-    #[arg(value_parser = clap::value_parser!(u32).range(16..=4096))]
+    #[arg(value_parser = within::<u32>(16, 4096))]
     pub label_chars_max: u32,
 }
 
@@ -337,8 +344,7 @@ pub(super) fn command(environment: &dyn Fn(&str) -> Option<OsString>) -> Command
 }
 
 fn with_environment(arg: Arg, environment: &dyn Fn(&str) -> Option<OsString>) -> Arg {
-    let name = arg.get_long().unwrap_or(arg.get_id().as_str());
-    let variable = variable_of(name);
+    let variable = variable_of(&arg);
     let arg = with_origins(arg, variable.as_deref());
     match variable.and_then(|variable| environment(&variable)).filter(|value| !value.is_empty()) {
         None => arg,
@@ -367,8 +373,27 @@ fn list(value: &OsString) -> Vec<OsString> {
     }
 }
 
-fn variable_of(flag: &str) -> Option<String> {
+/// The variable that sets `arg`, if one does.
+fn variable_of(arg: &Arg) -> Option<String> {
+    variable_named(arg.get_long().unwrap_or(arg.get_id().as_str()))
+}
+
+fn variable_named(flag: &str) -> Option<String> {
     flag.contains('.').then(|| format!("{ENVIRONMENT_PREFIX}{}", flag.to_uppercase().replace(['.', '-'], "_")))
+}
+
+/// Those of `names` that look like a variable of this program and are none.
+pub(super) fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    let mut known = BTreeSet::from([TOKEN_VARIABLE].map(ToOwned::to_owned));
+    known.extend(TEST_VARIABLES.map(ToOwned::to_owned));
+    collect_variables(&CommandLine::command(), &mut known);
+    let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(ENVIRONMENT_PREFIX) && !known.contains(name)).collect()
+}
+
+fn collect_variables(command: &Command, variables: &mut BTreeSet<String>) {
+    variables.extend(command.get_arguments().filter_map(variable_of));
+    command.get_subcommands().for_each(|subcommand| collect_variables(subcommand, variables));
 }
 
 /// The variable that holds the very value that `error` complains of.
@@ -378,7 +403,7 @@ fn variable_at_fault(error: &clap::Error, environment: &dyn Fn(&str) -> Option<O
         _ => None,
     };
     let flag = text(ContextKind::InvalidArg)?.split(' ').next()?.strip_prefix("--")?;
-    let variable = variable_of(flag)?;
+    let variable = variable_named(flag)?;
     let value = text(ContextKind::InvalidValue)?;
     environment(&variable).is_some_and(|found| found.to_str() == Some(value)).then_some(variable)
 }

@@ -11,6 +11,7 @@ mod feed_target;
 mod flags;
 mod healthcheck_url;
 mod listen_address;
+mod number;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
+pub use number::NumberError;
 
 use crate::demo::DemoSettings;
 use crate::feed::{Credentials, Timing};
@@ -213,6 +215,12 @@ impl Task {
             Task::State(_) => LogSettings::default(),
         }
     }
+}
+
+/// Those of `names`, an environment's, that look like a variable of this program and are none: misspelt, in all
+/// likelihood, and ignored.
+pub fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
+    flags::unknown_variables(names)
 }
 
 impl Settings {

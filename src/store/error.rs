@@ -17,6 +17,12 @@ pub enum StoreError {
         /// Its process.
         holder: String,
     },
+    /// Nothing is there.
+    #[error("there is no state at {} yet; a bridge makes one, or say where it is with --state.path", path.display())]
+    Absent {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
     /// A later version wrote it.
     #[error(
         "the state {} has the schema version {found}, and this version knows {known}: run the newer session-buddy-bridge, or give this one a state of its own with --state.path",
@@ -72,7 +78,11 @@ impl StoreError {
                 error.sqlite_error_code(),
                 Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
             ),
-            Self::InUse { .. } | Self::Newer { .. } | Self::Foreign { .. } | Self::Corrupt { .. } => false,
+            Self::Absent { .. }
+            | Self::InUse { .. }
+            | Self::Newer { .. }
+            | Self::Foreign { .. }
+            | Self::Corrupt { .. } => false,
         }
     }
 

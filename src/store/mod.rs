@@ -120,6 +120,12 @@ impl Store {
     /// A file that is not there, cannot be read or is no state.
     pub fn look(path: &Path) -> Result<Whole, StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
+        if let Err(error) = fs::metadata(path) {
+            return Err(match error.kind() {
+                io::ErrorKind::NotFound => StoreError::Absent { path: path.to_owned() },
+                _ => StoreError::place(path, error),
+            });
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;

@@ -74,7 +74,7 @@ const ESTIMATED_OBSERVATIONS: Family<0> = Family::counter(
 );
 const INEXACT_RATES: Family<0> = Family::counter(
     "session_buddy_bridge_inexact_rates_total",
-    "Snapshot entries whose completion rate gives no whole number of completions.",
+    "New or changed snapshot entries whose completion rate gives no whole number of completions.",
     [],
 );
 const LATE_EVENTS: Family<0> = Family::counter(

@@ -1,0 +1,49 @@
+//! The README's tables of metrics name what a bridge exposes: nothing less, nothing more.
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use support::model::{Database, Invocation};
+use support::running_bridge::RunningBridge;
+use support::scripted_feed::{Gate, ScriptedFeed, Step};
+
+/// The names in backticks in the first column of the tables of `section`.
+fn first_column(section: &str) -> impl Iterator<Item = &str> {
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`'))
+}
+
+fn in_readme() -> BTreeSet<String> {
+    let (_, metrics) = include_str!("../README.md").split_once("\n## Metrics\n").expect("a section on metrics");
+    let (metrics, _) = metrics.split_once("\n## ").expect("a section after it");
+    let (families, own) = metrics.split_once("`session_buddy_bridge_`").expect("a table of the bridge's own");
+    let own = first_column(own).map(|name| format!("session_buddy_bridge_{name}"));
+    first_column(families).map(ToOwned::to_owned).chain(own).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_tables_name_what_a_bridge_exposes() {
+    let mut database = Database::default();
+    database.invocations.push(Invocation {
+        skill_name: "pytest-run".to_owned(),
+        workflow_phase: None,
+        completed: true,
+        duration_seconds: Some(1.0),
+    });
+    let server = ScriptedFeed::start(vec![vec![Step::send(database.snapshot(1)), Step::Await(Gate::default())]]);
+    let folder = tempfile::tempdir().unwrap();
+    let state = StatePlace::Chosen(folder.path().join("state.db"));
+    let feeds = vec![FeedTarget::new(server.url().as_str()).unwrap()];
+    let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
+    let expected = in_readme();
+    assert!(expected.len() > 20, "the tables were not found: {expected:?}");
+    bridge
+        .until("every metric", &expected, |scrape| {
+            let process = |name: &&String| name.starts_with("process_");
+            scrape.families.keys().filter(|name| !process(name)).cloned().collect()
+        })
+        .await;
+    bridge.stop().await;
+}
