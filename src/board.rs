@@ -63,7 +63,16 @@ impl Board {
 
     /// See [`Ledger::add_feed`].
     pub fn add_feed(&self, spec: FeedSpec) -> FeedId {
-        self.ledger().add_feed(spec)
+        let (feed, counters) = {
+            let mut ledger = self.ledger();
+            let feed = ledger.add_feed(spec);
+            (feed, ledger.counters(feed).clone())
+        };
+        // What is kept of it must not vanish from the scrapes between a restart and the first commit after it.
+        if self.is_kept {
+            self.view().show_feed(feed, counters);
+        }
+        feed
     }
 
     /// See [`Ledger::add_local_feed`].
@@ -114,9 +123,9 @@ impl Board {
         ledger.has_changed().then(|| ledger.drain(now))
     }
 
-    /// `changes` could not be kept: they are to be taken once more.
-    pub(crate) fn untake(&self, changes: &Changes) {
-        self.ledger().untake(changes);
+    /// `changes` could not be kept: they are to be taken once more. `is_shown` says whether they are shown nevertheless.
+    pub(crate) fn untake(&self, changes: &Changes, is_shown: bool) {
+        self.ledger().untake(changes, is_shown);
         self.note_changed();
     }
 

@@ -103,7 +103,7 @@ fn keep(board: &Board, mut store: Store, telemetry: &StateTelemetry) {
                     let since: &Instant = failing_since.get_or_insert_with(Instant::now);
                     let is_shown = since.elapsed() >= SHOWN_ANYWAY_AFTER;
                     telemetry.commit_failed(&error, is_shown);
-                    board.untake(&changes);
+                    board.untake(&changes, is_shown);
                     if is_shown {
                         board.show(changes);
                     }

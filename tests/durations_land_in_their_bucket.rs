@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use session_buddy_bridge::ledger::DURATION_BUCKETS_SECONDS;
 use support::model::{Metrics, SECOND, metrics_update};
-use support::observer::{Observer, bucket_of};
+use support::observer::Observer;
+use support::shown::bucket_of;
 
 const CASES: u32 = 512;
 

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use support::model::{Database, Invocation, SECOND, invocation_event, invocations};
-use support::observer::{Observer, bucket_of};
+use support::observer::Observer;
+use support::shown::bucket_of;
 
 const CASES: u32 = 256;
 
@@ -333,6 +334,15 @@ fn what_a_lost_event_leaves_keeps_the_sum_of_durations() {
     assert_eq!(observer.shown.counts_by_phase(), by_phase([("cleanup", 1), ("setup", 1), ("unknown", 1)]));
     assert_eq!(observer.shown.durations("a").count(), 3);
     assert!((observer.shown.durations("a").sum - 8.0).abs() < 1e-9);
+}
+
+#[test]
+fn a_late_event_lends_no_duration_that_the_sum_does_not_hold() {
+    let without_duration = Invocation { duration_seconds: None, ..invocation("cleanup", 0.0) };
+    let late = told(2.5, invocation("execution", 7.0), Some(8.0));
+    let observer = played(vec![first(), late, told(10.7, without_duration, Some(0.1))]);
+    assert_eq!(observer.shown.counts()[&("a".to_owned(), true)], 3);
+    assert_eq!((observer.shown.durations("a").count(), observer.shown.durations("a").sum), (2, 8.0));
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod support;
 
 use session_buddy_bridge::feed::{Ending, FeedSettings, Secret, Status, Timing, TokenSource};
 use std::time::Duration;
-use support::recording_listener::{RunningFeed, ending, retry_in, settings, snapshot, timing};
+use support::recording_listener::{RunningFeed, ending, retry_in, settings, snapshot, timing, with_token};
 use support::scripted_feed::{ScriptedFeed, Step};
 
 const SLOW: Duration = Duration::from_secs(3600);
@@ -97,7 +97,7 @@ async fn a_token_refused_before_the_subscription_arrives_is_a_refusal() {
         let server = ScriptedFeed::start(vec![script]);
         let feed = RunningFeed::start(FeedSettings {
             skill: Some("pytest-run".to_owned()),
-            token: Some(TokenSource::Static(Secret::new("stale"))),
+            credentials: with_token(TokenSource::Static(Secret::new("stale"))),
             ..settings(server.url())
         });
         for status in feed.ended(100).await {

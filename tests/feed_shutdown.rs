@@ -5,7 +5,7 @@ mod support;
 use session_buddy_bridge::feed::{Ending, FeedSettings, Status, TokenSource};
 use std::time::Duration;
 use support::clogged::Clogged;
-use support::recording_listener::{Note, RunningFeed, settings, snapshot};
+use support::recording_listener::{Note, RunningFeed, settings, snapshot, with_token};
 use support::scripted_feed::{Reserved, ScriptedFeed, Step};
 use url::Url;
 
@@ -88,7 +88,7 @@ async fn while_flooded() {
 async fn before_it_began() {
     let server = ScriptedFeed::start(vec![vec![]]);
     let feed = RunningFeed::start(FeedSettings {
-        token: Some(TokenSource::File("/dev/null/no/such/file".into())),
+        credentials: with_token(TokenSource::File("/dev/null/no/such/file".into())),
         ..endless(server.url())
     });
     let notes = stop_promptly(feed).await;

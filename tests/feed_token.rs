@@ -3,7 +3,7 @@
 mod support;
 
 use session_buddy_bridge::feed::{FeedSettings, Secret, Status, TokenSource};
-use support::recording_listener::{RunningFeed, ending, settings, snapshot};
+use support::recording_listener::{RunningFeed, ending, settings, snapshot, with_token};
 use support::scripted_feed::{ScriptedFeed, Step};
 
 #[tokio::test]
@@ -15,7 +15,7 @@ async fn token_then_subscription_on_each_connection() {
     let feed = RunningFeed::start(FeedSettings {
         url: server.url().join("deep/path?room=1&b=%20").unwrap(),
         skill: Some(skill.to_owned()),
-        token: Some(TokenSource::Static(Secret::new(token))),
+        credentials: with_token(TokenSource::Static(Secret::new(token))),
         ..settings(server.url())
     });
     let visits = server.until("three visits", |visits| visits.iter().filter(|visit| visit.is_over).count() >= 3).await;
@@ -47,7 +47,8 @@ async fn a_token_file_is_read_at_each_connect() {
         vec![Step::expect(|_| true), Step::close(4001)],
         vec![Step::expect(|text| text == r#"{"token":"new"}"#), Step::send(snapshot(1))],
     ]);
-    let mut settings = FeedSettings { token: Some(TokenSource::File(path.clone())), ..settings(server.url()) };
+    let mut settings =
+        FeedSettings { credentials: with_token(TokenSource::File(path.clone())), ..settings(server.url()) };
     settings.timing.refused_backoff_min = std::time::Duration::from_millis(500);
     settings.timing.refused_backoff_max = std::time::Duration::from_millis(500);
 
@@ -83,7 +84,7 @@ async fn a_quoted_token_is_blotted_out() {
     let server = ScriptedFeed::start(vec![vec![Step::Close(4001, format!("bad token {token}\n"))]]);
     let feed = RunningFeed::start(FeedSettings {
         url: server.url().join("?key=query-secret").unwrap(),
-        token: Some(TokenSource::Static(Secret::new(token))),
+        credentials: with_token(TokenSource::Static(Secret::new(token))),
         ..settings(server.url())
     });
     let status = feed.ended(1).await.remove(0);

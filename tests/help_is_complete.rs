@@ -59,6 +59,11 @@ fn the_bare_help_tells_of_everything() {
     let help = help(&["--help"]);
     let told: BTreeSet<&str> = flags(&help).into_iter().map(|(flag, _)| flag).collect();
     let expected = BTreeSet::from([
+        "feed.ca-file",
+        "feed.cert-file",
+        "feed.headers-file",
+        "feed.jwt-secret-file",
+        "feed.key-file",
         "feed.max-frame-bytes",
         "feed.name",
         "feed.silence-timeout",
@@ -91,6 +96,8 @@ fn the_bare_help_tells_of_everything() {
         "[default: info]",
         "[default: logfmt]",
         "SESSION_BUDDY_BRIDGE_FEED_TOKEN ",
+        "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET ",
+        "each file is read again at each connect",
         "Exit codes: 0 ended as asked",
         " 1 failed while running",
         " 2 a flag or a variable was refused",

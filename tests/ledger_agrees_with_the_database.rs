@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use support::model::{Database, Invocation, LISTED_MAX, Metrics, SECOND, invocations};
-use support::observer::{Observer, bucket_of};
+use support::model::{Database, Invocation, LISTED_MAX, Metrics, SECOND, invocations, metrics_update, skill_name};
+use support::observer::Observer;
+use support::shown::bucket_of;
 
 const CASES: u32 = 256;
 
@@ -51,11 +52,16 @@ enum Verdict {
 fn verdict(remembered: &BTreeMap<String, Metrics>, list: &[Metrics]) -> Verdict {
     let names: BTreeSet<_> = list.iter().map(|skill| &skill.skill_name).collect();
     let missing = list.len() < LISTED_MAX && remembered.keys().any(|name| !names.contains(name));
+    // A full list bounds what it leaves out: the tenth total of one database never falls.
+    let tenth = list.get(LISTED_MAX - 1).map_or(u64::MAX / 10, |skill| skill.total);
+    let outgrown = remembered.values().any(|was| !names.contains(&was.skill_name) && 10 * tenth < 9 * was.total);
     let known: Vec<_> = list.iter().filter_map(|now| Some((remembered.get(&now.skill_name)?, now))).collect();
     let falls = known.iter().any(|(was, now)| now.completed < was.completed || now.abandoned() < was.abandoned());
-    match missing || falls {
+    match missing || outgrown || falls {
         false => Verdict::Same,
-        true if !missing && known.iter().all(|(was, now)| 10 * now.total >= 9 * was.total) => Verdict::RolledBack,
+        true if !missing && !outgrown && known.iter().all(|(was, now)| 10 * now.total >= 9 * was.total) => {
+            Verdict::RolledBack
+        }
         true => Verdict::New,
     }
 }
@@ -348,6 +354,25 @@ fn a_deleted_database_counts_on_top() {
     let expected = BTreeMap::from([(("a".to_owned(), true), 4), (("b".to_owned(), true), 1)]);
     assert_eq!(observer.shown.counts(), expected);
     assert_eq!(observer.shown.durations("b").sum, 3.0, "a new database began empty: its durations are known");
+}
+
+#[test]
+fn a_full_list_bounds_what_it_leaves_out() {
+    let listed = |at_micros: i64, totals: &[(usize, u64)]| {
+        let skill = |(skill, total): &(usize, u64)| Metrics { total: *total, ..Metrics::none(&skill_name(*skill)) };
+        metrics_update(at_micros, &totals.iter().map(skill).collect::<Vec<_>>(), &[])
+    };
+    let mut observer = Observer::connected();
+    observer.hear(0, &listed(SECOND, &[(0, 50)]), SECOND);
+    let mut totals: Vec<_> = (1..=LISTED_MAX).map(|skill| (skill, 5)).collect();
+    observer.hear(0, &listed(2 * SECOND, &totals), 2 * SECOND);
+    assert_eq!(observer.shown.feed(0).resets, 1, "no unlisted skill has more than 5: the 50 are gone");
+    totals.pop();
+    totals.insert(0, (0, 7));
+    observer.hear(0, &listed(3 * SECOND, &totals), 3 * SECOND);
+    assert_eq!(observer.shown.feed(0).resets, 1);
+    let count = |skill| observer.shown.counts()[&(skill_name(skill), false)];
+    assert_eq!((count(0), count(1), count(LISTED_MAX)), (57, 5, 5), "nothing counts twice");
 }
 
 #[test]

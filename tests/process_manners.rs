@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use support::certificates::Authority;
 use support::clogged::Clogged;
 use support::expected_families::expected_families;
 use support::http_client;
@@ -360,29 +361,57 @@ fn the_demo_prints_a_url_that_answers_with_all_five_families() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_log_holds_a_secret() {
+async fn no_log_no_page_and_no_state_holds_a_secret() {
     const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.token-text";
     const QUERY: &str = "query-secret";
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("token");
-    fs::write(&file, format!("{TOKEN}\n")).unwrap();
-    let variable = [("SESSION_BUDDY_BRIDGE_FEED_TOKEN", TOKEN)];
-    let token_file = ["--feed.token-file", file.to_str().unwrap()];
+    const JWT_SECRET: &str = "jwt-secret of more than thirty-two bytes";
+    const HEADER: &str = "header-secret";
+    /// What every token starts with, the minted ones too.
+    const ANY_TOKEN: &str = "eyJ";
 
-    for format in ["logfmt", "json"] {
-        for (environment, token_args) in [(&variable[..], &[][..]), (&[][..], &token_file[..])] {
+    let directory = tempfile::tempdir().unwrap();
+    let written = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let token_file = written("token", &format!("{TOKEN}\n"));
+    let jwt_secret_file = written("jwt-secret", &format!("{JWT_SECRET}\n"));
+    let headers_file = written("headers", &format!("Authorization: Bearer {HEADER}\n"));
+    let authority = Authority::new("the authority");
+    let ca_file = authority.file(directory.path());
+    let client = authority.client("client", directory.path());
+    let key = fs::read_to_string(&client.key).unwrap().lines().nth(1).expect("a line of the key").to_owned();
+
+    let sources = [
+        (TOKEN, &[("SESSION_BUDDY_BRIDGE_FEED_TOKEN", TOKEN)][..], &[][..]),
+        (TOKEN, &[], &["--feed.token-file", &token_file]),
+        ("", &[("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET", JWT_SECRET)], &[]),
+        ("", &[], &["--feed.jwt-secret-file", &jwt_secret_file]),
+    ];
+    for (round, (token, environment, token_args)) in sources.into_iter().enumerate() {
+        for format in ["logfmt", "json"] {
             let refuse = Gate::default();
-            let server = ScriptedFeed::start(vec![vec![
-                Step::expect(|text| text.contains(TOKEN)),
+            let script = vec![
+                Step::expect(move |text| text.contains(ANY_TOKEN) && text.contains(token)),
                 Step::send(r#"{"type": "connected", "authenticated": true}"#),
-                Step::send(format!("garbage: bad token {TOKEN}")),
+                Step::send(database().snapshot(1)),
+                Step::send(format!("garbage: no {HEADER} and no {token}")),
                 Step::Await(refuse.clone()),
-                Step::Close(4001, format!("no longer valid: {TOKEN}")),
-            ]]);
+                Step::Close(4001, format!("no longer valid: {HEADER} {token}")),
+            ];
+            let server = ScriptedFeed::start_encrypted(authority.server(Some(&authority)), vec![script]);
             let url = server.url().join(&format!("?key={QUERY}")).unwrap();
-            let args = ["--feed.url", url.as_str(), "--web.listen-address", "127.0.0.1:0"];
+            let state = tempfile::tempdir().unwrap();
+            let state_path = state.path().join("state.db");
+            let path = |path: &Path| path.to_str().unwrap().to_owned();
+            let (ca_file, cert_file, key_file) = (path(&ca_file), path(&client.certificate), path(&client.key));
+            let (state_path, listen) = (path(&state_path), "127.0.0.1:0");
+            let args = ["--feed.url", url.as_str(), "--web.listen-address", listen, "--state.path", &state_path];
             let level = ["--log.level", "trace", "--log.format", format];
-            let args = args.into_iter().chain(level).chain(token_args.iter().copied());
+            let files = ["--feed.headers-file", &headers_file, "--feed.ca-file", &ca_file];
+            let identity = ["--feed.cert-file", &cert_file, "--feed.key-file", &key_file];
+            let args = args.into_iter().chain(level).chain(files).chain(identity).chain(token_args.iter().copied());
             let mut program = Program::start_in(environment, args);
             let address = program.address();
             until_live(address);
@@ -393,11 +422,19 @@ async fn no_log_holds_a_secret() {
             let metrics = http_client::get(address, "/metrics").text().to_owned();
             let ended = end_cleanly(program, Signal::TERM);
 
+            let visit = &server.visits()[0];
+            assert!(visit.headers.contains(&("authorization".to_owned(), format!("Bearer {HEADER}"))), "{visit:?}");
             let heard_of_all = ended.stderr.to_lowercase().contains("trace") && ended.stderr.contains("garbage");
             assert!(heard_of_all, "{format}: {}", ended.stderr);
             assert!(ready.contains("no longer valid: ***"), "{ready}");
-            for text in [ended.stderr, ended.stdout, ready, landing, metrics] {
-                assert!(!text.contains("token-text") && !text.contains(QUERY), "{format}: {text}");
+            let kept = fs::read_dir(state.path()).unwrap().map(|entry| fs::read(entry.unwrap().path()).unwrap());
+            let kept: Vec<String> = kept.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+            assert!(kept.iter().any(|text| text.contains("pytest-run")), "nothing was kept");
+            let shown = [ended.stderr, ended.stdout, ready, landing, metrics];
+            for text in shown.iter().chain(&kept) {
+                for secret in [ANY_TOKEN, "token-text", QUERY, JWT_SECRET, HEADER, &key] {
+                    assert!(!text.contains(secret), "source {round}, {format}: {secret} in {text}");
+                }
             }
         }
     }

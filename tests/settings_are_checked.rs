@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use session_buddy_bridge::demo::DemoSettings;
-use session_buddy_bridge::feed::{Secret, Timing, TokenSource};
+use session_buddy_bridge::feed::{
+    ClientIdentity, Credentials, Minting, Secret, SecretSource, TOKEN_LIFE, Timing, TlsFiles, TokenSource,
+};
 use session_buddy_bridge::ledger::Limits;
 use session_buddy_bridge::settings::{
     FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StatePlace, Task,
@@ -243,20 +245,12 @@ fn a_token_comes_from_the_environment_or_from_a_file() {
 
     let from_variable = settings_in(&[variable], &["--feed.url", "ws://a", "--feed.url", "ws://b"]);
     for feed in &from_variable.feeds {
-        assert_eq!(feed.token, Some(TokenSource::Static(Secret::new("secret"))));
+        assert_eq!(feed.credentials.token, Some(TokenSource::Static(Secret::new("secret"))));
     }
     assert!(!format!("{from_variable:?}").contains("secret"));
     let from_file = settings(&["--feed.token-file", &path(&full)]);
-    assert_eq!(from_file.feeds[0].token, Some(TokenSource::File(full.clone())));
+    assert_eq!(from_file.feeds[0].credentials.token, Some(TokenSource::File(full.clone())));
 
-    assert_eq!(
-        refusal_in(&[variable], &["--feed.token-file", &path(&full)]),
-        format!(
-            "there are two tokens, one in the environment variable SESSION_BUDDY_BRIDGE_FEED_TOKEN and one in the file \
-             \"{}\" of --feed.token-file: give only one",
-            full.display()
-        )
-    );
     assert_eq!(
         refusal(&["--feed.token-file", &path(&empty)]),
         format!("--feed.token-file \"{}\" is empty: write the token into it", empty.display())
@@ -267,6 +261,115 @@ fn a_token_comes_from_the_environment_or_from_a_file() {
     assert!(flag.contains("unexpected argument '--feed.token'"), "{flag}");
 }
 
+#[test]
+fn a_token_is_made_of_a_secret_from_the_environment_or_from_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    fs::write(&file, "hush\n").unwrap();
+    let minted = |secret| Some(TokenSource::Minted(Minting { secret, life: TOKEN_LIFE }));
+
+    let from_variable = settings_in(&[("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET", " hush")], &[]);
+    // As it is: the server does not trim its own either.
+    assert_eq!(from_variable.feeds[0].credentials.token, minted(SecretSource::Static(Secret::new(" hush"))));
+    assert!(!format!("{from_variable:?}").contains("hush"));
+    let from_file = settings(&["--feed.jwt-secret-file", file.to_str().unwrap()]);
+    assert_eq!(from_file.feeds[0].credentials.token, minted(SecretSource::File(file.clone())));
+
+    let too_long = refusal_in(&[("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET", &"x".repeat(8193))], &[]);
+    assert_eq!(too_long, "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET is longer than 8192 bytes: is it the right one?");
+    fs::write(&file, "\n").unwrap();
+    assert_eq!(
+        refusal(&["record", "f", "--feed.jwt-secret-file", file.to_str().unwrap()]),
+        format!("--feed.jwt-secret-file \"{}\" is empty: write the JWT secret into it", file.display())
+    );
+}
+
+#[test]
+fn a_token_has_one_source() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "hush").unwrap();
+    let file = file.to_str().unwrap();
+    let sources = [
+        ("SESSION_BUDDY_BRIDGE_FEED_TOKEN", "hush", "SESSION_BUDDY_BRIDGE_FEED_TOKEN"),
+        ("SESSION_BUDDY_BRIDGE_FEED_TOKEN_FILE", file, "--feed.token-file"),
+        ("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET", "hush", "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET"),
+        ("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET_FILE", file, "--feed.jwt-secret-file"),
+    ];
+    for (at, (variable, value, first)) in sources.into_iter().enumerate() {
+        for (other_variable, other_value, second) in &sources[at + 1..] {
+            assert_eq!(
+                refusal_in(&[(variable, value), (other_variable, other_value)], &[]),
+                format!("{first} and {second} both say which token to send: give only one of them")
+            );
+        }
+    }
+}
+
+#[test]
+fn headers_and_certificates_come_from_files_that_are_looked_into() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        file.to_str().unwrap().to_owned()
+    };
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(["h".to_owned()]).unwrap();
+    let (headers, forbidden) = (write("headers", "X-Key: hush\n"), write("forbidden", "X-Key: hush\nHost: hush\n"));
+    let (certificate, key) = (write("certificate", &cert.pem()), write("key", &signing_key.serialize_pem()));
+
+    let encrypted = ["--feed.url", "wss://h", "--feed.url", "ws://h"];
+    let of_files = ["--feed.headers-file", &headers, "--feed.ca-file", &certificate];
+    let of_client = ["--feed.cert-file", &certificate, "--feed.key-file", &key];
+    let settings = settings(&[&encrypted[..], &of_files, &of_client].concat());
+    let expected = Credentials {
+        token: None,
+        headers_file: Some(headers.clone().into()),
+        tls: TlsFiles {
+            ca: Some(certificate.clone().into()),
+            identity: Some(ClientIdentity { certificate: certificate.clone().into(), key: key.clone().into() }),
+        },
+    };
+    assert!(settings.feeds.iter().all(|feed| feed.credentials == expected));
+
+    let missing = directory.path().join("missing").to_str().unwrap().to_owned();
+    for (args, complaint) in [
+        (
+            &["--feed.headers-file", &forbidden][..],
+            format!(
+                "--feed.headers-file \"{forbidden}\" has a line 2 that sets a header that belongs to the WebSocket \
+                 handshake: leave it out"
+            ),
+        ),
+        (
+            &["--feed.ca-file", &key],
+            format!(
+                "--feed.ca-file \"{key}\" holds no certificate in PEM: write one into it, from -----BEGIN to -----END"
+            ),
+        ),
+        (
+            &["--feed.cert-file", &certificate],
+            "--feed.cert-file is of no use without --feed.key-file: give both".to_owned(),
+        ),
+        (&["--feed.key-file", &key], "--feed.key-file is of no use without --feed.cert-file: give both".to_owned()),
+        (
+            &["--feed.cert-file", &certificate, "--feed.key-file", &missing],
+            format!(
+                "--feed.key-file \"{missing}\" cannot be read (No such file or directory (os error 2)): give a regular \
+                 file that this user may read"
+            ),
+        ),
+    ] {
+        assert_eq!(refusal(&[&["--feed.url", "wss://h"], args].concat()), complaint);
+    }
+    for (args, flag) in [(&of_files[2..], "--feed.ca-file"), (&of_client[..], "--feed.cert-file")] {
+        assert_eq!(
+            refusal(args),
+            format!("{flag} is for wss:// and no --feed.url starts with that: encrypt a feed, or leave it out")
+        );
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_token_that_is_no_text_is_refused() {
@@ -275,7 +378,7 @@ fn a_token_that_is_no_text_is_refused() {
     let refused = Task::from_args(["session-buddy-bridge"], found).unwrap_err();
     assert_eq!(
         refused.to_string(),
-        "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to the token alone, or unset it"
+        "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to what is asked for alone, or unset it"
     );
 }
 

@@ -292,7 +292,7 @@ fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) ->
         identity: target.identity.clone(),
         url: target.url.clone(),
         skill: target.skill.clone(),
-        token: target.token.clone(),
+        credentials: target.credentials.clone(),
         timing: timing.clone(),
         frame_bytes_max,
         tls: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ledger::{Changes, FeedCounters, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
+use crate::ledger::{Changes, FeedCounters, FeedId, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
 
 /// A copy of the ledger's series, in the order in which they are shown: by name.
 #[derive(Debug, Default)]
@@ -31,6 +31,11 @@ impl View {
         self.note_last_listed(changes.last_listed);
         self.feeds.extend(changes.feeds);
         self.rules = changes.rules;
+    }
+
+    /// Shows the numbers of one feed.
+    pub fn show_feed(&mut self, FeedId(place): FeedId, counters: FeedCounters) {
+        self.feeds.insert(place, counters);
     }
 
     /// Notes when skills were last listed, in microseconds since the Unix epoch.

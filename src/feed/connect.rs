@@ -1,10 +1,11 @@
 //! From a URL to an open WebSocket.
 
+use super::credentials::{Shown, off_thread};
 use super::ending::{Ending, Step, printable};
 use super::settings::{FeedSettings, bare};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::client::Response};
@@ -35,17 +37,20 @@ pub(super) struct Connection {
 /// Opens connections. Keeps the system's roots once they are loaded.
 #[derive(Default)]
 pub(super) struct Dialer {
-    system_roots: Option<Arc<ClientConfig>>,
+    system_roots: Option<Arc<RootCertStore>>,
 }
 
 impl Dialer {
     /// Resolves, connects to the first address that answers, and shakes hands. Every step has its timeout, and dropping
     /// the future interrupts each of them.
-    pub(super) async fn dial(&mut self, settings: &FeedSettings) -> Result<Connection, Ending> {
+    pub(super) async fn dial(&mut self, settings: &FeedSettings, shown: &Shown) -> Result<Connection, Ending> {
         let connector = match settings.url.scheme() {
             "wss" => Connector::Rustls(self.tls(settings).await?),
             _ => Connector::Plain,
         };
+        let ended = |error| handshake_ending(error, &settings.url, shown);
+        let mut request = settings.url.as_str().into_client_request().map_err(ended)?;
+        request.headers_mut().extend(shown.headers.clone());
         let tcp = connect(settings).await?;
         let pulse = Pulse::now();
         let stream = Listened { inner: tcp, pulse: pulse.clone() };
@@ -55,40 +60,45 @@ impl Dialer {
             .max_frame_size(Some(settings.frame_bytes_max))
             .max_message_size(Some(settings.frame_bytes_max));
         let limit = settings.timing.handshake_timeout;
-        let handshake = client_async_tls_with_config(settings.url.as_str(), stream, Some(config), Some(connector));
+        let handshake = client_async_tls_with_config(request, stream, Some(config), Some(connector));
         let (socket, _) = timeout(limit, handshake)
             .await
             .map_err(|_| Ending::Timeout { step: Step::Handshake, limit })?
-            .map_err(|error| handshake_ending(error, &settings.url))?;
+            .map_err(ended)?;
         Ok(Connection { socket, pulse })
     }
 
     async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, Ending> {
-        if let Some(config) = settings.tls.as_ref().or(self.system_roots.as_ref()) {
+        if let Some(config) = &settings.tls {
             return Ok(config.clone());
         }
-        let loaded = tokio::task::spawn_blocking(with_system_roots).await;
-        let config = loaded.map_err(|panicked| panicked.to_string()).and_then(|loaded| loaded);
-        let config = Arc::new(config.map_err(|what| Ending::Tls { what })?);
-        Ok(self.system_roots.insert(config).clone())
+        let (files, system_roots) = (settings.credentials.tls.clone(), self.system_roots.clone());
+        let read = move || {
+            let (roots, system_roots) = match (files.roots()?, system_roots) {
+                (Some(own), known) => (Arc::new(own), known),
+                (None, Some(known)) => (known.clone(), Some(known)),
+                (None, None) => {
+                    let loaded = Arc::new(load_system_roots().map_err(|what| Ending::Tls { what })?);
+                    (loaded.clone(), Some(loaded))
+                }
+            };
+            Ok::<_, Ending>((Arc::new(files.config(roots)?), system_roots))
+        };
+        let config;
+        (config, self.system_roots) = off_thread(read).await?;
+        Ok(config)
     }
 }
 
-fn with_system_roots() -> Result<ClientConfig, String> {
+fn load_system_roots() -> Result<RootCertStore, String> {
     let loaded = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(loaded.certs);
-    if usable == 0 {
-        return Err(match loaded.errors.first() {
-            Some(error) => format!("no trusted roots on this system ({error})"),
-            None => "no trusted roots on this system; install its CA certificates".to_owned(),
-        });
+    match loaded.errors.first() {
+        _ if usable > 0 => Ok(roots),
+        Some(error) => Err(format!("no trusted roots on this system ({error})")),
+        None => Err("no trusted roots on this system; install its CA certificates".to_owned()),
     }
-    // Without an explicit provider rustls panics as soon as two of them are compiled in.
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| error.to_string())?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 async fn connect(settings: &FeedSettings) -> Result<TcpStream, Ending> {
@@ -123,13 +133,14 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn handshake_ending(error: tungstenite::Error, url: &Url) -> Ending {
+fn handshake_ending(error: tungstenite::Error, url: &Url, shown: &Shown) -> Ending {
     match error {
-        tungstenite::Error::Http(response) => http_ending(&response, url),
+        tungstenite::Error::Http(response) => http_ending(&response, url, shown),
         tungstenite::Error::Tls(error) => Ending::Tls { what: printable(&error.to_string()) },
-        tungstenite::Error::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
-            Ending::Tls { what: printable(&error.to_string()) }
-        }
+        tungstenite::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => Ending::Tls { what: tls_text(error) },
+            None => Ending::Handshake { what: printable(&error.to_string()) },
+        },
         tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
             Ending::Handshake { what: "the server ended the connection in the middle of it".to_owned() }
         }
@@ -137,12 +148,49 @@ fn handshake_ending(error: tungstenite::Error, url: &Url) -> Ending {
     }
 }
 
-fn http_ending(response: &Response, url: &Url) -> Ending {
+/// Which side does not trust which, in words: rustls knows only what the standards call it.
+fn tls_text(error: &rustls::Error) -> String {
+    use CertificateError as Certificate;
+    let advice = match error {
+        rustls::Error::InvalidCertificate(problem) => match problem {
+            Certificate::UnknownIssuer => {
+                "the server's certificate is not from a CA that is trusted here; check the CA file, or the system's roots"
+            }
+            Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
+                "the server's certificate is for another host; check the URL's host name"
+            }
+            Certificate::Expired
+            | Certificate::ExpiredContext { .. }
+            | Certificate::NotValidYet
+            | Certificate::NotValidYetContext { .. } => {
+                "the server's certificate is out of date; check it, and this machine's clock"
+            }
+            _ => "check the server's certificate",
+        },
+        rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
+            "the server asks for a client certificate; give its file and that of its key"
+        }
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::AccessDenied
+            | AlertDescription::DecryptError,
+        ) => "the server does not take this client's certificate; check that it is the right one and in date",
+        _ => "check that the URL's port speaks TLS, and whether the server asks for a client certificate",
+    };
+    format!("{advice} ({})", printable(&error.to_string()))
+}
+
+fn http_ending(response: &Response, url: &Url, shown: &Shown) -> Ending {
     let location = header_text(response.headers(), header::LOCATION).and_then(|location| url.join(location).ok());
     let retry_after = header_text(response.headers(), header::RETRY_AFTER);
     Ending::Http {
         status: response.status().as_u16(),
-        location: location.map(|location| printable(bare(&location).as_str())),
+        location: location.map(|location| printable(&shown.blot(bare(&location).as_str()))),
         retry_after: retry_after.and_then(|value| retry_after_wait(value, Timestamp::now())),
     }
 }
@@ -229,7 +277,7 @@ mod tests {
             let (mut parts, body) = response.into_parts();
             parts.status = tungstenite::http::StatusCode::FOUND;
             parts.headers.insert(header::LOCATION, location.parse().unwrap());
-            match http_ending(&Response::from_parts(parts, body), &url) {
+            match http_ending(&Response::from_parts(parts, body), &url, &Shown::default()) {
                 Ending::Http { location, .. } => location,
                 ending => panic!("{ending}"),
             }
@@ -240,9 +288,9 @@ mod tests {
     }
 
     #[test]
-    fn the_systems_roots_make_a_configuration_or_say_what_is_missing() {
-        match with_system_roots() {
-            Ok(config) => assert!(!config.crypto_provider().cipher_suites.is_empty()),
+    fn the_systems_roots_are_there_or_it_is_said_that_they_are_missing() {
+        match load_system_roots() {
+            Ok(roots) => assert!(!roots.is_empty()),
             Err(what) => assert!(what.contains("no trusted roots"), "{what}"),
         }
     }

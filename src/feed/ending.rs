@@ -1,6 +1,6 @@
 //! How an attempt to hear a feed ends, and what is done about it.
 
-use super::secret::TokenError;
+use super::credentials::{Credential, CredentialError};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,9 +43,9 @@ pub enum Ending {
         what: String,
     },
     /// TLS was not established.
-    #[error("TLS failed: {what}; check the server's certificate, the URL's host name and the trusted roots")]
+    #[error("TLS failed: {what}")]
     Tls {
-        /// What was wrong with it.
+        /// What was wrong with it, and what to check.
         what: String,
     },
     /// The host name has no address.
@@ -74,9 +74,9 @@ pub enum Ending {
         /// How long.
         limit: Duration,
     },
-    /// There is no token to send, so nothing was connected to.
+    /// A token, a header or a certificate could not be had, so nothing was connected to.
     #[error(transparent)]
-    Token(#[from] TokenError),
+    Credential(#[from] CredentialError),
     /// A frame or a fragmented message was over the limit.
     #[error("the peer sent a message of more than {limit_bytes} bytes")]
     Oversized {
@@ -165,7 +165,7 @@ pub fn reaction(ending: &Ending) -> Reaction {
         | Ending::Dns { .. }
         | Ending::Connect { .. }
         | Ending::Timeout { .. }
-        | Ending::Token(_)
+        | Ending::Credential(_)
         | Ending::Oversized { .. }
         | Ending::InvalidUtf8
         | Ending::Protocol { .. }
@@ -189,7 +189,11 @@ impl Ending {
             Ending::Connect { refused: true, .. } => "refused",
             Ending::Connect { .. } => "unreachable",
             Ending::Timeout { .. } => "timeout",
-            Ending::Token(_) => "token",
+            Ending::Credential(CredentialError { credential, .. }) => match credential {
+                Credential::Token | Credential::JwtSecret => "token",
+                Credential::Headers => "headers",
+                Credential::Ca | Credential::Certificate | Credential::Key => "tls",
+            },
             Ending::Oversized { .. } => "oversized",
             Ending::InvalidUtf8 => "invalid_utf8",
             Ending::Protocol { .. } => "protocol",
@@ -202,7 +206,7 @@ impl Ending {
 }
 
 /// Every value of [`Ending::code`].
-pub const ENDING_CODES: [&str; 54] = [
+pub const ENDING_CODES: [&str; 55] = [
     "1000",
     "1001",
     "1002",
@@ -227,6 +231,7 @@ pub const ENDING_CODES: [&str; 54] = [
     "dns",
     "frozen",
     "handshake",
+    "headers",
     "http_1xx",
     "http_200",
     "http_2xx",
@@ -315,7 +320,9 @@ fn http_label(status: u16) -> &'static str {
 
 fn closed_text(code: u16, reason: &str) -> String {
     let advice = match code {
-        4001 | 3000 => "; check the token: missing, expired, or signed with another secret than the server's",
+        4001 | 3000 => {
+            "; check the token: missing, expired, or signed with another secret than the server's; and the clocks"
+        }
         3003 | 1008 => "; check that the token grants read permission and that the server admits this client",
         1009 => "; check that the token and the skill are what they should be",
         _ => "",
@@ -352,6 +359,7 @@ pub(super) fn printable(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::credentials::CredentialProblem;
     use super::*;
 
     fn closed(code: u16) -> Ending {
@@ -360,6 +368,10 @@ mod tests {
 
     fn http(status: u16, retry_after: Option<Duration>) -> Ending {
         Ending::Http { status, location: None, retry_after }
+    }
+
+    fn missing(credential: Credential) -> Ending {
+        CredentialError { credential, file: None, problem: CredentialProblem::Empty(credential) }.into()
     }
 
     /// One of each that is not a close code or an HTTP status.
@@ -375,7 +387,9 @@ mod tests {
             Ending::Connect { address, refused: true, what: what.clone() },
             Ending::Connect { address, refused: false, what: what.clone() },
             Ending::Timeout { step: Step::Send, limit: after },
-            Ending::Token(TokenError::Empty { origin: what.clone() }),
+            missing(Credential::Token),
+            missing(Credential::Headers),
+            missing(Credential::Key),
             Ending::Oversized { limit_bytes: 1 },
             Ending::InvalidUtf8,
             Ending::Protocol { what },

@@ -20,7 +20,7 @@
 //! | HTTP 401, 403, 407 | the token, this client, or a proxy's credentials are refused | refused |
 //! | HTTP 2xx, any other 4xx | that is no feed | refused |
 //! | no WebSocket handshake, TLS, DNS, connect, timeouts | not there, or not yet | backoff |
-//! | no token to send | the file is empty or not there yet | backoff, without connecting |
+//! | no token, header or certificate to show | the file is empty or not there yet | backoff, without connecting |
 //! | shutdown | | the end |
 //!
 //! *Backoff* is [`Status::Waiting`] with `backoff_min` to `backoff_max`, *refused* is [`Status::Refused`] with
@@ -29,20 +29,24 @@
 
 mod backoff;
 mod connect;
+mod credentials;
 mod ending;
 mod listener;
-mod secret;
 mod session;
 mod settings;
 mod watchdog;
 
+pub use credentials::{
+    ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
+    SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFE, TlsFiles, TokenSource,
+};
 pub use ending::{ENDING_CODES, Ending, Reaction, Step, reaction};
 pub use listener::{Heard, Listener, SnapshotHeard, Status};
-pub use secret::{Secret, TOKEN_BYTES_MAX, TokenError, TokenSource};
 pub use settings::{FeedSettings, Timing};
 
 use backoff::Backoff;
 use connect::{Connection, Dialer};
+use credentials::Shown;
 use session::Session;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -101,7 +105,7 @@ impl Feed<'_> {
     /// One connection, or none: how it ended, and whether it was healthy.
     async fn attempt(&mut self) -> (Ending, bool) {
         self.listener.status(&Status::Connecting);
-        let (connection, token) = match self.shutdown.run_until_cancelled(self.connect()).await {
+        let (connection, shown) = match self.shutdown.run_until_cancelled(self.connect()).await {
             Some(Ok(connected)) => connected,
             Some(Err(ending)) => {
                 self.watch.interrupted();
@@ -112,7 +116,7 @@ impl Feed<'_> {
 
         self.listener.opened();
         self.listener.status(&Status::Opened);
-        let mut session = Session::new(connection, self.settings, token);
+        let mut session = Session::new(connection, self.settings, shown);
         let conversation = session.converse(&mut self.watch, self.listener);
         let ending = self.shutdown.run_until_cancelled(conversation).await.unwrap_or(Ending::Shutdown);
         let was_healthy = session.was_healthy();
@@ -124,11 +128,8 @@ impl Feed<'_> {
         (ending, was_healthy)
     }
 
-    async fn connect(&mut self) -> Result<(Connection, Option<Secret>), Ending> {
-        let token = match &self.settings.token {
-            Some(source) => Some(source.read().await?),
-            None => None,
-        };
-        Ok((self.dialer.dial(self.settings).await?, token))
+    async fn connect(&mut self) -> Result<(Connection, Shown), Ending> {
+        let shown = self.settings.credentials.read().await?;
+        Ok((self.dialer.dial(self.settings, &shown).await?, shown))
     }
 }

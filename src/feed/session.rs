@@ -1,14 +1,13 @@
 //! One open connection, from the first frame sent to the last.
 
 use super::connect::{Connection, Socket};
+use super::credentials::Shown;
 use super::ending::{Ending, Step, printable};
 use super::listener::{Listener, Status};
-use super::secret::Secret;
 use super::settings::{FeedSettings, Timing};
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
-use std::borrow::Cow;
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -19,22 +18,19 @@ use tokio_tungstenite::tungstenite::{self, Bytes};
 /// For saying goodbye, or for the peer's last word. Shutdown waits for it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A shorter token is not blotted out of frames: it would be found within ordinary words, and skills would change names.
-const BLOTTED_BYTES_MIN: usize = 8;
-
 /// Waits that are not due within this time are looked at again after it.
 const IDLE_TURN: Duration = Duration::from_secs(3600);
 
 pub(super) struct Session<'a> {
     connection: Connection,
     settings: &'a FeedSettings,
-    token: Option<Secret>,
+    shown: Shown,
     live_since: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, token: Option<Secret>) -> Self {
-        Self { connection, settings, token, live_since: None }
+    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, shown: Shown) -> Self {
+        Self { connection, settings, shown, live_since: None }
     }
 
     /// Whether the connection was live for long enough to trust the next one.
@@ -92,7 +88,7 @@ impl<'a> Session<'a> {
 
     /// The token must be the first text frame; a subscription is forgotten by the server with its connection.
     fn introduction(&self) -> Vec<Message> {
-        let token = self.token.as_ref().map(|token| json!({ "token": token.expose() }));
+        let token = self.shown.token.as_ref().map(|token| json!({ "token": token.expose() }));
         let skill = self.settings.skill.as_ref().map(|skill| json!({ "type": "subscribe", "skill": skill }));
         [token, skill].into_iter().flatten().map(|frame| Message::text(frame.to_string())).collect()
     }
@@ -100,7 +96,7 @@ impl<'a> Session<'a> {
     fn receive(&mut self, message: Message, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
         match message {
             Message::Text(frame) => {
-                let heard = listener.text(&self.without_token(&frame));
+                let heard = listener.text(&self.shown.blot_frame(&frame));
                 if let Some(snapshot) = heard.snapshot {
                     watch.snapshot(snapshot.fresh, Instant::now());
                 }
@@ -119,25 +115,11 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Peers like to quote what they refuse, and whoever listens may log a frame or write it down.
-    fn without_token<'f>(&self, frame: &'f str) -> Cow<'f, str> {
-        match &self.token {
-            Some(token) if token.expose().len() >= BLOTTED_BYTES_MIN && frame.contains(token.expose()) => {
-                token.blot(frame).into()
-            }
-            _ => frame.into(),
-        }
-    }
-
     fn closed(&self, frame: Option<CloseFrame>) -> Ending {
         let Some(CloseFrame { code, reason }) = frame else {
             return Ending::Closed { code: 1005, reason: String::new() };
         };
-        let reason = match &self.token {
-            Some(token) => token.blot(&reason),
-            None => reason.to_string(),
-        };
-        Ending::Closed { code: code.into(), reason: printable(&reason) }
+        Ending::Closed { code: code.into(), reason: printable(&self.shown.blot(&reason)) }
     }
 
     fn broken(&self, error: tungstenite::Error) -> Ending {

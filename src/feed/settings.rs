@@ -1,6 +1,6 @@
 //! What one feed needs.
 
-use super::secret::TokenSource;
+use super::credentials::Credentials;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,29 +15,29 @@ pub struct FeedSettings {
     pub url: Url,
     /// The one skill to subscribe to; `None` for all.
     pub skill: Option<String>,
-    /// Sent as the first frame of each connection, if there is one.
-    pub token: Option<TokenSource>,
+    /// What the server is shown, and how it is known.
+    pub credentials: Credentials,
     /// Every wait of this feed.
     pub timing: Timing,
     /// The longest frame, and the longest message in fragments, that is accepted, in bytes. A longer one ends the
     /// connection.
     pub frame_bytes_max: usize,
-    /// How `wss` is trusted; `None` for the system's roots. Its crypto provider has to be chosen explicitly, with
+    /// TLS for `wss` in place of what the credentials say of it. Its crypto provider has to be chosen explicitly, with
     /// `ClientConfig::builder_with_provider`: two providers in one program leave rustls without a default.
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl fmt::Debug for FeedSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, url, skill, token, timing, frame_bytes_max, tls } = self;
+        let Self { identity, url, skill, credentials, timing, frame_bytes_max, tls } = self;
         f.debug_struct("FeedSettings")
             .field("identity", identity)
             .field("url", &format_args!("{}", bare(url)))
             .field("skill", skill)
-            .field("token", token)
+            .field("credentials", credentials)
             .field("timing", timing)
             .field("frame_bytes_max", frame_bytes_max)
-            .field("tls", &if tls.is_some() { "custom" } else { "system roots" })
+            .field("tls", &if tls.is_some() { "custom" } else { "by credentials" })
             .finish()
     }
 }
@@ -102,7 +102,7 @@ pub(super) fn bare(url: &Url) -> Url {
 
 #[cfg(test)]
 mod tests {
-    use super::super::secret::Secret;
+    use super::super::credentials::{Secret, TokenSource};
     use super::*;
 
     #[test]
@@ -111,7 +111,10 @@ mod tests {
             identity: "lab".to_owned(),
             url: Url::parse("wss://user:pass@host/path?key=query#part").unwrap(),
             skill: None,
-            token: Some(TokenSource::Static(Secret::new("token-text"))),
+            credentials: Credentials {
+                token: Some(TokenSource::Static(Secret::new("token-text"))),
+                ..Credentials::default()
+            },
             timing: Timing::default(),
             frame_bytes_max: 1,
             tls: None,

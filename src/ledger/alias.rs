@@ -32,6 +32,8 @@ pub(super) struct AliasWatch {
     shared: u32,
     distinct: u32,
     alias_of: Option<usize>,
+    /// Whether this process was told of the alias.
+    announced: bool,
     /// The very first snapshot, held until it is known whose it is.
     held: Option<Snapshot<'static>>,
 }
@@ -65,6 +67,11 @@ impl AliasWatch {
         self.alias_of
     }
 
+    /// The alias is told once in each process: whoever starts one should hear of it.
+    fn still_alias(&mut self, rival: usize) -> Verdict {
+        if std::mem::replace(&mut self.announced, true) { Verdict::Alias } else { Verdict::AliasFound(rival) }
+    }
+
     /// Judges a snapshot of the feed that `watches[own]` belongs to. `rivals` are the earlier feeds whose skills overlap
     /// with its own; `hold_first` asks to hold its very first snapshot.
     pub fn judge(
@@ -93,9 +100,9 @@ impl AliasWatch {
             }
         }
         match (sharer, watch.alias_of) {
-            (Some(_), Some(_)) => {
+            (Some(_), Some(rival)) => {
                 watch.distinct = 0;
-                Verdict::Alias
+                watch.still_alias(rival)
             }
             (Some(rival), None) => {
                 watch.shared += 1;
@@ -105,13 +112,14 @@ impl AliasWatch {
                 watch.alias_of = Some(rival);
                 watch.distinct = 0;
                 watch.held = None;
-                Verdict::AliasFound(rival)
+                watch.still_alias(rival)
             }
-            (None, Some(_)) => {
-                watch.distinct += u32::from(suspect_was_heard);
+            (None, Some(rival)) => {
+                watch.distinct += u32::from(suspect_was_heard && previous.is_some());
                 if watch.distinct < DISTINCT_NEEDED {
-                    return Verdict::Alias;
+                    return watch.still_alias(rival);
                 }
+                watch.announced = false;
                 watch.alias_of = None;
                 watch.shared = 0;
                 Verdict::AliasCleared

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::protocol::AnomalyEntry;
 
+use super::limits::{Limits, OVERFLOW};
 use super::memory::{AnomalyKey, AnomalyRow, TallyRow};
 use super::server_time;
 
@@ -74,9 +75,9 @@ impl Anomalies {
     }
 
     /// Notes a listed entry. By how much the number shown for its skill and type rises.
-    pub fn list(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, keys_max: usize) -> Result<u64, AnomaliesFull> {
+    pub fn list(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, limits: &Limits) -> Result<u64, AnomaliesFull> {
         let round = self.round;
-        self.note(entry, now_micros, keys_max, |tally, trace| {
+        self.note(entry, now_micros, limits, |tally, trace| {
             if trace.round != round {
                 trace.round = round;
                 trace.in_round = 0;
@@ -90,11 +91,11 @@ impl Anomalies {
     }
 
     /// Notes a streamed entry without an identifier.
-    pub fn stream(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, keys_max: usize) -> Result<u64, AnomaliesFull> {
+    pub fn stream(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, limits: &Limits) -> Result<u64, AnomaliesFull> {
         if entry.detected_at.is_none() {
-            return self.stream_identified(entry, keys_max);
+            return self.stream_identified(entry, limits);
         }
-        self.note(entry, now_micros, keys_max, |tally, trace| {
+        self.note(entry, now_micros, limits, |tally, trace| {
             if !std::mem::replace(&mut trace.streamed, true) {
                 *tally.1 += 1;
             }
@@ -102,8 +103,8 @@ impl Anomalies {
     }
 
     /// Notes a streamed entry that is known to be another than all before.
-    pub fn stream_identified(&mut self, entry: &AnomalyEntry<'_>, keys_max: usize) -> Result<u64, AnomaliesFull> {
-        let (skill_name, tally) = self.tally(entry, keys_max)?;
+    pub fn stream_identified(&mut self, entry: &AnomalyEntry<'_>, limits: &Limits) -> Result<u64, AnomaliesFull> {
+        let (skill_name, tally) = self.tally(entry, limits)?;
         let before = tally.shown();
         tally.streamed += 1;
         let rise = tally.shown() - before;
@@ -116,7 +117,7 @@ impl Anomalies {
         &mut self,
         entry: &AnomalyEntry<'_>,
         now_micros: i64,
-        keys_max: usize,
+        limits: &Limits,
         count: impl FnOnce((&mut u64, &mut u64), &mut Trace),
     ) -> Result<u64, AnomaliesFull> {
         let key = Key {
@@ -124,13 +125,16 @@ impl Anomalies {
             // Scores compare as numbers: the two zeros are one.
             score_bits: entry.deviation_score.map(|score| (score + 0.0).to_bits()),
         };
-        let has_room = self.keys < keys_max;
-        let (skill_name, tally) = self.tally(entry, keys_max)?;
-        let before = (tally.listed, tally.streamed, tally.shown());
-        let is_new = !tally.keys.contains_key(&key);
-        if is_new && !has_room {
+        // A feed without snapshots has no list in which something could be seen again.
+        if self.keys >= limits.anomaly_keys_max && self.round == 0 {
+            self.forget_old(now_micros);
+        }
+        if self.keys >= limits.anomaly_keys_max && !self.knows(entry, &key) {
             return Err(AnomaliesFull);
         }
+        let (skill_name, tally) = self.tally(entry, limits)?;
+        let before = (tally.listed, tally.streamed, tally.shown());
+        let is_new = !tally.keys.contains_key(&key);
         let trace = tally.keys.entry(key.clone()).or_default();
         trace.seen_micros = now_micros;
         count((&mut tally.listed, &mut tally.streamed), trace);
@@ -149,22 +153,28 @@ impl Anomalies {
         Ok(rise)
     }
 
-    fn tally(&mut self, entry: &AnomalyEntry<'_>, tallies_max: usize) -> Result<(Arc<str>, &mut Tally), AnomaliesFull> {
+    fn knows(&self, entry: &AnomalyEntry<'_>, key: &Key) -> bool {
+        let tallies = self.tallies.get(&*entry.skill_name).into_iter().flatten();
+        tallies.filter(|tally| *tally.anomaly_type == *entry.anomaly_type).any(|tally| tally.keys.contains_key(key))
+    }
+
+    /// The tally of a skill and a type. There are as many skills as anomalies can be remembered, and as many types of each
+    /// as have series of their own: further ones are one, as their series is.
+    fn tally(&mut self, entry: &AnomalyEntry<'_>, limits: &Limits) -> Result<(Arc<str>, &mut Tally), AnomaliesFull> {
         let skill_name = match self.tallies.get_key_value(&*entry.skill_name) {
             Some((name, _)) => name.clone(),
-            None if self.tallies.len() >= tallies_max => return Err(AnomaliesFull),
+            None if self.tallies.len() >= limits.anomaly_keys_max => return Err(AnomaliesFull),
             None => entry.skill_name.as_ref().into(),
         };
         let tallies = self.tallies.entry(skill_name.clone()).or_default();
-        let position = match tallies.iter().position(|tally| *tally.anomaly_type == *entry.anomaly_type) {
-            Some(position) => position,
-            None if tallies.len() >= tallies_max => return Err(AnomaliesFull),
-            None => {
-                let anomaly_type = entry.anomaly_type.as_ref().into();
-                tallies.push(Tally { anomaly_type, listed: 0, streamed: 0, keys: HashMap::new() });
-                tallies.len() - 1
-            }
-        };
+        let position = |tallies: &[Tally], name: &str| tallies.iter().position(|tally| *tally.anomaly_type == *name);
+        let is_known = position(tallies, &entry.anomaly_type).is_some();
+        let is_full = tallies.len() >= limits.anomaly_types_per_skill_max;
+        let name = if !is_known && is_full { OVERFLOW } else { &*entry.anomaly_type };
+        let position = position(tallies, name).unwrap_or_else(|| {
+            tallies.push(Tally { anomaly_type: name.into(), listed: 0, streamed: 0, keys: HashMap::new() });
+            tallies.len() - 1
+        });
         Ok((skill_name, &mut tallies[position]))
     }
 
@@ -305,6 +315,18 @@ mod tests {
         }
     }
 
+    const ROOM: Limits = Limits {
+        skills_max: 100,
+        remembered_skills_max: 100,
+        label_chars_max: 100,
+        phases_per_skill_max: 100,
+        anomaly_types_per_skill_max: 2,
+        anomaly_keys_max: 100,
+        event_ids_max: 100,
+        session_ids_max: 100,
+        waiting_events_max: 100,
+    };
+
     const SECOND: &str = "2026-11-22 10:24:23";
 
     #[test]
@@ -314,7 +336,7 @@ mod tests {
         for twins in [1, 1, 2, 1, 2] {
             anomalies.begin_round();
             for _ in 0..twins {
-                shown += anomalies.list(&entry(SECOND, Some(2.0)), 0, 100).unwrap();
+                shown += anomalies.list(&entry(SECOND, Some(2.0)), 0, &ROOM).unwrap();
             }
         }
         assert_eq!(shown, 2);
@@ -324,24 +346,48 @@ mod tests {
     fn the_larger_of_listed_and_streamed_is_shown() {
         let mut anomalies = Anomalies::default();
         anomalies.begin_round();
-        let mut shown = anomalies.list(&entry(SECOND, None), 0, 100).unwrap();
-        shown += anomalies.stream(&entry(SECOND, None), 0, 100).unwrap();
+        let mut shown = anomalies.list(&entry(SECOND, None), 0, &ROOM).unwrap();
+        shown += anomalies.stream(&entry(SECOND, None), 0, &ROOM).unwrap();
         assert_eq!(shown, 1);
-        shown += anomalies.stream_identified(&entry(SECOND, None), 100).unwrap();
+        shown += anomalies.stream_identified(&entry(SECOND, None), &ROOM).unwrap();
         assert_eq!(shown, 2);
         anomalies.begin_round();
-        shown += anomalies.list(&entry("2026-11-22 10:24:24", None), 0, 100).unwrap();
+        shown += anomalies.list(&entry("2026-11-22 10:24:24", None), 0, &ROOM).unwrap();
         assert_eq!(shown, 2);
     }
 
     #[test]
     fn what_is_beyond_the_limit_is_refused_until_some_are_forgotten() {
+        let limits = Limits { anomaly_keys_max: 1, ..ROOM };
         let mut anomalies = Anomalies::default();
         anomalies.begin_round();
-        assert_eq!(anomalies.list(&entry(SECOND, Some(1.0)), 0, 1), Ok(1));
-        assert_eq!(anomalies.list(&entry(SECOND, Some(2.0)), 0, 1), Err(AnomaliesFull));
+        assert_eq!(anomalies.list(&entry(SECOND, Some(1.0)), 0, &limits), Ok(1));
+        assert_eq!(anomalies.list(&entry(SECOND, Some(2.0)), 0, &limits), Err(AnomaliesFull));
+        assert_eq!(anomalies.list(&entry(SECOND, Some(1.0)), 0, &limits), Ok(1), "a twin of one that is known");
         anomalies.forget_old(MEMORY_MICROS);
-        assert_eq!(anomalies.list(&entry(SECOND, Some(2.0)), MEMORY_MICROS, 1), Ok(1));
+        assert_eq!(anomalies.list(&entry(SECOND, Some(2.0)), MEMORY_MICROS, &limits), Ok(1));
+    }
+
+    #[test]
+    fn a_feed_without_snapshots_forgets_when_it_is_full() {
+        let limits = Limits { anomaly_keys_max: 1, ..ROOM };
+        let mut anomalies = Anomalies::default();
+        assert_eq!(anomalies.stream(&entry(SECOND, Some(1.0)), 0, &limits), Ok(1));
+        assert_eq!(anomalies.stream(&entry(SECOND, Some(2.0)), 1, &limits), Err(AnomaliesFull));
+        assert_eq!(anomalies.stream(&entry(SECOND, Some(2.0)), MEMORY_MICROS, &limits), Ok(1));
+    }
+
+    #[test]
+    fn types_beyond_the_limit_share_a_number() {
+        let mut anomalies = Anomalies::default();
+        let of_type = |name: &'static str| AnomalyEntry { anomaly_type: name.into(), ..entry(SECOND, None) };
+        for name in ["a", "b", "c", "d", "c"] {
+            anomalies.stream_identified(&of_type(name), &ROOM).unwrap();
+        }
+        let mut tallies = anomalies.take_tallies(0);
+        tallies.sort_by_key(|row| row.anomaly_type.clone());
+        let shown: Vec<_> = tallies.iter().map(|row| (&*row.anomaly_type, row.streamed)).collect();
+        assert_eq!(shown, [(OVERFLOW, 3), ("a", 1), ("b", 1)]);
     }
 
     #[test]

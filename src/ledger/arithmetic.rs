@@ -34,7 +34,7 @@ impl Listing {
     pub fn of(entry: &SkillEntry<'_>) -> Result<Self, Rejection> {
         let total = required(entry.total_invocations, "total_invocations")?;
         if !(0.0..TOTAL_MAX as f64).contains(&total) || total.fract() != 0.0 {
-            return Err(out_of_range("total_invocations", "a whole number from 0 to 2^50", total));
+            return Err(out_of_range("total_invocations", "a whole number below 2^50", total));
         }
         let rate_percent = required(entry.completion_rate_percent, "completion_rate")?;
         if !(0.0..=100.0).contains(&rate_percent) {

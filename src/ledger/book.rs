@@ -24,8 +24,9 @@ pub(super) struct Book {
 struct Page {
     series: SkillSeries,
     changed: bool,
-    /// How many of its phases a drain has handed over: a scrape may have seen these.
+    /// How many of its phases a drain has handed over, and how many before the last one: a scrape may have seen these.
     phases_shown: usize,
+    phases_shown_before: usize,
     last_listed_micros: i64,
     /// `last_listed_micros` when this skill was last handed over whole.
     kept_listed_micros: i64,
@@ -62,6 +63,7 @@ impl Book {
             series,
             changed: false,
             phases_shown: 0,
+            phases_shown_before: 0,
             last_listed_micros: 0,
             kept_listed_micros: 0,
             listed: false,
@@ -96,9 +98,13 @@ impl Book {
         !self.changed.is_empty()
     }
 
-    /// Makes [`Book::take_changed`] give this skill once more.
-    pub fn untake(&mut self, index: SkillIndex) {
+    /// Makes [`Book::take_changed`] give this skill once more. Unless `is_shown`, no scrape has seen what it last gave.
+    pub fn untake(&mut self, index: SkillIndex, is_shown: bool) {
         self.change(index);
+        let page = &mut self.skills[index.0 as usize];
+        if !is_shown {
+            page.phases_shown = page.phases_shown_before;
+        }
     }
 
     pub fn is_overflow(&self, index: SkillIndex) -> bool {
@@ -180,6 +186,7 @@ impl Book {
         let take = |index: SkillIndex| {
             let page = &mut skills[index.0 as usize];
             page.changed = false;
+            page.phases_shown_before = page.phases_shown;
             page.phases_shown = page.series.phases.len();
             page.kept_listed_micros = page.last_listed_micros;
             SkillRow { index, series: page.series.clone(), last_listed_micros: page.last_listed_micros }

@@ -1,6 +1,6 @@
 //! One feed: what it was last heard to say, and what a snapshot or an event of it changes.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,8 +57,16 @@ pub(super) struct Feed {
     /// Skills of which this feed's gauge changed since [`Feed::take_rates_changed`].
     rates_changed: Vec<Arc<str>>,
     skills: HashMap<Arc<str>, FeedSkill>,
+    /// Skills that were listed with numbers that could not be accepted, before any that could: their past is unknown.
+    unread: BTreeSet<Arc<str>>,
+    /// Whether this snapshot had more of them than can be remembered, so that it proves nothing of skills to come.
+    unread_is_full: bool,
     remembered: usize,
     round: u64,
+    /// How many known skills the previous snapshot listed, how many of them this one lists again, and how many it lists.
+    listed_before: usize,
+    listed_again: usize,
+    listed_now: usize,
     /// Whether the previous unfiltered snapshot named every skill of the database.
     previous_was_complete: bool,
     previous_micros: Option<i64>,
@@ -74,6 +82,12 @@ pub(super) struct Feed {
     kept_micros: Option<i64>,
 }
 
+/// How long events that no snapshot has met may wait once there are too many of them.
+const UNLISTED_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names that were listed only with numbers that could not be accepted.
+const UNREAD_MAX: usize = 1_000;
+
 /// The time of the latest snapshot moves with every snapshot. It is kept when it has moved by this much, so that a
 /// snapshot that changes nothing needs nothing kept.
 const PREVIOUS_KEPT_EVERY_MICROS: i64 = 600 * 1_000_000;
@@ -83,8 +97,6 @@ struct FeedSkill {
     series: SkillIndex,
     /// Whether a snapshot ever listed it.
     listed: bool,
-    /// Whether it was listed with numbers that could not be accepted, before any that could: its past is unknown.
-    listed_unread: bool,
     round: u64,
     remembered: Option<RememberedRow>,
     gauge: Option<Gauge>,
@@ -112,8 +124,14 @@ impl Feed {
             counters_changed: true,
             rates_changed: Vec::new(),
             skills: HashMap::new(),
+            unread: BTreeSet::new(),
+            unread_is_full: false,
             remembered: 0,
             round: 0,
+            // Nobody knows, so that the first snapshot of a process is looked at.
+            listed_before: usize::MAX,
+            listed_again: 0,
+            listed_now: 0,
             previous_was_complete: false,
             previous_micros: None,
             streams_invocations: false,
@@ -187,7 +205,7 @@ impl Feed {
             Ok(()) => {
                 if let Some(id) = &event.id {
                     let first = self.event_ids.first();
-                    self.event_ids.remember(id, sent_micros, desk.limits.event_ids_max);
+                    self.event_ids.remember(id, sent_micros, desk.now.wall_micros, desk.limits.event_ids_max);
                     self.changed |= self.event_ids.first() != first;
                 }
             }
@@ -222,9 +240,9 @@ impl Feed {
                 }
                 check_anomaly(entry, limits)?;
                 let rise = if event.id.is_some() {
-                    self.anomalies.stream_identified(entry, limits.anomaly_keys_max)
+                    self.anomalies.stream_identified(entry, limits)
                 } else {
-                    self.anomalies.stream(entry, now_micros, limits.anomaly_keys_max)
+                    self.anomalies.stream(entry, now_micros, limits)
                 };
                 count_anomalies(entry, rise, desk)
             }
@@ -246,21 +264,49 @@ impl Feed {
     }
 
     fn invocation(&mut self, name: &str, event: StreamedInvocation, desk: &mut Desk<'_>) -> Result<(), Rejection> {
-        let waiting_events = self.waiting_events;
         let Some((name, skill)) = self.skill(name, desk)? else { return Ok(()) };
+        let elapsed = desk.now.elapsed;
         if !skill.listed {
             desk.counting().event(skill.series, &event);
             skill.waiting.give_credit(&event);
-        } else if waiting_events < desk.limits.waiting_events_max {
-            let waits = skill.waiting.offer_event(event, skill.series, &mut desk.counting());
-            self.waiting_events += usize::from(waits);
-        } else {
-            desk.rules.late_events += 1;
-            desk.notices.push(Notice::LateEvents { events: 1 });
+        } else if let Some(event) = skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
+            let gave_way = skill.waiting.add_event(event, elapsed);
+            self.waiting_events += 1;
+            self.drop_events(gave_way, desk);
+            if self.waiting_events > desk.limits.waiting_events_max {
+                self.make_room_for_events(desk);
+            }
         }
         self.changed_skills.insert(name);
         self.changed |= !std::mem::replace(&mut self.streams_invocations, true);
         Ok(())
+    }
+
+    /// At the limit of waiting events those that have waited for a minute are dropped, and if there are none, all: they are
+    /// events of skills that no snapshot lists.
+    fn make_room_for_events(&mut self, desk: &mut Desk<'_>) {
+        for patience in [UNLISTED_PATIENCE, Duration::ZERO] {
+            let mut dropped = 0;
+            for (name, skill) in &mut self.skills {
+                let of_this = skill.waiting.drop_old_events(patience, desk.now.elapsed);
+                if of_this > 0 {
+                    self.changed_skills.insert(name.clone());
+                }
+                dropped += of_this;
+            }
+            self.drop_events(dropped, desk);
+            if dropped > 0 {
+                return;
+            }
+        }
+    }
+
+    fn drop_events(&mut self, dropped: usize, desk: &mut Desk<'_>) {
+        if dropped > 0 {
+            self.waiting_events -= dropped;
+            desk.rules.late_events += dropped as u64;
+            desk.notices.push(Notice::LateEvents { events: dropped as u64 });
+        }
     }
 
     /// The skill of this name, or `None` if the feed is subscribed to another.
@@ -285,7 +331,6 @@ impl Feed {
         let skill = self.skills.entry(name.clone()).or_insert(FeedSkill {
             series,
             listed: false,
-            listed_unread: false,
             round: 0,
             remembered: None,
             gauge: None,
@@ -304,6 +349,9 @@ impl Feed {
     pub fn snapshot(&mut self, snapshot: &Snapshot<'_>, desk: &mut Desk<'_>) {
         self.round += 1;
         let before = self.own_row();
+        self.unread_is_full = false;
+        self.listed_again = 0;
+        self.listed_now = 0;
         let (accepted, listed_remembered) = self.judge(snapshot, desk);
         let filtered = self.filter.is_some();
         let is_complete = !filtered && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
@@ -311,8 +359,11 @@ impl Feed {
 
         let mut began_empty = false;
         let mut rolled_back = false;
-        if let Some(cause) = self.new_database(&accepted, nothing_is_missing) {
+        let outgrown = if filtered { None } else { self.outgrown(snapshot.listed, &accepted) };
+        let is_outgrown = outgrown.is_some();
+        if let Some(cause) = self.new_database(&accepted, nothing_is_missing).or(outgrown) {
             rolled_back = nothing_is_missing
+                && !is_outgrown
                 && accepted.iter().all(|(name, listing)| {
                     self.skills[name]
                         .remembered
@@ -334,10 +385,7 @@ impl Feed {
         for (name, listing) in &accepted {
             dropped += self.list(name, listing, rolled_back, past_is_known, desk);
         }
-        if dropped > 0 {
-            desk.rules.late_events += dropped;
-            desk.notices.push(Notice::LateEvents { events: dropped });
-        }
+        self.drop_events(dropped, desk);
 
         let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
         if !filtered {
@@ -347,6 +395,7 @@ impl Feed {
         }
         self.previous_micros = this_micros.or(self.previous_micros);
         self.had_snapshot = true;
+        self.listed_before = self.listed_now;
         let lag = self.previous_micros.zip(self.kept_micros).map_or(i64::MAX, |(now, kept)| now.saturating_sub(kept));
         let has_changed = self.own_row() != before;
         self.counters_changed |= has_changed;
@@ -387,20 +436,39 @@ impl Feed {
         desk: &mut Desk<'_>,
     ) -> Result<Option<(Arc<str>, Listing)>, Rejection> {
         let round = self.round;
-        let Some((name, skill)) = self.skill(&entry.skill_name, desk)? else { return Ok(None) };
-        if skill.round == round {
-            return Err(Rejection::new(RejectionReason::DuplicateEntry, format!("{name:?} is listed twice")));
+        if self.is_filtered_out(&entry.skill_name) {
+            return Ok(None);
         }
-        skill.round = round;
-        *listed_remembered += usize::from(skill.remembered.is_some());
-        match Listing::of(entry) {
-            Ok(listing) => Ok(Some((name, listing))),
-            Err(rejection) => {
-                if skill.remembered.is_none() && !std::mem::replace(&mut skill.listed_unread, true) {
-                    self.changed_skills.insert(name.clone());
-                }
-                Err(Rejection { detail: format!("{name:?}: {}", rejection.detail), ..rejection })
+        if let Some(skill) = self.skills.get_mut(&*entry.skill_name) {
+            if skill.round == round {
+                let detail = format!("{:?} is listed twice", entry.skill_name);
+                return Err(Rejection::new(RejectionReason::DuplicateEntry, detail));
             }
+            self.listed_again += usize::from(skill.round + 1 == round);
+            self.listed_now += 1;
+            skill.round = round;
+            *listed_remembered += usize::from(skill.remembered.is_some());
+        }
+        // An entry that is rejected leaves no skill behind: it must not take the place of one that is not.
+        let listing = Listing::of(entry).map_err(|rejection| {
+            self.note_unread(&entry.skill_name);
+            Rejection { detail: format!("{:?}: {}", entry.skill_name, rejection.detail), ..rejection }
+        })?;
+        let Some((name, skill)) = self.skill(&entry.skill_name, desk)? else { return Ok(None) };
+        let is_new = std::mem::replace(&mut skill.round, round) != round;
+        self.listed_now += usize::from(is_new);
+        Ok(Some((name, listing)))
+    }
+
+    fn note_unread(&mut self, name: &str) {
+        let is_remembered = self.skills.get(name).is_some_and(|skill| skill.remembered.is_some());
+        if is_remembered || self.unread.contains(name) {
+            return;
+        }
+        if self.unread.len() < UNREAD_MAX {
+            self.changed |= self.unread.insert(name.into());
+        } else {
+            self.unread_is_full = true;
         }
     }
 
@@ -426,11 +494,33 @@ impl Feed {
         Some(ResetCause::SkillMissing { skill_name: name.to_string() })
     }
 
+    /// A remembered skill that a full list leaves out although it had more than the tenth listed: its total fell. Without
+    /// this a reset would be found only when that skill returns, and what the new database holds would by then have been
+    /// counted in part and be counted again. Within a tenth it proves nothing, since a rollback looks the same and the
+    /// skill's own number is not told. The tenth total of one database never falls, so that a skill that passes here cannot
+    /// give a reset away when it returns, and only a skill that has just left the list needs to be looked at.
+    fn outgrown(&self, listed: usize, accepted: &[(Arc<str>, Listing)]) -> Option<ResetCause> {
+        let nobody_left = self.listed_again == self.listed_before;
+        if nobody_left || listed < SKILLS_LISTED_MAX || accepted.len() < listed {
+            return None;
+        }
+        let tenth = accepted.iter().map(|(_, listing)| listing.total).min()?;
+        let unlisted = self.skills.iter().filter(|(_, skill)| skill.round != self.round);
+        let (name, from) = unlisted
+            .filter_map(|(name, skill)| Some((name, skill.remembered?.total)))
+            .max_by(|(a_name, a), (b_name, b)| (a, b_name).cmp(&(b, a_name)))?;
+        (u128::from(tenth) * 10 < u128::from(from) * 9).then(|| ResetCause::TotalFell {
+            skill_name: name.to_string(),
+            from,
+            to: tenth,
+        })
+    }
+
     fn forget_numbers(&mut self) {
         for skill in self.skills.values_mut() {
             skill.remembered = None;
-            skill.listed_unread = false;
         }
+        self.unread.clear();
         self.changed_skills.extend(self.skills.keys().cloned());
         self.remembered = 0;
     }
@@ -444,7 +534,7 @@ impl Feed {
         rolled_back: bool,
         past_is_known: bool,
         desk: &mut Desk<'_>,
-    ) -> u64 {
+    ) -> usize {
         let Some(skill) = self.skills.get_mut(name) else { return 0 };
         let gauge = Gauge {
             total: listing.total as f64,
@@ -467,8 +557,9 @@ impl Feed {
         let (next, rise) = match skill.remembered {
             None => {
                 desk.book.phase(skill.series, UNKNOWN_PHASE, desk.limits);
-                let past_is_known = past_is_known && !skill.listed_unread;
-                first_sight(listing, past_is_known)
+                let was_unread = self.unread.remove(name);
+                self.changed |= was_unread;
+                first_sight(listing, past_is_known && !was_unread)
             }
             Some(_) if rolled_back => (RememberedRow::from(listing), None),
             Some(known) => difference(&known, listing),
@@ -476,7 +567,6 @@ impl Feed {
         self.remembered += usize::from(skill.remembered.is_none());
         let has_moved = skill.remembered.replace(next) != Some(next);
         skill.listed = true;
-        skill.listed_unread = false;
 
         if let Some(rise) = rise {
             let (elapsed, series) = (desk.now.elapsed, skill.series);
@@ -488,11 +578,10 @@ impl Feed {
             }
         }
         let dropped = skill.waiting.drop_late_events(desk.now.elapsed);
-        self.waiting_events -= dropped;
         if is_other || has_moved || dropped > 0 {
             self.changed_skills.insert(name.clone());
         }
-        dropped as u64
+        dropped
     }
 
     fn note_tenth(&mut self, listed: usize, accepted: &[(Arc<str>, Listing)]) {
@@ -510,7 +599,7 @@ impl Feed {
         for entry in &snapshot.anomalies {
             let counted = entry.as_ref().map_err(Clone::clone).and_then(|entry| {
                 check_anomaly(entry, desk.limits)?;
-                let rise = self.anomalies.list(entry, now_micros, desk.limits.anomaly_keys_max);
+                let rise = self.anomalies.list(entry, now_micros, desk.limits);
                 count_anomalies(entry, rise, desk)
             });
             if let Err(rejection) = counted {
@@ -566,6 +655,7 @@ impl Feed {
                 sessions_count: self.sessions.count(),
                 first_event_id: self.event_ids.first(),
                 newest_forgotten_micros: self.event_ids.newest_forgotten_micros(),
+                unread: self.unread.iter().cloned().collect(),
             });
         }
         let skills = &self.skills;
@@ -622,6 +712,7 @@ impl Feed {
         feed.previous_micros = row.previous_micros;
         feed.kept_micros = row.previous_micros;
         feed.streams_invocations = row.streams_invocations;
+        feed.unread = row.unread.into_iter().collect();
         feed.changed = false;
         feed
     }
@@ -641,7 +732,6 @@ impl FeedSkill {
             skill_name,
             series: self.series,
             listed: self.listed,
-            listed_unread: self.listed_unread,
             remembered: self.remembered,
             gauge: self.gauge.map(|gauge| (gauge.total, gauge.completed, gauge.rate_percent)),
             streamed_rate: self.streamed_rate,
@@ -655,7 +745,6 @@ impl FeedSkill {
         Self {
             series: row.series,
             listed: row.listed,
-            listed_unread: row.listed_unread,
             round: 0,
             remembered: row.remembered,
             gauge: row.gauge.map(|(total, completed, rate_percent)| Gauge { total, completed, rate_percent }),

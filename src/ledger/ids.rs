@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use super::memory::EventIdRow;
 
+/// How far a sender's clock may be ahead of ours.
+const AHEAD_MAX_MICROS: i64 = 3600 * 1_000_000;
+
 /// The latest event identifiers of a feed.
 ///
 /// Invariant: an event is applied at most once. What would break it is a repetition that comes after its identifier was
@@ -40,9 +43,12 @@ impl EventIds {
         }
     }
 
-    /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`.
-    pub fn remember(&mut self, id: &str, sent_micros: Option<i64>, ids_max: usize) {
+    /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`. A sender's time that
+    /// lies ahead of `now_micros` by more than an hour is as good as none: once forgotten, it would make everything stale
+    /// until then.
+    pub fn remember(&mut self, id: &str, sent_micros: Option<i64>, now_micros: i64, ids_max: usize) {
         let id: Arc<str> = id.into();
+        let sent_micros = sent_micros.filter(|sent| sent.saturating_sub(now_micros) <= AHEAD_MAX_MICROS);
         if self.known.insert(id.clone()) {
             self.order.push_back((id, sent_micros));
         }
@@ -111,12 +117,20 @@ mod tests {
         let mut ids = EventIds::default();
         for (id, sent) in [("a", Some(10)), ("b", Some(5)), ("c", Some(30))] {
             assert_eq!(ids.acquaintance(id, sent), Acquaintance::New);
-            ids.remember(id, sent, 1);
+            ids.remember(id, sent, 0, 1);
         }
         assert_eq!(ids.acquaintance("c", Some(30)), Acquaintance::Known);
         assert_eq!(ids.acquaintance("a", Some(10)), Acquaintance::Stale);
         assert_eq!(ids.acquaintance("b", Some(5)), Acquaintance::Stale);
         assert_eq!(ids.acquaintance("d", Some(11)), Acquaintance::New);
         assert_eq!(ids.acquaintance("e", None), Acquaintance::New);
+    }
+
+    #[test]
+    fn a_time_far_ahead_makes_nothing_stale() {
+        let mut ids = EventIds::default();
+        ids.remember("a", Some(2 * AHEAD_MAX_MICROS), 0, 1);
+        ids.remember("b", Some(10), 0, 1);
+        assert_eq!(ids.acquaintance("c", Some(20)), Acquaintance::New);
     }
 }

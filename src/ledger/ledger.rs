@@ -13,13 +13,13 @@ use super::limits::Limits;
 use super::memory::Memory;
 use super::moment::Moment;
 use super::notice::Notice;
-use super::series::{Changes, RuleCounters, SkillIndex, SkillRow};
+use super::series::{Changes, FeedCounters, RuleCounters, SkillIndex, SkillRow};
 
 /// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
 /// history of a slower feed would be a spike in a series that a faster one has begun.
 const START_HOLD: Duration = Duration::from_secs(5);
 
-/// A feed's place in the order in which feeds were added.
+/// A feed that was added, in the order of adding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FeedId(pub usize);
 
@@ -47,6 +47,8 @@ pub struct Ledger {
     rules: RuleCounters,
     feeds: Vec<Feed>,
     watches: Vec<AliasWatch>,
+    /// The place among `feeds` of each feed that was added. Feeds that were restored have places of their own.
+    places: Vec<usize>,
     start: Start,
     /// Whether somebody keeps what changes. Otherwise it is not collected.
     keeps: bool,
@@ -85,6 +87,7 @@ impl Ledger {
             rules: RuleCounters::default(),
             feeds: Vec::new(),
             watches: Vec::new(),
+            places: Vec::new(),
             start: Start::Awaited,
             keeps: false,
             began: false,
@@ -136,13 +139,19 @@ impl Ledger {
         feed.configured = true;
         feed.filter = spec.skill.map(Into::into);
         feed.counters_changed = true;
-        FeedId(place)
+        self.places.push(place);
+        FeedId(self.places.len() - 1)
+    }
+
+    /// What is counted of a feed.
+    pub fn counters(&self, feed: FeedId) -> &FeedCounters {
+        &self.feeds[feed.0].counters
     }
 
     /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
     pub fn add_local_feed(&mut self, identity: &str) -> FeedId {
         let id = self.add_feed(FeedSpec { identity: identity.to_owned(), skill: None });
-        let feed = &mut self.feeds[id.0];
+        let feed = &mut self.feeds[self.places[id.0]];
         feed.had_snapshot = true;
         feed.reports_sessions(0);
         id
@@ -151,7 +160,7 @@ impl Ledger {
     /// A connection of `feed` is established. What an older one of it still has to say is discarded.
     pub fn open(&mut self, feed: FeedId, now: Moment) -> ConnectionId {
         self.note_start(now);
-        let open = &mut self.feeds[feed.0];
+        let open = &mut self.feeds[self.places[feed.0]];
         open.generation += 1;
         open.live = false;
         ConnectionId { feed, generation: open.generation }
@@ -160,7 +169,7 @@ impl Ledger {
     /// A connection has ended. Nothing happens if it is a thing of the past already.
     pub fn close(&mut self, connection: ConnectionId, now: Moment) {
         self.note_start(now);
-        let feed = &mut self.feeds[connection.feed.0];
+        let feed = &mut self.feeds[self.places[connection.feed.0]];
         if feed.generation == connection.generation {
             feed.live = false;
         }
@@ -169,7 +178,7 @@ impl Ledger {
     /// Applies one message, whole or not at all; in a snapshot a bad entry is left out alone. What somebody should hear of
     /// is added to `notices`.
     pub fn apply(&mut self, connection: ConnectionId, message: &Message<'_>, now: Moment, notices: &mut Vec<Notice>) {
-        let place = connection.feed.0;
+        let place = self.places[connection.feed.0];
         if self.feeds[place].generation != connection.generation {
             return;
         }
@@ -193,6 +202,9 @@ impl Ledger {
                 Verdict::AliasCleared => {
                     notices.push(Notice::AliasCleared);
                     self.feeds[place].touch();
+                    for name in self.feeds[place].rated() {
+                        self.show_rate(&name, notices);
+                    }
                     let (feed, mut desk) = self.desk(place, now, notices);
                     feed.snapshot(snapshot, &mut desk);
                 }
@@ -202,6 +214,9 @@ impl Ledger {
                     // It is not waited for, since it has nothing of its own to say.
                     self.feeds[place].had_snapshot = true;
                     self.feeds[place].touch();
+                    for name in self.feeds[place].rated() {
+                        self.show_rate(&name, notices);
+                    }
                 }
                 Verdict::Hold | Verdict::Alias => {}
             },
@@ -277,9 +292,10 @@ impl Ledger {
         }
     }
 
-    /// Makes [`Ledger::drain`] give `changes` once more, with the values of then: they could not be kept.
-    pub fn untake(&mut self, changes: &Changes) {
-        changes.skills.iter().for_each(|row| self.book.untake(row.index));
+    /// Makes [`Ledger::drain`] give `changes`, the last that it gave, once more, with the values of then: they could not be
+    /// kept. `is_shown` says whether they are shown nevertheless.
+    pub fn untake(&mut self, changes: &Changes, is_shown: bool) {
+        changes.skills.iter().for_each(|row| self.book.untake(row.index, is_shown));
         for (place, feed) in self.feeds.iter_mut().enumerate() {
             feed.untake(place, &changes.memory);
             feed.counters_changed |= changes.feeds.iter().any(|(changed, _)| *changed == place);
@@ -296,6 +312,7 @@ impl Ledger {
 
     fn note_start(&mut self, now: Moment) {
         if !std::mem::replace(&mut self.began, true) {
+            self.succeed_rivals();
             let left = self.feeds.iter().filter(|feed| !feed.configured);
             let rated: Vec<_> = left.flat_map(Feed::rated).collect();
             rated.iter().for_each(|name| self.show_rate(name, &mut Vec::new()));
@@ -308,6 +325,28 @@ impl Ledger {
         let all_began = self.feeds.iter().all(|feed| feed.had_snapshot || !feed.configured);
         let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;
         self.start = if is_over { Start::Over } else { Start::Holding { since } };
+    }
+
+    /// An alias whose rival left the configuration is the same server by its other address, and goes on where the rival was:
+    /// the two change places. Otherwise nobody would count, or all of the past would count once more.
+    fn succeed_rivals(&mut self) {
+        for id in 0..self.places.len() {
+            let place = self.places[id];
+            let Some(rival) = self.watches[place].alias_of().filter(|rival| !self.feeds[*rival].configured) else {
+                continue;
+            };
+            let filter = self.feeds[place].filter.take();
+            self.feeds[rival].filter = filter;
+            let identity = self.feeds[place].counters.identity.clone();
+            self.feeds[place].counters.identity = std::mem::replace(&mut self.feeds[rival].counters.identity, identity);
+            for (place, configured) in [(place, false), (rival, true)] {
+                let feed = &mut self.feeds[place];
+                feed.configured = configured;
+                feed.counters_changed = true;
+                feed.touch();
+            }
+            self.places[id] = rival;
+        }
     }
 
     fn desk<'l>(&'l mut self, place: usize, now: Moment, notices: &'l mut Vec<Notice>) -> (&'l mut Feed, Desk<'l>) {
@@ -331,7 +370,8 @@ impl Ledger {
     fn show_rate(&mut self, name: &Arc<str>, notices: &mut Vec<Notice>) {
         let mut gauges = 0;
         let (mut completed, mut total, mut last, mut streamed) = (0.0, 0.0, 0.0, None);
-        for feed in self.feeds.iter().filter(|feed| feed.configured) {
+        let counts = |(feed, watch): &(&Feed, &AliasWatch)| feed.configured && !watch.is_alias();
+        for (feed, _) in self.feeds.iter().zip(&self.watches).filter(counts) {
             let (gauge, rate) = feed.rate(name);
             streamed = rate.or(streamed);
             if let Some(gauge) = gauge {

@@ -95,6 +95,8 @@ pub struct FeedRow {
     pub first_event_id: u64,
     /// The newest time of a forgotten event identifier.
     pub newest_forgotten_micros: Option<i64>,
+    /// Skills that were listed only with numbers that could not be accepted.
+    pub unread: Vec<Arc<str>>,
 }
 
 /// One skill of one feed.
@@ -108,8 +110,6 @@ pub struct FeedSkillRow {
     pub series: SkillIndex,
     /// Whether a snapshot ever listed it.
     pub listed: bool,
-    /// Whether it was listed with numbers that could not be accepted, before any that could.
-    pub listed_unread: bool,
     /// The last accepted numbers; `None` before the first, and after a reset.
     pub remembered: Option<RememberedRow>,
     /// Total, completed and rate in percent of its part of the completion rate.

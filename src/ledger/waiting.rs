@@ -17,6 +17,13 @@ use super::series::{RuleCounters, SkillIndex};
 /// How long a rise waits for its event, and an event for its rise.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
 
+/// Events of one skill that wait. Beyond, the oldest are dropped as late: a skill that is streamed and not listed must not
+/// take the room of those that are.
+const EVENTS_PER_SKILL_MAX: usize = 256;
+
+/// Rises of one skill that wait. Beyond, a rise joins the latest and waits as long as that.
+const RISES_PER_SKILL_MAX: usize = 64;
+
 /// Invocations that a snapshot proved.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rise {
@@ -33,13 +40,34 @@ impl Rise {
         if completed { &mut self.completed } else { &mut self.abandoned }
     }
 
-    /// Takes one invocation out, which an event accounts for.
-    fn take(&mut self, completed: bool, duration_seconds: Option<f64>) {
-        *self.side(completed) -= 1;
-        // The sum holds the completed ones only.
-        if let (true, Some(seconds)) = (completed, duration_seconds) {
-            self.durations = self.durations.map(|durations| durations.less(seconds));
+    /// Takes one invocation out, which `event` accounts for, and returns the duration to observe for it. An event lends
+    /// its phase to any invocation, but its duration only where the sum of the completed ones has room for it: of an event
+    /// that is late, or that stands in for a lost one, the sum tells better. History has no sum to check it against, and a
+    /// later rise may well bring the event's own duration.
+    fn take(&mut self, event: &StreamedInvocation) -> Option<f64> {
+        *self.side(event.completed) -= 1;
+        let left = match (event.completed, self.durations) {
+            (true, Some(left)) => left,
+            (true, None) if self.history => return None,
+            _ => return event.duration_seconds,
+        };
+        let after = left.less(event.duration_seconds.unwrap_or(0.0));
+        if self.completed == 0 && !after.is_zero() {
+            return Some(left.snapped()).filter(|_| !left.is_zero() && !left.fell());
         }
+        if after.fell() {
+            return None;
+        }
+        self.durations = Some(after);
+        event.duration_seconds
+    }
+
+    /// Adds another rise of the same skill.
+    fn join(&mut self, other: &Rise) {
+        self.completed += other.completed;
+        self.abandoned += other.abandoned;
+        let both = self.durations.zip(other.durations);
+        self.durations = both.map(|(a, b)| Seconds { value: a.value + b.value, error: a.error + b.error });
     }
 
     fn is_spent(&self) -> bool {
@@ -139,6 +167,7 @@ impl Default for Credit {
 #[derive(Debug)]
 struct WaitingEvent {
     event: StreamedInvocation,
+    since: Duration,
     /// When a snapshot first listed the skill while this waited.
     listed_since: Option<Duration>,
 }
@@ -161,20 +190,39 @@ impl Waiting {
         }
     }
 
-    /// An event of a skill that snapshots list: counted if a rise waits for it, else it waits itself. Whether it waits.
-    pub fn offer_event(&mut self, event: StreamedInvocation, series: SkillIndex, counting: &mut Counting<'_>) -> bool {
+    /// An event of a skill that snapshots list: counted if a rise waits for it. Otherwise it is given back, to wait itself.
+    pub fn offer_event(
+        &mut self,
+        event: StreamedInvocation,
+        series: SkillIndex,
+        counting: &mut Counting<'_>,
+    ) -> Option<StreamedInvocation> {
         let Some(position) = self.rises.iter_mut().position(|waiting| *waiting.rise.side(event.completed) > 0) else {
-            self.events.push_back(WaitingEvent { event, listed_since: None });
-            return true;
+            return Some(event);
         };
-        self.rises[position].rise.take(event.completed, event.duration_seconds);
-        counting.event(series, &event);
+        let duration_seconds = self.rises[position].rise.take(&event);
+        counting.event(series, &StreamedInvocation { duration_seconds, ..event });
         self.rises.retain(|waiting| !waiting.rise.is_spent());
-        false
+        None
+    }
+
+    /// Lets an event wait. How many gave way to it: of one skill only the latest wait.
+    pub fn add_event(&mut self, event: StreamedInvocation, now: Duration) -> usize {
+        self.events.push_back(WaitingEvent { event, since: now, listed_since: None });
+        let beyond = self.events.len().saturating_sub(EVENTS_PER_SKILL_MAX);
+        self.events.drain(..beyond);
+        beyond
+    }
+
+    /// Drops the events that have waited for `patience`. How many.
+    pub fn drop_old_events(&mut self, patience: Duration, now: Duration) -> usize {
+        let before = self.events.len();
+        self.events.retain(|waiting| now.saturating_sub(waiting.since) < patience);
+        before - self.events.len()
     }
 
     /// A rise: what was credited is in the counters already, what waiting events account for is counted as they tell, and
-    /// the rest waits for its events if `may_wait`. How many events it took, and whether a rest waits.
+    /// the rest waits for its events if `may_wait`. How many events it took, and whether a new wait began.
     pub fn offer_rise(
         &mut self,
         mut rise: Rise,
@@ -190,18 +238,26 @@ impl Waiting {
             if *rise.side(event.completed) == 0 {
                 return true;
             }
-            rise.take(event.completed, event.duration_seconds);
-            counting.event(series, event);
+            let duration_seconds = rise.take(event);
+            counting.event(series, &StreamedInvocation { duration_seconds, ..event.clone() });
             false
         });
         let taken = before - self.events.len();
-        let waits = may_wait && !rise.is_spent();
-        if waits {
-            self.rises.push_back(WaitingRise { rise, since: now });
-        } else {
+        if !may_wait || rise.is_spent() {
             counting.rise(series, &rise);
+            return (taken, false);
         }
-        (taken, waits)
+        let is_full = self.rises.len() >= RISES_PER_SKILL_MAX;
+        match self.rises.back_mut() {
+            Some(latest) if is_full => {
+                latest.rise.join(&rise);
+                (taken, false)
+            }
+            _ => {
+                self.rises.push_back(WaitingRise { rise, since: now });
+                (taken, true)
+            }
+        }
     }
 
     /// Counts the rises that have waited long enough, under the phase `unknown`.
@@ -253,6 +309,7 @@ impl Waiting {
                 completed: row.completed,
                 duration_seconds: row.duration_seconds,
             },
+            since: now,
             listed_since: None,
         };
         let rise = |row: WaitingRiseRow| WaitingRise {

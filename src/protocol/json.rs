@@ -144,32 +144,33 @@ impl<'de> Visitor<'de> for FieldSeed {
 /// Forwards the scalars of a visitor to [`FieldSeed`], for the places where something else is expected.
 macro_rules! scalars_as {
     ($wrap:path) => {
-        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             formatter.write_str("a JSON value")
         }
-        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-            FieldSeed.visit_unit().map($wrap)
+        fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_unit($crate::protocol::json::FieldSeed).map($wrap)
         }
-        fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-            FieldSeed.visit_bool(value).map($wrap)
+        fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_bool($crate::protocol::json::FieldSeed, value).map($wrap)
         }
-        fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-            FieldSeed.visit_u64(value).map($wrap)
+        fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_u64($crate::protocol::json::FieldSeed, value).map($wrap)
         }
-        fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-            FieldSeed.visit_i64(value).map($wrap)
+        fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_i64($crate::protocol::json::FieldSeed, value).map($wrap)
         }
-        fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-            FieldSeed.visit_f64(value).map($wrap)
+        fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_f64($crate::protocol::json::FieldSeed, value).map($wrap)
         }
-        fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Self::Value, E> {
-            FieldSeed.visit_borrowed_str(value).map($wrap)
+        fn visit_borrowed_str<E: serde::de::Error>(self, value: &'de str) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_borrowed_str($crate::protocol::json::FieldSeed, value).map($wrap)
         }
-        fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-            FieldSeed.visit_str(value).map($wrap)
+        fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Self::Value, E> {
+            serde::de::Visitor::visit_str($crate::protocol::json::FieldSeed, value).map($wrap)
         }
     };
 }
+pub(super) use scalars_as;
 
 pub(super) struct SlotSeed<'l, T>(pub(super) &'l Limits, PhantomData<T>);
 
@@ -247,8 +248,8 @@ impl<'de, T: Record<'de>> Visitor<'de> for ListSeed<'_, T> {
     }
 }
 
-/// Replaces `NaN`, `Infinity` and `-Infinity` outside strings by an empty list, which no field takes for a number.
-/// `None` where there is nothing to replace.
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside strings by an empty object, which no field takes for a value of its
+/// own: an empty list would be a snapshot that lists no skill. `None` where there is nothing to replace.
 pub(super) fn without_python_numbers(text: &str) -> Option<String> {
     let mut repaired = String::new();
     let mut kept_to = 0;
@@ -263,7 +264,7 @@ pub(super) fn without_python_numbers(text: &str) -> Option<String> {
                 let token = ["NaN", "Infinity", "-Infinity"].into_iter().find(|token| text[at..].starts_with(token));
                 if let Some(token) = token {
                     repaired.push_str(&text[kept_to..at]);
-                    repaired.push_str("[]");
+                    repaired.push_str("{}");
                     at += token.len();
                     kept_to = at;
                     continue;
@@ -287,11 +288,11 @@ mod tests {
     #[test]
     fn python_numbers_are_replaced_outside_strings_only() {
         for (text, repaired) in [
-            (r#"{"a":NaN}"#, Some(r#"{"a":[]}"#)),
-            (r#"[-Infinity, Infinity]"#, Some("[[], []]")),
+            (r#"{"a":NaN}"#, Some(r#"{"a":{}}"#)),
+            (r#"[-Infinity, Infinity]"#, Some("[{}, {}]")),
             (r#"{"NaN":"Infinity"}"#, None),
-            (r#"["\"NaN",NaN]"#, Some(r#"["\"NaN",[]]"#)),
-            (r#"["\\",NaN]"#, Some(r#"["\\",[]]"#)),
+            (r#"["\"NaN",NaN]"#, Some(r#"["\"NaN",{}]"#)),
+            (r#"["\\",NaN]"#, Some(r#"["\\",{}]"#)),
             (r#"["é\"#, None),
             ("-1", None),
         ] {

@@ -4,7 +4,9 @@ use std::borrow::Cow;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::json::{Field, FieldSeed, List, ListSeed, Record, Slot, SlotSeed, scalar_record, without_python_numbers};
+use super::json::{
+    Field, FieldSeed, List, ListSeed, Record, Slot, SlotSeed, scalar_record, scalars_as, without_python_numbers,
+};
 use super::{
     AnomalyEntry, ConnectionMessage, Event, EventKind, Message, Number, Rejection, RejectionReason, SkillEntry,
     Snapshot,
@@ -58,6 +60,11 @@ enum Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// A frame that is valid JSON and no message.
+    fn scalar(found: Field<'a>) -> Self {
+        Frame::One(message(Slot::Other(found)))
+    }
+
     fn hand_over(self, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) {
         match self {
             Frame::One(message) => each(message),
@@ -95,9 +102,7 @@ impl<'de> DeserializeSeed<'de> for FrameSeed<'_> {
 impl<'de> Visitor<'de> for FrameSeed<'_> {
     type Value = Frame<'de>;
 
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("a message: an object with a type, or an array of them")
-    }
+    scalars_as!(Frame::scalar);
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Frame<'de>, A::Error> {
         SlotSeed::<RawMessage>::new(self.0).visit_map(map).map(|raw| Frame::One(message(raw)))

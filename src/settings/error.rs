@@ -1,13 +1,11 @@
 //! What can be wrong with settings.
 
-use std::io;
-use std::path::PathBuf;
-
 use thiserror::Error;
 
 use super::feed_target::FeedUrlError;
 use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
+use crate::feed::CredentialError;
 
 /// A setting that was refused: which one, what was wrong with it, and what is right.
 #[derive(Debug, Error)]
@@ -61,32 +59,40 @@ pub enum SettingsError {
         problem: NameError,
     },
     /// A token from two places.
-    #[error(
-        "there are two tokens, one in the environment variable SESSION_BUDDY_BRIDGE_FEED_TOKEN and one in the file \
-         \"{}\" of --feed.token-file: give only one", .file.display()
-    )]
+    #[error("{first} and {second} both say which token to send: give only one of them")]
     TwoTokens {
-        /// The file that was named.
-        file: PathBuf,
+        /// A flag or a variable.
+        first: &'static str,
+        /// Another one.
+        second: &'static str,
     },
-    /// A token in the environment that cannot be sent.
-    #[error(
-        "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to the token alone, or unset it"
-    )]
-    TokenNotText,
-    /// A token file that cannot be read.
-    #[error("--feed.token-file \"{}\" cannot be read ({error}): give a file that holds the token alone", .file.display())]
-    TokenFile {
-        /// The file that was named.
-        file: PathBuf,
-        /// Why not.
-        error: io::Error,
+    /// A variable that cannot be sent or signed with.
+    #[error("{variable} holds something that is not UTF-8: set it to what is asked for alone, or unset it")]
+    NotText {
+        /// Its name.
+        variable: &'static str,
     },
-    /// A token file that holds no token.
-    #[error("--feed.token-file \"{}\" is empty: write the token into it", .file.display())]
-    TokenFileEmpty {
-        /// The file that was named.
-        file: PathBuf,
+    /// A token, a header, a certificate or a key that cannot be used.
+    #[error("{setting}{} {}", quoted(.error), .error.problem)]
+    Credential {
+        /// The flag or the variable that it was given by.
+        setting: &'static str,
+        /// What is wrong with it.
+        error: CredentialError,
+    },
+    /// A certificate without its key, or a key without its certificate.
+    #[error("{given} is of no use without {missing}: give both")]
+    HalfAnIdentity {
+        /// The flag that was given.
+        given: &'static str,
+        /// The one that was not.
+        missing: &'static str,
+    },
+    /// Certificates for feeds none of which is encrypted.
+    #[error("{flag} is for wss:// and no --feed.url starts with that: encrypt a feed, or leave it out")]
+    NothingEncrypted {
+        /// The flag that was given.
+        flag: &'static str,
     },
     /// An address that cannot be listened on.
     #[error("--web.listen-address \"{address}\" {error}")]
@@ -126,6 +132,11 @@ pub enum SettingsError {
         /// The other limit.
         skills: usize,
     },
+}
+
+/// The file of a credential, as it follows a flag.
+fn quoted(error: &CredentialError) -> String {
+    error.file.as_ref().map(|file| format!(" \"{}\"", file.display())).unwrap_or_default()
 }
 
 /// What is wrong with the name of a feed or of a skill.

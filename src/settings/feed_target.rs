@@ -5,7 +5,7 @@ use std::fmt;
 use thiserror::Error;
 use url::Url;
 
-use crate::feed::TokenSource;
+use crate::feed::Credentials;
 
 /// One feed to subscribe to.
 #[derive(Clone, PartialEq, Eq)]
@@ -16,18 +16,18 @@ pub struct FeedTarget {
     pub url: Url,
     /// The one skill to subscribe to; `None` for all.
     pub skill: Option<String>,
-    /// What the server is told first, if it asks for a token.
-    pub token: Option<TokenSource>,
+    /// What the server is shown, and how it is known.
+    pub credentials: Credentials,
 }
 
 impl fmt::Debug for FeedTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, url, skill, token } = self;
+        let Self { identity, url, skill, credentials } = self;
         f.debug_struct("FeedTarget")
             .field("identity", identity)
             .field("url", &redacted(url.as_str()))
             .field("skill", skill)
-            .field("token", token)
+            .field("credentials", credentials)
             .finish()
     }
 }
@@ -62,10 +62,10 @@ pub enum FeedUrlError {
 }
 
 impl FeedTarget {
-    /// The feed at `url`, all skills, without a token, under the identity that the URL gives it.
+    /// The feed at `url`, all skills, without credentials, under the identity that the URL gives it.
     pub fn new(url: &str) -> Result<Self, FeedUrlError> {
         let url = read_url(url)?;
-        Ok(Self { identity: identity(&url, None), url, skill: None, token: None })
+        Ok(Self { identity: identity(&url, None), url, skill: None, credentials: Credentials::default() })
     }
 
     /// The same feed, but only the skill named `skill`. The identity follows.
@@ -125,7 +125,7 @@ pub(super) fn redacted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::Secret;
+    use crate::feed::{Secret, TokenSource};
 
     #[test]
     fn an_identity_is_scheme_host_port_path_and_skill() {
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_target_shows_neither_its_token_nor_its_query() {
         let mut target = FeedTarget::new("ws://h/path?key=secret").unwrap();
-        target.token = Some(TokenSource::Static(Secret::new("secret")));
+        target.credentials.token = Some(TokenSource::Static(Secret::new("secret")));
         let shown = format!("{target:?}");
         assert!(shown.contains("ws://h/path") && !shown.contains("secret"), "{shown}");
     }

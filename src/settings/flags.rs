@@ -19,8 +19,9 @@ use crate::ledger::Limits;
 
 const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
 
-/// The token alone has no flag: a command line is visible to every user of the machine.
+/// What is secret itself has no flag: a command line is visible to every user of the machine.
 pub(super) const TOKEN_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_TOKEN";
+pub(super) const JWT_SECRET_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET";
 
 /// Variables of this name that are the tests', and no mistake where a bridge is started beside them.
 const TEST_VARIABLES: [&str; 3] =
@@ -32,8 +33,9 @@ Environment:
   A flag with a dot in its name can also be set by a variable: its name in
   capitals, _ for . and -, after SESSION_BUDDY_BRIDGE_. The flag wins. What may
   be repeated is separated by commas. An empty variable counts as unset.
-  SESSION_BUDDY_BRIDGE_FEED_TOKEN holds the token for servers that ask for one;
-  it has no flag, because every user of a machine can read its command lines.
+  Two variables have no flag, because every user of a machine can read its
+  command lines: SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET holds the secret of servers
+  that ask for a token, SESSION_BUDDY_BRIDGE_FEED_TOKEN a token itself.
 
 Durations:
   A number and a unit: 500ms, 10s, 1.5m, 1h.
@@ -225,9 +227,31 @@ pub(super) struct SubscriptionFlags {
     /// Subscribe to this one skill instead of all; anomalies are not sent then
     #[arg(long = "feed.skill", value_name = "SKILL")]
     pub skill: Option<String>,
-    /// File that holds the token for servers that ask for one; read again at each connect
+    #[command(flatten)]
+    pub credentials: CredentialFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Credentials (shown to every feed; each file is read again at each connect)")]
+pub(super) struct CredentialFlags {
+    /// File that holds the secret of servers that ask for a token: at each connect a token of two minutes is made of it
+    #[arg(long = "feed.jwt-secret-file", value_name = "FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
+    /// File that holds a token, made elsewhere, for servers that ask for one
     #[arg(long = "feed.token-file", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// File with headers for the handshake, for proxies that want them: one `Name: value` a line
+    #[arg(long = "feed.headers-file", value_name = "FILE")]
+    pub headers_file: Option<PathBuf>,
+    /// PEM file with the certificates to trust for wss://, in place of the system's
+    #[arg(long = "feed.ca-file", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with this client's certificate, for servers behind wss:// that ask for one
+    #[arg(long = "feed.cert-file", value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the private key of that certificate, unencrypted
+    #[arg(long = "feed.key-file", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -360,7 +384,7 @@ fn variable_named(flag: &str) -> Option<String> {
 
 /// Those of `names` that look like a variable of this program and are none.
 pub(super) fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
-    let mut known = BTreeSet::from([TOKEN_VARIABLE].map(ToOwned::to_owned));
+    let mut known = BTreeSet::from([TOKEN_VARIABLE, JWT_SECRET_VARIABLE].map(ToOwned::to_owned));
     known.extend(TEST_VARIABLES.map(ToOwned::to_owned));
     collect_variables(&CommandLine::command(), &mut known);
     let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());

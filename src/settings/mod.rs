@@ -4,6 +4,7 @@
 //! the program sees. Nothing is started here. Architecture invariant: the environment comes in as a function, so that no
 //! test touches the process's own.
 
+mod credentials;
 mod duration;
 mod error;
 mod feed_target;
@@ -14,7 +15,6 @@ mod number;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub use listen_address::ListenAddressError;
 pub use number::NumberError;
 
 use crate::demo::DemoSettings;
-use crate::feed::{Secret, Timing, TokenSource};
+use crate::feed::{Credentials, Timing};
 use crate::ledger::Limits;
 use flags::{CommandLine, Subcommands};
 
@@ -188,7 +188,7 @@ pub struct HealthcheckTask {
 
 impl Task {
     /// Reads a command line (the first of `args` is the program's name) over an environment, and judges it. A host name
-    /// to listen on is resolved, and a token file is looked into, so that what cannot work is refused here.
+    /// to listen on is resolved, and files of credentials are looked into, so that what cannot work is refused here.
     pub fn from_args(
         args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
         environment: impl Fn(&str) -> Option<OsString>,
@@ -252,7 +252,7 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         return Err(SettingsError::NamesDoNotPair { names: names.len(), urls: urls.len() });
     }
     let subscription = Subscription::new(subscription, ledger_limits.label_chars_max, environment)?;
-    let mut feeds = urls.iter().map(|url| subscription.target(url)).collect::<Result<Vec<_>, _>>()?;
+    let mut feeds = subscription.targets(&urls)?;
     for (feed, name) in feeds.iter_mut().zip(names) {
         feed.identity = checked_name("--feed.name", name, ledger_limits.label_chars_max)?;
     }
@@ -315,7 +315,7 @@ fn record_task(
     Ok(RecordTask {
         file: flags.file,
         duration: Duration::from_secs(flags.seconds),
-        feed: subscription.target(&flags.url)?,
+        feed: subscription.targets(&[flags.url])?.swap_remove(0),
         frame_bytes_max: flags.connection.frame_bytes_max as usize,
         timing: timing(&flags.connection),
         log: log_settings(&flags.log),
@@ -371,7 +371,7 @@ fn served(
 /// What is asked of every feed alike.
 struct Subscription {
     skill: Option<String>,
-    token: Option<TokenSource>,
+    credentials: Credentials,
 }
 
 impl Subscription {
@@ -381,7 +381,18 @@ impl Subscription {
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Self, SettingsError> {
         let checked = |skill| checked_name("--feed.skill", skill, label_chars_max);
-        Ok(Self { skill: flags.skill.map(checked).transpose()?, token: token(flags.token_file, environment)? })
+        let credentials = credentials::read(flags.credentials, environment)?;
+        Ok(Self { skill: flags.skill.map(checked).transpose()?, credentials })
+    }
+
+    fn targets(&self, urls: &[String]) -> Result<Vec<FeedTarget>, SettingsError> {
+        let targets = urls.iter().map(|url| self.target(url)).collect::<Result<Vec<_>, _>>()?;
+        match credentials::tls_flag(&self.credentials.tls) {
+            Some(flag) if targets.iter().all(|target| target.url.scheme() != "wss") => {
+                Err(SettingsError::NothingEncrypted { flag })
+            }
+            _ => Ok(targets),
+        }
     }
 
     fn target(&self, url: &str) -> Result<FeedTarget, SettingsError> {
@@ -390,26 +401,8 @@ impl Subscription {
         if let Some(skill) = &self.skill {
             target = target.with_skill(skill);
         }
-        target.token = self.token.clone();
+        target.credentials = self.credentials.clone();
         Ok(target)
-    }
-}
-
-fn token(
-    file: Option<PathBuf>,
-    environment: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Option<TokenSource>, SettingsError> {
-    let value = environment(flags::TOKEN_VARIABLE).map(OsString::into_string).transpose();
-    let value = value.map_err(|_| SettingsError::TokenNotText)?.map(|value| value.trim().to_owned());
-    match (value.filter(|value| !value.is_empty()), file) {
-        (None, None) => Ok(None),
-        (Some(_), Some(file)) => Err(SettingsError::TwoTokens { file }),
-        (Some(value), None) => Ok(Some(TokenSource::Static(Secret::new(value)))),
-        (None, Some(file)) => match fs::read_to_string(&file) {
-            Ok(text) if text.trim().is_empty() => Err(SettingsError::TokenFileEmpty { file }),
-            Ok(_) => Ok(Some(TokenSource::File(file))),
-            Err(error) => Err(SettingsError::TokenFile { file, error }),
-        },
     }
 }
 

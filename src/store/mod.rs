@@ -30,8 +30,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Store {
     connection: Connection,
     path: PathBuf,
-    /// Held as long as the store: its lock says that a bridge is at work.
-    _lock: File,
+    /// Held as long as the store: its lock says that a bridge is at work. A state that is no file has none.
+    _lock: Option<File>,
 }
 
 /// A state that was opened, and what it held.
@@ -60,7 +60,7 @@ impl Store {
         let lock = lock(path)?;
         let problem = match Self::read(path, &fits) {
             Ok((connection, whole)) => {
-                let store = Self { connection, path: path.to_owned(), _lock: lock };
+                let store = Self { connection, path: path.to_owned(), _lock: Some(lock) };
                 return Ok(Opened { store, whole, moved_aside: None });
             }
             Err(StoreError::Corrupt { problem, .. }) => problem,
@@ -68,27 +68,50 @@ impl Store {
         };
         let aside = move_aside(path).map_err(|error| StoreError::place(path, error))?;
         let (connection, whole) = Self::read(path, &fits)?;
-        let store = Self { connection, path: path.to_owned(), _lock: lock };
+        let store = Self { connection, path: path.to_owned(), _lock: Some(lock) };
         Ok(Opened { store, whole, moved_aside: Some((aside, problem)) })
     }
 
+    /// Opens the state behind `connection`, or begins one there: for a database that is no file, such as one in memory.
+    /// Nothing is moved aside, and no lock keeps another bridge out. `path` is what errors call it.
+    ///
+    /// # Errors
+    /// As [`Store::open`], and a state that is corrupt.
+    pub fn on(
+        connection: Connection,
+        path: &Path,
+        fits: impl Fn(&Whole) -> Result<(), String>,
+    ) -> Result<(Self, Whole), StoreError> {
+        let whole = Self::begin(&connection, path, &fits)?;
+        Ok((Self { connection, path: path.to_owned(), _lock: None }, whole))
+    }
+
     fn read(path: &Path, fits: &dyn Fn(&Whole) -> Result<(), String>) -> Result<(Connection, Whole), StoreError> {
+        let connection = Connection::open(path).map_err(|error| StoreError::sqlite(path, error))?;
+        let whole = Self::begin(&connection, path, fits)?;
+        Ok((connection, whole))
+    }
+
+    fn begin(
+        connection: &Connection,
+        path: &Path,
+        fits: &dyn Fn(&Whole) -> Result<(), String>,
+    ) -> Result<Whole, StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
-        let connection = Connection::open(path).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         // Before the first write, even that of the journal mode: a file of somebody else is left as it is.
-        schema::check(&connection, path)?;
+        schema::check(connection, path)?;
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;")
             .map_err(failed)?;
-        schema::create(&connection).map_err(failed)?;
+        schema::create(connection).map_err(failed)?;
         let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
         if sound != "ok" {
             return Err(StoreError::Corrupt { path: path.to_owned(), problem: sound });
         }
-        let whole = rows::load(&connection).map_err(failed)?;
+        let whole = rows::load(connection).map_err(failed)?;
         fits(&whole).map_err(|problem| StoreError::Corrupt { path: path.to_owned(), problem })?;
-        Ok((connection, whole))
+        Ok(whole)
     }
 
     /// What the state at `path` holds, without keeping a bridge from it.

@@ -105,8 +105,8 @@ fn save_memory(connection: &Connection, memory: &Memory) -> rusqlite::Result<()>
 }
 
 fn save_feeds(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()> {
-    let mut put =
-        connection.prepare_cached("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut put = connection
+        .prepare_cached("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
     let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE feed = ? AND sequence < ?")?;
     for feed in feeds {
         let FeedCounters { identity, tenth_skill_invocations, rollbacks, resets } = &feed.counters;
@@ -125,6 +125,7 @@ fn save_feeds(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()
             feed.sessions_count,
             feed.first_event_id,
             feed.newest_forgotten_micros,
+            json(&feed.unread)?,
         ])?;
         forget.execute(params![feed.place, feed.first_event_id])?;
     }
@@ -132,9 +133,8 @@ fn save_feeds(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()
 }
 
 fn save_feed_skills(connection: &Connection, skills: &[FeedSkillRow]) -> rusqlite::Result<()> {
-    let mut put = connection.prepare_cached(
-        "INSERT OR REPLACE INTO feed_skill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )?;
+    let mut put = connection
+        .prepare_cached("INSERT OR REPLACE INTO feed_skill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
     for skill in skills {
         let remembered = skill.remembered.as_ref();
         put.execute(params![
@@ -142,7 +142,6 @@ fn save_feed_skills(connection: &Connection, skills: &[FeedSkillRow]) -> rusqlit
             skill.skill_name,
             skill.series.0,
             skill.listed,
-            skill.listed_unread,
             remembered.map(|numbers| numbers.total),
             remembered.map(|numbers| numbers.completed),
             remembered.map(|numbers| numbers.split_is_exact),
@@ -282,6 +281,7 @@ fn feed(row: &Row<'_>) -> rusqlite::Result<FeedRow> {
         sessions_count: row.get("sessions_count")?,
         first_event_id: row.get("first_event_id")?,
         newest_forgotten_micros: row.get("newest_forgotten_micros")?,
+        unread: from_json(row, row.as_ref().column_index("unread")?)?,
     })
 }
 
@@ -302,7 +302,6 @@ fn feed_skill(row: &Row<'_>) -> rusqlite::Result<FeedSkillRow> {
         skill_name: row.get("skill_name")?,
         series: SkillIndex(row.get("skill")?),
         listed: row.get("listed")?,
-        listed_unread: row.get("listed_unread")?,
         remembered,
         gauge: gauge.0.zip(gauge.1).zip(gauge.2).map(|((total, completed), rate)| (total, completed, rate)),
         streamed_rate: row.get("streamed_rate")?,
@@ -343,7 +342,7 @@ pub(super) fn forget_feed(connection: &Connection, identity: &str) -> rusqlite::
     connection.execute(
         "UPDATE feed SET identity = '#' || place || ' forgotten', tenth_skill_invocations = NULL, had_snapshot = 0,
              previous_was_complete = 0, previous_micros = NULL, streams_invocations = 0, alias_of = NULL,
-             sessions_reported = 0, sessions_count = 0, first_event_id = 0, newest_forgotten_micros = NULL
+             sessions_reported = 0, sessions_count = 0, first_event_id = 0, newest_forgotten_micros = NULL, unread = '[]'
          WHERE place = ?",
         [place],
     )?;

@@ -53,14 +53,14 @@ CREATE TABLE feed (
     sessions_reported INTEGER NOT NULL,
     sessions_count INTEGER NOT NULL,
     first_event_id INTEGER NOT NULL,
-    newest_forgotten_micros INTEGER
+    newest_forgotten_micros INTEGER,
+    unread TEXT NOT NULL
 ) STRICT;
 CREATE TABLE feed_skill (
     feed INTEGER NOT NULL,
     skill_name TEXT NOT NULL,
     skill INTEGER NOT NULL,
     listed INTEGER NOT NULL,
-    listed_unread INTEGER NOT NULL,
     total INTEGER,
     completed INTEGER,
     split_is_exact INTEGER,

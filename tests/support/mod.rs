@@ -1,8 +1,11 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod certificates;
 pub mod clogged;
 pub mod expected_families;
+pub mod fault_proxy;
+pub mod fuzz_bodies;
 pub mod http_client;
 pub mod model;
 pub mod observer;
@@ -13,6 +16,8 @@ pub mod running_bridge;
 pub mod scrape;
 pub mod scripted_feed;
 pub mod served;
+pub mod shown;
+pub mod watcher;
 
 use std::time::Duration;
 
@@ -25,4 +30,9 @@ pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("waited {PATIENCE:?} in vain for {what}"),
     }
+}
+
+/// Whether the long form of the tests is asked for, which takes minutes.
+pub fn is_long() -> bool {
+    std::env::var("SESSION_BUDDY_BRIDGE_LONG").is_ok_and(|value| value == "1")
 }

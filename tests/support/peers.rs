@@ -4,6 +4,7 @@
 //! by returning; with `SESSION_BUDDY_BRIDGE_REQUIRE_PEERS=1` it fails.
 
 pub mod bridge;
+pub mod numbers;
 pub mod process;
 pub mod prometheus;
 pub mod session_buddy;
@@ -77,6 +78,10 @@ pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String), String
     };
     let answer = exchange().map_err(|error| format!("GET http://{address}{path}: {error}"))?;
     let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("GET {path}: no end of head: {answer}"))?;
+    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+    if length.is_some_and(|length: usize| length != body.len()) {
+        return Err(format!("GET {path}: {} bytes of {length:?}", body.len()));
+    }
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
     Ok((status.ok_or_else(|| format!("GET {path}: no status: {head}"))?, body.to_owned()))
 }

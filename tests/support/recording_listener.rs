@@ -2,7 +2,9 @@
 
 use super::patiently;
 use serde_json::Value;
-use session_buddy_bridge::feed::{self, Ending, FeedSettings, Heard, Listener, SnapshotHeard, Status, Timing};
+use session_buddy_bridge::feed::{
+    self, Credentials, Ending, FeedSettings, Heard, Listener, SnapshotHeard, Status, Timing, TokenSource,
+};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -162,11 +164,15 @@ pub fn settings(url: Url) -> FeedSettings {
         identity: "scripted".to_owned(),
         url,
         skill: None,
-        token: None,
+        credentials: Credentials::default(),
         timing: timing(),
         frame_bytes_max: 1024 * 1024,
         tls: None,
     }
+}
+
+pub fn with_token(source: TokenSource) -> Credentials {
+    Credentials { token: Some(source), ..Credentials::default() }
 }
 
 /// A snapshot without skills.

@@ -44,6 +44,10 @@ impl RunningBridge {
         Self { address, shutdown, task }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub async fn get(&self, path: &'static str) -> Response {
         let address = self.address;
         spawn_blocking(move || http_client::get(address, path)).await.unwrap()

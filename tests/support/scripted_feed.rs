@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 use tokio_tungstenite::{WebSocketStream, accept_hdr_async};
@@ -109,6 +110,8 @@ impl Gate {
 pub struct Visit {
     /// Path and query of the handshake.
     pub uri: String,
+    /// Names and values of the handshake's headers.
+    pub headers: Vec<(String, String)>,
     pub texts: Vec<String>,
     pub pings: usize,
     pub pongs: Vec<Bytes>,
@@ -136,6 +139,11 @@ impl ScriptedFeed {
 
     pub fn start_tls(scripts: Vec<Vec<Step>>) -> Self {
         Reserved::new().start_tls(scripts)
+    }
+
+    /// Encrypted as the test says, for clients that know of it otherwise.
+    pub fn start_encrypted(tls: Arc<rustls::ServerConfig>, scripts: Vec<Vec<Step>>) -> Self {
+        Reserved::new().serve(scripts, Some((tls.into(), None)))
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -223,17 +231,22 @@ impl Reserved {
     }
 
     pub fn start_tls(self, scripts: Vec<Vec<Step>>) -> ScriptedFeed {
-        self.serve(scripts, Some(tls()))
+        let (acceptor, client) = tls();
+        self.serve(scripts, Some((acceptor, Some(client))))
     }
 
-    fn serve(self, scripts: Vec<Vec<Step>>, tls: Option<(TlsAcceptor, Arc<rustls::ClientConfig>)>) -> ScriptedFeed {
+    fn serve(
+        self,
+        scripts: Vec<Vec<Step>>,
+        tls: Option<(TlsAcceptor, Option<Arc<rustls::ClientConfig>>)>,
+    ) -> ScriptedFeed {
         assert!(!scripts.is_empty(), "a server without a script");
         let listener = self.socket.listen(128).unwrap();
         let (noted, visits) = watch::channel(Vec::new());
         let (tls, client_tls) = tls.unzip();
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let acceptor = tokio::spawn(accept(listener, scripts.into(), tls, noted));
-        ScriptedFeed { address: self.address, scheme, visits, acceptor, client_tls }
+        ScriptedFeed { address: self.address, scheme, visits, acceptor, client_tls: client_tls.flatten() }
     }
 }
 
@@ -281,9 +294,12 @@ async fn accept(
                 _ if matches!(script.first(), Some(Step::Refuse | Step::StallHandshake)) => {
                     play(tcp, script, &notes).await
                 }
-                Some(tls) => match tls.accept(tcp).await {
+                Some(tls) => match tls.accept(tcp).into_fallible().await {
                     Ok(stream) => play(stream, script, &notes).await,
-                    Err(error) => Err(error.into()),
+                    // Closing a socket with unread bytes would reset it and destroy the alert that says why.
+                    Err((_, mut tcp)) => {
+                        tokio::io::copy(&mut tcp, &mut tokio::io::sink()).await.map(drop).map_err(Into::into)
+                    }
                 },
                 None => play(tcp, script, &notes).await,
             };
@@ -319,11 +335,17 @@ async fn play<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, script: &[Step],
         _ => {}
     }
     #[allow(clippy::result_large_err, reason = "the signature is tungstenite's")]
-    let note_uri = |request: &Request, response: Response| {
-        notes.note(|visit| visit.uri = request.uri().to_string());
+    let note_request = |request: &Request, response: Response| {
+        let text = |(name, value): (&HeaderName, &HeaderValue)| {
+            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        notes.note(|visit| {
+            visit.uri = request.uri().to_string();
+            visit.headers = request.headers().iter().map(text).collect();
+        });
         Ok(response)
     };
-    let socket = accept_hdr_async(stream, note_uri).await?;
+    let socket = accept_hdr_async(stream, note_request).await?;
     let mut peer = Peer { socket, notes, is_deaf: false };
     for step in script {
         assert!(!step.replaces_handshake(), "only the first step can replace the handshake");

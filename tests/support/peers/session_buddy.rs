@@ -71,8 +71,20 @@ impl SessionBuddy {
 
     /// Starts the server as deployed, on the database, with its interval of one second. Port 0 takes a free one.
     pub fn serve(&self, database: &Path, port: u16, environment: &[(&str, &str)]) -> RealServer {
+        self.serve_every(1.0, database, port, environment)
+    }
+
+    /// [`SessionBuddy::serve`] with another interval.
+    pub fn serve_every(
+        &self,
+        interval_seconds: f64,
+        database: &Path,
+        port: u16,
+        environment: &[(&str, &str)],
+    ) -> RealServer {
         let mut command = self.peer("serve");
-        command.args(["--port", &port.to_string(), "--database"]).arg(database).envs(environment.iter().copied());
+        command.args(["--interval", &interval_seconds.to_string(), "--port", &port.to_string(), "--database"]);
+        command.arg(database).envs(environment.iter().copied());
         let mut process = Process::spawn("the real server", &mut command);
         let port =
             process.await_line("ready PORT", |line| line.strip_prefix("ready ").and_then(|port| port.parse().ok()));
@@ -89,6 +101,12 @@ impl SessionBuddy {
     /// A token that a server with this secret accepts for an hour.
     pub fn token(&self, secret: &str) -> String {
         self.print(self.peer("token").env("SESSION_BUDDY_JWT_SECRET", secret)).trim_end().to_owned()
+    }
+
+    /// A token that this server would have accepted until a minute ago.
+    pub fn expired_token(&self, secret: &str) -> String {
+        let environment = [("SESSION_BUDDY_JWT_SECRET", secret), ("SESSION_BUDDY_TOKEN_EXPIRY", "-60")];
+        self.print(self.peer("token").envs(environment)).trim_end().to_owned()
     }
 
     /// Starts storing; the process ends when all is stored.

@@ -1,0 +1,116 @@
+//! Headers for the handshake.
+
+use std::path::Path;
+
+use tokio_tungstenite::tungstenite::http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::{Credential, CredentialError, CredentialProblem};
+
+/// The longest file of headers, in bytes; servers take no more than this in a whole request.
+const HEADERS_BYTES_MAX: usize = 16 * 1024;
+
+/// A shorter part of a value is not blotted out of what a peer says: it would be in every other word.
+const QUOTABLE_BYTES_MIN: usize = 6;
+
+/// What is wrong with a line of a file of headers. None of it repeats the line, which may hold a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HeaderProblem {
+    /// No colon.
+    #[error("has no colon: write Name: value")]
+    NoColon,
+    /// A name with a space, or with another character that no name has; or none.
+    #[error("does not start with the name of a header: write Name: value")]
+    Name,
+    /// A value with a control character, or one beyond ASCII.
+    #[error("has a value with a character that no header can hold: use printable ASCII")]
+    Value,
+    /// A header that the handshake has, or that says where its request ends.
+    #[error("sets a header that belongs to the WebSocket handshake: leave it out")]
+    Handshake,
+}
+
+pub(super) fn read(file: &Path) -> Result<HeaderMap, CredentialError> {
+    let text = Credential::Headers.text(file, HEADERS_BYTES_MAX)?;
+    let mut headers = HeaderMap::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let (name, value) = header(line).map_err(|problem| {
+            Credential::Headers.wrong(Some(file), CredentialProblem::Header { line: number, problem })
+        })?;
+        headers.append(name, value);
+    }
+    match headers.is_empty() {
+        true => Err(Credential::Headers.wrong(Some(file), CredentialProblem::Empty(Credential::Headers))),
+        false => Ok(headers),
+    }
+}
+
+fn header(line: &str) -> Result<(HeaderName, HeaderValue), HeaderProblem> {
+    let (name, value) = line.split_once(':').ok_or(HeaderProblem::NoColon)?;
+    let name: HeaderName = name.parse().map_err(|_| HeaderProblem::Name)?;
+    let mut value: HeaderValue = value.trim().parse().map_err(|_| HeaderProblem::Value)?;
+    // Beyond ASCII servers disagree about what the bytes mean.
+    value.to_str().map_err(|_| HeaderProblem::Value)?;
+    value.set_sensitive(true);
+    match belongs_to_handshake(&name) {
+        true => Err(HeaderProblem::Handshake),
+        false => Ok((name, value)),
+    }
+}
+
+fn belongs_to_handshake(name: &HeaderName) -> bool {
+    let taken = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+    taken.contains(name) || name.as_str().starts_with("sec-websocket-")
+}
+
+/// A value and those of its parts that could be secrets by themselves, as in `Bearer SECRET` and `session=SECRET; a=b`.
+pub(super) fn quotable(value: &str) -> impl Iterator<Item = &str> {
+    let parts = value.split([' ', ';', ',', '=', '"']);
+    std::iter::once(value).chain(parts).filter(|part| part.len() >= QUOTABLE_BYTES_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_header_or_says_what_it_is_not() {
+        let (name, value) = header("X-Api-Key:  of: two \t").unwrap();
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-api-key", "of: two"));
+        assert_eq!(format!("{value:?}"), "Sensitive");
+        for (line, problem) in [
+            ("a-secret-alone", HeaderProblem::NoColon),
+            (": value", HeaderProblem::Name),
+            ("X Y: value", HeaderProblem::Name),
+            (" X: value", HeaderProblem::Name),
+            ("X: \u{1}", HeaderProblem::Value),
+            ("X: é", HeaderProblem::Value),
+            ("HOST: elsewhere", HeaderProblem::Handshake),
+            ("connection: close", HeaderProblem::Handshake),
+            ("Upgrade: h2c", HeaderProblem::Handshake),
+            ("Sec-WebSocket-Key: x", HeaderProblem::Handshake),
+            ("Sec-WebSocket-Extensions: permessage-deflate", HeaderProblem::Handshake),
+            ("Content-Length: 10", HeaderProblem::Handshake),
+            ("Transfer-Encoding: chunked", HeaderProblem::Handshake),
+        ] {
+            assert_eq!(header(line).unwrap_err(), problem, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_file_has_a_header_a_line_and_errors_name_the_line_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("headers");
+        std::fs::write(&file, "X-One: 1\r\n\n  \nX-Two: 2\nx-one: 3").unwrap();
+        let headers = read(&file).unwrap();
+        assert_eq!(headers.get_all("x-one").iter().collect::<Vec<_>>(), ["1", "3"]);
+        assert_eq!(headers.len(), 3);
+
+        std::fs::write(&file, "X-One: 1\n\nhunter2\n").unwrap();
+        assert_eq!(
+            read(&file).unwrap_err().to_string(),
+            format!("the headers file \"{}\" has a line 3 that has no colon: write Name: value", file.display())
+        );
+        std::fs::write(&file, "\n").unwrap();
+        assert_eq!(read(&file).unwrap_err().problem, CredentialProblem::Empty(Credential::Headers));
+    }
+}

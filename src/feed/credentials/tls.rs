@@ -1,0 +1,155 @@
+//! TLS: whom to trust, and whom to be.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
+
+use super::{Credential, CredentialError, CredentialProblem};
+
+/// The longest PEM file, in bytes: several times all the roots that a system trusts.
+const PEM_BYTES_MAX: usize = 1024 * 1024;
+
+/// The PEM files of a client.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsFiles {
+    /// One or more certificates that are trusted in place of the system's roots.
+    pub ca: Option<PathBuf>,
+    /// Who this client is, for servers that want to know.
+    pub identity: Option<ClientIdentity>,
+}
+
+/// Who a client is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientIdentity {
+    /// PEM file of its certificate, and after it of those that lead to one which the server trusts.
+    pub certificate: PathBuf,
+    /// PEM file of the certificate's private key, unencrypted. It may be the same file.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    pub(super) fn check(&self) -> Result<(), CredentialError> {
+        let roots = self.roots()?.unwrap_or_else(RootCertStore::empty);
+        self.config(roots).map(drop)
+    }
+
+    /// What is trusted in place of the system's roots.
+    pub(in crate::feed) fn roots(&self) -> Result<Option<RootCertStore>, CredentialError> {
+        self.ca.as_deref().map(trusted).transpose()
+    }
+
+    pub(in crate::feed) fn config(
+        &self,
+        roots: impl Into<Arc<RootCertStore>>,
+    ) -> Result<ClientConfig, CredentialError> {
+        // Without an explicit provider rustls panics as soon as two of them are compiled in.
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("ring has a cipher for every version")
+            .with_root_certificates(roots);
+        let Some(ClientIdentity { certificate, key }) = &self.identity else {
+            return Ok(builder.with_no_client_auth());
+        };
+        let chain = certificates(Credential::Certificate, certificate)?;
+        let private = private_key(key)?;
+        builder.with_client_auth_cert(chain, private).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                let problem = CredentialProblem::KeyMismatch { certificate: certificate.clone() };
+                Credential::Key.wrong(Some(key), problem)
+            }
+            rustls::Error::InvalidCertificate(_) => unusable(Credential::Certificate, certificate, &error),
+            error => unusable(Credential::Key, key, &error),
+        })
+    }
+}
+
+fn trusted(file: &Path) -> Result<RootCertStore, CredentialError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(Credential::Ca, file)? {
+        roots.add(certificate).map_err(|error| unusable(Credential::Ca, file, &error))?;
+    }
+    Ok(roots)
+}
+
+fn unusable(credential: Credential, file: &Path, error: &rustls::Error) -> CredentialError {
+    credential.wrong(Some(file), CredentialProblem::Unusable { what: error.to_string() })
+}
+
+fn certificates(credential: Credential, file: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
+    let pem = credential.bytes(file, PEM_BYTES_MAX)?;
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match read {
+        Ok(none) if none.is_empty() => {
+            Err(credential.wrong(Some(file), CredentialProblem::NoPem { wanted: "certificate" }))
+        }
+        Ok(certificates) => Ok(certificates),
+        Err(_) => Err(credential.wrong(Some(file), CredentialProblem::BrokenPem)),
+    }
+}
+
+fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
+    let pem = Credential::Key.bytes(file, PEM_BYTES_MAX)?;
+    // The reader's own words quote the file.
+    let problem = |error| match error {
+        pem::Error::NoItemsFound => CredentialProblem::NoPem { wanted: "private key (unencrypted)" },
+        _ => CredentialProblem::BrokenPem,
+    };
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| Credential::Key.wrong(Some(file), problem(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use std::fs;
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said_of_that_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let file = directory.path().join(name);
+            fs::write(&file, text).unwrap();
+            file
+        };
+        let pair = || generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let CertifiedKey { cert, signing_key } = pair();
+        let certificate = write("certificate", &cert.pem());
+        let key = write("key", &signing_key.serialize_pem());
+        let both = write("both", &format!("{}{}", signing_key.serialize_pem(), cert.pem()));
+        let other_key = write("other-key", &pair().signing_key.serialize_pem());
+        let broken = write("broken", "-----BEGIN PRIVATE KEY-----\nhunter2\n");
+        let hollow = write("hollow", "-----BEGIN CERTIFICATE-----\naHVudGVyMg==\n-----END CERTIFICATE-----\n");
+        let hollow_key = write("hollow-key", "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n");
+
+        let ca = |file: &Path| TlsFiles { ca: Some(file.to_owned()), identity: None }.check();
+        let identity = |certificate: &Path, key: &Path| {
+            let identity = ClientIdentity { certificate: certificate.to_owned(), key: key.to_owned() };
+            TlsFiles { ca: None, identity: Some(identity) }.check()
+        };
+        assert_eq!(TlsFiles::default().check(), Ok(()));
+        assert_eq!(ca(&certificate), Ok(()));
+        assert_eq!(identity(&certificate, &key), Ok(()));
+        assert_eq!(identity(&both, &both), Ok(()));
+
+        for (checked, told) in [
+            (ca(&key), r#"the CA file "key" holds no certificate in PEM"#),
+            (ca(&hollow), r#"the CA file "hollow" cannot be used ("#),
+            (identity(&key, &key), r#"the client certificate file "key" holds no certificate in PEM"#),
+            (identity(&certificate, &certificate), r#"the client key file "certificate" holds no private key"#),
+            (identity(&certificate, &broken), r#"the client key file "broken" is broken PEM"#),
+            (identity(&certificate, &hollow_key), r#"the client key file "hollow-key" cannot be used ("#),
+            (identity(&hollow, &key), r#"the client certificate file "hollow" cannot be used ("#),
+            (
+                identity(&certificate, &other_key),
+                r#"the client key file "other-key" is not the key of the certificate in "certificate""#,
+            ),
+        ] {
+            let error = checked.unwrap_err().to_string().replace(&format!("{}/", directory.path().display()), "");
+            assert!(error.starts_with(told), "{error}\n{told}");
+            assert!(!error.contains("hunter2") && !error.contains("aHVudGVyMg"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What a server is shown, from flags and from the environment.
+//!
+//! Every secret is in a file or in a variable: every user of a machine can read its command lines.
+
+use std::ffi::OsString;
+
+use super::SettingsError;
+use super::flags::{CredentialFlags, JWT_SECRET_VARIABLE, TOKEN_VARIABLE};
+use crate::feed::{
+    ClientIdentity, Credential, CredentialError, Credentials, Minting, Secret, SecretSource, TOKEN_LIFE, TlsFiles,
+    TokenSource,
+};
+
+const TOKEN_FILE: &str = "--feed.token-file";
+const JWT_SECRET_FILE: &str = "--feed.jwt-secret-file";
+const HEADERS_FILE: &str = "--feed.headers-file";
+const CA_FILE: &str = "--feed.ca-file";
+const CERT_FILE: &str = "--feed.cert-file";
+const KEY_FILE: &str = "--feed.key-file";
+
+/// Looks into each file, so that what cannot work is refused now.
+pub(super) fn read(
+    flags: CredentialFlags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Credentials, SettingsError> {
+    let CredentialFlags { token_file, jwt_secret_file, headers_file, ca_file, cert_file, key_file } = flags;
+    let minted = |secret| TokenSource::Minted(Minting { secret, life: TOKEN_LIFE });
+    let token = variable(TOKEN_VARIABLE, environment)?.map(|token| token.trim().to_owned());
+    let secret = variable(JWT_SECRET_VARIABLE, environment)?;
+    let sources = [
+        (TOKEN_VARIABLE, token.map(|token| TokenSource::Static(Secret::new(token)))),
+        (TOKEN_FILE, token_file.map(TokenSource::File)),
+        (JWT_SECRET_VARIABLE, secret.map(|secret| minted(SecretSource::Static(Secret::new(secret))))),
+        (JWT_SECRET_FILE, jwt_secret_file.map(|file| minted(SecretSource::File(file)))),
+    ];
+    let mut given = sources.into_iter().filter_map(|(setting, source)| Some((setting, source?)));
+    let (first, second) = (given.next(), given.next());
+    if let (Some((first, _)), Some((second, _))) = (&first, second) {
+        return Err(SettingsError::TwoTokens { first, second });
+    }
+    let identity = match (cert_file, key_file) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(ClientIdentity { certificate, key }),
+        (Some(_), None) => return Err(SettingsError::HalfAnIdentity { given: CERT_FILE, missing: KEY_FILE }),
+        (None, Some(_)) => return Err(SettingsError::HalfAnIdentity { given: KEY_FILE, missing: CERT_FILE }),
+    };
+    let tls = TlsFiles { ca: ca_file, identity };
+    let credentials = Credentials { token: first.map(|(_, source)| source), headers_file, tls };
+    match credentials.check() {
+        Ok(()) => Ok(credentials),
+        Err(error) => Err(SettingsError::Credential { setting: setting(&error), error }),
+    }
+}
+
+/// The first flag that means something to TLS alone.
+pub(super) fn tls_flag(tls: &TlsFiles) -> Option<&'static str> {
+    tls.ca.as_ref().map(|_| CA_FILE).or(tls.identity.as_ref().map(|_| CERT_FILE))
+}
+
+/// A variable that has no flag. One that holds nothing counts as unset.
+fn variable(
+    name: &'static str,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Option<String>, SettingsError> {
+    let value = environment(name).map(OsString::into_string).transpose();
+    let value = value.map_err(|_| SettingsError::NotText { variable: name })?;
+    Ok(value.filter(|value| !value.trim().is_empty()))
+}
+
+fn setting(error: &CredentialError) -> &'static str {
+    match (error.credential, &error.file) {
+        (Credential::Token, None) => TOKEN_VARIABLE,
+        (Credential::Token, Some(_)) => TOKEN_FILE,
+        (Credential::JwtSecret, None) => JWT_SECRET_VARIABLE,
+        (Credential::JwtSecret, Some(_)) => JWT_SECRET_FILE,
+        (Credential::Headers, _) => HEADERS_FILE,
+        (Credential::Ca, _) => CA_FILE,
+        (Credential::Certificate, _) => CERT_FILE,
+        (Credential::Key, _) => KEY_FILE,
+    }
+}
