@@ -124,6 +124,7 @@ fn a_variable_that_is_none_is_named_without_its_value() {
         ("SESSION_BUDDY_BRIDGE_FEED_URLS", "ws://misspelt:1"),
         ("SESSION_BUDDY_BRIDGE_FEED_URL", NO_SERVER),
         ("SESSION_BUDDY_BRIDGE_FEED_TOKEN", "token"),
+        ("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET", "secret"),
         ("SESSION_BUDDY_BRIDGE_HEALTHCHECK_URL", "http://127.0.0.1:1/"),
         ("SESSION_BUDDY_BRIDGE_REQUIRE_PEERS", "1"),
         ("SESSION_BUDDY_BRIDGE_PEERS_DIR", "peers"),

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use session_buddy_bridge::feed::Timing;
-use session_buddy_bridge::settings::{FeedTarget, Settings};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
 use support::expected_families::expected_families;
 use support::model::{Anomaly, Database, Invocation, sql_time};
 use support::running_bridge::{RunningBridge, counted, families};
@@ -144,6 +144,24 @@ async fn one_server_under_two_addresses_counts_once_and_loudly() {
     bridge.until("more rounds", &true, |scrape| heard(scrape) > so_far.map(|rounds| rounds + 20)).await;
     assert_eq!(families(&bridge.scrape().await), expected);
     bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_does_not_count_is_still_called_so_after_a_restart() {
+    let database = database(&[("pytest-run", 3)]);
+    let server = ScriptedFeed::start(vec![vec![Clock::new(0).rounds(&Gate::default(), &database)]]);
+    let mut by_name = server.url();
+    by_name.set_host(Some("localhost")).unwrap();
+    let feeds = vec![target(&server.url()), target(&by_name)];
+    let words = format!("{}: live, but the same server as {}", feeds[1].identity, feeds[0].identity);
+    let folder = tempfile::tempdir().unwrap();
+    for life in ["the first", "the second"] {
+        let state = StatePlace::Chosen(folder.path().join("state.db"));
+        let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds.clone()) });
+        bridge.until_ready(life, |answer| answer.text().contains(&words)).await;
+        bridge.until(life, &expected_families(&[&database], []), families).await;
+        bridge.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

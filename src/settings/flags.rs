@@ -384,7 +384,7 @@ fn variable_named(flag: &str) -> Option<String> {
 
 /// Those of `names` that look like a variable of this program and are none.
 pub(super) fn unknown_variables(names: impl IntoIterator<Item = OsString>) -> Vec<String> {
-    let mut known = BTreeSet::from([TOKEN_VARIABLE].map(ToOwned::to_owned));
+    let mut known = BTreeSet::from([TOKEN_VARIABLE, JWT_SECRET_VARIABLE].map(ToOwned::to_owned));
     known.extend(TEST_VARIABLES.map(ToOwned::to_owned));
     collect_variables(&CommandLine::command(), &mut known);
     let names = names.into_iter().map(|name| name.to_string_lossy().into_owned());

@@ -9,6 +9,7 @@ mod secret;
 mod tls;
 mod token;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -21,6 +22,9 @@ pub use headers::HeaderProblem;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
 pub use token::{Minting, SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFE, TokenSource};
+
+/// What is shorter is not blotted out of frames.
+const FRAME_SECRET_BYTES_MIN: usize = 12;
 
 /// What a feed shows to its server, and how it knows the server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -67,9 +71,19 @@ pub(super) struct Shown {
 impl Shown {
     /// `text` without what it quotes of this: peers like to quote what they refuse.
     pub(super) fn blot(&self, text: &str) -> String {
+        self.secrets().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+    }
+
+    /// `frame` without what it quotes of this: whoever listens may log it or write it down. What is short stays, since it
+    /// can be one of the feed's own words, as `session_id` is where a cookie is named so, and a message would become another.
+    pub(super) fn blot_frame<'f>(&self, frame: &'f str) -> Cow<'f, str> {
+        let quoted = self.secrets().filter(|secret| secret.len() >= FRAME_SECRET_BYTES_MIN && frame.contains(secret));
+        quoted.fold(Cow::Borrowed(frame), |frame, secret| frame.replace(secret, "***").into())
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = &str> {
         let token = self.token.iter().map(Secret::expose);
-        let headers = self.headers.values().filter_map(|value| value.to_str().ok()).flat_map(headers::quotable);
-        token.chain(headers).fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        token.chain(self.headers.values().filter_map(|value| value.to_str().ok()).flat_map(headers::quotable))
     }
 }
 
@@ -230,6 +244,16 @@ mod tests {
         let shown = Shown { token: Some(Secret::new("hunter2")), headers };
         assert_eq!(shown.blot("not hunter2: a \"the-key-itself\""), "not ***: a \"***\"");
         assert_eq!(shown.blot("Bearer the-key-itself"), "***");
+    }
+
+    #[test]
+    fn a_frame_loses_what_is_secret_and_none_of_its_own_words() {
+        let mut headers = HeaderMap::new();
+        headers.append("cookie", "session_id=the-key-itself".parse().unwrap());
+        let shown = Shown { token: Some(Secret::new("hunter2secret")), headers };
+        let frame = r#"{"session_id": "the-key-itself", "skill_name": "hunter2secret"}"#;
+        assert_eq!(shown.blot_frame(frame), r#"{"session_id": "***", "skill_name": "***"}"#);
+        assert!(matches!(shown.blot_frame("nothing of it"), Cow::Borrowed("nothing of it")));
     }
 
     #[test]
