@@ -45,6 +45,7 @@ pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>
     };
     if let Some(repaired) = without_python_numbers(text)
         && let Ok(frame) = parse(&repaired, limits)
+        && !frame.is_empty()
     {
         return frame.hand_over(each);
     }
@@ -58,6 +59,11 @@ enum Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// Whether it holds no message. Where something was replaced, that was all there was: a number is no frame.
+    fn is_empty(&self) -> bool {
+        matches!(self, Frame::Many { length: 0, .. })
+    }
+
     fn hand_over(self, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) {
         match self {
             Frame::One(message) => each(message),

@@ -20,9 +20,7 @@ const DETAIL_CHARS_MAX: usize = 1000;
 /// A frame is read without a panic, within its limits, to messages whose every value is one that the ledger may be told.
 pub fn frame_to_message(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
-    for limits in
-        [protocol::Limits::default(), protocol::Limits { snapshot_entries_max: 2, frame_messages_max: 3 }]
-    {
+    for limits in [protocol::Limits::default(), protocol::Limits { snapshot_entries_max: 2, frame_messages_max: 3 }] {
         let (mut messages, mut malformed) = (0, 0);
         protocol::read(text, &limits, &mut |message| {
             messages += 1;
@@ -107,8 +105,7 @@ fn assert_tellable_snapshot(snapshot: &Snapshot<'_>, limits: &protocol::Limits) 
     for skill in skills {
         match skill {
             Ok(skill) => {
-                let numbers =
-                    [skill.total_invocations, skill.completion_rate_percent, skill.average_duration_seconds];
+                let numbers = [skill.total_invocations, skill.completion_rate_percent, skill.average_duration_seconds];
                 let is_number = |number| !matches!(number, Number::Finite(value) if !value.is_finite());
                 assert!(!skill.skill_name.is_empty() && numbers.into_iter().all(is_number));
             }
