@@ -296,6 +296,8 @@ fn what_is_no_frame() {
         r#"{"type": "pong", "new": --Infinity}"#,
         r#"{"type": "pong", "new": NaNInfinity}"#,
         r#"{NaN: "pong"}"#,
+        "NaN",
+        " -Infinity ",
     ] {
         frames.push(text.to_owned());
     }
