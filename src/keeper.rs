@@ -15,7 +15,6 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::ledger::memory::{FeedRow, Memory};
 use crate::ledger::{Ledger, Limits, Moment, Whole};
 use crate::store::{Opened, Store, StoreError};
 use crate::telemetry::StateTelemetry;
@@ -41,9 +40,6 @@ pub struct Kept {
     store: Store,
     /// Where a corrupt state was moved, and what was wrong with it.
     pub moved_aside: Option<(PathBuf, String)>,
-    /// The feeds that are the same server as another one, each with that other: the ledger tells of them only when it finds
-    /// them.
-    pub aliases: Vec<(String, String)>,
 }
 
 /// Why a board could not be kept.
@@ -65,9 +61,8 @@ impl Kept {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, KeepError> {
         let fits = |whole: &Whole| Ledger::restore(limits, whole.clone(), Moment::default()).map(drop);
         let Opened { store, whole, moved_aside } = Store::open(path, fits)?;
-        let aliases = aliases(&whole.memory);
         let board = Board::restore(limits, whole).expect("it was judged to fit when it was opened");
-        Ok(Self { board: Arc::new(board), store, moved_aside, aliases })
+        Ok(Self { board: Arc::new(board), store, moved_aside })
     }
 
     /// Starts keeping. Should the keeper ever end by itself, which is a defect, it cancels `bridge`: a board that is not
@@ -91,12 +86,6 @@ impl Keeper {
         self.board.end_keeping();
         self.thread.join().is_ok()
     }
-}
-
-fn aliases(memory: &Memory) -> Vec<(String, String)> {
-    let identity = |row: &FeedRow| row.counters.identity.to_string();
-    let other = |row: &FeedRow| memory.feeds.iter().find(|other| Some(other.place) == row.alias_of).map(identity);
-    memory.feeds.iter().filter_map(|row| Some((identity(row), other(row)?))).collect()
 }
 
 fn keep(board: &Board, mut store: Store, telemetry: &StateTelemetry) {

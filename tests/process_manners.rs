@@ -396,7 +396,7 @@ async fn no_log_no_page_and_no_state_holds_a_secret() {
                 Step::expect(move |text| text.contains(ANY_TOKEN) && text.contains(token)),
                 Step::send(r#"{"type": "connected", "authenticated": true}"#),
                 Step::send(database().snapshot(1)),
-                Step::send(format!("garbage: bad token {token}")),
+                Step::send(format!("garbage: no {HEADER} and no {token}")),
                 Step::Await(refuse.clone()),
                 Step::Close(4001, format!("no longer valid: {HEADER} {token}")),
             ];

@@ -300,9 +300,7 @@ impl<'d> History<'d> {
             Step::Say(frame) => self.hear((*frame).to_owned()),
             Step::Resend(events) => {
                 let latest = self.events.len().saturating_sub(*events);
-                for event in self.events[latest..].to_vec() {
-                    self.hear(event);
-                }
+                (latest..self.events.len()).for_each(|event| self.hear(self.events[event].clone()));
             }
             Step::Reset => {
                 self.is_intact = false;

@@ -22,7 +22,7 @@ use crate::exposition::{FamiliesCollector, Source};
 use crate::feed::{self, FeedSettings, Timing};
 use crate::http::{self, BindError, HttpSettings};
 use crate::keeper::{KeepError, Kept};
-use crate::ledger::{FeedSpec, Notice};
+use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
 use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
@@ -107,7 +107,6 @@ pub struct Bridge {
     registry: Registry,
     kept: Option<Kept>,
     /// Feeds that the state knows to be the same server as another one.
-    aliases: Vec<(String, String)>,
     state_telemetry: Arc<StateTelemetry>,
 }
 
@@ -120,8 +119,7 @@ impl Bridge {
     /// cannot be written is no error: counts are in memory then, and a warning says so.
     pub fn new(settings: Settings) -> Result<Self, BridgeError> {
         let state_telemetry = Arc::new(StateTelemetry::new());
-        let mut kept = open_state(&settings, &state_telemetry)?;
-        let aliases = kept.as_mut().map(|kept| std::mem::take(&mut kept.aliases)).unwrap_or_default();
+        let kept = open_state(&settings, &state_telemetry)?;
         let board = match &kept {
             Some(kept) => Arc::clone(&kept.board),
             None => Arc::new(Board::new(settings.ledger_limits)),
@@ -145,7 +143,7 @@ impl Bridge {
         if kept.is_some() {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
-        Ok(Self { settings, board, telemetry, registry, kept, aliases, state_telemetry })
+        Ok(Self { settings, board, telemetry, registry, kept, state_telemetry })
     }
 
     /// The registry behind the telemetry path. It shows everything that the bridge does, and serves whatever else is
@@ -215,9 +213,6 @@ impl Bridge {
         let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
         let feed = self.board.add_feed(spec);
         let telemetry = self.telemetry.feed(&target.identity);
-        if let Some((_, of)) = self.aliases.iter().find(|(alias, _)| *alias == target.identity) {
-            telemetry.notice(&Notice::AliasFound { of: of.clone() });
-        }
         Arc::new(Hearing::new(Arc::clone(&self.board), feed, telemetry))
     }
 }

@@ -1,14 +1,13 @@
 //! One open connection, from the first frame sent to the last.
 
 use super::connect::{Connection, Socket};
-use super::credentials::{Secret, Shown};
+use super::credentials::Shown;
 use super::ending::{Ending, Step, printable};
 use super::listener::{Listener, Status};
 use super::settings::{FeedSettings, Timing};
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
-use std::borrow::Cow;
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -18,10 +17,6 @@ use tokio_tungstenite::tungstenite::{self, Bytes};
 
 /// For saying goodbye, or for the peer's last word. Shutdown waits for it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// A shorter token is not blotted out of frames, and header values are not at all: they could be ordinary words, and skills
-/// would change names.
-const BLOTTED_BYTES_MIN: usize = 8;
 
 /// Waits that are not due within this time are looked at again after it.
 const IDLE_TURN: Duration = Duration::from_secs(3600);
@@ -101,7 +96,7 @@ impl<'a> Session<'a> {
     fn receive(&mut self, message: Message, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
         match message {
             Message::Text(frame) => {
-                let heard = listener.text(&self.without_token(&frame));
+                let heard = listener.text(&self.shown.blot_frame(&frame));
                 if let Some(snapshot) = heard.snapshot {
                     watch.snapshot(snapshot.fresh, Instant::now());
                 }
@@ -117,16 +112,6 @@ impl<'a> Session<'a> {
             }
             Message::Close(frame) => Some(self.closed(frame)),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
-        }
-    }
-
-    /// Peers like to quote what they refuse, and whoever listens may log a frame or write it down.
-    fn without_token<'f>(&self, frame: &'f str) -> Cow<'f, str> {
-        match self.shown.token.as_ref().map(Secret::expose) {
-            Some(token) if token.len() >= BLOTTED_BYTES_MIN && frame.contains(token) => {
-                frame.replace(token, "***").into()
-            }
-            _ => frame.into(),
         }
     }
 
