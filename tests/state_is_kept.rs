@@ -131,7 +131,7 @@ fn another_programs_database_is_refused_and_left_alone() {
 #[test]
 fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 4] = [
+    let damages: [(&str, Damage); 9] = [
         ("no database at all", |path| fs::write(path, b"not a database, but long enough to have a header").unwrap()),
         ("pages of zeros", |path| {
             let bytes = fs::read(path).unwrap();
@@ -140,6 +140,24 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
         }),
         ("a place without a skill", |path| {
             Connection::open(path).unwrap().execute("UPDATE feed_skill SET skill = 99", []).unwrap();
+        }),
+        ("more completed than there were", |path| {
+            Connection::open(path).unwrap().execute("UPDATE feed_skill SET completed = total + 1", []).unwrap();
+        }),
+        ("a duration without an end", |path| {
+            Connection::open(path).unwrap().execute("UPDATE phase SET duration_sum = 9e999", []).unwrap();
+        }),
+        ("a count that would overflow", |path| {
+            Connection::open(path).unwrap().execute("UPDATE phase SET completed = 9223372036854775807", []).unwrap();
+        }),
+        ("a time before all times", |path| {
+            Connection::open(path)
+                .unwrap()
+                .execute("UPDATE feed SET previous_micros = -9223372036854775807", [])
+                .unwrap();
+        }),
+        ("an event identifier that is gone", |path| {
+            Connection::open(path).unwrap().execute("UPDATE event_id SET sequence = sequence * 2", []).unwrap();
         }),
         ("a bucket that is no number", |path| {
             Connection::open(path).unwrap().execute("UPDATE phase SET duration_buckets = 'x'", []).unwrap();

@@ -90,9 +90,12 @@ impl Seconds {
         self.value.abs() <= self.error
     }
 
-    /// What is left after `seconds` are explained otherwise.
+    /// What is left after `seconds` are explained otherwise. Stays finite: an infinity could not be kept.
     pub fn less(self, seconds: f64) -> Self {
-        Self { value: self.value - seconds, error: self.error + RELATIVE_ERROR * seconds }
+        Self {
+            value: (self.value - seconds).max(f64::MIN),
+            error: (self.error + RELATIVE_ERROR * seconds).min(f64::MAX),
+        }
     }
 
     /// The duration that this difference of sums stands for: a bucket's bound where it lies above it by no more than the

@@ -101,6 +101,7 @@ impl Ledger {
     /// # Errors
     /// Rows that do not fit together, with what is wrong: they were not written by [`Ledger::drain`].
     pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, String> {
+        whole.check()?;
         let Whole { skills, rules, memory } = whole;
         let mut ledger = Self { keeps: true, kept_rules: rules, rules, ..Self::new(limits) };
         if !skills.is_empty() || !memory.feeds.is_empty() {

@@ -16,6 +16,7 @@
 //! | `alias` | two feeds that are one server |
 //! | `book` | the series themselves, by their full labels |
 //! | [`memory`] | what must be kept so that all of this holds across restarts |
+//! | `sound` | what of that can be true |
 
 mod alias;
 mod anomalies;
@@ -32,6 +33,7 @@ mod notice;
 mod series;
 mod server_time;
 mod sessions;
+mod sound;
 mod waiting;
 
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};

@@ -184,7 +184,7 @@ impl Waiting {
         if event.completed {
             self.credit.completed += 1;
             let seconds = event.duration_seconds.unwrap_or(0.0);
-            self.credit.duration_sum = self.credit.duration_sum.map(|sum| sum + seconds);
+            self.credit.duration_sum = self.credit.duration_sum.map(|sum| (sum + seconds).min(f64::MAX));
         } else {
             self.credit.abandoned += 1;
         }
