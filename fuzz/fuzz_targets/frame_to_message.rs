@@ -2,6 +2,7 @@
 
 #[path = "../../tests/support/fuzz_bodies.rs"]
 mod fuzz_bodies;
+#[allow(dead_code, reason = "tests ask it for more")]
 #[path = "../../tests/support/shown.rs"]
 mod shown;
 
