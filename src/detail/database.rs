@@ -35,7 +35,7 @@ const ANOMALY_COLUMNS: [&str; 5] = ["id", "skill_name", "anomaly_type", "detecte
 
 /// An open database.
 #[derive(Debug)]
-pub(super) struct Database {
+pub struct Database {
     connection: Connection,
     path: PathBuf,
     /// Device and inode of what was opened.
@@ -48,6 +48,9 @@ pub(super) struct Database {
 
 impl Database {
     /// Opens the database at `path` to be read. Nothing is created or changed, whatever is there.
+    ///
+    /// # Errors
+    /// What cannot be read, or is no database of the server.
     pub fn open(path: &Path) -> Result<Self, DetailError> {
         let failed = |error| DetailError::sqlite(path, error);
         let file = identify(path)?;
@@ -80,6 +83,9 @@ impl Database {
     }
 
     /// Whether anybody has written since everything was read.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
     pub fn has_changed(&self) -> Result<bool, DetailError> {
         Ok(self.read_version.is_none() || self.read_version != Some(self.data_version()?))
     }
@@ -108,6 +114,9 @@ impl Database {
 
     /// Reads on from `position`, in one transaction. `marks` tells the rows of a table that were read last, the newest
     /// first; it is asked only if the last of them is gone.
+    ///
+    /// # Errors
+    /// Whatever SQLite says.
     pub fn read(
         &mut self,
         position: &DetailPosition,
@@ -140,7 +149,18 @@ fn read(
     has_anomalies: bool,
     has_metrics: bool,
 ) -> rusqlite::Result<DetailReading> {
-    let anchor = anchor(moment, Table::Invocations, position.invocations, marks)?;
+    let mut anchor = self::anchor(moment, Table::Invocations, position.invocations, marks)?;
+    let mut anomalies_anchor = Anchor::Other;
+    if has_anomalies {
+        anomalies_anchor = self::anchor(moment, Table::Anomalies, position.anomalies, marks)?;
+        // Where no invocation was ever read, the anomalies alone can tell that the database is another.
+        if position.invocations.last.is_none() && anomalies_anchor == Anchor::Other {
+            anchor = Anchor::Other;
+        }
+        if anchor == Anchor::Other && !position.is_changeover {
+            anomalies_anchor = Anchor::Other;
+        }
+    }
     let after = anchor.after(position.invocations);
     let numbers = if position.is_changeover || anchor != Anchor::Continues {
         Some(numbers(moment, after, has_metrics)?)
@@ -153,9 +173,8 @@ fn read(
     let mut has_more = invocations.len() > BATCH_ROWS;
     invocations.truncate(BATCH_ROWS);
 
-    let is_new_database = anchor == Anchor::Other && !position.is_changeover;
     let anomalies = if has_anomalies {
-        let (reading, more) = anomalies(moment, position, is_new_database, marks)?;
+        let (reading, more) = anomalies(moment, position, anomalies_anchor)?;
         has_more |= more;
         Some(reading)
     } else {
@@ -283,13 +302,8 @@ fn count(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 fn anomalies(
     moment: &Transaction<'_>,
     position: &DetailPosition,
-    is_new_database: bool,
-    marks: &dyn Fn(Table) -> Vec<Mark>,
+    anchor: Anchor,
 ) -> rusqlite::Result<(AnomalyReading, bool)> {
-    let anchor = match anchor(moment, Table::Anomalies, position.anomalies, marks)? {
-        _ if is_new_database => Anchor::Other,
-        anchor => anchor,
-    };
     if !position.is_changeover && anchor != Anchor::Other {
         let after = anchor.after(position.anomalies);
         let mut query = moment.prepare_cached(&select(Table::Anomalies, "id > ?1 ORDER BY id LIMIT ?2"))?;

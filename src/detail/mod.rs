@@ -20,7 +20,7 @@ use crate::board::Board;
 use crate::ledger::FeedId;
 use crate::telemetry::FeedTelemetry;
 
-use database::Database;
+pub use database::Database;
 pub use error::DetailError;
 
 /// How often the reader looks where the feed says nothing: a server may send no snapshots, and a database that cannot be

@@ -1,5 +1,7 @@
 //! What can be wrong with settings.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use super::feed_target::FeedUrlError;
@@ -47,6 +49,23 @@ pub enum SettingsError {
         names: usize,
         /// How many URLs there are.
         urls: usize,
+    },
+    /// Databases and URLs do not pair up.
+    #[error(
+        "there are {databases} --feed.skills-db for {urls} --feed.url: give one for each URL, in the same order, and \
+         \"none\" for a feed without a database"
+    )]
+    DatabasesDoNotPair {
+        /// How many databases were given.
+        databases: usize,
+        /// How many URLs there are.
+        urls: usize,
+    },
+    /// One database for two feeds.
+    #[error("--feed.skills-db \"{}\" is given for two feeds: it would be counted twice; leave one of them out", path.display())]
+    SameDatabase {
+        /// The database.
+        path: PathBuf,
     },
     /// A name that cannot be one.
     #[error("{flag} \"{name}\" {problem}", name = name.escape_debug())]

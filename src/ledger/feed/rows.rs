@@ -130,10 +130,8 @@ impl Feed {
     pub fn apply_detail(&mut self, reading: DetailReading, desk: &mut Desk<'_>) {
         let is_changeover = self.detail.is_changeover();
         let is_history = !self.detail.was_joined();
-        let mut is_new_database = false;
         match reading.invocations_anchor {
             Anchor::Other if !is_changeover => {
-                is_new_database = true;
                 self.note_reset(ResetCause::RowsAreOthers, desk);
             }
             Anchor::CutBack { .. } if !is_changeover => {
@@ -152,7 +150,7 @@ impl Feed {
             self.detail_invocation(row, desk);
         }
         if let Some(anomalies) = &reading.anomalies {
-            self.detail_anomalies(anomalies, is_new_database, desk);
+            self.detail_anomalies(anomalies, desk);
         }
         self.held_anomalies.clear();
         self.detail.join(reading.anomalies.is_some(), reading.has_more);
@@ -280,7 +278,7 @@ impl Feed {
         }
     }
 
-    fn detail_anomalies(&mut self, reading: &AnomalyReading, is_new_database: bool, desk: &mut Desk<'_>) {
+    fn detail_anomalies(&mut self, reading: &AnomalyReading, desk: &mut Desk<'_>) {
         let now_micros = desk.now.wall_micros;
         self.detail.anomalies.follow(reading.anchor);
         self.anomalies.begin_round();
@@ -319,7 +317,6 @@ impl Feed {
                 desk.reject(rejection);
             }
         }
-        debug_assert!(!is_new_database || reading.tallies.is_some(), "of a new database all numbers are told");
         self.anomalies.forget_old(now_micros);
     }
 
