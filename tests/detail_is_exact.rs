@@ -27,8 +27,7 @@ use support::watcher::Watcher;
 use tempfile::TempDir;
 
 /// More skills than the feed lists.
-const PACE: Pace =
-    Pace { invocations: u32::MAX, invocations_per_second: 25.0, anomaly_every: 20, skills: 16, seed: 5 };
+const PACE: Pace = Pace { invocations: u32::MAX, invocations_per_second: 25.0, anomaly_every: 20, skills: 16, seed: 5 };
 
 const SNAPSHOT_INTERVAL_SECONDS: f64 = 0.2;
 
@@ -100,17 +99,17 @@ impl Series {
             .expect("a query");
         let mut rows = query.query([]).expect("rows");
         while let Some(row) = rows.next().expect("a row") {
-            *self.anomalies.entry([row.get(0).unwrap(), row.get(1).unwrap()]).or_default() += row.get::<_, u64>(2).unwrap();
+            *self.anomalies.entry([row.get(0).unwrap(), row.get(1).unwrap()]).or_default() +=
+                row.get::<_, u64>(2).unwrap();
         }
     }
 }
 
 /// What the driver does not write: durations of failures and none of completions, and 30 anomalies in a second.
 fn oddities() -> Value {
-    let invocation = |skill: &str, completed: bool, seconds: Option<f64>, phase: &str| {
-        json!({"skill_name": skill, "completed": completed, "duration_seconds": seconds, "workflow_phase": phase})
-    };
-    let burst = (0..30).map(|at| json!({"skill_name": "once-only", "anomaly_type": "spike", "deviation_score": at % 7}));
+    let invocation = |skill: &str, completed: bool, seconds: Option<f64>, phase: &str| json!({"skill_name": skill, "completed": completed, "duration_seconds": seconds, "workflow_phase": phase});
+    let burst =
+        (0..30).map(|at| json!({"skill_name": "once-only", "anomaly_type": "spike", "deviation_score": at % 7}));
     json!({
         "invocations": [
             invocation("skill-01", true, None, "verification"),

@@ -89,6 +89,8 @@ struct Server {
     rows: Vec<Written>,
     serial: u64,
     anomalies: Vec<(u64, String)>,
+    /// Tells its anomalies from those of another database that were detected in the same second.
+    generation: u32,
 }
 
 fn open_server(path: &PathBuf) -> Connection {
@@ -122,8 +124,8 @@ impl Server {
         self.connection
             .execute(
                 "INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type, deviation_score)
-                 VALUES (?, ?, 'drop', 2.5)",
-                params![skill_name, sql_time(at_micros)],
+                 VALUES (?, ?, 'drop', ?)",
+                params![skill_name, sql_time(at_micros), f64::from(self.generation) + 2.5],
             )
             .expect("written");
         self.anomalies.push((self.serial, skill_name.to_owned()));
@@ -155,6 +157,7 @@ impl Server {
             let _ = fs::remove_file(format!("{}{companion}", self.path.display()));
         }
         self.connection = open_server(&self.path);
+        self.generation += 1;
         self.rows.clear();
         self.anomalies.clear();
     }
@@ -186,7 +189,8 @@ impl Server {
     }
 
     fn newest_anomalies(&self) -> Vec<support::model::Anomaly> {
-        let query = "SELECT skill_name, anomaly_type, detected_at, deviation_score FROM skill_anomalies ORDER BY 3 DESC";
+        let query =
+            "SELECT skill_name, anomaly_type, detected_at, deviation_score FROM skill_anomalies ORDER BY 3 DESC";
         let mut query = self.connection.prepare(query).expect("a query");
         let rows = query.query_map([], |row| {
             Ok(support::model::Anomaly {
@@ -245,7 +249,7 @@ impl History {
         let folder = tempfile::tempdir().expect("a folder");
         let (path, state) = (folder.path().join("skills.db"), folder.path().join("state.db"));
         let connection = open_server(&path);
-        let server = Server { path, connection, rows: Vec::new(), serial: 0, anomalies: Vec::new() };
+        let server = Server { path, connection, rows: Vec::new(), serial: 0, anomalies: Vec::new(), generation: 0 };
         let Opened { store, whole, .. } = Store::open(&state, |_| Ok(())).expect("a state");
         let (ledger, feed, connection) = start(whole, detail, 0);
         Self {

@@ -1,6 +1,8 @@
 //! The server's database, opened to be read.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,11 +10,12 @@ use std::time::Duration;
 use ring::digest::{Context, SHA256};
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction};
+use url::Url;
 
 use crate::ledger::memory::Table;
 use crate::ledger::{
-    Anchor, AnomalyReading, AnomalyRow, DetailPosition, DetailReading, InvocationRow, Mark, Numbers, Position,
-    SkillNumbers, ToldInvocation,
+    Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
+    Position, SkillNumbers, ToldInvocation,
 };
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
 
@@ -54,8 +57,13 @@ impl Database {
     pub fn open(path: &Path) -> Result<Self, DetailError> {
         let failed = |error| DetailError::sqlite(path, error);
         let file = identify(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+        // Where a link leads: the companions lie beside the file itself.
+        let real = fs::canonicalize(path).map_err(|error| DetailError::place(path, error))?;
+        if has_log(&real)? && !["-wal", "-shm"].iter().all(|companion| companion_of(&real, companion).exists()) {
+            return Err(DetailError::NotServed { path: path.to_owned() });
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+        let connection = Connection::open_with_flags(read_only_uri(&real)?, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection
             .execute_batch("PRAGMA query_only = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;")
@@ -132,6 +140,35 @@ impl Database {
         self.read_version = (!reading.has_more).then_some(version);
         Ok(reading)
     }
+}
+
+/// Byte of a database's header that says with which version of the format it can be read; 2 asks for a write-ahead log.
+const READ_VERSION_BYTE: u64 = 19;
+
+/// Whether the database is in WAL mode. A reader makes the log and its index where there are none, also one that only
+/// reads, and a server of another user could not write them then: they must be there before.
+///
+/// To be asked before SQLite opens the file: closing it here would give up the locks that SQLite has on it.
+fn has_log(path: &Path) -> Result<bool, DetailError> {
+    let read = || {
+        let mut file = fs::File::open(path)?;
+        file.seek(SeekFrom::Start(READ_VERSION_BYTE))?;
+        let mut version = [0];
+        Ok(file.read(&mut version)? == 1 && version == [2])
+    };
+    read().map_err(|error| DetailError::place(path, error))
+}
+
+fn companion_of(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+/// The absolute path as SQLite is told to open also the index of the log to be read alone.
+fn read_only_uri(path: &Path) -> Result<String, DetailError> {
+    let uri = Url::from_file_path(path).map_err(|()| DetailError::NotAFile { path: path.to_owned() })?;
+    Ok(format!("{uri}?mode=ro&readonly_shm=1"))
 }
 
 fn identify(path: &Path) -> Result<(u64, u64), DetailError> {
@@ -314,14 +351,13 @@ fn anomalies(
         return Ok((AnomalyReading { anchor, rows, tallies: None }, has_more));
     }
     // By their numbers: anomalies of a skill and a type are alike, so that it is enough how many there are.
-    let mut query = moment.prepare_cached(
-        "SELECT skill_name, anomaly_type, count(*) FROM skill_anomalies WHERE id > 0 GROUP BY 1, 2",
-    )?;
+    let mut query = moment
+        .prepare_cached("SELECT skill_name, anomaly_type, count(*) FROM skill_anomalies WHERE id > 0 GROUP BY 1, 2")?;
     let mut tallies = Vec::new();
     let mut rows = query.query([])?;
     while let Some(row) = rows.next()? {
         if let (Some(skill_name), Some(anomaly_type)) = (text(row.get_ref(0)?), text(row.get_ref(1)?)) {
-            tallies.push((skill_name, anomaly_type, count(row, 2)?));
+            tallies.push(AnomalyTally { skill_name, anomaly_type, times: count(row, 2)? });
         }
     }
     let mut query = moment.prepare_cached(&select(Table::Anomalies, "id > 0 ORDER BY id DESC LIMIT ?1"))?;
@@ -356,8 +392,9 @@ fn invocation(row: &Row<'_>) -> InvocationRow {
         }
         (.., Ok(duration_seconds)) => match value(2) {
             ValueRef::Null => Ok(ToldInvocation { workflow_phase: None, duration_seconds }),
-            phase => text(phase).ok_or_else(|| invalid(row, "workflow_phase", "no text")).map(|phase| {
-                ToldInvocation { workflow_phase: Some(phase).filter(|phase| !phase.is_empty()), duration_seconds }
+            phase => text(phase).ok_or_else(|| invalid(row, "workflow_phase", "no text")).map(|phase| ToldInvocation {
+                workflow_phase: Some(phase).filter(|phase| !phase.is_empty()),
+                duration_seconds,
             }),
         },
     };

@@ -39,13 +39,20 @@ pub enum DetailError {
         /// A column that is not in it.
         column: &'static str,
     },
-    /// Its log cannot be read where nothing may be written.
+    /// In WAL mode, without the companions that whoever has it open makes.
+    #[error("{} is not open in any server: it is read as soon as one runs on it", path.display())]
+    NotServed {
+        /// The database.
+        path: PathBuf,
+    },
+    /// It is there and cannot be opened. In WAL mode its companions are needed, and where nothing may be written only the
+    /// server can make them.
     #[error(
-        "{} is in WAL mode, and its -wal and -shm files cannot be opened: run the bridge where it may read them, with the \
-         server running, or mount their directory writable",
+        "{} cannot be opened to be read: let the bridge read it and its -wal and -shm files; where their directory is mounted \
+         read-only, the server must be running, or the mount be made writable",
         path.display()
     )]
-    ReadOnlyLog {
+    Unopenable {
         /// The database.
         path: PathBuf,
     },
@@ -71,7 +78,7 @@ impl DetailError {
     pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::ReadOnly) => Self::ReadOnlyLog { path },
+            Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::CannotOpen) => Self::Unopenable { path },
             _ => Self::Sqlite { path, error },
         }
     }

@@ -160,7 +160,18 @@ pub struct AnomalyReading {
     pub rows: Vec<AnomalyRow>,
     /// How many there are of each skill and type after the anchor, where the position is a changeover or the table is
     /// another.
-    pub tallies: Option<Vec<(Box<str>, Box<str>, u64)>>,
+    pub tallies: Option<Vec<AnomalyTally>>,
+}
+
+/// How many anomalies there are of a skill and a type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnomalyTally {
+    /// The skill.
+    pub skill_name: Box<str>,
+    /// The type.
+    pub anomaly_type: Box<str>,
+    /// How many.
+    pub times: u64,
 }
 
 /// A row of `skill_anomalies`.
@@ -334,8 +345,7 @@ impl Detail {
             return;
         }
         self.changed = false;
-        let (invocations_rewritten, anomalies_rewritten) =
-            (self.invocations.is_rewritten, self.anomalies.is_rewritten);
+        let (invocations_rewritten, anomalies_rewritten) = (self.invocations.is_rewritten, self.anomalies.is_rewritten);
         self.invocations.take_changed(feed, Table::Invocations, marks);
         self.anomalies.take_changed(feed, Table::Anomalies, marks);
         rows.push(DetailRow {

@@ -127,8 +127,7 @@ pub(super) struct Gauge {
 impl From<&Listing> for Gauge {
     fn from(listing: &Listing) -> Self {
         let total = listing.total as f64;
-        let completed =
-            if listing.exact { listing.completed as f64 } else { total * listing.rate_percent / 100.0 };
+        let completed = if listing.exact { listing.completed as f64 } else { total * listing.rate_percent / 100.0 };
         Self { total, completed, rate_percent: listing.rate_percent }
     }
 }

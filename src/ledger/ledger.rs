@@ -8,8 +8,8 @@ use crate::protocol::Message;
 
 use super::alias::{AliasWatch, Verdict};
 use super::book::Book;
-use super::feed::{Desk, Feed};
 use super::detail::{DetailPosition, DetailReading, Mark};
+use super::feed::{Desk, Feed};
 use super::limits::Limits;
 use super::memory::{Memory, Table};
 use super::moment::Moment;

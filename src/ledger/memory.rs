@@ -66,7 +66,8 @@ impl Memory {
 
     /// Whether there is nothing to keep.
     pub fn is_empty(&self) -> bool {
-        let Self { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } = self;
+        let Self { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } =
+            self;
         feeds.is_empty()
             && feed_skills.is_empty()
             && tallies.is_empty()

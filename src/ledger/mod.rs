@@ -39,8 +39,8 @@ mod sound;
 mod waiting;
 
 pub use detail::{
-    Anchor, AnomalyReading, AnomalyRow, DetailPosition, DetailReading, InvocationRow, Mark, Numbers, Position, SkillNumbers,
-    ToldInvocation,
+    Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
+    Position, SkillNumbers, ToldInvocation,
 };
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};

@@ -31,6 +31,17 @@ pub enum SettingsError {
         /// What is wrong with it.
         error: FeedUrlError,
     },
+    /// More feeds than a bridge listens to.
+    #[error(
+        "there are {urls} --feed.url, and a bridge listens to at most {feeds_max}: run another bridge for the rest, with a \
+         state of its own"
+    )]
+    TooManyFeeds {
+        /// How many URLs there are.
+        urls: usize,
+        /// How many may be.
+        feeds_max: usize,
+    },
     /// Two URLs for one feed.
     #[error(
         "two feeds have the identity \"{identity}\" (user, query and fragment of a URL are no part of it): remove one \

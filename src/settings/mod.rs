@@ -38,6 +38,8 @@ const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
 const LISTEN_PORT_DEFAULT: u16 = 9090;
 const TELEMETRY_PATH_DEFAULT: &str = "/metrics";
+/// Feeds of one bridge. Two feeds are compared at every snapshot to find out whether they are one server.
+const FEEDS_MAX: usize = 64;
 const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 
 /// What a running bridge is told.
@@ -248,6 +250,9 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
     let flags::RunFlags { feeds: feed_flags, connection, web, state, limits, log } = flags;
     let ledger_limits = ledger_limits(&limits)?;
     let flags::FeedFlags { urls, names, skills_dbs, subscription } = feed_flags;
+    if urls.len() > FEEDS_MAX {
+        return Err(SettingsError::TooManyFeeds { urls: urls.len(), feeds_max: FEEDS_MAX });
+    }
     if !names.is_empty() && names.len() != urls.len() {
         return Err(SettingsError::NamesDoNotPair { names: names.len(), urls: urls.len() });
     }

@@ -78,7 +78,8 @@ fn save_skills(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result
 }
 
 fn save_memory(connection: &Connection, memory: &Memory) -> rusqlite::Result<()> {
-    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } = memory;
+    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } =
+        memory;
     save_feeds(connection, feeds)?;
     save_feed_skills(connection, feed_skills)?;
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO anomaly_tally VALUES (?, ?, ?, ?, ?, ?)")?;
@@ -115,8 +116,8 @@ fn source(table: Table) -> &'static str {
 
 fn save_details(connection: &Connection, details: &[DetailRow], marks: &[MarkRow]) -> rusqlite::Result<()> {
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?, ?, ?)")?;
-    let mut forget =
-        connection.prepare_cached("DELETE FROM detail_row WHERE feed = ? AND source = ? AND (? OR lost = 0 AND id < ?)")?;
+    let mut forget = connection
+        .prepare_cached("DELETE FROM detail_row WHERE feed = ? AND source = ? AND (? OR lost = 0 AND id < ?)")?;
     for row in details {
         put.execute(params![
             row.feed,
@@ -168,8 +169,9 @@ fn save_feeds(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()
 }
 
 fn save_feed_skills(connection: &Connection, skills: &[FeedSkillRow]) -> rusqlite::Result<()> {
-    let mut put = connection
-        .prepare_cached("INSERT OR REPLACE INTO feed_skill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut put = connection.prepare_cached(
+        "INSERT OR REPLACE INTO feed_skill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
     for skill in skills {
         let remembered = skill.remembered.as_ref();
         put.execute(params![

@@ -71,11 +71,8 @@ const DETAIL_MISMATCHES: Family<1> = Family::counter(
     "Times the feed lasted to list other numbers of a skill than the rows of the database beside it tell.",
     ["feed"],
 );
-const DETAIL_ROWS: Family<1> = Family::counter(
-    "session_buddy_bridge_detail_rows_total",
-    "Rows read of the database beside the feed.",
-    ["feed"],
-);
+const DETAIL_ROWS: Family<1> =
+    Family::counter("session_buddy_bridge_detail_rows_total", "Rows read of the database beside the feed.", ["feed"]);
 const DETAIL_FAILURES: Family<1> = Family::counter(
     "session_buddy_bridge_detail_failures_total",
     "Times the database beside the feed could not be read; each is tried again.",
@@ -204,8 +201,9 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
                 feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds))),
             ),
             DETAIL_ROWS.with(feeds().filter_map(|(feed, counts)| counts.detail.map(|(rows, _)| ([feed], rows as f64)))),
-            DETAIL_FAILURES
-                .with(feeds().filter_map(|(feed, counts)| counts.detail.map(|(_, failures)| ([feed], failures as f64)))),
+            DETAIL_FAILURES.with(
+                feeds().filter_map(|(feed, counts)| counts.detail.map(|(_, failures)| ([feed], failures as f64))),
+            ),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
         ];
@@ -227,9 +225,11 @@ pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
         DETAIL_UP.with(feeds().filter_map(|(feed, counters)| {
             counters.rows_tell.map(|rows_tell| ([feed], f64::from(u8::from(rows_tell))))
         })),
-        DETAIL_MISMATCHES.with(feeds().filter(|(_, counters)| counters.rows_tell.is_some()).map(|(feed, counters)| {
-            ([feed], counters.detail_mismatches as f64)
-        })),
+        DETAIL_MISMATCHES.with(
+            feeds()
+                .filter(|(_, counters)| counters.rows_tell.is_some())
+                .map(|(feed, counters)| ([feed], counters.detail_mismatches as f64)),
+        ),
         EXACT_OBSERVATIONS.value(rules.exact_observations as f64),
         ESTIMATED_OBSERVATIONS.value(rules.estimated_observations as f64),
         INEXACT_RATES.value(rules.inexact_rates as f64),

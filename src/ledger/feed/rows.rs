@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use crate::ledger::arithmetic::Listing;
 use crate::ledger::detail::{
-    Anchor, AnomalyReading, DetailPosition, DetailReading, InvocationRow, Mark, Numbers, SkillNumbers, ToldInvocation,
+    Anchor, AnomalyReading, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers, SkillNumbers,
+    ToldInvocation,
 };
 use crate::ledger::memory::{RememberedRow, Table};
 use crate::ledger::notice::{Notice, ResetCause};
@@ -295,13 +296,14 @@ impl Feed {
                 continue;
             }
             let counts = !is_known && reading.tallies.is_none();
-            let counted = check_anomaly(entry, desk.limits)
-                .and_then(|()| count_anomalies(entry, self.anomalies.tell(entry, counts, now_micros, desk.limits), desk));
+            let counted = check_anomaly(entry, desk.limits).and_then(|()| {
+                count_anomalies(entry, self.anomalies.tell(entry, counts, now_micros, desk.limits), desk)
+            });
             if let Err(rejection) = counted {
                 desk.reject(rejection);
             }
         }
-        for (skill_name, anomaly_type, times) in reading.tallies.iter().flatten() {
+        for AnomalyTally { skill_name, anomaly_type, times } in reading.tallies.iter().flatten() {
             if self.is_filtered_out(skill_name) {
                 continue;
             }
@@ -352,9 +354,8 @@ fn numbers_hold(numbers: &Numbers, skills: &std::collections::HashMap<Arc<str>, 
     let told: std::collections::HashMap<&str, u64> =
         numbers.skills.iter().map(|told| (&*told.skill_name, told.completed + told.abandoned)).collect();
     let mut remembered = skills.iter().filter_map(|(name, skill)| Some((name, skill.remembered?.total)));
-    remembered.all(|(name, total)| {
-        told.get(&**name).is_some_and(|told| u128::from(*told) * 10 >= u128::from(total) * 9)
-    })
+    remembered
+        .all(|(name, total)| told.get(&**name).is_some_and(|told| u128::from(*told) * 10 >= u128::from(total) * 9))
 }
 
 fn count(
