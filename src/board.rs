@@ -10,7 +10,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::exposition::{Source, View};
-use crate::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, Whole};
+use crate::ledger::memory::Table;
+use crate::ledger::{
+    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
+};
 use crate::protocol::Message;
 
 /// All counts of this process.
@@ -108,6 +111,39 @@ impl Board {
             self.note_changed();
         }
         notices
+    }
+
+    /// See [`Ledger::expect_detail`].
+    pub fn expect_detail(&self, feed: FeedId) {
+        self.ledger().expect_detail(feed);
+        self.note_changed();
+    }
+
+    /// See [`Ledger::detail_position`].
+    pub fn detail_position(&self, feed: FeedId) -> Option<DetailPosition> {
+        let now = self.now();
+        self.ledger().detail_position(feed, now)
+    }
+
+    /// See [`Ledger::detail_marks`].
+    pub fn detail_marks(&self, feed: FeedId, table: Table) -> Vec<Mark> {
+        self.ledger().detail_marks(feed, table)
+    }
+
+    /// See [`Ledger::apply_detail`]. What somebody should hear of.
+    pub fn apply_detail(&self, feed: FeedId, reading: DetailReading) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        let now = self.now();
+        self.ledger().apply_detail(feed, reading, now, &mut notices);
+        self.note_changed();
+        notices
+    }
+
+    /// See [`Ledger::detail_failed`].
+    pub fn detail_failed(&self, feed: FeedId) {
+        let now = self.now();
+        self.ledger().detail_failed(feed, now, &mut Vec::new());
+        self.note_changed();
     }
 
     /// This moment, as the ledger takes it.

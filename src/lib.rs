@@ -10,6 +10,7 @@
 //! | [`settings`] | flags and environment to validated `Settings` | start anything |
 //! | `feed` | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
 //! | [`protocol`] | frame text to [`protocol::Message`] | I/O, async, remember anything |
+//! | [`detail`] | read the database beside a feed's server: rows, as facts | write, decide what counts |
 //! | [`ledger`] | messages to counts: the only writer of counts | see a socket, a clock, a file |
 //! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
 //! | `telemetry` | the bridge's own metrics and log lines, one function an event | decide anything |
@@ -25,6 +26,7 @@
 pub mod board;
 pub mod bridge;
 pub mod demo;
+pub mod detail;
 pub mod exporter;
 pub mod exposition;
 pub mod feed;

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::mem::{Discriminant, discriminant};
 use std::num::NonZeroU64;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -23,6 +24,7 @@ use tracing::{debug, error, info, trace, warn};
 pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
 pub use state::{StateCollector, StateTelemetry};
 
+use crate::detail::DetailError;
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
 use gate::{Gate, Suppressed};
@@ -145,6 +147,7 @@ struct State {
     /// The feed that is the same server and counts in place of this one.
     alias_of: Option<String>,
     disconnect_gates: BTreeMap<String, Gate>,
+    detail_gate: Gate,
     rejected_gates: [Gate; RejectionReason::ALL.len()],
     notice_gates: HashMap<Discriminant<Notice>, Gate>,
 }
@@ -166,6 +169,8 @@ struct Counts {
     /// In the order of [`RejectionReason::ALL`].
     rejected: [u64; RejectionReason::ALL.len()],
     last_message_seconds: Option<f64>,
+    /// Rows read of the database beside the feed, and failures to read it; `None` where none is configured.
+    detail: Option<(u64, u64)>,
 }
 
 impl FeedTelemetry {
@@ -220,6 +225,30 @@ impl FeedTelemetry {
         };
         if let Some(suppressed) = passed {
             log_rejection(&self.identity, rejection, suppressed);
+        }
+    }
+
+    /// A database beside the feed will be read.
+    pub fn detail_configured(&self, path: &Path) {
+        locked(&self.state).counts.detail.get_or_insert((0, 0));
+        debug!(feed = %self.identity, path = %path.display(), "the database beside the feed will be read");
+    }
+
+    /// `rows` of the database beside the feed were read.
+    pub fn detail_read(&self, rows: u64) {
+        locked(&self.state).counts.detail.get_or_insert((0, 0)).0 += rows;
+        trace!(feed = %self.identity, rows, "rows read");
+    }
+
+    /// The database beside the feed could not be read.
+    pub fn detail_failed(&self, error: &DetailError) {
+        let passed = {
+            let mut state = locked(&self.state);
+            state.counts.detail.get_or_insert((0, 0)).1 += 1;
+            state.detail_gate.pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            warn!(feed = %self.identity, suppressed, "the feed goes on without its database: {error}");
         }
     }
 
@@ -298,6 +327,17 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
             let skill_name = logged(skill_name);
             warn!(%feed, skill_name, skills_max, "too many skills; new ones are counted as __overflow__");
         }
+        Notice::DetailJoined => {
+            info!(%feed, suppressed, "the rows of the database beside the feed tell the counts");
+        }
+        Notice::DetailMismatch { skill_name, listed, told } => {
+            let skill_name = logged(skill_name);
+            warn!(
+                %feed, skill_name, listed, told, suppressed,
+                "the feed lists another number than the rows of the database tell: is --feed.skills-db the database of \
+                 this server?"
+            );
+        }
         Notice::LateEvents { events } => {
             warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
         }
@@ -335,6 +375,7 @@ fn reset_words(cause: &ResetCause) -> String {
         ResetCause::SplitFell { skill_name } => {
             format!("{} has fewer completed or abandoned invocations than before", logged(skill_name))
         }
+        ResetCause::RowsAreOthers => "none of the rows that were read is in it".to_owned(),
         ResetCause::SkillMissing { skill_name } => {
             format!("{} is no longer listed, though the list has room for it", logged(skill_name))
         }

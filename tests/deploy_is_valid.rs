@@ -67,7 +67,8 @@ fn addresses_agree_across_files() {
     let bridge_image = read("Dockerfile");
     assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090\n"));
     assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db\n"));
-    assert_eq!(strings(&services["bridge"]["volumes"]), ["bridge-state:/var/lib/session-buddy-bridge"]);
+    let bridge_volumes = strings(&services["bridge"]["volumes"]);
+    assert_eq!(bridge_volumes[0], "bridge-state:/var/lib/session-buddy-bridge");
     assert_eq!(words(&bridge_image, "    CMD ")[1..], ["healthcheck", "http://127.0.0.1:9090/-/healthy"]);
     assert_eq!(strings(&services["bridge"]["ports"]), ["127.0.0.1:9090:9090"]);
     assert_eq!(strings(&scrape["scrape_configs"][0]["static_configs"][0]["targets"]), ["bridge:9090"]);
@@ -75,12 +76,14 @@ fn addresses_agree_across_files() {
     let serving = words(&read("deploy/session-buddy/Dockerfile"), "CMD ");
     assert_eq!(serving[..5], ["serve", "--host", "0.0.0.0", "--port", "8765"]);
     assert_eq!(strings(&services["session-buddy"]["ports"]), ["127.0.0.1:8765:8765"]);
-    assert_eq!(strings(&services["bridge"]["command"]), ["--feed.url=ws://session-buddy:8765"]);
+    let command = ["--feed.url=ws://session-buddy:8765", "--feed.skills-db=/var/lib/session-buddy/skills.db"];
+    assert_eq!(strings(&services["bridge"]["command"]), command);
 
     let mount = strings(&services["session-buddy"]["volumes"])[0];
     let (directory, file) = serving[6].rsplit_once('/').expect("a path");
     assert_eq!((serving[5].as_str(), file), ("--database", "skills.db"));
     assert!(mount.ends_with(&format!(":{directory}")), "{mount} does not hold {directory}");
+    assert_eq!(bridge_volumes[1..], [format!("{mount}:ro")], "the bridge reads the server's database");
 
     for (name, service) in services.as_object().expect("services") {
         assert_eq!(service["restart"], "unless-stopped", "{name}");

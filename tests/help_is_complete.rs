@@ -68,6 +68,7 @@ fn the_bare_help_tells_of_everything() {
         "feed.name",
         "feed.silence-timeout",
         "feed.skill",
+        "feed.skills-db",
         "feed.token-file",
         "feed.url",
         "help",

@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use rusqlite::Connection;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
 use support::model::{Database, Invocation};
 use support::running_bridge::RunningBridge;
@@ -35,7 +36,17 @@ async fn the_tables_name_what_a_bridge_exposes() {
     let server = ScriptedFeed::start(vec![vec![Step::send(database.snapshot(1)), Step::Await(Gate::default())]]);
     let folder = tempfile::tempdir().unwrap();
     let state = StatePlace::Chosen(folder.path().join("state.db"));
-    let feeds = vec![FeedTarget::new(server.url().as_str()).unwrap()];
+    let skills_db = folder.path().join("skills.db");
+    let rows = Connection::open(&skills_db).unwrap();
+    rows.execute_batch(
+        "CREATE TABLE skill_invocation (
+             id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name, workflow_phase, completed, duration_seconds, session_id,
+             invoked_at, error_type
+         );
+         INSERT INTO skill_invocation (skill_name, completed) VALUES ('pytest-run', 1);",
+    )
+    .unwrap();
+    let feeds = vec![FeedTarget { skills_db: Some(skills_db), ..FeedTarget::new(server.url().as_str()).unwrap() }];
     let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
     let expected = in_readme();
     assert!(expected.len() > 20, "the tables were not found: {expected:?}");

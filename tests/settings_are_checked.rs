@@ -67,9 +67,10 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     );
 }
 
-const EVERY_FLAG: [(&str, &str); 12] = [
+const EVERY_FLAG: [(&str, &str); 13] = [
     ("feed.url", "wss://example.org/feed?key=1"),
     ("feed.name", "main"),
+    ("feed.skills-db", "/srv/skills.db"),
     ("feed.skill", "pytest-run"),
     ("feed.silence-timeout", "1.5m"),
     ("feed.max-frame-bytes", "4096"),
@@ -85,7 +86,7 @@ const EVERY_FLAG: [(&str, &str); 12] = [
 fn expected_of_every_flag() -> Settings {
     let target = FeedTarget::new("wss://example.org/feed?key=1").unwrap().with_skill("pytest-run");
     Settings {
-        feeds: vec![FeedTarget { identity: "main".to_owned(), ..target }],
+        feeds: vec![FeedTarget { identity: "main".to_owned(), skills_db: Some("/srv/skills.db".into()), ..target }],
         listen: vec!["[::1]:9101".parse().unwrap()],
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
@@ -187,6 +188,28 @@ fn names_pair_up_with_urls() {
         "two feeds have the identity \"ws://h:1/\" (user, query and fragment of a URL are no part of it): remove one \
          --feed.url, or tell them apart with one --feed.name for each"
     );
+    let two = ["--feed.url", "ws://h:1", "--feed.url", "ws://h:2"];
+    let beside = settings(&[&two[..], &["--feed.skills-db", "none", "--feed.skills-db", "/a/skills.db"]].concat());
+    let databases: Vec<_> = beside.feeds.iter().map(|feed| feed.skills_db.as_deref()).collect();
+    assert_eq!(databases, [None, Some(std::path::Path::new("/a/skills.db"))]);
+    assert_eq!(
+        refusal(&[&two[..], &["--feed.skills-db", "/a/skills.db"]].concat()),
+        "there are 1 --feed.skills-db for 2 --feed.url: give one for each URL, in the same order, and \"none\" for a feed \
+         without a database"
+    );
+    assert_eq!(
+        refusal(&[&two[..], &["--feed.skills-db", "/a", "--feed.skills-db", "/a"]].concat()),
+        "--feed.skills-db \"/a\" is given for two feeds: it would be counted twice; leave one of them out"
+    );
+    let many: Vec<String> =
+        (0..65).flat_map(|port| ["--feed.url".to_owned(), format!("ws://h:{}", port + 1)]).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(settings(&many[..128]).feeds.len(), 64);
+    assert_eq!(
+        refusal(&many),
+        "there are 65 --feed.url, and a bridge listens to at most 64: run another bridge for the rest, with a state of its own"
+    );
+    let two = ["--feed.url", "ws://h:1", "--feed.url", "ws://h:1?other"];
     let twice = refusal(&[&two[..], &["--feed.name", "same", "--feed.name", "same"]].concat());
     assert!(twice.starts_with("two feeds have the identity \"same\""), "{twice}");
 }

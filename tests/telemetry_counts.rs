@@ -100,6 +100,8 @@ fn events_move_their_own_series_and_no_other() {
         tenth_skill_invocations: tenth,
         rollbacks,
         resets,
+        detail_mismatches: 0,
+        rows_tell: None,
     };
     let rules = RuleCounters {
         estimated_observations: 1,

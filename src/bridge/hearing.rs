@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::board::Board;
+use crate::detail::Waker;
 use crate::feed::{Ending, Heard, Listener, SnapshotHeard, Status};
 use crate::ledger::{ConnectionId, FeedId};
 use crate::protocol::{self, Message, Rejection, RejectionReason};
@@ -14,6 +15,8 @@ pub(super) struct Hearing {
     board: Arc<Board>,
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
+    /// Wakes whoever reads the database beside the feed.
+    waker: Option<Waker>,
     state: Mutex<State>,
 }
 
@@ -26,8 +29,8 @@ struct State {
 }
 
 impl Hearing {
-    pub fn new(board: Arc<Board>, feed: FeedId, telemetry: Arc<FeedTelemetry>) -> Self {
-        Self { board, feed, telemetry, state: Mutex::default() }
+    pub fn new(board: Arc<Board>, feed: FeedId, telemetry: Arc<FeedTelemetry>, waker: Option<Waker>) -> Self {
+        Self { board, feed, telemetry, waker, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -37,6 +40,9 @@ impl Hearing {
     fn hear(&self, connection: ConnectionId, message: &Message<'_>) -> Option<SnapshotHeard> {
         for notice in self.board.apply(connection, message) {
             self.telemetry.notice(&notice);
+        }
+        if let Some(waker) = &self.waker {
+            waker.wake();
         }
         self.state().freshness.judge(message)
     }

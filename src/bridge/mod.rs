@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
 use crate::demo::{DemoFeed, guide};
+use crate::detail::Reader;
 use crate::exposition::{FamiliesCollector, Source};
 use crate::feed::{self, FeedSettings, Timing};
 use crate::http::{self, BindError, HttpSettings};
@@ -90,6 +91,9 @@ pub enum BridgeError {
         /// What was asked for.
         identity: String,
     },
+    /// No thread was to be had.
+    #[error("cannot start the thread that reads a feed's database: {0}")]
+    Thread(#[source] io::Error),
     /// Standard output that takes nothing more.
     #[error("cannot write to standard output: {0}")]
     Output(#[source] io::Error),
@@ -159,9 +163,10 @@ impl Bridge {
     /// A listener that the event loop does not take; a panic, which is a defect.
     pub async fn serve(mut self, listeners: Vec<TcpListener>, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let mut tasks = JoinSet::new();
+        let mut readers = Vec::new();
         let state_telemetry = Arc::clone(&self.state_telemetry);
         let keeper = self.kept.take().map(|kept| kept.start(state_telemetry, shutdown.clone())).transpose()?;
-        let ended = self.start(listeners, &shutdown, &mut tasks);
+        let ended = self.start(listeners, &shutdown, &mut tasks, &mut readers);
         if ended.is_err() {
             shutdown.cancel();
         }
@@ -170,6 +175,13 @@ impl Bridge {
             if let Err(error) = task {
                 shutdown.cancel();
                 result = result.and(Err(BridgeError::Panicked(error.to_string())));
+            }
+        }
+        // Their wakers went with the feeds.
+        for reader in readers {
+            let finished = tokio::task::spawn_blocking(|| reader.finish()).await;
+            if !finished.unwrap_or(false) {
+                result = result.and(Err(BridgeError::Panicked("the thread that reads a feed's database".to_owned())));
             }
         }
         // Last, so that what the feeds had to say until their end is kept.
@@ -187,10 +199,12 @@ impl Bridge {
         listeners: Vec<TcpListener>,
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
+        readers: &mut Vec<Reader>,
     ) -> Result<(), BridgeError> {
         // Before anything starts: a bridge that has not heard of its feeds yet would call itself ready, and the first
         // feed to speak would be taken for the last one that is waited for.
-        let hearings: Vec<_> = self.settings.feeds.iter().map(|target| self.hearing(target)).collect();
+        let hearings = self.settings.feeds.iter().map(|target| self.hearing(target, readers));
+        let hearings = hearings.collect::<Result<Vec<_>, _>>()?;
         let pages = Arc::new(Pages::new(Arc::clone(&self.board), Arc::clone(&self.telemetry), self.registry));
         let http_settings =
             HttpSettings { telemetry_path: self.settings.telemetry_path.clone(), ..HttpSettings::default() };
@@ -209,11 +223,20 @@ impl Bridge {
         Ok(())
     }
 
-    fn hearing(&self, target: &FeedTarget) -> Arc<Hearing> {
+    fn hearing(&self, target: &FeedTarget, readers: &mut Vec<Reader>) -> Result<Arc<Hearing>, BridgeError> {
         let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
         let feed = self.board.add_feed(spec);
         let telemetry = self.telemetry.feed(&target.identity);
-        Arc::new(Hearing::new(Arc::clone(&self.board), feed, telemetry))
+        let board = Arc::clone(&self.board);
+        let mut waker = None;
+        if let Some(path) = &target.skills_db {
+            board.expect_detail(feed);
+            let reader = Reader::start(path.clone(), Arc::clone(&board), feed, Arc::clone(&telemetry));
+            let reader = reader.map_err(BridgeError::Thread)?;
+            waker = Some(reader.waker());
+            readers.push(reader);
+        }
+        Ok(Arc::new(Hearing::new(board, feed, telemetry, waker)))
     }
 }
 

@@ -41,6 +41,8 @@ struct Tally {
     anomaly_type: Arc<str>,
     listed: u64,
     streamed: u64,
+    /// What was shown when the server's database was last found to be a new one.
+    before: u64,
     keys: HashMap<Key, Trace>,
 }
 
@@ -113,6 +115,61 @@ impl Anomalies {
         Ok(rise)
     }
 
+    /// Notes a row of the database, which counts if `counts`: each row is another anomaly. By how much the number shown
+    /// rises. It is known from now on, so that a list which shows it later does not count it.
+    pub fn tell(
+        &mut self,
+        entry: &AnomalyEntry<'_>,
+        counts: bool,
+        now_micros: i64,
+        limits: &Limits,
+    ) -> Result<u64, AnomaliesFull> {
+        if counts {
+            let (skill_name, tally) = self.tally(entry, limits)?;
+            tally.listed = tally.shown() + 1;
+            tally.streamed = tally.listed;
+            let changed = (skill_name, tally.anomaly_type.clone());
+            self.changed_tallies.insert(changed);
+        }
+        let round = self.round;
+        // One that no longer fits is told by its row all the same, and no list counts while rows tell.
+        let noted = self.note(entry, now_micros, limits, |_, trace| {
+            if trace.round != round {
+                trace.round = round;
+                trace.in_round = 0;
+            }
+            trace.in_round += 1;
+            trace.multiplicity = if counts { trace.multiplicity + 1 } else { trace.multiplicity.max(trace.in_round) };
+            trace.streamed = true;
+        });
+        match noted {
+            Ok(_) | Err(AnomaliesFull) => Ok(u64::from(counts)),
+        }
+    }
+
+    /// Notes how many anomalies of the skill and type of `entry` the present database holds. By how much the number shown
+    /// rises.
+    pub fn tell_number(&mut self, entry: &AnomalyEntry<'_>, times: u64, limits: &Limits) -> Result<u64, AnomaliesFull> {
+        let (skill_name, tally) = self.tally(entry, limits)?;
+        let shown = tally.shown();
+        let rise = times.saturating_sub(shown - tally.before);
+        tally.listed = shown + rise;
+        tally.streamed = tally.listed;
+        let changed = (skill_name, tally.anomaly_type.clone());
+        self.changed_tallies.insert(changed);
+        Ok(rise)
+    }
+
+    /// The server's database is a new one: what was counted is not in it.
+    pub fn note_new_database(&mut self) {
+        for (skill_name, tallies) in &mut self.tallies {
+            for tally in tallies {
+                tally.before = tally.shown();
+                self.changed_tallies.insert((skill_name.clone(), tally.anomaly_type.clone()));
+            }
+        }
+    }
+
     fn note(
         &mut self,
         entry: &AnomalyEntry<'_>,
@@ -136,10 +193,12 @@ impl Anomalies {
         let before = (tally.listed, tally.streamed, tally.shown());
         let is_new = !tally.keys.contains_key(&key);
         let trace = tally.keys.entry(key.clone()).or_default();
+        let multiplicity = trace.multiplicity;
         trace.seen_micros = now_micros;
         count((&mut tally.listed, &mut tally.streamed), trace);
         // A list repeats itself every second: that an anomaly is still listed is kept once an hour.
         let is_stale = now_micros.saturating_sub(trace.kept_micros) >= HOUR_MICROS;
+        let is_more = trace.multiplicity != multiplicity;
         let rise = tally.shown() - before.2;
         let counted = (tally.listed, tally.streamed) != (before.0, before.1);
         let anomaly_type = tally.anomaly_type.clone();
@@ -147,7 +206,7 @@ impl Anomalies {
         if counted {
             self.changed_tallies.insert((skill_name.clone(), anomaly_type.clone()));
         }
-        if counted || is_new || is_stale {
+        if counted || is_more || is_new || is_stale {
             self.changed_keys.insert((skill_name, anomaly_type, key));
         }
         Ok(rise)
@@ -172,7 +231,7 @@ impl Anomalies {
         let is_full = tallies.len() >= limits.anomaly_types_per_skill_max;
         let name = if !is_known && is_full { OVERFLOW } else { &*entry.anomaly_type };
         let position = position(tallies, name).unwrap_or_else(|| {
-            tallies.push(Tally { anomaly_type: name.into(), listed: 0, streamed: 0, keys: HashMap::new() });
+            tallies.push(Tally { anomaly_type: name.into(), listed: 0, streamed: 0, before: 0, keys: HashMap::new() });
             tallies.len() - 1
         });
         Ok((skill_name, &mut tallies[position]))
@@ -207,7 +266,8 @@ impl Anomalies {
         let changed = std::mem::take(&mut self.changed_tallies);
         let row = |(skill_name, anomaly_type): (Arc<str>, Arc<str>)| {
             let tally = self.tallies.get(&skill_name)?.iter().find(|tally| tally.anomaly_type == anomaly_type)?;
-            Some(TallyRow { feed, listed: tally.listed, streamed: tally.streamed, skill_name, anomaly_type })
+            let Tally { listed, streamed, before, .. } = *tally;
+            Some(TallyRow { feed, listed, streamed, before, skill_name, anomaly_type })
         };
         changed.into_iter().filter_map(row).collect()
     }
@@ -246,13 +306,9 @@ impl Anomalies {
 
     /// Adds a number that was kept.
     pub fn restore_tally(&mut self, row: TallyRow) {
-        let TallyRow { feed: _, skill_name, anomaly_type, listed, streamed } = row;
-        self.tallies.entry(skill_name).or_default().push(Tally {
-            anomaly_type,
-            listed,
-            streamed,
-            keys: HashMap::new(),
-        });
+        let TallyRow { feed: _, skill_name, anomaly_type, listed, streamed, before } = row;
+        let tally = Tally { anomaly_type, listed, streamed, before, keys: HashMap::new() };
+        self.tallies.entry(skill_name).or_default().push(tally);
     }
 
     /// Adds an anomaly that was kept, whose number was restored before.

@@ -1,5 +1,7 @@
 //! One feed: what it was last heard to say, and what a snapshot or an event of it changes.
 
+mod rows;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use crate::protocol::{AnomalyEntry, Event, EventKind, Rejection, RejectionReason
 use super::anomalies::{self, Anomalies, AnomaliesFull};
 use super::arithmetic::{Listing, Seconds};
 use super::book::{Book, UNKNOWN_PHASE};
+use super::detail::Detail;
 use super::ids::{Acquaintance, EventIds};
 use super::limits::{Limits, OVERFLOW};
 use super::memory::{FeedRow, FeedSkillRow, Memory, RememberedRow};
@@ -76,6 +79,10 @@ pub(super) struct Feed {
     event_ids: EventIds,
     anomalies: Anomalies,
     sessions: Sessions,
+    /// What is remembered of the database beside the feed.
+    pub detail: Detail,
+    /// Streamed anomalies, and whether each had an identifier, while it is open whether rows tell them.
+    held_anomalies: Vec<(bool, AnomalyEntry<'static>)>,
     /// Whether the feed's own row, and which of its skills, changed since they were last taken to be kept.
     changed: bool,
     changed_skills: HashSet<Arc<str>>,
@@ -102,6 +109,11 @@ struct FeedSkill {
     gauge: Option<Gauge>,
     streamed_rate: Option<f64>,
     waiting: Waiting,
+    /// Completed and other rows that are yet to be read and that snapshots have counted.
+    rows_counted: (u64, u64),
+    comparison: rows::Comparison,
+    /// Whether what is listed is known to disagree with the rows.
+    disagrees: bool,
 }
 
 /// What a feed adds to a skill's completion rate.
@@ -110,6 +122,14 @@ pub(super) struct Gauge {
     pub total: f64,
     pub completed: f64,
     pub rate_percent: f64,
+}
+
+impl From<&Listing> for Gauge {
+    fn from(listing: &Listing) -> Self {
+        let total = listing.total as f64;
+        let completed = if listing.exact { listing.completed as f64 } else { total * listing.rate_percent / 100.0 };
+        Self { total, completed, rate_percent: listing.rate_percent }
+    }
 }
 
 impl Feed {
@@ -140,6 +160,8 @@ impl Feed {
             event_ids: EventIds::default(),
             anomalies: Anomalies::default(),
             sessions: Sessions::default(),
+            detail: Detail::default(),
+            held_anomalies: Vec::new(),
             changed: true,
             changed_skills: HashSet::new(),
             kept_micros: None,
@@ -165,13 +187,20 @@ impl Feed {
         std::mem::take(&mut self.rates_changed)
     }
 
+    /// Whether what it told of its past is all in.
+    pub fn has_begun(&self) -> bool {
+        self.had_snapshot && !self.detail.is_awaited()
+    }
+
     /// When the oldest waiting rise has waited long enough, in elapsed time.
     pub fn deadline(&self) -> Option<Duration> {
-        self.waiting_rises.front().map(|(since, _)| *since + WAIT)
+        let rises = self.waiting_rises.front().map(|(since, _)| *since + WAIT);
+        rises.into_iter().chain(self.detail.deadline()).min()
     }
 
     /// Counts what has waited long enough.
     pub fn tick(&mut self, desk: &mut Desk<'_>) {
+        self.tick_detail(desk);
         while let Some((since, _)) = self.waiting_rises.front()
             && desk.now.elapsed.saturating_sub(*since) >= WAIT
         {
@@ -239,12 +268,11 @@ impl Feed {
                     return Ok(());
                 }
                 check_anomaly(entry, limits)?;
-                let rise = if event.id.is_some() {
-                    self.anomalies.stream_identified(entry, limits)
-                } else {
-                    self.anomalies.stream(entry, now_micros, limits)
-                };
-                count_anomalies(entry, rise, desk)
+                if !self.detail.leaves_anomalies() {
+                    self.hold_anomaly(entry, event.id.is_some());
+                    return Ok(());
+                }
+                self.stream_anomaly(entry, event.id.is_some(), desk)
             }
             EventKind::ActiveSessions { count } => {
                 self.reports_sessions(*count);
@@ -263,10 +291,35 @@ impl Feed {
         }
     }
 
+    fn stream_anomaly(
+        &mut self,
+        entry: &AnomalyEntry<'_>,
+        is_identified: bool,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Rejection> {
+        let rise = if is_identified {
+            self.anomalies.stream_identified(entry, desk.limits)
+        } else {
+            self.anomalies.stream(entry, desk.now.wall_micros, desk.limits)
+        };
+        count_anomalies(entry, rise, desk)
+    }
+
     fn invocation(&mut self, name: &str, event: StreamedInvocation, desk: &mut Desk<'_>) -> Result<(), Rejection> {
+        if self.detail.is_joined() {
+            return Ok(());
+        }
+        let is_alone = self.detail.leaves_alone();
+        if is_alone {
+            self.detail.note_alone();
+        }
         let Some((name, skill)) = self.skill(name, desk)? else { return Ok(()) };
         let elapsed = desk.now.elapsed;
-        if !skill.listed {
+        if !is_alone {
+            let gave_way = skill.waiting.add_event(event, elapsed);
+            self.waiting_events += 1;
+            self.drop_events(gave_way, desk);
+        } else if !skill.listed {
             desk.counting().event(skill.series, &event);
             skill.waiting.give_credit(&event);
         } else if let Some(event) = skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
@@ -336,6 +389,9 @@ impl Feed {
             gauge: None,
             streamed_rate: None,
             waiting: Waiting::default(),
+            rows_counted: (0, 0),
+            comparison: rows::Comparison::default(),
+            disagrees: false,
         });
         Ok(Some((name, skill)))
     }
@@ -359,9 +415,13 @@ impl Feed {
 
         let mut began_empty = false;
         let mut rolled_back = false;
+        let is_alone = self.detail.leaves_alone();
+        if is_alone {
+            self.detail.note_alone();
+        }
         let outgrown = if filtered { None } else { self.outgrown(snapshot.listed, &accepted) };
         let is_outgrown = outgrown.is_some();
-        if let Some(cause) = self.new_database(&accepted, nothing_is_missing).or(outgrown) {
+        if is_alone && let Some(cause) = self.new_database(&accepted, nothing_is_missing).or(outgrown) {
             rolled_back = nothing_is_missing
                 && !is_outgrown
                 && accepted.iter().all(|(name, listing)| {
@@ -376,6 +436,7 @@ impl Feed {
                 self.counters.resets += 1;
                 desk.notices.push(Notice::Reset(cause));
                 self.forget_numbers();
+                self.anomalies.note_new_database();
                 began_empty = true;
             }
         }
@@ -383,7 +444,11 @@ impl Feed {
         let past_is_known = began_empty || (!filtered && self.previous_was_complete);
         let mut dropped = 0;
         for (name, listing) in &accepted {
-            dropped += self.list(name, listing, rolled_back, past_is_known, desk);
+            if is_alone {
+                dropped += self.list(name, listing, rolled_back, past_is_known, desk);
+            } else {
+                self.list_beside_rows(name, listing, desk);
+            }
         }
         self.drop_events(dropped, desk);
 
@@ -391,7 +456,9 @@ impl Feed {
         if !filtered {
             self.previous_was_complete = is_complete;
             self.note_tenth(snapshot.listed, &accepted);
-            self.note_anomalies(snapshot, this_micros, desk);
+            if self.detail.leaves_anomalies() {
+                self.note_anomalies(snapshot, this_micros, desk);
+            }
         }
         self.previous_micros = this_micros.or(self.previous_micros);
         self.had_snapshot = true;
@@ -404,7 +471,7 @@ impl Feed {
 
     /// What of the feed's row a snapshot can change, but for its time.
     fn own_row(&self) -> (bool, bool, Option<u64>, u64, u64) {
-        let FeedCounters { identity: _, tenth_skill_invocations, rollbacks, resets } = self.counters;
+        let FeedCounters { identity: _, tenth_skill_invocations, rollbacks, resets, .. } = self.counters;
         (self.had_snapshot, self.previous_was_complete, tenth_skill_invocations, rollbacks, resets)
     }
 
@@ -536,15 +603,7 @@ impl Feed {
         desk: &mut Desk<'_>,
     ) -> usize {
         let Some(skill) = self.skills.get_mut(name) else { return 0 };
-        let gauge = Gauge {
-            total: listing.total as f64,
-            completed: if listing.exact {
-                listing.completed as f64
-            } else {
-                listing.total as f64 * listing.rate_percent / 100.0
-            },
-            rate_percent: listing.rate_percent,
-        };
+        let gauge = Gauge::from(listing);
         let is_other = skill.gauge.replace(gauge) != Some(gauge);
         if is_other {
             self.rates_changed.push(name.clone());
@@ -624,6 +683,7 @@ impl Feed {
             || self.event_ids.has_new()
             || self.anomalies.has_changed()
             || self.sessions.has_changed()
+            || self.detail.has_changed()
     }
 
     /// Forgets what changed: nobody keeps it.
@@ -669,6 +729,7 @@ impl Feed {
             memory.sessions_cleared.push(place);
         }
         memory.sessions.extend(sessions.into_iter().map(|(id, session)| (place, id, session)));
+        self.detail.take_changed(place, &mut memory.details, &mut memory.marks);
     }
 
     /// Makes [`Feed::take_changed`] give this feed's part of `memory` once more, with the values of then.
@@ -684,6 +745,9 @@ impl Feed {
         keys.for_each(|(key, _)| self.anomalies.untake_key(key));
         let sessions = memory.sessions.iter().filter(|(feed, ..)| *feed == place).map(|(_, id, _)| id.clone());
         self.sessions.untake(memory.sessions_cleared.contains(&place), sessions);
+        if memory.details.iter().any(|row| row.feed == place) {
+            self.detail.untake();
+        }
     }
 
     /// A feed that was kept, without a configuration. `memory` holds the rows of this feed alone.
@@ -705,6 +769,9 @@ impl Feed {
             feed.waiting_events += skill.waiting.events();
             feed.waiting_rises.extend(std::iter::repeat_n((now, name.clone()), skill.waiting.rises()));
             feed.skills.insert(name, skill);
+        }
+        if let Some(detail) = memory.details.into_iter().next() {
+            feed.detail = Detail::restore(detail, memory.marks);
         }
         feed.counters = row.counters;
         feed.had_snapshot = row.had_snapshot;
@@ -738,6 +805,8 @@ impl FeedSkill {
             credit,
             credit_duration_sum,
             waiting: self.waiting.row(),
+            rows_counted: self.rows_counted,
+            disagrees: self.disagrees,
         }
     }
 
@@ -750,6 +819,9 @@ impl FeedSkill {
             gauge: row.gauge.map(|(total, completed, rate_percent)| Gauge { total, completed, rate_percent }),
             streamed_rate: row.streamed_rate,
             waiting: Waiting::restore(row.credit, row.credit_duration_sum, row.waiting, now),
+            rows_counted: row.rows_counted,
+            comparison: rows::Comparison::default(),
+            disagrees: row.disagrees,
         }
     }
 }

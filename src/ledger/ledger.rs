@@ -8,9 +8,10 @@ use crate::protocol::Message;
 
 use super::alias::{AliasWatch, Verdict};
 use super::book::Book;
+use super::detail::{DetailPosition, DetailReading, Mark};
 use super::feed::{Desk, Feed};
 use super::limits::Limits;
-use super::memory::Memory;
+use super::memory::{Memory, Table};
 use super::moment::Moment;
 use super::notice::Notice;
 use super::series::{Changes, FeedCounters, RuleCounters, SkillIndex, SkillRow};
@@ -158,6 +159,43 @@ impl Ledger {
         id
     }
 
+    /// The rows of the database beside `feed` will be read: until they are, and as long as they can be, its snapshots and
+    /// events move no counters.
+    pub fn expect_detail(&mut self, feed: FeedId) {
+        let feed = &mut self.feeds[self.places[feed.0]];
+        feed.detail.expect();
+        feed.counters.rows_tell = Some(false);
+        feed.counters_changed = true;
+    }
+
+    /// Where to go on reading the database beside `feed`; `None` for an alias, whose database its rival's feed tells.
+    pub fn detail_position(&mut self, feed: FeedId, now: Moment) -> Option<DetailPosition> {
+        self.note_start(now);
+        let place = self.places[feed.0];
+        (!self.watches[place].is_alias()).then(|| self.feeds[place].detail_position(now.elapsed))
+    }
+
+    /// The rows of a table that were read last, the newest first.
+    pub fn detail_marks(&self, feed: FeedId, table: Table) -> Vec<Mark> {
+        self.feeds[self.places[feed.0]].detail_marks(table)
+    }
+
+    /// Counts what was read of the database beside `feed`, from the last [`Ledger::detail_position`] on.
+    pub fn apply_detail(&mut self, feed: FeedId, reading: DetailReading, now: Moment, notices: &mut Vec<Notice>) {
+        self.tick(now, notices);
+        let place = self.places[feed.0];
+        let (feed, mut desk) = self.desk(place, now, notices);
+        feed.apply_detail(reading, &mut desk);
+        self.finish(place, now, notices);
+    }
+
+    /// The database beside `feed` cannot be read.
+    pub fn detail_failed(&mut self, feed: FeedId, now: Moment, notices: &mut Vec<Notice>) {
+        self.tick(now, notices);
+        let (feed, mut desk) = self.desk(self.places[feed.0], now, notices);
+        feed.detail_failed(&mut desk);
+    }
+
     /// A connection of `feed` is established. What an older one of it still has to say is discarded.
     pub fn open(&mut self, feed: FeedId, now: Moment) -> ConnectionId {
         self.note_start(now);
@@ -222,6 +260,10 @@ impl Ledger {
                 Verdict::Hold | Verdict::Alias => {}
             },
         }
+        self.finish(place, now, notices);
+    }
+
+    fn finish(&mut self, place: usize, now: Moment, notices: &mut Vec<Notice>) {
         for name in self.feeds[place].take_rates_changed() {
             self.show_rate(&name, notices);
         }
@@ -323,7 +365,7 @@ impl Ledger {
             Start::Awaited => now.elapsed,
             Start::Holding { since } => since,
         };
-        let all_began = self.feeds.iter().all(|feed| feed.had_snapshot || !feed.configured);
+        let all_began = self.feeds.iter().all(|feed| !feed.configured || feed.has_begun());
         let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;
         self.start = if is_over { Start::Over } else { Start::Holding { since } };
     }

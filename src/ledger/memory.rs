@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::detail::Mark;
 use super::series::{FeedCounters, SkillIndex};
 
 /// Rows by kind. A row that is `None` is forgotten; in the whole there is none of those.
@@ -26,6 +27,10 @@ pub struct Memory {
     pub sessions_cleared: Vec<usize>,
     /// Sessions by feed and identifier.
     pub sessions: Vec<(usize, Arc<str>, Option<SessionRow>)>,
+    /// Where the databases beside feeds were read to.
+    pub details: Vec<DetailRow>,
+    /// The rows of those databases that were read last.
+    pub marks: Vec<MarkRow>,
 }
 
 impl Memory {
@@ -50,12 +55,19 @@ impl Memory {
         for row in self.sessions {
             of(&mut feeds, row.0)?.sessions.push(row);
         }
+        for row in self.details {
+            of(&mut feeds, row.feed)?.details.push(row);
+        }
+        for row in self.marks {
+            of(&mut feeds, row.feed)?.marks.push(row);
+        }
         Ok(feeds.into_values().collect())
     }
 
     /// Whether there is nothing to keep.
     pub fn is_empty(&self) -> bool {
-        let Self { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions } = self;
+        let Self { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } =
+            self;
         feeds.is_empty()
             && feed_skills.is_empty()
             && tallies.is_empty()
@@ -63,6 +75,8 @@ impl Memory {
             && event_ids.is_empty()
             && sessions_cleared.is_empty()
             && sessions.is_empty()
+            && details.is_empty()
+            && marks.is_empty()
     }
 }
 
@@ -122,6 +136,10 @@ pub struct FeedSkillRow {
     pub credit_duration_sum: Option<f64>,
     /// What waits for its counterpart.
     pub waiting: WaitingRow,
+    /// Completed and abandoned rows of the database that are yet to be read and that snapshots have counted.
+    pub rows_counted: (u64, u64),
+    /// Whether what the feed lists is known to disagree with the rows.
+    pub disagrees: bool,
 }
 
 /// The last accepted numbers of a skill.
@@ -183,6 +201,8 @@ pub struct TallyRow {
     pub listed: u64,
     /// Streamed.
     pub streamed: u64,
+    /// The larger of the two when the server's database was last found to be a new one.
+    pub before: u64,
 }
 
 /// What tells anomalies of one feed apart.
@@ -231,4 +251,51 @@ pub struct SessionRow {
     pub open: bool,
     /// When it was last heard of, in microseconds since the Unix epoch.
     pub seen_micros: i64,
+}
+
+/// Where the database beside a feed was read to.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DetailRow {
+    /// The feed's place.
+    pub feed: usize,
+    /// Whether snapshots have counted what rows have not.
+    pub moved_alone: bool,
+    /// Rows up to this key are in the remembered numbers.
+    pub told_until: i64,
+    /// Rows up to this key were there when rows were first read.
+    pub history_until: i64,
+    /// The key up to which `skill_invocation` was read.
+    pub invocations_cursor: i64,
+    /// The key of its oldest mark: earlier ones are forgotten.
+    pub invocations_first: i64,
+    /// The key up to which `skill_anomalies` was read.
+    pub anomalies_cursor: i64,
+    /// The key of its oldest mark: earlier ones are forgotten.
+    pub anomalies_first: i64,
+    /// Whether all earlier marks of `skill_invocation` are forgotten before the new ones are kept; in the whole, never.
+    pub invocations_rewritten: bool,
+    /// The same of `skill_anomalies`.
+    pub anomalies_rewritten: bool,
+}
+
+/// A table of the server's database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `skill_invocation`
+    Invocations,
+    /// `skill_anomalies`
+    Anomalies,
+}
+
+/// A row of the server's database that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MarkRow {
+    /// The feed's place.
+    pub feed: usize,
+    /// Where it was read.
+    pub table: Table,
+    /// Which row. Of a lost one `id` is its place among the lost.
+    pub mark: Mark,
+    /// Whether a power cut took it back.
+    pub is_lost: bool,
 }

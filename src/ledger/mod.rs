@@ -14,6 +14,7 @@
 //! | `sessions` | reported sessions |
 //! | `ids` | which events were applied already |
 //! | `alias` | two feeds that are one server |
+//! | `detail` | what the rows of the server's database prove, and which were read |
 //! | `book` | the series themselves, by their full labels |
 //! | [`memory`] | what must be kept so that all of this holds across restarts |
 //! | `sound` | what of that can be true |
@@ -22,6 +23,7 @@ mod alias;
 mod anomalies;
 mod arithmetic;
 mod book;
+mod detail;
 mod feed;
 mod ids;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
@@ -36,6 +38,10 @@ mod sessions;
 mod sound;
 mod waiting;
 
+pub use detail::{
+    Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
+    Position, SkillNumbers, ToldInvocation,
+};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;

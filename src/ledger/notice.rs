@@ -27,6 +27,17 @@ pub enum Notice {
         /// The limit, in skills.
         skills_max: usize,
     },
+    /// What the feed lists of a skill disagrees with the rows of the database beside it, and has for a while.
+    DetailMismatch {
+        /// The skill.
+        skill_name: String,
+        /// The total that the feed lists.
+        listed: u64,
+        /// The total that the rows tell.
+        told: u64,
+    },
+    /// The rows of the database beside the feed tell the counts from here on.
+    DetailJoined,
     /// Streamed events that no rise of a snapshot accounted for were dropped.
     LateEvents {
         /// How many.
@@ -51,6 +62,8 @@ pub enum ResetCause {
         /// The skill.
         skill_name: String,
     },
+    /// The rows of the database beside the feed are none that were read.
+    RowsAreOthers,
     /// A remembered skill is not in an unfiltered list that had room for it.
     SkillMissing {
         /// The skill.

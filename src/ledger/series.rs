@@ -102,6 +102,10 @@ pub struct FeedCounters {
     pub rollbacks: u64,
     /// New databases.
     pub resets: u64,
+    /// Skills of which the feed lasted to list other numbers than the rows of its database tell.
+    pub detail_mismatches: u64,
+    /// Whether the rows of its database tell the feed's counts; `None` where none is configured.
+    pub rows_tell: Option<bool>,
 }
 
 /// What changed since the last time changes were taken: new values, not differences, so that applying them twice does

@@ -21,7 +21,7 @@ impl Whole {
         for SkillRow { series, .. } in skills {
             unless(series.is_possible(), || format!("the series of {:?} cannot be", series.skill_name))?;
         }
-        let Memory { feeds, feed_skills, tallies, anomalies, event_ids, .. } = memory;
+        let Memory { feeds, feed_skills, tallies, anomalies, event_ids, marks, details, .. } = memory;
         for row in feeds {
             unless(row.is_possible(), || format!("the feed {:?} cannot be", row.counters.identity))?;
         }
@@ -29,12 +29,20 @@ impl Whole {
             unless(row.is_possible(), || format!("what is remembered of {:?} cannot be", row.skill_name))?;
         }
         for row in tallies {
-            let is_possible = row.listed.max(row.streamed) <= COUNT_MAX;
+            let shown = row.listed.max(row.streamed);
+            let is_possible = shown <= COUNT_MAX && row.before <= shown;
             unless(is_possible, || format!("the number of anomalies of {:?} cannot be", row.skill_name))?;
         }
         for (key, row) in anomalies {
             let is_possible = row.is_none_or(|row| row.multiplicity <= COUNT_MAX && is_time(row.seen_micros));
             unless(is_possible, || format!("an anomaly of {:?} cannot be", key.skill_name))?;
+        }
+        for row in details {
+            let keys = [row.told_until, row.history_until, row.invocations_cursor, row.anomalies_cursor];
+            unless(keys.into_iter().all(is_key), || "where a database was read to cannot be".to_owned())?;
+        }
+        for row in marks {
+            unless(is_key(row.mark.id), || "a row of a database that was read cannot be".to_owned())?;
         }
         for ids in event_ids.windows(2).filter(|ids| ids[0].feed == ids[1].feed) {
             let follows = ids[0].sequence.checked_add(1) == Some(ids[1].sequence);
@@ -76,7 +84,8 @@ impl FeedSkillRow {
             are_counts([rise.completed, rise.abandoned]) && rise.durations.is_none_or(is_known)
         });
         let credit = are_counts([self.credit.0, self.credit.1]) && self.credit_duration_sum.is_none_or(is_sum);
-        remembered && gauge && events && rises && credit && is_ratio(self.streamed_rate)
+        let rows_counted = are_counts([self.rows_counted.0, self.rows_counted.1]);
+        remembered && gauge && events && rises && credit && rows_counted && is_ratio(self.streamed_rate)
     }
 }
 
@@ -95,6 +104,11 @@ fn is_sum(value: f64) -> bool {
 
 fn is_ratio(rate: Option<f64>) -> bool {
     rate.is_none_or(|rate| (0.0..=1.0).contains(&rate))
+}
+
+/// Whether `id` can be the key of a row that was read, or 0 for none.
+fn is_key(id: i64) -> bool {
+    id >= 0
 }
 
 fn is_time(micros: i64) -> bool {

@@ -260,6 +260,23 @@ impl Waiting {
         }
     }
 
+    /// Takes every event out.
+    pub fn take_events(&mut self) -> Vec<StreamedInvocation> {
+        self.events.drain(..).map(|waiting| waiting.event).collect()
+    }
+
+    /// Ends every wait, because others tell the counts from now on: rises count under the phase `unknown`, events and
+    /// credits are void. How many events there were.
+    pub fn end(&mut self, series: SkillIndex, counting: &mut Counting<'_>) -> usize {
+        for waiting in self.rises.drain(..) {
+            counting.rise(series, &waiting.rise);
+        }
+        self.credit = Credit::default();
+        let events = self.events.len();
+        self.events.clear();
+        events
+    }
+
     /// Counts the rises that have waited long enough, under the phase `unknown`.
     pub fn settle_rises(&mut self, series: SkillIndex, counting: &mut Counting<'_>, now: Duration) {
         while let Some(waiting) = self.rises.front()

@@ -147,6 +147,18 @@ pub struct AnomalyEntry<'a> {
     pub deviation_score: Option<f64>,
 }
 
+impl AnomalyEntry<'_> {
+    /// The same, independent of the frame that it came in.
+    pub fn into_owned(self) -> AnomalyEntry<'static> {
+        AnomalyEntry {
+            skill_name: self.skill_name.into_owned().into(),
+            anomaly_type: self.anomaly_type.into_owned().into(),
+            detected_at: self.detected_at.map(|at| at.into_owned().into()),
+            deviation_score: self.deviation_score,
+        }
+    }
+}
+
 /// A streamed event with what identifies it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<'a> {

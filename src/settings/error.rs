@@ -1,5 +1,7 @@
 //! What can be wrong with settings.
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use super::feed_target::FeedUrlError;
@@ -29,6 +31,17 @@ pub enum SettingsError {
         /// What is wrong with it.
         error: FeedUrlError,
     },
+    /// More feeds than a bridge listens to.
+    #[error(
+        "there are {urls} --feed.url, and a bridge listens to at most {feeds_max}: run another bridge for the rest, with a \
+         state of its own"
+    )]
+    TooManyFeeds {
+        /// How many URLs there are.
+        urls: usize,
+        /// How many may be.
+        feeds_max: usize,
+    },
     /// Two URLs for one feed.
     #[error(
         "two feeds have the identity \"{identity}\" (user, query and fragment of a URL are no part of it): remove one \
@@ -47,6 +60,23 @@ pub enum SettingsError {
         names: usize,
         /// How many URLs there are.
         urls: usize,
+    },
+    /// Databases and URLs do not pair up.
+    #[error(
+        "there are {databases} --feed.skills-db for {urls} --feed.url: give one for each URL, in the same order, and \
+         \"none\" for a feed without a database"
+    )]
+    DatabasesDoNotPair {
+        /// How many databases were given.
+        databases: usize,
+        /// How many URLs there are.
+        urls: usize,
+    },
+    /// One database for two feeds.
+    #[error("--feed.skills-db \"{}\" is given for two feeds: it would be counted twice; leave one of them out", path.display())]
+    SameDatabase {
+        /// The database.
+        path: PathBuf,
     },
     /// A name that cannot be one.
     #[error("{flag} \"{name}\" {problem}", name = name.escape_debug())]

@@ -1,6 +1,7 @@
 //! Which feed to listen to, and the name under which it is known.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use thiserror::Error;
 use url::Url;
@@ -18,16 +19,19 @@ pub struct FeedTarget {
     pub skill: Option<String>,
     /// What the server is shown, and how it is known.
     pub credentials: Credentials,
+    /// The database of the server, to be read beside the feed.
+    pub skills_db: Option<PathBuf>,
 }
 
 impl fmt::Debug for FeedTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, url, skill, credentials } = self;
+        let Self { identity, url, skill, credentials, skills_db } = self;
         f.debug_struct("FeedTarget")
             .field("identity", identity)
             .field("url", &redacted(url.as_str()))
             .field("skill", skill)
             .field("credentials", credentials)
+            .field("skills_db", skills_db)
             .finish()
     }
 }
@@ -65,7 +69,8 @@ impl FeedTarget {
     /// The feed at `url`, all skills, without credentials, under the identity that the URL gives it.
     pub fn new(url: &str) -> Result<Self, FeedUrlError> {
         let url = read_url(url)?;
-        Ok(Self { identity: identity(&url, None), url, skill: None, credentials: Credentials::default() })
+        let (identity, credentials) = (identity(&url, None), Credentials::default());
+        Ok(Self { identity, url, skill: None, credentials, skills_db: None })
     }
 
     /// The same feed, but only the skill named `skill`. The identity follows.

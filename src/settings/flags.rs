@@ -217,6 +217,10 @@ pub(super) struct FeedFlags {
     /// repeated)
     #[arg(long = "feed.name", value_name = "NAME")]
     pub names: Vec<String>,
+    /// File of the server's database, .session-buddy/skills.db where it runs, read along so that every skill, phase and
+    /// duration is exact; one for each URL, in the same order, `none` for a feed without (may be repeated)
+    #[arg(long = "feed.skills-db", value_name = "FILE")]
+    pub skills_dbs: Vec<PathBuf>,
     #[command(flatten)]
     pub subscription: SubscriptionFlags,
 }

@@ -38,6 +38,8 @@ const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
 const LISTEN_PORT_DEFAULT: u16 = 9090;
 const TELEMETRY_PATH_DEFAULT: &str = "/metrics";
+/// Feeds of one bridge. Two feeds are compared at every snapshot to find out whether they are one server.
+const FEEDS_MAX: usize = 64;
 const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 
 /// What a running bridge is told.
@@ -247,7 +249,10 @@ impl Settings {
 fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, SettingsError> {
     let flags::RunFlags { feeds: feed_flags, connection, web, state, limits, log } = flags;
     let ledger_limits = ledger_limits(&limits)?;
-    let flags::FeedFlags { urls, names, subscription } = feed_flags;
+    let flags::FeedFlags { urls, names, skills_dbs, subscription } = feed_flags;
+    if urls.len() > FEEDS_MAX {
+        return Err(SettingsError::TooManyFeeds { urls: urls.len(), feeds_max: FEEDS_MAX });
+    }
     if !names.is_empty() && names.len() != urls.len() {
         return Err(SettingsError::NamesDoNotPair { names: names.len(), urls: urls.len() });
     }
@@ -256,6 +261,7 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
     for (feed, name) in feeds.iter_mut().zip(names) {
         feed.identity = checked_name("--feed.name", name, ledger_limits.label_chars_max)?;
     }
+    give_databases(&mut feeds, skills_dbs)?;
     let mut identities = BTreeSet::new();
     if let Some(twice) = feeds.iter().find(|feed| !identities.insert(&feed.identity)) {
         return Err(SettingsError::SameIdentity { identity: twice.identity.clone() });
@@ -270,6 +276,27 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         },
         ..served(web, ledger_limits, &log, feeds)?
     })
+}
+
+/// Gives each feed its database: one for each, in their order, `none` for none.
+fn give_databases(feeds: &mut [FeedTarget], databases: Vec<PathBuf>) -> Result<(), SettingsError> {
+    if databases.is_empty() {
+        return Ok(());
+    }
+    if databases.len() != feeds.len() {
+        return Err(SettingsError::DatabasesDoNotPair { databases: databases.len(), urls: feeds.len() });
+    }
+    let mut given = BTreeSet::new();
+    for (feed, path) in feeds.iter_mut().zip(databases) {
+        if path.as_os_str() == "none" {
+            continue;
+        }
+        if !given.insert(path.clone()) {
+            return Err(SettingsError::SameDatabase { path });
+        }
+        feed.skills_db = Some(path);
+    }
+    Ok(())
 }
 
 /// `$XDG_STATE_HOME/session-buddy-bridge/state.db`, or the same in `~/.local/state`. By the XDG rules a path that is not

@@ -8,10 +8,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ledger::memory::{
-    AnomalyKey, AnomalyRow, EventIdRow, FeedRow, FeedSkillRow, Memory, RememberedRow, SessionRow, TallyRow,
+    AnomalyKey, AnomalyRow, DetailRow, EventIdRow, FeedRow, FeedSkillRow, MarkRow, Memory, RememberedRow, SessionRow,
+    Table, TallyRow,
 };
 use crate::ledger::{
-    Changes, FeedCounters, Histogram, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries, Whole,
+    Changes, FeedCounters, Histogram, Mark, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries, Whole,
 };
 
 /// The counters of the rules by the names under which they are kept.
@@ -77,12 +78,13 @@ fn save_skills(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result
 }
 
 fn save_memory(connection: &Connection, memory: &Memory) -> rusqlite::Result<()> {
-    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions } = memory;
+    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } =
+        memory;
     save_feeds(connection, feeds)?;
     save_feed_skills(connection, feed_skills)?;
-    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO anomaly_tally VALUES (?, ?, ?, ?, ?)")?;
-    for TallyRow { feed, skill_name, anomaly_type, listed, streamed } in tallies {
-        put.execute(params![feed, skill_name, anomaly_type, listed, streamed])?;
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO anomaly_tally VALUES (?, ?, ?, ?, ?, ?)")?;
+    for TallyRow { feed, skill_name, anomaly_type, listed, streamed, before } in tallies {
+        put.execute(params![feed, skill_name, anomaly_type, listed, streamed, before])?;
     }
     save_anomalies(connection, anomalies)?;
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO event_id VALUES (?, ?, ?, ?)")?;
@@ -101,21 +103,55 @@ fn save_memory(connection: &Connection, memory: &Memory) -> rusqlite::Result<()>
             None => forget.execute(params![feed, id])?,
         };
     }
+    save_details(connection, details, marks)
+}
+
+/// What a table of the server's database is called among the rows that were read.
+fn source(table: Table) -> &'static str {
+    match table {
+        Table::Invocations => "skill_invocation",
+        Table::Anomalies => "skill_anomalies",
+    }
+}
+
+fn save_details(connection: &Connection, details: &[DetailRow], marks: &[MarkRow]) -> rusqlite::Result<()> {
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?, ?, ?)")?;
+    let mut forget = connection
+        .prepare_cached("DELETE FROM detail_row WHERE feed = ? AND source = ? AND (? OR lost = 0 AND id < ?)")?;
+    for row in details {
+        put.execute(params![
+            row.feed,
+            row.moved_alone,
+            row.told_until,
+            row.history_until,
+            row.invocations_cursor,
+            row.anomalies_cursor,
+        ])?;
+        let (invocations, anomalies) = (source(Table::Invocations), source(Table::Anomalies));
+        forget.execute(params![row.feed, invocations, row.invocations_rewritten, row.invocations_first])?;
+        forget.execute(params![row.feed, anomalies, row.anomalies_rewritten, row.anomalies_first])?;
+    }
+    let mut put = connection.prepare_cached("INSERT OR REPLACE INTO detail_row VALUES (?, ?, ?, ?, ?)")?;
+    for MarkRow { feed, table, mark, is_lost } in marks {
+        put.execute(params![feed, source(*table), is_lost, mark.id, mark.digest])?;
+    }
     Ok(())
 }
 
 fn save_feeds(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()> {
     let mut put = connection
-        .prepare_cached("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+        .prepare_cached("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
     let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE feed = ? AND sequence < ?")?;
     for feed in feeds {
-        let FeedCounters { identity, tenth_skill_invocations, rollbacks, resets } = &feed.counters;
+        let FeedCounters { identity, tenth_skill_invocations, rollbacks, resets, detail_mismatches, rows_tell: _ } =
+            &feed.counters;
         put.execute(params![
             feed.place,
             identity,
             tenth_skill_invocations,
             rollbacks,
             resets,
+            detail_mismatches,
             feed.had_snapshot,
             feed.previous_was_complete,
             feed.previous_micros,
@@ -133,8 +169,9 @@ fn save_feeds(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()
 }
 
 fn save_feed_skills(connection: &Connection, skills: &[FeedSkillRow]) -> rusqlite::Result<()> {
-    let mut put = connection
-        .prepare_cached("INSERT OR REPLACE INTO feed_skill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut put = connection.prepare_cached(
+        "INSERT OR REPLACE INTO feed_skill VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )?;
     for skill in skills {
         let remembered = skill.remembered.as_ref();
         put.execute(params![
@@ -154,6 +191,9 @@ fn save_feed_skills(connection: &Connection, skills: &[FeedSkillRow]) -> rusqlit
             skill.credit.1,
             skill.credit_duration_sum,
             json(&skill.waiting)?,
+            skill.rows_counted.0,
+            skill.rows_counted.1,
+            skill.disagrees,
         ])?;
     }
     Ok(())
@@ -248,6 +288,7 @@ fn load_memory(connection: &Connection) -> rusqlite::Result<Memory> {
                 anomaly_type: row.get(2)?,
                 listed: row.get(3)?,
                 streamed: row.get(4)?,
+                before: row.get(5)?,
             })
         })?,
         anomalies: all(connection, "SELECT * FROM anomaly", anomaly)?,
@@ -259,6 +300,26 @@ fn load_memory(connection: &Connection) -> rusqlite::Result<Memory> {
             let session = SessionRow { open: row.get(2)?, seen_micros: row.get(3)? };
             Ok((row.get(0)?, row.get(1)?, Some(session)))
         })?,
+        details: all(connection, "SELECT * FROM detail", |row| {
+            Ok(DetailRow {
+                feed: row.get(0)?,
+                moved_alone: row.get(1)?,
+                told_until: row.get(2)?,
+                history_until: row.get(3)?,
+                invocations_cursor: row.get(4)?,
+                anomalies_cursor: row.get(5)?,
+                ..DetailRow::default()
+            })
+        })?,
+        marks: all(connection, "SELECT * FROM detail_row ORDER BY feed, source, lost, id", |row| {
+            let source_name: String = row.get(1)?;
+            let tables = [Table::Invocations, Table::Anomalies];
+            let table = tables.into_iter().find(|table| source(*table) == source_name);
+            let unknown = || format!("no rows are read of a table {source_name:?}").into();
+            let table = table.ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, unknown()))?;
+            let mark = Mark { id: row.get(3)?, digest: row.get(4)? };
+            Ok(MarkRow { feed: row.get(0)?, table, mark, is_lost: row.get(2)? })
+        })?,
     })
 }
 
@@ -268,6 +329,8 @@ fn feed(row: &Row<'_>) -> rusqlite::Result<FeedRow> {
         tenth_skill_invocations: row.get("tenth_skill_invocations")?,
         rollbacks: row.get("rollbacks")?,
         resets: row.get("resets")?,
+        detail_mismatches: row.get("detail_mismatches")?,
+        rows_tell: None,
     };
     Ok(FeedRow {
         place: row.get("place")?,
@@ -308,6 +371,8 @@ fn feed_skill(row: &Row<'_>) -> rusqlite::Result<FeedSkillRow> {
         credit: (row.get("credit_completed")?, row.get("credit_abandoned")?),
         credit_duration_sum: row.get("credit_duration_sum")?,
         waiting: from_json(row, waiting)?,
+        rows_counted: (row.get("rows_counted_completed")?, row.get("rows_counted_abandoned")?),
+        disagrees: row.get("disagrees")?,
     })
 }
 
@@ -336,7 +401,7 @@ pub(super) fn forget_feed(connection: &Connection, identity: &str) -> rusqlite::
     let Some(place) = connection.query_row(query, [identity], |row| row.get::<_, i64>(0)).optional()? else {
         return Ok(false);
     };
-    for table in ["feed_skill", "anomaly_tally", "anomaly", "event_id", "session"] {
+    for table in ["feed_skill", "anomaly_tally", "anomaly", "event_id", "session", "detail", "detail_row"] {
         connection.execute(&format!("DELETE FROM {table} WHERE feed = ?"), [place])?;
     }
     connection.execute(

@@ -45,6 +45,7 @@ CREATE TABLE feed (
     tenth_skill_invocations INTEGER,
     rollbacks INTEGER NOT NULL,
     resets INTEGER NOT NULL,
+    detail_mismatches INTEGER NOT NULL,
     had_snapshot INTEGER NOT NULL,
     previous_was_complete INTEGER NOT NULL,
     previous_micros INTEGER,
@@ -73,6 +74,9 @@ CREATE TABLE feed_skill (
     credit_abandoned INTEGER NOT NULL,
     credit_duration_sum REAL,
     waiting TEXT NOT NULL,
+    rows_counted_completed INTEGER NOT NULL,
+    rows_counted_abandoned INTEGER NOT NULL,
+    disagrees INTEGER NOT NULL,
     PRIMARY KEY (feed, skill_name)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE anomaly_tally (
@@ -81,6 +85,7 @@ CREATE TABLE anomaly_tally (
     anomaly_type TEXT NOT NULL,
     listed INTEGER NOT NULL,
     streamed INTEGER NOT NULL,
+    before INTEGER NOT NULL,
     PRIMARY KEY (feed, skill_name, anomaly_type)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE anomaly (
@@ -100,6 +105,22 @@ CREATE TABLE event_id (
     id TEXT NOT NULL,
     sent_micros INTEGER,
     PRIMARY KEY (feed, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE detail (
+    feed INTEGER PRIMARY KEY,
+    moved_alone INTEGER NOT NULL,
+    told_until INTEGER NOT NULL,
+    history_until INTEGER NOT NULL,
+    invocations_cursor INTEGER NOT NULL,
+    anomalies_cursor INTEGER NOT NULL
+) STRICT;
+CREATE TABLE detail_row (
+    feed INTEGER NOT NULL,
+    source TEXT NOT NULL,
+    lost INTEGER NOT NULL,
+    id INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
+    PRIMARY KEY (feed, source, lost, id)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE session (
     feed INTEGER NOT NULL,

@@ -61,6 +61,23 @@ const FEED_RESETS: Family<1> = Family::counter(
     "Times the feed's database was found to be a new one; what it holds is counted on top.",
     ["feed"],
 );
+const DETAIL_UP: Family<1> = Family::gauge(
+    "session_buddy_bridge_detail_up",
+    "Whether the rows of the database beside the feed tell its counts; 0 while the feed goes on alone.",
+    ["feed"],
+);
+const DETAIL_MISMATCHES: Family<1> = Family::counter(
+    "session_buddy_bridge_detail_mismatches_total",
+    "Times the feed lasted to list other numbers of a skill than the rows of the database beside it tell.",
+    ["feed"],
+);
+const DETAIL_ROWS: Family<1> =
+    Family::counter("session_buddy_bridge_detail_rows_total", "Rows read of the database beside the feed.", ["feed"]);
+const DETAIL_FAILURES: Family<1> = Family::counter(
+    "session_buddy_bridge_detail_failures_total",
+    "Times the database beside the feed could not be read; each is tried again.",
+    ["feed"],
+);
 
 const EXACT_OBSERVATIONS: Family<0> = Family::counter(
     "session_buddy_bridge_exact_observations_total",
@@ -136,6 +153,10 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
             FEED_REJECTED.desc(),
             FEED_LAST_MESSAGE.desc(),
             FEED_TENTH_SKILL.desc(),
+            DETAIL_UP.desc(),
+            DETAIL_MISMATCHES.desc(),
+            DETAIL_ROWS.desc(),
+            DETAIL_FAILURES.desc(),
             FEED_ROLLBACKS.desc(),
             FEED_RESETS.desc(),
             EXACT_OBSERVATIONS.desc(),
@@ -179,6 +200,10 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
             FEED_LAST_MESSAGE.with(
                 feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds))),
             ),
+            DETAIL_ROWS.with(feeds().filter_map(|(feed, counts)| counts.detail.map(|(rows, _)| ([feed], rows as f64)))),
+            DETAIL_FAILURES.with(
+                feeds().filter_map(|(feed, counts)| counts.detail.map(|(_, failures)| ([feed], failures as f64))),
+            ),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
         ];
@@ -197,6 +222,14 @@ pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
         })),
         FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
         FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
+        DETAIL_UP.with(feeds().filter_map(|(feed, counters)| {
+            counters.rows_tell.map(|rows_tell| ([feed], f64::from(u8::from(rows_tell))))
+        })),
+        DETAIL_MISMATCHES.with(
+            feeds()
+                .filter(|(_, counters)| counters.rows_tell.is_some())
+                .map(|(feed, counters)| ([feed], counters.detail_mismatches as f64)),
+        ),
         EXACT_OBSERVATIONS.value(rules.exact_observations as f64),
         ESTIMATED_OBSERVATIONS.value(rules.estimated_observations as f64),
         INEXACT_RATES.value(rules.inexact_rates as f64),

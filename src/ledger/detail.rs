@@ -1,0 +1,508 @@
+//! What the server's database tells beside the feed: where it was read to, and what the rows prove.
+//!
+//! Invariant: each row moves a counter exactly once. It breaks where a row is read twice, or was counted from a snapshot
+//! before; so the rows that were read are remembered together with the counts, and numbers say how many of the others
+//! snapshots have counted.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::protocol::Rejection;
+
+use super::memory::{DetailRow, MarkRow, Table};
+
+/// For so long snapshots move nothing while rows are expected, at the start and after a failure. Then the feed goes on
+/// alone.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rows of each table that are remembered by what they say. A power cut takes back what was written since the server's
+/// last checkpoint, which is due after a thousand pages, and a row changes several of them.
+const MARKS_MAX: usize = 1024;
+
+/// A row that was read, by what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    /// Its primary key.
+    pub id: i64,
+    /// A digest of everything in it that never changes.
+    pub digest: i64,
+}
+
+/// Where a table was read to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Position {
+    /// The last row that was read.
+    pub last: Option<Mark>,
+    /// The primary key up to which everything was read, also where the row is gone.
+    pub cursor: i64,
+}
+
+/// What a reader has to know to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DetailPosition {
+    /// Of `skill_invocation`.
+    pub invocations: Position,
+    /// Of `skill_anomalies`.
+    pub anomalies: Position,
+    /// Whether snapshots have counted what rows have not: then the numbers of each skill are needed too.
+    pub is_changeover: bool,
+}
+
+/// How a table continues what was read of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    /// What was read is there still, or old rows of it were deleted.
+    Continues,
+    /// The rows after this one, which was read, are gone: the database came back younger.
+    CutBack {
+        /// Primary key of the last row that is still there.
+        after: i64,
+    },
+    /// None of the rows is one that was read.
+    Other,
+}
+
+impl Anchor {
+    /// How a table continues that was read up to `position`: `common` is the newest row of those read that is still there,
+    /// `has_earlier` whether it has any row up to the position, and `newest_ever` the greatest key that it ever gave out,
+    /// since `AUTOINCREMENT` gives none twice.
+    pub fn judge(position: Position, common: Option<i64>, has_earlier: bool, newest_ever: i64) -> Self {
+        match (position.last, common) {
+            (None, _) if position.cursor == 0 => Self::Continues,
+            (Some(last), Some(common)) if last.id == common => Self::Continues,
+            (_, Some(after)) => Self::CutBack { after },
+            (_, None) if !has_earlier && newest_ever >= position.cursor => Self::Continues,
+            (_, None) => Self::Other,
+        }
+    }
+
+    /// The primary key after which rows are to be read.
+    pub fn after(self, position: Position) -> i64 {
+        match self {
+            Self::Continues => position.cursor,
+            Self::CutBack { after } => after,
+            Self::Other => 0,
+        }
+    }
+}
+
+/// What was read in one transaction of the database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetailReading {
+    /// How `skill_invocation` continues.
+    pub invocations_anchor: Anchor,
+    /// Its next rows, in the order of their keys.
+    pub invocations: Vec<InvocationRow>,
+    /// The numbers of each skill, where the position is a changeover or the table does not continue.
+    pub numbers: Option<Numbers>,
+    /// What `skill_anomalies` holds; `None` if there is no such table.
+    pub anomalies: Option<AnomalyReading>,
+    /// Whether there are more rows than these.
+    pub has_more: bool,
+}
+
+/// A row of `skill_invocation`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InvocationRow {
+    /// Which row.
+    pub mark: Mark,
+    /// The skill, where it is a text.
+    pub skill_name: Option<Box<str>>,
+    /// Its phase and duration, or why it cannot be counted.
+    pub told: Result<ToldInvocation, Rejection>,
+    /// Whether it was completed; `None` where it is neither.
+    pub completed: Option<bool>,
+    /// What the server adds to the sum of durations of the completed ones, in seconds.
+    pub summed_seconds: f64,
+}
+
+/// What a row of `skill_invocation` tells.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToldInvocation {
+    /// The phase; `None` where there is none.
+    pub workflow_phase: Option<Box<str>>,
+    /// The duration; `None` where there is none.
+    pub duration_seconds: Option<f64>,
+}
+
+/// The numbers of all skills at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Numbers {
+    /// Every skill.
+    pub skills: Vec<SkillNumbers>,
+    /// The last row of `skill_invocation` that they hold.
+    pub last_id: i64,
+}
+
+/// What the server counts of a skill, and how many rows are there to be read of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SkillNumbers {
+    /// The skill.
+    pub skill_name: Box<str>,
+    /// Completed invocations.
+    pub completed: u64,
+    /// Other invocations.
+    pub abandoned: u64,
+    /// Seconds of the completed ones.
+    pub duration_sum: f64,
+    /// Completed ones among the rows that are to be read.
+    pub rows_completed: u64,
+    /// Others among them.
+    pub rows_abandoned: u64,
+}
+
+/// What was read of `skill_anomalies`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnomalyReading {
+    /// How the table continues.
+    pub anchor: Anchor,
+    /// Its next rows, in the order of their keys; where `tallies` are told, its newest.
+    pub rows: Vec<AnomalyRow>,
+    /// How many there are of each skill and type after the anchor, where the position is a changeover or the table is
+    /// another.
+    pub tallies: Option<Vec<AnomalyTally>>,
+}
+
+/// How many anomalies there are of a skill and a type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnomalyTally {
+    /// The skill.
+    pub skill_name: Box<str>,
+    /// The type.
+    pub anomaly_type: Box<str>,
+    /// How many.
+    pub times: u64,
+}
+
+/// A row of `skill_anomalies`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnomalyRow {
+    /// Which row.
+    pub mark: Mark,
+    /// What it tells, or why it cannot be counted.
+    pub told: Result<crate::protocol::AnomalyEntry<'static>, Rejection>,
+}
+
+/// Who moves a feed's counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Snapshots and events: no database is configured, or it cannot be read.
+    Alone,
+    /// Nobody: rows are expected any moment.
+    Expecting { since: Option<Duration> },
+    /// Rows.
+    Rows { anomalies: bool },
+}
+
+/// The rows of one table that were read last.
+#[derive(Debug, Default)]
+pub(super) struct Trail {
+    cursor: i64,
+    marks: VecDeque<Mark>,
+    /// How many of `marks`, from the end, have yet to be kept.
+    unkept: usize,
+    /// Digests of rows that were counted and that a power cut took back: written anew, they are the same.
+    lost: Vec<i64>,
+    /// Whether everything of it has to be kept anew.
+    is_rewritten: bool,
+}
+
+/// What is remembered of the database beside a feed.
+#[derive(Debug)]
+pub(super) struct Detail {
+    mode: Mode,
+    /// Whether rows ever moved the counters.
+    joined: bool,
+    /// Whether snapshots have moved them since.
+    moved_alone: bool,
+    /// Rows up to this one are in the remembered numbers of the skills.
+    pub told_until: i64,
+    /// Rows up to this one were there when the feed's rows were first read.
+    pub history_until: i64,
+    pub has_more: bool,
+    pub invocations: Trail,
+    pub anomalies: Trail,
+    changed: bool,
+}
+
+impl Default for Detail {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Alone,
+            joined: false,
+            moved_alone: false,
+            told_until: 0,
+            history_until: 0,
+            has_more: false,
+            invocations: Trail::default(),
+            anomalies: Trail::default(),
+            changed: false,
+        }
+    }
+}
+
+impl Detail {
+    /// A database is configured: rows are expected from the first moment on.
+    pub fn expect(&mut self) {
+        self.mode = Mode::Expecting { since: None };
+    }
+
+    /// Whether snapshots and events move the counters.
+    pub fn leaves_alone(&self) -> bool {
+        self.mode == Mode::Alone
+    }
+
+    /// Whether rows move the counters now.
+    pub fn is_joined(&self) -> bool {
+        matches!(self.mode, Mode::Rows { .. })
+    }
+
+    /// Whether snapshots and events tell the anomalies.
+    pub fn leaves_anomalies(&self) -> bool {
+        matches!(self.mode, Mode::Alone | Mode::Rows { anomalies: false })
+    }
+
+    /// Whether there is more to come soon, so that a series shown now would begin with a part of its history.
+    pub fn is_awaited(&self) -> bool {
+        matches!(self.mode, Mode::Expecting { .. }) || (self.is_joined() && self.has_more)
+    }
+
+    /// A snapshot or an event moved the counters without the rows.
+    pub fn note_alone(&mut self) {
+        self.changed |= self.joined && !std::mem::replace(&mut self.moved_alone, true);
+    }
+
+    /// Where to go on reading. From here on snapshots wait for the rows, so that what they counted stands still.
+    pub fn position(&mut self, now: Duration) -> DetailPosition {
+        if self.mode == Mode::Alone {
+            self.mode = Mode::Expecting { since: Some(now) };
+        }
+        DetailPosition {
+            invocations: self.invocations.position(),
+            anomalies: self.anomalies.position(),
+            is_changeover: self.is_changeover(),
+        }
+    }
+
+    pub fn is_changeover(&self) -> bool {
+        !self.joined || self.moved_alone
+    }
+
+    /// The rows cannot be read at the moment.
+    pub fn fail(&mut self, now: Duration) {
+        if self.is_joined() {
+            self.mode = Mode::Expecting { since: Some(now) };
+        }
+    }
+
+    /// Lets time pass. Whether the feed goes on alone from now on.
+    pub fn tick(&mut self, now: Duration) -> bool {
+        let Mode::Expecting { since } = &mut self.mode else { return false };
+        let since = *since.get_or_insert(now);
+        if now.saturating_sub(since) < PATIENCE {
+            return false;
+        }
+        self.mode = Mode::Alone;
+        true
+    }
+
+    /// When [`Detail::tick`] has something to do.
+    pub fn deadline(&self) -> Option<Duration> {
+        match self.mode {
+            Mode::Expecting { since: Some(since) } => Some(since + PATIENCE),
+            Mode::Alone | Mode::Expecting { since: None } | Mode::Rows { .. } => None,
+        }
+    }
+
+    /// Whether rows ever moved the counters.
+    pub fn was_joined(&self) -> bool {
+        self.joined
+    }
+
+    /// Rows move the counters.
+    pub fn join(&mut self, anomalies: bool, has_more: bool) {
+        self.mode = Mode::Rows { anomalies };
+        self.changed |= !std::mem::replace(&mut self.joined, true);
+        self.changed |= std::mem::take(&mut self.moved_alone);
+        self.has_more = has_more;
+    }
+
+    pub fn note_told_until(&mut self, last_id: i64, is_history: bool) {
+        self.told_until = last_id;
+        if is_history {
+            self.history_until = last_id;
+        }
+        self.changed = true;
+    }
+
+    pub fn has_changed(&self) -> bool {
+        self.changed || self.invocations.has_changed() || self.anomalies.has_changed()
+    }
+
+    /// What changed, to be kept: the row, and marks; `is_rewritten` of a table means that earlier ones are to be forgotten.
+    pub fn take_changed(&mut self, feed: usize, rows: &mut Vec<DetailRow>, marks: &mut Vec<MarkRow>) {
+        if !self.has_changed() {
+            return;
+        }
+        self.changed = false;
+        let (invocations_rewritten, anomalies_rewritten) = (self.invocations.is_rewritten, self.anomalies.is_rewritten);
+        self.invocations.take_changed(feed, Table::Invocations, marks);
+        self.anomalies.take_changed(feed, Table::Anomalies, marks);
+        rows.push(DetailRow {
+            feed,
+            moved_alone: self.moved_alone,
+            told_until: self.told_until,
+            history_until: self.history_until,
+            invocations_cursor: self.invocations.cursor,
+            invocations_first: self.invocations.first(),
+            anomalies_cursor: self.anomalies.cursor,
+            anomalies_first: self.anomalies.first(),
+            invocations_rewritten,
+            anomalies_rewritten,
+        });
+    }
+
+    /// Everything has to be kept once more.
+    pub fn untake(&mut self) {
+        self.changed = true;
+        self.invocations.is_rewritten = true;
+        self.anomalies.is_rewritten = true;
+    }
+
+    pub fn restore(row: DetailRow, marks: Vec<MarkRow>) -> Self {
+        let mut detail = Self {
+            joined: true,
+            moved_alone: row.moved_alone,
+            told_until: row.told_until,
+            history_until: row.history_until,
+            ..Self::default()
+        };
+        detail.invocations.cursor = row.invocations_cursor;
+        detail.anomalies.cursor = row.anomalies_cursor;
+        for MarkRow { table, mark, is_lost, .. } in marks {
+            let trail = match table {
+                Table::Invocations => &mut detail.invocations,
+                Table::Anomalies => &mut detail.anomalies,
+            };
+            if is_lost {
+                trail.lost.push(mark.digest);
+            } else {
+                trail.marks.push_back(mark);
+            }
+        }
+        detail
+    }
+}
+
+impl Trail {
+    pub fn position(&self) -> Position {
+        Position { last: self.marks.back().copied(), cursor: self.cursor }
+    }
+
+    /// Every row that is remembered, the newest first.
+    pub fn marks(&self) -> Vec<Mark> {
+        self.marks.iter().rev().copied().collect()
+    }
+
+    /// Follows the table to where it continues. Whether rows that were counted are gone.
+    pub fn follow(&mut self, anchor: Anchor) -> bool {
+        let after = match anchor {
+            Anchor::Continues => return false,
+            Anchor::CutBack { after } => after,
+            Anchor::Other => {
+                *self = Self { is_rewritten: true, ..Self::default() };
+                return false;
+            }
+        };
+        while let Some(mark) = self.marks.pop_back_if(|mark| mark.id > after) {
+            self.lost.push(mark.digest);
+        }
+        let beyond = self.lost.len().saturating_sub(MARKS_MAX);
+        self.lost.drain(..beyond);
+        self.cursor = after;
+        self.is_rewritten = true;
+        true
+    }
+
+    /// Notes a row that was read. Whether it was counted before, by another key.
+    pub fn note(&mut self, mark: Mark) -> bool {
+        self.cursor = mark.id;
+        self.marks.push_back(mark);
+        self.unkept += 1;
+        if self.marks.len() > MARKS_MAX {
+            self.marks.pop_front();
+        }
+        let known = self.lost.iter().position(|digest| *digest == mark.digest);
+        if let Some(place) = known {
+            self.lost.swap_remove(place);
+            self.is_rewritten = true;
+        }
+        known.is_some()
+    }
+
+    fn first(&self) -> i64 {
+        self.marks.front().map_or(0, |mark| mark.id)
+    }
+
+    fn has_changed(&self) -> bool {
+        self.unkept > 0 || self.is_rewritten
+    }
+
+    fn take_changed(&mut self, feed: usize, table: Table, rows: &mut Vec<MarkRow>) {
+        let unkept = std::mem::take(&mut self.unkept).min(self.marks.len());
+        let is_rewritten = std::mem::take(&mut self.is_rewritten);
+        let skipped = if is_rewritten { 0 } else { self.marks.len() - unkept };
+        let row = |mark: Mark, is_lost| MarkRow { feed, table, mark, is_lost };
+        rows.extend(self.marks.iter().skip(skipped).map(|mark| row(*mark, false)));
+        if is_rewritten {
+            // A lost row has no key any more; its place in the list stands in for one.
+            let lost = self.lost.iter().enumerate();
+            rows.extend(lost.map(|(place, digest)| row(Mark { id: place as i64, digest: *digest }, true)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(id: i64) -> Mark {
+        Mark { id, digest: id * 1000 }
+    }
+
+    #[test]
+    fn a_table_is_told_by_its_rows_and_not_by_their_number() {
+        let read = Position { last: Some(mark(9)), cursor: 9 };
+        assert_eq!(Anchor::judge(read, Some(9), true, 12), Anchor::Continues);
+        assert_eq!(Anchor::judge(read, Some(7), true, 12), Anchor::CutBack { after: 7 });
+        assert_eq!(Anchor::judge(read, None, false, 9), Anchor::Continues, "all rows were deleted");
+        assert_eq!(Anchor::judge(read, None, false, 3), Anchor::Other, "the keys began anew");
+        assert_eq!(Anchor::judge(read, None, true, 30), Anchor::Other, "other rows have these keys");
+        assert_eq!(Anchor::judge(Position::default(), None, false, 0), Anchor::Continues);
+    }
+
+    #[test]
+    fn a_row_that_was_cut_off_and_written_anew_is_known() {
+        let mut trail = Trail::default();
+        for id in 1..=5 {
+            assert!(!trail.note(mark(id)));
+        }
+        assert!(trail.follow(Anchor::CutBack { after: 3 }));
+        assert!(!trail.note(Mark { id: 4, digest: 77 }), "another row by an old key");
+        assert!(trail.note(Mark { id: 5, digest: 4000 }), "an old row by another key");
+        assert!(!trail.note(Mark { id: 6, digest: 4000 }), "once");
+        assert_eq!(trail.position(), Position { last: Some(Mark { id: 6, digest: 4000 }), cursor: 6 });
+    }
+
+    #[test]
+    fn rows_are_expected_for_ten_seconds() {
+        let mut detail = Detail::default();
+        detail.expect();
+        assert!(!detail.tick(Duration::from_secs(100)), "the clock starts when it is first looked at");
+        assert!(!detail.tick(Duration::from_secs(109)));
+        assert!(detail.tick(Duration::from_secs(110)) && detail.leaves_alone());
+        detail.join(true, false);
+        detail.fail(Duration::from_secs(200));
+        assert!(!detail.leaves_alone() && detail.tick(Duration::from_secs(210)));
+    }
+}
