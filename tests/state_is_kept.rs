@@ -131,7 +131,7 @@ fn another_programs_database_is_refused_and_left_alone() {
 #[test]
 fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
     type Damage = fn(&Path);
-    let damages: [(&str, Damage); 9] = [
+    let damages: [(&str, Damage); 10] = [
         ("no database at all", |path| fs::write(path, b"not a database, but long enough to have a header").unwrap()),
         ("pages of zeros", |path| {
             let bytes = fs::read(path).unwrap();
@@ -158,6 +158,10 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
         }),
         ("an event identifier that is gone", |path| {
             Connection::open(path).unwrap().execute("UPDATE event_id SET sequence = sequence * 2", []).unwrap();
+        }),
+        ("a column by another name", |path| {
+            let rename = "ALTER TABLE skill RENAME COLUMN last_listed_micros TO last_lisued_micros";
+            Connection::open(path).unwrap().execute(rename, []).unwrap();
         }),
         ("a bucket that is no number", |path| {
             Connection::open(path).unwrap().execute("UPDATE phase SET duration_buckets = 'x'", []).unwrap();

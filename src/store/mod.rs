@@ -105,6 +105,10 @@ impl Store {
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;")
             .map_err(failed)?;
         schema::create(connection).map_err(failed)?;
+        if !schema::is_whole(connection).map_err(failed)? {
+            let problem = "its tables are not those that this version made".to_owned();
+            return Err(StoreError::Corrupt { path: path.to_owned(), problem });
+        }
         // Not the quick one: a table without its index in step reads well, and refuses every commit.
         let sound: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
         if sound != "ok" {

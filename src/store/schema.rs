@@ -159,3 +159,18 @@ pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
         "{TABLES} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}; COMMIT;"
     ))
 }
+
+/// Whether the tables are those that this version makes, to the letter. A bit that turned in the text of one may leave a
+/// state that reads well and refuses every commit.
+pub(super) fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
+    let model = Connection::open_in_memory()?;
+    create(&model)?;
+    Ok(tables(connection)? == tables(&model)?)
+}
+
+/// Type, name, table and text of everything in the schema.
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, String, String, Option<String>)>> {
+    let mut query = connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    rows.collect()
+}
