@@ -108,7 +108,7 @@ impl Bridge {
             skill
                 .anomalies
                 .iter()
-                .map(move |(kind, count)| ((name.clone(), kind.to_string()), *count))
+                .map(move |series| ((name.clone(), series.anomaly_type.to_string()), series.count))
                 .collect::<Vec<_>>()
         };
         self.skills.values().flat_map(of).collect()

@@ -1,12 +1,13 @@
 //! What a state promises whoever starts a bridge on it: it comes back whole, it is one bridge's alone, and nothing that
 //! cannot be read is lost.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
 use session_buddy_bridge::ledger::memory::Memory;
-use session_buddy_bridge::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
 use session_buddy_bridge::protocol;
 use session_buddy_bridge::store::{Opened, Store, StoreError};
 use std::time::Duration;
@@ -89,6 +90,34 @@ fn everything_comes_back() {
     let again = open(&path).unwrap();
     assert_eq!(again.moved_aside, None);
     assert_eq!(sorted(again.whole), sorted(as_whole(changes)));
+}
+
+/// History began to count before anybody watched; what came to be under watch was born then, and stays so.
+#[test]
+fn series_keep_their_time_of_birth() {
+    let (_folder, path) = folder();
+    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().whole, Moment::default()).unwrap();
+    lively(&mut ledger);
+    open(&path).unwrap().store.commit(&ledger.drain(Moment::at(Duration::from_secs(9)))).unwrap();
+    let skills = open(&path).unwrap().whole.skills.into_iter();
+    let born = skills.flat_map(|row| {
+        let SkillSeries { skill_name, phases, anomalies, .. } = row.series;
+        let phases = phases.into_iter().map(|series| (series.workflow_phase, series.born_micros));
+        let anomalies = anomalies.into_iter().map(|series| (series.anomaly_type, series.born_micros));
+        phases.chain(anomalies).map(|(label, born)| format!("{skill_name} {label} {born:?}")).collect::<Vec<_>>()
+    });
+    let born: Vec<_> = born.collect();
+    let born = BTreeSet::from_iter(born.iter().map(String::as_str));
+    let expected = [
+        "a\"b drop None",
+        "a\"b unknown None",
+        "inexact unknown Some(3000000)",
+        "other spike None",
+        "streamed unknown Some(2000000)",
+        "x drop Some(2000000)",
+    ];
+    let setup = "a\"b setup Some(3000000)";
+    assert_eq!(born, expected.into_iter().chain([setup]).collect());
 }
 
 #[test]

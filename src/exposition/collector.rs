@@ -88,9 +88,9 @@ fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
     });
     let durations = view.phases().map(|(skill, phase)| ([skill, &*phase.workflow_phase], histogram(&phase.durations)));
     let rates = view.skills().filter_map(|skill| skill.completion_rate.map(|rate| ([&*skill.skill_name], rate)));
-    let anomalies = view
-        .skills()
-        .flat_map(|skill| skill.anomalies.iter().map(|(kind, count)| ([&**kind, &*skill.skill_name], *count as f64)));
+    let anomalies = view.skills().flat_map(|skill| {
+        skill.anomalies.iter().map(|series| ([&*series.anomaly_type, &*skill.skill_name], series.count as f64))
+    });
     let last_listed = view
         .shown()
         .filter_map(|skill| skill.last_listed_micros.map(|micros| ([&*skill.series.skill_name], micros as f64 / 1e6)));

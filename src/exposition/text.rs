@@ -9,6 +9,7 @@ use super::collector::{Source, gather_others};
 use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::family::Family;
 use super::view::View;
+use crate::ledger::AnomalySeries;
 
 /// The bounds of the buckets as they are written: `le` is part of a series' identity, so it is the same text always. In
 /// the order of [`crate::ledger::DURATION_BUCKETS_SECONDS`], with `+Inf` behind.
@@ -53,7 +54,7 @@ fn write_families(view: &View, active_sessions: u64, out: &mut String) -> fmt::R
     write_series(&ACTIVE_SESSIONS, "", [], None, active_sessions, out)?;
     write_head(&ANOMALIES, out)?;
     for skill in view.skills() {
-        for (anomaly_type, count) in &skill.anomalies {
+        for AnomalySeries { anomaly_type, count, .. } in &skill.anomalies {
             write_series(&ANOMALIES, "", [anomaly_type, &skill.skill_name], None, count, out)?;
         }
     }

@@ -55,7 +55,7 @@ impl View {
 
     fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries) {
         series.phases.sort_unstable_by(|a, b| a.workflow_phase.cmp(&b.workflow_phase));
-        series.anomalies.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        series.anomalies.sort_unstable_by(|a, b| a.anomaly_type.cmp(&b.anomaly_type));
         let index = index as usize;
         if self.skills.len() <= index {
             self.skills.resize_with(index + 1, || None);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::limits::{Limits, OVERFLOW};
 use super::notice::Notice;
-use super::series::{Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries};
+use super::series::{AnomalySeries, Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries};
 
 /// `workflow_phase` where a feed does not tell one.
 pub(super) const UNKNOWN_PHASE: &str = "unknown";
@@ -117,8 +117,14 @@ impl Book {
         page.series.phases[..page.phases_shown].iter().any(|series| &*series.workflow_phase == phase)
     }
 
-    /// The series of `phase`, which come into being at 0.
-    pub fn phase(&mut self, index: SkillIndex, phase: &str, limits: &Limits) -> &mut PhaseSeries {
+    /// The series of `phase`. Where there are none they come into being at 0, at `born_micros`.
+    pub fn phase(
+        &mut self,
+        index: SkillIndex,
+        phase: &str,
+        born_micros: Option<i64>,
+        limits: &Limits,
+    ) -> &mut PhaseSeries {
         let phases = &mut self.change(index).phases;
         let position = |name: &str| phases.iter().position(|series| &*series.workflow_phase == name);
         let (name, found) = match position(phase) {
@@ -130,24 +136,38 @@ impl Book {
         };
         let position = found.unwrap_or_else(|| {
             let durations = Histogram::default();
-            phases.push(PhaseSeries { workflow_phase: name.into(), completed: 0, abandoned: 0, durations });
+            phases.push(PhaseSeries {
+                workflow_phase: name.into(),
+                completed: 0,
+                abandoned: 0,
+                durations,
+                born_micros,
+            });
             phases.len() - 1
         });
         &mut phases[position]
     }
 
-    /// Adds `more` to the anomalies of a type.
-    pub fn add_anomalies(&mut self, index: SkillIndex, anomaly_type: &Arc<str>, more: u64, limits: &Limits) {
+    /// Adds `more` to the anomalies of a type. Where it has no series one comes into being at `born_micros`.
+    pub fn add_anomalies(
+        &mut self,
+        index: SkillIndex,
+        anomaly_type: &Arc<str>,
+        more: u64,
+        born_micros: Option<i64>,
+        limits: &Limits,
+    ) {
         let anomalies = &mut self.change(index).anomalies;
-        if let Some((_, count)) = anomalies.iter_mut().find(|(name, _)| name == anomaly_type) {
-            *count += more;
-        } else if anomalies.len() < limits.anomaly_types_per_skill_max {
-            anomalies.push((anomaly_type.clone(), more));
-        } else if let Some((_, count)) = anomalies.iter_mut().find(|(name, _)| &**name == OVERFLOW) {
-            *count += more;
-        } else {
-            anomalies.push((OVERFLOW.into(), more));
-        }
+        let position = |name: &str| anomalies.iter().position(|series| &*series.anomaly_type == name);
+        let (name, found) = match position(anomaly_type) {
+            None if anomalies.len() >= limits.anomaly_types_per_skill_max => (OVERFLOW.into(), position(OVERFLOW)),
+            found => (anomaly_type.clone(), found),
+        };
+        let position = found.unwrap_or_else(|| {
+            anomalies.push(AnomalySeries { anomaly_type: name, count: 0, born_micros });
+            anomalies.len() - 1
+        });
+        anomalies[position].count += more;
     }
 
     /// Sets the completion rate, 0 to 1, or takes it away.

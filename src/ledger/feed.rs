@@ -36,7 +36,7 @@ pub(super) struct Desk<'l> {
 
 impl Desk<'_> {
     fn counting(&mut self) -> Counting<'_> {
-        Counting { book: self.book, rules: self.rules, limits: self.limits }
+        Counting { book: self.book, rules: self.rules, limits: self.limits, now_micros: self.now.wall_micros }
     }
 
     fn reject(&mut self, rejection: Rejection) {
@@ -302,7 +302,7 @@ impl Feed {
         } else {
             self.anomalies.stream(entry, desk.now.wall_micros, desk.limits)
         };
-        count_anomalies(entry, rise, desk)
+        count_anomalies(entry, rise, Some(desk.now.wall_micros), desk)
     }
 
     fn invocation(&mut self, name: &str, event: StreamedInvocation, desk: &mut Desk<'_>) -> Result<(), Rejection> {
@@ -615,10 +615,12 @@ impl Feed {
 
         let (next, rise) = match skill.remembered {
             None => {
-                desk.book.phase(skill.series, UNKNOWN_PHASE, desk.limits);
                 let was_unread = self.unread.remove(name);
                 self.changed |= was_unread;
-                first_sight(listing, past_is_known && !was_unread)
+                let past_is_known = past_is_known && !was_unread;
+                let born_micros = past_is_known.then_some(desk.now.wall_micros);
+                desk.book.phase(skill.series, UNKNOWN_PHASE, born_micros, desk.limits);
+                first_sight(listing, past_is_known)
             }
             Some(_) if rolled_back => (RememberedRow::from(listing), None),
             Some(known) => difference(&known, listing),
@@ -654,12 +656,14 @@ impl Feed {
 
     fn note_anomalies(&mut self, snapshot: &Snapshot<'_>, this_micros: Option<i64>, desk: &mut Desk<'_>) {
         let now_micros = desk.now.wall_micros;
+        // What the very first snapshot lists had happened before.
+        let born_micros = self.had_snapshot.then_some(now_micros);
         self.anomalies.begin_round();
         for entry in &snapshot.anomalies {
             let counted = entry.as_ref().map_err(Clone::clone).and_then(|entry| {
                 check_anomaly(entry, desk.limits)?;
                 let rise = self.anomalies.list(entry, now_micros, desk.limits);
-                count_anomalies(entry, rise, desk)
+                count_anomalies(entry, rise, born_micros, desk)
             });
             if let Err(rejection) = counted {
                 desk.reject(rejection);
@@ -906,6 +910,7 @@ fn check_anomaly(entry: &AnomalyEntry<'_>, limits: &Limits) -> Result<(), Reject
 fn count_anomalies(
     entry: &AnomalyEntry<'_>,
     rise: Result<u64, AnomaliesFull>,
+    born_micros: Option<i64>,
     desk: &mut Desk<'_>,
 ) -> Result<(), Rejection> {
     let rise = rise.map_err(|AnomaliesFull| {
@@ -914,7 +919,7 @@ fn count_anomalies(
     })?;
     if rise > 0 {
         let series = desk.book.place(&entry.skill_name.as_ref().into(), desk.limits, desk.notices);
-        desk.book.add_anomalies(series, &entry.anomaly_type.as_ref().into(), rise, desk.limits);
+        desk.book.add_anomalies(series, &entry.anomaly_type.as_ref().into(), rise, born_micros, desk.limits);
     }
     Ok(())
 }

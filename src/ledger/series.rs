@@ -45,6 +45,20 @@ pub struct PhaseSeries {
     pub abandoned: u64,
     /// `skill_duration_seconds`.
     pub durations: Histogram,
+    /// When these began to count at 0, in microseconds since the Unix epoch; `None` where the first that they counted had
+    /// happened before it was watched.
+    pub born_micros: Option<i64>,
+}
+
+/// `anomalies_detected_total` of one skill and one type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnomalySeries {
+    /// `anomaly_type`.
+    pub anomaly_type: Arc<str>,
+    /// How many.
+    pub count: u64,
+    /// As that of [`PhaseSeries`].
+    pub born_micros: Option<i64>,
 }
 
 /// All series of one skill.
@@ -57,7 +71,7 @@ pub struct SkillSeries {
     /// `skill_completion_rate`, 0 to 1; `None` while there is none to show.
     pub completion_rate: Option<f64>,
     /// `anomalies_detected_total` by `anomaly_type`, in the order of first sight.
-    pub anomalies: Vec<(Arc<str>, u64)>,
+    pub anomalies: Vec<AnomalySeries>,
 }
 
 /// A skill with its place.

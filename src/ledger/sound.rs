@@ -56,9 +56,11 @@ impl SkillSeries {
     fn is_possible(&self) -> bool {
         let phases = self.phases.iter().all(|phase| {
             let counts = [phase.completed, phase.abandoned].into_iter().chain(phase.durations.buckets);
-            are_counts(counts) && is_sum(phase.durations.sum)
+            are_counts(counts) && is_sum(phase.durations.sum) && phase.born_micros.is_none_or(is_time)
         });
-        phases && is_ratio(self.completion_rate) && are_counts(self.anomalies.iter().map(|(_, count)| *count))
+        let are_born = self.anomalies.iter().all(|series| series.born_micros.is_none_or(is_time));
+        let anomalies = are_counts(self.anomalies.iter().map(|series| series.count)) && are_born;
+        phases && is_ratio(self.completion_rate) && anomalies
     }
 }
 

@@ -88,12 +88,19 @@ pub(super) struct Counting<'l> {
     pub book: &'l mut Book,
     pub rules: &'l mut RuleCounters,
     pub limits: &'l Limits,
+    pub now_micros: i64,
 }
 
 impl Counting<'_> {
     /// Counts one invocation as its event tells it.
     pub fn event(&mut self, series: SkillIndex, event: &StreamedInvocation) {
-        let phase = self.book.phase(series, event.workflow_phase.as_deref().unwrap_or(UNKNOWN_PHASE), self.limits);
+        self.invocation(series, event, Some(self.now_micros));
+    }
+
+    /// Counts one invocation; series that come into being with it are born at `born_micros`.
+    pub fn invocation(&mut self, series: SkillIndex, event: &StreamedInvocation, born_micros: Option<i64>) {
+        let phase = event.workflow_phase.as_deref().unwrap_or(UNKNOWN_PHASE);
+        let phase = self.book.phase(series, phase, born_micros, self.limits);
         *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = event.duration_seconds {
             phase.durations.observe(seconds, 1, seconds);
@@ -111,7 +118,8 @@ impl Counting<'_> {
         if rise.history && self.book.has_shown(series, UNKNOWN_PHASE) {
             self.rules.backfilled_invocations += invocations;
         }
-        let phase = self.book.phase(series, UNKNOWN_PHASE, self.limits);
+        let born_micros = (!rise.history).then_some(self.now_micros);
+        let phase = self.book.phase(series, UNKNOWN_PHASE, born_micros, self.limits);
         phase.completed += rise.completed;
         phase.abandoned += rise.abandoned;
         match rise.durations {

@@ -12,7 +12,8 @@ use crate::ledger::memory::{
     Table, TallyRow,
 };
 use crate::ledger::{
-    Changes, FeedCounters, Histogram, Mark, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries, Whole,
+    AnomalySeries, Changes, FeedCounters, Histogram, Mark, PhaseSeries, RuleCounters, SkillIndex, SkillRow,
+    SkillSeries, Whole,
 };
 
 /// The counters of the rules by the names under which they are kept.
@@ -54,12 +55,12 @@ pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Resu
 
 fn save_skills(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result<()> {
     let mut skill = connection.prepare_cached("INSERT OR REPLACE INTO skill VALUES (?, ?, ?, ?)")?;
-    let mut phase = connection.prepare_cached("INSERT OR REPLACE INTO phase VALUES (?, ?, ?, ?, ?, ?, ?)")?;
-    let mut anomaly = connection.prepare_cached("INSERT OR REPLACE INTO anomaly_count VALUES (?, ?, ?, ?)")?;
+    let mut phase = connection.prepare_cached("INSERT OR REPLACE INTO phase VALUES (?, ?, ?, ?, ?, ?, ?, ?)")?;
+    let mut anomaly = connection.prepare_cached("INSERT OR REPLACE INTO anomaly_count VALUES (?, ?, ?, ?, ?)")?;
     for SkillRow { index: SkillIndex(place), series, last_listed_micros } in skills {
         skill.execute(params![place, series.skill_name, series.completion_rate, last_listed_micros])?;
         for (position, series) in series.phases.iter().enumerate() {
-            let PhaseSeries { workflow_phase, completed, abandoned, durations } = series;
+            let PhaseSeries { workflow_phase, completed, abandoned, durations, born_micros } = series;
             phase.execute(params![
                 place,
                 position,
@@ -68,10 +69,11 @@ fn save_skills(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result
                 abandoned,
                 json(&durations.buckets)?,
                 durations.sum,
+                born_micros,
             ])?;
         }
-        for (position, (anomaly_type, count)) in series.anomalies.iter().enumerate() {
-            anomaly.execute(params![place, position, anomaly_type, count])?;
+        for (position, AnomalySeries { anomaly_type, count, born_micros }) in series.anomalies.iter().enumerate() {
+            anomaly.execute(params![place, position, anomaly_type, count, born_micros])?;
         }
     }
     Ok(())
@@ -253,18 +255,24 @@ fn load_skills(connection: &Connection) -> rusqlite::Result<Vec<SkillRow>> {
     })?;
     let phases = all(connection, "SELECT * FROM phase ORDER BY skill, position", |row| {
         let durations = Histogram { buckets: from_json(row, 5)?, sum: row.get(6)? };
-        let series =
-            PhaseSeries { workflow_phase: row.get(2)?, completed: row.get(3)?, abandoned: row.get(4)?, durations };
+        let series = PhaseSeries {
+            workflow_phase: row.get(2)?,
+            completed: row.get(3)?,
+            abandoned: row.get(4)?,
+            durations,
+            born_micros: row.get(7)?,
+        };
         Ok((row.get::<_, usize>(0)?, series))
     })?;
     let anomalies = all(connection, "SELECT * FROM anomaly_count ORDER BY skill, position", |row| {
-        Ok((row.get::<_, usize>(0)?, (row.get::<_, Arc<str>>(2)?, row.get::<_, u64>(3)?)))
+        let series = AnomalySeries { anomaly_type: row.get(2)?, count: row.get(3)?, born_micros: row.get(4)? };
+        Ok((row.get::<_, usize>(0)?, series))
     })?;
     for (place, series) in phases {
         skills.get_mut(place).ok_or_else(|| no_skill(place))?.series.phases.push(series);
     }
-    for (place, count) in anomalies {
-        skills.get_mut(place).ok_or_else(|| no_skill(place))?.series.anomalies.push(count);
+    for (place, series) in anomalies {
+        skills.get_mut(place).ok_or_else(|| no_skill(place))?.series.anomalies.push(series);
     }
     Ok(skills)
 }

@@ -30,6 +30,7 @@ CREATE TABLE phase (
     abandoned INTEGER NOT NULL,
     duration_buckets TEXT NOT NULL,
     duration_sum REAL NOT NULL,
+    born_micros INTEGER,
     PRIMARY KEY (skill, position)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE anomaly_count (
@@ -37,6 +38,7 @@ CREATE TABLE anomaly_count (
     position INTEGER NOT NULL,
     anomaly_type TEXT NOT NULL,
     count INTEGER NOT NULL,
+    born_micros INTEGER,
     PRIMARY KEY (skill, position)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE feed (
@@ -168,8 +170,10 @@ pub(super) fn is_whole(connection: &Connection) -> rusqlite::Result<bool> {
     Ok(tables(connection)? == tables(&model)?)
 }
 
-/// Type, name, table and text of everything in the schema.
-fn tables(connection: &Connection) -> rusqlite::Result<Vec<(String, String, String, Option<String>)>> {
+/// Type, name, table and text of something in the schema.
+type SchemaEntry = (String, String, String, Option<String>);
+
+fn tables(connection: &Connection) -> rusqlite::Result<Vec<SchemaEntry>> {
     let mut query = connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name")?;
     let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     rows.collect()

@@ -94,7 +94,10 @@ impl Shown {
     /// Anomalies by type and skill; none that is zero.
     pub fn anomalies(&self) -> BTreeMap<(String, String), u64> {
         let rows = self.skills.values().flat_map(|skill| {
-            skill.anomalies.iter().map(|(kind, count)| ((kind.to_string(), skill.skill_name.to_string()), *count))
+            skill
+                .anomalies
+                .iter()
+                .map(|series| ((series.anomaly_type.to_string(), skill.skill_name.to_string()), series.count))
         });
         rows.filter(|(_, count)| *count > 0).collect()
     }
@@ -142,6 +145,6 @@ fn assert_no_fall(was: &SkillSeries, now: &SkillSeries) {
         );
     }
     for (was, now) in was.anomalies.iter().zip(&now.anomalies) {
-        assert!(was.0 == now.0 && was.1 <= now.1, "{was:?} fell to {now:?}");
+        assert!(was.anomaly_type == now.anomaly_type && was.count <= now.count, "{was:?} fell to {now:?}");
     }
 }

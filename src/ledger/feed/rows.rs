@@ -297,7 +297,8 @@ impl Feed {
             }
             let counts = !is_known && reading.tallies.is_none();
             let counted = check_anomaly(entry, desk.limits).and_then(|()| {
-                count_anomalies(entry, self.anomalies.tell(entry, counts, now_micros, desk.limits), desk)
+                let rise = self.anomalies.tell(entry, counts, now_micros, desk.limits);
+                count_anomalies(entry, rise, Some(now_micros), desk)
             });
             if let Err(rejection) = counted {
                 desk.reject(rejection);
@@ -313,8 +314,10 @@ impl Feed {
                 detected_at: None,
                 deviation_score: None,
             };
-            let counted = check_anomaly(&entry, desk.limits)
-                .and_then(|()| count_anomalies(&entry, self.anomalies.tell_number(&entry, *times, desk.limits), desk));
+            let counted = check_anomaly(&entry, desk.limits).and_then(|()| {
+                let rise = self.anomalies.tell_number(&entry, *times, desk.limits);
+                count_anomalies(&entry, rise, None, desk)
+            });
             if let Err(rejection) = counted {
                 desk.reject(rejection);
             }
@@ -375,7 +378,8 @@ fn count(
     }
     let workflow_phase = workflow_phase.map(Into::into);
     let event = StreamedInvocation { workflow_phase, completed, duration_seconds: told.duration_seconds };
-    desk.counting().event(skill.series, &event);
+    let born_micros = (!is_history).then_some(desk.now.wall_micros);
+    desk.counting().invocation(skill.series, &event, born_micros);
     Ok(())
 }
 
