@@ -331,13 +331,12 @@ impl History {
         if !self.detail {
             return;
         }
+        let now = self.now();
         let database = match self.database.take().filter(DetailDatabase::is_at_its_place) {
             Some(database) => self.database.insert(database),
             None => self.database.insert(DetailDatabase::open(&self.server.path).expect("a database")),
         };
         while database.has_changed().expect("it can be read") {
-            let elapsed = Duration::from_micros((self.at_micros - self.born_micros).unsigned_abs());
-            let now = Moment { wall_micros: START_MICROS + self.at_micros, elapsed };
             let position = self.ledger.detail_position(self.feed, now).expect("no alias");
             let reading = database.read(&position, |table| self.ledger.detail_marks(self.feed, table));
             let reading = reading.expect("it can be read");

@@ -190,8 +190,8 @@ fn read(
     let mut anomalies_anchor = Anchor::Other;
     if has_anomalies {
         anomalies_anchor = self::anchor(moment, Table::Anomalies, position.anomalies, marks)?;
-        // Where no invocation was ever read, the anomalies alone can tell that the database is another.
-        if position.invocations.last.is_none() && anomalies_anchor == Anchor::Other {
+        // No invocation vouches for the database, so that the anomalies alone can tell that it is another.
+        if anchor == Anchor::Emptied && anomalies_anchor == Anchor::Other {
             anchor = Anchor::Other;
         }
         if anchor == Anchor::Other && !position.is_changeover {
@@ -199,16 +199,12 @@ fn read(
         }
     }
     let after = anchor.after(position.invocations);
-    let numbers = if position.is_changeover || anchor != Anchor::Continues {
+    let numbers = if position.is_changeover || matches!(anchor, Anchor::CutBack { .. } | Anchor::Other) {
         Some(numbers(moment, after, has_metrics)?)
     } else {
         None
     };
-    let mut query = moment.prepare_cached(&select(Table::Invocations, "id > ?1 ORDER BY id LIMIT ?2"))?;
-    let rows = query.query_map((after, BATCH_ROWS + 1), |row| Ok(invocation(row)))?;
-    let mut invocations = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut has_more = invocations.len() > BATCH_ROWS;
-    invocations.truncate(BATCH_ROWS);
+    let (invocations, mut has_more) = batch(moment, Table::Invocations, after, invocation)?;
 
     let anomalies = if has_anomalies {
         let (reading, more) = anomalies(moment, position, anomalies_anchor)?;
@@ -220,19 +216,27 @@ fn read(
     Ok(DetailReading { invocations_anchor: anchor, invocations, numbers, anomalies, has_more })
 }
 
-fn table_name(table: Table) -> &'static str {
-    match table {
-        Table::Invocations => "skill_invocation",
-        Table::Anomalies => "skill_anomalies",
-    }
-}
-
 fn select(table: Table, which: &str) -> String {
     let columns: &[&str] = match table {
         Table::Invocations => &INVOCATION_COLUMNS,
         Table::Anomalies => &ANOMALY_COLUMNS,
     };
-    format!("SELECT {} FROM {} WHERE {which}", columns.join(", "), table_name(table))
+    format!("SELECT {} FROM {} WHERE {which}", columns.join(", "), table.name())
+}
+
+/// The next rows after the key `after`, and whether there are more.
+fn batch<T>(
+    moment: &Transaction<'_>,
+    table: Table,
+    after: i64,
+    read: impl Fn(&Row<'_>) -> T,
+) -> rusqlite::Result<(Vec<T>, bool)> {
+    let mut query = moment.prepare_cached(&select(table, "id > ?1 ORDER BY id LIMIT ?2"))?;
+    let rows = query.query_map((after, BATCH_ROWS + 1), |row| Ok(read(row)))?;
+    let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+    let has_more = rows.len() > BATCH_ROWS;
+    rows.truncate(BATCH_ROWS);
+    Ok((rows, has_more))
 }
 
 /// How a table continues what was read of it.
@@ -250,18 +254,17 @@ fn anchor(
         let found = by_key.query_row([mark.id], |row| Ok(self::mark(row))).optional()?;
         Ok(found == Some(*mark))
     };
-    let mut common = None;
     if is_there(&last)? {
-        common = Some(last.id);
-    } else {
-        for mark in marks(table) {
-            if is_there(&mark)? {
-                common = Some(mark.id);
-                break;
-            }
+        return Ok(Anchor::Continues);
+    }
+    let mut common = None;
+    for mark in marks(table) {
+        if is_there(&mark)? {
+            common = Some(mark.id);
+            break;
         }
     }
-    let name = table_name(table);
+    let name = table.name();
     let earlier = format!("SELECT EXISTS (SELECT 1 FROM {name} WHERE id BETWEEN 0 AND ?1)");
     let has_earlier = moment.prepare_cached(&earlier)?.query_row([position.cursor], |row| row.get(0))?;
     let newest_ever = moment
@@ -343,11 +346,7 @@ fn anomalies(
 ) -> rusqlite::Result<(AnomalyReading, bool)> {
     if !position.is_changeover && anchor != Anchor::Other {
         let after = anchor.after(position.anomalies);
-        let mut query = moment.prepare_cached(&select(Table::Anomalies, "id > ?1 ORDER BY id LIMIT ?2"))?;
-        let rows = query.query_map((after, BATCH_ROWS + 1), |row| Ok(anomaly(row)))?;
-        let mut rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-        let has_more = rows.len() > BATCH_ROWS;
-        rows.truncate(BATCH_ROWS);
+        let (rows, has_more) = batch(moment, Table::Anomalies, after, anomaly)?;
         return Ok((AnomalyReading { anchor, rows, tallies: None }, has_more));
     }
     // By their numbers: anomalies of a skill and a type are alike, so that it is enough how many there are.

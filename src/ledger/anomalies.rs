@@ -66,6 +66,18 @@ struct Trace {
     kept_micros: i64,
 }
 
+impl Trace {
+    /// Meets this key in the snapshot `round`. How often it has been met there.
+    fn meet(&mut self, round: u64) -> u64 {
+        if self.round != round {
+            self.round = round;
+            self.in_round = 0;
+        }
+        self.in_round += 1;
+        self.in_round
+    }
+}
+
 /// There is no room to remember another anomaly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct AnomaliesFull;
@@ -80,13 +92,9 @@ impl Anomalies {
     pub fn list(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, limits: &Limits) -> Result<u64, AnomaliesFull> {
         let round = self.round;
         self.note(entry, now_micros, limits, |tally, trace| {
-            if trace.round != round {
-                trace.round = round;
-                trace.in_round = 0;
-            }
-            trace.in_round += 1;
-            if trace.in_round > trace.multiplicity {
-                trace.multiplicity = trace.in_round;
+            let met = trace.meet(round);
+            if met > trace.multiplicity {
+                trace.multiplicity = met;
                 *tally.0 += 1;
             }
         })
@@ -133,18 +141,12 @@ impl Anomalies {
         }
         let round = self.round;
         // One that no longer fits is told by its row all the same, and no list counts while rows tell.
-        let noted = self.note(entry, now_micros, limits, |_, trace| {
-            if trace.round != round {
-                trace.round = round;
-                trace.in_round = 0;
-            }
-            trace.in_round += 1;
-            trace.multiplicity = if counts { trace.multiplicity + 1 } else { trace.multiplicity.max(trace.in_round) };
+        let _ = self.note(entry, now_micros, limits, |_, trace| {
+            let met = trace.meet(round);
+            trace.multiplicity = if counts { trace.multiplicity + 1 } else { trace.multiplicity.max(met) };
             trace.streamed = true;
         });
-        match noted {
-            Ok(_) | Err(AnomaliesFull) => Ok(u64::from(counts)),
-        }
+        Ok(u64::from(counts))
     }
 
     /// Notes how many anomalies of the skill and type of `entry` the present database holds. By how much the number shown

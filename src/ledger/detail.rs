@@ -51,8 +51,10 @@ pub struct DetailPosition {
 /// How a table continues what was read of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Anchor {
-    /// What was read is there still, or old rows of it were deleted.
+    /// What was read is there still.
     Continues,
+    /// No row up to the position is there, of whatever database: none was ever read, or all were deleted.
+    Emptied,
     /// The rows after this one, which was read, are gone: the database came back younger.
     CutBack {
         /// Primary key of the last row that is still there.
@@ -68,10 +70,10 @@ impl Anchor {
     /// since `AUTOINCREMENT` gives none twice.
     pub fn judge(position: Position, common: Option<i64>, has_earlier: bool, newest_ever: i64) -> Self {
         match (position.last, common) {
-            (None, _) if position.cursor == 0 => Self::Continues,
+            (None, _) if position.cursor == 0 => Self::Emptied,
             (Some(last), Some(common)) if last.id == common => Self::Continues,
             (_, Some(after)) => Self::CutBack { after },
-            (_, None) if !has_earlier && newest_ever >= position.cursor => Self::Continues,
+            (_, None) if !has_earlier && newest_ever >= position.cursor => Self::Emptied,
             (_, None) => Self::Other,
         }
     }
@@ -79,7 +81,7 @@ impl Anchor {
     /// The primary key after which rows are to be read.
     pub fn after(self, position: Position) -> i64 {
         match self {
-            Self::Continues => position.cursor,
+            Self::Continues | Self::Emptied => position.cursor,
             Self::CutBack { after } => after,
             Self::Other => 0,
         }
@@ -288,6 +290,15 @@ impl Detail {
         !self.joined || self.moved_alone
     }
 
+    /// The rows of `table` that were read last, the newest first.
+    pub fn marks(&self, table: Table) -> Vec<Mark> {
+        let trail = match table {
+            Table::Invocations => &self.invocations,
+            Table::Anomalies => &self.anomalies,
+        };
+        trail.marks.iter().rev().copied().collect()
+    }
+
     /// The rows cannot be read at the moment.
     pub fn fail(&mut self, now: Duration) {
         if self.is_joined() {
@@ -399,15 +410,10 @@ impl Trail {
         Position { last: self.marks.back().copied(), cursor: self.cursor }
     }
 
-    /// Every row that is remembered, the newest first.
-    pub fn marks(&self) -> Vec<Mark> {
-        self.marks.iter().rev().copied().collect()
-    }
-
     /// Follows the table to where it continues. Whether rows that were counted are gone.
     pub fn follow(&mut self, anchor: Anchor) -> bool {
         let after = match anchor {
-            Anchor::Continues => return false,
+            Anchor::Continues | Anchor::Emptied => return false,
             Anchor::CutBack { after } => after,
             Anchor::Other => {
                 *self = Self { is_rewritten: true, ..Self::default() };
@@ -475,10 +481,10 @@ mod tests {
         let read = Position { last: Some(mark(9)), cursor: 9 };
         assert_eq!(Anchor::judge(read, Some(9), true, 12), Anchor::Continues);
         assert_eq!(Anchor::judge(read, Some(7), true, 12), Anchor::CutBack { after: 7 });
-        assert_eq!(Anchor::judge(read, None, false, 9), Anchor::Continues, "all rows were deleted");
+        assert_eq!(Anchor::judge(read, None, false, 9), Anchor::Emptied, "all rows were deleted");
         assert_eq!(Anchor::judge(read, None, false, 3), Anchor::Other, "the keys began anew");
         assert_eq!(Anchor::judge(read, None, true, 30), Anchor::Other, "other rows have these keys");
-        assert_eq!(Anchor::judge(Position::default(), None, false, 0), Anchor::Continues);
+        assert_eq!(Anchor::judge(Position::default(), None, false, 0), Anchor::Emptied, "none was read");
     }
 
     #[test]

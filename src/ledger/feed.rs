@@ -425,18 +425,12 @@ impl Feed {
             rolled_back = nothing_is_missing
                 && !is_outgrown
                 && accepted.iter().all(|(name, listing)| {
-                    self.skills[name]
-                        .remembered
-                        .is_none_or(|known| u128::from(listing.total) * 10 >= u128::from(known.total) * 9)
+                    self.skills[name].remembered.is_none_or(|known| is_nine_tenths(listing.total, known.total))
                 });
             if rolled_back {
-                self.counters.rollbacks += 1;
-                desk.notices.push(Notice::RolledBack);
+                self.note_rollback(desk);
             } else {
-                self.counters.resets += 1;
-                desk.notices.push(Notice::Reset(cause));
-                self.forget_numbers();
-                self.anomalies.note_new_database();
+                self.note_reset(cause, desk);
                 began_empty = true;
             }
         }
@@ -576,11 +570,25 @@ impl Feed {
         let (name, from) = unlisted
             .filter_map(|(name, skill)| Some((name, skill.remembered?.total)))
             .max_by(|(a_name, a), (b_name, b)| (a, b_name).cmp(&(b, a_name)))?;
-        (u128::from(tenth) * 10 < u128::from(from) * 9).then(|| ResetCause::TotalFell {
-            skill_name: name.to_string(),
-            from,
-            to: tenth,
-        })
+        (!is_nine_tenths(tenth, from)).then(|| ResetCause::TotalFell { skill_name: name.to_string(), from, to: tenth })
+    }
+
+    /// The server's database is the same, a few writes back.
+    fn note_rollback(&mut self, desk: &mut Desk<'_>) {
+        self.counters.rollbacks += 1;
+        self.counters_changed = true;
+        self.changed = true;
+        desk.notices.push(Notice::RolledBack);
+    }
+
+    /// The server's database is a new one: what is remembered of the old one is void.
+    fn note_reset(&mut self, cause: ResetCause, desk: &mut Desk<'_>) {
+        self.counters.resets += 1;
+        self.counters_changed = true;
+        self.changed = true;
+        desk.notices.push(Notice::Reset(cause));
+        self.forget_numbers();
+        self.anomalies.note_new_database();
     }
 
     fn forget_numbers(&mut self) {
@@ -603,8 +611,7 @@ impl Feed {
         desk: &mut Desk<'_>,
     ) -> usize {
         let Some(skill) = self.skills.get_mut(name) else { return 0 };
-        let gauge = Gauge::from(listing);
-        let is_other = skill.gauge.replace(gauge) != Some(gauge);
+        let is_other = skill.set_gauge(Gauge::from(listing));
         if is_other {
             self.rates_changed.push(name.clone());
         }
@@ -796,6 +803,11 @@ impl Feed {
 }
 
 impl FeedSkill {
+    /// Whether the gauge was another.
+    fn set_gauge(&mut self, gauge: Gauge) -> bool {
+        self.gauge.replace(gauge) != Some(gauge)
+    }
+
     fn row(&self, feed: usize, skill_name: Arc<str>) -> FeedSkillRow {
         let (credit, credit_duration_sum) = self.waiting.credit();
         FeedSkillRow {
@@ -839,6 +851,11 @@ impl From<&Listing> for RememberedRow {
             duration_sum: listing.duration_sum,
         }
     }
+}
+
+/// Rule 4.3: whether `now` is so near to `known` that it may be the same database a few writes back.
+fn is_nine_tenths(now: u64, known: u64) -> bool {
+    u128::from(now) * 10 >= u128::from(known) * 9
 }
 
 /// Rule 4.1: the whole total counts; its durations too if all of it happened under watch.

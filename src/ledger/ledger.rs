@@ -172,12 +172,12 @@ impl Ledger {
     pub fn detail_position(&mut self, feed: FeedId, now: Moment) -> Option<DetailPosition> {
         self.note_start(now);
         let place = self.places[feed.0];
-        (!self.watches[place].is_alias()).then(|| self.feeds[place].detail_position(now.elapsed))
+        (!self.watches[place].is_alias()).then(|| self.feeds[place].detail.position(now.elapsed))
     }
 
     /// The rows of a table that were read last, the newest first.
     pub fn detail_marks(&self, feed: FeedId, table: Table) -> Vec<Mark> {
-        self.feeds[self.places[feed.0]].detail_marks(table)
+        self.feeds[self.places[feed.0]].detail.marks(table)
     }
 
     /// Counts what was read of the database beside `feed`, from the last [`Ledger::detail_position`] on.

@@ -287,6 +287,16 @@ pub enum Table {
     Anomalies,
 }
 
+impl Table {
+    /// What it is called there.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Invocations => "skill_invocation",
+            Self::Anomalies => "skill_anomalies",
+        }
+    }
+}
+
 /// A row of the server's database that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MarkRow {

@@ -108,14 +108,6 @@ fn save_memory(connection: &Connection, memory: &Memory) -> rusqlite::Result<()>
     save_details(connection, details, marks)
 }
 
-/// What a table of the server's database is called among the rows that were read.
-fn source(table: Table) -> &'static str {
-    match table {
-        Table::Invocations => "skill_invocation",
-        Table::Anomalies => "skill_anomalies",
-    }
-}
-
 fn save_details(connection: &Connection, details: &[DetailRow], marks: &[MarkRow]) -> rusqlite::Result<()> {
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO detail VALUES (?, ?, ?, ?, ?, ?)")?;
     let mut forget = connection
@@ -129,13 +121,13 @@ fn save_details(connection: &Connection, details: &[DetailRow], marks: &[MarkRow
             row.invocations_cursor,
             row.anomalies_cursor,
         ])?;
-        let (invocations, anomalies) = (source(Table::Invocations), source(Table::Anomalies));
+        let (invocations, anomalies) = (Table::Invocations.name(), Table::Anomalies.name());
         forget.execute(params![row.feed, invocations, row.invocations_rewritten, row.invocations_first])?;
         forget.execute(params![row.feed, anomalies, row.anomalies_rewritten, row.anomalies_first])?;
     }
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO detail_row VALUES (?, ?, ?, ?, ?)")?;
     for MarkRow { feed, table, mark, is_lost } in marks {
-        put.execute(params![feed, source(*table), is_lost, mark.id, mark.digest])?;
+        put.execute(params![feed, table.name(), is_lost, mark.id, mark.digest])?;
     }
     Ok(())
 }
@@ -322,7 +314,7 @@ fn load_memory(connection: &Connection) -> rusqlite::Result<Memory> {
         marks: all(connection, "SELECT * FROM detail_row ORDER BY feed, source, lost, id", |row| {
             let source_name: String = row.get(1)?;
             let tables = [Table::Invocations, Table::Anomalies];
-            let table = tables.into_iter().find(|table| source(*table) == source_name);
+            let table = tables.into_iter().find(|table| table.name() == source_name);
             let unknown = || format!("no rows are read of a table {source_name:?}").into();
             let table = table.ok_or_else(|| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, unknown()))?;
             let mark = Mark { id: row.get(3)?, digest: row.get(4)? };

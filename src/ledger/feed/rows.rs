@@ -4,20 +4,20 @@
 //! read. They are what the server lists then, so that snapshots can be checked against them, and so that snapshots can
 //! take over at any time and count from there.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::ledger::arithmetic::Listing;
 use crate::ledger::detail::{
-    Anchor, AnomalyReading, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers, SkillNumbers,
-    ToldInvocation,
+    Anchor, AnomalyReading, AnomalyTally, DetailReading, InvocationRow, Numbers, SkillNumbers, ToldInvocation,
 };
-use crate::ledger::memory::{RememberedRow, Table};
+use crate::ledger::memory::RememberedRow;
 use crate::ledger::notice::{Notice, ResetCause};
 use crate::ledger::waiting::StreamedInvocation;
 use crate::protocol::{AnomalyEntry, Rejection};
 
-use super::{Desk, Feed, FeedSkill, Gauge, check_anomaly, check_label, count_anomalies};
+use super::{Desk, Feed, FeedSkill, Gauge, check_anomaly, check_label, count_anomalies, is_nine_tenths};
 
 /// A skill disagrees with the rows once so many snapshots in a row list what its rows do not tell, over so long a time: one
 /// may be late, or tell of rows that are not read yet.
@@ -63,19 +63,6 @@ impl Comparison {
 }
 
 impl Feed {
-    /// Where to go on reading the database.
-    pub fn detail_position(&mut self, now: Duration) -> DetailPosition {
-        self.detail.position(now)
-    }
-
-    /// The rows of `table` that were read last, the newest first.
-    pub fn detail_marks(&self, table: Table) -> Vec<Mark> {
-        match table {
-            Table::Invocations => self.detail.invocations.marks(),
-            Table::Anomalies => self.detail.anomalies.marks(),
-        }
-    }
-
     /// Lets the database's patience pass.
     pub(super) fn tick_detail(&mut self, desk: &mut Desk<'_>) {
         if !self.detail.tick(desk.now.elapsed) {
@@ -132,15 +119,9 @@ impl Feed {
         let is_changeover = self.detail.is_changeover();
         let is_history = !self.detail.was_joined();
         match reading.invocations_anchor {
-            Anchor::Other if !is_changeover => {
-                self.note_reset(ResetCause::RowsAreOthers, desk);
-            }
-            Anchor::CutBack { .. } if !is_changeover => {
-                self.counters.rollbacks += 1;
-                self.counters_changed = true;
-                desk.notices.push(Notice::RolledBack);
-            }
-            Anchor::Continues | Anchor::CutBack { .. } | Anchor::Other => {}
+            Anchor::Other if !is_changeover => self.note_reset(ResetCause::RowsAreOthers, desk),
+            Anchor::CutBack { .. } if !is_changeover => self.note_rollback(desk),
+            Anchor::Continues | Anchor::Emptied | Anchor::CutBack { .. } | Anchor::Other => {}
         }
         self.detail.invocations.follow(reading.invocations_anchor);
         if let Some(numbers) = &reading.numbers {
@@ -158,15 +139,6 @@ impl Feed {
         self.show_detail(desk);
     }
 
-    fn note_reset(&mut self, cause: ResetCause, desk: &mut Desk<'_>) {
-        self.counters.resets += 1;
-        self.counters_changed = true;
-        self.changed = true;
-        desk.notices.push(Notice::Reset(cause));
-        self.forget_numbers();
-        self.anomalies.note_new_database();
-    }
-
     /// The numbers of all skills become the remembered ones. In a changeover what snapshots have counted tells how many of
     /// the rows to come are counted already: those of each skill that are its oldest, since snapshots are cumulative.
     fn take_numbers(&mut self, numbers: &Numbers, is_changeover: bool, desk: &mut Desk<'_>) {
@@ -174,9 +146,7 @@ impl Feed {
         if is_changeover && let Some(cause) = self.contradiction(numbers) {
             is_rollback = numbers_hold(numbers, &self.skills);
             if is_rollback {
-                self.counters.rollbacks += 1;
-                self.counters_changed = true;
-                desk.notices.push(Notice::RolledBack);
+                self.note_rollback(desk);
             } else {
                 self.note_reset(cause, desk);
             }
@@ -217,21 +187,18 @@ impl Feed {
 
     /// What in the numbers of all skills cannot be of the database whose numbers are remembered.
     fn contradiction(&self, numbers: &Numbers) -> Option<ResetCause> {
-        let known: std::collections::HashMap<&str, &SkillNumbers> =
-            numbers.skills.iter().map(|told| (&*told.skill_name, told)).collect();
-        let remembered = self.skills.iter().filter_map(|(name, skill)| Some((name, skill.remembered?)));
-        remembered
-            .filter_map(|(name, numbers)| {
-                let skill_name = name.to_string();
-                let Some(told) = known.get(&**name) else { return Some(ResetCause::SkillMissing { skill_name }) };
-                let to = told.completed + told.abandoned;
-                if to < numbers.total {
-                    return Some(ResetCause::TotalFell { skill_name, from: numbers.total, to });
-                }
-                let fell = told.completed < numbers.completed || told.abandoned < numbers.total - numbers.completed;
-                (fell && numbers.split_is_exact).then_some(ResetCause::SplitFell { skill_name })
-            })
-            .next()
+        let known: HashMap<&str, &SkillNumbers> = numbers.skills.iter().map(|told| (&*told.skill_name, told)).collect();
+        let mut remembered = self.skills.iter().filter_map(|(name, skill)| Some((name, skill.remembered?)));
+        remembered.find_map(|(name, numbers)| {
+            let skill_name = name.to_string();
+            let Some(told) = known.get(&**name) else { return Some(ResetCause::SkillMissing { skill_name }) };
+            let to = told.completed + told.abandoned;
+            if to < numbers.total {
+                return Some(ResetCause::TotalFell { skill_name, from: numbers.total, to });
+            }
+            let fell = told.completed < numbers.completed || told.abandoned < numbers.total - numbers.completed;
+            (fell && numbers.split_is_exact).then_some(ResetCause::SplitFell { skill_name })
+        })
     }
 
     fn detail_invocation(&mut self, row: InvocationRow, desk: &mut Desk<'_>) {
@@ -353,12 +320,11 @@ impl Feed {
 }
 
 /// Whether the numbers may be those of the same database a few writes back: rule 4.3.
-fn numbers_hold(numbers: &Numbers, skills: &std::collections::HashMap<Arc<str>, FeedSkill>) -> bool {
-    let told: std::collections::HashMap<&str, u64> =
+fn numbers_hold(numbers: &Numbers, skills: &HashMap<Arc<str>, FeedSkill>) -> bool {
+    let told: HashMap<&str, u64> =
         numbers.skills.iter().map(|told| (&*told.skill_name, told.completed + told.abandoned)).collect();
     let mut remembered = skills.iter().filter_map(|(name, skill)| Some((name, skill.remembered?.total)));
-    remembered
-        .all(|(name, total)| told.get(&**name).is_some_and(|told| u128::from(*told) * 10 >= u128::from(total) * 9))
+    remembered.all(|(name, total)| told.get(&**name).is_some_and(|told| is_nine_tenths(*told, total)))
 }
 
 fn count(
@@ -417,10 +383,5 @@ impl FeedSkill {
             let (total, completed) = (numbers.total as f64, numbers.completed as f64);
             self.set_gauge(Gauge { total, completed, rate_percent: completed / total * 100.0 });
         }
-    }
-
-    /// Whether the gauge was another.
-    fn set_gauge(&mut self, gauge: Gauge) -> bool {
-        self.gauge.replace(gauge) != Some(gauge)
     }
 }
