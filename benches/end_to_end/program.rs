@@ -1,0 +1,87 @@
+//! Processes that are measured.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Pid;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::Outcome;
+use crate::children::CHILD;
+
+const SENDER_CORE: usize = 0;
+const MEASURED_CORE: &str = "1";
+
+/// A process on the second core, killed when dropped.
+pub struct Program {
+    child: Child,
+}
+
+/// Keeps this process, which sends and scrapes, on the first core. Where there is only one, everything shares it.
+pub fn pin_this_process() {
+    let mut cores = CpuSet::new();
+    cores.set(SENDER_CORE);
+    if let Err(error) = sched_setaffinity(None::<Pid>, &cores) {
+        eprintln!("not pinned to a core: {error}");
+    }
+}
+
+/// An address that was free a moment ago.
+pub fn free_address() -> Outcome<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+impl Program {
+    pub fn start<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Outcome<Self> {
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", MEASURED_CORE]).arg(program).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        if std::env::var_os("BENCH_LOG").is_none() {
+            command.stderr(Stdio::null());
+        }
+        Ok(Self { child: command.spawn()? })
+    }
+
+    /// This very program as a ceiling.
+    pub fn ceiling(arguments: &[&str]) -> Outcome<Self> {
+        let arguments = [CHILD].iter().chain(arguments);
+        Self::start(std::env::current_exe()?, arguments)
+    }
+
+    /// The bridge, in memory unless there is a place for its state.
+    pub fn bridge(feed_url: &str, listen: SocketAddr, state: Option<&Path>) -> Outcome<Self> {
+        let listen = format!("--web.listen-address={listen}");
+        let state = match state {
+            Some(path) => format!("--state.path={}", path.display()),
+            None => "--state.disabled".to_owned(),
+        };
+        Self::start(env!("CARGO_BIN_EXE_session-buddy-bridge"), ["--feed.url", feed_url, &listen, &state])
+    }
+
+    /// KiB resident now.
+    pub fn resident_kib(&self) -> Outcome<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim_end_matches("kB").trim().parse()?)
+    }
+
+    /// Milliseconds of processor time since the start, of all threads that live.
+    pub fn cpu_millis(&self) -> Outcome<f64> {
+        let mut nanos = 0.0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
+            nanos += schedstat.split(' ').next().ok_or("an empty schedstat")?.parse::<f64>()?;
+        }
+        Ok(nanos / 1e6)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

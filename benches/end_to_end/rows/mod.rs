@@ -1,0 +1,72 @@
+//! What is measured.
+
+mod costs;
+mod growth;
+mod ingest;
+mod latency;
+mod scrape;
+mod stall;
+
+use crate::Outcome;
+use crate::feed::{Feed, Subscriber};
+use crate::frames::{Frames, whole_skill};
+use crate::program::{Program, free_address};
+use crate::report::Report;
+use crate::scraper::Scraper;
+
+pub fn measure(report: &mut Report) -> Outcome<()> {
+    let rows: [(&str, fn(&mut Report) -> Outcome<()>); 6] = [
+        ("scrape", scrape::measure),
+        ("events", ingest::measure),
+        ("latency", latency::measure),
+        ("stall", stall::measure),
+        ("costs", costs::measure),
+        ("growth", growth::measure),
+    ];
+    for (name, row) in rows {
+        if report.asks_for(name) {
+            row(report)?;
+        }
+    }
+    Ok(())
+}
+
+/// A bridge that is subscribed, and both of its sides.
+pub struct Running {
+    pub program: Program,
+    pub subscriber: Subscriber,
+    pub scraper: Scraper,
+}
+
+impl Running {
+    /// A bridge, with a state in a new folder if `keeps`.
+    pub fn start(keeps: Option<&std::path::Path>) -> Outcome<Self> {
+        let (feed, address) = (Feed::bind()?, free_address()?);
+        let program = Program::bridge(&feed.url()?, address, keeps)?;
+        let subscriber = feed.accept()?;
+        let mut scraper = Scraper::new(address);
+        scraper.connect()?;
+        Ok(Self { program, subscriber, scraper })
+    }
+
+    /// The same with all series of so many skills, and a snapshot behind them: a bridge waits for its first.
+    pub fn with_skills(skills: usize, keeps: Option<&std::path::Path>) -> Outcome<Self> {
+        let mut running = Self::start(keeps)?;
+        let empty = r#"{"type": "metrics_update", "data": {"top_skills": [], "anomalies": []}}"#;
+        running.subscriber.send(&Frames::of([empty.to_owned()]).bytes)?;
+        let texts = (0..skills).flat_map(whole_skill);
+        running.subscriber.send(&Frames::of(texts).bytes)?;
+        running.subscriber.sync()?;
+        running.wait_for_skills(skills)?;
+        Ok(running)
+    }
+
+    /// Waits until the last of `skills` is shown.
+    fn wait_for_skills(&mut self, skills: usize) -> Outcome<()> {
+        let last = format!("skill_completion_rate{{skill_name=\"{}\"}}", crate::frames::skill_name(skills - 1));
+        while self.scraper.scrape(false)?.value(&last).is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}

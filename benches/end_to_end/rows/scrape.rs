@@ -1,0 +1,164 @@
+//! What a scrape takes.
+
+use std::fs;
+use std::hint::black_box;
+use std::time::Instant;
+
+use prometheus::core::Collector;
+use prometheus::{CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
+use session_buddy_bridge::board::Board;
+use session_buddy_bridge::exposition;
+use session_buddy_bridge::ledger::{DURATION_BUCKETS_SECONDS, Limits};
+use session_buddy_bridge::protocol;
+
+use super::Running;
+use crate::Outcome;
+use crate::frames::{Frames, event, skill_name, whole_skill};
+use crate::program::{Program, free_address};
+use crate::report::{Report, Wanted};
+use crate::sample::{ROUNDS, in_turns, median, millis};
+use crate::scraper::Scraper;
+
+/// Scrapes of one round.
+const SCRAPES: usize = 9;
+
+pub fn measure(report: &mut Report) -> Outcome<()> {
+    for (skills, most) in [(10, 1.1), (1_000, 1.5), (10_000, 1.6)] {
+        over_http(report, skills, most)?;
+    }
+    in_memory(report)
+}
+
+/// A bridge and a server of the same bytes. The scrapes of a round have no more in common than they must: before each one
+/// an event of every skill changes everything.
+fn over_http(report: &mut Report, skills: usize, most: f64) -> Outcome<()> {
+    let mut running = Running::with_skills(skills, None)?;
+    let body = running.scraper.scrape(false)?.body.to_vec();
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("body");
+    fs::write(&file, &body)?;
+    let address = free_address()?;
+    let _static = Program::ceiling(&["static", &address.to_string(), file.to_str().ok_or("a path of bytes")?])?;
+    let mut of_static = Scraper::new(address);
+    of_static.scrape(false)?;
+
+    let Running { program: _program, mut subscriber, mut scraper } = running;
+    let everything = Frames::of((0..skills).map(|number| event(number, skills)));
+    // One skill in a hundred, another each time, scattered over all.
+    let some: Vec<_> = (0..100)
+        .map(|shift| {
+            let of_them = (0..skills.div_ceil(100)).map(|number| (number * 100 + number * 37 % 100 + shift) % skills);
+            Frames::of(of_them.map(|number| event(number, skills)))
+        })
+        .collect();
+    let mut round = |frames: Option<&[Frames]>, gzip: bool| -> Outcome<f64> {
+        let mut times = Vec::new();
+        for scrape in 0..SCRAPES {
+            if let Some(frames) = frames {
+                subscriber.send(&frames[scrape * 7 % frames.len()].bytes)?;
+                subscriber.sync()?;
+            }
+            times.push(scraper.millis(gzip)?);
+        }
+        Ok(median(&times))
+    };
+    let mut static_round = || -> Outcome<f64> {
+        let times = (0..SCRAPES).map(|_| of_static.millis(false)).collect::<Outcome<Vec<_>>>()?;
+        Ok(median(&times))
+    };
+    let size = format!("{:.1} KB", body.len() as f64 / 1e3);
+    let everything = std::slice::from_ref(&everything);
+    for (words, frames, gzip, wanted) in [
+        ("all changed", Some(everything), false, Wanted::AtMost(most)),
+        ("1 % changed", Some(&some[..]), false, Wanted::Anything),
+        (
+            "gzip, 1 % changed",
+            Some(&some[..]),
+            true,
+            if skills == 10_000 { Wanted::AtMost(1.2) } else { Wanted::Anything },
+        ),
+        ("gzip, all changed", Some(everything), true, Wanted::Anything),
+    ] {
+        let (ceiling, ours) = in_turns(ROUNDS, &mut static_round, || round(frames, gzip))?;
+        let detail = format!("{ours:.3} to {ceiling:.3} ms, {size}");
+        let what = format!("scrape, {skills} skills, {words}");
+        report.add(&what, "warp serving these bytes", ours / ceiling, " x", wanted, &detail);
+    }
+    Ok(())
+}
+
+/// The body alone, in this process.
+fn in_memory(report: &mut Report) -> Outcome<()> {
+    const SKILLS: usize = 10_000;
+    let board = Board::new(Limits::default());
+    let feed = board.add_local_feed("bench");
+    let connection = board.open(feed);
+    let tell = |text: &str| {
+        protocol::read(text, &protocol::Limits::default(), &mut |message| {
+            if let Ok(message) = message {
+                board.apply(connection, &message);
+            }
+        });
+    };
+    (0..SKILLS).flat_map(whole_skill).for_each(|text| tell(&text));
+    let registry = crate_registry(SKILLS)?;
+    let nothing_else = Registry::new();
+    let mut number = 0;
+    let (theirs, ours) = in_turns(
+        ROUNDS,
+        || {
+            let begin = Instant::now();
+            let mut body = Vec::new();
+            TextEncoder::new().encode(&registry.gather(), &mut body)?;
+            black_box(body);
+            Ok::<_, prometheus::Error>(millis(begin.elapsed()))
+        },
+        || {
+            (0..SKILLS).for_each(|_| {
+                tell(&event(number, SKILLS));
+                number += 1;
+            });
+            let begin = Instant::now();
+            black_box(exposition::render(&board, &nothing_else));
+            Ok(millis(begin.elapsed()))
+        },
+    )?;
+    let detail = format!("{ours:.2} to {theirs:.1} ms, all changed");
+    let what = "the body in memory, 10,000 skills";
+    report.add(what, "`gather()` and `TextEncoder` of the crate", theirs / ours, " x", Wanted::AtLeast(40.0), &detail);
+    Ok(())
+}
+
+/// The same series as the crate's own vectors.
+fn crate_registry(skills: usize) -> Outcome<Registry> {
+    let registry = Registry::new();
+    let invocations = CounterVec::new(
+        Opts::new("skill_invocations_total", "Total number of skill invocations"),
+        &["skill_name", "workflow_phase", "completed"],
+    )?;
+    let durations = HistogramVec::new(
+        HistogramOpts::new("skill_duration_seconds", "Skill execution duration in seconds")
+            .buckets(DURATION_BUCKETS_SECONDS.to_vec()),
+        &["skill_name", "workflow_phase"],
+    )?;
+    let rates = GaugeVec::new(Opts::new("skill_completion_rate", "Current skill completion rate"), &["skill_name"])?;
+    let anomalies = CounterVec::new(
+        Opts::new("anomalies_detected_total", "Total number of anomalies detected"),
+        &["anomaly_type", "skill_name"],
+    )?;
+    for number in 0..skills {
+        let name = skill_name(number);
+        for completed in ["true", "false"] {
+            invocations.with_label_values(&[name.as_str(), "execution", completed]).inc();
+        }
+        durations.with_label_values(&[name.as_str(), "execution"]).observe(number as f64 / 8.0);
+        rates.with_label_values(&[name.as_str()]).set(0.5 + (number % 499) as f64 / 1000.0);
+        anomalies.with_label_values(&["drop", name.as_str()]).inc();
+    }
+    let all: [Box<dyn Collector>; 4] =
+        [Box::new(invocations), Box::new(durations), Box::new(rates), Box::new(anomalies)];
+    for collector in all {
+        registry.register(collector)?;
+    }
+    Ok(registry)
+}
