@@ -197,8 +197,10 @@ impl Board {
     }
 
     fn note_changed(&self) {
-        self.due().changed = true;
-        self.due_changed.notify_one();
+        // Who waits has been told once already: telling is a call of the system.
+        if !std::mem::replace(&mut self.due().changed, true) {
+            self.due_changed.notify_one();
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -216,7 +218,7 @@ impl Board {
 }
 
 impl Source for Board {
-    fn read(&self, read: &mut dyn FnMut(&View, u64)) {
+    fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
         // The view's lock is taken first, and no writer takes it: two scrapes apply their changes in the order in which
         // they took them.
         let mut view = self.view();
@@ -236,7 +238,7 @@ impl Source for Board {
         if let Some(changes) = changes {
             view.apply(changes);
         }
-        read(&view, active_sessions);
+        read(&mut view, active_sessions);
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use bytes::Bytes;
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -14,8 +13,8 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::exposition::{self, FamiliesCollector};
-use crate::http::{self, BindError, Content, FeedReadiness, HttpSettings};
+use crate::exposition::{self, Encoding, FamiliesCollector};
+use crate::http::{self, BindError, Content, FeedReadiness, HttpSettings, Metrics};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
@@ -288,8 +287,10 @@ impl Running {
 }
 
 impl Content for Records {
-    fn metrics(&self) -> Bytes {
-        exposition::render(&*self.board, &self.registry).into()
+    fn metrics(&self, accepts_gzip: bool) -> Metrics {
+        let encoding = if accepts_gzip { Encoding::Gzip } else { Encoding::Identity };
+        let pieces = exposition::render(&*self.board, &self.registry, encoding);
+        Metrics { pieces, is_gzip: accepts_gzip }
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

@@ -69,7 +69,7 @@ fn counted(disk: &Disk) -> f64 {
     let mut view = View::default();
     view.apply(Changes { skills: disk.whole.skills.clone(), ..Changes::default() });
     let mut out = String::new();
-    encode_families(&view, 0, &mut out);
+    encode_families(&mut view, 0, &mut out);
     Scrape::parse(&out).unwrap().sum("skill_invocations_total")
 }
 

@@ -126,7 +126,7 @@ fn a_week_of_snapshots_leaves_memory_flat() {
     // It has counted all the while.
     view.apply(ledger.drain(moment(began + seconds)));
     let mut out = String::new();
-    encode_families(&view, 1, &mut out);
+    encode_families(&mut view, 1, &mut out);
     let scrape = Scrape::parse(&out).unwrap();
     let mut totals: Vec<_> = server.totals.iter().map(|(total, ..)| *total).enumerate().collect();
     totals.sort_by_key(|(_, total)| std::cmp::Reverse(*total));

@@ -4,9 +4,11 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io::Read as _;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use flate2::read::GzDecoder;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 use prometheus::{IntGaugeVec, Opts, Registry};
 use proptest::collection::vec;
@@ -15,7 +17,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use session_buddy_bridge::exposition::{FamiliesCollector, Source, View, encode_families, render};
+use session_buddy_bridge::exposition::{Encoding, FamiliesCollector, Source, View, encode_families, render};
 use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::protocol::{AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot};
 use support::scrape::{Family, Scrape, Series};
@@ -53,7 +55,12 @@ const NASTY: [&str; 18] = [
 ];
 
 fn label() -> impl Strategy<Value = String> {
-    prop_oneof![4 => select(&NASTY[..]).prop_map(str::to_owned), 1 => "(?s).{1,6}"]
+    prop_oneof![
+        4 => select(&NASTY[..]).prop_map(str::to_owned),
+        1 => "(?s).{1,6}",
+        // So many that blocks of text are split.
+        2 => (0..300).prop_map(|number| format!("skill-{number}")),
+    ]
 }
 
 /// What happens in one history.
@@ -70,8 +77,10 @@ enum Step {
     Wait {
         seconds: u64,
     },
-    /// What changed goes to the view; otherwise it is added up.
-    Show,
+    /// What changed goes to the view, which is scraped; otherwise it is added up.
+    Show {
+        gzip: bool,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -82,7 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => event,
         3 => snapshot,
         1 => (0..7u64).prop_map(|seconds| Step::Wait { seconds }),
-        1 => Just(Step::Show),
+        2 => any::<bool>().prop_map(|gzip| Step::Show { gzip }),
     ]
 }
 
@@ -139,17 +148,32 @@ fn limits() -> impl Strategy<Value = Limits> {
 /// What scrapes are shown at the end of a history.
 #[derive(Debug, Default)]
 struct Shown {
-    view: View,
+    view: Mutex<View>,
     active_sessions: u64,
 }
 
 impl Source for Shown {
-    fn read(&self, read: &mut dyn FnMut(&View, u64)) {
-        read(&self.view, self.active_sessions);
+    fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
+        read(&mut self.view.lock().unwrap(), self.active_sessions);
     }
 }
 
-fn played(limits: Limits, history: Vec<Step>) -> Shown {
+impl Shown {
+    fn text(&self, registry: &Registry) -> String {
+        String::from_utf8(render(self, registry, Encoding::Identity).concat()).unwrap()
+    }
+
+    fn unpacked(&self, registry: &Registry) -> String {
+        let member = render(self, registry, Encoding::Gzip).concat();
+        let (mut text, mut decoder) = (String::new(), GzDecoder::new(&member[..]));
+        decoder.read_to_string(&mut text).unwrap();
+        assert!(decoder.into_inner().is_empty(), "more than one member");
+        text
+    }
+}
+
+/// Plays a history to a view that is scraped all the while, and to another that is not scraped before its end.
+fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
     let mut ledger = Ledger::new(limits);
     let local = ledger.add_local_feed("local");
     let server = ledger.add_feed(FeedSpec { identity: "server".to_owned(), skill: None });
@@ -157,7 +181,7 @@ fn played(limits: Limits, history: Vec<Step>) -> Shown {
     let mut rounds = 0;
     let local = ledger.open(local, Moment::at(elapsed));
     let server = ledger.open(server, Moment::at(elapsed));
-    let mut shown = Shown::default();
+    let (mut shown, mut fresh) = (Shown::default(), Shown::default());
     for step in history {
         elapsed += Duration::from_millis(500);
         let now = Moment::at(elapsed);
@@ -178,15 +202,24 @@ fn played(limits: Limits, history: Vec<Step>) -> Shown {
                 ledger.apply(server, &snapshot, now, &mut Vec::new());
             }
             Step::Wait { seconds } => elapsed += Duration::from_secs(seconds),
-            Step::Show => shown.view.apply(ledger.drain(now)),
+            Step::Show { gzip } => {
+                let changes = ledger.drain(now);
+                fresh.view.lock().unwrap().apply(changes.clone());
+                shown.view.lock().unwrap().apply(changes);
+                let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
+                render(&shown, &Registry::new(), encoding);
+            }
         }
     }
     // Longer than anything waits.
     let end = Moment::at(elapsed + Duration::from_secs(10));
     ledger.tick(end, &mut Vec::new());
-    shown.view.apply(ledger.drain(end));
-    shown.active_sessions = ledger.active_sessions(end);
-    shown
+    let changes = ledger.drain(end);
+    for shown in [&mut shown, &mut fresh] {
+        shown.view.lock().unwrap().apply(changes.clone());
+        shown.active_sessions = ledger.active_sessions(end);
+    }
+    (shown, fresh)
 }
 
 /// Families as a scrape shows them. A registry's buckets are bounds without `+Inf`, which is the count.
@@ -240,7 +273,8 @@ proptest! {
         history in vec(step(), 0..60),
         own in vec((label(), any::<i32>()), 0..4),
     ) {
-        let shown = Arc::new(played(limits, history));
+        let (shown, fresh) = played(limits, history);
+        let shown = Arc::new(shown);
         let registry = Registry::new();
         registry.register(Box::new(FamiliesCollector::new(shown.clone()))).unwrap();
         let embedders = IntGaugeVec::new(Opts::new("own", "A program's\nown"), &["label"]).unwrap();
@@ -249,7 +283,9 @@ proptest! {
             embedders.with_label_values(&[label]).set(value.into());
         }
 
-        let text = render(&*shown, &registry);
+        let text = shown.text(&registry);
+        prop_assert_eq!(&text, &shown.unpacked(&registry));
+        prop_assert_eq!(shown.text(&Registry::new()), fresh.text(&Registry::new()));
         let scrape = Scrape::parse(&text).map_err(|why| TestCaseError::fail(format!("{why}\n{text}")))?;
         let gathered = expanded(&registry.gather());
         prop_assert_eq!(&scrape.samples, &gathered.samples);
@@ -260,7 +296,7 @@ proptest! {
         prop_assert!(scrape.samples.values().all(|value| value.is_finite()), "{}", text);
 
         let mut five = String::new();
-        encode_families(&shown.view, shown.active_sessions, &mut five);
+        encode_families(&mut shown.view.lock().unwrap(), shown.active_sessions, &mut five);
         let types: Vec<(&str, &str)> =
             five.split('\n').filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
         prop_assert_eq!(types, FIVE);
@@ -269,13 +305,43 @@ proptest! {
 }
 
 #[test]
+fn skills_are_in_the_order_of_their_names_however_they_came() {
+    let names: Vec<String> = (0..1_000).map(|number| format!("skill-{number:03}")).collect();
+    let mut orders = [names.clone(), names.iter().rev().cloned().collect(), names];
+    fastrand::Rng::with_seed(3).shuffle(&mut orders[2]);
+    let texts = orders.map(|names| {
+        let skill = |skill_name: String| Step::Event {
+            of_server: false,
+            kind: EventKind::Invocation {
+                skill_name: skill_name.into(),
+                workflow_phase: None,
+                completed: true,
+                duration_seconds: Some(1.5),
+                session_id: None,
+            },
+        };
+        let history = names.into_iter().enumerate().flat_map(|(number, name)| {
+            let show = (number % 50 == 0).then_some(Step::Show { gzip: number % 100 == 0 });
+            show.into_iter().chain([skill(name)])
+        });
+        played(Limits::default(), history.collect()).0.text(&Registry::new())
+    });
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
+    let names = texts[0].lines().filter_map(|line| line.strip_prefix("skill_duration_seconds_sum{skill_name=\""));
+    let names: Vec<&str> = names.filter_map(|rest| rest.split('"').next()).collect();
+    assert!(names.is_sorted(), "{names:?}");
+    assert_eq!(names.len(), 1_000);
+}
+
+#[test]
 fn the_histories_show_every_kind_of_series() {
     let mut runner = TestRunner::deterministic();
     let mut seen = BTreeMap::<String, usize>::new();
     for _ in 0..20 {
         let history = vec(step(), 60).new_tree(&mut runner).unwrap().current();
-        let shown = played(Limits::default(), history);
-        let text = render(&shown, &Registry::new());
+        let (shown, _) = played(Limits::default(), history);
+        let text = shown.text(&Registry::new());
         for series in Scrape::parse(&text).unwrap().samples.into_keys() {
             *seen.entry(series.name).or_default() += 1;
         }

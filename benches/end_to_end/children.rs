@@ -72,6 +72,7 @@ enum Typed<'a> {
     },
 }
 
+#[allow(dead_code, reason = "parsing them is the work")]
 #[derive(Debug, Deserialize)]
 struct Skill<'a> {
     #[serde(borrow)]
@@ -81,6 +82,7 @@ struct Skill<'a> {
     avg_duration_seconds: Option<f64>,
 }
 
+#[allow(dead_code, reason = "parsing them is the work")]
 #[derive(Debug, Deserialize)]
 struct Anomaly<'a> {
     #[serde(borrow)]

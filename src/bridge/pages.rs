@@ -3,12 +3,11 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prometheus::Registry;
 
 use crate::board::Board;
-use crate::exposition;
-use crate::http::{Content, FeedReadiness};
+use crate::exposition::{self, Encoding};
+use crate::http::{Content, FeedReadiness, Metrics};
 use crate::telemetry::Telemetry;
 
 #[derive(Debug)]
@@ -25,8 +24,10 @@ impl Pages {
 }
 
 impl Content for Pages {
-    fn metrics(&self) -> Bytes {
-        exposition::render(&*self.board, &self.registry).into()
+    fn metrics(&self, accepts_gzip: bool) -> Metrics {
+        let encoding = if accepts_gzip { Encoding::Gzip } else { Encoding::Identity };
+        let pieces = exposition::render(&*self.board, &self.registry, encoding);
+        Metrics { pieces, is_gzip: accepts_gzip }
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

@@ -30,12 +30,12 @@ pub fn replay(task: ReplayTask) -> Result<(), BridgeError> {
 pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     let file = || task.file.clone();
     let recorded = fs::read(&task.file).map_err(|error| BridgeError::File { file: file(), error })?;
-    let replay = recording::text(&recorded)
+    let mut replay = recording::text(&recorded)
         .and_then(|text| recording::replay(text, IDENTITY, task.skill.as_deref(), task.ledger_limits))
         .map_err(|error| BridgeError::Recording { file: file(), error })?;
     log_notices(IDENTITY, &replay.notices);
     let mut out = String::new();
-    exposition::encode_families(&replay.view, replay.active_sessions, &mut out);
+    exposition::encode_families(&mut replay.view, replay.active_sessions, &mut out);
     let numbers = OwnNumbers { feeds: replay.view.feeds().cloned().collect(), rules: replay.view.rules() };
     // Every one of these families has a series, which is all that the encoder asks for.
     let families: Vec<_> =

@@ -15,7 +15,7 @@ use super::view::View;
 /// Where a collector finds what it shows.
 pub trait Source: Send + Sync {
     /// Calls `read` with the view and the number of active sessions, both of one moment.
-    fn read(&self, read: &mut dyn FnMut(&View, u64));
+    fn read(&self, read: &mut dyn FnMut(&mut View, u64));
 }
 
 /// Shows the five families, and when each skill was last listed, to a registry. A registry drops families without series,
@@ -129,8 +129,8 @@ mod tests {
     fn the_others_are_gathered_without_the_families() {
         struct Empty;
         impl Source for Empty {
-            fn read(&self, read: &mut dyn FnMut(&View, u64)) {
-                read(&View::default(), 3);
+            fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
+                read(&mut View::default(), 3);
             }
         }
         let registry = Registry::new();

@@ -31,6 +31,17 @@ impl<const LABELS: usize> Family<LABELS> {
         Self { name, help, kind: MetricType::HISTOGRAM, labels }
     }
 
+    /// The lines before the first series.
+    pub(crate) fn head(&self) -> String {
+        let kind = match self.kind {
+            MetricType::COUNTER => "counter",
+            MetricType::HISTOGRAM => "histogram",
+            _ => "gauge",
+        };
+        let Self { name, help, .. } = self;
+        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
+    }
+
     pub(crate) fn desc(&self) -> Desc {
         let labels = self.labels.iter().map(ToString::to_string).collect();
         Desc::new(self.name.to_owned(), self.help.to_owned(), labels, HashMap::new())

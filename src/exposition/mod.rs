@@ -1,14 +1,18 @@
 //! The ledger's series as text, and as a `prometheus` collector.
 //!
 //! Architecture invariant: what is shown is [`View`], a copy of the ledger's series that [`View::apply`] keeps up to date;
-//! nothing here counts. The text and the collector read the same view, and a property test holds them equal once parsed.
+//! nothing here counts. The view holds each series' text too, in blocks that are written, and packed, anew only where
+//! something changed. The text and the collector read the same view, and a property test holds them equal once parsed.
 
 mod collector;
 mod families;
 pub(crate) mod family;
+mod gzip;
+mod lines;
+mod sheet;
 mod text;
 mod view;
 
 pub use collector::{FamiliesCollector, Source, gather_others};
-pub use text::{encode_families, encode_last_listed, encode_others, render};
+pub use text::{Encoding, encode_families, encode_others, render};
 pub use view::View;

@@ -4,14 +4,21 @@ use std::collections::BTreeMap;
 
 use crate::ledger::{Changes, FeedCounters, FeedId, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
 
-/// A copy of the ledger's series, in the order in which they are shown: by name.
-#[derive(Debug, Default)]
+use super::gzip::Packer;
+use super::lines::Subject;
+use super::sheet::{Sheet, Staleness};
+
+/// A copy of the ledger's series, and their text, in the order in which they are shown: by name.
+#[derive(Debug)]
 pub struct View {
-    skills: Vec<Option<ShownSkill>>,
-    /// Places in `skills`, by skill name.
-    order: Vec<usize>,
+    /// By their places in the ledger.
+    skills: Vec<ShownSkill>,
+    /// In the order of [`Subject::ALL`].
+    sheets: [Sheet; Subject::ALL.len()],
     feeds: BTreeMap<usize, FeedCounters>,
     rules: RuleCounters,
+    /// Made when it is first needed: not everybody asks for gzip.
+    packer: Option<Box<Packer>>,
 }
 
 /// A skill as shown: phases and anomaly types by name.
@@ -21,16 +28,31 @@ pub(super) struct ShownSkill {
     pub last_listed_micros: Option<i64>,
 }
 
+impl Default for View {
+    fn default() -> Self {
+        Self {
+            skills: Vec::new(),
+            sheets: Subject::ALL.map(Sheet::new),
+            feeds: BTreeMap::new(),
+            rules: RuleCounters::default(),
+            packer: None,
+        }
+    }
+}
+
 impl View {
     /// Brings the view up to date. Applying the same changes twice does no harm.
     pub fn apply(&mut self, changes: Changes) {
-        for SkillRow { index, series, last_listed_micros } in changes.skills {
+        let Changes { mut skills, last_listed, feeds, rules, memory: _ } = changes;
+        // Changes that could not be kept come again behind newer ones: new skills are added in the order of their places.
+        skills.sort_unstable_by_key(|row| row.index);
+        for SkillRow { index, series, last_listed_micros } in skills {
             self.show(index, series);
             self.note_listed(index, last_listed_micros);
         }
-        self.note_last_listed(changes.last_listed);
-        self.feeds.extend(changes.feeds);
-        self.rules = changes.rules;
+        self.note_last_listed(last_listed);
+        self.feeds.extend(feeds);
+        self.rules = rules;
     }
 
     /// Shows the numbers of one feed.
@@ -46,29 +68,41 @@ impl View {
     }
 
     fn note_listed(&mut self, SkillIndex(index): SkillIndex, micros: i64) {
-        if let Some(Some(skill)) = self.skills.get_mut(index as usize)
-            && micros > 0
-        {
-            skill.last_listed_micros = skill.last_listed_micros.max(Some(micros));
+        let place = index as usize;
+        let Some(skill) = self.skills.get_mut(place) else { return };
+        if micros > 0 && skill.last_listed_micros < Some(micros) {
+            let staleness = if skill.last_listed_micros.is_some() { Staleness::Values } else { Staleness::Lines };
+            skill.last_listed_micros = Some(micros);
+            self.sheet(Subject::LastListed).mark(place, staleness);
         }
     }
 
     fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries) {
         series.phases.sort_unstable_by(|a, b| a.workflow_phase.cmp(&b.workflow_phase));
         series.anomalies.sort_unstable_by(|a, b| a.anomaly_type.cmp(&b.anomaly_type));
-        let index = index as usize;
-        if self.skills.len() <= index {
-            self.skills.resize_with(index + 1, || None);
-        }
-        if let Some(skill) = &mut self.skills[index] {
-            skill.series = series;
+        let place = index as usize;
+        let Some(skill) = self.skills.get_mut(place) else {
+            assert_eq!(place, self.skills.len(), "the ledger gives places without gaps");
+            self.skills.push(ShownSkill { series, last_listed_micros: None });
+            self.sheets.iter_mut().for_each(|sheet| sheet.add(place, &self.skills));
             return;
-        }
-        let name = &series.skill_name;
-        let earlier = |&place: &usize| self.skills[place].as_ref().is_some_and(|other| other.series.skill_name < *name);
-        let at = self.order.partition_point(earlier);
-        self.order.insert(at, index);
-        self.skills[index] = Some(ShownSkill { series, last_listed_micros: None });
+        };
+        // A series never goes but for the rate, and never changes its name: as many as before are the same as before.
+        let staleness = |is_other: bool, has_other_lines: bool| match (is_other, has_other_lines) {
+            (_, true) => Staleness::Lines,
+            (true, false) => Staleness::Values,
+            (false, false) => Staleness::Fresh,
+        };
+        let before = std::mem::replace(&mut skill.series, series);
+        let now = &skill.series;
+        let invocations = staleness(before.phases != now.phases, before.phases.len() != now.phases.len());
+        let anomalies = staleness(before.anomalies != now.anomalies, before.anomalies.len() != now.anomalies.len());
+        let (rate, rate_now) = (before.completion_rate, now.completion_rate);
+        let rates = staleness(rate != rate_now, rate.is_some() != rate_now.is_some());
+        self.sheet(Subject::Invocations).mark(place, invocations);
+        self.sheet(Subject::Durations).mark(place, invocations);
+        self.sheet(Subject::CompletionRates).mark(place, rates);
+        self.sheet(Subject::Anomalies).mark(place, anomalies);
     }
 
     /// The numbers that the ledger keeps of each feed, in the order of feeds.
@@ -87,10 +121,29 @@ impl View {
     }
 
     pub(super) fn shown(&self) -> impl Iterator<Item = &ShownSkill> {
-        self.order.iter().filter_map(|&place| self.skills[place].as_ref())
+        self.sheets[0].skills().map(|place| &self.skills[place])
     }
 
     pub(super) fn phases(&self) -> impl Iterator<Item = (&str, &PhaseSeries)> {
         self.skills().flat_map(|skill| skill.phases.iter().map(|phase| (&*skill.skill_name, phase)))
+    }
+
+    fn sheet(&mut self, subject: Subject) -> &mut Sheet {
+        &mut self.sheets[subject as usize]
+    }
+
+    /// The lines of `subject`, as of now.
+    pub(super) fn lines(&mut self, subject: Subject) -> &mut Sheet {
+        let sheet = &mut self.sheets[subject as usize];
+        sheet.refresh(&self.skills);
+        sheet
+    }
+
+    pub(super) fn take_packer(&mut self) -> Option<Box<Packer>> {
+        self.packer.take()
+    }
+
+    pub(super) fn keep_packer(&mut self, packer: Box<Packer>) {
+        self.packer = Some(packer);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | the telemetry path (`/metrics`) | 200: every metric, Prometheus text format 0.0.4; 503 where [`HttpLimits::scrapes_max`] is exhausted |
+//! | the telemetry path (`/metrics`) | 200: every metric, Prometheus text format 0.0.4, gzip for those who accept it; 503 where [`HttpLimits::scrapes_max`] is exhausted |
 //! | `/` | 200: a page with links and the state of each feed (unless `/` is the telemetry path) |
 //! | `/-/healthy` | 200: the process works |
 //! | `/-/ready` | 200 while a feed is live, or where none is configured; else 503 and a line for each feed with why not |
@@ -20,6 +20,7 @@ mod limits;
 mod listen;
 mod page;
 mod patient_stream;
+mod pieces;
 mod routes;
 mod serve;
 
@@ -48,8 +49,9 @@ impl Default for HttpSettings {
 
 /// What the pages show, and who is told what could not be served.
 pub trait Content: Send + Sync + 'static {
-    /// The whole body of a scrape, text format 0.0.4. May take long: it is called where blocking is allowed.
-    fn metrics(&self) -> Bytes;
+    /// The whole body of a scrape, text format 0.0.4, packed if the client `accepts_gzip` and it is worth it. May take
+    /// long: it is called where blocking is allowed.
+    fn metrics(&self, accepts_gzip: bool) -> Metrics;
 
     /// Every configured feed. Must not block.
     fn feeds(&self) -> Vec<FeedReadiness>;
@@ -59,6 +61,22 @@ pub trait Content: Send + Sync + 'static {
 
     /// A connection could not be accepted, for example for want of file descriptors; accepting goes on.
     fn accept_failed(&self, error: &io::Error);
+}
+
+/// The body of a scrape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// One behind the other. They are sent as they are, so that they may be shared with other scrapes.
+    pub pieces: Vec<Bytes>,
+    /// Whether together they are one gzip member.
+    pub is_gzip: bool,
+}
+
+impl From<Bytes> for Metrics {
+    /// A body in one piece that is not packed.
+    fn from(body: Bytes) -> Self {
+        Self { pieces: vec![body], is_gzip: false }
+    }
 }
 
 /// Whether a feed is heard, in words.

@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::patient_stream::PatientStream;
+use super::pieces::with_pieces;
 use super::routes::routes;
 use super::{Content, HttpLimits, HttpSettings};
 
@@ -49,7 +51,7 @@ pub async fn serve(
         if request.uri().path_and_query().is_none() {
             *request.uri_mut() = Uri::from_static("*");
         }
-        pages.call(request)
+        pages.call(request).map(with_pieces)
     });
     let protocol = protocol(limits);
     let mut connections = JoinSet::new();

@@ -43,8 +43,8 @@ impl MadeUp {
 }
 
 impl Content for MadeUp {
-    fn metrics(&self) -> Bytes {
-        (self.metrics)()
+    fn metrics(&self, _accepts_gzip: bool) -> http::Metrics {
+        (self.metrics)().into()
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

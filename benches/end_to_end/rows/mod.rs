@@ -14,8 +14,10 @@ use crate::program::{Program, free_address};
 use crate::report::Report;
 use crate::scraper::Scraper;
 
+type Measurement = fn(&mut Report) -> Outcome<()>;
+
 pub fn measure(report: &mut Report) -> Outcome<()> {
-    let rows: [(&str, fn(&mut Report) -> Outcome<()>); 6] = [
+    let rows: [(&str, Measurement); 6] = [
         ("scrape", scrape::measure),
         ("events", ingest::measure),
         ("latency", latency::measure),

@@ -1,0 +1,158 @@
+//! A gzip member out of pieces that were packed apart, so that a piece that stays as it is needs to be packed only once.
+//!
+//! Each piece is a run of deflate blocks that looks back at nothing before it and ends at a byte, as a full flush leaves it
+//! (RFC 1951, 3.2.4). Runs can be put one behind the other, and what is left is the checksum of them all, which is made of
+//! theirs.
+
+use bytes::Bytes;
+use flate2::{Compress, Compression, FlushCompress};
+
+/// Method deflate, no flags, no time, no hint, and a system that is not told: RFC 1952, 2.3.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// The last block of a deflate stream, which is empty: fixed codes, and the end at once.
+const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
+
+/// A piece.
+#[derive(Debug, Clone)]
+pub(super) struct Packed {
+    deflate: Bytes,
+    crc: u32,
+    /// What appending this piece multiplies the checksum of what is before it by.
+    factor: u32,
+    bytes: u32,
+}
+
+/// Packs pieces. Its tables are some hundred KiB: one is enough.
+#[derive(Debug)]
+pub(super) struct Packer {
+    deflate: Compress,
+    buffer: Vec<u8>,
+}
+
+impl Packer {
+    pub fn new() -> Self {
+        // The first level: the text repeats itself so much that the others gain little.
+        Self { deflate: Compress::new(Compression::new(1), false), buffer: Vec::new() }
+    }
+
+    pub fn pack(&mut self, text: &[u8]) -> Packed {
+        self.deflate.reset();
+        self.buffer.clear();
+        loop {
+            // What cannot be packed grows by little; room for it lets one call do.
+            self.buffer.reserve(text.len() + text.len() / 64 + 256);
+            let done = usize::try_from(self.deflate.total_in()).unwrap_or(text.len());
+            let packed = self.deflate.compress_vec(&text[done..], &mut self.buffer, FlushCompress::Full);
+            packed.expect("deflating what is in memory cannot fail");
+            // Room that is left over says that the flush is complete.
+            if self.buffer.len() < self.buffer.capacity() {
+                break;
+            }
+        }
+        Packed {
+            deflate: Bytes::copy_from_slice(&self.buffer),
+            crc: crc32fast::hash(text),
+            factor: power_of_x8(text.len()),
+            bytes: text.len() as u32,
+        }
+    }
+}
+
+/// A member that is being put together.
+#[derive(Debug)]
+pub(super) struct Member {
+    chunks: Vec<Bytes>,
+    crc: u32,
+    /// Modulo 2^32, as the format wants it.
+    bytes: u32,
+}
+
+impl Member {
+    pub fn new() -> Self {
+        Self { chunks: vec![Bytes::from_static(&HEADER)], crc: 0, bytes: 0 }
+    }
+
+    pub fn push(&mut self, piece: &Packed) {
+        self.crc = multiply(piece.factor, self.crc) ^ piece.crc;
+        self.bytes = self.bytes.wrapping_add(piece.bytes);
+        self.chunks.push(piece.deflate.clone());
+    }
+
+    pub fn finish(mut self) -> Vec<Bytes> {
+        let mut end = LAST_BLOCK.to_vec();
+        end.extend_from_slice(&self.crc.to_le_bytes());
+        end.extend_from_slice(&self.bytes.to_le_bytes());
+        self.chunks.push(end.into());
+        self.chunks
+    }
+}
+
+/// The polynomial of CRC-32, bits in the order of the wire: the highest bit is the coefficient of x^0.
+const POLYNOMIAL: u32 = 0xedb8_8320;
+const ONE: u32 = 1 << 31;
+const X8: u32 = ONE >> 8;
+
+/// The product of two polynomials modulo that of CRC-32.
+fn multiply(a: u32, mut b: u32) -> u32 {
+    let mut product = 0;
+    for bit in (0..u32::BITS).rev() {
+        product ^= b & 0_u32.wrapping_sub(a >> bit & 1);
+        b = (b >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(b & 1));
+    }
+    product
+}
+
+/// x^(8 * `bytes`) modulo the polynomial: appending so many bytes multiplies a checksum by it.
+fn power_of_x8(mut bytes: usize) -> u32 {
+    let (mut power, mut square) = (ONE, X8);
+    while bytes > 0 {
+        if bytes & 1 == 1 {
+            power = multiply(power, square);
+        }
+        square = multiply(square, square);
+        bytes >>= 1;
+    }
+    power
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use flate2::read::GzDecoder;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unpacked(chunks: &[Bytes]) -> Vec<u8> {
+        let member = chunks.concat();
+        // One member, and nothing behind it: what is left over would be lost.
+        let mut decoder = GzDecoder::new(&member[..]);
+        let mut text = Vec::new();
+        decoder.read_to_end(&mut text).expect("a member with the right checksum");
+        assert!(decoder.into_inner().is_empty());
+        text
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_make_one_member(pieces in vec(vec(prop_oneof![any::<u8>(), Just(b'a')], 0..3_000), 0..12)) {
+            let mut packer = Packer::new();
+            let packed: Vec<_> = pieces.iter().map(|piece| packer.pack(piece)).collect();
+            let mut member = Member::new();
+            packed.iter().for_each(|piece| member.push(piece));
+            prop_assert_eq!(unpacked(&member.finish()), pieces.concat());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_whole() {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let noise: Vec<u8> = (0..1_000_000).map(|_| rng.u8(..)).collect();
+        let mut member = Member::new();
+        member.push(&Packer::new().pack(&noise));
+        assert_eq!(unpacked(&member.finish()), noise);
+    }
+}

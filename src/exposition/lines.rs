@@ -1,0 +1,222 @@
+//! Which lines a family has of a skill, and how a line is written.
+
+use std::fmt::Write as _;
+
+use crate::ledger::{AnomalySeries, PhaseSeries};
+
+use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
+use super::view::ShownSkill;
+
+/// The bounds of the buckets as they are written: `le` is part of a series' identity, so it is the same text always. In
+/// the order of [`crate::ledger::DURATION_BUCKETS_SECONDS`], with `+Inf` behind.
+const BUCKET_LABELS: [&str; 10] = ["0.1", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0", "60.0", "300.0", "+Inf"];
+
+/// A family with lines of each skill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Subject {
+    Invocations,
+    Durations,
+    CompletionRates,
+    Anomalies,
+    LastListed,
+}
+
+/// The value of a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Value {
+    Count(u64),
+    Number(f64),
+}
+
+/// One line. A label without a name is none.
+pub(super) struct Line<'a> {
+    pub name: &'static str,
+    pub suffix: &'static str,
+    pub labels: [(&'static str, &'a str); 4],
+    pub value: Value,
+}
+
+const NONE: (&str, &str) = ("", "");
+
+impl Subject {
+    /// Every subject, in the order in which they are shown.
+    pub const ALL: [Self; 5] =
+        [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies, Self::LastListed];
+
+    /// The lines that every scrape has before those of the skills.
+    pub fn head(self) -> String {
+        match self {
+            Self::Invocations => INVOCATIONS.head(),
+            Self::Durations => DURATIONS.head(),
+            Self::CompletionRates => COMPLETION_RATE.head(),
+            Self::Anomalies => ANOMALIES.head(),
+            Self::LastListed => LAST_LISTED.head(),
+        }
+    }
+
+    /// How many skills share a block. Of a family with many lines a skill it is few: what one skill changes is written,
+    /// and packed, again with the rest of its block.
+    pub fn block_skills(self) -> usize {
+        match self {
+            Self::Durations => 4,
+            Self::Invocations => 16,
+            Self::CompletionRates | Self::Anomalies | Self::LastListed => 64,
+        }
+    }
+
+    /// Calls `each` with every line of `skill`, in an order that depends on its series alone.
+    #[inline]
+    pub fn each_line(self, skill: &ShownSkill, mut each: impl FnMut(Line<'_>)) {
+        let skill_name = &*skill.series.skill_name;
+        match self {
+            Self::Invocations => {
+                let [name, phase, completed] = INVOCATIONS.labels;
+                for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
+                    for (text, count) in [("false", *abandoned), ("true", *ended)] {
+                        each(Line {
+                            name: INVOCATIONS.name,
+                            suffix: "",
+                            labels: [(name, skill_name), (phase, workflow_phase), (completed, text), NONE],
+                            value: Value::Count(count),
+                        });
+                    }
+                }
+            }
+            Self::Durations => {
+                let [name, phase] = DURATIONS.labels;
+                for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
+                    let mut write = |suffix, le, value| {
+                        let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
+                        each(Line { name: DURATIONS.name, suffix, labels, value });
+                    };
+                    let mut cumulative = 0;
+                    for (count, le) in durations.buckets.iter().zip(BUCKET_LABELS) {
+                        cumulative += count;
+                        write("_bucket", ("le", le), Value::Count(cumulative));
+                    }
+                    write("_sum", NONE, Value::Number(durations.sum));
+                    write("_count", NONE, Value::Count(cumulative));
+                }
+            }
+            Self::CompletionRates => {
+                if let Some(rate) = skill.series.completion_rate {
+                    let labels = [(COMPLETION_RATE.labels[0], skill_name), NONE, NONE, NONE];
+                    each(Line { name: COMPLETION_RATE.name, suffix: "", labels, value: Value::Number(rate) });
+                }
+            }
+            Self::Anomalies => {
+                let [kind, name] = ANOMALIES.labels;
+                for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
+                    let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
+                    each(Line { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count) });
+                }
+            }
+            Self::LastListed => {
+                if let Some(micros) = skill.last_listed_micros {
+                    let labels = [(LAST_LISTED.labels[0], skill_name), NONE, NONE, NONE];
+                    each(Line {
+                        name: LAST_LISTED.name,
+                        suffix: "",
+                        labels,
+                        value: Value::Number(micros as f64 / 1e6),
+                    });
+                }
+            }
+        }
+    }
+}
+
+impl Line<'_> {
+    /// Writes everything up to the value.
+    pub fn write_series(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.name.as_bytes());
+        out.extend_from_slice(self.suffix.as_bytes());
+        let mut separator = b'{';
+        for (name, text) in self.labels.into_iter().filter(|(name, _)| !name.is_empty()) {
+            out.push(separator);
+            separator = b',';
+            out.extend_from_slice(name.as_bytes());
+            out.extend_from_slice(b"=\"");
+            push_escaped(text, out);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"} ");
+    }
+}
+
+impl Value {
+    /// Writes the value as the shortest text that is read back as the same number.
+    #[inline]
+    pub fn write(self, out: &mut Vec<u8>) {
+        /// Up to here every whole number is a double, and its digits are its shortest text.
+        const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+        match self {
+            Self::Count(count) => out.extend_from_slice(itoa::Buffer::new().format(count).as_bytes()),
+            Self::Number(number) if number.fract() == 0.0 && number.abs() <= WHOLE_MAX => {
+                out.extend_from_slice(itoa::Buffer::new().format(number as i64).as_bytes());
+            }
+            Self::Number(number) if number.is_finite() => {
+                out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
+            }
+            Self::Number(number) => {
+                let mut text = String::new();
+                let _ = match number {
+                    f64::INFINITY => text.write_str("+Inf"),
+                    f64::NEG_INFINITY => text.write_str("-Inf"),
+                    _ => text.write_str("NaN"),
+                };
+                out.extend_from_slice(text.as_bytes());
+            }
+        }
+    }
+}
+
+fn push_escaped(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        match byte {
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            byte => out.push(byte),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::DURATION_BUCKETS_SECONDS;
+
+    #[test]
+    fn bucket_labels_are_the_bounds() {
+        for (label, bound) in BUCKET_LABELS.iter().zip(DURATION_BUCKETS_SECONDS) {
+            assert_eq!(*label, format!("{bound:?}"));
+        }
+    }
+
+    #[test]
+    fn label_values_are_escaped() {
+        let mut out = Vec::new();
+        push_escaped("a\\b\"c\nd\u{e9}", &mut out);
+        assert_eq!(String::from_utf8(out).unwrap(), "a\\\\b\\\"c\\nd\u{e9}");
+    }
+
+    #[test]
+    fn values_are_read_back_as_they_were() {
+        for number in [0.0, 1.0, 0.96875, 1e-9, 1.5e300, 5e-324, 9_007_199_254_740_993.0, 1_795_341_600.123_456] {
+            let mut out = Vec::new();
+            Value::Number(number).write(&mut out);
+            let text = String::from_utf8(out).unwrap();
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{text}");
+        }
+        let text = |value: Value| {
+            let mut out = Vec::new();
+            value.write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(text(Value::Number(5.0)), "5");
+        assert_eq!(text(Value::Count(u64::MAX)), u64::MAX.to_string());
+        assert_eq!(text(Value::Number(f64::INFINITY)), "+Inf");
+        assert_eq!(text(Value::Number(f64::NAN)), "NaN");
+    }
+}

@@ -1,0 +1,212 @@
+//! Bodies in many pieces, sent without being put together.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The body of a scrape. It keeps its place among the scrapes until its last byte has been sent or the connection is gone:
+/// were the place given back earlier, clients that read nothing would hold any number of bodies.
+#[derive(Clone)]
+pub(super) struct Scrape(Arc<(Vec<Bytes>, OwnedSemaphorePermit)>);
+
+impl Scrape {
+    pub fn new(pieces: Vec<Bytes>, place: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new((pieces, place)))
+    }
+
+    fn pieces(&self) -> &[Bytes] {
+        &self.0.0
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.pieces().iter().map(Bytes::len).sum()
+    }
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+/// What is left to send of a scrape.
+pub(super) struct Rest {
+    scrape: Scrape,
+    /// The first piece that is not sent whole, and how much of it is.
+    piece: usize,
+    sent: usize,
+    remaining: usize,
+}
+
+impl From<Scrape> for Rest {
+    fn from(scrape: Scrape) -> Self {
+        let mut rest = Self { remaining: scrape.bytes(), scrape, piece: 0, sent: 0 };
+        rest.skip_what_is_sent();
+        rest
+    }
+}
+
+impl Rest {
+    /// Goes on to the first piece that has something left: [`Buf::chunk`] may be empty at the end alone.
+    fn skip_what_is_sent(&mut self) {
+        while self.scrape.pieces().get(self.piece).is_some_and(|piece| piece.len() == self.sent) {
+            self.piece += 1;
+            self.sent = 0;
+        }
+    }
+}
+
+impl Buf for Rest {
+    fn remaining(&self) -> usize {
+        self.remaining
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.scrape.pieces().get(self.piece).map_or(&[], |piece| &piece[self.sent..])
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let pieces = self.scrape.pieces().get(self.piece..).unwrap_or_default();
+        let mut skipped = self.sent;
+        let mut filled = 0;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(&piece[std::mem::take(&mut skipped)..]);
+            filled += 1;
+        }
+        filled
+    }
+
+    fn advance(&mut self, mut bytes: usize) {
+        assert!(bytes <= self.remaining, "advanced beyond the end");
+        self.remaining -= bytes;
+        while bytes > 0 {
+            let of_piece = bytes.min(self.chunk().len());
+            self.sent += of_piece;
+            bytes -= of_piece;
+            self.skip_what_is_sent();
+        }
+    }
+}
+
+/// A page of warp's, or a scrape.
+pub(super) enum Answer<B> {
+    Page(B),
+    Scrape(Option<Rest>),
+}
+
+/// The data of an [`Answer`].
+pub(super) enum Data {
+    Page(Bytes),
+    Scrape(Rest),
+}
+
+impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
+    type Data = Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        match &mut *self {
+            Self::Page(page) => Pin::new(page)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(Data::Page)))),
+            Self::Scrape(rest) => Poll::Ready(rest.take().map(|rest| Ok(Frame::data(Data::Scrape(rest))))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Page(page) => page.is_end_stream(),
+            Self::Scrape(rest) => rest.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Page(page) => page.size_hint(),
+            Self::Scrape(rest) => SizeHint::with_exact(rest.as_ref().map_or(0, |rest| rest.remaining as u64)),
+        }
+    }
+}
+
+impl Buf for Data {
+    fn remaining(&self) -> usize {
+        match self {
+            Self::Page(bytes) => bytes.remaining(),
+            Self::Scrape(rest) => rest.remaining(),
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Self::Page(bytes) => bytes.chunk(),
+            Self::Scrape(rest) => rest.chunk(),
+        }
+    }
+
+    fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        match self {
+            Self::Page(bytes) => bytes.chunks_vectored(slices),
+            Self::Scrape(rest) => rest.chunks_vectored(slices),
+        }
+    }
+
+    fn advance(&mut self, bytes: usize) {
+        match self {
+            Self::Page(page) => page.advance(bytes),
+            Self::Scrape(rest) => rest.advance(bytes),
+        }
+    }
+}
+
+/// What a filter that never rejects answers, with the scrape that it left beside a response in the place of its body.
+pub(super) fn with_pieces<B>(
+    answered: Result<hyper::Response<B>, Infallible>,
+) -> Result<hyper::Response<Answer<B>>, Infallible> {
+    answered.map(|mut response| match response.extensions_mut().remove::<Scrape>() {
+        Some(scrape) => response.map(|_| Answer::Scrape(Some(scrape.into()))),
+        None => response.map(Answer::Page),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_piece_is_sent_once(
+            pieces in vec(vec(any::<u8>(), 0..20), 0..20),
+            takes in vec((1_usize..5, 1_usize..40), 1..60),
+        ) {
+            let whole = pieces.concat();
+            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let scrape = Scrape::new(pieces.into_iter().map(Bytes::from).collect(), place);
+            let (mut rest, mut sent) = (Rest::from(scrape), Vec::new());
+            for (slices, bytes) in takes.into_iter().cycle().take(2_000) {
+                prop_assert_eq!(rest.chunk().is_empty(), !rest.has_remaining());
+                let mut vectored = vec![IoSlice::new(&[]); slices];
+                let filled = rest.chunks_vectored(&mut vectored);
+                let seen: Vec<u8> = vectored[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
+                let taken = bytes.min(seen.len());
+                sent.extend_from_slice(&seen[..taken]);
+                rest.advance(taken);
+            }
+            prop_assert_eq!(sent, whole);
+            prop_assert_eq!(rest.remaining(), 0);
+        }
+    }
+}
