@@ -1,7 +1,5 @@
 //! Which lines a family has of a skill, and how a line is written.
 
-use std::fmt::Write as _;
-
 use crate::ledger::{AnomalySeries, PhaseSeries};
 
 use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
@@ -145,28 +143,28 @@ impl Line<'_> {
 }
 
 impl Value {
-    /// Writes the value as the shortest text that is read back as the same number.
+    /// The bits of the value, by which two of one line are told apart.
+    pub fn bits(self) -> u64 {
+        match self {
+            Self::Count(count) => count,
+            Self::Number(number) => number.to_bits(),
+        }
+    }
+
+    /// Calls `read` with the shortest text that is read back as the same number.
     #[inline]
-    pub fn write(self, out: &mut Vec<u8>) {
+    pub fn with_text<T>(self, read: impl FnOnce(&[u8]) -> T) -> T {
         /// Up to here every whole number is a double, and its digits are its shortest text.
         const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
         match self {
-            Self::Count(count) => out.extend_from_slice(itoa::Buffer::new().format(count).as_bytes()),
+            Self::Count(count) => read(itoa::Buffer::new().format(count).as_bytes()),
             Self::Number(number) if number.fract() == 0.0 && number.abs() <= WHOLE_MAX => {
-                out.extend_from_slice(itoa::Buffer::new().format(number as i64).as_bytes());
+                read(itoa::Buffer::new().format(number as i64).as_bytes())
             }
-            Self::Number(number) if number.is_finite() => {
-                out.extend_from_slice(zmij::Buffer::new().format_finite(number).as_bytes());
-            }
-            Self::Number(number) => {
-                let mut text = String::new();
-                let _ = match number {
-                    f64::INFINITY => text.write_str("+Inf"),
-                    f64::NEG_INFINITY => text.write_str("-Inf"),
-                    _ => text.write_str("NaN"),
-                };
-                out.extend_from_slice(text.as_bytes());
-            }
+            Self::Number(number) if number.is_finite() => read(zmij::Buffer::new().format_finite(number).as_bytes()),
+            Self::Number(f64::INFINITY) => read(b"+Inf"),
+            Self::Number(f64::NEG_INFINITY) => read(b"-Inf"),
+            Self::Number(_) => read(b"NaN"),
         }
     }
 }
@@ -204,16 +202,10 @@ mod tests {
     #[test]
     fn values_are_read_back_as_they_were() {
         for number in [0.0, 1.0, 0.96875, 1e-9, 1.5e300, 5e-324, 9_007_199_254_740_993.0, 1_795_341_600.123_456] {
-            let mut out = Vec::new();
-            Value::Number(number).write(&mut out);
-            let text = String::from_utf8(out).unwrap();
+            let text = Value::Number(number).with_text(|text| String::from_utf8(text.to_vec()).unwrap());
             assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{text}");
         }
-        let text = |value: Value| {
-            let mut out = Vec::new();
-            value.write(&mut out);
-            String::from_utf8(out).unwrap()
-        };
+        let text = |value: Value| value.with_text(|text| String::from_utf8(text.to_vec()).unwrap());
         assert_eq!(text(Value::Number(5.0)), "5");
         assert_eq!(text(Value::Count(u64::MAX)), u64::MAX.to_string());
         assert_eq!(text(Value::Number(f64::INFINITY)), "+Inf");

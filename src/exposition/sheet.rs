@@ -4,7 +4,7 @@
 use bytes::Bytes;
 
 use super::gzip::{Packed, Packer};
-use super::lines::Subject;
+use super::lines::{Subject, Value};
 use super::view::ShownSkill;
 
 /// Every line of one family.
@@ -28,14 +28,16 @@ struct Block {
     /// Places of skills, by name. Never empty.
     skills: Vec<u32>,
     text: Bytes,
-    /// Where in the text each value stands.
-    values: Vec<Span>,
+    /// The value of each line.
+    values: Vec<Written>,
     packed: Option<Packed>,
     staleness: Staleness,
 }
 
+/// A value in a text.
 #[derive(Debug, Clone, Copy)]
-struct Span {
+struct Written {
+    bits: u64,
     begin: u32,
     end: u32,
 }
@@ -146,9 +148,7 @@ impl Block {
         for &place in &self.skills {
             subject.each_line(&skills[place as usize], |line| {
                 line.write_series(&mut out);
-                let begin = position(&out);
-                line.value.write(&mut out);
-                self.values.push(Span { begin, end: position(&out) });
+                self.values.push(push_value(line.value, &mut out));
                 out.push(b'\n');
             });
         }
@@ -157,29 +157,37 @@ impl Block {
         self.packed = None;
     }
 
-    /// The lines are those of the text before: only their values are written.
+    /// The lines are those of the text before: only values that changed are written, and what stands between two of them
+    /// is copied at once.
     fn write_values(&mut self, subject: Subject, skills: &[ShownSkill]) {
         let before = &*self.text;
         let mut out = Vec::with_capacity(before.len() + before.len() / 64 + 16);
-        let mut copied = 0;
-        let mut spans = self.values.iter_mut();
+        let mut copied = 0_u32;
+        let mut values = self.values.iter_mut();
         for &place in &self.skills {
             subject.each_line(&skills[place as usize], |line| {
-                let Some(span) = spans.next() else {
-                    debug_assert!(false, "lines were added without a mark");
-                    return;
-                };
-                out.extend_from_slice(&before[copied..span.begin as usize]);
-                copied = span.end as usize;
-                let begin = position(&out);
-                line.value.write(&mut out);
-                *span = Span { begin, end: position(&out) };
+                let written = values.next().expect("who adds a line marks it");
+                if written.bits == line.value.bits() {
+                    // What is still to be copied up to here keeps its length.
+                    let begin = position(&out) + (written.begin - copied);
+                    *written = Written { begin, end: begin + (written.end - written.begin), ..*written };
+                } else {
+                    out.extend_from_slice(&before[copied as usize..written.begin as usize]);
+                    copied = written.end;
+                    *written = push_value(line.value, &mut out);
+                }
             });
         }
-        out.extend_from_slice(&before[copied..]);
+        out.extend_from_slice(&before[copied as usize..]);
         self.text = out.into();
         self.packed = None;
     }
+}
+
+fn push_value(value: Value, out: &mut Vec<u8>) -> Written {
+    let begin = position(out);
+    value.with_text(|text| out.extend_from_slice(text));
+    Written { bits: value.bits(), begin, end: position(out) }
 }
 
 /// A block holds a few skills, whose lines the limits of labels and phases keep far below 4 GiB.

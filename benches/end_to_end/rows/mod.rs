@@ -17,8 +17,9 @@ use crate::scraper::Scraper;
 type Measurement = fn(&mut Report) -> Outcome<()>;
 
 pub fn measure(report: &mut Report) -> Outcome<()> {
-    let rows: [(&str, Measurement); 6] = [
+    let rows: [(&str, Measurement); 7] = [
         ("scrape", scrape::measure),
+        ("body", scrape::in_memory),
         ("events", ingest::measure),
         ("latency", latency::measure),
         ("stall", stall::measure),
