@@ -100,8 +100,12 @@ impl Board {
 
     /// See [`Ledger::apply`]. What somebody should hear of.
     pub fn apply(&self, connection: ConnectionId, message: &Message<'_>) -> Vec<Notice> {
+        self.apply_at(connection, message, self.now())
+    }
+
+    /// The same for a message of a frame that was heard at `now`: a frame can hold thousands.
+    pub(crate) fn apply_at(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Vec<Notice> {
         let mut notices = Vec::new();
-        let now = self.now();
         let has_changed = {
             let mut ledger = self.ledger();
             ledger.apply(connection, message, now, &mut notices);

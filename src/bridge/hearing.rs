@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::board::Board;
 use crate::detail::Waker;
 use crate::feed::{Ending, Heard, Listener, SnapshotHeard, Status};
-use crate::ledger::{ConnectionId, FeedId};
-use crate::protocol::{self, Message, Rejection, RejectionReason};
+use crate::ledger::{ConnectionId, FeedId, Moment};
+use crate::protocol::{self, Message, Rejection, RejectionReason, Snapshot};
 use crate::telemetry::FeedTelemetry;
 
 /// What listens to one feed.
@@ -37,14 +37,14 @@ impl Hearing {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, connection: ConnectionId, message: &Message<'_>) -> Option<SnapshotHeard> {
-        for notice in self.board.apply(connection, message) {
+    fn hear(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Option<SnapshotHeard> {
+        for notice in self.board.apply_at(connection, message, now) {
             self.telemetry.notice(&notice);
         }
-        if let Some(waker) = &self.waker {
-            waker.wake();
+        match message {
+            Message::Snapshot(snapshot) => Some(self.state().freshness.judge(snapshot)),
+            _ => None,
         }
-        self.state().freshness.judge(message)
     }
 }
 
@@ -55,15 +55,14 @@ pub(super) struct Freshness {
 }
 
 impl Freshness {
-    /// What `message` is to the watch for silence; `None` if it is no snapshot. One without a timestamp is always new.
-    pub fn judge(&mut self, message: &Message<'_>) -> Option<SnapshotHeard> {
-        let Message::Snapshot(snapshot) = message else { return None };
-        let Some(timestamp) = snapshot.timestamp.as_deref() else { return Some(SnapshotHeard { fresh: true }) };
+    /// What a snapshot is to the watch for silence. One without a timestamp is always new.
+    pub fn judge(&mut self, snapshot: &Snapshot<'_>) -> SnapshotHeard {
+        let Some(timestamp) = snapshot.timestamp.as_deref() else { return SnapshotHeard { fresh: true } };
         let fresh = self.latest_timestamp.as_deref() != Some(timestamp);
         if fresh {
             self.latest_timestamp = Some(timestamp.into());
         }
-        Some(SnapshotHeard { fresh })
+        SnapshotHeard { fresh }
     }
 }
 
@@ -76,15 +75,19 @@ impl Listener for Hearing {
     fn text(&self, frame: &str) -> Heard {
         let mut heard = Heard::default();
         let Some(connection) = self.state().connection else { return heard };
-        let wall_seconds = self.board.now().wall_micros as f64 / 1e6;
+        let now = self.board.now();
+        let wall_seconds = now.wall_micros as f64 / 1e6;
         protocol::read(frame, &protocol::Limits::default(), &mut |message| match message {
             Ok(message) => {
                 heard.understood = true;
                 self.telemetry.message(message.type_name(), wall_seconds);
-                heard.snapshot = self.hear(connection, &message).or(heard.snapshot);
+                heard.snapshot = self.hear(connection, &message, now).or(heard.snapshot);
             }
             Err(rejection) => self.telemetry.rejected(&rejection),
         });
+        if let Some(waker) = self.waker.as_ref().filter(|_| heard.understood) {
+            waker.wake();
+        }
         heard
     }
 

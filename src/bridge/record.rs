@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::{self, Ending, Heard, Listener, Status};
-use crate::protocol;
+use crate::protocol::{self, Message};
 use crate::recording::{ConnectionEvent, Line};
 use crate::settings::RecordTask;
 
@@ -113,7 +113,9 @@ impl Listener for Recorder {
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
             let Ok(message) = message else { return };
             heard.understood = true;
-            heard.snapshot = self.state().freshness.judge(&message).or(heard.snapshot);
+            if let Message::Snapshot(snapshot) = &message {
+                heard.snapshot = Some(self.state().freshness.judge(snapshot));
+            }
         });
         heard
     }

@@ -6,7 +6,7 @@ use super::ending::{Ending, Step, printable};
 use super::listener::{Listener, Status};
 use super::settings::{FeedSettings, Timing};
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
-use futures::{SinkExt, StreamExt};
+use futures::{FutureExt as _, SinkExt, StreamExt};
 use serde_json::json;
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
@@ -17,6 +17,9 @@ use tokio_tungstenite::tungstenite::{self, Bytes};
 
 /// For saying goodbye, or for the peer's last word. Shutdown waits for it.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Messages that are taken in between two looks at the clock, if they are there already.
+const BURST_MESSAGES: usize = 256;
 
 /// Waits that are not due within this time are looked at again after it.
 const IDLE_TURN: Duration = Duration::from_secs(3600);
@@ -71,15 +74,18 @@ impl<'a> Session<'a> {
                 // What has arrived is read before silence is believed: this process may have been the one that stalled.
                 biased;
                 // The pong to a ping leaves with the next read, so nothing is awaited here between two reads.
-                received = next(&mut self.connection.socket) => match received {
-                    Some(Ok(message)) => {
-                        if let Some(ending) = self.receive(message, watch, listener) {
+                received = next(&mut self.connection.socket) => {
+                    if let Some(ending) = self.received(received, watch, listener) {
+                        return ending;
+                    }
+                    // What came with it is taken in before the clock is looked at again.
+                    for _ in 0..BURST_MESSAGES {
+                        let Some(received) = next(&mut self.connection.socket).now_or_never() else { break };
+                        if let Some(ending) = self.received(received, watch, listener) {
                             return ending;
                         }
                     }
-                    Some(Err(error)) => return self.broken(error),
-                    None => return Ending::Lost { what: "it ended".to_owned() },
-                },
+                }
                 // Bytes of an unfinished frame move what is due, so that it is asked again instead of acted upon.
                 () = sleep_until(wake) => {}
             }
@@ -91,6 +97,19 @@ impl<'a> Session<'a> {
         let token = self.shown.token.as_ref().map(|token| json!({ "token": token.expose() }));
         let skill = self.settings.skill.as_ref().map(|skill| json!({ "type": "subscribe", "skill": skill }));
         [token, skill].into_iter().flatten().map(|frame| Message::text(frame.to_string())).collect()
+    }
+
+    fn received(
+        &mut self,
+        received: Option<Result<Message, tungstenite::Error>>,
+        watch: &mut SnapshotWatch,
+        listener: &dyn Listener,
+    ) -> Option<Ending> {
+        match received {
+            Some(Ok(message)) => self.receive(message, watch, listener),
+            Some(Err(error)) => Some(self.broken(error)),
+            None => Some(Ending::Lost { what: "it ended".to_owned() }),
+        }
     }
 
     fn receive(&mut self, message: Message, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {

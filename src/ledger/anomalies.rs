@@ -1,7 +1,8 @@
 //! Which anomalies of a feed were counted already.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 
 use crate::protocol::AnomalyEntry;
 

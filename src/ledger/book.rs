@@ -1,7 +1,8 @@
 //! The series of all skills, and which of them changed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use super::limits::{Limits, OVERFLOW};
 use super::notice::Notice;

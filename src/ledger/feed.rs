@@ -2,9 +2,12 @@
 
 mod rows;
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::hash_map::EntryRef;
+use hashbrown::{HashMap, HashSet};
 
 use crate::protocol::{AnomalyEntry, Event, EventKind, Rejection, RejectionReason, SkillEntry, Snapshot};
 
@@ -87,7 +90,12 @@ pub(super) struct Feed {
     changed: bool,
     changed_skills: HashSet<Arc<str>>,
     kept_micros: Option<i64>,
+    /// Messages since the feed was added, where nobody keeps what changes.
+    unkept_messages: u64,
 }
+
+/// What changed is forgotten after so many messages where nobody keeps it. One message changes little.
+const DISCARD_EVERY_MESSAGES: u64 = 256;
 
 /// How long events that no snapshot has met may wait once there are too many of them.
 const UNLISTED_PATIENCE: Duration = Duration::from_secs(60);
@@ -165,6 +173,7 @@ impl Feed {
             changed: true,
             changed_skills: HashSet::new(),
             kept_micros: None,
+            unkept_messages: 0,
         }
     }
 
@@ -214,7 +223,9 @@ impl Feed {
     }
 
     pub fn event(&mut self, event: &Event<'_>, desk: &mut Desk<'_>) {
-        let sent_micros = event.timestamp.as_deref().and_then(server_time::micros);
+        // Only identifiers need the sender's time.
+        let timestamp = event.timestamp.as_deref().filter(|_| event.id.is_some());
+        let sent_micros = timestamp.and_then(server_time::micros);
         if let Some(id) = &event.id {
             if let Err(rejection) = check_label(id, "id", desk.limits) {
                 return desk.reject(rejection);
@@ -250,7 +261,7 @@ impl Feed {
                     check_label(phase, "workflow_phase", limits)?;
                 }
                 let event = StreamedInvocation {
-                    workflow_phase: workflow_phase.as_deref().map(Into::into),
+                    workflow_phase: workflow_phase.as_deref(),
                     completed: *completed,
                     duration_seconds: *duration_seconds,
                 };
@@ -305,7 +316,12 @@ impl Feed {
         count_anomalies(entry, rise, Some(desk.now.wall_micros), desk)
     }
 
-    fn invocation(&mut self, name: &str, event: StreamedInvocation, desk: &mut Desk<'_>) -> Result<(), Rejection> {
+    fn invocation(
+        &mut self,
+        name: &str,
+        event: StreamedInvocation<&str>,
+        desk: &mut Desk<'_>,
+    ) -> Result<(), Rejection> {
         if self.detail.is_joined() {
             return Ok(());
         }
@@ -316,14 +332,14 @@ impl Feed {
         let Some((name, skill)) = self.skill(name, desk)? else { return Ok(()) };
         let elapsed = desk.now.elapsed;
         if !is_alone {
-            let gave_way = skill.waiting.add_event(event, elapsed);
+            let gave_way = skill.waiting.add_event(event.to_owned(), elapsed);
             self.waiting_events += 1;
             self.drop_events(gave_way, desk);
         } else if !skill.listed {
-            desk.counting().event(skill.series, &event);
-            skill.waiting.give_credit(&event);
-        } else if let Some(event) = skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
-            let gave_way = skill.waiting.add_event(event, elapsed);
+            desk.counting().event(skill.series, event);
+            skill.waiting.give_credit(event);
+        } else if skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
+            let gave_way = skill.waiting.add_event(event.to_owned(), elapsed);
             self.waiting_events += 1;
             self.drop_events(gave_way, desk);
             if self.waiting_events > desk.limits.waiting_events_max {
@@ -367,12 +383,16 @@ impl Feed {
         if self.is_filtered_out(name) {
             return Ok(None);
         }
-        if let Some((known, _)) = self.skills.get_key_value(name) {
-            let known = known.clone();
-            return Ok(self.skills.get_mut(name).map(|skill| (known, skill)));
-        }
+        let known = self.skills.len();
+        let vacant = match self.skills.entry_ref(name) {
+            EntryRef::Occupied(known) => {
+                let name = known.key().clone();
+                return Ok(Some((name, known.into_mut())));
+            }
+            EntryRef::Vacant(vacant) => vacant,
+        };
         check_skill_name(name, desk.limits)?;
-        if self.skills.len() >= desk.limits.remembered_skills_max {
+        if known >= desk.limits.remembered_skills_max {
             return Err(Rejection::new(
                 RejectionReason::SkillLimit,
                 format!("{name:?} is beyond the limit of {} remembered skills", desk.limits.remembered_skills_max),
@@ -381,18 +401,21 @@ impl Feed {
         let name: Arc<str> = name.into();
         self.changed_skills.insert(name.clone());
         let series = desk.book.place(&name, desk.limits, desk.notices);
-        let skill = self.skills.entry(name.clone()).or_insert(FeedSkill {
-            series,
-            listed: false,
-            round: 0,
-            remembered: None,
-            gauge: None,
-            streamed_rate: None,
-            waiting: Waiting::default(),
-            rows_counted: (0, 0),
-            comparison: rows::Comparison::default(),
-            disagrees: false,
-        });
+        let skill = vacant.insert_with_key(
+            name.clone(),
+            FeedSkill {
+                series,
+                listed: false,
+                round: 0,
+                remembered: None,
+                gauge: None,
+                streamed_rate: None,
+                waiting: Waiting::default(),
+                rows_counted: (0, 0),
+                comparison: rows::Comparison::default(),
+                disagrees: false,
+            },
+        );
         Ok(Some((name, skill)))
     }
 
@@ -697,9 +720,12 @@ impl Feed {
             || self.detail.has_changed()
     }
 
-    /// Forgets what changed: nobody keeps it.
+    /// Forgets what changed, now and then: nobody keeps it, but it must not pile up.
     pub fn discard_changes(&mut self) {
-        self.take_changed(0, None, &mut Memory::default());
+        self.unkept_messages += 1;
+        if self.unkept_messages.is_multiple_of(DISCARD_EVERY_MESSAGES) {
+            self.take_changed(0, None, &mut Memory::default());
+        }
     }
 
     /// The feed itself is to be kept.

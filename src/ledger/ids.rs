@@ -1,7 +1,9 @@
 //! Which events were applied already.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use hashbrown::HashSet;
 
 use super::memory::EventIdRow;
 

@@ -1,8 +1,9 @@
 //! The whole: feeds in their order, one book of series, and the rules that concern more than one feed.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashSet;
 
 use crate::protocol::Message;
 

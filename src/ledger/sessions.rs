@@ -1,7 +1,8 @@
 //! The sessions that a feed reports.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::memory::SessionRow;
 

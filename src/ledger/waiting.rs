@@ -44,7 +44,7 @@ impl Rise {
     /// its phase to any invocation, but its duration only where the sum of the completed ones has room for it: of an event
     /// that is late, or that stands in for a lost one, the sum tells better. History has no sum to check it against, and a
     /// later rise may well bring the event's own duration.
-    fn take(&mut self, event: &StreamedInvocation) -> Option<f64> {
+    fn take(&mut self, event: StreamedInvocation<&str>) -> Option<f64> {
         *self.side(event.completed) -= 1;
         let left = match (event.completed, self.durations) {
             (true, Some(left)) => left,
@@ -76,11 +76,33 @@ impl Rise {
 }
 
 /// One invocation that a feed streamed.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct StreamedInvocation {
-    pub workflow_phase: Option<Arc<str>>,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct StreamedInvocation<P = Arc<str>> {
+    pub workflow_phase: Option<P>,
     pub completed: bool,
     pub duration_seconds: Option<f64>,
+}
+
+impl StreamedInvocation<&str> {
+    /// The same, to wait.
+    pub fn to_owned(self) -> StreamedInvocation {
+        StreamedInvocation {
+            workflow_phase: self.workflow_phase.map(Into::into),
+            completed: self.completed,
+            duration_seconds: self.duration_seconds,
+        }
+    }
+}
+
+impl StreamedInvocation {
+    /// The same, to be counted.
+    pub fn borrowed(&self) -> StreamedInvocation<&str> {
+        StreamedInvocation {
+            workflow_phase: self.workflow_phase.as_deref(),
+            completed: self.completed,
+            duration_seconds: self.duration_seconds,
+        }
+    }
 }
 
 /// What is needed to count.
@@ -93,13 +115,13 @@ pub(super) struct Counting<'l> {
 
 impl Counting<'_> {
     /// Counts one invocation as its event tells it.
-    pub fn event(&mut self, series: SkillIndex, event: &StreamedInvocation) {
+    pub fn event(&mut self, series: SkillIndex, event: StreamedInvocation<&str>) {
         self.invocation(series, event, Some(self.now_micros));
     }
 
     /// Counts one invocation; series that come into being with it are born at `born_micros`.
-    pub fn invocation(&mut self, series: SkillIndex, event: &StreamedInvocation, born_micros: Option<i64>) {
-        let phase = event.workflow_phase.as_deref().unwrap_or(UNKNOWN_PHASE);
+    pub fn invocation(&mut self, series: SkillIndex, event: StreamedInvocation<&str>, born_micros: Option<i64>) {
+        let phase = event.workflow_phase.unwrap_or(UNKNOWN_PHASE);
         let phase = self.book.phase(series, phase, born_micros, self.limits);
         *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = event.duration_seconds {
@@ -188,7 +210,7 @@ struct WaitingRise {
 
 impl Waiting {
     /// Notes an event that was counted at once.
-    pub fn give_credit(&mut self, event: &StreamedInvocation) {
+    pub fn give_credit(&mut self, event: StreamedInvocation<&str>) {
         if event.completed {
             self.credit.completed += 1;
             let seconds = event.duration_seconds.unwrap_or(0.0);
@@ -198,20 +220,21 @@ impl Waiting {
         }
     }
 
-    /// An event of a skill that snapshots list: counted if a rise waits for it. Otherwise it is given back, to wait itself.
+    /// An event of a skill that snapshots list: counted if a rise waits for it. Otherwise it has to
+    /// wait itself, and this says so.
     pub fn offer_event(
         &mut self,
-        event: StreamedInvocation,
+        event: StreamedInvocation<&str>,
         series: SkillIndex,
         counting: &mut Counting<'_>,
-    ) -> Option<StreamedInvocation> {
+    ) -> bool {
         let Some(position) = self.rises.iter_mut().position(|waiting| *waiting.rise.side(event.completed) > 0) else {
-            return Some(event);
+            return true;
         };
-        let duration_seconds = self.rises[position].rise.take(&event);
-        counting.event(series, &StreamedInvocation { duration_seconds, ..event });
+        let duration_seconds = self.rises[position].rise.take(event);
+        counting.event(series, StreamedInvocation { duration_seconds, ..event });
         self.rises.retain(|waiting| !waiting.rise.is_spent());
-        None
+        false
     }
 
     /// Lets an event wait. How many gave way to it: of one skill only the latest wait.
@@ -242,12 +265,12 @@ impl Waiting {
         self.credit.settle(&mut rise);
         let before = self.events.len();
         self.events.retain(|waiting| {
-            let event = &waiting.event;
+            let event = waiting.event.borrowed();
             if *rise.side(event.completed) == 0 {
                 return true;
             }
             let duration_seconds = rise.take(event);
-            counting.event(series, &StreamedInvocation { duration_seconds, ..event.clone() });
+            counting.event(series, StreamedInvocation { duration_seconds, ..event });
             false
         });
         let taken = before - self.events.len();

@@ -4,9 +4,10 @@
 //! read. They are what the server lists then, so that snapshots can be checked against them, and so that snapshots can
 //! take over at any time and count from there.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use hashbrown::HashMap;
 
 use crate::ledger::arithmetic::Listing;
 use crate::ledger::detail::{
@@ -79,8 +80,8 @@ impl Feed {
             self.waiting_events -= events.len();
             self.changed_skills.insert(name.clone());
             for event in events {
-                desk.counting().event(skill.series, &event);
-                skill.waiting.give_credit(&event);
+                desk.counting().event(skill.series, event.borrowed());
+                skill.waiting.give_credit(event.borrowed());
             }
             self.detail.note_alone();
         }
@@ -342,10 +343,9 @@ fn count(
     if is_history && desk.book.has_shown(skill.series, phase) {
         desk.rules.backfilled_invocations += 1;
     }
-    let workflow_phase = workflow_phase.map(Into::into);
     let event = StreamedInvocation { workflow_phase, completed, duration_seconds: told.duration_seconds };
     let born_micros = (!is_history).then_some(desk.now.wall_micros);
-    desk.counting().invocation(skill.series, &event, born_micros);
+    desk.counting().invocation(skill.series, event, born_micros);
     Ok(())
 }
 
