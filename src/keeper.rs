@@ -22,6 +22,9 @@ use crate::telemetry::StateTelemetry;
 /// For so long a change is held back while commits fail.
 pub const SHOWN_ANYWAY_AFTER: Duration = Duration::from_secs(10);
 
+/// Commits end this far apart at least: far below what a scrape notices, and each costs as much as many changes do.
+const COMMITS_EVERY: Duration = Duration::from_millis(5);
+
 /// After a failed commit, the next attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -90,11 +93,15 @@ impl Keeper {
 
 fn keep(board: &Board, mut store: Store, telemetry: &StateTelemetry) {
     let mut failing_since = None;
+    let mut committed = Instant::now();
     loop {
-        let due = board.wait_until_due();
+        let mut due = board.wait_until_due();
+        // The first change after a quiet while is committed at once; under load more of them share a commit.
+        due.ending |= board.pause(COMMITS_EVERY.saturating_sub(committed.elapsed()));
         if let Some(changes) = board.take_changes() {
             match store.commit(&changes) {
                 Ok(()) => {
+                    committed = Instant::now();
                     failing_since = None;
                     telemetry.committed();
                     board.show(changes);

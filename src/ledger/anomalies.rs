@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::hash_map::EntryRef;
+use hashbrown::{Equivalent, HashMap, HashSet};
 
 use crate::protocol::AnomalyEntry;
 
@@ -52,6 +53,25 @@ struct Tally {
 struct Key {
     detected_at: Option<Arc<str>>,
     score_bits: Option<u64>,
+}
+
+/// The same as a list shows it, to look for. Both hash alike, field by field.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ListedKey<'e> {
+    detected_at: Option<&'e str>,
+    score_bits: Option<u64>,
+}
+
+impl Equivalent<Key> for ListedKey<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        self.score_bits == key.score_bits && self.detected_at == key.detected_at.as_deref()
+    }
+}
+
+impl From<&ListedKey<'_>> for Key {
+    fn from(key: &ListedKey<'_>) -> Self {
+        Self { detected_at: key.detected_at.map(Into::into), score_bits: key.score_bits }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -180,8 +200,8 @@ impl Anomalies {
         limits: &Limits,
         count: impl FnOnce((&mut u64, &mut u64), &mut Trace),
     ) -> Result<u64, AnomaliesFull> {
-        let key = Key {
-            detected_at: entry.detected_at.as_deref().map(Into::into),
+        let key = ListedKey {
+            detected_at: entry.detected_at.as_deref(),
             // Scores compare as numbers: the two zeros are one.
             score_bits: entry.deviation_score.map(|score| (score + 0.0).to_bits()),
         };
@@ -194,8 +214,10 @@ impl Anomalies {
         }
         let (skill_name, tally) = self.tally(entry, limits)?;
         let before = (tally.listed, tally.streamed, tally.shown());
-        let is_new = !tally.keys.contains_key(&key);
-        let trace = tally.keys.entry(key.clone()).or_default();
+        let (is_new, trace) = match tally.keys.entry_ref(&key) {
+            EntryRef::Occupied(known) => (false, known.into_mut()),
+            EntryRef::Vacant(vacant) => (true, vacant.insert_with_key((&key).into(), Trace::default())),
+        };
         let multiplicity = trace.multiplicity;
         trace.seen_micros = now_micros;
         count((&mut tally.listed, &mut tally.streamed), trace);
@@ -204,18 +226,19 @@ impl Anomalies {
         let is_more = trace.multiplicity != multiplicity;
         let rise = tally.shown() - before.2;
         let counted = (tally.listed, tally.streamed) != (before.0, before.1);
-        let anomaly_type = tally.anomaly_type.clone();
+        let is_changed = counted || is_more || is_new || is_stale;
+        let anomaly_type = is_changed.then(|| tally.anomaly_type.clone());
         self.keys += usize::from(is_new);
-        if counted {
-            self.changed_tallies.insert((skill_name.clone(), anomaly_type.clone()));
-        }
-        if counted || is_more || is_new || is_stale {
-            self.changed_keys.insert((skill_name, anomaly_type, key));
+        if let Some(anomaly_type) = anomaly_type {
+            if counted {
+                self.changed_tallies.insert((skill_name.clone(), anomaly_type.clone()));
+            }
+            self.changed_keys.insert((skill_name, anomaly_type, (&key).into()));
         }
         Ok(rise)
     }
 
-    fn knows(&self, entry: &AnomalyEntry<'_>, key: &Key) -> bool {
+    fn knows(&self, entry: &AnomalyEntry<'_>, key: &ListedKey<'_>) -> bool {
         let tallies = self.tallies.get(&*entry.skill_name).into_iter().flatten();
         tallies.filter(|tally| *tally.anomaly_type == *entry.anomaly_type).any(|tally| tally.keys.contains_key(key))
     }
@@ -223,12 +246,15 @@ impl Anomalies {
     /// The tally of a skill and a type. There are as many skills as anomalies can be remembered, and as many types of each
     /// as have series of their own: further ones are one, as their series is.
     fn tally(&mut self, entry: &AnomalyEntry<'_>, limits: &Limits) -> Result<(Arc<str>, &mut Tally), AnomaliesFull> {
-        let skill_name = match self.tallies.get_key_value(&*entry.skill_name) {
-            Some((name, _)) => name.clone(),
-            None if self.tallies.len() >= limits.anomaly_keys_max => return Err(AnomaliesFull),
-            None => entry.skill_name.as_ref().into(),
+        let skills = self.tallies.len();
+        let (skill_name, tallies) = match self.tallies.entry_ref(&*entry.skill_name) {
+            EntryRef::Occupied(known) => (known.key().clone(), known.into_mut()),
+            EntryRef::Vacant(_) if skills >= limits.anomaly_keys_max => return Err(AnomaliesFull),
+            EntryRef::Vacant(vacant) => {
+                let name: Arc<str> = entry.skill_name.as_ref().into();
+                (name.clone(), vacant.insert_with_key(name, Vec::new()))
+            }
         };
-        let tallies = self.tallies.entry(skill_name.clone()).or_default();
         let position = |tallies: &[Tally], name: &str| tallies.iter().position(|tally| *tally.anomaly_type == *name);
         let is_known = position(tallies, &entry.anomaly_type).is_some();
         let is_full = tallies.len() >= limits.anomaly_types_per_skill_max;
@@ -338,7 +364,7 @@ impl Tally {
 /// `length` counts all entries, `entries` holds those that could be read; times are the server's, in microseconds.
 pub(super) fn window_overflowed<'a>(
     length: usize,
-    entries: impl Iterator<Item = &'a AnomalyEntry<'a>> + Clone,
+    entries: impl DoubleEndedIterator<Item = &'a AnomalyEntry<'a>> + Clone,
     previous_micros: Option<i64>,
     this_micros: Option<i64>,
 ) -> bool {
@@ -356,9 +382,11 @@ pub(super) fn window_overflowed<'a>(
         return true;
     }
     let Some(previous) = previous_micros else { return false };
-    let oldest = entries.filter_map(|entry| entry.detected_at.as_deref()).filter_map(server_time::micros).min();
     // Times of detection have no fraction, so one in the second of the previous snapshot may lie after it.
-    oldest.is_none_or(|oldest| oldest >= previous - previous.rem_euclid(SECOND_MICROS))
+    let second = previous - previous.rem_euclid(SECOND_MICROS);
+    // From the end, where the oldest stands: the first that is older decides.
+    let mut times = entries.rev().filter_map(|entry| entry.detected_at.as_deref()).filter_map(server_time::micros);
+    !times.any(|time| time < second)
 }
 
 #[cfg(test)]
