@@ -1,4 +1,4 @@
-//! One typed pass over a frame, whatever the order of its keys.
+//! Any frame to its raw records, by serde: one typed pass, whatever the order of its keys.
 //!
 //! Every known field is read as a [`Field`], which takes any JSON value, so that a field of the wrong kind spoils its own
 //! entry and not the frame. Unknown fields are read the same way and dropped: serde's own way of ignoring a value skips
@@ -11,77 +11,7 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Limits;
-
-/// Any JSON value, of which only scalars are kept.
-#[derive(Debug, Default)]
-pub(super) enum Field<'a> {
-    /// Absent or null.
-    #[default]
-    Missing,
-    Text(Cow<'a, str>),
-    Number(f64),
-    Boolean(bool),
-    /// A list or an object.
-    Compound,
-}
-
-/// An object with the fields that this version knows.
-pub(super) trait Record<'de>: Default {
-    /// Reads the value of `key`.
-    fn take<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A, limits: &Limits) -> Result<(), A::Error>;
-}
-
-/// Where a record is expected: the record, or what stood there instead.
-#[derive(Debug)]
-pub(super) enum Slot<'a, T> {
-    Record(T),
-    Other(Field<'a>),
-}
-
-impl<T> Default for Slot<'_, T> {
-    fn default() -> Self {
-        Slot::Other(Field::Missing)
-    }
-}
-
-/// Where a list of records is expected.
-#[derive(Debug)]
-pub(super) enum List<'a, T> {
-    /// At most as many items as the limit allows; `length` counts all of them.
-    Items {
-        items: Vec<Slot<'a, T>>,
-        length: usize,
-    },
-    Other(Field<'a>),
-}
-
-impl<T> Default for List<'_, T> {
-    fn default() -> Self {
-        List::Other(Field::Missing)
-    }
-}
-
-/// Declares a record whose fields are all scalars.
-macro_rules! scalar_record {
-    ($name:ident { $($field:ident),* $(,)? }) => {
-        #[derive(Debug, Default)]
-        pub(super) struct $name<'a> { $(pub(super) $field: $crate::protocol::json::Field<'a>,)* }
-
-        impl<'de> $crate::protocol::json::Record<'de> for $name<'de> {
-            fn take<A: serde::de::MapAccess<'de>>(
-                &mut self, key: &str, map: &mut A, _: &$crate::protocol::Limits,
-            ) -> Result<(), A::Error> {
-                let value = map.next_value_seed($crate::protocol::json::FieldSeed)?;
-                match key {
-                    $(stringify!($field) => self.$field = value,)*
-                    _ => {}
-                }
-                Ok(())
-            }
-        }
-    };
-}
-pub(super) use scalar_record;
+use super::raw::{Field, List, Place, Record, Slot};
 
 pub(super) struct FieldSeed;
 
@@ -201,7 +131,13 @@ impl<'de, T: Record<'de>> Visitor<'de> for SlotSeed<'_, T> {
         let mut record = T::default();
         while let Some(key) = map.next_key_seed(FieldSeed)? {
             let Field::Text(key) = key else { return Err(A::Error::custom("an object key that is no string")) };
-            record.take(&key, &mut map, self.0)?;
+            match record.place(&key) {
+                Place::Scalar(field) => *field = map.next_value_seed(FieldSeed)?,
+                Place::Data(slot) => *slot = map.next_value_seed(SlotSeed::new(self.0))?,
+                Place::Skills(list) => *list = map.next_value_seed(ListSeed::new(self.0))?,
+                Place::Anomalies(list) => *list = map.next_value_seed(ListSeed::new(self.0))?,
+                Place::Nowhere => drop(map.next_value_seed(FieldSeed)?),
+            }
         }
         Ok(Slot::Record(record))
     }

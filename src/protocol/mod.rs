@@ -5,7 +5,9 @@
 
 mod json;
 mod message;
+mod raw;
 mod read;
+mod scan;
 
 pub use message::{
     AnomalyEntry, ConnectionMessage, Event, EventKind, MESSAGE_TYPES, Message, Number, Rejection, RejectionReason,

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::json::{
-    Field, FieldSeed, List, ListSeed, Record, Slot, SlotSeed, scalar_record, scalars_as, without_python_numbers,
-};
+use super::json::{FieldSeed, SlotSeed, scalars_as, without_python_numbers};
+use super::raw::{Field, List, RawAnomaly, RawData, RawMessage, RawSkill, Slot};
+use super::scan::scan;
 use super::{
     AnomalyEntry, ConnectionMessage, Event, EventKind, Message, Number, Rejection, RejectionReason, SkillEntry,
     Snapshot,
@@ -41,6 +41,9 @@ impl Default for Limits {
 /// A frame that is no JSON gives one rejection and nothing else, even if some of its messages could be read: nothing of
 /// it is applied. Python's `NaN` and infinities are invalid numbers, not invalid frames.
 pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) {
+    if let Some(frame) = scan(text, limits) {
+        return frame.hand_over(each);
+    }
     let error = match parse(text, limits) {
         Ok(frame) => return frame.hand_over(each),
         Err(error) => error,
@@ -54,7 +57,7 @@ pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>
 }
 
 /// A parsed frame. Almost every frame is one message, which then needs no list.
-enum Frame<'a> {
+pub(super) enum Frame<'a> {
     One(Result<Message<'a>, Rejection>),
     Many { messages: Vec<Result<Message<'a>, Rejection>>, length: usize },
 }
@@ -62,7 +65,7 @@ enum Frame<'a> {
 impl<'a> Frame<'a> {
     /// A frame that is valid JSON and no message.
     fn scalar(found: Field<'a>) -> Self {
-        Frame::One(message(Slot::Other(found)))
+        Frame::One(element(Slot::Other(found)))
     }
 
     fn hand_over(self, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) {
@@ -105,7 +108,7 @@ impl<'de> Visitor<'de> for FrameSeed<'_> {
     scalars_as!(Frame::scalar);
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Frame<'de>, A::Error> {
-        SlotSeed::<RawMessage>::new(self.0).visit_map(map).map(|raw| Frame::One(message(raw)))
+        SlotSeed::<RawMessage>::new(self.0).visit_map(map).map(|slot| Frame::One(element(slot)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Frame<'de>, A::Error> {
@@ -113,8 +116,8 @@ impl<'de> Visitor<'de> for FrameSeed<'_> {
         let mut length = 0;
         loop {
             if length < self.0.frame_messages_max {
-                let Some(raw) = sequence.next_element_seed(SlotSeed::<RawMessage>::new(self.0))? else { break };
-                messages.push(message(raw));
+                let Some(slot) = sequence.next_element_seed(SlotSeed::new(self.0))? else { break };
+                messages.push(element(slot));
             } else if sequence.next_element_seed(FieldSeed)?.is_none() {
                 break;
             }
@@ -124,86 +127,16 @@ impl<'de> Visitor<'de> for FrameSeed<'_> {
     }
 }
 
-/// The envelope of every message.
-#[derive(Debug, Default)]
-struct RawMessage<'a> {
-    r#type: Field<'a>,
-    event: Field<'a>,
-    id: Field<'a>,
-    timestamp: Field<'a>,
-    skill: Field<'a>,
-    authenticated: Field<'a>,
-    data: Slot<'a, RawData<'a>>,
-}
-
-impl<'de> Record<'de> for RawMessage<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A, limits: &Limits) -> Result<(), A::Error> {
-        if key == "data" {
-            self.data = map.next_value_seed(SlotSeed::new(limits))?;
-            return Ok(());
-        }
-        let value = map.next_value_seed(FieldSeed)?;
-        match key {
-            "type" => self.r#type = value,
-            "event" => self.event = value,
-            "id" => self.id = value,
-            "timestamp" => self.timestamp = value,
-            "skill" => self.skill = value,
-            "authenticated" => self.authenticated = value,
-            _ => {}
-        }
-        Ok(())
-    }
-}
-
-/// The `data` of every message that has one: the fields of all of them, since `data` may stand before `type`.
-#[derive(Debug, Default)]
-struct RawData<'a> {
-    top_skills: List<'a, RawSkill<'a>>,
-    anomalies: List<'a, RawAnomaly<'a>>,
-    anomaly: RawAnomaly<'a>,
-    workflow_phase: Field<'a>,
-    completed: Field<'a>,
-    duration_seconds: Field<'a>,
-    session_id: Field<'a>,
-    rate: Field<'a>,
-    count: Field<'a>,
-}
-
-impl<'de> Record<'de> for RawData<'de> {
-    fn take<A: MapAccess<'de>>(&mut self, key: &str, map: &mut A, limits: &Limits) -> Result<(), A::Error> {
-        let field = match key {
-            "top_skills" => {
-                self.top_skills = map.next_value_seed(ListSeed::new(limits))?;
-                return Ok(());
-            }
-            "anomalies" => {
-                self.anomalies = map.next_value_seed(ListSeed::new(limits))?;
-                return Ok(());
-            }
-            "workflow_phase" => &mut self.workflow_phase,
-            "completed" => &mut self.completed,
-            "duration_seconds" => &mut self.duration_seconds,
-            "session_id" => &mut self.session_id,
-            "rate" => &mut self.rate,
-            "count" => &mut self.count,
-            _ => return self.anomaly.take(key, map, limits),
-        };
-        *field = map.next_value_seed(FieldSeed)?;
-        Ok(())
-    }
-}
-
-scalar_record!(RawSkill { skill_name, total_invocations, completion_rate, avg_duration_seconds });
-scalar_record!(RawAnomaly { skill_name, anomaly_type, detected_at, deviation_score });
-
-fn message<'a>(raw: Slot<'a, RawMessage<'a>>) -> Result<Message<'a>, Rejection> {
-    let raw = match raw {
-        Slot::Record(raw) => raw,
+fn element<'a>(slot: Slot<'a, RawMessage<'a>>) -> Result<Message<'a>, Rejection> {
+    match slot {
+        Slot::Record(raw) => message(raw),
         Slot::Other(found) => {
-            return Err(Rejection::new(MalformedMessage, format!("expected an object, found {}", describe(&found))));
+            Err(Rejection::new(MalformedMessage, format!("expected an object, found {}", describe(&found))))
         }
-    };
+    }
+}
+
+pub(super) fn message(raw: RawMessage<'_>) -> Result<Message<'_>, Rejection> {
     let kind = match &raw.r#type {
         Field::Text(kind) => kind.as_ref(),
         found => {

@@ -1,0 +1,147 @@
+//! What a frame holds before its meaning is known. Both front-ends fill it, the one of serde and the scanner, and it alone
+//! says which key goes where, so that they cannot differ in what they take for a field.
+
+use std::borrow::Cow;
+
+/// Any JSON value, of which only scalars are kept.
+#[derive(Debug, Default)]
+pub(super) enum Field<'a> {
+    /// Absent or null.
+    #[default]
+    Missing,
+    Text(Cow<'a, str>),
+    Number(f64),
+    Boolean(bool),
+    /// A list or an object.
+    Compound,
+}
+
+/// Where a record is expected: the record, or what stood there instead.
+#[derive(Debug)]
+pub(super) enum Slot<'a, T> {
+    Record(T),
+    Other(Field<'a>),
+}
+
+impl<T> Default for Slot<'_, T> {
+    fn default() -> Self {
+        Slot::Other(Field::Missing)
+    }
+}
+
+/// Where a list of records is expected.
+#[derive(Debug)]
+pub(super) enum List<'a, T> {
+    /// At most as many items as the limit allows; `length` counts all of them.
+    Items {
+        items: Vec<Slot<'a, T>>,
+        length: usize,
+    },
+    Other(Field<'a>),
+}
+
+impl<T> Default for List<'_, T> {
+    fn default() -> Self {
+        List::Other(Field::Missing)
+    }
+}
+
+/// An object with the fields that this version knows. Of a key that stands twice the last value counts, whole.
+pub(super) trait Record<'a>: Default {
+    /// Where the value of `key` goes.
+    fn place(&mut self, key: &str) -> Place<'_, 'a>;
+}
+
+/// Where a value goes, and so what it should be.
+pub(super) enum Place<'r, 'a> {
+    Scalar(&'r mut Field<'a>),
+    Data(&'r mut Slot<'a, RawData<'a>>),
+    Skills(&'r mut List<'a, RawSkill<'a>>),
+    Anomalies(&'r mut List<'a, RawAnomaly<'a>>),
+    /// The key is unknown. Its value is read all the same, because it can reject the frame.
+    Nowhere,
+}
+
+/// The envelope of every message.
+#[derive(Debug, Default)]
+pub(super) struct RawMessage<'a> {
+    pub(super) r#type: Field<'a>,
+    pub(super) event: Field<'a>,
+    pub(super) id: Field<'a>,
+    pub(super) timestamp: Field<'a>,
+    pub(super) skill: Field<'a>,
+    pub(super) authenticated: Field<'a>,
+    pub(super) data: Slot<'a, RawData<'a>>,
+}
+
+impl<'a> Record<'a> for RawMessage<'a> {
+    fn place(&mut self, key: &str) -> Place<'_, 'a> {
+        Place::Scalar(match key {
+            "type" => &mut self.r#type,
+            "event" => &mut self.event,
+            "id" => &mut self.id,
+            "timestamp" => &mut self.timestamp,
+            "skill" => &mut self.skill,
+            "authenticated" => &mut self.authenticated,
+            "data" => return Place::Data(&mut self.data),
+            _ => return Place::Nowhere,
+        })
+    }
+}
+
+/// The `data` of every message that has one: the fields of all of them, since `data` may stand before `type`.
+#[derive(Debug, Default)]
+pub(super) struct RawData<'a> {
+    pub(super) top_skills: List<'a, RawSkill<'a>>,
+    pub(super) anomalies: List<'a, RawAnomaly<'a>>,
+    pub(super) anomaly: RawAnomaly<'a>,
+    pub(super) workflow_phase: Field<'a>,
+    pub(super) completed: Field<'a>,
+    pub(super) duration_seconds: Field<'a>,
+    pub(super) session_id: Field<'a>,
+    pub(super) rate: Field<'a>,
+    pub(super) count: Field<'a>,
+}
+
+impl<'a> Record<'a> for RawData<'a> {
+    fn place(&mut self, key: &str) -> Place<'_, 'a> {
+        Place::Scalar(match key {
+            "top_skills" => return Place::Skills(&mut self.top_skills),
+            "anomalies" => return Place::Anomalies(&mut self.anomalies),
+            "workflow_phase" => &mut self.workflow_phase,
+            "completed" => &mut self.completed,
+            "duration_seconds" => &mut self.duration_seconds,
+            "session_id" => &mut self.session_id,
+            "rate" => &mut self.rate,
+            "count" => &mut self.count,
+            _ => return self.anomaly.place(key),
+        })
+    }
+}
+
+/// Declares a record whose fields are all scalars.
+macro_rules! scalar_record {
+    ($(#[$doc:meta])* $name:ident { $($field:ident),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(super) struct $name<'a> { $(pub(super) $field: Field<'a>,)* }
+
+        impl<'a> Record<'a> for $name<'a> {
+            fn place(&mut self, key: &str) -> Place<'_, 'a> {
+                match key {
+                    $(stringify!($field) => Place::Scalar(&mut self.$field),)*
+                    _ => Place::Nowhere,
+                }
+            }
+        }
+    };
+}
+
+scalar_record! {
+    /// An entry of `top_skills`.
+    RawSkill { skill_name, total_invocations, completion_rate, avg_duration_seconds }
+}
+scalar_record! {
+    /// An entry of `anomalies`; one that is streamed has the same fields.
+    RawAnomaly { skill_name, anomaly_type, detected_at, deviation_score }
+}

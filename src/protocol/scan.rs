@@ -1,0 +1,234 @@
+//! An ordinary frame to its raw records, by a scanner of one pass: several times as fast as serde, which must keep state
+//! for what ordinary frames do not have.
+//!
+//! Invariant: the scanner either reads exactly what serde reads or gives up. It gives up at all that is not plain: an
+//! escape, a list or an object where a scalar is expected, an entry beyond a limit, any error of syntax. What a frame that
+//! is malformed is rejected with is thus serde's business alone.
+
+use std::borrow::Cow;
+
+use super::raw::{Field, List, Place, RawData, RawMessage, Record, Slot};
+use super::read::{Frame, message};
+use super::{Limits, Message, Rejection};
+
+/// Powers of ten that are doubles, as many as a significand of [`DIGITS_MAX`] digits can be divided by.
+const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
+    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19];
+
+/// So many digits never overflow a `u64`.
+const DIGITS_MAX: usize = 19;
+
+/// Up to here every integer is a double.
+const EXACT_MAX: u64 = 1 << 53;
+
+/// Reads a frame that is an object or an array of objects; `None` if it is not plain.
+pub(super) fn scan<'a>(text: &'a str, limits: &Limits) -> Option<Frame<'a>> {
+    let mut scanner = Scanner { text, at: 0, limits };
+    let frame = match scanner.token()? {
+        b'{' => Frame::One(scanner.message()?),
+        b'[' => {
+            let messages = scanner.list(limits.frame_messages_max, Scanner::message)?;
+            Frame::Many { length: messages.len(), messages }
+        }
+        _ => return None,
+    };
+    scanner.token().is_none().then_some(frame)
+}
+
+struct Scanner<'a, 'l> {
+    text: &'a str,
+    /// The byte to read next; never beyond the end.
+    at: usize,
+    limits: &'l Limits,
+}
+
+impl<'a> Scanner<'a, '_> {
+    fn message(&mut self) -> Option<Result<Message<'a>, Rejection>> {
+        let mut raw = RawMessage::default();
+        self.record(&mut raw)?;
+        Some(message(raw))
+    }
+
+    /// The objects of an array whose bracket was read.
+    fn list<T>(&mut self, items_max: usize, item: fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        let mut items = Vec::new();
+        let mut token = self.token()?;
+        if token == b']' {
+            return Some(items);
+        }
+        loop {
+            if token != b'{' || items.len() == items_max {
+                return None;
+            }
+            items.push(item(self)?);
+            match self.token()? {
+                b',' => token = self.token()?,
+                b']' => return Some(items),
+                _ => return None,
+            }
+        }
+    }
+
+    fn records<T: Record<'a>>(&mut self) -> Option<List<'a, T>> {
+        let items = self.list(self.limits.snapshot_entries_max, |scanner| {
+            let mut record = T::default();
+            scanner.record(&mut record)?;
+            Some(Slot::Record(record))
+        })?;
+        Some(List::Items { length: items.len(), items })
+    }
+
+    /// Fills `record` from an object whose brace was read.
+    fn record<T: Record<'a>>(&mut self, record: &mut T) -> Option<()> {
+        let mut token = self.token()?;
+        if token == b'}' {
+            return Some(());
+        }
+        loop {
+            if token != b'"' {
+                return None;
+            }
+            let key = self.string()?;
+            if self.token()? != b':' {
+                return None;
+            }
+            match (record.place(key), self.token()?) {
+                (Place::Data(slot), b'{') => {
+                    let mut data = RawData::default();
+                    self.record(&mut data)?;
+                    *slot = Slot::Record(data);
+                }
+                (Place::Skills(list), b'[') => *list = self.records()?,
+                (Place::Anomalies(list), b'[') => *list = self.records()?,
+                (Place::Scalar(field), first) => *field = self.scalar(first)?,
+                (Place::Data(slot), first) => *slot = Slot::Other(self.scalar(first)?),
+                (Place::Skills(list), first) => *list = List::Other(self.scalar(first)?),
+                (Place::Anomalies(list), first) => *list = List::Other(self.scalar(first)?),
+                (Place::Nowhere, first) => drop(self.scalar(first)?),
+            }
+            match self.token()? {
+                b',' => token = self.token()?,
+                b'}' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    /// The scalar whose `first` byte was read.
+    fn scalar(&mut self, first: u8) -> Option<Field<'a>> {
+        match first {
+            b'"' => Some(Field::Text(Cow::Borrowed(self.string()?))),
+            b'-' | b'0'..=b'9' => {
+                self.at -= 1;
+                Some(Field::Number(self.number()?))
+            }
+            b't' => self.rest(b"rue", Field::Boolean(true)),
+            b'f' => self.rest(b"alse", Field::Boolean(false)),
+            b'n' => self.rest(b"ull", Field::Missing),
+            _ => None,
+        }
+    }
+
+    /// The `word` of a value whose first letter was read.
+    fn rest(&mut self, word: &[u8], value: Field<'a>) -> Option<Field<'a>> {
+        let found = self.bytes()[self.at..].starts_with(word);
+        self.at += word.len();
+        found.then_some(value)
+    }
+
+    /// The string whose opening quote was read.
+    fn string(&mut self) -> Option<&'a str> {
+        let begin = self.at;
+        let end = begin + plain_length(&self.bytes()[begin..]);
+        self.at = end;
+        self.next_if(|byte| byte == b'"').then_some(&self.text[begin..end])
+    }
+
+    fn number(&mut self) -> Option<f64> {
+        let begin = self.at;
+        let negative = self.next_if(|byte| byte == b'-');
+        let leading_zero = self.peek() == Some(b'0');
+        let (whole, whole_digits) = self.digits(0);
+        if whole_digits == 0 || leading_zero && whole_digits > 1 {
+            return None;
+        }
+        let (mut significand, mut fraction_digits) = (whole, 0);
+        if self.next_if(|byte| byte == b'.') {
+            (significand, fraction_digits) = self.digits(whole);
+            if fraction_digits == 0 {
+                return None;
+            }
+        }
+        let exponent = self.next_if(|byte| matches!(byte, b'e' | b'E'));
+        if exponent {
+            self.next_if(|byte| matches!(byte, b'+' | b'-'));
+            if self.digits(0).1 == 0 {
+                return None;
+            }
+        }
+        // One division of two doubles that are exact rounds once, to what the digits mean.
+        if !exponent && whole_digits + fraction_digits <= DIGITS_MAX && significand <= EXACT_MAX {
+            let value = significand as f64 / POWERS_OF_TEN[fraction_digits];
+            return Some(if negative { -value } else { value });
+        }
+        self.text[begin..self.at].parse().ok().filter(|value: &f64| value.is_finite())
+    }
+
+    /// `number` with the digits that follow, and how many these are. Beyond [`DIGITS_MAX`] digits it wraps.
+    fn digits(&mut self, mut number: u64) -> (u64, usize) {
+        let begin = self.at;
+        while let Some(byte @ b'0'..=b'9') = self.peek() {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
+            self.at += 1;
+        }
+        (number, self.at - begin)
+    }
+
+    /// The first byte of the next token.
+    fn token(&mut self) -> Option<u8> {
+        loop {
+            let byte = self.peek()?;
+            self.at += 1;
+            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
+                return Some(byte);
+            }
+        }
+    }
+
+    fn next_if(&mut self, wanted: impl Fn(u8) -> bool) -> bool {
+        let found = self.peek().is_some_and(wanted);
+        self.at += usize::from(found);
+        found
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes().get(self.at).copied()
+    }
+
+    fn bytes(&self) -> &'a [u8] {
+        self.text.as_bytes()
+    }
+}
+
+/// How many bytes stand before the first that a plain string cannot hold: a quote, a backslash, a control character.
+fn plain_length(bytes: &[u8]) -> usize {
+    let (words, rest) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let found = not_plain(u64::from_le_bytes(*word));
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20));
+    words.len() * 8 + end.unwrap_or(rest.len())
+}
+
+/// Eight bytes at once: the lowest bit set is the top one of the first byte that is not plain. Bits above it mean nothing,
+/// because the subtractions borrow.
+fn not_plain(word: u64) -> u64 {
+    const EACH: u64 = u64::from_le_bytes([1; 8]);
+    const TOPS: u64 = EACH << 7;
+    let below = |word: u64, bound: u64| word.wrapping_sub(EACH * bound) & !word;
+    let (quote, backslash) = (word ^ (EACH * b'"' as u64), word ^ (EACH * b'\\' as u64));
+    (below(word, 0x20) | below(quote, 1) | below(backslash, 1)) & TOPS
+}
