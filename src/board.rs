@@ -7,7 +7,12 @@
 //! is on disk: then only the keeper takes changes from the ledger and brings them to the view.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+#[cfg(not(target_os = "linux"))]
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[cfg(target_os = "linux")]
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::exposition::{Source, View};
 use crate::ledger::memory::Table;
@@ -49,7 +54,7 @@ impl Board {
         let started = Instant::now();
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
-        let ledger = Ledger::restore(limits, whole, moment(started))?;
+        let ledger = Ledger::restore(limits, whole, moment(started, started))?;
         Ok(Self::of(ledger, view, started, true))
     }
 
@@ -152,7 +157,12 @@ impl Board {
 
     /// This moment, as the ledger takes it.
     pub fn now(&self) -> Moment {
-        moment(self.started)
+        self.moment(Instant::now())
+    }
+
+    /// The moment at which the clock showed `at`, a moment ago.
+    pub(crate) fn moment(&self, at: Instant) -> Moment {
+        moment(self.started, at)
     }
 
     /// Takes what changed, to be kept. `None` if nothing did.
@@ -246,7 +256,20 @@ impl Source for Board {
     }
 }
 
-fn moment(started: Instant) -> Moment {
+fn moment(started: Instant, at: Instant) -> Moment {
+    Moment { wall_micros: wall_micros(), elapsed: at.saturating_duration_since(started) }
+}
+
+/// Microseconds since the Unix epoch, as the kernel noted them at its last tick, some milliseconds ago: what wall time is
+/// for is a matter of seconds, and every frame asks.
+#[cfg(target_os = "linux")]
+fn wall_micros() -> i64 {
+    let wall = clock_gettime(ClockId::RealtimeCoarse);
+    wall.tv_sec.saturating_mul(1_000_000).saturating_add(wall.tv_nsec / 1_000)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn wall_micros() -> i64 {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Moment { wall_micros: i64::try_from(wall.as_micros()).unwrap_or(i64::MAX), elapsed: started.elapsed() }
+    i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,6 +1,7 @@
 //! From a feed's frames to the board, and to telemetry.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use crate::board::Board;
 use crate::detail::Waker;
@@ -72,10 +73,10 @@ impl Listener for Hearing {
         self.telemetry.connected();
     }
 
-    fn text(&self, frame: &str) -> Heard {
+    fn text(&self, frame: &str, at: Instant) -> Heard {
         let mut heard = Heard::default();
         let Some(connection) = self.state().connection else { return heard };
-        let now = self.board.now();
+        let now = self.board.moment(at);
         let wall_seconds = now.wall_micros as f64 / 1e6;
         protocol::read(frame, &protocol::Limits::default(), &mut |message| match message {
             Ok(message) => {

@@ -107,7 +107,7 @@ impl Listener for Recorder {
         self.write(None, Some(ConnectionEvent::Open), None);
     }
 
-    fn text(&self, frame: &str) -> Heard {
+    fn text(&self, frame: &str, _at: Instant) -> Heard {
         self.write(Some(frame), None, None);
         let mut heard = Heard::default();
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {

@@ -2,15 +2,15 @@
 
 use super::ending::Ending;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Whoever wants to hear a feed. The feed waits for each call, so that nothing piles up between the two.
 pub trait Listener: Send + Sync + 'static {
     /// A handshake is done. A newer connection supersedes every older one.
     fn opened(&self);
 
-    /// A text frame, whole. It is applied whole before this returns.
-    fn text(&self, frame: &str) -> Heard;
+    /// A text frame, whole, that was there `at` this time or a moment later. It is applied whole before this returns.
+    fn text(&self, frame: &str, at: Instant) -> Heard;
 
     /// A binary frame of so many bytes. The feed speaks text: nothing is done with it, and the connection stays.
     fn binary(&self, bytes: usize);

@@ -75,13 +75,14 @@ impl<'a> Session<'a> {
                 biased;
                 // The pong to a ping leaves with the next read, so nothing is awaited here between two reads.
                 received = next(&mut self.connection.socket) => {
-                    if let Some(ending) = self.received(received, watch, listener) {
+                    let at = Instant::now();
+                    if let Some(ending) = self.received(received, at, watch, listener) {
                         return ending;
                     }
                     // What came with it is taken in before the clock is looked at again.
                     for _ in 0..BURST_MESSAGES {
                         let Some(received) = next(&mut self.connection.socket).now_or_never() else { break };
-                        if let Some(ending) = self.received(received, watch, listener) {
+                        if let Some(ending) = self.received(received, at, watch, listener) {
                             return ending;
                         }
                     }
@@ -102,22 +103,29 @@ impl<'a> Session<'a> {
     fn received(
         &mut self,
         received: Option<Result<Message, tungstenite::Error>>,
+        at: Instant,
         watch: &mut SnapshotWatch,
         listener: &dyn Listener,
     ) -> Option<Ending> {
         match received {
-            Some(Ok(message)) => self.receive(message, watch, listener),
+            Some(Ok(message)) => self.receive(message, at, watch, listener),
             Some(Err(error)) => Some(self.broken(error)),
             None => Some(Ending::Lost { what: "it ended".to_owned() }),
         }
     }
 
-    fn receive(&mut self, message: Message, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
+    fn receive(
+        &mut self,
+        message: Message,
+        at: Instant,
+        watch: &mut SnapshotWatch,
+        listener: &dyn Listener,
+    ) -> Option<Ending> {
         match message {
             Message::Text(frame) => {
-                let heard = listener.text(&self.shown.blot_frame(&frame));
+                let heard = listener.text(&self.shown.blot_frame(&frame), at.into_std());
                 if let Some(snapshot) = heard.snapshot {
-                    watch.snapshot(snapshot.fresh, Instant::now());
+                    watch.snapshot(snapshot.fresh, at);
                 }
                 if heard.understood && self.live_since.is_none() {
                     self.live_since = Some(Instant::now());
@@ -175,7 +183,7 @@ impl<'a> Session<'a> {
     async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
         let hear_out = async {
             while let Some(Ok(message)) = next(&mut self.connection.socket).await {
-                if let Some(ending) = self.receive(message, watch, listener) {
+                if let Some(ending) = self.receive(message, Instant::now(), watch, listener) {
                     return Some(ending);
                 }
             }

@@ -39,7 +39,7 @@ impl Listener for RecordingListener {
         self.note(Note::Opened);
     }
 
-    fn text(&self, frame: &str) -> Heard {
+    fn text(&self, frame: &str, _at: std::time::Instant) -> Heard {
         let message: Value = serde_json::from_str(frame).unwrap_or_default();
         let snapshot = (message["type"] == "metrics_update").then(|| {
             let timestamp = Some(message["timestamp"].clone());
