@@ -1,6 +1,7 @@
 //! Frame text to messages.
 
 use std::borrow::Cow;
+use std::mem::take;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -129,14 +130,15 @@ impl<'de> Visitor<'de> for FrameSeed<'_> {
 
 fn element<'a>(slot: Slot<'a, RawMessage<'a>>) -> Result<Message<'a>, Rejection> {
     match slot {
-        Slot::Record(raw) => message(raw),
+        Slot::Record(mut raw) => message(&mut raw),
         Slot::Other(found) => {
             Err(Rejection::new(MalformedMessage, format!("expected an object, found {}", describe(&found))))
         }
     }
 }
 
-pub(super) fn message(raw: RawMessage<'_>) -> Result<Message<'_>, Rejection> {
+/// What a raw message means. What is used of it is taken out: a whole one is large to move.
+pub(super) fn message<'a>(raw: &mut RawMessage<'a>) -> Result<Message<'a>, Rejection> {
     let kind = match &raw.r#type {
         Field::Text(kind) => kind.as_ref(),
         found => {
@@ -156,7 +158,7 @@ pub(super) fn message(raw: RawMessage<'_>) -> Result<Message<'_>, Rejection> {
         }
         _ => "",
     };
-    let read: fn(RawData<'_>) -> Result<EventKind<'_>, Rejection> = match (kind, event) {
+    let read: for<'r, 'd> fn(&'r mut RawData<'d>) -> Result<EventKind<'d>, Rejection> = match (kind, event) {
         ("connected", _) => {
             let authenticated = match raw.authenticated {
                 Field::Boolean(authenticated) => Some(authenticated),
@@ -165,11 +167,11 @@ pub(super) fn message(raw: RawMessage<'_>) -> Result<Message<'_>, Rejection> {
             return Ok(Message::Connection(ConnectionMessage::Connected { authenticated }));
         }
         ("subscription_confirmed", _) => {
-            let skill = optional_text(raw.skill, "skill")?;
+            let skill = optional_text(take(&mut raw.skill), "skill")?;
             return Ok(Message::Connection(ConnectionMessage::SubscriptionConfirmed { skill }));
         }
         ("pong", _) => return Ok(Message::Connection(ConnectionMessage::Pong)),
-        ("metrics_update", _) => return snapshot(raw.timestamp, raw.data),
+        ("metrics_update", _) => return snapshot(take(&mut raw.timestamp), &mut raw.data),
         ("skill_invocation", _) | ("event", "skill.invoked") => invocation,
         ("completion_rate", _) | ("event", "skill.completion_rate") => completion_rate,
         ("anomaly", _) | ("event", "anomaly.detected") => anomaly_event,
@@ -178,28 +180,28 @@ pub(super) fn message(raw: RawMessage<'_>) -> Result<Message<'_>, Rejection> {
         ("event", "session.closed") => session_closed,
         _ => return Ok(Message::Unknown),
     };
-    let data = data(raw.data)?;
-    let id = identifier(raw.id, "id")?;
-    let timestamp = lenient_text(raw.timestamp);
+    let data = data(&mut raw.data)?;
+    let id = identifier(take(&mut raw.id), "id")?;
+    let timestamp = lenient_text(take(&mut raw.timestamp));
     Ok(Message::Event(Event { id, timestamp, kind: read(data)? }))
 }
 
-fn data<'a>(slot: Slot<'a, RawData<'a>>) -> Result<RawData<'a>, Rejection> {
+fn data<'r, 'a>(slot: &'r mut Slot<'a, RawData<'a>>) -> Result<&'r mut RawData<'a>, Rejection> {
     match slot {
         Slot::Record(data) => Ok(data),
         Slot::Other(Field::Missing) => Err(missing("data")),
-        Slot::Other(found) => Err(wrong_kind("data", "an object", &found)),
+        Slot::Other(found) => Err(wrong_kind("data", "an object", found)),
     }
 }
 
-fn snapshot<'a>(timestamp: Field<'a>, slot: Slot<'a, RawData<'a>>) -> Result<Message<'a>, Rejection> {
+fn snapshot<'a>(timestamp: Field<'a>, slot: &mut Slot<'a, RawData<'a>>) -> Result<Message<'a>, Rejection> {
     let data = data(slot)?;
-    let (skills, listed) = match data.top_skills {
+    let (skills, listed) = match take(&mut data.top_skills) {
         List::Items { items, length } => (entries(items, length, "skills", skill), length),
         List::Other(Field::Missing) => return Err(missing("top_skills")),
         List::Other(found) => return Err(wrong_kind("top_skills", "a list", &found)),
     };
-    let (anomalies, anomalies_listed) = match data.anomalies {
+    let (anomalies, anomalies_listed) = match take(&mut data.anomalies) {
         List::Items { items, length } => (entries(items, length, "anomalies", anomaly), length),
         List::Other(Field::Missing) => (Vec::new(), 0),
         List::Other(found) => return Err(wrong_kind("anomalies", "a list", &found)),
@@ -248,8 +250,8 @@ fn anomaly(raw: RawAnomaly<'_>) -> Result<AnomalyEntry<'_>, Rejection> {
     })
 }
 
-fn invocation(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
-    let completed = match data.completed {
+fn invocation<'a>(data: &mut RawData<'a>) -> Result<EventKind<'a>, Rejection> {
+    let completed = match take(&mut data.completed) {
         Field::Boolean(completed) => completed,
         Field::Missing => return Err(missing("completed")),
         found => return Err(wrong_kind("completed", "true or false", &found)),
@@ -261,16 +263,16 @@ fn invocation(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
         return Err(out_of_range("duration_seconds", "0 or more", seconds));
     }
     Ok(EventKind::Invocation {
-        skill_name: required_text(data.anomaly.skill_name, "skill_name")?,
-        workflow_phase: optional_text(data.workflow_phase, "workflow_phase")?,
+        skill_name: required_text(take(&mut data.anomaly.skill_name), "skill_name")?,
+        workflow_phase: optional_text(take(&mut data.workflow_phase), "workflow_phase")?,
         completed,
         duration_seconds,
-        session_id: identifier(data.session_id, "session_id")?,
+        session_id: identifier(take(&mut data.session_id), "session_id")?,
     })
 }
 
-fn completion_rate(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
-    let skill_name = required_text(data.anomaly.skill_name, "skill_name")?;
+fn completion_rate<'a>(data: &mut RawData<'a>) -> Result<EventKind<'a>, Rejection> {
+    let skill_name = required_text(take(&mut data.anomaly.skill_name), "skill_name")?;
     let rate = required_number(&data.rate, "rate")?;
     if !(0.0..=1.0).contains(&rate) {
         return Err(out_of_range("rate", "0 to 1", rate));
@@ -278,7 +280,7 @@ fn completion_rate(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
     Ok(EventKind::CompletionRate { skill_name, rate })
 }
 
-fn active_sessions(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
+fn active_sessions<'a>(data: &mut RawData<'a>) -> Result<EventKind<'a>, Rejection> {
     let count = required_number(&data.count, "count")?;
     if !(0.0..=COUNT_MAX).contains(&count) || count.fract() != 0.0 {
         return Err(out_of_range("count", "a whole number from 0 to 2^53", count));
@@ -286,16 +288,16 @@ fn active_sessions(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
     Ok(EventKind::ActiveSessions { count: count as u64 })
 }
 
-fn anomaly_event(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
-    anomaly(data.anomaly).map(EventKind::Anomaly)
+fn anomaly_event<'a>(data: &mut RawData<'a>) -> Result<EventKind<'a>, Rejection> {
+    anomaly(take(&mut data.anomaly)).map(EventKind::Anomaly)
 }
 
-fn session_created(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
-    session(data.session_id).map(|session_id| EventKind::SessionCreated { session_id })
+fn session_created<'a>(data: &mut RawData<'a>) -> Result<EventKind<'a>, Rejection> {
+    session(take(&mut data.session_id)).map(|session_id| EventKind::SessionCreated { session_id })
 }
 
-fn session_closed(data: RawData<'_>) -> Result<EventKind<'_>, Rejection> {
-    session(data.session_id).map(|session_id| EventKind::SessionClosed { session_id })
+fn session_closed<'a>(data: &mut RawData<'a>) -> Result<EventKind<'a>, Rejection> {
+    session(take(&mut data.session_id)).map(|session_id| EventKind::SessionClosed { session_id })
 }
 
 fn session(field: Field<'_>) -> Result<Cow<'_, str>, Rejection> {

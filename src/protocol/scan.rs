@@ -46,7 +46,7 @@ impl<'a> Scanner<'a, '_> {
     fn message(&mut self) -> Option<Result<Message<'a>, Rejection>> {
         let mut raw = RawMessage::default();
         self.record(&mut raw)?;
-        Some(message(raw))
+        Some(message(&mut raw))
     }
 
     /// The objects of an array whose bracket was read.
@@ -94,9 +94,10 @@ impl<'a> Scanner<'a, '_> {
             }
             match (record.place(key), self.token()?) {
                 (Place::Data(slot), b'{') => {
-                    let mut data = RawData::default();
-                    self.record(&mut data)?;
-                    *slot = Slot::Record(data);
+                    // Filled where it stands: it is large to move.
+                    *slot = Slot::Record(RawData::default());
+                    let Slot::Record(data) = slot else { return None };
+                    self.record(data)?;
                 }
                 (Place::Skills(list), b'[') => *list = self.records()?,
                 (Place::Anomalies(list), b'[') => *list = self.records()?,
