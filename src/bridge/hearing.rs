@@ -78,13 +78,13 @@ impl Listener for Hearing {
         let Some(connection) = self.state().connection else { return heard };
         let now = self.board.moment(at);
         let wall_seconds = now.wall_micros as f64 / 1e6;
-        protocol::read(frame, &protocol::Limits::default(), &mut |message| match message {
+        protocol::read(frame, &protocol::Limits::default(), &mut |message| match &message {
             Ok(message) => {
                 heard.understood = true;
                 self.telemetry.message(message.type_name(), wall_seconds);
-                heard.snapshot = self.hear(connection, &message, now).or(heard.snapshot);
+                heard.snapshot = self.hear(connection, message, now).or(heard.snapshot);
             }
-            Err(rejection) => self.telemetry.rejected(&rejection),
+            Err(rejection) => self.telemetry.rejected(rejection),
         });
         if let Some(waker) = self.waker.as_ref().filter(|_| heard.understood) {
             waker.wake();

@@ -42,8 +42,8 @@ impl Default for Limits {
 /// A frame that is no JSON gives one rejection and nothing else, even if some of its messages could be read: nothing of
 /// it is applied. Python's `NaN` and infinities are invalid numbers, not invalid frames.
 pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) {
-    if let Some(frame) = scan(text, limits) {
-        return frame.hand_over(each);
+    if scan(text, limits, each).is_some() {
+        return;
     }
     let error = match parse(text, limits) {
         Ok(frame) => return frame.hand_over(each),
@@ -58,7 +58,7 @@ pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>
 }
 
 /// A parsed frame. Almost every frame is one message, which then needs no list.
-pub(super) enum Frame<'a> {
+enum Frame<'a> {
     One(Result<Message<'a>, Rejection>),
     Many { messages: Vec<Result<Message<'a>, Rejection>>, length: usize },
 }
@@ -304,6 +304,7 @@ fn session(field: Field<'_>) -> Result<Cow<'_, str>, Rejection> {
     identifier(field, "session_id")?.ok_or_else(|| missing("session_id"))
 }
 
+#[inline]
 fn number(field: &Field<'_>) -> Number {
     match field {
         Field::Missing => Number::Missing,
@@ -312,6 +313,7 @@ fn number(field: &Field<'_>) -> Number {
     }
 }
 
+#[inline]
 fn optional_number(field: &Field<'_>, name: &str) -> Result<Option<f64>, Rejection> {
     match number(field) {
         Number::Missing => Ok(None),
@@ -326,11 +328,13 @@ fn required_number(field: &Field<'_>, name: &str) -> Result<f64, Rejection> {
     optional_number(field, name)?.ok_or_else(|| missing(name))
 }
 
+#[inline]
 fn required_text<'a>(field: Field<'a>, name: &str) -> Result<Cow<'a, str>, Rejection> {
     optional_text(field, name)?.ok_or_else(|| missing(name))
 }
 
 /// A string that is not empty; an empty one is as good as none.
+#[inline]
 fn optional_text<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
     match field {
         Field::Missing => Ok(None),
@@ -340,6 +344,7 @@ fn optional_text<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>
 }
 
 /// An identifier: a string, or a number for those who number things.
+#[inline]
 fn identifier<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
     match field {
         Field::Number(value) => Ok(Some(Cow::Owned(value.to_string()))),
@@ -348,6 +353,7 @@ fn identifier<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>>, 
 }
 
 /// A string that no count depends on: anything else is as good as none.
+#[inline]
 fn lenient_text(field: Field<'_>) -> Option<Cow<'_, str>> {
     match field {
         Field::Text(text) => Some(text).filter(|text| !text.is_empty()),

@@ -8,7 +8,7 @@
 use std::borrow::Cow;
 
 use super::raw::{Field, List, Place, RawData, RawMessage, Record, Slot};
-use super::read::{Frame, message};
+use super::read::message;
 use super::{Limits, Message, Rejection};
 
 /// Powers of ten that are doubles, as many as a significand of [`DIGITS_MAX`] digits can be divided by.
@@ -21,18 +21,29 @@ const DIGITS_MAX: usize = 19;
 /// Up to here every integer is a double.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// Reads a frame that is an object or an array of objects; `None` if it is not plain.
-pub(super) fn scan<'a>(text: &'a str, limits: &Limits) -> Option<Frame<'a>> {
+/// Reads a frame that is an object or an array of objects and hands over its messages; `None`, and nothing handed over, if
+/// it is not plain.
+pub(super) fn scan(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) -> Option<()> {
     let mut scanner = Scanner { text, at: 0, limits };
-    let frame = match scanner.token()? {
-        b'{' => Frame::One(scanner.message()?),
+    match scanner.token()? {
+        b'{' => {
+            let mut raw = RawMessage::default();
+            scanner.record(&mut raw)?;
+            scanner.end()?;
+            each(message(&mut raw));
+        }
         b'[' => {
-            let messages = scanner.list(limits.frame_messages_max, Scanner::message)?;
-            Frame::Many { length: messages.len(), messages }
+            let messages = scanner.list(limits.frame_messages_max, |scanner| {
+                let mut raw = RawMessage::default();
+                scanner.record(&mut raw)?;
+                Some(message(&mut raw))
+            })?;
+            scanner.end()?;
+            messages.into_iter().for_each(each);
         }
         _ => return None,
-    };
-    scanner.token().is_none().then_some(frame)
+    }
+    Some(())
 }
 
 struct Scanner<'a, 'l> {
@@ -43,10 +54,9 @@ struct Scanner<'a, 'l> {
 }
 
 impl<'a> Scanner<'a, '_> {
-    fn message(&mut self) -> Option<Result<Message<'a>, Rejection>> {
-        let mut raw = RawMessage::default();
-        self.record(&mut raw)?;
-        Some(message(&mut raw))
+    /// Nothing but whitespace may follow.
+    fn end(&mut self) -> Option<()> {
+        self.token().is_none().then_some(())
     }
 
     /// The objects of an array whose bracket was read.
