@@ -26,7 +26,7 @@ pub use state::{StateCollector, StateTelemetry};
 
 use crate::detail::DetailError;
 use crate::ledger::{Notice, ResetCause};
-use crate::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
+use crate::protocol::{MessageType, Rejection, RejectionReason};
 use gate::{Gate, Suppressed};
 
 /// Characters of a server's text that a log line shows.
@@ -164,8 +164,8 @@ struct Counts {
     live: bool,
     connects: u64,
     disconnects: BTreeMap<String, u64>,
-    /// In the order of [`MESSAGE_TYPES`].
-    messages: [u64; MESSAGE_TYPES.len()],
+    /// In the order of [`MessageType::ALL`].
+    messages: [u64; MessageType::ALL.len()],
     /// In the order of [`RejectionReason::ALL`].
     rejected: [u64; RejectionReason::ALL.len()],
     last_message_seconds: Option<f64>,
@@ -203,16 +203,14 @@ impl FeedTelemetry {
         }
     }
 
-    /// A message of the type `kind`, one of [`MESSAGE_TYPES`], was heard at `wall_seconds` since the Unix epoch.
-    pub fn message(&self, kind: &'static str, wall_seconds: f64) {
+    /// A message of the type `kind` was heard at `wall_seconds` since the Unix epoch.
+    pub fn message(&self, kind: MessageType, wall_seconds: f64) {
         {
             let counts = &mut locked(&self.state).counts;
-            let index = MESSAGE_TYPES.iter().position(|name| *name == kind);
-            debug_assert!(index.is_some(), "{kind} is not one of MESSAGE_TYPES");
-            counts.messages[index.unwrap_or(MESSAGE_TYPES.len() - 1)] += 1;
+            counts.messages[kind as usize] += 1;
             counts.last_message_seconds = Some(wall_seconds);
         }
-        trace!(feed = %self.identity, kind, "message");
+        trace!(feed = %self.identity, kind = kind.label(), "message");
     }
 
     /// A frame, a message or an entry was not applied.

@@ -425,7 +425,7 @@ fn entries_and_messages_beyond_the_limit_are_rejected_together() {
     let limits = Limits { snapshot_entries_max: 2, frame_messages_max: 2 };
     let mut items = Vec::new();
     protocol::read(r#"[{"type": "pong"}, {"type": "pong"}, {"type": "pong"}, 5]"#, &limits, &mut |item| {
-        items.push(item.map(|message| message.type_name()).map_err(|it| it.reason));
+        items.push(item.map(|message| message.message_type().label()).map_err(|it| it.reason));
     });
     assert_eq!(items, [Ok("pong"), Ok("pong"), Err(TooManyEntries)]);
 

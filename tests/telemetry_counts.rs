@@ -10,7 +10,7 @@ use prometheus::{Registry, TextEncoder};
 use session_buddy_bridge::feed::ENDING_CODES;
 use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
-use session_buddy_bridge::protocol::{MESSAGE_TYPES, Rejection, RejectionReason};
+use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
 use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, OwnNumbers, Telemetry};
 use support::scrape::Scrape;
 
@@ -57,9 +57,9 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         assert_eq!(family.kind, kind, "{name}");
         assert!(!family.help.is_empty(), "{name}");
     }
-    for kind in MESSAGE_TYPES {
-        let labels = [("feed", FEED), ("type", kind)];
-        assert_eq!(scrape.value("session_buddy_bridge_feed_messages_total", &labels), Some(0.0), "{kind}");
+    for kind in MessageType::ALL {
+        let labels = [("feed", FEED), ("type", kind.label())];
+        assert_eq!(scrape.value("session_buddy_bridge_feed_messages_total", &labels), Some(0.0), "{kind:?}");
     }
     for reason in RejectionReason::ALL {
         let labels = [("feed", FEED), ("reason", reason.label())];
@@ -89,8 +89,8 @@ fn events_move_their_own_series_and_no_other() {
     one.disconnected("dns", "no such host");
     one.disconnected("dns", "no such host");
     one.status(true, "hears snapshots");
-    one.message("metrics_update", 1_700_000_000.25);
-    other.message("unknown", 3.0);
+    one.message(MessageType::MetricsUpdate, 1_700_000_000.25);
+    other.message(MessageType::Unknown, 3.0);
     one.rejected(&Rejection::new(RejectionReason::InvalidNumber, "rate is NaN"));
     other.notice(&Notice::Rejected(Rejection::new(RejectionReason::SessionLimit, "too many")));
     telemetry.http_connection_refused(512);

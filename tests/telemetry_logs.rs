@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Once;
 
 use session_buddy_bridge::ledger::{Notice, ResetCause};
-use session_buddy_bridge::protocol::{Rejection, RejectionReason};
+use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
 use session_buddy_bridge::telemetry::Telemetry;
 
 const FEED: &str = "ws://localhost:8765/";
@@ -47,9 +47,9 @@ fn a_healthy_feed_is_two_lines_at_info() {
         let feed = Telemetry::new().feed(FEED);
         feed.status(false, "connecting");
         feed.connected();
-        feed.message("connected", 1.0);
+        feed.message(MessageType::Connected, 1.0);
         feed.status(true, "hears snapshots");
-        (0..100).for_each(|second| feed.message("metrics_update", f64::from(second)));
+        (0..100).for_each(|second| feed.message(MessageType::MetricsUpdate, f64::from(second)));
         feed.status(true, "hears snapshots");
     });
     assert_eq!(logged, ["INFO connected feed=ws://localhost:8765/", "INFO live feed=ws://localhost:8765/"]);

@@ -81,7 +81,7 @@ impl Listener for Hearing {
         protocol::read(frame, &protocol::Limits::default(), &mut |message| match &message {
             Ok(message) => {
                 heard.understood = true;
-                self.telemetry.message(message.type_name(), wall_seconds);
+                self.telemetry.message(message.message_type(), wall_seconds);
                 heard.snapshot = self.hear(connection, message, now).or(heard.snapshot);
             }
             Err(rejection) => self.telemetry.rejected(rejection),

@@ -16,40 +16,25 @@ pub enum Message<'a> {
 }
 
 impl Message<'_> {
-    /// The bounded name under which `session_buddy_bridge_feed_messages_total` counts this message.
-    pub fn type_name(&self) -> &'static str {
+    /// What `session_buddy_bridge_feed_messages_total` counts this message as.
+    pub fn message_type(&self) -> MessageType {
         match self {
-            Message::Connection(ConnectionMessage::Connected { .. }) => "connected",
-            Message::Connection(ConnectionMessage::SubscriptionConfirmed { .. }) => "subscription_confirmed",
-            Message::Connection(ConnectionMessage::Pong) => "pong",
-            Message::Snapshot(_) => "metrics_update",
+            Message::Connection(ConnectionMessage::Connected { .. }) => MessageType::Connected,
+            Message::Connection(ConnectionMessage::SubscriptionConfirmed { .. }) => MessageType::SubscriptionConfirmed,
+            Message::Connection(ConnectionMessage::Pong) => MessageType::Pong,
+            Message::Snapshot(_) => MessageType::MetricsUpdate,
             Message::Event(event) => match event.kind {
-                EventKind::Invocation { .. } => "skill_invocation",
-                EventKind::CompletionRate { .. } => "completion_rate",
-                EventKind::Anomaly { .. } => "anomaly",
-                EventKind::ActiveSessions { .. } => "active_sessions",
-                EventKind::SessionCreated { .. } => "session_created",
-                EventKind::SessionClosed { .. } => "session_closed",
+                EventKind::Invocation { .. } => MessageType::SkillInvocation,
+                EventKind::CompletionRate { .. } => MessageType::CompletionRate,
+                EventKind::Anomaly { .. } => MessageType::Anomaly,
+                EventKind::ActiveSessions { .. } => MessageType::ActiveSessions,
+                EventKind::SessionCreated { .. } => MessageType::SessionCreated,
+                EventKind::SessionClosed { .. } => MessageType::SessionClosed,
             },
-            Message::Unknown => "unknown",
+            Message::Unknown => MessageType::Unknown,
         }
     }
 }
-
-/// Every value that [`Message::type_name`] can return.
-pub const MESSAGE_TYPES: [&str; 11] = [
-    "active_sessions",
-    "anomaly",
-    "completion_rate",
-    "connected",
-    "metrics_update",
-    "pong",
-    "session_closed",
-    "session_created",
-    "skill_invocation",
-    "subscription_confirmed",
-    "unknown",
-];
 
 /// What a server says about the connection itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,17 +213,18 @@ impl Rejection {
     }
 }
 
-macro_rules! rejection_reasons {
-    ($($(#[$doc:meta])* $name:ident => $label:literal,)*) => {
-        /// The bounded set of values of the label `reason`.
+/// Declares a bounded set of label values.
+macro_rules! label_values {
+    ($(#[$set_doc:meta])* $set:ident { $($(#[$doc:meta])* $name:ident => $label:literal,)* }) => {
+        $(#[$set_doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum RejectionReason { $($(#[$doc])* $name,)* }
+        pub enum $set { $($(#[$doc])* $name,)* }
 
-        impl RejectionReason {
-            /// Every reason.
+        impl $set {
+            /// Every one, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The value of the label `reason`.
+            /// The value of the label.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
@@ -246,7 +232,37 @@ macro_rules! rejection_reasons {
     };
 }
 
-rejection_reasons! {
+label_values! {
+    /// The bounded set of values of the label `type`.
+    MessageType {
+        /// `active_sessions`.
+        ActiveSessions => "active_sessions",
+        /// `anomaly`, or the event `anomaly.detected`.
+        Anomaly => "anomaly",
+        /// `completion_rate`, or the event `skill.completion_rate`.
+        CompletionRate => "completion_rate",
+        /// `connected`.
+        Connected => "connected",
+        /// `metrics_update`.
+        MetricsUpdate => "metrics_update",
+        /// `pong`.
+        Pong => "pong",
+        /// The event `session.closed`.
+        SessionClosed => "session_closed",
+        /// The event `session.created`.
+        SessionCreated => "session_created",
+        /// `skill_invocation`, or the event `skill.invoked`.
+        SkillInvocation => "skill_invocation",
+        /// `subscription_confirmed`.
+        SubscriptionConfirmed => "subscription_confirmed",
+        /// Any other.
+        Unknown => "unknown",
+    }
+}
+
+label_values! {
+    /// The bounded set of values of the label `reason`.
+    RejectionReason {
     /// The feed sent a binary frame; the feed speaks text.
     BinaryFrame => "binary_frame",
     /// The text is no JSON, nests too deep, or holds a lone surrogate or a number that overflows.
@@ -277,4 +293,5 @@ rejection_reasons! {
     AnomalyLimit => "anomaly_limit",
     /// More open sessions remembered than the limit.
     SessionLimit => "session_limit",
+}
 }

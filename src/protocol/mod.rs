@@ -8,9 +8,11 @@ mod message;
 mod raw;
 mod read;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 pub use message::{
-    AnomalyEntry, ConnectionMessage, Event, EventKind, MESSAGE_TYPES, Message, Number, Rejection, RejectionReason,
+    AnomalyEntry, ConnectionMessage, Event, EventKind, Message, MessageType, Number, Rejection, RejectionReason,
     SkillEntry, Snapshot,
 };
 pub use read::{Limits, read};

@@ -86,6 +86,16 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// Reads a frame by serde alone.
+#[cfg(test)]
+pub(super) fn serde_front_end(
+    text: &str,
+    limits: &Limits,
+    each: &mut dyn FnMut(Result<Message<'_>, Rejection>),
+) -> Result<(), serde_json::Error> {
+    parse(text, limits).map(|frame| frame.hand_over(each))
+}
+
 fn parse<'a>(text: &'a str, limits: &Limits) -> Result<Frame<'a>, serde_json::Error> {
     let mut json = serde_json::Deserializer::from_str(text);
     let frame = FrameSeed(limits).deserialize(&mut json)?;

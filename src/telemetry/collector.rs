@@ -8,7 +8,7 @@ use prometheus::proto::MetricFamily;
 use super::Telemetry;
 use crate::exposition::family::Family;
 use crate::ledger::{FeedCounters, RuleCounters};
-use crate::protocol::{MESSAGE_TYPES, RejectionReason};
+use crate::protocol::{MessageType, RejectionReason};
 
 const BUILD_INFO: Family<1> = Family::gauge(
     "session_buddy_bridge_build_info",
@@ -191,7 +191,10 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
                 counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))
             })),
             FEED_MESSAGES.with(feeds().flat_map(|(feed, counts)| {
-                MESSAGE_TYPES.iter().zip(counts.messages).map(move |(name, times)| ([feed, name], times as f64))
+                MessageType::ALL
+                    .iter()
+                    .zip(counts.messages)
+                    .map(move |(kind, times)| ([feed, kind.label()], times as f64))
             })),
             FEED_REJECTED.with(feeds().flat_map(|(feed, counts)| {
                 let reasons = RejectionReason::ALL.iter().zip(counts.rejected);

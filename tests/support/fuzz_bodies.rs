@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use session_buddy_bridge::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Whole};
 use session_buddy_bridge::protocol::{
-    self, Event, EventKind, MESSAGE_TYPES, Message, Number, Rejection, RejectionReason, Snapshot,
+    self, Event, EventKind, Message, MessageType, Number, Rejection, RejectionReason, Snapshot,
 };
 use session_buddy_bridge::store::{Store, StoreError};
 
@@ -66,7 +66,7 @@ fn without_python_numbers(text: &str) -> String {
 }
 
 fn assert_tellable(message: &Message<'_>, limits: &protocol::Limits) {
-    assert!(MESSAGE_TYPES.contains(&message.type_name()));
+    assert!(MessageType::ALL.contains(&message.message_type()));
     match message {
         Message::Connection(_) | Message::Unknown => {}
         Message::Snapshot(snapshot) => assert_tellable_snapshot(snapshot, limits),
