@@ -58,7 +58,9 @@ impl Program {
             Some(path) => format!("--state.path={}", path.display()),
             None => "--state.disabled".to_owned(),
         };
-        Self::start(env!("CARGO_BIN_EXE_session-buddy-bridge"), ["--feed.url", feed_url, &listen, &state])
+        // Feeds here send events for longer than a server may go without a snapshot.
+        let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
+        Self::start(env!("CARGO_BIN_EXE_session-buddy-bridge"), arguments)
     }
 
     /// KiB resident now.

@@ -9,6 +9,7 @@ use crate::protocol::AnomalyEntry;
 
 use super::limits::{Limits, OVERFLOW};
 use super::memory::{AnomalyKey, AnomalyRow, TallyRow};
+use super::series::push_tight;
 use super::server_time;
 
 /// A list of this length may have left some out.
@@ -260,7 +261,8 @@ impl Anomalies {
         let is_full = tallies.len() >= limits.anomaly_types_per_skill_max;
         let name = if !is_known && is_full { OVERFLOW } else { &*entry.anomaly_type };
         let position = position(tallies, name).unwrap_or_else(|| {
-            tallies.push(Tally { anomaly_type: name.into(), listed: 0, streamed: 0, before: 0, keys: HashMap::new() });
+            let anomaly_type = name.into();
+            push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, before: 0, keys: HashMap::new() });
             tallies.len() - 1
         });
         Ok((skill_name, &mut tallies[position]))

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::limits::{Limits, OVERFLOW};
 use super::notice::Notice;
-use super::series::{AnomalySeries, Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries};
+use super::series::{AnomalySeries, Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries, push_tight};
 
 /// `workflow_phase` where a feed does not tell one.
 pub(super) const UNKNOWN_PHASE: &str = "unknown";
@@ -137,13 +137,8 @@ impl Book {
         };
         let position = found.unwrap_or_else(|| {
             let durations = Histogram::default();
-            phases.push(PhaseSeries {
-                workflow_phase: name.into(),
-                completed: 0,
-                abandoned: 0,
-                durations,
-                born_micros,
-            });
+            let workflow_phase = name.into();
+            push_tight(phases, PhaseSeries { workflow_phase, completed: 0, abandoned: 0, durations, born_micros });
             phases.len() - 1
         });
         &mut phases[position]
@@ -165,7 +160,7 @@ impl Book {
             found => (anomaly_type.clone(), found),
         };
         let position = found.unwrap_or_else(|| {
-            anomalies.push(AnomalySeries { anomaly_type: name, count: 0, born_micros });
+            push_tight(anomalies, AnomalySeries { anomaly_type: name, count: 0, born_micros });
             anomalies.len() - 1
         });
         anomalies[position].count += more;

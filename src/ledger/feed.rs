@@ -119,7 +119,8 @@ struct FeedSkill {
     waiting: Waiting,
     /// Completed and other rows that are yet to be read and that snapshots have counted.
     rows_counted: (u64, u64),
-    comparison: rows::Comparison,
+    /// Only where there are rows to compare with.
+    comparison: Option<Box<rows::Comparison>>,
     /// Whether what is listed is known to disagree with the rows.
     disagrees: bool,
 }
@@ -412,7 +413,7 @@ impl Feed {
                 streamed_rate: None,
                 waiting: Waiting::default(),
                 rows_counted: (0, 0),
-                comparison: rows::Comparison::default(),
+                comparison: None,
                 disagrees: false,
             },
         );
@@ -862,7 +863,7 @@ impl FeedSkill {
             streamed_rate: row.streamed_rate,
             waiting: Waiting::restore(row.credit, row.credit_duration_sum, row.waiting, now),
             rows_counted: row.rows_counted,
-            comparison: rows::Comparison::default(),
+            comparison: None,
             disagrees: row.disagrees,
         }
     }

@@ -74,6 +74,14 @@ pub struct SkillSeries {
     pub anomalies: Vec<AnomalySeries>,
 }
 
+/// Adds `item`. A `Vec` takes room for four at its first; of what a skill has most have one, and there are many skills.
+pub(super) fn push_tight<T>(items: &mut Vec<T>, item: T) {
+    if items.len() < 4 {
+        items.reserve_exact(1);
+    }
+    items.push(item);
+}
+
 /// A skill with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SkillRow {

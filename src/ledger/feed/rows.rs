@@ -301,7 +301,7 @@ impl Feed {
         desk.book.set_listed(skill.series, desk.now.wall_micros);
         let was_listed = std::mem::replace(&mut skill.listed, true);
         let told = skill.remembered.filter(|_| is_joined).map(|numbers| (numbers.total, numbers.completed));
-        let judged = skill.comparison.judge(listing, told, desk.now.elapsed);
+        let judged = skill.comparison.get_or_insert_default().judge(listing, told, desk.now.elapsed);
         let is_news = judged.is_some_and(|disagrees| std::mem::replace(&mut skill.disagrees, disagrees) != disagrees);
         if is_news && skill.disagrees {
             self.counters.detail_mismatches += 1;
