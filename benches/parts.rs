@@ -9,7 +9,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use prometheus::Registry;
 use serde::Deserialize;
 use session_buddy_bridge::board::Board;
-use session_buddy_bridge::exposition::{Encoding, Source, render};
+use session_buddy_bridge::exposition::{Encoding, Format, Source, render};
 use session_buddy_bridge::ledger::{self, ConnectionId};
 use session_buddy_bridge::protocol::{Limits, read};
 
@@ -168,7 +168,7 @@ impl Told {
 fn exposition(criterion: &mut Criterion) {
     let told = Told::new(SKILLS);
     let registry = Registry::new();
-    let text = render(&told.board, &registry, Encoding::Identity).concat();
+    let text = render(&told.board, &registry, Format::Text, Encoding::Identity).concat();
     let mut group = criterion.benchmark_group("exposition, 10,000 skills");
     group.sample_size(20).throughput(Throughput::Bytes(text.len() as u64));
     let change = |every: usize| (0..SKILLS).step_by(every).for_each(|number| told.event(number, true));
@@ -182,7 +182,11 @@ fn exposition(criterion: &mut Criterion) {
                     change(every);
                     told.show();
                 };
-                bencher.iter_batched(setup, |()| render(&told.board, &registry, encoding), BatchSize::PerIteration);
+                bencher.iter_batched(
+                    setup,
+                    |()| render(&told.board, &registry, Format::Text, encoding),
+                    BatchSize::PerIteration,
+                );
             });
         }
     }

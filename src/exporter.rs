@@ -13,11 +13,12 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::exposition::{self, Encoding, FamiliesCollector};
-use crate::http::{self, BindError, Content, FeedReadiness, HttpSettings, Metrics};
+use crate::exposition::FamiliesCollector;
+use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
+use crate::scrape::body;
 use crate::telemetry::log_notice;
 
 /// What this program is called as a feed of its own.
@@ -287,10 +288,8 @@ impl Running {
 }
 
 impl Content for Records {
-    fn metrics(&self, accepts_gzip: bool) -> Metrics {
-        let encoding = if accepts_gzip { Encoding::Gzip } else { Encoding::Identity };
-        let pieces = exposition::render(&*self.board, &self.registry, encoding);
-        Metrics { pieces, is_gzip: accepts_gzip }
+    fn metrics(&self, accepts: Accepts) -> Metrics {
+        body(&*self.board, &self.registry, accepts, false)
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod process;
 pub mod protocol;
 pub mod recording;
+mod scrape;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

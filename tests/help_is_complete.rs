@@ -80,6 +80,7 @@ fn the_bare_help_tells_of_everything() {
         "state.disabled",
         "state.path",
         "version",
+        "web.created-timestamps",
         "web.listen-address",
         "web.telemetry-path",
     ]);

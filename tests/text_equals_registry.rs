@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use session_buddy_bridge::exposition::{Encoding, FamiliesCollector, Source, View, encode_families, render};
+use session_buddy_bridge::exposition::{Encoding, FamiliesCollector, Format, Source, View, encode_families, render};
 use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::protocol::{AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot};
 use support::scrape::{Family, Scrape, Series};
@@ -98,13 +98,13 @@ fn step() -> impl Strategy<Value = Step> {
 fn event_kind() -> impl Strategy<Value = EventKind<'static>> {
     let duration = option::of(prop_oneof![select(vec![0.0, 0.1, 0.5, 1.0, 300.0, 1e-300, 1e300]), 0.0..400.0]);
     prop_oneof![
-        4 => (label(), option::of(label()), any::<bool>(), duration).prop_map(
-            |(skill, phase, completed, duration_seconds)| EventKind::Invocation {
+        4 => (label(), option::of(label()), any::<bool>(), duration, option::of(label())).prop_map(
+            |(skill, phase, completed, duration_seconds, session)| EventKind::Invocation {
                 skill_name: skill.into(),
                 workflow_phase: phase.map(Into::into),
                 completed,
                 duration_seconds,
-                session_id: None,
+                session_id: session.map(Into::into),
             }
         ),
         1 => (label(), 0.0..=1.0).prop_map(|(skill, rate)| EventKind::CompletionRate { skill_name: skill.into(), rate }),
@@ -160,11 +160,15 @@ impl Source for Shown {
 
 impl Shown {
     fn text(&self, registry: &Registry) -> String {
-        String::from_utf8(render(self, registry, Encoding::Identity).concat()).unwrap()
+        self.written(registry, Format::Text)
     }
 
-    fn unpacked(&self, registry: &Registry) -> String {
-        let member = render(self, registry, Encoding::Gzip).concat();
+    fn written(&self, registry: &Registry, format: Format) -> String {
+        String::from_utf8(render(self, registry, format, Encoding::Identity).concat()).unwrap()
+    }
+
+    fn unpacked(&self, registry: &Registry, format: Format) -> String {
+        let member = render(self, registry, format, Encoding::Gzip).concat();
         let (mut text, mut decoder) = (String::new(), GzDecoder::new(&member[..]));
         decoder.read_to_string(&mut text).unwrap();
         assert!(decoder.into_inner().is_empty(), "more than one member");
@@ -207,7 +211,7 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
                 fresh.view.lock().unwrap().apply(changes.clone());
                 shown.view.lock().unwrap().apply(changes);
                 let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
-                render(&shown, &Registry::new(), encoding);
+                render(&shown, &Registry::new(), Format::Text, encoding);
             }
         }
     }
@@ -220,6 +224,23 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
         shown.active_sessions = ledger.active_sessions(end);
     }
     (shown, fresh)
+}
+
+/// Whether OpenMetrics has the samples of `text`, in their order, and else nothing but exemplars and times of birth.
+fn without_additions(open: &str, text: &str) -> Result<(), String> {
+    let mut expected = text.lines().filter(|line| !line.starts_with('#'));
+    for line in open.lines().filter(|line| !line.starts_with('#')) {
+        let series = line.split(['{', ' ']).next().unwrap_or_default();
+        if series.ends_with("_created") {
+            continue;
+        }
+        let sample = expected.next().ok_or_else(|| format!("one line too many: {line}"))?;
+        let rest = line.strip_prefix(sample).ok_or_else(|| format!("{line} instead of {sample}"))?;
+        if !rest.is_empty() && !rest.starts_with(" # {session_id=\"") {
+            return Err(format!("{rest} behind {sample}"));
+        }
+    }
+    expected.next().map_or(Ok(()), |missing| Err(format!("{missing} is missing")))
 }
 
 /// Families as a scrape shows them. A registry's buckets are bounds without `+Inf`, which is the count.
@@ -284,8 +305,15 @@ proptest! {
         }
 
         let text = shown.text(&registry);
-        prop_assert_eq!(&text, &shown.unpacked(&registry));
+        prop_assert_eq!(&text, &shown.unpacked(&registry, Format::Text));
         prop_assert_eq!(shown.text(&Registry::new()), fresh.text(&Registry::new()));
+        for with_created in [false, true] {
+            let format = Format::OpenMetrics { with_created };
+            let open = shown.written(&registry, format);
+            prop_assert_eq!(&open, &shown.unpacked(&registry, format));
+            prop_assert_eq!(shown.written(&Registry::new(), format), fresh.written(&Registry::new(), format));
+            prop_assert_eq!(without_additions(&open, &text), Ok(()));
+        }
         let scrape = Scrape::parse(&text).map_err(|why| TestCaseError::fail(format!("{why}\n{text}")))?;
         let gathered = expanded(&registry.gather());
         prop_assert_eq!(&scrape.samples, &gathered.samples);

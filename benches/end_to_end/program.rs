@@ -58,9 +58,10 @@ impl Program {
             Some(path) => format!("--state.path={}", path.display()),
             None => "--state.disabled".to_owned(),
         };
+        let limits = ["--limit.skills=1000000", "--limit.remembered-skills=1000000"];
         // Feeds here send events for longer than a server may go without a snapshot.
         let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
-        Self::start(env!("CARGO_BIN_EXE_session-buddy-bridge"), arguments)
+        Self::start(env!("CARGO_BIN_EXE_session-buddy-bridge"), arguments.into_iter().chain(limits))
     }
 
     /// KiB resident now.

@@ -205,7 +205,12 @@ impl Bridge {
         // feed to speak would be taken for the last one that is waited for.
         let hearings = self.settings.feeds.iter().map(|target| self.hearing(target, readers));
         let hearings = hearings.collect::<Result<Vec<_>, _>>()?;
-        let pages = Arc::new(Pages::new(Arc::clone(&self.board), Arc::clone(&self.telemetry), self.registry));
+        let pages = Arc::new(Pages::new(
+            Arc::clone(&self.board),
+            Arc::clone(&self.telemetry),
+            self.registry,
+            self.settings.with_created,
+        ));
         let http_settings =
             HttpSettings { telemetry_path: self.settings.telemetry_path.clone(), ..HttpSettings::default() };
         for listener in listeners {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use prometheus::Registry;
 
 use crate::board::Board;
-use crate::exposition::{self, Encoding};
-use crate::http::{Content, FeedReadiness, Metrics};
+use crate::http::{Accepts, Content, FeedReadiness, Metrics};
+use crate::scrape::body;
 use crate::telemetry::Telemetry;
 
 #[derive(Debug)]
@@ -15,19 +15,19 @@ pub(super) struct Pages {
     board: Arc<Board>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
+    /// Whether OpenMetrics tells when series came into being.
+    with_created: bool,
 }
 
 impl Pages {
-    pub fn new(board: Arc<Board>, telemetry: Arc<Telemetry>, registry: Registry) -> Self {
-        Self { board, telemetry, registry }
+    pub fn new(board: Arc<Board>, telemetry: Arc<Telemetry>, registry: Registry, with_created: bool) -> Self {
+        Self { board, telemetry, registry, with_created }
     }
 }
 
 impl Content for Pages {
-    fn metrics(&self, accepts_gzip: bool) -> Metrics {
-        let encoding = if accepts_gzip { Encoding::Gzip } else { Encoding::Identity };
-        let pieces = exposition::render(&*self.board, &self.registry, encoding);
-        Metrics { pieces, is_gzip: accepts_gzip }
+    fn metrics(&self, accepts: Accepts) -> Metrics {
+        body(&*self.board, &self.registry, accepts, self.with_created)
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

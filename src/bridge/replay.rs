@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 
-use crate::exposition;
+use crate::exposition::{self, Format};
 use crate::recording;
 use crate::settings::ReplayTask;
 use crate::telemetry::{OwnNumbers, log_notices, rule_families};
@@ -40,6 +40,6 @@ pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     // Every one of these families has a series, which is all that the encoder asks for.
     let families: Vec<_> =
         rule_families(&numbers).into_iter().filter(|family| !family.get_metric().is_empty()).collect();
-    exposition::encode_others(&families, &mut out).expect("these families are the bridge's own and have series");
+    exposition::encode_others(&families, Format::Text, &mut out);
     Ok(out)
 }

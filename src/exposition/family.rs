@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use prometheus::core::Desc;
 use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
+use super::format::Format;
+
 /// What is constant about a family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Family<const LABELS: usize> {
@@ -32,14 +34,15 @@ impl<const LABELS: usize> Family<LABELS> {
     }
 
     /// The lines before the first series.
-    pub(crate) fn head(&self) -> String {
+    pub(super) fn head(&self, format: Format) -> String {
         let kind = match self.kind {
             MetricType::COUNTER => "counter",
             MetricType::HISTOGRAM => "histogram",
             _ => "gauge",
         };
-        let Self { name, help, .. } = self;
-        format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
+        let mut head = String::new();
+        format.push_head(self.name, self.help, kind, &mut head);
+        head
     }
 
     pub(crate) fn desc(&self) -> Desc {

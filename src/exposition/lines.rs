@@ -1,8 +1,9 @@
 //! Which lines a family has of a skill, and how a line is written.
 
-use crate::ledger::{AnomalySeries, PhaseSeries};
+use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Exemplar, PhaseSeries};
 
 use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
+use super::format::Format;
 use super::view::ShownSkill;
 
 /// The bounds of the buckets as they are written: `le` is part of a series' identity, so it is the same text always. In
@@ -32,6 +33,17 @@ pub(super) struct Line<'a> {
     pub suffix: &'static str,
     pub labels: [(&'static str, &'a str); 4],
     pub value: Value,
+    /// What OpenMetrics has beside it.
+    pub addition: Addition<'a>,
+}
+
+/// What OpenMetrics says of a line beyond its value.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Addition<'a> {
+    /// An invocation that the line counts, and the value that the exemplar has.
+    pub exemplar: Option<(&'a Exemplar, f64)>,
+    /// Where this line is the last of series that came into being under watch: when, in microseconds since the Unix epoch.
+    pub born_micros: Option<i64>,
 }
 
 const NONE: (&str, &str) = ("", "");
@@ -42,13 +54,13 @@ impl Subject {
         [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies, Self::LastListed];
 
     /// The lines that every scrape has before those of the skills.
-    pub fn head(self) -> String {
+    pub fn head(self, format: Format) -> String {
         match self {
-            Self::Invocations => INVOCATIONS.head(),
-            Self::Durations => DURATIONS.head(),
-            Self::CompletionRates => COMPLETION_RATE.head(),
-            Self::Anomalies => ANOMALIES.head(),
-            Self::LastListed => LAST_LISTED.head(),
+            Self::Invocations => INVOCATIONS.head(format),
+            Self::Durations => DURATIONS.head(format),
+            Self::CompletionRates => COMPLETION_RATE.head(format),
+            Self::Anomalies => ANOMALIES.head(format),
+            Self::LastListed => LAST_LISTED.head(format),
         }
     }
 
@@ -69,44 +81,59 @@ impl Subject {
         match self {
             Self::Invocations => {
                 let [name, phase, completed] = INVOCATIONS.labels;
-                for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
-                    for (text, count) in [("false", *abandoned), ("true", *ended)] {
+                for series in &skill.series.phases {
+                    let PhaseSeries { workflow_phase, completed: ended, abandoned, exemplar, born_micros, .. } = series;
+                    for (text, is_completed, count) in [("false", false, *abandoned), ("true", true, *ended)] {
+                        let exemplar = exemplar.as_deref().filter(|exemplar| exemplar.completed == is_completed);
                         each(Line {
                             name: INVOCATIONS.name,
                             suffix: "",
                             labels: [(name, skill_name), (phase, workflow_phase), (completed, text), NONE],
                             value: Value::Count(count),
+                            addition: Addition {
+                                exemplar: exemplar.map(|exemplar| (exemplar, 1.0)),
+                                born_micros: *born_micros,
+                            },
                         });
                     }
                 }
             }
             Self::Durations => {
                 let [name, phase] = DURATIONS.labels;
-                for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
-                    let mut write = |suffix, le, value| {
+                for PhaseSeries { workflow_phase, durations, exemplar, born_micros, .. } in &skill.series.phases {
+                    let mut write = |suffix, le, value, addition| {
                         let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
-                        each(Line { name: DURATIONS.name, suffix, labels, value });
+                        each(Line { name: DURATIONS.name, suffix, labels, value, addition });
                     };
+                    let observed =
+                        exemplar.as_deref().and_then(|exemplar| Some((exemplar, exemplar.duration_seconds?)));
+                    let bucket_of = |seconds| DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < seconds);
+                    let its_bucket = observed.map(|(_, seconds)| bucket_of(seconds));
                     let mut cumulative = 0;
-                    for (count, le) in durations.buckets.iter().zip(BUCKET_LABELS) {
+                    for (bucket, (count, le)) in durations.buckets.iter().zip(BUCKET_LABELS).enumerate() {
                         cumulative += count;
-                        write("_bucket", ("le", le), Value::Count(cumulative));
+                        let exemplar = observed.filter(|_| its_bucket == Some(bucket));
+                        let addition = Addition { exemplar, born_micros: None };
+                        write("_bucket", ("le", le), Value::Count(cumulative), addition);
                     }
-                    write("_sum", NONE, Value::Number(durations.sum));
-                    write("_count", NONE, Value::Count(cumulative));
+                    write("_sum", NONE, Value::Number(durations.sum), Addition::default());
+                    let addition = Addition { exemplar: None, born_micros: *born_micros };
+                    write("_count", NONE, Value::Count(cumulative), addition);
                 }
             }
             Self::CompletionRates => {
                 if let Some(rate) = skill.series.completion_rate {
                     let labels = [(COMPLETION_RATE.labels[0], skill_name), NONE, NONE, NONE];
-                    each(Line { name: COMPLETION_RATE.name, suffix: "", labels, value: Value::Number(rate) });
+                    let (value, addition) = (Value::Number(rate), Addition::default());
+                    each(Line { name: COMPLETION_RATE.name, suffix: "", labels, value, addition });
                 }
             }
             Self::Anomalies => {
                 let [kind, name] = ANOMALIES.labels;
-                for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
+                for AnomalySeries { anomaly_type, count, born_micros } in &skill.series.anomalies {
                     let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
-                    each(Line { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count) });
+                    let addition = Addition { exemplar: None, born_micros: *born_micros };
+                    each(Line { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count), addition });
                 }
             }
             Self::LastListed => {
@@ -117,6 +144,7 @@ impl Subject {
                         suffix: "",
                         labels,
                         value: Value::Number(micros as f64 / 1e6),
+                        addition: Addition::default(),
                     });
                 }
             }
@@ -127,15 +155,41 @@ impl Subject {
 impl Line<'_> {
     /// Writes everything up to the value.
     pub fn write_series(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(self.name.as_bytes());
-        out.extend_from_slice(self.suffix.as_bytes());
+        self.write_series_as(self.name, self.suffix, out);
+    }
+
+    /// Writes what OpenMetrics has behind the value, up to the end of the line: an exemplar.
+    pub fn write_exemplar(&self, out: &mut Vec<u8>) {
+        if let Some((exemplar, value)) = self.addition.exemplar {
+            out.extend_from_slice(b" # {session_id=\"");
+            push_escaped(&exemplar.session_id, |piece| out.extend_from_slice(piece.as_bytes()));
+            out.extend_from_slice(b"\"} ");
+            Value::Number(value).with_text(|text| out.extend_from_slice(text));
+            out.push(b' ');
+            Value::Number(exemplar.wall_micros as f64 / 1e6).with_text(|text| out.extend_from_slice(text));
+        }
+    }
+
+    /// Writes the line that OpenMetrics has behind this one where these series came into being under watch.
+    pub fn write_created(&self, out: &mut Vec<u8>) {
+        if let Some(micros) = self.addition.born_micros {
+            let stem = self.name.strip_suffix("_total").unwrap_or(self.name);
+            self.write_series_as(stem, "_created", out);
+            Value::Number(micros as f64 / 1e6).with_text(|text| out.extend_from_slice(text));
+            out.push(b'\n');
+        }
+    }
+
+    fn write_series_as(&self, name: &str, suffix: &str, out: &mut Vec<u8>) {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(suffix.as_bytes());
         let mut separator = b'{';
         for (name, text) in self.labels.into_iter().filter(|(name, _)| !name.is_empty()) {
             out.push(separator);
             separator = b',';
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"=\"");
-            push_escaped(text, out);
+            push_escaped(text, |piece| out.extend_from_slice(piece.as_bytes()));
             out.push(b'"');
         }
         out.extend_from_slice(b"} ");
@@ -169,21 +223,23 @@ impl Value {
     }
 }
 
-fn push_escaped(text: &str, out: &mut Vec<u8>) {
-    for byte in text.bytes() {
-        match byte {
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            b'"' => out.extend_from_slice(b"\\\""),
-            b'\n' => out.extend_from_slice(b"\\n"),
-            byte => out.push(byte),
-        }
+/// Gives `push` the value of a label, piece by piece.
+pub(super) fn push_escaped(text: &str, mut push: impl FnMut(&str)) {
+    for piece in text.split_inclusive(['\\', '"', '\n']) {
+        let (plain, escape) = match piece.as_bytes().last() {
+            Some(b'\\') => (&piece[..piece.len() - 1], "\\\\"),
+            Some(b'"') => (&piece[..piece.len() - 1], "\\\""),
+            Some(b'\n') => (&piece[..piece.len() - 1], "\\n"),
+            _ => (piece, ""),
+        };
+        push(plain);
+        push(escape);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::DURATION_BUCKETS_SECONDS;
 
     #[test]
     fn bucket_labels_are_the_bounds() {
@@ -194,9 +250,9 @@ mod tests {
 
     #[test]
     fn label_values_are_escaped() {
-        let mut out = Vec::new();
-        push_escaped("a\\b\"c\nd\u{e9}", &mut out);
-        assert_eq!(String::from_utf8(out).unwrap(), "a\\\\b\\\"c\\nd\u{e9}");
+        let mut out = String::new();
+        push_escaped("a\\b\"c\nd\u{e9}", |piece| out.push_str(piece));
+        assert_eq!(out, "a\\\\b\\\"c\\nd\u{e9}");
     }
 
     #[test]

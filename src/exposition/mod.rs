@@ -1,4 +1,4 @@
-//! The ledger's series as text, and as a `prometheus` collector.
+//! The ledger's series as text, in the formats that Prometheus reads, and as a `prometheus` collector.
 //!
 //! Architecture invariant: what is shown is [`View`], a copy of the ledger's series that [`View::apply`] keeps up to date;
 //! nothing here counts. The view holds each series' text too, in blocks that are written, and packed, anew only where
@@ -7,12 +7,16 @@
 mod collector;
 mod families;
 pub(crate) mod family;
+mod format;
 mod gzip;
 mod lines;
+mod others;
 mod sheet;
 mod text;
 mod view;
 
 pub use collector::{FamiliesCollector, Source, gather_others};
-pub use text::{Encoding, encode_families, encode_others, render};
+pub use format::Format;
+pub use others::encode_others;
+pub use text::{Encoding, encode_families, render};
 pub use view::View;

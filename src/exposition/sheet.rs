@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 
+use super::format::Format;
 use super::gzip::{Packed, Packer};
-use super::lines::{Subject, Value};
+use super::lines::{Addition, Subject, Value};
 use super::view::ShownSkill;
 
 /// Every line of one family.
@@ -31,6 +32,11 @@ struct Block {
     /// The value of each line.
     values: Vec<Written>,
     packed: Option<Packed>,
+    /// Whether OpenMetrics has exemplars, and times of birth, in between.
+    has_exemplars: bool,
+    has_births: bool,
+    /// The text with these, packed, and whether it tells of births.
+    packed_with_additions: Option<(bool, Packed)>,
     staleness: Staleness,
 }
 
@@ -123,20 +129,40 @@ impl Sheet {
         }
     }
 
-    /// Every block's text. Nothing may be stale.
-    pub fn texts(&self) -> impl Iterator<Item = &Bytes> {
+    /// Every block's text, in order. Nothing may be stale.
+    pub fn texts(&self, format: Format, skills: &[ShownSkill]) -> impl Iterator<Item = Bytes> {
         debug_assert!(self.stale.is_empty());
-        self.order.iter().map(|&block| &self.blocks[block as usize].text).filter(|text| !text.is_empty())
+        let blocks =
+            self.order.iter().map(|&block| &self.blocks[block as usize]).filter(|block| !block.text.is_empty());
+        blocks.map(move |block| match block.additions(format) {
+            None => block.text.clone(),
+            Some(with_births) => block.with_additions(self.subject, skills, with_births).into(),
+        })
     }
 
-    /// Every block's text packed, in order. Nothing may be stale.
-    pub fn each_packed(&mut self, packer: &mut Packer, mut each: impl FnMut(&Packed)) {
+    /// The same packed.
+    pub fn each_packed(
+        &mut self,
+        format: Format,
+        skills: &[ShownSkill],
+        packer: &mut Packer,
+        mut each: impl FnMut(&Packed),
+    ) {
         debug_assert!(self.stale.is_empty());
         for &block in &self.order {
             let block = &mut self.blocks[block as usize];
-            if !block.text.is_empty() {
-                each(block.packed.get_or_insert_with(|| packer.pack(&block.text)));
+            if block.text.is_empty() {
+                continue;
             }
+            let Some(with_births) = block.additions(format) else {
+                each(block.packed.get_or_insert_with(|| packer.pack(&block.text)));
+                continue;
+            };
+            let known = block.packed_with_additions.take().filter(|(has_births, _)| *has_births == with_births);
+            let packed = known.unwrap_or_else(|| {
+                (with_births, packer.pack(&block.with_additions(self.subject, skills, with_births)))
+            });
+            each(&block.packed_with_additions.insert(packed).1);
         }
     }
 }
@@ -144,17 +170,53 @@ impl Sheet {
 impl Block {
     fn write_lines(&mut self, subject: Subject, skills: &[ShownSkill]) {
         let mut out = Vec::with_capacity(self.text.len());
+        let mut additions = (false, false);
         self.values.clear();
         for &place in &self.skills {
             subject.each_line(&skills[place as usize], |line| {
+                note(line.addition, &mut additions);
                 line.write_series(&mut out);
                 self.values.push(push_value(line.value, &mut out));
                 out.push(b'\n');
             });
         }
         self.values.shrink_to_fit();
-        self.text = out.into_boxed_slice().into();
+        self.replace(out.into_boxed_slice().into(), additions);
+    }
+
+    fn replace(&mut self, text: Bytes, (has_exemplars, has_births): (bool, bool)) {
+        self.text = text;
+        self.has_exemplars = has_exemplars;
+        self.has_births = has_births;
         self.packed = None;
+        self.packed_with_additions = None;
+    }
+
+    /// Whether `format` has this block with times of birth or without; `None` where it is the same in both formats.
+    fn additions(&self, format: Format) -> Option<bool> {
+        let Format::OpenMetrics { with_created } = format else { return None };
+        let with_births = with_created && self.has_births;
+        (with_births || self.has_exemplars).then_some(with_births)
+    }
+
+    fn with_additions(&self, subject: Subject, skills: &[ShownSkill], with_births: bool) -> Vec<u8> {
+        let text = &*self.text;
+        let mut out = Vec::with_capacity(text.len() + text.len() / 8);
+        let mut copied = 0;
+        let mut values = self.values.iter();
+        for &place in &self.skills {
+            subject.each_line(&skills[place as usize], |line| {
+                let end = values.next().expect("nothing is stale").end as usize;
+                out.extend_from_slice(&text[copied..end]);
+                line.write_exemplar(&mut out);
+                out.push(b'\n');
+                copied = end + 1;
+                if with_births {
+                    line.write_created(&mut out);
+                }
+            });
+        }
+        out
     }
 
     /// The lines are those of the text before: only values that changed are written, and what stands between two of them
@@ -163,9 +225,11 @@ impl Block {
         let before = &*self.text;
         let mut out = Vec::with_capacity(before.len() + before.len() / 64 + 16);
         let mut copied = 0_u32;
+        let mut additions = (false, false);
         let mut values = self.values.iter_mut();
         for &place in &self.skills {
             subject.each_line(&skills[place as usize], |line| {
+                note(line.addition, &mut additions);
                 let written = values.next().expect("who adds a line marks it");
                 if written.bits == line.value.bits() {
                     // What is still to be copied up to here keeps its length.
@@ -179,9 +243,13 @@ impl Block {
             });
         }
         out.extend_from_slice(&before[copied as usize..]);
-        self.text = out.into();
-        self.packed = None;
+        self.replace(out.into(), additions);
     }
+}
+
+fn note(addition: Addition<'_>, (has_exemplars, has_births): &mut (bool, bool)) {
+    *has_exemplars |= addition.exemplar.is_some();
+    *has_births |= addition.born_micros.is_some();
 }
 
 fn push_value(value: Value, out: &mut Vec<u8>) -> Written {

@@ -1,15 +1,16 @@
-//! The text format 0.0.4.
+//! The body of a scrape.
 
 use bytes::Bytes;
-use prometheus::proto::MetricFamily;
-use prometheus::{Registry, TextEncoder};
+use prometheus::Registry;
 
 use super::collector::{Source, gather_others};
 use super::families::ACTIVE_SESSIONS;
+use super::format::Format;
 use super::gzip::{Member, Packer};
 use super::lines::Subject;
+use super::others::encode_others;
 use super::sheet::Sheet;
-use super::view::View;
+use super::view::{ShownSkill, View};
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,79 +24,70 @@ pub enum Encoding {
 /// What a body is made of, in order.
 enum Part<'v> {
     Text(String),
-    Lines(&'v mut Sheet),
+    Lines(&'v mut Sheet, &'v [ShownSkill]),
 }
 
 /// Calls `each` with all that the families and [`super::families::LAST_LISTED`] consist of. HELP and TYPE are there with or
 /// without series: a name that exists is a query that can be written.
-fn each_part(view: &mut View, active_sessions: u64, each: &mut dyn FnMut(Subject, Part<'_>)) {
+fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut dyn FnMut(Subject, Part<'_>)) {
     for subject in Subject::ALL {
-        each(subject, Part::Text(subject.head()));
-        each(subject, Part::Lines(view.lines(subject)));
+        each(subject, Part::Text(subject.head(format)));
+        let (sheet, skills) = view.lines(subject);
+        each(subject, Part::Lines(sheet, skills));
         if subject == Subject::CompletionRates {
-            let sessions = format!("{}{} {active_sessions}\n", ACTIVE_SESSIONS.head(), ACTIVE_SESSIONS.name);
+            let sessions = format!("{}{} {active_sessions}\n", ACTIVE_SESSIONS.head(format), ACTIVE_SESSIONS.name);
             each(subject, Part::Text(sessions));
         }
     }
 }
 
-/// Writes the five families.
+/// Writes the five families in the text format.
 pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) {
     let mut push = |text: &[u8]| out.push_str(std::str::from_utf8(text).expect("names, labels and numbers are text"));
-    each_part(view, active_sessions, &mut |subject, part| match part {
+    each_part(view, active_sessions, Format::Text, &mut |subject, part| match part {
         _ if subject == Subject::LastListed => {}
         Part::Text(text) => push(text.as_bytes()),
-        Part::Lines(sheet) => sheet.texts().for_each(|text| push(text)),
+        Part::Lines(sheet, skills) => sheet.texts(Format::Text, skills).for_each(|text| push(&text)),
     });
 }
 
-/// Writes families that `Registry::gather` gave, which are never empty. On an error nothing is written.
-///
-/// # Errors
-/// A family that the crate's own encoder refuses: its message names it.
-pub fn encode_others(families: &[MetricFamily], out: &mut String) -> Result<(), prometheus::Error> {
-    let before = out.len();
-    TextEncoder::new().encode_utf8(families, out).inspect_err(|_| out.truncate(before))
-}
-
 /// The whole body of a scrape, in pieces: the families that `source` shows, all of one moment, and everything else of
-/// `registry`. Families that the crate's own encoder refuses are left out and logged: what an embedder got wrong must not
-/// hide what the bridge has right.
+/// `registry`.
 ///
 /// Pieces are shared with later scrapes as long as nothing in them changes, so that a scrape costs what changed since the
 /// last one; with [`Encoding::Gzip`] what did not change is not packed again.
-pub fn render(source: &dyn Source, registry: &Registry, encoding: Encoding) -> Vec<Bytes> {
+pub fn render(source: &dyn Source, registry: &Registry, format: Format, encoding: Encoding) -> Vec<Bytes> {
     // Before the view is taken, which the collectors take too, and for a shorter time than they need.
     let mut others = String::new();
-    if let Err(error) = encode_others(&gather_others(registry), &mut others) {
-        tracing::error!(%error, "registered metrics are left out of this scrape");
-    }
+    encode_others(&gather_others(registry), format, &mut others);
+    others.push_str(format.end());
     let mut pieces = Vec::new();
     source.read(&mut |view, active_sessions| {
+        let others = std::mem::take(&mut others);
         pieces = match encoding {
-            Encoding::Identity => identity(view, active_sessions, &mut others),
-            Encoding::Gzip => gzip(view, active_sessions, &others),
+            Encoding::Identity => identity(view, active_sessions, format, others),
+            Encoding::Gzip => gzip(view, active_sessions, format, &others),
         }
     });
     pieces
 }
 
-fn identity(view: &mut View, active_sessions: u64, others: &mut String) -> Vec<Bytes> {
+fn identity(view: &mut View, active_sessions: u64, format: Format, others: String) -> Vec<Bytes> {
     let mut pieces = Vec::new();
-    each_part(view, active_sessions, &mut |_, part| match part {
+    each_part(view, active_sessions, format, &mut |_, part| match part {
         Part::Text(text) => pieces.push(text.into()),
-        Part::Lines(sheet) => pieces.extend(sheet.texts().cloned()),
+        Part::Lines(sheet, skills) => pieces.extend(sheet.texts(format, skills)),
     });
-    pieces.push(std::mem::take(others).into());
+    pieces.push(others.into());
     pieces
 }
 
-fn gzip(view: &mut View, active_sessions: u64, others: &str) -> Vec<Bytes> {
+fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &str) -> Vec<Bytes> {
     let mut packer = view.take_packer().unwrap_or_else(|| Box::new(Packer::new()));
     let mut member = Member::new();
-    each_part(view, active_sessions, &mut |_, part| match part {
+    each_part(view, active_sessions, format, &mut |_, part| match part {
         Part::Text(text) => member.push(&packer.pack(text.as_bytes())),
-        Part::Lines(sheet) => sheet.each_packed(&mut packer, |packed| member.push(packed)),
+        Part::Lines(sheet, skills) => sheet.each_packed(format, skills, &mut packer, |packed| member.push(packed)),
     });
     member.push(&packer.pack(others.as_bytes()));
     view.keep_packer(packer);

@@ -132,11 +132,11 @@ impl View {
         &mut self.sheets[subject as usize]
     }
 
-    /// The lines of `subject`, as of now.
-    pub(super) fn lines(&mut self, subject: Subject) -> &mut Sheet {
+    /// The lines of `subject`, as of now, and what they are of.
+    pub(super) fn lines(&mut self, subject: Subject) -> (&mut Sheet, &[ShownSkill]) {
         let sheet = &mut self.sheets[subject as usize];
         sheet.refresh(&self.skills);
-        sheet
+        (sheet, &self.skills)
     }
 
     pub(super) fn take_packer(&mut self) -> Option<Box<Packer>> {

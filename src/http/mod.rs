@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! | --- | --- |
-//! | the telemetry path (`/metrics`) | 200: every metric, Prometheus text format 0.0.4, gzip for those who accept it; 503 where [`HttpLimits::scrapes_max`] is exhausted |
+//! | the telemetry path (`/metrics`) | 200: every metric, in the text format 0.0.4 or OpenMetrics 1.0 as negotiated, gzip for those who accept it; 503 where [`HttpLimits::scrapes_max`] is exhausted |
 //! | `/` | 200: a page with links and the state of each feed (unless `/` is the telemetry path) |
 //! | `/-/healthy` | 200: the process works |
 //! | `/-/ready` | 200 while a feed is live, or where none is configured; else 503 and a line for each feed with why not |
@@ -16,6 +16,7 @@
 //! Architecture invariant: this room knows neither feeds nor metrics; [`Content`] is all that it sees, and it counts
 //! nothing: what should be counted it tells `Content`.
 
+mod accept;
 mod limits;
 mod listen;
 mod page;
@@ -28,6 +29,7 @@ use std::io;
 
 use bytes::Bytes;
 
+pub use accept::Accepts;
 pub use limits::HttpLimits;
 pub use listen::{BindError, bind};
 pub use serve::serve;
@@ -49,9 +51,9 @@ impl Default for HttpSettings {
 
 /// What the pages show, and who is told what could not be served.
 pub trait Content: Send + Sync + 'static {
-    /// The whole body of a scrape, text format 0.0.4, packed if the client `accepts_gzip` and it is worth it. May take
-    /// long: it is called where blocking is allowed.
-    fn metrics(&self, accepts_gzip: bool) -> Metrics;
+    /// The whole body of a scrape, in a format and encoding that the client accepts. May take long: it is called where
+    /// blocking is allowed.
+    fn metrics(&self, accepts: Accepts) -> Metrics;
 
     /// Every configured feed. Must not block.
     fn feeds(&self) -> Vec<FeedReadiness>;
@@ -68,14 +70,16 @@ pub trait Content: Send + Sync + 'static {
 pub struct Metrics {
     /// One behind the other. They are sent as they are, so that they may be shared with other scrapes.
     pub pieces: Vec<Bytes>,
+    /// What it is, for `Content-Type`.
+    pub media_type: &'static str,
     /// Whether together they are one gzip member.
     pub is_gzip: bool,
 }
 
 impl From<Bytes> for Metrics {
-    /// A body in one piece that is not packed.
+    /// A body in one piece, text format 0.0.4, that is not packed.
     fn from(body: Bytes) -> Self {
-        Self { pieces: vec![body], is_gzip: false }
+        Self { pieces: vec![body], media_type: "text/plain; version=0.0.4; charset=utf-8", is_gzip: false }
     }
 }
 

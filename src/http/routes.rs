@@ -12,10 +12,10 @@ use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use warp::path::FullPath;
 use warp::reply::Response;
 
+use super::accept::Accepts;
 use super::pieces::Scrape;
 use super::{Content, FeedReadiness, HttpSettings, page};
 
-const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 const HTML: &str = "text/html; charset=utf-8";
 
@@ -37,7 +37,7 @@ pub(super) fn routes(
     let requested = warp::method().and(warp::path::full()).and(warp::header::headers_cloned());
     requested.then(move |method: Method, path: FullPath, headers: HeaderMap| {
         let site = Arc::clone(&site);
-        async move { site.answer(&method, path.as_str(), accepts_gzip(&headers)).await }
+        async move { site.answer(&method, path.as_str(), Accepts::read(&headers)).await }
     })
 }
 
@@ -66,7 +66,7 @@ impl Site {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, accepts_gzip: bool) -> Response {
+    async fn answer(&self, method: &Method, path: &str, accepts: Accepts) -> Response {
         let Some(page) = self.page(path) else {
             let text = format!("Not found. Pages: {}, /, {HEALTHY_PATH}, {READY_PATH}\n", self.telemetry_path);
             return reply(StatusCode::NOT_FOUND, TEXT, text);
@@ -77,7 +77,7 @@ impl Site {
         }
         // A HEAD is answered as a GET is: hyper sends the headers, Content-Length included, and leaves out the body.
         match page {
-            Page::Metrics => self.metrics(accepts_gzip).await,
+            Page::Metrics => self.metrics(accepts).await,
             Page::Landing => {
                 let html = reply(StatusCode::OK, HTML, page::landing(&self.telemetry_path, &self.content.feeds()));
                 with(html, header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")
@@ -87,7 +87,7 @@ impl Site {
         }
     }
 
-    async fn metrics(&self, accepts_gzip: bool) -> Response {
+    async fn metrics(&self, accepts: Accepts) -> Response {
         let place = tokio::time::timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
         let Ok(Ok(place)) = place else {
             let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many scrapes at once. Try again shortly.\n");
@@ -96,9 +96,10 @@ impl Site {
         let content = Arc::clone(&self.content);
         // A body of many megabytes takes long to write. On a worker of the runtime it would hold up the feeds whose
         // tasks wait for that worker, so it is written on a thread that may block.
-        match tokio::task::spawn_blocking(move || content.metrics(accepts_gzip)).await {
+        match tokio::task::spawn_blocking(move || content.metrics(accepts)).await {
             Ok(metrics) => {
-                let mut response = with(reply(StatusCode::OK, METRICS_TEXT, ""), header::VARY, "accept-encoding");
+                let mut response =
+                    with(reply(StatusCode::OK, metrics.media_type, ""), header::VARY, "accept, accept-encoding");
                 if metrics.is_gzip {
                     response = with(response, header::CONTENT_ENCODING, "gzip");
                 }
@@ -114,25 +115,6 @@ impl Site {
             }
         }
     }
-}
-
-/// Whether `Accept-Encoding` names gzip, or everything, and not with a weight of 0 (RFC 9110, 12.5.3).
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let codings = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let mut named = None;
-    for coding in codings.flat_map(|codings| codings.split(',')) {
-        let mut parts = coding.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
-        let is_wanted = weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0));
-        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
-            return is_wanted;
-        }
-        if name == "*" {
-            named = Some(is_wanted);
-        }
-    }
-    named.unwrap_or(false)
 }
 
 /// Without any feed there is nothing to wait for: an embedder's exporter is ready once it answers.
@@ -170,29 +152,4 @@ fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
 fn with(mut response: Response, name: HeaderName, value: &'static str) -> Response {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_for_those_who_accept_it() {
-        for (value, accepts) in [
-            ("gzip", true),
-            ("deflate, GZIP;q=0.5", true),
-            ("gzip;q=0", false),
-            ("gzip; q=0.000, *", false),
-            ("*", true),
-            ("*;q=0", false),
-            ("identity", false),
-            ("", false),
-            ("gzip;q=nonsense", false),
-        ] {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
-            assert_eq!(accepts_gzip(&headers), accepts, "{value}");
-        }
-        assert!(!accepts_gzip(&HeaderMap::new()));
-    }
 }

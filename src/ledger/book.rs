@@ -138,7 +138,10 @@ impl Book {
         let position = found.unwrap_or_else(|| {
             let durations = Histogram::default();
             let workflow_phase = name.into();
-            push_tight(phases, PhaseSeries { workflow_phase, completed: 0, abandoned: 0, durations, born_micros });
+            push_tight(
+                phases,
+                PhaseSeries { workflow_phase, completed: 0, abandoned: 0, durations, born_micros, exemplar: None },
+            );
             phases.len() - 1
         });
         &mut phases[position]

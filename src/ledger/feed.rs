@@ -257,7 +257,7 @@ impl Feed {
     fn apply_event(&mut self, event: &Event<'_>, desk: &mut Desk<'_>) -> Result<(), Rejection> {
         let (now_micros, limits) = (desk.now.wall_micros, desk.limits);
         match &event.kind {
-            EventKind::Invocation { skill_name, workflow_phase, completed, duration_seconds, session_id: _ } => {
+            EventKind::Invocation { skill_name, workflow_phase, completed, duration_seconds, session_id } => {
                 if let Some(phase) = workflow_phase {
                     check_label(phase, "workflow_phase", limits)?;
                 }
@@ -265,6 +265,7 @@ impl Feed {
                     workflow_phase: workflow_phase.as_deref(),
                     completed: *completed,
                     duration_seconds: *duration_seconds,
+                    session_id: session_id.as_deref(),
                 };
                 self.invocation(skill_name, event, desk)
             }

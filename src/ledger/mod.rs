@@ -47,6 +47,6 @@ pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
 pub use notice::{Notice, ResetCause};
 pub use series::{
-    AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, FeedCounters, Histogram, PhaseSeries, RuleCounters, SkillIndex,
-    SkillRow, SkillSeries,
+    AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, EXEMPLAR_CHARS_MAX, Exemplar, FeedCounters, Histogram,
+    PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries,
 };

@@ -48,7 +48,25 @@ pub struct PhaseSeries {
     /// When these began to count at 0, in microseconds since the Unix epoch; `None` where the first that they counted had
     /// happened before it was watched.
     pub born_micros: Option<i64>,
+    /// The latest invocation that told its session. It is not kept over restarts.
+    pub exemplar: Option<Box<Exemplar>>,
 }
+
+/// One invocation of those that a series counts: the way from a number to where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exemplar {
+    /// What it told as its session: 1 to [`EXEMPLAR_CHARS_MAX`] characters, none of them a quote.
+    pub session_id: String,
+    /// Whether it was completed.
+    pub completed: bool,
+    /// The duration that was observed for it, in seconds.
+    pub duration_seconds: Option<f64>,
+    /// When it was counted, in microseconds since the Unix epoch.
+    pub wall_micros: i64,
+}
+
+/// The labels of an exemplar may have 128 characters (OpenMetrics 1.0, "Exemplars"), ten of which its name takes.
+pub const EXEMPLAR_CHARS_MAX: usize = 128 - "session_id".len();
 
 /// `anomalies_detected_total` of one skill and one type.
 #[derive(Debug, Clone, PartialEq)]

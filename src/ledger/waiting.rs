@@ -12,7 +12,7 @@ use super::arithmetic::Seconds;
 use super::book::{Book, UNKNOWN_PHASE};
 use super::limits::Limits;
 use super::memory::{WaitingEventRow, WaitingRiseRow, WaitingRow};
-use super::series::{RuleCounters, SkillIndex};
+use super::series::{EXEMPLAR_CHARS_MAX, Exemplar, RuleCounters, SkillIndex};
 
 /// How long a rise waits for its event, and an event for its rise.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
@@ -81,6 +81,8 @@ pub(super) struct StreamedInvocation<P = Arc<str>> {
     pub workflow_phase: Option<P>,
     pub completed: bool,
     pub duration_seconds: Option<f64>,
+    /// Worth an exemplar. It is not kept over restarts.
+    pub session_id: Option<P>,
 }
 
 impl StreamedInvocation<&str> {
@@ -90,6 +92,7 @@ impl StreamedInvocation<&str> {
             workflow_phase: self.workflow_phase.map(Into::into),
             completed: self.completed,
             duration_seconds: self.duration_seconds,
+            session_id: self.session_id.map(Into::into),
         }
     }
 }
@@ -101,6 +104,7 @@ impl StreamedInvocation {
             workflow_phase: self.workflow_phase.as_deref(),
             completed: self.completed,
             duration_seconds: self.duration_seconds,
+            session_id: self.session_id.as_deref(),
         }
     }
 }
@@ -127,6 +131,9 @@ impl Counting<'_> {
         if let Some(seconds) = event.duration_seconds {
             phase.durations.observe(seconds, 1, seconds);
             self.rules.exact_observations += 1;
+        }
+        if let Some(session_id) = event.session_id {
+            note_exemplar(&mut phase.exemplar, session_id, &event, self.now_micros);
         }
         self.note_overflow(series, 1);
     }
@@ -165,6 +172,31 @@ impl Counting<'_> {
     fn note_overflow(&mut self, series: SkillIndex, invocations: u64) {
         if self.book.is_overflow(series) {
             self.rules.overflowed_invocations += invocations;
+        }
+    }
+}
+
+/// Each replaces the one before it, in its place: a feed may stream a million a second. A session that could cost somebody
+/// the whole scrape is left out: Python's official parser loses count of quotes in exemplars.
+fn note_exemplar(
+    exemplar: &mut Option<Box<Exemplar>>,
+    session_id: &str,
+    event: &StreamedInvocation<&str>,
+    wall_micros: i64,
+) {
+    if session_id.is_empty() || session_id.contains('"') || session_id.chars().count() > EXEMPLAR_CHARS_MAX {
+        return;
+    }
+    let &StreamedInvocation { completed, duration_seconds, .. } = event;
+    match exemplar {
+        Some(exemplar) => {
+            session_id.clone_into(&mut exemplar.session_id);
+            (exemplar.completed, exemplar.duration_seconds) = (completed, duration_seconds);
+            exemplar.wall_micros = wall_micros;
+        }
+        None => {
+            let session_id = session_id.to_owned();
+            *exemplar = Some(Box::new(Exemplar { session_id, completed, duration_seconds, wall_micros }));
         }
     }
 }
@@ -356,6 +388,7 @@ impl Waiting {
                 workflow_phase: row.workflow_phase,
                 completed: row.completed,
                 duration_seconds: row.duration_seconds,
+                session_id: None,
             },
             since: now,
             listed_since: None,

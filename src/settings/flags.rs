@@ -281,6 +281,11 @@ pub(super) struct WebFlags {
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
     pub telemetry_path: String,
+    /// Tell scrapers that ask for OpenMetrics when counters and histograms began, where that is known, as `_created`: one
+    /// series more for each, which Prometheus stores
+    #[arg(long = "web.created-timestamps", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub with_created: bool,
 }
 
 #[derive(Debug, Args)]

@@ -51,6 +51,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Path of the metrics: starts with a slash, and is not one of the health paths.
     pub telemetry_path: String,
+    /// Whether OpenMetrics tells when series came into being under watch, as `_created`.
+    pub with_created: bool,
     /// How much is counted and remembered.
     pub ledger_limits: Limits,
     /// Longest frame that is read, in bytes.
@@ -232,6 +234,7 @@ impl Settings {
             feeds,
             listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
+            with_created: false,
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             timing: Timing::default(),
@@ -389,6 +392,7 @@ fn served(
     Ok(Settings {
         listen,
         telemetry_path: checked_path(web.telemetry_path)?,
+        with_created: web.with_created,
         ledger_limits,
         log: log_settings(log),
         ..Settings::new(feeds)

@@ -60,7 +60,7 @@ fn save_skills(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result
     for SkillRow { index: SkillIndex(place), series, last_listed_micros } in skills {
         skill.execute(params![place, series.skill_name, series.completion_rate, last_listed_micros])?;
         for (position, series) in series.phases.iter().enumerate() {
-            let PhaseSeries { workflow_phase, completed, abandoned, durations, born_micros } = series;
+            let PhaseSeries { workflow_phase, completed, abandoned, durations, born_micros, exemplar: _ } = series;
             phase.execute(params![
                 place,
                 position,
@@ -253,6 +253,7 @@ fn load_skills(connection: &Connection) -> rusqlite::Result<Vec<SkillRow>> {
             abandoned: row.get(4)?,
             durations,
             born_micros: row.get(7)?,
+            exemplar: None,
         };
         Ok((row.get::<_, usize>(0)?, series))
     })?;

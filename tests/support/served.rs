@@ -43,7 +43,7 @@ impl MadeUp {
 }
 
 impl Content for MadeUp {
-    fn metrics(&self, _accepts_gzip: bool) -> http::Metrics {
+    fn metrics(&self, _accepts: http::Accepts) -> http::Metrics {
         (self.metrics)().into()
     }
 

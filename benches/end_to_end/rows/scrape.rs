@@ -7,7 +7,7 @@ use std::time::Instant;
 use prometheus::core::Collector;
 use prometheus::{CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
 use session_buddy_bridge::board::Board;
-use session_buddy_bridge::exposition::{self, Encoding};
+use session_buddy_bridge::exposition::{self, Encoding, Format};
 use session_buddy_bridge::ledger::{DURATION_BUCKETS_SECONDS, Limits};
 use session_buddy_bridge::protocol;
 
@@ -119,7 +119,7 @@ pub fn in_memory(report: &mut Report) -> Outcome<()> {
                 number += 1;
             });
             let begin = Instant::now();
-            black_box(exposition::render(&board, &nothing_else, Encoding::Identity));
+            black_box(exposition::render(&board, &nothing_else, Format::Text, Encoding::Identity));
             Ok(millis(begin.elapsed()))
         },
     )?;

@@ -343,7 +343,8 @@ fn count(
     if is_history && desk.book.has_shown(skill.series, phase) {
         desk.rules.backfilled_invocations += 1;
     }
-    let event = StreamedInvocation { workflow_phase, completed, duration_seconds: told.duration_seconds };
+    let event =
+        StreamedInvocation { workflow_phase, completed, duration_seconds: told.duration_seconds, session_id: None };
     let born_micros = (!is_history).then_some(desk.now.wall_micros);
     desk.counting().invocation(skill.series, event, born_micros);
     Ok(())

@@ -1,0 +1,14 @@
+//! What a scraper accepts, answered: the door between `exposition` and `http`, which do not know each other.
+
+use prometheus::Registry;
+
+use crate::exposition::{Encoding, Format, Source, render};
+use crate::http::{Accepts, Metrics};
+
+/// The body for a scraper that `accepts` so much. See [`Format::OpenMetrics`] for `with_created`.
+pub(crate) fn body(source: &dyn Source, registry: &Registry, accepts: Accepts, with_created: bool) -> Metrics {
+    let format = if accepts.openmetrics { Format::OpenMetrics { with_created } } else { Format::Text };
+    let encoding = if accepts.gzip { Encoding::Gzip } else { Encoding::Identity };
+    let pieces = render(source, registry, format, encoding);
+    Metrics { pieces, media_type: format.media_type(), is_gzip: accepts.gzip }
+}
