@@ -61,6 +61,8 @@ fn perform(task: Task) -> Result<(), String> {
     let ended = match task {
         Task::Run(settings) => until_signal(|shutdown| bridge::run(settings, shutdown))?,
         Task::Demo(task) => until_signal(|shutdown| bridge::demo(task, print, shutdown))?,
+        Task::Check(task) => until_signal(|shutdown| bridge::check(task, shutdown))?,
+        Task::Explain(task) => until_signal(|shutdown| bridge::explain(task, shutdown))?,
         Task::Record(task) => until_signal(|shutdown| bridge::record(task, shutdown))?,
         // Waits for nothing, so a signal may end it as it ends any program.
         Task::Replay(task) => bridge::replay(task),

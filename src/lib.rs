@@ -27,6 +27,7 @@ pub mod board;
 pub mod bridge;
 pub mod demo;
 pub mod detail;
+mod explanation;
 pub mod exporter;
 pub mod exposition;
 pub mod feed;

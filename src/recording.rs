@@ -76,7 +76,7 @@ pub struct Replay {
 }
 
 /// How long after its last line a recording is left alone: the longest that anything waits.
-const REST: Duration = Duration::from_secs(5);
+pub(crate) const REST: Duration = Duration::from_secs(5);
 
 /// Reads one line; `number` counts from 1 and serves the error.
 ///
@@ -117,6 +117,36 @@ pub fn text(bytes: &[u8]) -> Result<&str, RecordingError> {
     })
 }
 
+/// Every line of a recording.
+///
+/// # Errors
+/// The first line that is none, or is earlier than the one before it; no line at all. Nothing comes behind an error.
+pub fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, RecordingError>> {
+    let mut previous_seconds = None;
+    let mut said = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let mut has_failed = false;
+    std::iter::from_fn(move || {
+        if has_failed {
+            return None;
+        }
+        let line = match said.next() {
+            None if previous_seconds.is_some() => return None,
+            None => Err(RecordingError::Empty),
+            Some((index, said)) => parse_line(said, index + 1).and_then(|line| {
+                match previous_seconds.replace(line.at_seconds).filter(|&previous| line.at_seconds < previous) {
+                    None => Ok(line),
+                    Some(previous) => {
+                        let problem = format!("`at_seconds` should not fall below the {previous} of the line before");
+                        Err(RecordingError::line(index + 1, problem, said))
+                    }
+                }
+            }),
+        };
+        has_failed = line.is_err();
+        Some(line)
+    })
+}
+
 /// Folds a recording into series as the bridge would have, with the recording's own time. The same text gives the same
 /// result.
 ///
@@ -128,14 +158,8 @@ pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -
     let mut notices = Vec::new();
     let mut connection = None;
     let mut elapsed = Duration::ZERO;
-    let mut previous_seconds = None;
-    for (index, said) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let line = parse_line(said, index + 1)?;
-        if let Some(previous) = previous_seconds.replace(line.at_seconds).filter(|&previous| line.at_seconds < previous)
-        {
-            let problem = format!("`at_seconds` should not fall below the {previous} of the line before");
-            return Err(RecordingError::line(index + 1, problem, said));
-        }
+    for line in lines(text) {
+        let line = line?;
         elapsed = Duration::from_secs_f64(line.at_seconds);
         let now = Moment::at(elapsed);
         match (line.event, line.frame) {
@@ -154,9 +178,6 @@ pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -
             }
             (None, None) => {}
         }
-    }
-    if previous_seconds.is_none() {
-        return Err(RecordingError::Empty);
     }
     let end = Moment::at(elapsed + REST);
     ledger.tick(end, &mut notices);

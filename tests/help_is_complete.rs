@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 8] = ["", "run", "demo", "record", "replay", "healthcheck", "state show", "state forget"];
+const COMMANDS: [&str; 8] =
+    ["", "run", "demo", "check", "explain", "record", "replay", "healthcheck", "state show", "state forget"];
 
 fn bridge(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
@@ -107,7 +108,7 @@ fn the_bare_help_tells_of_everything() {
     ] {
         assert!(in_one_line.contains(said), "{said:?} is not in the help:\n{help}");
     }
-    for command in ["run", "demo", "record", "replay", "healthcheck", "state"] {
+    for command in ["run", "demo", "check", "explain", "record", "replay", "healthcheck", "state"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
 }

@@ -67,6 +67,19 @@ impl Freshness {
     }
 }
 
+/// What the watch for silence wants to know of a frame that is not applied.
+pub(super) fn judge(frame: &str, freshness: &mut Freshness) -> Heard {
+    let mut heard = Heard::default();
+    protocol::read(frame, &protocol::Limits::default(), &mut |message| {
+        let Ok(message) = message else { return };
+        heard.understood = true;
+        if let Message::Snapshot(snapshot) = &message {
+            heard.snapshot = Some(freshness.judge(snapshot));
+        }
+    });
+    heard
+}
+
 impl Listener for Hearing {
     fn opened(&self) {
         self.state().connection = Some(self.board.open(self.feed));

@@ -1,5 +1,8 @@
 //! Wires the rooms together; the only place that knows them all. It has no rules of its own.
 
+mod check;
+mod ear;
+mod explain;
 mod hearing;
 mod pages;
 mod record;
@@ -31,6 +34,8 @@ use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
 use hearing::Hearing;
 use pages::Pages;
 
+pub use check::check;
+pub use explain::explain;
 pub use record::record;
 pub use replay::{replay, replayed};
 pub use state::state;
@@ -79,6 +84,14 @@ pub enum BridgeError {
         identity: String,
         /// How the latest attempt to hear it went.
         why: String,
+    },
+    /// A feed that a look at it finds fault with.
+    #[error("the feed {identity}: {problem}")]
+    CheckFailed {
+        /// The feed.
+        identity: String,
+        /// What is wrong.
+        problem: String,
     },
     /// A state that cannot be used.
     #[error(transparent)]

@@ -9,11 +9,10 @@ use std::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::{self, Ending, Heard, Listener, Status};
-use crate::protocol::{self, Message};
 use crate::recording::{ConnectionEvent, Line};
 use crate::settings::RecordTask;
 
-use super::hearing::Freshness;
+use super::hearing::{Freshness, judge};
 use super::{BridgeError, subscription};
 
 /// Writes what a feed sends to a file, line by line, for as long as the task says or until `shutdown`. An existing file
@@ -109,15 +108,7 @@ impl Listener for Recorder {
 
     fn text(&self, frame: &str, _at: Instant) -> Heard {
         self.write(Some(frame), None, None);
-        let mut heard = Heard::default();
-        protocol::read(frame, &protocol::Limits::default(), &mut |message| {
-            let Ok(message) = message else { return };
-            heard.understood = true;
-            if let Message::Snapshot(snapshot) = &message {
-                heard.snapshot = Some(self.state().freshness.judge(snapshot));
-            }
-        });
-        heard
+        judge(frame, &mut self.state().freshness)
     }
 
     fn binary(&self, bytes: usize) {

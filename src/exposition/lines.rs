@@ -1,6 +1,6 @@
 //! Which lines a family has of a skill, and how a line is written.
 
-use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Exemplar, PhaseSeries};
+use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Exemplar, PhaseSeries, SkillSeries};
 
 use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::format::Format;
@@ -48,6 +48,21 @@ pub(super) struct Addition<'a> {
 
 const NONE: (&str, &str) = ("", "");
 
+/// Every sample of a skill: the series as a scrape has it, and its value.
+pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
+    let skill = ShownSkill { series: series.clone(), last_listed_micros: None };
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let mut samples = Vec::new();
+    for subject in Subject::ALL {
+        subject.each_line(&skill, |line| {
+            let mut series = Vec::new();
+            line.write_series(&mut series);
+            samples.push((text(&series), line.value.with_text(text)));
+        });
+    }
+    samples
+}
+
 impl Subject {
     /// Every subject, in the order in which they are shown.
     pub const ALL: [Self; 5] =
@@ -71,6 +86,19 @@ impl Subject {
             Self::Durations => 4,
             Self::Invocations => 16,
             Self::CompletionRates | Self::Anomalies | Self::LastListed => 64,
+        }
+    }
+
+    /// Whether any line of `skill` has an exemplar, and whether any has a time of birth.
+    pub fn additions(self, skill: &ShownSkill) -> (bool, bool) {
+        let SkillSeries { phases, anomalies, .. } = &skill.series;
+        match self {
+            Self::Invocations | Self::Durations => {
+                let has_births = phases.iter().any(|phase| phase.born_micros.is_some());
+                (phases.iter().any(|phase| phase.exemplar.is_some()), has_births)
+            }
+            Self::Anomalies => (false, anomalies.iter().any(|series| series.born_micros.is_some())),
+            Self::CompletionRates | Self::LastListed => (false, false),
         }
     }
 

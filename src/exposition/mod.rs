@@ -17,6 +17,7 @@ mod view;
 
 pub use collector::{FamiliesCollector, Source, gather_others};
 pub use format::Format;
+pub use lines::samples;
 pub use others::encode_others;
 pub use text::{Encoding, encode_families, render};
 pub use view::View;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::format::Format;
 use super::gzip::{Packed, Packer};
-use super::lines::{Addition, Subject, Value};
+use super::lines::{Subject, Value};
 use super::view::ShownSkill;
 
 /// Every line of one family.
@@ -170,24 +170,22 @@ impl Sheet {
 impl Block {
     fn write_lines(&mut self, subject: Subject, skills: &[ShownSkill]) {
         let mut out = Vec::with_capacity(self.text.len());
-        let mut additions = (false, false);
         self.values.clear();
         for &place in &self.skills {
             subject.each_line(&skills[place as usize], |line| {
-                note(line.addition, &mut additions);
                 line.write_series(&mut out);
                 self.values.push(push_value(line.value, &mut out));
                 out.push(b'\n');
             });
         }
         self.values.shrink_to_fit();
-        self.replace(out.into_boxed_slice().into(), additions);
+        self.replace(out.into_boxed_slice().into(), subject, skills);
     }
 
-    fn replace(&mut self, text: Bytes, (has_exemplars, has_births): (bool, bool)) {
+    fn replace(&mut self, text: Bytes, subject: Subject, skills: &[ShownSkill]) {
+        let additions = self.skills.iter().map(|&place| subject.additions(&skills[place as usize]));
+        (self.has_exemplars, self.has_births) = additions.fold((false, false), |a, b| (a.0 | b.0, a.1 | b.1));
         self.text = text;
-        self.has_exemplars = has_exemplars;
-        self.has_births = has_births;
         self.packed = None;
         self.packed_with_additions = None;
     }
@@ -225,11 +223,9 @@ impl Block {
         let before = &*self.text;
         let mut out = Vec::with_capacity(before.len() + before.len() / 64 + 16);
         let mut copied = 0_u32;
-        let mut additions = (false, false);
         let mut values = self.values.iter_mut();
         for &place in &self.skills {
             subject.each_line(&skills[place as usize], |line| {
-                note(line.addition, &mut additions);
                 let written = values.next().expect("who adds a line marks it");
                 if written.bits == line.value.bits() {
                     // What is still to be copied up to here keeps its length.
@@ -243,13 +239,8 @@ impl Block {
             });
         }
         out.extend_from_slice(&before[copied as usize..]);
-        self.replace(out.into(), additions);
+        self.replace(out.into(), subject, skills);
     }
-}
-
-fn note(addition: Addition<'_>, (has_exemplars, has_births): &mut (bool, bool)) {
-    *has_exemplars |= addition.exemplar.is_some();
-    *has_births |= addition.born_micros.is_some();
 }
 
 fn push_value(value: Value, out: &mut Vec<u8>) -> Written {

@@ -15,6 +15,7 @@ use super::anomalies::{self, Anomalies, AnomaliesFull};
 use super::arithmetic::{Listing, Seconds};
 use super::book::{Book, UNKNOWN_PHASE};
 use super::detail::Detail;
+use super::finding::Finding;
 use super::ids::{Acquaintance, EventIds};
 use super::limits::{Limits, OVERFLOW};
 use super::memory::{FeedRow, FeedSkillRow, Memory, RememberedRow};
@@ -23,7 +24,7 @@ use super::notice::{Notice, ResetCause};
 use super::series::{FeedCounters, RuleCounters, SkillIndex};
 use super::server_time;
 use super::sessions::{Sessions, SessionsFull};
-use super::waiting::{Counting, Rise, StreamedInvocation, WAIT, Waiting};
+use super::waiting::{Counting, Offered, Rise, StreamedInvocation, WAIT, Waiting};
 
 /// A list of this length may have left some out.
 const SKILLS_LISTED_MAX: usize = 10;
@@ -34,12 +35,20 @@ pub(super) struct Desk<'l> {
     pub rules: &'l mut RuleCounters,
     pub limits: &'l Limits,
     pub notices: &'l mut Vec<Notice>,
+    /// Where somebody wants to know why.
+    pub findings: Option<&'l mut Vec<Finding>>,
     pub now: Moment,
 }
 
 impl Desk<'_> {
     fn counting(&mut self) -> Counting<'_> {
         Counting { book: self.book, rules: self.rules, limits: self.limits, now_micros: self.now.wall_micros }
+    }
+
+    fn find(&mut self, finding: impl FnOnce() -> Finding) {
+        if let Some(findings) = &mut self.findings {
+            findings.push(finding());
+        }
     }
 
     fn reject(&mut self, rejection: Rejection) {
@@ -218,6 +227,7 @@ impl Feed {
             if let Some(skill) = self.skills.get_mut(&name) {
                 let elapsed = desk.now.elapsed;
                 skill.waiting.settle_rises(skill.series, &mut desk.counting(), elapsed);
+                desk.find(|| Finding::RiseSettled { skill_name: name.to_string() });
                 self.changed_skills.insert(name);
             }
         }
@@ -233,7 +243,7 @@ impl Feed {
             }
             match self.event_ids.acquaintance(id, sent_micros) {
                 Acquaintance::New => {}
-                Acquaintance::Known => return,
+                Acquaintance::Known => return desk.find(|| Finding::Repeated { id: id.to_string() }),
                 Acquaintance::Stale => {
                     return desk.reject(Rejection::new(
                         RejectionReason::StaleEvent,
@@ -272,6 +282,7 @@ impl Feed {
             EventKind::CompletionRate { skill_name, rate } => {
                 let Some((name, skill)) = self.skill(skill_name, desk)? else { return Ok(()) };
                 skill.streamed_rate = Some(*rate);
+                desk.find(|| Finding::Rate { skill_name: name.to_string() });
                 self.rates_changed.push(name.clone());
                 self.changed_skills.insert(name);
                 Ok(())
@@ -288,16 +299,19 @@ impl Feed {
                 self.stream_anomaly(entry, event.id.is_some(), desk)
             }
             EventKind::ActiveSessions { count } => {
+                desk.find(|| Finding::Sessions);
                 self.reports_sessions(*count);
                 Ok(())
             }
             EventKind::SessionCreated { session_id } => {
                 check_label(session_id, "session_id", limits)?;
+                desk.find(|| Finding::Sessions);
                 self.changed = true;
                 self.sessions.created(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
             EventKind::SessionClosed { session_id } => {
                 check_label(session_id, "session_id", limits)?;
+                desk.find(|| Finding::Sessions);
                 self.changed = true;
                 self.sessions.closed(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
@@ -333,14 +347,20 @@ impl Feed {
         }
         let Some((name, skill)) = self.skill(name, desk)? else { return Ok(()) };
         let elapsed = desk.now.elapsed;
+        let skill_name = || name.to_string();
         if !is_alone {
+            desk.find(|| Finding::EventWaits { skill_name: skill_name() });
             let gave_way = skill.waiting.add_event(event.to_owned(), elapsed);
             self.waiting_events += 1;
             self.drop_events(gave_way, desk);
         } else if !skill.listed {
+            desk.find(|| Finding::EventCounted { skill_name: skill_name() });
             desk.counting().event(skill.series, event);
             skill.waiting.give_credit(event);
-        } else if skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
+        } else if !skill.waiting.offer_event(event, skill.series, &mut desk.counting()) {
+            desk.find(|| Finding::EventMetRise { skill_name: skill_name() });
+        } else {
+            desk.find(|| Finding::EventWaits { skill_name: skill_name() });
             let gave_way = skill.waiting.add_event(event.to_owned(), elapsed);
             self.waiting_events += 1;
             self.drop_events(gave_way, desk);
@@ -383,6 +403,7 @@ impl Feed {
     /// The skill of this name, or `None` if the feed is subscribed to another.
     fn skill(&mut self, name: &str, desk: &mut Desk<'_>) -> Result<Option<(Arc<str>, &mut FeedSkill)>, Rejection> {
         if self.is_filtered_out(name) {
+            desk.find(|| Finding::OtherSkill { skill_name: name.to_owned() });
             return Ok(None);
         }
         let known = self.skills.len();
@@ -638,6 +659,7 @@ impl Feed {
         let Some(skill) = self.skills.get_mut(name) else { return 0 };
         let is_other = skill.set_gauge(Gauge::from(listing));
         if is_other {
+            desk.find(|| Finding::Rate { skill_name: name.to_string() });
             self.rates_changed.push(name.clone());
         }
         if !listing.exact && (is_other || skill.remembered.is_none()) {
@@ -651,11 +673,32 @@ impl Feed {
                 self.changed |= was_unread;
                 let past_is_known = past_is_known && !was_unread;
                 let born_micros = past_is_known.then_some(desk.now.wall_micros);
+                desk.find(|| Finding::FirstSight {
+                    skill_name: name.to_string(),
+                    total: listing.total,
+                    completed: listing.completed,
+                    past_is_known,
+                });
                 desk.book.phase(skill.series, UNKNOWN_PHASE, born_micros, desk.limits);
                 first_sight(listing, past_is_known)
             }
-            Some(_) if rolled_back => (RememberedRow::from(listing), None),
-            Some(known) => difference(&known, listing),
+            Some(known) if rolled_back => {
+                desk.find(|| Finding::WentBack { skill_name: name.to_string(), from: known.total, to: listing.total });
+                (RememberedRow::from(listing), None)
+            }
+            Some(known) => {
+                let (next, rise) = difference(&known, listing);
+                if let Some(rise) = rise {
+                    desk.find(|| Finding::Rise {
+                        skill_name: name.to_string(),
+                        from: known.total,
+                        to: listing.total,
+                        completed: rise.completed,
+                        seconds: rise.durations.map(Seconds::snapped),
+                    });
+                }
+                (next, rise)
+            }
         };
         self.remembered += usize::from(skill.remembered.is_none());
         let has_moved = skill.remembered.replace(next) != Some(next);
@@ -663,10 +706,17 @@ impl Feed {
 
         if let Some(rise) = rise {
             let (elapsed, series) = (desk.now.elapsed, skill.series);
-            let (taken, waits) =
+            let Offered { credited, events, waits } =
                 skill.waiting.offer_rise(rise, self.streams_invocations, series, &mut desk.counting(), elapsed);
-            self.waiting_events -= taken;
+            self.waiting_events -= events;
+            if credited > 0 {
+                desk.find(|| Finding::Credited { skill_name: name.to_string(), invocations: credited });
+            }
+            if events > 0 {
+                desk.find(|| Finding::MetEvents { skill_name: name.to_string(), events });
+            }
             if waits {
+                desk.find(|| Finding::RiseWaits { skill_name: name.to_string() });
                 self.waiting_rises.push_back((elapsed, name.clone()));
             }
         }
@@ -963,6 +1013,11 @@ fn count_anomalies(
         Rejection::new(RejectionReason::AnomalyLimit, format!("{limit} anomalies are remembered already"))
     })?;
     if rise > 0 {
+        desk.find(|| Finding::Anomaly {
+            skill_name: entry.skill_name.to_string(),
+            anomaly_type: entry.anomaly_type.to_string(),
+            rise,
+        });
         let series = desk.book.place(&entry.skill_name.as_ref().into(), desk.limits, desk.notices);
         desk.book.add_anomalies(series, &entry.anomaly_type.as_ref().into(), rise, born_micros, desk.limits);
     }

@@ -11,6 +11,7 @@ use super::alias::{AliasWatch, Verdict};
 use super::book::Book;
 use super::detail::{DetailPosition, DetailReading, Mark};
 use super::feed::{Desk, Feed};
+use super::finding::Finding;
 use super::limits::Limits;
 use super::memory::{Memory, Table};
 use super::moment::Moment;
@@ -57,6 +58,8 @@ pub struct Ledger {
     /// Whether the feeds that left the configuration have left the gauges.
     began: bool,
     kept_rules: RuleCounters,
+    /// Where somebody wants to know why.
+    findings: Option<Vec<Finding>>,
 }
 
 /// Everything of a ledger, as plain data.
@@ -94,6 +97,7 @@ impl Ledger {
             keeps: false,
             began: false,
             kept_rules: RuleCounters::default(),
+            findings: None,
         }
     }
 
@@ -127,6 +131,22 @@ impl Ledger {
             ledger.feeds.push(Feed::restore(row, memory, now.elapsed));
         }
         Ok(ledger)
+    }
+
+    /// From now on collects why, for [`Ledger::take_findings`].
+    pub fn explain(&mut self) {
+        self.findings.get_or_insert_default();
+    }
+
+    /// What the rules made of everything since the last call; nothing unless [`Ledger::explain`] was called.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        self.findings.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn find(&mut self, finding: Finding) {
+        if let Some(findings) = &mut self.findings {
+            findings.push(finding);
+        }
     }
 
     /// Adds a feed after those that are there. Of two feeds that turn out to be one server, the later stops counting.
@@ -226,7 +246,7 @@ impl Ledger {
         self.feeds[place].live = true;
         match message {
             Message::Connection(_) | Message::Unknown => {}
-            Message::Event(_) if self.watches[place].is_alias() => {}
+            Message::Event(_) if self.watches[place].is_alias() => self.find(Finding::Alias),
             Message::Event(event) => {
                 let (feed, mut desk) = self.desk(place, now, notices);
                 feed.event(event, &mut desk);
@@ -258,7 +278,8 @@ impl Ledger {
                         self.show_rate(&name, notices);
                     }
                 }
-                Verdict::Hold | Verdict::Alias => {}
+                Verdict::Alias => self.find(Finding::Alias),
+                Verdict::Hold => {}
             },
         }
         self.finish(place, now, notices);
@@ -394,7 +415,9 @@ impl Ledger {
     }
 
     fn desk<'l>(&'l mut self, place: usize, now: Moment, notices: &'l mut Vec<Notice>) -> (&'l mut Feed, Desk<'l>) {
-        let desk = Desk { book: &mut self.book, rules: &mut self.rules, limits: &self.limits, notices, now };
+        let Self { book, rules, limits, .. } = self;
+        let findings = self.findings.as_mut();
+        let desk = Desk { book, rules, limits, notices, findings, now };
         (&mut self.feeds[place], desk)
     }
 

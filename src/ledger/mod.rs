@@ -25,6 +25,7 @@ mod arithmetic;
 mod book;
 mod detail;
 mod feed;
+mod finding;
 mod ids;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 mod ledger;
@@ -42,6 +43,7 @@ pub use detail::{
     Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
     Position, SkillNumbers, ToldInvocation,
 };
+pub use finding::Finding;
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;

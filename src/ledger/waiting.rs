@@ -240,6 +240,17 @@ struct WaitingRise {
     since: Duration,
 }
 
+/// What became of a rise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Offered {
+    /// Invocations that events had counted already.
+    pub credited: u64,
+    /// Events that it took.
+    pub events: usize,
+    /// Whether a new wait began.
+    pub waits: bool,
+}
+
 impl Waiting {
     /// Notes an event that was counted at once.
     pub fn give_credit(&mut self, event: StreamedInvocation<&str>) {
@@ -285,7 +296,7 @@ impl Waiting {
     }
 
     /// A rise: what was credited is in the counters already, what waiting events account for is counted as they tell, and
-    /// the rest waits for its events if `may_wait`. How many events it took, and whether a new wait began.
+    /// the rest waits for its events if `may_wait`.
     pub fn offer_rise(
         &mut self,
         mut rise: Rise,
@@ -293,8 +304,10 @@ impl Waiting {
         series: SkillIndex,
         counting: &mut Counting<'_>,
         now: Duration,
-    ) -> (usize, bool) {
+    ) -> Offered {
+        let all = rise.completed + rise.abandoned;
         self.credit.settle(&mut rise);
+        let credited = all - rise.completed - rise.abandoned;
         let before = self.events.len();
         self.events.retain(|waiting| {
             let event = waiting.event.borrowed();
@@ -305,20 +318,20 @@ impl Waiting {
             counting.event(series, StreamedInvocation { duration_seconds, ..event });
             false
         });
-        let taken = before - self.events.len();
+        let events = before - self.events.len();
         if !may_wait || rise.is_spent() {
             counting.rise(series, &rise);
-            return (taken, false);
+            return Offered { credited, events, waits: false };
         }
         let is_full = self.rises.len() >= RISES_PER_SKILL_MAX;
         match self.rises.back_mut() {
             Some(latest) if is_full => {
                 latest.rise.join(&rise);
-                (taken, false)
+                Offered { credited, events, waits: false }
             }
             _ => {
                 self.rises.push_back(WaitingRise { rise, since: now });
-                (taken, true)
+                Offered { credited, events, waits: true }
             }
         }
     }

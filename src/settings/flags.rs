@@ -54,9 +54,12 @@ Examples:
       two servers in one scrape
   session-buddy-bridge --web.listen-address :9101
       serve other machines too, on port 9101
+  session-buddy-bridge check --feed.url ws://alpha:8765
+      see whether that server is one to count, and what would be counted
   session-buddy-bridge record feed.ndjson --seconds 60
   session-buddy-bridge replay feed.ndjson
-      keep what a server sends, and see what becomes of it
+  session-buddy-bridge explain feed.ndjson --skill pytest-run
+      keep what a server sends, see what becomes of it, and why
   session-buddy-bridge healthcheck http://127.0.0.1:9101/-/healthy
       ask a bridge on port 9101 whether it works";
 
@@ -79,6 +82,11 @@ pub(super) enum Subcommands {
     Run(RunFlags),
     /// See it work without a server: a made-up feed and the bridge subscribed to it, on this machine alone
     Demo(DemoFlags),
+    /// Look at a feed once and say in words what is seen: reachable, authenticated, its cadence, its skills, what the
+    /// metrics would be
+    Check(CheckFlags),
+    /// Say of each message what it changed and by which rule: of a recording, or of a live feed
+    Explain(ExplainFlags),
     /// Write down what a feed sends, one JSON line for each frame
     Record(RecordFlags),
     /// Print the metrics that a recording leads to
@@ -177,6 +185,47 @@ pub(super) struct RecordFlags {
     pub subscription: SubscriptionFlags,
     #[command(flatten)]
     pub connection: ConnectionFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckFlags {
+    /// How long to listen at most [range: 1 to 3600]
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = within::<u64>(1, 3600))]
+    pub seconds: u64,
+    /// WebSocket URL of the server
+    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
+    pub url: String,
+    #[command(flatten)]
+    pub subscription: SubscriptionFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    #[command(flatten)]
+    pub limits: LimitFlags,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainFlags {
+    /// The recording; without one the feed is listened to
+    pub file: Option<PathBuf>,
+    /// Tell only what concerns this skill
+    #[arg(long = "skill", value_name = "SKILL")]
+    pub only_skill: Option<String>,
+    /// How long to listen to a feed [range: 1 to 86400]
+    #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = within::<u64>(1, 86_400))]
+    pub seconds: u64,
+    /// WebSocket URL of the server
+    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
+    pub url: String,
+    #[command(flatten)]
+    pub subscription: SubscriptionFlags,
+    #[command(flatten)]
+    pub connection: ConnectionFlags,
+    #[command(flatten)]
+    pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
 }

@@ -128,6 +128,10 @@ pub enum Task {
     Run(Settings),
     /// Run the bridge on a made-up feed.
     Demo(DemoTask),
+    /// Look at a feed once.
+    Check(CheckTask),
+    /// Say why the numbers are what they are.
+    Explain(ExplainTask),
     /// Write down what a feed sends.
     Record(RecordTask),
     /// Print what a recording leads to.
@@ -166,6 +170,59 @@ pub struct RecordTask {
     pub log: LogSettings,
 }
 
+/// A feed to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckTask {
+    /// What to listen to.
+    pub feed: FeedTarget,
+    /// How long at most.
+    pub duration: Duration,
+    /// Longest frame that is read, in bytes.
+    pub frame_bytes_max: usize,
+    /// Every wait of the feed.
+    pub timing: Timing,
+    /// How much is counted and remembered.
+    pub ledger_limits: Limits,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// Numbers to be explained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainTask {
+    /// Where they come from.
+    pub what: Explained,
+    /// The one skill that is told of; `None` for all.
+    pub skill: Option<String>,
+    /// How much is counted and remembered.
+    pub ledger_limits: Limits,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+/// Where numbers that are to be explained come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explained {
+    /// A recording.
+    Recording {
+        /// The file to read.
+        file: PathBuf,
+        /// The skill that the recorded feed was subscribed to; `None` for all.
+        subscribed: Option<String>,
+    },
+    /// A feed.
+    Feed {
+        /// What to listen to.
+        target: Box<FeedTarget>,
+        /// Longest frame that is read, in bytes.
+        frame_bytes_max: usize,
+        /// Every wait of the feed.
+        timing: Timing,
+        /// How long to listen.
+        duration: Duration,
+    },
+}
+
 /// A recording to be folded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplayTask {
@@ -201,6 +258,8 @@ impl Task {
         match command.unwrap_or(Subcommands::Run(run)) {
             Subcommands::Run(flags) => run_task(flags, &environment).map(Task::Run),
             Subcommands::Demo(flags) => demo_task(flags).map(Task::Demo),
+            Subcommands::Check(flags) => check_task(flags, &environment).map(Task::Check),
+            Subcommands::Explain(flags) => explain_task(flags, &environment).map(Task::Explain),
             Subcommands::Record(flags) => record_task(flags, &environment).map(Task::Record),
             Subcommands::Replay(flags) => replay_task(flags).map(Task::Replay),
             Subcommands::Healthcheck(flags) => healthcheck_task(flags).map(Task::Healthcheck),
@@ -213,6 +272,8 @@ impl Task {
         match self {
             Task::Run(settings) => settings.log,
             Task::Demo(task) => task.bridge.log,
+            Task::Check(task) => task.log,
+            Task::Explain(task) => task.log,
             Task::Record(task) => task.log,
             Task::Replay(task) => task.log,
             Task::Healthcheck(task) => task.log,
@@ -348,6 +409,51 @@ fn record_task(
         feed: subscription.targets(&[flags.url])?.swap_remove(0),
         frame_bytes_max: flags.connection.frame_bytes_max as usize,
         timing: timing(&flags.connection),
+        log: log_settings(&flags.log),
+    })
+}
+
+fn check_task(
+    flags: flags::CheckFlags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<CheckTask, SettingsError> {
+    let ledger_limits = ledger_limits(&flags.limits)?;
+    let subscription = Subscription::new(flags.subscription, ledger_limits.label_chars_max, environment)?;
+    Ok(CheckTask {
+        feed: subscription.targets(&[flags.url])?.swap_remove(0),
+        duration: Duration::from_secs(flags.seconds),
+        frame_bytes_max: flags.connection.frame_bytes_max as usize,
+        timing: timing(&flags.connection),
+        ledger_limits,
+        log: log_settings(&flags.log),
+    })
+}
+
+fn explain_task(
+    flags: flags::ExplainFlags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<ExplainTask, SettingsError> {
+    let ledger_limits = ledger_limits(&flags.limits)?;
+    let checked = |flag, skill| checked_name(flag, skill, ledger_limits.label_chars_max);
+    let what = match flags.file {
+        Some(file) => {
+            let subscribed = flags.subscription.skill.map(|skill| checked("--feed.skill", skill)).transpose()?;
+            Explained::Recording { file, subscribed }
+        }
+        None => {
+            let subscription = Subscription::new(flags.subscription, ledger_limits.label_chars_max, environment)?;
+            Explained::Feed {
+                target: Box::new(subscription.targets(&[flags.url])?.swap_remove(0)),
+                frame_bytes_max: flags.connection.frame_bytes_max as usize,
+                timing: timing(&flags.connection),
+                duration: Duration::from_secs(flags.seconds),
+            }
+        }
+    };
+    Ok(ExplainTask {
+        what,
+        skill: flags.only_skill.map(|skill| checked("--skill", skill)).transpose()?,
+        ledger_limits,
         log: log_settings(&flags.log),
     })
 }
