@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
 
-const COMMANDS: [&str; 8] =
+const COMMANDS: [&str; 10] =
     ["", "run", "demo", "check", "explain", "record", "replay", "healthcheck", "state show", "state forget"];
 
 fn bridge(args: &[&str]) -> Output {

@@ -33,8 +33,6 @@ pub(super) struct Line<'a> {
     pub suffix: &'static str,
     pub labels: [(&'static str, &'a str); 4],
     pub value: Value,
-    /// What OpenMetrics has beside it.
-    pub addition: Addition<'a>,
 }
 
 /// What OpenMetrics says of a line beyond its value.
@@ -90,7 +88,7 @@ impl Subject {
     }
 
     /// Whether any line of `skill` has an exemplar, and whether any has a time of birth.
-    pub fn additions(self, skill: &ShownSkill) -> (bool, bool) {
+    pub fn has_additions(self, skill: &ShownSkill) -> (bool, bool) {
         let SkillSeries { phases, anomalies, .. } = &skill.series;
         match self {
             Self::Invocations | Self::Durations => {
@@ -102,6 +100,44 @@ impl Subject {
         }
     }
 
+    /// What OpenMetrics has beside each line of `skill`, in the order of [`Subject::each_line`]; nothing for the lines that
+    /// are left. Apart from the lines, which every scrape writes by the hundred thousand.
+    pub fn additions(self, skill: &ShownSkill) -> Vec<Addition<'_>> {
+        let SkillSeries { phases, anomalies, .. } = &skill.series;
+        let mut additions = Vec::new();
+        match self {
+            Self::Invocations => {
+                for PhaseSeries { exemplar, born_micros, .. } in phases {
+                    for is_completed in [false, true] {
+                        let exemplar = exemplar.as_deref().filter(|exemplar| exemplar.completed == is_completed);
+                        let exemplar = exemplar.map(|exemplar| (exemplar, 1.0));
+                        additions.push(Addition { exemplar, born_micros: *born_micros });
+                    }
+                }
+            }
+            Self::Durations => {
+                for PhaseSeries { durations, exemplar, born_micros, .. } in phases {
+                    let begin = additions.len();
+                    // The buckets, the sum and, as the last line, the count.
+                    additions.resize(begin + durations.buckets.len() + 2, Addition::default());
+                    if let Some(exemplar) = exemplar.as_deref()
+                        && let Some(seconds) = exemplar.duration_seconds
+                    {
+                        let bucket = DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < seconds);
+                        additions[begin + bucket].exemplar = Some((exemplar, seconds));
+                    }
+                    additions[begin + durations.buckets.len() + 1].born_micros = *born_micros;
+                }
+            }
+            Self::Anomalies => {
+                let births = anomalies.iter().map(|series| series.born_micros);
+                additions.extend(births.map(|born_micros| Addition { exemplar: None, born_micros }));
+            }
+            Self::CompletionRates | Self::LastListed => {}
+        }
+        additions
+    }
+
     /// Calls `each` with every line of `skill`, in an order that depends on its series alone.
     #[inline]
     pub fn each_line(self, skill: &ShownSkill, mut each: impl FnMut(Line<'_>)) {
@@ -109,59 +145,44 @@ impl Subject {
         match self {
             Self::Invocations => {
                 let [name, phase, completed] = INVOCATIONS.labels;
-                for series in &skill.series.phases {
-                    let PhaseSeries { workflow_phase, completed: ended, abandoned, exemplar, born_micros, .. } = series;
-                    for (text, is_completed, count) in [("false", false, *abandoned), ("true", true, *ended)] {
-                        let exemplar = exemplar.as_deref().filter(|exemplar| exemplar.completed == is_completed);
+                for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
+                    for (text, count) in [("false", *abandoned), ("true", *ended)] {
                         each(Line {
                             name: INVOCATIONS.name,
                             suffix: "",
                             labels: [(name, skill_name), (phase, workflow_phase), (completed, text), NONE],
                             value: Value::Count(count),
-                            addition: Addition {
-                                exemplar: exemplar.map(|exemplar| (exemplar, 1.0)),
-                                born_micros: *born_micros,
-                            },
                         });
                     }
                 }
             }
             Self::Durations => {
                 let [name, phase] = DURATIONS.labels;
-                for PhaseSeries { workflow_phase, durations, exemplar, born_micros, .. } in &skill.series.phases {
-                    let mut write = |suffix, le, value, addition| {
+                for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
+                    let mut write = |suffix, le, value| {
                         let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
-                        each(Line { name: DURATIONS.name, suffix, labels, value, addition });
+                        each(Line { name: DURATIONS.name, suffix, labels, value });
                     };
-                    let observed =
-                        exemplar.as_deref().and_then(|exemplar| Some((exemplar, exemplar.duration_seconds?)));
-                    let bucket_of = |seconds| DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < seconds);
-                    let its_bucket = observed.map(|(_, seconds)| bucket_of(seconds));
                     let mut cumulative = 0;
-                    for (bucket, (count, le)) in durations.buckets.iter().zip(BUCKET_LABELS).enumerate() {
+                    for (count, le) in durations.buckets.iter().zip(BUCKET_LABELS) {
                         cumulative += count;
-                        let exemplar = observed.filter(|_| its_bucket == Some(bucket));
-                        let addition = Addition { exemplar, born_micros: None };
-                        write("_bucket", ("le", le), Value::Count(cumulative), addition);
+                        write("_bucket", ("le", le), Value::Count(cumulative));
                     }
-                    write("_sum", NONE, Value::Number(durations.sum), Addition::default());
-                    let addition = Addition { exemplar: None, born_micros: *born_micros };
-                    write("_count", NONE, Value::Count(cumulative), addition);
+                    write("_sum", NONE, Value::Number(durations.sum));
+                    write("_count", NONE, Value::Count(cumulative));
                 }
             }
             Self::CompletionRates => {
                 if let Some(rate) = skill.series.completion_rate {
                     let labels = [(COMPLETION_RATE.labels[0], skill_name), NONE, NONE, NONE];
-                    let (value, addition) = (Value::Number(rate), Addition::default());
-                    each(Line { name: COMPLETION_RATE.name, suffix: "", labels, value, addition });
+                    each(Line { name: COMPLETION_RATE.name, suffix: "", labels, value: Value::Number(rate) });
                 }
             }
             Self::Anomalies => {
                 let [kind, name] = ANOMALIES.labels;
-                for AnomalySeries { anomaly_type, count, born_micros } in &skill.series.anomalies {
+                for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
                     let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
-                    let addition = Addition { exemplar: None, born_micros: *born_micros };
-                    each(Line { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count), addition });
+                    each(Line { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count) });
                 }
             }
             Self::LastListed => {
@@ -172,7 +193,6 @@ impl Subject {
                         suffix: "",
                         labels,
                         value: Value::Number(micros as f64 / 1e6),
-                        addition: Addition::default(),
                     });
                 }
             }
@@ -187,8 +207,8 @@ impl Line<'_> {
     }
 
     /// Writes what OpenMetrics has behind the value, up to the end of the line: an exemplar.
-    pub fn write_exemplar(&self, out: &mut Vec<u8>) {
-        if let Some((exemplar, value)) = self.addition.exemplar {
+    pub fn write_exemplar(addition: Addition<'_>, out: &mut Vec<u8>) {
+        if let Some((exemplar, value)) = addition.exemplar {
             out.extend_from_slice(b" # {session_id=\"");
             push_escaped(&exemplar.session_id, |piece| out.extend_from_slice(piece.as_bytes()));
             out.extend_from_slice(b"\"} ");
@@ -199,8 +219,8 @@ impl Line<'_> {
     }
 
     /// Writes the line that OpenMetrics has behind this one where these series came into being under watch.
-    pub fn write_created(&self, out: &mut Vec<u8>) {
-        if let Some(micros) = self.addition.born_micros {
+    pub fn write_created(&self, addition: Addition<'_>, out: &mut Vec<u8>) {
+        if let Some(micros) = addition.born_micros {
             let stem = self.name.strip_suffix("_total").unwrap_or(self.name);
             self.write_series_as(stem, "_created", out);
             Value::Number(micros as f64 / 1e6).with_text(|text| out.extend_from_slice(text));

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use super::format::Format;
 use super::gzip::{Packed, Packer};
-use super::lines::{Subject, Value};
+use super::lines::{Line, Subject, Value};
 use super::view::ShownSkill;
 
 /// Every line of one family.
@@ -183,7 +183,7 @@ impl Block {
     }
 
     fn replace(&mut self, text: Bytes, subject: Subject, skills: &[ShownSkill]) {
-        let additions = self.skills.iter().map(|&place| subject.additions(&skills[place as usize]));
+        let additions = self.skills.iter().map(|&place| subject.has_additions(&skills[place as usize]));
         (self.has_exemplars, self.has_births) = additions.fold((false, false), |a, b| (a.0 | b.0, a.1 | b.1));
         self.text = text;
         self.packed = None;
@@ -203,14 +203,16 @@ impl Block {
         let mut copied = 0;
         let mut values = self.values.iter();
         for &place in &self.skills {
+            let mut additions = subject.additions(&skills[place as usize]).into_iter();
             subject.each_line(&skills[place as usize], |line| {
+                let addition = additions.next().unwrap_or_default();
                 let end = values.next().expect("nothing is stale").end as usize;
                 out.extend_from_slice(&text[copied..end]);
-                line.write_exemplar(&mut out);
+                Line::write_exemplar(addition, &mut out);
                 out.push(b'\n');
                 copied = end + 1;
                 if with_births {
-                    line.write_created(&mut out);
+                    line.write_created(addition, &mut out);
                 }
             });
         }

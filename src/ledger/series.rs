@@ -48,8 +48,8 @@ pub struct PhaseSeries {
     /// When these began to count at 0, in microseconds since the Unix epoch; `None` where the first that they counted had
     /// happened before it was watched.
     pub born_micros: Option<i64>,
-    /// The latest invocation that told its session. It is not kept over restarts.
-    pub exemplar: Option<Box<Exemplar>>,
+    /// The latest invocation that told its session. It is not kept over restarts. Shared with what was shown.
+    pub exemplar: Option<Arc<Exemplar>>,
 }
 
 /// One invocation of those that a series counts: the way from a number to where it came from.

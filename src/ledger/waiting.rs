@@ -176,10 +176,10 @@ impl Counting<'_> {
     }
 }
 
-/// Each replaces the one before it, in its place: a feed may stream a million a second. A session that could cost somebody
-/// the whole scrape is left out: Python's official parser loses count of quotes in exemplars.
+/// Each replaces the one before it, in its place unless that is shown: a feed may stream a million a second. A session that
+/// could cost somebody the whole scrape is left out: Python's official parser loses count of quotes in exemplars.
 fn note_exemplar(
-    exemplar: &mut Option<Box<Exemplar>>,
+    exemplar: &mut Option<Arc<Exemplar>>,
     session_id: &str,
     event: &StreamedInvocation<&str>,
     wall_micros: i64,
@@ -188,7 +188,7 @@ fn note_exemplar(
         return;
     }
     let &StreamedInvocation { completed, duration_seconds, .. } = event;
-    match exemplar {
+    match exemplar.as_mut().and_then(Arc::get_mut) {
         Some(exemplar) => {
             session_id.clone_into(&mut exemplar.session_id);
             (exemplar.completed, exemplar.duration_seconds) = (completed, duration_seconds);
@@ -196,7 +196,7 @@ fn note_exemplar(
         }
         None => {
             let session_id = session_id.to_owned();
-            *exemplar = Some(Box::new(Exemplar { session_id, completed, duration_seconds, wall_micros }));
+            *exemplar = Some(Arc::new(Exemplar { session_id, completed, duration_seconds, wall_micros }));
         }
     }
 }
