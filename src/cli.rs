@@ -70,6 +70,10 @@ fn perform(task: Task) -> Result<(), String> {
             return healthcheck::check(&task.url, task.timeout).map_err(|failure| failure.to_string());
         }
         Task::State(task) => bridge::state(task),
+        Task::Print(text) => {
+            let written = io::stdout().lock().write_all(&text);
+            return written.map_err(|error| format!("cannot write to standard output: {error}"));
+        }
     };
     ended.map_err(|failure| failure.to_string())
 }

@@ -39,6 +39,7 @@ pub mod process;
 pub mod protocol;
 pub mod recording;
 mod scrape;
+mod service_manager;
 pub mod settings;
 pub mod store;
 pub mod telemetry;

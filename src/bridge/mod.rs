@@ -29,6 +29,7 @@ use crate::keeper::{KeepError, Kept};
 use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
+use crate::service_manager;
 use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
 use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
 use hearing::Hearing;
@@ -264,7 +265,13 @@ impl Bridge {
 /// An address that cannot be listened on, and what [`Bridge::serve`] says.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), BridgeError> {
     let listeners = bind_all(&settings.listen)?;
-    Bridge::new(settings)?.serve(listeners, shutdown).await
+    let bridge = Bridge::new(settings)?;
+    // It listens already: who connects now is answered as soon as the first task turns.
+    let accompanied = service_manager::accompany(shutdown.clone());
+    let ended = bridge.serve(listeners, shutdown.clone()).await;
+    shutdown.cancel();
+    let _ = accompanied.await;
+    ended
 }
 
 /// Runs a made-up feed and the bridge beside it until `shutdown`. `announce` is given the words for the user once both

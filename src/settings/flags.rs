@@ -11,6 +11,7 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::number::within;
 use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SettingsError, duration};
@@ -96,6 +97,13 @@ pub(super) enum Subcommands {
     /// See or mend what is kept over restarts
     #[command(subcommand)]
     State(StateCommands),
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, for man(1)
+    Man,
 }
 
 #[derive(Debug, Args)]
@@ -390,6 +398,22 @@ pub(super) fn parse(
             None => SettingsError::CommandLine(error),
         })?;
     Ok(parsed)
+}
+
+/// A script that completes the command line in `shell`.
+pub(super) fn completions(shell: Shell) -> Vec<u8> {
+    let mut command = command(&|_| None);
+    let (name, mut script) = (command.get_name().to_owned(), Vec::new());
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    script
+}
+
+/// The manual page, in the language of man(7).
+pub(super) fn man_page() -> Vec<u8> {
+    let mut page = Vec::new();
+    let manual = clap_mangen::Man::new(command(&|_| None)).manual("User Commands");
+    manual.render(&mut page).expect("a Vec takes everything");
+    page
 }
 
 /// The command line with the environment as defaults.

@@ -140,6 +140,8 @@ pub enum Task {
     Healthcheck(HealthcheckTask),
     /// See or mend what is kept over restarts.
     State(StateTask),
+    /// Print this: a script that completes the command line, or the manual page.
+    Print(Vec<u8>),
 }
 
 /// The bridge on a made-up feed.
@@ -263,6 +265,8 @@ impl Task {
             Subcommands::Record(flags) => record_task(flags, &environment).map(Task::Record),
             Subcommands::Replay(flags) => replay_task(flags).map(Task::Replay),
             Subcommands::Healthcheck(flags) => healthcheck_task(flags).map(Task::Healthcheck),
+            Subcommands::Completions { shell } => Ok(Task::Print(flags::completions(shell))),
+            Subcommands::Man => Ok(Task::Print(flags::man_page())),
             Subcommands::State(command) => state_task(command, &environment).map(Task::State),
         }
     }
@@ -277,7 +281,7 @@ impl Task {
             Task::Record(task) => task.log,
             Task::Replay(task) => task.log,
             Task::Healthcheck(task) => task.log,
-            Task::State(_) => LogSettings::default(),
+            Task::State(_) | Task::Print(_) => LogSettings::default(),
         }
     }
 }
