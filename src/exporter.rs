@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use thiserror::Error;
-use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -143,9 +142,8 @@ impl PrometheusExporter {
         let shutdown = CancellationToken::new();
         let (records, cancelled) = (Arc::clone(&self.records), shutdown.clone());
         let serve = async move {
-            match TcpListener::from_std(listener) {
-                Ok(listener) => http::serve(listener, records, HttpSettings::default(), cancelled).await,
-                Err(error) => tracing::error!(%error, "the exporter cannot listen"),
+            if let Err(error) = http::serve(listener, records, HttpSettings::default(), cancelled).await {
+                tracing::error!(%error, "the exporter cannot listen");
             }
         };
         let thread = thread::Builder::new().name("prometheus-exporter".to_owned()).spawn(move || {

@@ -83,6 +83,7 @@ fn the_bare_help_tells_of_everything() {
         "version",
         "web.created-timestamps",
         "web.listen-address",
+        "web.systemd-socket",
         "web.telemetry-path",
     ]);
     assert_eq!(told, expected);

@@ -106,10 +106,11 @@ fn query_strings_and_absolute_targets_change_nothing() {
 fn a_request_body_is_ignored() {
     let server = served();
     let mut connection = Connection::open(server.address);
-    connection.send(b"GET /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello");
+    connection.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello");
     assert_eq!(connection.response_to("GET").text(), METRICS);
-    connection
-        .send(b"POST /metrics HTTP/1.1\r\nHost: test\r\nContent-Length: 100000000\r\nConnection: close\r\n\r\nhello");
+    connection.send(
+        b"POST /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\nConnection: close\r\n\r\nhello",
+    );
     assert_eq!(connection.response_to("POST").status, 405);
     connection.expect_end();
     server.stop();
@@ -192,7 +193,7 @@ fn pipelined_requests_are_answered_in_order_on_one_connection() {
     let requests =
         [("GET", "/metrics"), ("HEAD", "/"), ("GET", "/-/healthy"), ("GET", "/nowhere"), ("GET", "/-/ready")];
     let text: String =
-        requests.iter().map(|(method, path)| format!("{method} {path} HTTP/1.1\r\nHost: test\r\n\r\n")).collect();
+        requests.iter().map(|(method, path)| format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")).collect();
     connection.send(text.repeat(20).as_bytes());
     for _ in 0..20 {
         let statuses = requests.map(|(method, _)| connection.response_to(method).status);

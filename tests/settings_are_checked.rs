@@ -88,6 +88,8 @@ fn expected_of_every_flag() -> Settings {
     Settings {
         feeds: vec![FeedTarget { identity: "main".to_owned(), skills_db: Some("/srv/skills.db".into()), ..target }],
         listen: vec!["[::1]:9101".parse().unwrap()],
+        listen_unix: Vec::new(),
+        systemd_socket: true,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         with_created: true,
         ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
@@ -104,6 +106,7 @@ fn every_flag_is_heard_with_and_without_the_word_run() {
         EVERY_FLAG.iter().flat_map(|(flag, value)| [format!("--{flag}"), value.to_string()]).collect();
     args.push("--log.format=json".to_owned());
     args.push("--web.created-timestamps".to_owned());
+    args.push("--web.systemd-socket".to_owned());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(settings(&args), expected_of_every_flag());
     assert_eq!(settings(&[&["run"], args.as_slice()].concat()), expected_of_every_flag());
@@ -137,6 +140,7 @@ fn every_variable_is_heard_and_the_flag_wins() {
     let mut environment: Vec<(&str, &str)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     environment.push(("SESSION_BUDDY_BRIDGE_LOG_FORMAT", "json"));
     environment.push(("SESSION_BUDDY_BRIDGE_WEB_CREATED_TIMESTAMPS", "true"));
+    environment.push(("SESSION_BUDDY_BRIDGE_WEB_SYSTEMD_SOCKET", "true"));
     assert_eq!(settings_in(&environment, &[]), expected_of_every_flag());
     assert_eq!(settings_in(&environment, &["run"]), expected_of_every_flag());
 

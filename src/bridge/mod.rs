@@ -10,7 +10,7 @@ mod replay;
 mod state;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::demo::{DemoFeed, guide};
 use crate::detail::Reader;
 use crate::exposition::{FamiliesCollector, Source};
 use crate::feed::{self, FeedSettings, Timing};
-use crate::http::{self, BindError, HttpSettings};
+use crate::http::{self, BindError, Bound, HttpSettings};
 use crate::keeper::{KeepError, Kept};
 use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
@@ -175,7 +175,12 @@ impl Bridge {
     ///
     /// # Errors
     /// A listener that the event loop does not take; a panic, which is a defect.
-    pub async fn serve(mut self, listeners: Vec<TcpListener>, shutdown: CancellationToken) -> Result<(), BridgeError> {
+    pub async fn serve(
+        mut self,
+        listeners: Vec<impl Into<Bound>>,
+        shutdown: CancellationToken,
+    ) -> Result<(), BridgeError> {
+        let listeners: Vec<Bound> = listeners.into_iter().map(Into::into).collect();
         let mut tasks = JoinSet::new();
         let mut readers = Vec::new();
         let state_telemetry = Arc::clone(&self.state_telemetry);
@@ -210,7 +215,7 @@ impl Bridge {
 
     fn start(
         self,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<Bound>,
         shutdown: &CancellationToken,
         tasks: &mut JoinSet<()>,
         readers: &mut Vec<Reader>,
@@ -227,14 +232,22 @@ impl Bridge {
         ));
         let http_settings =
             HttpSettings { telemetry_path: self.settings.telemetry_path.clone(), ..HttpSettings::default() };
-        for listener in listeners {
-            let listener = tokio::net::TcpListener::from_std(listener).map_err(BridgeError::Listener)?;
-            let address = listener.local_addr().map_err(BridgeError::Listener)?;
+        for mut listener in listeners {
+            let address = listener.name();
             tracing::info!(%address, "listening");
-            if !address.ip().is_loopback() {
+            if let Bound::Tcp(listener) = &listener
+                && !listener.local_addr().map_err(BridgeError::Listener)?.ip().is_loopback()
+            {
                 tracing::warn!(%address, "every machine that reaches this address can read the metrics");
             }
-            tasks.spawn(http::serve(listener, pages.clone(), http_settings.clone(), shutdown.clone()));
+            let (pages, settings, ends) = (pages.clone(), http_settings.clone(), shutdown.clone());
+            tasks.spawn(async move {
+                let _file = listener.take_file();
+                if let Err(error) = http::serve(listener, pages, settings, ends.clone()).await {
+                    tracing::error!(%address, %error, "cannot be served");
+                    ends.cancel();
+                }
+            });
         }
         for (target, hearing) in self.settings.feeds.iter().zip(hearings) {
             tasks.spawn(feed::run(feed_settings(target, &self.settings), hearing, shutdown.clone()));
@@ -264,7 +277,10 @@ impl Bridge {
 /// # Errors
 /// An address that cannot be listened on, and what [`Bridge::serve`] says.
 pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), BridgeError> {
-    let listeners = bind_all(&settings.listen)?;
+    let mut listeners = if settings.systemd_socket { http::from_systemd()? } else { bind_all(&settings.listen)? };
+    for path in &settings.listen_unix {
+        listeners.push(http::bind_unix(path)?);
+    }
     let bridge = Bridge::new(settings)?;
     // It listens already: who connects now is answered as soon as the first task turns.
     let accompanied = service_manager::accompany(shutdown.clone());
@@ -292,7 +308,9 @@ pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: Cancell
         }
         listeners => listeners?,
     };
-    if let Some(address) = listeners.first().and_then(|listener| listener.local_addr().ok()) {
+    if let Some(Bound::Tcp(listener)) = listeners.first()
+        && let Ok(address) = listener.local_addr()
+    {
         announce(&guide(&feed_url, address, &settings.telemetry_path, taken));
     }
 
@@ -329,8 +347,8 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
     Ok(Some(kept))
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, BridgeError> {
-    addresses.iter().map(|address| Ok(http::bind(*address)?)).collect()
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BridgeError> {
+    addresses.iter().map(|address| Ok(http::bind(*address)?.into())).collect()
 }
 
 fn feed_settings(target: &FeedTarget, settings: &Settings) -> FeedSettings {

@@ -1,5 +1,9 @@
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -28,6 +32,30 @@ pub enum BindError {
         /// The address asked for.
         address: SocketAddr,
     },
+    /// A Unix socket that cannot be made.
+    #[error("cannot listen on unix:{}: {source}; it has to be a path in a folder that this user can write to", .path.display())]
+    Unix {
+        /// The path asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A Unix socket that somebody serves, or a file that is none.
+    #[error("cannot listen on unix:{}: {problem}; choose another path", .path.display())]
+    UnixInUse {
+        /// The path asked for.
+        path: PathBuf,
+        /// What is there.
+        problem: &'static str,
+    },
+    /// The service manager passed no sockets.
+    #[error(
+        "--web.systemd-socket was given, and systemd passed no socket: start the bridge through a unit that ends in .socket"
+    )]
+    NoSystemdSocket,
+    /// What the service manager passed is no stream socket.
+    #[error("systemd passed a socket that cannot be served ({0}): give ListenStream= a port or a path")]
+    SystemdSocket(io::Error),
     /// Any other failure of the system.
     #[error("cannot listen on {address}: {source}")]
     Other {
@@ -59,6 +87,101 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|source| BindError::new(address, source))
+}
+
+/// A listener that is bound and not served yet.
+#[derive(Debug)]
+pub enum Bound {
+    /// A port.
+    Tcp(TcpListener),
+    /// A Unix socket. Its file goes with the second part.
+    Unix(UnixListener, Option<SocketFile>),
+}
+
+/// The file of a Unix socket, removed when this is dropped.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl From<TcpListener> for Bound {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl Bound {
+    /// Where it listens, for people.
+    pub fn name(&self) -> String {
+        let unnamed = || "a socket without a name".to_owned();
+        match self {
+            Self::Tcp(listener) => listener.local_addr().map_or_else(|_| unnamed(), |address| address.to_string()),
+            Self::Unix(listener, _) => {
+                let address = listener.local_addr().ok();
+                let path = address.as_ref().and_then(|address| address.as_pathname());
+                path.map_or_else(unnamed, |path| format!("unix:{}", path.display()))
+            }
+        }
+    }
+
+    /// The file of a Unix socket, to be kept for as long as the socket is served.
+    pub fn take_file(&mut self) -> Option<SocketFile> {
+        match self {
+            Self::Tcp(_) => None,
+            Self::Unix(_, file) => file.take(),
+        }
+    }
+}
+
+/// Listens on a Unix socket at `path`. A socket that a killed process left there is replaced.
+///
+/// # Errors
+/// A path that cannot be written, or at which something else is.
+pub fn bind_unix(path: &Path) -> Result<Bound, BindError> {
+    let in_use = |problem| BindError::UnixInUse { path: path.to_owned(), problem };
+    if let Ok(found) = fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(in_use("there is a file that is no socket"));
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(in_use("somebody else serves it"));
+        }
+        // Nobody does: it was left behind.
+        let _ = fs::remove_file(path);
+    }
+    let listener = UnixListener::bind(path).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    match listener {
+        Ok(listener) => Ok(Bound::Unix(listener, Some(SocketFile(path.to_owned())))),
+        Err(source) => Err(BindError::Unix { path: path.to_owned(), source }),
+    }
+}
+
+/// Every socket that systemd passed to this process. Which they are stands in the unit.
+///
+/// # Errors
+/// No sockets, or one that no connection comes in by.
+pub fn from_systemd() -> Result<Vec<Bound>, BindError> {
+    let mut passed = listenfd::ListenFd::from_env();
+    if passed.len() == 0 {
+        return Err(BindError::NoSystemdSocket);
+    }
+    (0..passed.len())
+        .map(|place| {
+            let bound = match passed.take_tcp_listener(place) {
+                Ok(Some(listener)) => listener.set_nonblocking(true).map(|()| Bound::Tcp(listener)),
+                _ => match passed.take_unix_listener(place) {
+                    Ok(Some(listener)) => listener.set_nonblocking(true).map(|()| Bound::Unix(listener, None)),
+                    Ok(None) => Err(io::ErrorKind::NotFound.into()),
+                    Err(error) => Err(error),
+                },
+            };
+            bound.map_err(BindError::SystemdSocket)
+        })
+        .collect()
 }
 
 #[cfg(test)]

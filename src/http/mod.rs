@@ -3,7 +3,7 @@
 //! | path | answer |
 //! | --- | --- |
 //! | the telemetry path (`/metrics`) | 200: every metric, in the text format 0.0.4 or OpenMetrics 1.0 as negotiated, gzip for those who accept it; 503 where [`HttpLimits::scrapes_max`] is exhausted |
-//! | `/` | 200: a page with links and the state of each feed (unless `/` is the telemetry path) |
+//! | `/` | 200: a page with links and the state of each feed (unless `/` is the telemetry path); 421 where a browser was led here by a name that is not this machine's |
 //! | `/-/healthy` | 200: the process works |
 //! | `/-/ready` | 200 while a feed is live, or where none is configured; else 503 and a line for each feed with why not |
 //! | any other | 404 that names these |
@@ -24,6 +24,7 @@ mod patient_stream;
 mod pieces;
 mod routes;
 mod serve;
+mod socket;
 
 use std::io;
 
@@ -31,7 +32,7 @@ use bytes::Bytes;
 
 pub use accept::Accepts;
 pub use limits::HttpLimits;
-pub use listen::{BindError, bind};
+pub use listen::{BindError, Bound, SocketFile, bind, bind_unix, from_systemd};
 pub use serve::serve;
 
 /// What is served where, and the limits of it.

@@ -7,20 +7,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 /// How long, after the last response, a client may take to close its side.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A TCP stream whose writes fail once the client has been behind for `write_timeout`: from the first write that found
+/// A stream whose writes fail once the client has been behind for `write_timeout`: from the first write that found
 /// the socket full to the moment at which everything is out. Progress in between does not extend the time, so that a
 /// client that takes a byte a second is no better off than one that takes none.
 ///
 /// Closing it drains what the client still sends, for a while. A socket closed over unread bytes is reset, and a reset
 /// can overtake the response: a client whose headers were too large would never read the 431.
-pub(super) struct PatientStream {
-    stream: TcpStream,
+pub(super) struct PatientStream<S> {
+    stream: S,
     write_timeout: Duration,
     deadline: Pin<Box<Sleep>>,
     phase: Phase,
@@ -33,8 +32,8 @@ enum Phase {
     Lingering,
 }
 
-impl PatientStream {
-    pub(super) fn new(stream: TcpStream, write_timeout: Duration) -> Self {
+impl<S> PatientStream<S> {
+    pub(super) fn new(stream: S, write_timeout: Duration) -> Self {
         Self { stream, write_timeout, deadline: Box::pin(tokio::time::sleep(Duration::ZERO)), phase: Phase::Even }
     }
 
@@ -56,13 +55,13 @@ impl PatientStream {
     }
 }
 
-impl AsyncRead for PatientStream {
+impl<S: AsyncRead + Unpin> AsyncRead for PatientStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for PatientStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.limited(cx, written)

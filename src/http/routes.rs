@@ -2,12 +2,14 @@
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 use warp::Filter;
+use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -35,9 +37,11 @@ pub(super) fn routes(
         scrape_wait: settings.limits.scrape_wait,
     });
     let requested = warp::method().and(warp::path::full()).and(warp::header::headers_cloned());
-    requested.then(move |method: Method, path: FullPath, headers: HeaderMap| {
+    let requested = requested.and(warp::ext::optional::<ByLoopback>());
+    requested.then(move |method: Method, path: FullPath, headers: HeaderMap, by_loopback: Option<ByLoopback>| {
         let site = Arc::clone(&site);
-        async move { site.answer(&method, path.as_str(), Accepts::read(&headers)).await }
+        let is_misled = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
+        async move { site.answer(&method, path.as_str(), Accepts::read(&headers), is_misled).await }
     })
 }
 
@@ -66,7 +70,7 @@ impl Site {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, accepts: Accepts) -> Response {
+    async fn answer(&self, method: &Method, path: &str, accepts: Accepts, is_misled: bool) -> Response {
         let Some(page) = self.page(path) else {
             let text = format!("Not found. Pages: {}, /, {HEALTHY_PATH}, {READY_PATH}\n", self.telemetry_path);
             return reply(StatusCode::NOT_FOUND, TEXT, text);
@@ -78,6 +82,12 @@ impl Site {
         // A HEAD is answered as a GET is: hyper sends the headers, Content-Length included, and leaves out the body.
         match page {
             Page::Metrics => self.metrics(accepts).await,
+            // Scrapers and probes may call this machine what they like: they are no browsers that show other people's pages.
+            Page::Landing if is_misled => reply(
+                StatusCode::MISDIRECTED_REQUEST,
+                TEXT,
+                "This page is for this machine alone. Call it localhost, or by its address.\n",
+            ),
             Page::Landing => {
                 let html = reply(StatusCode::OK, HTML, page::landing(&self.telemetry_path, &self.content.feeds()));
                 with(html, header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")
@@ -115,6 +125,21 @@ impl Site {
             }
         }
     }
+}
+
+/// Whether a request came in over the loopback interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ByLoopback(pub bool);
+
+/// Whether `Host` is an address or a name that nobody else can point at this machine. Otherwise a page of some web site
+/// could give its own name this machine's address, and read in the name of the browser what is here (DNS rebinding).
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    // HTTP/1.0 has no Host, and browsers do not speak it.
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Some(host) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
+    let name = host.host().trim_end_matches('.').to_ascii_lowercase();
+    let is_address = name.parse::<IpAddr>().is_ok() || name.starts_with('[');
+    is_address || name == "localhost" || name.ends_with(".localhost")
 }
 
 /// Without any feed there is nothing to wait for: an embedder's exporter is ready once it answers.

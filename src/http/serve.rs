@@ -1,6 +1,6 @@
 //! The accept loop.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use hyper::service::{Service as _, service_fn};
 use hyper::{Request, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::patient_stream::PatientStream;
 use super::pieces::with_pieces;
-use super::routes::routes;
-use super::{Content, HttpLimits, HttpSettings};
+use super::routes::{ByLoopback, routes};
+use super::socket::Listener;
+use super::{Bound, Content, HttpLimits, HttpSettings};
 
 /// hyper refuses a smaller buffer.
 const HEADER_BYTES_MIN: usize = 8192;
@@ -35,15 +35,19 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \r\n\
     Too many connections. Try again shortly.\n";
 
-/// Serves `content` on `listener` until `shutdown`. Then nothing more is accepted, idle connections close, requests
+/// Serves `content` on `bound` until `shutdown`. Then nothing more is accepted, idle connections close, requests
 /// that are being answered have [`HttpLimits::shutdown_grace`] to end, and what is left is cut off. When this returns,
 /// every task it started has ended, but for a [`Content::metrics`] that is still running on its own thread.
+///
+/// # Errors
+/// A listener that the event loop does not take; nothing is served then.
 pub async fn serve(
-    listener: TcpListener,
+    bound: impl Into<Bound>,
     content: Arc<dyn Content>,
     settings: HttpSettings,
     shutdown: CancellationToken,
-) {
+) -> io::Result<()> {
+    let listener = Listener::new(bound.into())?;
     let limits = &settings.limits;
     let pages = TowerToHyperService::new(warp::service(routes(Arc::clone(&content), &settings)));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -63,15 +67,22 @@ pub async fn serve(
         };
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) if connections.len() >= limits.connections_max => {
+            Ok((socket, _)) if connections.len() >= limits.connections_max => {
                 content.connection_refused(limits.connections_max);
-                refuse(stream);
+                // Nobody must be able to make the accept loop wait. A request that has arrived is read off first, because
+                // closing over unread bytes would reset the connection.
+                socket.answer_at_once(FULL);
             }
-            Ok((stream, peer)) => {
+            Ok((socket, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;
-                let _ = stream.set_nodelay(true);
-                let stream = TokioIo::new(PatientStream::new(stream, limits.write_timeout));
-                let connection = protocol.serve_connection(stream, service.clone());
+                let by_loopback = socket.is_loopback();
+                let service = service.clone();
+                let service = service_fn(move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(ByLoopback(by_loopback));
+                    service.call(request)
+                });
+                let stream = TokioIo::new(PatientStream::new(socket, limits.write_timeout));
+                let connection = protocol.serve_connection(stream, service);
                 let shutdown = shutdown.clone();
                 connections.spawn(async move {
                     let mut connection = pin!(connection);
@@ -83,7 +94,7 @@ pub async fn serve(
                         }
                     };
                     if let Err(error) = ended {
-                        tracing::debug!(%peer, %error, "HTTP connection ended early");
+                        tracing::debug!(peer = peer.map(tracing::field::display), %error, "HTTP connection ended early");
                     }
                 });
             }
@@ -102,6 +113,7 @@ pub async fn serve(
         tracing::debug!(connections = connections.len(), "HTTP connections cut off by shutdown");
         connections.shutdown().await;
     }
+    Ok(())
 }
 
 fn protocol(limits: &HttpLimits) -> http1::Builder {
@@ -113,15 +125,6 @@ fn protocol(limits: &HttpLimits) -> http1::Builder {
         .max_header_size(header_bytes_max)
         .max_buf_size(header_bytes_max);
     protocol
-}
-
-/// Writes what an empty socket buffer takes at once: nobody must be able to make the accept loop wait. A request that
-/// has arrived is read off first, because closing over unread bytes would reset the connection.
-fn refuse(stream: TcpStream) {
-    if let Ok(mut stream) = stream.into_std() {
-        let _ = stream.read(&mut [0; 4096]);
-        let _ = stream.write(FULL);
-    }
 }
 
 fn is_of_one_connection(error: &io::Error) -> bool {

@@ -331,10 +331,15 @@ pub(super) struct ConnectionFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
 pub(super) struct WebFlags {
-    /// Where to serve: HOST:PORT, [IPV6]:PORT, or :PORT for every interface (may be repeated) [default: localhost:9090]
+    /// Where to serve: HOST:PORT, [IPV6]:PORT, :PORT for every interface, or unix:PATH (may be repeated) [default:
+    /// localhost:9090]
     // The default is filled in later: the demo needs to know whether anybody chose.
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub listen_addresses: Vec<String>,
+    /// Serve at the sockets that systemd passes, in place of ports
+    #[arg(long = "web.systemd-socket", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub systemd_socket: bool,
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
     pub telemetry_path: String,

@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 /// Why a text names no address to listen on.
@@ -23,6 +25,13 @@ pub enum ListenAddressError {
     /// The host name has no address.
     #[error("names a host that cannot be resolved ({0}): give an address of this machine, or localhost")]
     Unresolved(io::Error),
+}
+
+/// The path of a Unix socket, where `text` is one: `unix:PATH`.
+pub(super) fn unix_path(text: &str) -> Option<PathBuf> {
+    // A host may be called unix, but no port begins with a slash.
+    let path = text.strip_prefix("unix:").filter(|path| path.starts_with('/'))?;
+    Some(path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path).into())
 }
 
 /// The addresses that `text` means, without repetition: `:PORT` is every interface, `localhost` every loopback address

@@ -49,6 +49,10 @@ pub struct Settings {
     pub feeds: Vec<FeedTarget>,
     /// Every address to serve at. Port 0 is one that is free.
     pub listen: Vec<SocketAddr>,
+    /// Every Unix socket to serve at.
+    pub listen_unix: Vec<PathBuf>,
+    /// Whether to serve at the sockets that systemd passes, in place of `listen`.
+    pub systemd_socket: bool,
     /// Path of the metrics: starts with a slash, and is not one of the health paths.
     pub telemetry_path: String,
     /// Whether OpenMetrics tells when series came into being under watch, as `_created`.
@@ -298,6 +302,8 @@ impl Settings {
         Self {
             feeds,
             listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
+            listen_unix: Vec::new(),
+            systemd_socket: false,
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             with_created: false,
             ledger_limits: Limits::default(),
@@ -491,7 +497,12 @@ fn served(
         addresses.push(LISTEN_ADDRESS_DEFAULT.to_owned());
     }
     let mut listen = Vec::new();
+    let mut listen_unix = Vec::new();
     for address in addresses {
+        if let Some(path) = listen_address::unix_path(&address) {
+            listen_unix.push(path);
+            continue;
+        }
         match listen_address::resolve(&address) {
             Ok(addresses) => listen.extend(addresses),
             Err(error) => return Err(SettingsError::ListenAddress { address, error }),
@@ -501,6 +512,8 @@ fn served(
     listen.retain(|address| address.port() == 0 || seen.insert(*address));
     Ok(Settings {
         listen,
+        listen_unix,
+        systemd_socket: web.systemd_socket,
         telemetry_path: checked_path(web.telemetry_path)?,
         with_created: web.with_created,
         ledger_limits,

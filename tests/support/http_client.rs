@@ -38,7 +38,7 @@ pub fn get(address: SocketAddr, path: &str) -> Response {
 /// One request without a body on a connection of its own.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Response {
     let mut connection = Connection::open(address);
-    connection.send(format!("{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").as_bytes());
+    connection.send(format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes());
     let response = connection.response_to(method);
     connection.expect_end();
     response

@@ -78,8 +78,7 @@ impl Served {
         let (end, ended) = mpsc::channel();
         let (shown, stop) = (Arc::clone(&content), shutdown.clone());
         runtime.spawn(async move {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            http::serve(listener, shown, settings, stop).await;
+            http::serve(listener, shown, settings, stop).await.unwrap();
             let _ = end.send(());
         });
         Self { address, content, shutdown, ended, _runtime: runtime }
