@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
 use crate::exposition::FamiliesCollector;
-use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics};
+use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics, WebConfigError};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
@@ -296,6 +296,10 @@ impl Content for Records {
 
     fn connection_refused(&self, connections_max: usize) {
         tracing::warn!(connections_max, "HTTP connection refused: too many are open");
+    }
+
+    fn web_config_failed(&self, error: &WebConfigError) {
+        tracing::error!(%error, "the web configuration cannot be used; what it said before goes on to count");
     }
 
     fn accept_failed(&self, error: &io::Error) {

@@ -25,6 +25,7 @@ pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
 pub use state::{StateCollector, StateTelemetry};
 
 use crate::detail::DetailError;
+use crate::http::WebConfigError;
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MessageType, Rejection, RejectionReason};
 use gate::{Gate, Suppressed};
@@ -72,6 +73,7 @@ struct HttpCounts {
     refused_gate: Gate,
     accept_failures: u64,
     accept_failures_gate: Gate,
+    web_config_failures: u64,
 }
 
 impl Telemetry {
@@ -126,9 +128,15 @@ impl Telemetry {
         }
     }
 
-    fn http_counts(&self) -> (u64, u64) {
+    /// The web configuration file has changed and cannot be used.
+    pub fn web_config_failed(&self, error: &WebConfigError) {
+        locked(&self.http).web_config_failures += 1;
+        error!(%error, "the web configuration cannot be used; what it said before goes on to count");
+    }
+
+    fn http_counts(&self) -> (u64, u64, u64) {
         let http = locked(&self.http);
-        (http.refused, http.accept_failures)
+        (http.refused, http.accept_failures, http.web_config_failures)
     }
 }
 

@@ -81,6 +81,7 @@ fn the_bare_help_tells_of_everything() {
         "state.disabled",
         "state.path",
         "version",
+        "web.config.file",
         "web.created-timestamps",
         "web.listen-address",
         "web.systemd-socket",

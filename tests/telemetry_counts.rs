@@ -50,6 +50,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "inexact_rates_total",
         "late_events_total",
         "overflowed_invocations_total",
+        "web_config_failures_total",
     ];
     assert_eq!(names, BTreeSet::from(expected));
     for (name, family) in &scrape.families {

@@ -230,11 +230,14 @@ impl Bridge {
             self.registry,
             self.settings.with_created,
         ));
-        let http_settings =
-            HttpSettings { telemetry_path: self.settings.telemetry_path.clone(), ..HttpSettings::default() };
+        let web_config = self.settings.web_config.clone();
+        // Told where there is some.
+        let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
+        let telemetry_path = self.settings.telemetry_path.clone();
+        let http_settings = HttpSettings { telemetry_path, web_config, ..HttpSettings::default() };
         for mut listener in listeners {
             let address = listener.name();
-            tracing::info!(%address, "listening");
+            tracing::info!(%address, tls, "listening");
             if let Bound::Tcp(listener) = &listener
                 && !listener.local_addr().map_err(BridgeError::Listener)?.ip().is_loopback()
             {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 
 use crate::board::Board;
-use crate::http::{Accepts, Content, FeedReadiness, Metrics};
+use crate::http::{Accepts, Content, FeedReadiness, Metrics, WebConfigError};
 use crate::scrape::body;
 use crate::telemetry::Telemetry;
 
@@ -40,6 +40,10 @@ impl Content for Pages {
 
     fn connection_refused(&self, connections_max: usize) {
         self.telemetry.http_connection_refused(connections_max);
+    }
+
+    fn web_config_failed(&self, error: &WebConfigError) {
+        self.telemetry.web_config_failed(error);
     }
 
     fn accept_failed(&self, error: &io::Error) {

@@ -17,6 +17,8 @@
 //! nothing: what should be counted it tells `Content`.
 
 mod accept;
+mod basic_auth;
+mod gate;
 mod limits;
 mod listen;
 mod page;
@@ -25,8 +27,10 @@ mod pieces;
 mod routes;
 mod serve;
 mod socket;
+mod web_config;
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -34,6 +38,7 @@ pub use accept::Accepts;
 pub use limits::HttpLimits;
 pub use listen::{BindError, Bound, SocketFile, bind, bind_unix, from_systemd};
 pub use serve::serve;
+pub use web_config::{WebConfigError, WebConfigFile};
 
 /// What is served where, and the limits of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,11 +47,13 @@ pub struct HttpSettings {
     pub telemetry_path: String,
     /// The limits, for each listener.
     pub limits: HttpLimits,
+    /// TLS, users and headers, if there are to be any.
+    pub web_config: Option<Arc<WebConfigFile>>,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { telemetry_path: "/metrics".to_owned(), limits: HttpLimits::default() }
+        Self { telemetry_path: "/metrics".to_owned(), limits: HttpLimits::default(), web_config: None }
     }
 }
 
@@ -61,6 +68,9 @@ pub trait Content: Send + Sync + 'static {
 
     /// A connection was closed unserved because `connections_max` others were open.
     fn connection_refused(&self, connections_max: usize);
+
+    /// The web configuration file has changed and cannot be used: what it said before goes on to count.
+    fn web_config_failed(&self, error: &WebConfigError);
 
     /// A connection could not be accepted, for example for want of file descriptors; accepting goes on.
     fn accept_failed(&self, error: &io::Error);

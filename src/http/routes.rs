@@ -15,6 +15,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::accept::Accepts;
+use super::gate::Unauthorized;
 use super::pieces::Scrape;
 use super::{Content, FeedReadiness, HttpSettings, page};
 
@@ -37,12 +38,23 @@ pub(super) fn routes(
         scrape_wait: settings.limits.scrape_wait,
     });
     let requested = warp::method().and(warp::path::full()).and(warp::header::headers_cloned());
-    let requested = requested.and(warp::ext::optional::<ByLoopback>());
-    requested.then(move |method: Method, path: FullPath, headers: HeaderMap, by_loopback: Option<ByLoopback>| {
-        let site = Arc::clone(&site);
-        let is_misled = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
-        async move { site.answer(&method, path.as_str(), Accepts::read(&headers), is_misled).await }
-    })
+    let marks = warp::ext::optional::<ByLoopback>().and(warp::ext::optional::<Unauthorized>());
+    requested.and(marks).then(
+        move |method: Method,
+              path: FullPath,
+              headers: HeaderMap,
+              by_loopback: Option<ByLoopback>,
+              refused: Option<_>| {
+            let site = Arc::clone(&site);
+            let is_misled = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
+            async move {
+                match refused {
+                    Some(Unauthorized) => unauthorized(),
+                    None => site.answer(&method, path.as_str(), Accepts::read(&headers), is_misled).await,
+                }
+            }
+        },
+    )
 }
 
 struct Site {
@@ -125,6 +137,11 @@ impl Site {
             }
         }
     }
+}
+
+fn unauthorized() -> Response {
+    let refusal = reply(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized. Give a user and the password.\n");
+    with(refusal, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
 }
 
 /// Whether a request came in over the loopback interface.

@@ -1,5 +1,6 @@
 //! The accept loop.
 
+use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::gate::Gate;
 use super::patient_stream::PatientStream;
 use super::pieces::with_pieces;
 use super::routes::{ByLoopback, routes};
@@ -58,6 +60,7 @@ pub async fn serve(
         pages.call(request).map(with_pieces)
     });
     let protocol = protocol(limits);
+    let gate = Arc::new(Gate::new(settings.web_config.clone(), Arc::clone(&content)));
     let mut connections = JoinSet::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
@@ -75,17 +78,34 @@ pub async fn serve(
             }
             Ok((socket, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;
-                let by_loopback = socket.is_loopback();
-                let service = service.clone();
-                let service = service_fn(move |mut request: Request<Incoming>| {
-                    request.extensions_mut().insert(ByLoopback(by_loopback));
-                    service.call(request)
-                });
-                let stream = TokioIo::new(PatientStream::new(socket, limits.write_timeout));
-                let connection = protocol.serve_connection(stream, service);
-                let shutdown = shutdown.clone();
+                let by_loopback = ByLoopback(socket.is_loopback());
+                let (service, gate) = (service.clone(), Arc::clone(&gate));
+                let (protocol, limits, shutdown) = (protocol.clone(), limits.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    let mut connection = pin!(connection);
+                    let entered = async { tokio::time::timeout(limits.header_read_timeout, gate.enter(socket)).await };
+                    let stream = tokio::select! {
+                        entered = entered => match entered {
+                            Ok(Ok(stream)) => stream,
+                            Ok(Err(error)) => {
+                                let peer = peer.map(tracing::field::display);
+                                return tracing::debug!(peer, %error, "HTTP connection not let in");
+                            }
+                            Err(_) => return,
+                        },
+                        () = shutdown.cancelled() => return,
+                    };
+                    let service = service_fn(move |mut request: Request<Incoming>| {
+                        request.extensions_mut().insert(by_loopback);
+                        let (service, gate) = (service.clone(), Arc::clone(&gate));
+                        async move {
+                            let headers = gate.judge(&mut request).await;
+                            let mut response = service.call(request).await?;
+                            response.headers_mut().extend(headers);
+                            Ok::<_, Infallible>(response)
+                        }
+                    });
+                    let stream = TokioIo::new(PatientStream::new(stream, limits.write_timeout));
+                    let mut connection = pin!(protocol.serve_connection(stream, service));
                     let ended = tokio::select! {
                         ended = connection.as_mut() => ended,
                         () = shutdown.cancelled() => {

@@ -8,6 +8,7 @@ use super::feed_target::FeedUrlError;
 use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
 use crate::feed::CredentialError;
+use crate::http::WebConfigError;
 
 /// A setting that was refused: which one, what was wrong with it, and what is right.
 #[derive(Debug, Error)]
@@ -23,6 +24,9 @@ pub enum SettingsError {
         /// What the command line says of it.
         error: clap::Error,
     },
+    /// A web configuration file that cannot be used.
+    #[error("--web.config.file {0}")]
+    WebConfig(#[from] WebConfigError),
     /// A URL that names no feed.
     #[error("--feed.url \"{url}\" {error}")]
     FeedUrl {

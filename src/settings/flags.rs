@@ -340,6 +340,10 @@ pub(super) struct WebFlags {
     #[arg(long = "web.systemd-socket", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub systemd_socket: bool,
+    /// YAML file with TLS, client certificates, users and headers, as the Prometheus exporter-toolkit defines it; read again
+    /// when it changes
+    #[arg(long = "web.config.file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
     pub telemetry_path: String,

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -31,6 +32,7 @@ pub use number::NumberError;
 
 use crate::demo::DemoSettings;
 use crate::feed::{Credentials, Timing};
+use crate::http::WebConfigFile;
 use crate::ledger::Limits;
 use flags::{CommandLine, Subcommands};
 
@@ -53,6 +55,8 @@ pub struct Settings {
     pub listen_unix: Vec<PathBuf>,
     /// Whether to serve at the sockets that systemd passes, in place of `listen`.
     pub systemd_socket: bool,
+    /// TLS, users and headers, if there are to be any.
+    pub web_config: Option<Arc<WebConfigFile>>,
     /// Path of the metrics: starts with a slash, and is not one of the health paths.
     pub telemetry_path: String,
     /// Whether OpenMetrics tells when series came into being under watch, as `_created`.
@@ -304,6 +308,7 @@ impl Settings {
             listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
             listen_unix: Vec::new(),
             systemd_socket: false,
+            web_config: None,
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             with_created: false,
             ledger_limits: Limits::default(),
@@ -514,6 +519,7 @@ fn served(
         listen,
         listen_unix,
         systemd_socket: web.systemd_socket,
+        web_config: web.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
         telemetry_path: checked_path(web.telemetry_path)?,
         with_created: web.with_created,
         ledger_limits,

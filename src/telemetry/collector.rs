@@ -125,6 +125,11 @@ const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
     "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
     [],
 );
+const WEB_CONFIG_FAILURES: Family<0> = Family::counter(
+    "session_buddy_bridge_web_config_failures_total",
+    "Times the web configuration file had changed and could not be used.",
+    [],
+);
 
 /// The numbers of the bridge's own metrics that the ledger keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -168,6 +173,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
             OVERFLOWED_INVOCATIONS.desc(),
             HTTP_CONNECTIONS_REFUSED.desc(),
             HTTP_ACCEPT_FAILURES.desc(),
+            WEB_CONFIG_FAILURES.desc(),
         ];
         Self { telemetry, numbers, descs }
     }
@@ -182,7 +188,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
         let feeds: Vec<_> =
             self.telemetry.feeds().iter().map(|feed| (feed.identity().clone(), feed.counts())).collect();
         let feeds = || feeds.iter().map(|(identity, counts)| (&**identity, counts));
-        let (refused, accept_failures) = self.telemetry.http_counts();
+        let (refused, accept_failures, web_config_failures) = self.telemetry.http_counts();
         let mut families = vec![
             BUILD_INFO.with([([env!("CARGO_PKG_VERSION")], 1.0)]),
             FEED_UP.with(feeds().map(|(feed, counts)| ([feed], f64::from(u8::from(counts.live))))),
@@ -209,6 +215,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
             ),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
+            WEB_CONFIG_FAILURES.value(web_config_failures as f64),
         ];
         families.extend(rule_families(&(self.numbers)()));
         families

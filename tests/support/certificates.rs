@@ -39,6 +39,13 @@ impl Authority {
         }
     }
 
+    /// A server on 127.0.0.1 that it vouches for, as `server.pem` and `server.key` in `directory`.
+    pub fn server_files(&self, directory: &Path) {
+        let (certificate, key) = self.signed(&named("the server", &["127.0.0.1"]));
+        written(&directory.join("server.pem"), &certificate.pem());
+        written(&directory.join("server.key"), &key.serialize_pem());
+    }
+
     /// A server on 127.0.0.1 that it vouches for; with `clients`, it wants a certificate that those have signed.
     pub fn server(&self, clients: Option<&Authority>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

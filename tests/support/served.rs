@@ -20,6 +20,7 @@ pub struct MadeUp {
     pub feeds: Mutex<Vec<FeedReadiness>>,
     pub refused: AtomicUsize,
     pub accept_failures: AtomicUsize,
+    pub web_config_failures: Mutex<Vec<String>>,
 }
 
 impl MadeUp {
@@ -29,6 +30,7 @@ impl MadeUp {
             feeds: Mutex::default(),
             refused: AtomicUsize::new(0),
             accept_failures: AtomicUsize::new(0),
+            web_config_failures: Mutex::default(),
         }
     }
 
@@ -53,6 +55,10 @@ impl Content for MadeUp {
 
     fn connection_refused(&self, _connections_max: usize) {
         self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn web_config_failed(&self, error: &http::WebConfigError) {
+        self.web_config_failures.lock().unwrap().push(error.to_string());
     }
 
     fn accept_failed(&self, _error: &io::Error) {

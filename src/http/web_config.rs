@@ -1,0 +1,436 @@
+//! The web configuration file, as the Prometheus exporter-toolkit defines it: TLS, client certificates, users, headers.
+//!
+//! Source of the fields and their meaning: docs/web-configuration.md of github.com/prometheus/exporter-toolkit. What rustls
+//! cannot do, or should not, is refused by name rather than left out: a file that is accepted does what it says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use serde::Deserialize;
+use thiserror::Error;
+use warp::http::{HeaderName, HeaderValue};
+
+/// What is wrong with a web configuration file.
+#[derive(Debug, Error)]
+pub enum WebConfigError {
+    /// A file that cannot be read.
+    #[error("{}: {error}", .file.display())]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// No YAML, or a field that there is not.
+    #[error("{}: {problem}", .file.display())]
+    Malformed {
+        /// The file.
+        file: PathBuf,
+        /// Line and column, and what is wrong there.
+        problem: String,
+    },
+    /// A field with a value that cannot be.
+    #[error("{}: {field}: {problem}", .file.display())]
+    Field {
+        /// The file.
+        file: PathBuf,
+        /// The field, with those that it is in.
+        field: &'static str,
+        /// The value at fault, and what is right.
+        problem: String,
+    },
+}
+
+/// A web configuration file that is read again when it, or a file that it names, has changed.
+#[derive(Debug)]
+pub struct WebConfigFile {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    current: Arc<WebConfig>,
+    /// The files as they were when they were last looked at.
+    stamps: Vec<Stamp>,
+}
+
+/// By what a change of a file is noticed: when it was written, and how long it is.
+type Stamp = (PathBuf, Option<(SystemTime, u64)>);
+
+/// What a web configuration file says.
+#[derive(Debug, Default)]
+pub(super) struct WebConfig {
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Names that a client's certificate must have one of; empty if any will do.
+    client_sans: Vec<ServerName<'static>>,
+    /// bcrypt hashes of passwords, by user; empty if everybody is let in.
+    pub users: BTreeMap<String, String>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    tls_server_config: Option<TlsServer>,
+    http_server_config: HttpServer,
+    basic_auth_users: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct TlsServer {
+    cert: Option<String>,
+    cert_file: Option<PathBuf>,
+    key: Option<String>,
+    key_file: Option<PathBuf>,
+    client_auth_type: Option<String>,
+    client_ca: Option<String>,
+    client_ca_file: Option<PathBuf>,
+    client_allowed_sans: Vec<String>,
+    min_version: Option<String>,
+    max_version: Option<String>,
+    cipher_suites: Vec<String>,
+    prefer_server_cipher_suites: Option<bool>,
+    curve_preferences: Vec<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct HttpServer {
+    /// Either is right: a server may speak HTTP/1.1 alone, and this one does.
+    #[serde(rename = "http2")]
+    _http2: Option<bool>,
+    headers: BTreeMap<String, String>,
+}
+
+/// The headers that the toolkit lets a file set.
+const HEADERS: [&str; 5] = [
+    "content-security-policy",
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-xss-protection",
+];
+
+impl WebConfigFile {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// A file that cannot be used, with the field at fault.
+    pub fn open(path: &Path) -> Result<Self, WebConfigError> {
+        // Before it is read: what is written meanwhile is noticed at the next look.
+        let own = [path.to_owned()];
+        let stamps = stamps(&own);
+        let current = WebConfig::read(path)?;
+        let stamps = stamps.into_iter().chain(self::stamps(&current.files)).collect();
+        Ok(Self { path: path.to_owned(), state: Mutex::new(State { current: Arc::new(current), stamps }) })
+    }
+
+    /// What the file says now. Where it has changed and cannot be used, what it said before, with the error, once for each
+    /// change. Reads files: to be called where blocking is allowed.
+    pub(super) fn current(&self) -> (Arc<WebConfig>, Option<WebConfigError>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let files: Vec<PathBuf> = state.stamps.iter().map(|(file, _)| file.clone()).collect();
+        let now = stamps(&files);
+        if now == state.stamps {
+            return (Arc::clone(&state.current), None);
+        }
+        state.stamps = now;
+        match WebConfig::read(&self.path) {
+            Ok(read) => {
+                let files: Vec<PathBuf> =
+                    std::iter::once(self.path.clone()).chain(read.files.iter().cloned()).collect();
+                state.stamps.retain(|(file, _)| files.contains(file));
+                let known: Vec<PathBuf> = state.stamps.iter().map(|(file, _)| file.clone()).collect();
+                let new: Vec<PathBuf> = files.into_iter().filter(|file| !known.contains(file)).collect();
+                state.stamps.extend(stamps(&new));
+                state.current = Arc::new(read);
+                (Arc::clone(&state.current), None)
+            }
+            Err(error) => (Arc::clone(&state.current), Some(error)),
+        }
+    }
+
+    /// Whether connections are encrypted.
+    pub fn has_tls(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).current.tls.is_some()
+    }
+}
+
+impl PartialEq for WebConfigFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.path == other.path
+    }
+}
+
+impl Eq for WebConfigFile {}
+
+fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
+    let stamp = |file: &PathBuf| {
+        let found = fs::metadata(file).and_then(|found| Ok((found.modified()?, found.len()))).ok();
+        (file.clone(), found)
+    };
+    files.iter().map(stamp).collect()
+}
+
+impl WebConfig {
+    fn read(path: &Path) -> Result<Self, WebConfigError> {
+        let unreadable = |error| WebConfigError::Unreadable { file: path.to_owned(), error };
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        let file = if text.trim().is_empty() {
+            File::default()
+        } else {
+            let mut options = serde_saphyr::Options::default();
+            // What stands around a mistake may be a password's hash.
+            options.with_snippet = false;
+            serde_saphyr::from_str_with_options::<File>(&text, options)
+                .map_err(|error| WebConfigError::Malformed { file: path.to_owned(), problem: error.to_string() })?
+        };
+        let mut config = Self::default();
+        let field = |field, problem: String| WebConfigError::Field { file: path.to_owned(), field, problem };
+        for (user, hash) in &file.basic_auth_users {
+            if user.is_empty() || user.contains(':') {
+                return Err(field("basic_auth_users", format!("{user:?} should be a name without a colon")));
+            }
+            if hash.parse::<bcrypt::HashParts>().is_err() {
+                let problem =
+                    format!("the password of {user:?} should be a bcrypt hash, as `htpasswd -nBC 10` prints it");
+                return Err(field("basic_auth_users", problem));
+            }
+        }
+        config.users = file.basic_auth_users;
+        for (name, value) in file.http_server_config.headers {
+            let known = HEADERS.iter().find(|known| known.eq_ignore_ascii_case(&name));
+            let known = known.ok_or_else(|| {
+                field("http_server_config.headers", format!("{name:?} is none of {}", HEADERS.join(", ")))
+            })?;
+            let value = HeaderValue::from_str(&value).map_err(|_| {
+                field("http_server_config.headers", format!("the value of {name:?} cannot stand in a header"))
+            })?;
+            config.headers.push((HeaderName::from_static(known), value));
+        }
+        if let Some(tls) = file.tls_server_config {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            let mut reader = Reader { path, folder, files: Vec::new() };
+            let (server, sans) = reader.tls(&tls)?;
+            config.tls = Some(Arc::new(server));
+            config.client_sans = sans;
+            config.files = reader.files;
+        }
+        Ok(config)
+    }
+
+    /// Whether a client with this certificate may come in: the handshake has proved that somebody who is trusted signed it.
+    pub fn admits(&self, certificates: Option<&[CertificateDer<'_>]>) -> bool {
+        if self.client_sans.is_empty() {
+            return true;
+        }
+        let Some(certificate) = certificates.and_then(|chain| chain.first()) else { return false };
+        let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return false };
+        self.client_sans.iter().any(|name| certificate.verify_is_valid_for_subject_name(name).is_ok())
+    }
+}
+
+/// Reads what a web configuration file names.
+struct Reader<'p> {
+    path: &'p Path,
+    folder: &'p Path,
+    files: Vec<PathBuf>,
+}
+
+impl Reader<'_> {
+    fn wrong(&self, field: &'static str, problem: impl Into<String>) -> WebConfigError {
+        WebConfigError::Field { file: self.path.to_owned(), field, problem: problem.into() }
+    }
+
+    /// The PEM text that stands in the file, or in a file that it names.
+    fn pem(
+        &mut self,
+        field: &'static str,
+        inline: Option<&String>,
+        file: Option<&PathBuf>,
+    ) -> Result<Option<Vec<u8>>, WebConfigError> {
+        match (inline, file) {
+            (Some(_), Some(_)) => Err(self.wrong(field, "is given twice, as text and as a file: one of the two")),
+            (Some(text), None) => Ok(Some(text.clone().into_bytes())),
+            (None, Some(file)) if file.as_os_str().is_empty() => Ok(None),
+            (None, Some(file)) => {
+                let file = self.folder.join(file);
+                self.files.push(file.clone());
+                match fs::read(&file) {
+                    Ok(pem) => Ok(Some(pem)),
+                    Err(error) => Err(WebConfigError::Unreadable { file, error }),
+                }
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn certificates(&self, field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, WebConfigError> {
+        match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+            Ok(found) if !found.is_empty() => Ok(found),
+            Ok(_) => Err(self.wrong(field, "there is no PEM certificate in it")),
+            Err(_) => Err(self.wrong(field, "the PEM in it is broken")),
+        }
+    }
+
+    fn tls(&mut self, tls: &TlsServer) -> Result<(ServerConfig, Vec<ServerName<'static>>), WebConfigError> {
+        const CERT: &str = "tls_server_config.cert_file";
+        const KEY: &str = "tls_server_config.key_file";
+        let cert = self.pem(CERT, tls.cert.as_ref(), tls.cert_file.as_ref())?;
+        let cert = cert.ok_or_else(|| self.wrong(CERT, "is missing: TLS needs a certificate and its key"))?;
+        let key = self.pem(KEY, tls.key.as_ref(), tls.key_file.as_ref())?;
+        let key = key.ok_or_else(|| self.wrong(KEY, "is missing: TLS needs a certificate and its key"))?;
+        let chain = self.certificates(CERT, &cert)?;
+        let key = PrivateKeyDer::from_pem_slice(&key)
+            .map_err(|_| self.wrong(KEY, "there is no unencrypted PEM private key in it"))?;
+
+        let provider = Arc::new(CryptoProvider {
+            cipher_suites: self.cipher_suites(&tls.cipher_suites)?,
+            kx_groups: self.curves(&tls.curve_preferences)?,
+            ..ring::default_provider()
+        });
+        let versions = self.versions(tls)?;
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&versions)
+            .map_err(|error| self.wrong("tls_server_config.cipher_suites", error.to_string()))?;
+        let (verifier, sans) = self.client_verifier(tls, provider)?;
+        let builder = match verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        };
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| self.wrong(KEY, error.to_string()))?;
+        config.ignore_client_order = tls.prefer_server_cipher_suites.unwrap_or(true);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok((config, sans))
+    }
+
+    #[allow(clippy::type_complexity, reason = "what a verifier is called")]
+    fn client_verifier(
+        &mut self,
+        tls: &TlsServer,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<(Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>, Vec<ServerName<'static>>), WebConfigError>
+    {
+        const TYPE: &str = "tls_server_config.client_auth_type";
+        const CA: &str = "tls_server_config.client_ca_file";
+        const SANS: &str = "tls_server_config.client_allowed_sans";
+        let ca = self.pem(CA, tls.client_ca.as_ref(), tls.client_ca_file.as_ref())?;
+        let is_required = match tls.client_auth_type.as_deref() {
+            None | Some("" | "NoClientCert") if ca.is_some() => {
+                return Err(self.wrong(CA, "is given, and client_auth_type does not ask for certificates"));
+            }
+            None | Some("" | "NoClientCert") if !tls.client_allowed_sans.is_empty() => {
+                return Err(self.wrong(SANS, "is given, and client_auth_type does not ask for certificates"));
+            }
+            None | Some("" | "NoClientCert") => return Ok((None, Vec::new())),
+            Some("VerifyClientCertIfGiven") => false,
+            Some("RequireAndVerifyClientCert") => true,
+            Some(unverified @ ("RequestClientCert" | "RequireAnyClientCert")) => {
+                let problem = format!(
+                    "{unverified} takes certificates that nobody signed, which this server does not: use \
+                     VerifyClientCertIfGiven or RequireAndVerifyClientCert"
+                );
+                return Err(self.wrong(TYPE, problem));
+            }
+            Some(other) => {
+                let known = "NoClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert";
+                return Err(self.wrong(TYPE, format!("{other:?} is none of {known}")));
+            }
+        };
+        let ca = ca.ok_or_else(|| self.wrong(CA, "is missing: certificates of clients are checked against it"))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in self.certificates(CA, &ca)? {
+            roots.add(certificate).map_err(|error| self.wrong(CA, error.to_string()))?;
+        }
+        let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+        let builder = if is_required { builder } else { builder.allow_unauthenticated() };
+        let verifier = builder.build().map_err(|error| self.wrong(CA, error.to_string()))?;
+        let sans = tls.client_allowed_sans.iter().map(|name| {
+            let address = name.parse::<IpAddr>().map(|address| ServerName::IpAddress(address.into()));
+            address.or_else(|_| ServerName::try_from(name.clone())).map_err(|_| {
+                self.wrong(
+                    SANS,
+                    format!("{name:?} is neither a DNS name nor an address; other names are not looked at"),
+                )
+            })
+        });
+        Ok((Some(verifier), sans.collect::<Result<_, _>>()?))
+    }
+
+    fn versions(&self, tls: &TlsServer) -> Result<Vec<&'static SupportedProtocolVersion>, WebConfigError> {
+        let read = |field, name: Option<&String>, default: u8| match name.map(String::as_str) {
+            None | Some("") => Ok(default),
+            Some("TLS13") => Ok(3),
+            Some("TLS12") => Ok(2),
+            Some(old @ ("TLS11" | "TLS10")) => {
+                Err(self.wrong(field, format!("{old} is not spoken, because it is broken: use TLS12 or TLS13")))
+            }
+            Some(other) => Err(self.wrong(field, format!("{other:?} is neither TLS12 nor TLS13"))),
+        };
+        let least = read("tls_server_config.min_version", tls.min_version.as_ref(), 2)?;
+        let most = read("tls_server_config.max_version", tls.max_version.as_ref(), 3)?;
+        if least > most {
+            return Err(self.wrong("tls_server_config.min_version", "is above max_version"));
+        }
+        let both = [(2, &rustls::version::TLS12), (3, &rustls::version::TLS13)];
+        Ok(both.into_iter().filter(|(number, _)| (least..=most).contains(number)).map(|(_, version)| version).collect())
+    }
+
+    /// Go's names, as the toolkit has them.
+    fn cipher_suites(&self, names: &[String]) -> Result<Vec<SupportedCipherSuite>, WebConfigError> {
+        use ring::cipher_suite as suite;
+        const FIELD: &str = "tls_server_config.cipher_suites";
+        if names.is_empty() {
+            return Ok(ring::default_provider().cipher_suites);
+        }
+        let known = [
+            ("TLS_AES_128_GCM_SHA256", suite::TLS13_AES_128_GCM_SHA256),
+            ("TLS_AES_256_GCM_SHA384", suite::TLS13_AES_256_GCM_SHA384),
+            ("TLS_CHACHA20_POLY1305_SHA256", suite::TLS13_CHACHA20_POLY1305_SHA256),
+            ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+            ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+            ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+            ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+            ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+            ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+        ];
+        let find = |name: &String| {
+            let suite = known.iter().find(|(known, _)| known == name).map(|(_, suite)| *suite);
+            suite.ok_or_else(|| {
+                let names = known.map(|(name, _)| name).join(", ");
+                self.wrong(FIELD, format!("{name:?} is not spoken; there are {names}"))
+            })
+        };
+        names.iter().map(find).collect()
+    }
+
+    fn curves(&self, names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, WebConfigError> {
+        use ring::kx_group as group;
+        if names.is_empty() {
+            return Ok(ring::default_provider().kx_groups);
+        }
+        let find = |name: &String| match name.as_str() {
+            "X25519" => Ok(group::X25519),
+            "CurveP256" => Ok(group::SECP256R1),
+            "CurveP384" => Ok(group::SECP384R1),
+            other => {
+                let problem = format!("{other:?} is not spoken; there are X25519, CurveP256 and CurveP384");
+                Err(self.wrong("tls_server_config.curve_preferences", problem))
+            }
+        };
+        names.iter().map(find).collect()
+    }
+}
