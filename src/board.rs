@@ -78,7 +78,7 @@ impl Board {
         };
         // What is kept of it must not vanish from the scrapes between a restart and the first commit after it.
         if self.is_kept {
-            self.view().show_feed(feed, counters);
+            self.view().show_feed(counters);
         }
         feed
     }

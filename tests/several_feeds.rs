@@ -165,6 +165,34 @@ async fn a_feed_that_does_not_count_is_still_called_so_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_that_left_the_configuration_is_shown_no_more_and_its_counts_stay() {
+    let [of_a, of_b] = [database(&[("a", 3)]), database(&[("b", 5)])];
+    let [server_a, server_b] = [(&of_a, 0), (&of_b, 7)]
+        .map(|(database, at)| ScriptedFeed::start(vec![vec![Clock::new(at).rounds(&Gate::default(), database)]]));
+    let (a, b) = (&target(&server_a.url()), &target(&server_b.url()));
+    let folder = tempfile::tempdir().unwrap();
+    let all = expected_families(&[&of_a, &of_b], []);
+    for feeds in [vec![a.clone(), b.clone()], vec![b.clone()], vec![b.clone(), a.clone()]] {
+        let state = StatePlace::Chosen(folder.path().join("state.db"));
+        let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds.clone()) });
+        let mut expected: Vec<_> = feeds.iter().map(|feed| feed.identity.clone()).collect();
+        expected.sort();
+        // From the first scrape on, and still once its snapshots have moved what is shown of a feed.
+        for _ in 0..3 {
+            let scrape = bridge.scrape().await;
+            let shown = scrape.series("session_buddy_bridge_feed_resets_total");
+            let shown: Vec<_> = shown.keys().map(|labels| labels["feed"].clone()).collect();
+            assert_eq!(shown, expected);
+            bridge.until_ready("a feed", |answer| answer.status == 200).await;
+        }
+        let invocations = |scrape: &support::scrape::Scrape| scrape.sum("skill_invocations_total");
+        let counted = all.iter().filter(|(series, _)| series.name == "skill_invocations_total").map(|(_, value)| value);
+        bridge.until("both counts", &counted.sum::<f64>(), invocations).await;
+        bridge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscription_to_one_skill_counts_that_one() {
     let all = with_anomaly(database(&[("pytest-run", 3), ("lint", 9)]), "pytest-run");
     let before = database(&[("pytest-run", 3)]);

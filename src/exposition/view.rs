@@ -1,8 +1,9 @@
 //! What a scrape sees.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::ledger::{Changes, FeedCounters, FeedId, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
+use crate::ledger::{Changes, FeedCounters, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
 
 use super::gzip::Packer;
 use super::lines::Subject;
@@ -15,7 +16,8 @@ pub struct View {
     skills: Vec<ShownSkill>,
     /// In the order of [`Subject::ALL`].
     sheets: [Sheet; Subject::ALL.len()],
-    feeds: BTreeMap<usize, FeedCounters>,
+    /// By identity: a feed's place in the ledger may become another's.
+    feeds: BTreeMap<Arc<str>, FeedCounters>,
     rules: RuleCounters,
     /// Made when it is first needed: not everybody asks for gzip.
     packer: Option<Box<Packer>>,
@@ -51,13 +53,13 @@ impl View {
             self.note_listed(index, last_listed_micros);
         }
         self.note_last_listed(last_listed);
-        self.feeds.extend(feeds);
+        feeds.into_iter().for_each(|(_, counters)| self.show_feed(counters));
         self.rules = rules;
     }
 
     /// Shows the numbers of one feed.
-    pub fn show_feed(&mut self, FeedId(place): FeedId, counters: FeedCounters) {
-        self.feeds.insert(place, counters);
+    pub fn show_feed(&mut self, counters: FeedCounters) {
+        self.feeds.insert(counters.identity.clone(), counters);
     }
 
     /// Notes when skills were last listed, in microseconds since the Unix epoch.
@@ -105,7 +107,7 @@ impl View {
         self.sheet(Subject::Anomalies).mark(place, anomalies);
     }
 
-    /// The numbers that the ledger keeps of each feed, in the order of feeds.
+    /// The numbers that the ledger keeps of each feed, in the order of their identities.
     pub fn feeds(&self) -> impl Iterator<Item = &FeedCounters> {
         self.feeds.values()
     }

@@ -168,7 +168,7 @@ impl Ledger {
 
     /// What is counted of a feed.
     pub fn counters(&self, feed: FeedId) -> &FeedCounters {
-        &self.feeds[feed.0].counters
+        &self.feeds[self.places[feed.0]].counters
     }
 
     /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
