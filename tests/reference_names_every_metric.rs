@@ -1,4 +1,4 @@
-//! The README's tables of metrics name what a bridge exposes: nothing less, nothing more.
+//! The reference's tables of metrics name what a bridge exposes: nothing less, nothing more.
 
 mod support;
 
@@ -16,8 +16,8 @@ fn first_column(section: &str) -> impl Iterator<Item = &str> {
     cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`'))
 }
 
-fn in_readme() -> BTreeSet<String> {
-    let (_, metrics) = include_str!("../README.md").split_once("\n## Metrics\n").expect("a section on metrics");
+fn in_reference() -> BTreeSet<String> {
+    let (_, metrics) = include_str!("../docs/metrics.md").split_once("\n## Metrics\n").expect("a section on metrics");
     let (metrics, _) = metrics.split_once("\n## ").expect("a section after it");
     let (families, own) = metrics.split_once("`session_buddy_bridge_`").expect("a table of the bridge's own");
     let own = first_column(own).map(|name| format!("session_buddy_bridge_{name}"));
@@ -48,7 +48,7 @@ async fn the_tables_name_what_a_bridge_exposes() {
     .unwrap();
     let feeds = vec![FeedTarget { skills_db: Some(skills_db), ..FeedTarget::new(server.url().as_str()).unwrap() }];
     let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
-    let expected = in_readme();
+    let expected = in_reference();
     assert!(expected.len() > 20, "the tables were not found: {expected:?}");
     bridge
         .until("every metric", &expected, |scrape| {
