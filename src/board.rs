@@ -83,6 +83,25 @@ impl Board {
         feed
     }
 
+    /// See [`Ledger::remove_feed`].
+    pub fn remove_feed(&self, feed: FeedId) {
+        let now = self.now();
+        let identity = {
+            let mut ledger = self.ledger();
+            // Before, since another may go on in its place.
+            let identity = ledger.counters(feed).identity.clone();
+            ledger.remove_feed(feed, now);
+            identity
+        };
+        self.view().hide_feed(&identity);
+        self.note_changed();
+    }
+
+    /// See [`Ledger::set_limits`].
+    pub fn set_limits(&self, limits: Limits) {
+        self.ledger().set_limits(limits);
+    }
+
     /// See [`Ledger::add_local_feed`].
     pub fn add_local_feed(&self, identity: &str) -> FeedId {
         self.ledger().add_local_feed(identity)

@@ -64,16 +64,18 @@ const SHUTDOWN_CODE: &str = "shutdown";
 #[derive(Debug, Default)]
 pub struct Telemetry {
     feeds: Mutex<Vec<Arc<FeedTelemetry>>>,
-    http: Mutex<HttpCounts>,
+    process: Mutex<ProcessCounts>,
 }
 
 #[derive(Debug, Default)]
-struct HttpCounts {
+struct ProcessCounts {
     refused: u64,
     refused_gate: Gate,
     accept_failures: u64,
     accept_failures_gate: Gate,
     web_config_failures: u64,
+    /// Whether the configuration file could not be used when it was last read again.
+    config_failed: bool,
 }
 
 impl Telemetry {
@@ -94,6 +96,28 @@ impl Telemetry {
         feed
     }
 
+    /// Shows the feed `identity` no more.
+    pub fn forget(&self, identity: &str) {
+        locked(&self.feeds).retain(|feed| &*feed.identity != identity);
+    }
+
+    /// The configuration file was read again, as asked, and `feeds` are what it names now.
+    pub fn config_reloaded(&self, feeds: usize) {
+        locked(&self.process).config_failed = false;
+        info!(feeds, "configuration reloaded");
+    }
+
+    /// The configuration file cannot be used: nothing has changed.
+    pub fn config_failed(&self, error: &dyn std::error::Error) {
+        locked(&self.process).config_failed = true;
+        error!(%error, "configuration not reloaded, nothing has changed");
+    }
+
+    /// SIGHUP, and there is no configuration file.
+    pub fn nothing_to_reload(&self) {
+        info!("SIGHUP: there is no --config.file to read again");
+    }
+
     /// Every feed, in the order of first mention.
     pub fn feeds(&self) -> Vec<Arc<FeedTelemetry>> {
         locked(&self.feeds).clone()
@@ -107,7 +131,7 @@ impl Telemetry {
     /// An HTTP connection was closed unserved because `connections_max` others were open.
     pub fn http_connection_refused(&self, connections_max: usize) {
         let passed = {
-            let mut http = locked(&self.http);
+            let mut http = locked(&self.process);
             http.refused += 1;
             http.refused_gate.pass(Instant::now())
         };
@@ -119,7 +143,7 @@ impl Telemetry {
     /// An HTTP connection could not be accepted.
     pub fn http_accept_failed(&self, error: &io::Error) {
         let passed = {
-            let mut http = locked(&self.http);
+            let mut http = locked(&self.process);
             http.accept_failures += 1;
             http.accept_failures_gate.pass(Instant::now())
         };
@@ -130,13 +154,17 @@ impl Telemetry {
 
     /// The web configuration file has changed and cannot be used.
     pub fn web_config_failed(&self, error: &WebConfigError) {
-        locked(&self.http).web_config_failures += 1;
+        locked(&self.process).web_config_failures += 1;
         error!(%error, "the web configuration cannot be used; what it said before goes on to count");
     }
 
     fn http_counts(&self) -> (u64, u64, u64) {
-        let http = locked(&self.http);
+        let http = locked(&self.process);
         (http.refused, http.accept_failures, http.web_config_failures)
+    }
+
+    fn config_is_good(&self) -> bool {
+        !locked(&self.process).config_failed
     }
 }
 

@@ -60,6 +60,8 @@ fn the_bare_help_tells_of_everything() {
     let help = help(&["--help"]);
     let told: BTreeSet<&str> = flags(&help).into_iter().map(|(flag, _)| flag).collect();
     let expected = BTreeSet::from([
+        "config.check",
+        "config.file",
         "feed.ca-file",
         "feed.cert-file",
         "feed.headers-file",

@@ -91,6 +91,7 @@ fn expected_of_every_flag() -> Settings {
         listen_unix: Vec::new(),
         systemd_socket: true,
         web_config: None,
+        config_file: None,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         with_created: true,
         ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },

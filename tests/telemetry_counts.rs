@@ -35,6 +35,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "anomaly_window_overflows_total",
         "backfilled_invocations_total",
         "build_info",
+        "config_last_reload_successful",
         "estimated_observations_total",
         "exact_observations_total",
         "feed_connects_total",

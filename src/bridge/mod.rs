@@ -8,6 +8,7 @@ mod pages;
 mod record;
 mod replay;
 mod state;
+mod subscriptions;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,24 +17,24 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 use thiserror::Error;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
 use crate::demo::{DemoFeed, guide};
-use crate::detail::Reader;
 use crate::exposition::{FamiliesCollector, Source};
-use crate::feed::{self, FeedSettings, Timing};
+use crate::feed::{FeedSettings, Timing};
 use crate::http::{self, BindError, Bound, HttpSettings};
 use crate::keeper::{KeepError, Kept};
-use crate::ledger::FeedSpec;
 use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
 use crate::service_manager;
-use crate::settings::{DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
+use crate::settings::{Configured, DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
 use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
-use hearing::Hearing;
 use pages::Pages;
+use subscriptions::Subscriptions;
 
 pub use check::check;
 pub use explain::explain;
@@ -119,13 +120,30 @@ pub enum BridgeError {
 /// The bridge, assembled and not yet started.
 #[derive(Debug)]
 pub struct Bridge {
+    service: Service,
+    kept: Option<Kept>,
+    state_telemetry: Arc<StateTelemetry>,
+}
+
+/// What listens and serves; all of a bridge but its state.
+#[derive(Debug)]
+struct Service {
     settings: Settings,
     board: Arc<Board>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
-    kept: Option<Kept>,
-    /// Feeds that the state knows to be the same server as another one.
-    state_telemetry: Arc<StateTelemetry>,
+    reloads: Arc<Notify>,
+}
+
+/// Asks a bridge to read its configuration file again.
+#[derive(Debug, Clone)]
+pub struct Reloads(Arc<Notify>);
+
+impl Reloads {
+    /// Asks. Several askings before the bridge gets to it are one.
+    pub fn ask(&self) {
+        self.0.notify_one();
+    }
 }
 
 impl Bridge {
@@ -161,13 +179,20 @@ impl Bridge {
         if kept.is_some() {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
-        Ok(Self { settings, board, telemetry, registry, kept, state_telemetry })
+        let reloads = Arc::new(Notify::new());
+        let service = Service { settings, board, telemetry, registry, reloads };
+        Ok(Self { service, kept, state_telemetry })
     }
 
     /// The registry behind the telemetry path. It shows everything that the bridge does, and serves whatever else is
     /// registered with it.
     pub fn registry(&self) -> &Registry {
-        &self.registry
+        &self.service.registry
+    }
+
+    /// What asks this bridge to read its configuration file again.
+    pub fn reloads(&self) -> Reloads {
+        Reloads(Arc::clone(&self.service.reloads))
     }
 
     /// Subscribes to the feeds and serves on `listeners`, whatever [`Settings::listen`] says, until `shutdown`. Ends
@@ -181,28 +206,9 @@ impl Bridge {
         shutdown: CancellationToken,
     ) -> Result<(), BridgeError> {
         let listeners: Vec<Bound> = listeners.into_iter().map(Into::into).collect();
-        let mut tasks = JoinSet::new();
-        let mut readers = Vec::new();
         let state_telemetry = Arc::clone(&self.state_telemetry);
         let keeper = self.kept.take().map(|kept| kept.start(state_telemetry, shutdown.clone())).transpose()?;
-        let ended = self.start(listeners, &shutdown, &mut tasks, &mut readers);
-        if ended.is_err() {
-            shutdown.cancel();
-        }
-        let mut result = ended;
-        while let Some(task) = tasks.join_next().await {
-            if let Err(error) = task {
-                shutdown.cancel();
-                result = result.and(Err(BridgeError::Panicked(error.to_string())));
-            }
-        }
-        // Their wakers went with the feeds.
-        for reader in readers {
-            let finished = tokio::task::spawn_blocking(|| reader.finish()).await;
-            if !finished.unwrap_or(false) {
-                result = result.and(Err(BridgeError::Panicked("the thread that reads a feed's database".to_owned())));
-            }
-        }
+        let mut result = self.service.run(listeners, &shutdown).await;
         // Last, so that what the feeds had to say until their end is kept.
         if let Some(keeper) = keeper {
             let finished = tokio::task::spawn_blocking(|| keeper.finish()).await;
@@ -212,22 +218,67 @@ impl Bridge {
         }
         result
     }
+}
 
-    fn start(
-        self,
+impl Service {
+    async fn run(&self, listeners: Vec<Bound>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
+        let mut servers = JoinSet::new();
+        let (board, telemetry) = (Arc::clone(&self.board), Arc::clone(&self.telemetry));
+        let mut feeds = Subscriptions::new(board, telemetry, self.settings.timing.clone(), shutdown.clone());
+        let configured = Configured {
+            feeds: self.settings.feeds.clone(),
+            ledger_limits: self.settings.ledger_limits,
+            frame_bytes_max: self.settings.frame_bytes_max,
+        };
+        let mut result =
+            feeds.become_as(&configured).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
+        while result.is_ok() {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = servers.join_next() => result = ended.map_err(|error| BridgeError::Panicked(error.to_string())),
+                error = feeds.ended(), if !feeds.is_empty() => {
+                    // All of them end by themselves at shutdown.
+                    if !shutdown.is_cancelled() {
+                        result = Err(error);
+                    }
+                    break;
+                }
+                () = self.reloads.notified() => self.reload(&mut feeds).await,
+            }
+        }
+        shutdown.cancel();
+        result = result.and(feeds.end().await);
+        while let Some(task) = servers.join_next().await {
+            result = result.and(task.map_err(|error| BridgeError::Panicked(error.to_string())));
+        }
+        result
+    }
+
+    /// Reads the configuration file again. It counts whole or not at all.
+    async fn reload(&self, feeds: &mut Subscriptions) {
+        let Some(file) = self.settings.config_file.clone() else { return self.telemetry.nothing_to_reload() };
+        let configured = match tokio::task::spawn_blocking(move || file.read()).await {
+            Ok(Ok(configured)) => configured,
+            Ok(Err(error)) => return self.telemetry.config_failed(&error),
+            Err(error) => return self.telemetry.config_failed(&error),
+        };
+        self.board.set_limits(configured.ledger_limits);
+        match feeds.become_as(&configured).await {
+            Ok(()) => self.telemetry.config_reloaded(configured.feeds.len()),
+            Err(error) => self.telemetry.config_failed(&error),
+        }
+    }
+
+    fn listen(
+        &self,
         listeners: Vec<Bound>,
         shutdown: &CancellationToken,
-        tasks: &mut JoinSet<()>,
-        readers: &mut Vec<Reader>,
+        servers: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
-        // Before anything starts: a bridge that has not heard of its feeds yet would call itself ready, and the first
-        // feed to speak would be taken for the last one that is waited for.
-        let hearings = self.settings.feeds.iter().map(|target| self.hearing(target, readers));
-        let hearings = hearings.collect::<Result<Vec<_>, _>>()?;
         let pages = Arc::new(Pages::new(
             Arc::clone(&self.board),
             Arc::clone(&self.telemetry),
-            self.registry,
+            self.registry.clone(),
             self.settings.with_created,
         ));
         let web_config = self.settings.web_config.clone();
@@ -244,7 +295,7 @@ impl Bridge {
                 tracing::warn!(%address, "every machine that reaches this address can read the metrics");
             }
             let (pages, settings, ends) = (pages.clone(), http_settings.clone(), shutdown.clone());
-            tasks.spawn(async move {
+            servers.spawn(async move {
                 let _file = listener.take_file();
                 if let Err(error) = http::serve(listener, pages, settings, ends.clone()).await {
                     tracing::error!(%address, %error, "cannot be served");
@@ -252,26 +303,7 @@ impl Bridge {
                 }
             });
         }
-        for (target, hearing) in self.settings.feeds.iter().zip(hearings) {
-            tasks.spawn(feed::run(feed_settings(target, &self.settings), hearing, shutdown.clone()));
-        }
         Ok(())
-    }
-
-    fn hearing(&self, target: &FeedTarget, readers: &mut Vec<Reader>) -> Result<Arc<Hearing>, BridgeError> {
-        let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
-        let feed = self.board.add_feed(spec);
-        let telemetry = self.telemetry.feed(&target.identity);
-        let board = Arc::clone(&self.board);
-        let mut waker = None;
-        if let Some(path) = &target.skills_db {
-            board.expect_detail(feed);
-            let reader = Reader::start(path.clone(), Arc::clone(&board), feed, Arc::clone(&telemetry));
-            let reader = reader.map_err(BridgeError::Thread)?;
-            waker = Some(reader.waker());
-            readers.push(reader);
-        }
-        Ok(Arc::new(Hearing::new(board, feed, telemetry, waker)))
     }
 }
 
@@ -287,10 +319,21 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     let bridge = Bridge::new(settings)?;
     // It listens already: who connects now is answered as soon as the first task turns.
     let accompanied = service_manager::accompany(shutdown.clone());
+    let _reloading = tokio::spawn(reload_on_hangup(bridge.reloads(), shutdown.clone()));
     let ended = bridge.serve(listeners, shutdown.clone()).await;
     shutdown.cancel();
     let _ = accompanied.await;
     ended
+}
+
+async fn reload_on_hangup(reloads: Reloads, shutdown: CancellationToken) {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return tracing::warn!(%error, "SIGHUP will not be heard"),
+    };
+    while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
+        reloads.ask();
+    }
 }
 
 /// Runs a made-up feed and the bridge beside it until `shutdown`. `announce` is given the words for the user once both
@@ -352,10 +395,6 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BridgeError> {
     addresses.iter().map(|address| Ok(http::bind(*address)?.into())).collect()
-}
-
-fn feed_settings(target: &FeedTarget, settings: &Settings) -> FeedSettings {
-    subscription(target, settings.frame_bytes_max, &settings.timing)
 }
 
 fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) -> FeedSettings {

@@ -62,6 +62,11 @@ impl View {
         self.feeds.insert(counters.identity.clone(), counters);
     }
 
+    /// Shows the numbers of a feed no more.
+    pub fn hide_feed(&mut self, identity: &str) {
+        self.feeds.remove(identity);
+    }
+
     /// Notes when skills were last listed, in microseconds since the Unix epoch.
     pub fn note_last_listed(&mut self, listed: Vec<(SkillIndex, i64)>) {
         for (index, micros) in listed {

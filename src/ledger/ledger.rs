@@ -166,6 +166,30 @@ impl Ledger {
         FeedId(self.places.len() - 1)
     }
 
+    /// Takes a feed out of the configuration: what it counted stays, and it leaves the gauges. It may be added again.
+    pub fn remove_feed(&mut self, feed: FeedId, now: Moment) {
+        self.note_start(now);
+        let place = self.places[feed.0];
+        let left = &mut self.feeds[place];
+        left.configured = false;
+        left.live = false;
+        // What its connection still has to say is of the past.
+        left.generation += 1;
+        left.touch();
+        let rated = self.feeds[place].rated();
+        self.succeed_rivals();
+        for name in rated {
+            self.show_rate(&name, &mut Vec::new());
+        }
+        // Nobody waits for it any more.
+        self.note_start(now);
+    }
+
+    /// Changes how much is counted and remembered from now on. What there is already stays.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// What is counted of a feed.
     pub fn counters(&self, feed: FeedId) -> &FeedCounters {
         &self.feeds[self.places[feed.0]].counters
@@ -404,6 +428,9 @@ impl Ledger {
             self.feeds[rival].filter = filter;
             let identity = self.feeds[place].counters.identity.clone();
             self.feeds[place].counters.identity = std::mem::replace(&mut self.feeds[rival].counters.identity, identity);
+            // Its connection, if it has one, goes with it.
+            (self.feeds[rival].generation, self.feeds[rival].live) =
+                (self.feeds[place].generation, self.feeds[place].live);
             for (place, configured) in [(place, false), (rival, true)] {
                 let feed = &mut self.feeds[place];
                 feed.configured = configured;

@@ -24,6 +24,25 @@ pub enum SettingsError {
         /// What the command line says of it.
         error: clap::Error,
     },
+    /// A configuration file that cannot be used.
+    #[error("--config.file {}: {problem}", .file.display())]
+    ConfigFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, with the field or the line at fault.
+        problem: String,
+    },
+    /// Feeds both in a configuration file and beside it.
+    #[error("{setting} was given beside --config.file {}, which names feeds: put it into the file, or leave the feeds out there", .file.display())]
+    FeedsTwice {
+        /// The file.
+        file: PathBuf,
+        /// The setting.
+        setting: &'static str,
+    },
+    /// A check of a file that there is none of.
+    #[error("--config.check needs --config.file, which names what is to be checked")]
+    NothingToCheck,
     /// A web configuration file that cannot be used.
     #[error("--web.config.file {0}")]
     WebConfig(#[from] WebConfigError),

@@ -107,7 +107,21 @@ pub(super) enum Subcommands {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Configuration")]
+pub(super) struct ConfigFlags {
+    /// YAML file with feeds, each with name, URL, skill and credentials, and limits; read again on SIGHUP
+    #[arg(long = "config.file", value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Read --config.file and every file that it names, say whether they can be used, and end
+    #[arg(long = "config.check", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub check: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct RunFlags {
+    #[command(flatten)]
+    pub config: ConfigFlags,
     #[command(flatten)]
     pub feeds: FeedFlags,
     #[command(flatten)]

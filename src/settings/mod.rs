@@ -4,6 +4,7 @@
 //! the program sees. Nothing is started here. Architecture invariant: the environment comes in as a function, so that no
 //! test touches the process's own.
 
+mod config_file;
 mod credentials;
 mod duration;
 mod error;
@@ -23,6 +24,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use url::Url;
 
+pub use config_file::{ConfigFile, Configured};
 pub use duration::DurationError;
 pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
@@ -31,7 +33,7 @@ pub use listen_address::ListenAddressError;
 pub use number::NumberError;
 
 use crate::demo::DemoSettings;
-use crate::feed::{Credentials, Timing};
+use crate::feed::{Credentials, Secret, Timing};
 use crate::http::WebConfigFile;
 use crate::ledger::Limits;
 use flags::{CommandLine, Subcommands};
@@ -69,6 +71,8 @@ pub struct Settings {
     pub timing: Timing,
     /// Where the counts are kept.
     pub state: StatePlace,
+    /// Where feeds and limits stand, if in a file: it can be read again.
+    pub config_file: Option<ConfigFile>,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -266,7 +270,7 @@ impl Task {
     ) -> Result<Self, SettingsError> {
         let CommandLine { command, run } = flags::parse(args, &environment)?;
         match command.unwrap_or(Subcommands::Run(run)) {
-            Subcommands::Run(flags) => run_task(flags, &environment).map(Task::Run),
+            Subcommands::Run(flags) => run_or_check(flags, &environment),
             Subcommands::Demo(flags) => demo_task(flags).map(Task::Demo),
             Subcommands::Check(flags) => check_task(flags, &environment).map(Task::Check),
             Subcommands::Explain(flags) => explain_task(flags, &environment).map(Task::Explain),
@@ -315,6 +319,7 @@ impl Settings {
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             timing: Timing::default(),
             state: StatePlace::Memory,
+            config_file: None,
             log: LogSettings::default(),
         }
     }
@@ -325,8 +330,25 @@ impl Settings {
     }
 }
 
+fn run_or_check(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Task, SettingsError> {
+    let checks = flags.config.check;
+    let settings = run_task(flags, environment)?;
+    match (checks, &settings.config_file) {
+        (false, _) => Ok(Task::Run(settings)),
+        (true, None) => Err(SettingsError::NothingToCheck),
+        (true, Some(file)) => {
+            let mut text = format!("{} can be used. Feeds:\n", file.path.display());
+            for feed in &settings.feeds {
+                text.push_str(&format!("  {}\n", feed.identity));
+            }
+            Ok(Task::Print(text.into_bytes()))
+        }
+    }
+}
+
 fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, SettingsError> {
-    let flags::RunFlags { feeds: feed_flags, connection, web, state, limits, log } = flags;
+    let given = feed_setting_given(&flags);
+    let flags::RunFlags { config, feeds: feed_flags, connection, web, state, limits, log } = flags;
     let ledger_limits = ledger_limits(&limits)?;
     let flags::FeedFlags { urls, names, skills_dbs, subscription } = feed_flags;
     if urls.len() > FEEDS_MAX {
@@ -341,12 +363,33 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         feed.identity = checked_name("--feed.name", name, ledger_limits.label_chars_max)?;
     }
     give_databases(&mut feeds, skills_dbs)?;
-    let mut identities = BTreeSet::new();
-    if let Some(twice) = feeds.iter().find(|feed| !identities.insert(&feed.identity)) {
-        return Err(SettingsError::SameIdentity { identity: twice.identity.clone() });
-    }
+    distinct(&feeds)?;
+    let secret = |variable| {
+        let value = environment(variable).and_then(|value| value.into_string().ok());
+        value.filter(|value| !value.trim().is_empty()).map(Secret::new)
+    };
+    let from_flags = Configured { feeds, ledger_limits, frame_bytes_max: connection.frame_bytes_max as usize };
+    let config_file = config.file.map(|path| ConfigFile {
+        path,
+        feeds: from_flags.feeds.clone(),
+        limits: ledger_limits,
+        frame_bytes_max: from_flags.frame_bytes_max,
+        token: secret(flags::TOKEN_VARIABLE),
+        jwt_secret: secret(flags::JWT_SECRET_VARIABLE),
+    });
+    let Configured { feeds, ledger_limits, frame_bytes_max } = match &config_file {
+        None => from_flags,
+        Some(file) => {
+            let configured = file.read()?;
+            if let Some(setting) = given.filter(|_| configured.feeds != from_flags.feeds) {
+                return Err(SettingsError::FeedsTwice { file: file.path.clone(), setting });
+            }
+            configured
+        }
+    };
     Ok(Settings {
-        frame_bytes_max: connection.frame_bytes_max as usize,
+        frame_bytes_max,
+        config_file,
         timing: timing(&connection),
         state: match state {
             flags::StateFlags { disabled: true, .. } => StatePlace::Memory,
@@ -357,6 +400,39 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
     })
 }
 
+/// The first flag that says something of feeds.
+fn feed_setting_given(flags: &flags::RunFlags) -> Option<&'static str> {
+    let flags::FeedFlags { urls, names, skills_dbs, subscription } = &flags.feeds;
+    let credentials = &subscription.credentials;
+    let given = [
+        ("--feed.url", *urls != [FEED_URL_DEFAULT]),
+        ("--feed.name", !names.is_empty()),
+        ("--feed.skills-db", !skills_dbs.is_empty()),
+        ("--feed.skill", subscription.skill.is_some()),
+        ("--feed.token-file", credentials.token_file.is_some()),
+        ("--feed.jwt-secret-file", credentials.jwt_secret_file.is_some()),
+        ("--feed.headers-file", credentials.headers_file.is_some()),
+        ("--feed.ca-file", credentials.ca_file.is_some()),
+        ("--feed.cert-file", credentials.cert_file.is_some()),
+        ("--feed.key-file", credentials.key_file.is_some()),
+    ];
+    given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+}
+
+/// No two feeds may have one identity, or one database.
+fn distinct(feeds: &[FeedTarget]) -> Result<(), SettingsError> {
+    let (mut identities, mut databases) = (BTreeSet::new(), BTreeSet::new());
+    for FeedTarget { identity, skills_db, .. } in feeds {
+        if !identities.insert(identity) {
+            return Err(SettingsError::SameIdentity { identity: identity.clone() });
+        }
+        if let Some(path) = skills_db.as_ref().filter(|path| !databases.insert(*path)) {
+            return Err(SettingsError::SameDatabase { path: path.clone() });
+        }
+    }
+    Ok(())
+}
+
 /// Gives each feed its database: one for each, in their order, `none` for none.
 fn give_databases(feeds: &mut [FeedTarget], databases: Vec<PathBuf>) -> Result<(), SettingsError> {
     if databases.is_empty() {
@@ -365,15 +441,8 @@ fn give_databases(feeds: &mut [FeedTarget], databases: Vec<PathBuf>) -> Result<(
     if databases.len() != feeds.len() {
         return Err(SettingsError::DatabasesDoNotPair { databases: databases.len(), urls: feeds.len() });
     }
-    let mut given = BTreeSet::new();
     for (feed, path) in feeds.iter_mut().zip(databases) {
-        if path.as_os_str() == "none" {
-            continue;
-        }
-        if !given.insert(path.clone()) {
-            return Err(SettingsError::SameDatabase { path });
-        }
-        feed.skills_db = Some(path);
+        feed.skills_db = Some(path).filter(|path| path.as_os_str() != "none");
     }
     Ok(())
 }
@@ -595,6 +664,10 @@ fn ledger_limits(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
         label_chars_max: flags.label_chars_max as usize,
         ..Limits::default()
     };
+    checked_limits(limits)
+}
+
+fn checked_limits(limits: Limits) -> Result<Limits, SettingsError> {
     if limits.remembered_skills_max < limits.skills_max {
         return Err(SettingsError::RememberedSkills {
             remembered: limits.remembered_skills_max,

@@ -125,6 +125,11 @@ const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
     "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
     [],
 );
+const CONFIG_LAST_RELOAD_SUCCESSFUL: Family<0> = Family::gauge(
+    "session_buddy_bridge_config_last_reload_successful",
+    "Whether the configuration file could be used when it was last read.",
+    [],
+);
 const WEB_CONFIG_FAILURES: Family<0> = Family::counter(
     "session_buddy_bridge_web_config_failures_total",
     "Times the web configuration file had changed and could not be used.",
@@ -174,6 +179,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
             HTTP_CONNECTIONS_REFUSED.desc(),
             HTTP_ACCEPT_FAILURES.desc(),
             WEB_CONFIG_FAILURES.desc(),
+            CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
         ];
         Self { telemetry, numbers, descs }
     }
@@ -216,6 +222,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
             WEB_CONFIG_FAILURES.value(web_config_failures as f64),
+            CONFIG_LAST_RELOAD_SUCCESSFUL.value(f64::from(u8::from(self.telemetry.config_is_good()))),
         ];
         families.extend(rule_families(&(self.numbers)()));
         families

@@ -1,0 +1,157 @@
+//! The feeds that are subscribed to, and how they become others while the bridge runs.
+
+use std::sync::Arc;
+
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use crate::board::Board;
+use crate::detail::Reader;
+use crate::feed::{self, Timing};
+use crate::ledger::{FeedId, FeedSpec};
+use crate::settings::{Configured, FeedTarget};
+use crate::telemetry::Telemetry;
+
+use super::hearing::Hearing;
+use super::{BridgeError, subscription};
+
+pub(super) struct Subscriptions {
+    board: Arc<Board>,
+    telemetry: Arc<Telemetry>,
+    timing: Timing,
+    frame_bytes_max: usize,
+    shutdown: CancellationToken,
+    running: Vec<Subscription>,
+}
+
+struct Subscription {
+    target: FeedTarget,
+    feed: FeedId,
+    ends: CancellationToken,
+    /// `None` once it is known to have ended.
+    task: Option<JoinHandle<()>>,
+    reader: Option<Reader>,
+}
+
+/// A feed that is known and not listened to yet.
+struct Prepared {
+    target: FeedTarget,
+    feed: FeedId,
+    hearing: Arc<Hearing>,
+    reader: Option<Reader>,
+}
+
+impl Subscriptions {
+    pub fn new(board: Arc<Board>, telemetry: Arc<Telemetry>, timing: Timing, shutdown: CancellationToken) -> Self {
+        Self { board, telemetry, timing, frame_bytes_max: 0, shutdown, running: Vec::new() }
+    }
+
+    /// Subscribes to what is configured: feeds that are not there yet join, those that are named no more leave, those that
+    /// are named otherwise than before leave and join, and all others are not disturbed.
+    ///
+    /// # Errors
+    /// No thread to be had for a feed's database, or a feed that panicked; the others are as configured.
+    pub async fn become_as(&mut self, configured: &Configured) -> Result<(), BridgeError> {
+        let frames_differ =
+            std::mem::replace(&mut self.frame_bytes_max, configured.frame_bytes_max) != configured.frame_bytes_max;
+        let mut result = Ok(());
+        let (stay, leave): (Vec<_>, Vec<_>) = std::mem::take(&mut self.running)
+            .into_iter()
+            .partition(|running| !frames_differ && configured.feeds.contains(&running.target));
+        self.running = stay;
+        for left in leave {
+            let (feed, identity) = (left.feed, left.target.identity.clone());
+            result = result.and(left.end().await);
+            if !configured.feeds.iter().any(|target| target.identity == identity) {
+                self.board.remove_feed(feed);
+                self.telemetry.forget(&identity);
+            }
+        }
+        let new =
+            configured.feeds.iter().filter(|target| !self.running.iter().any(|running| running.target == **target));
+        // All of them before any is listened to: a bridge that has not heard of its feeds yet would call itself ready, and
+        // the first feed to speak would be taken for the last one that is waited for.
+        let new: Vec<_> = new.map(|target| self.prepared(target)).collect();
+        for prepared in new {
+            match prepared {
+                Ok(prepared) => {
+                    let subscription = self.begun(prepared);
+                    self.running.push(subscription);
+                }
+                Err(error) => result = result.and(Err(error)),
+            }
+        }
+        result
+    }
+
+    /// Returns once a feed has ended, which before shutdown is a defect.
+    pub async fn ended(&mut self) -> BridgeError {
+        let tasks = self.running.iter_mut().filter_map(|running| running.task.as_mut());
+        let (ended, ..) = futures::future::select_all(tasks.collect::<Vec<_>>()).await;
+        let finished =
+            self.running.iter_mut().filter(|running| running.task.as_ref().is_some_and(JoinHandle::is_finished));
+        // A task that has been awaited must not be awaited again. Others that are done, too, have nothing more to say.
+        finished.for_each(|running| running.task = None);
+        BridgeError::Panicked(match ended {
+            Ok(()) => "a feed ended by itself".to_owned(),
+            Err(error) => error.to_string(),
+        })
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.running.iter().all(|running| running.task.is_none())
+    }
+
+    /// Takes leave of every feed.
+    pub async fn end(&mut self) -> Result<(), BridgeError> {
+        self.running.iter().for_each(|running| running.ends.cancel());
+        let mut result = Ok(());
+        for running in std::mem::take(&mut self.running) {
+            result = result.and(running.end().await);
+        }
+        result
+    }
+
+    fn prepared(&self, target: &FeedTarget) -> Result<Prepared, BridgeError> {
+        let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
+        let feed = self.board.add_feed(spec);
+        let telemetry = self.telemetry.feed(&target.identity);
+        let board = Arc::clone(&self.board);
+        let reader = match &target.skills_db {
+            None => None,
+            Some(path) => {
+                board.expect_detail(feed);
+                let reader = Reader::start(path.clone(), Arc::clone(&board), feed, Arc::clone(&telemetry));
+                Some(reader.map_err(BridgeError::Thread)?)
+            }
+        };
+        let waker = reader.as_ref().map(Reader::waker);
+        let hearing = Arc::new(Hearing::new(board, feed, telemetry, waker));
+        Ok(Prepared { target: target.clone(), feed, hearing, reader })
+    }
+
+    fn begun(&self, prepared: Prepared) -> Subscription {
+        let Prepared { target, feed, hearing, reader } = prepared;
+        let ends = self.shutdown.child_token();
+        let settings = subscription(&target, self.frame_bytes_max, &self.timing);
+        let task = tokio::spawn(feed::run(settings, hearing, ends.clone()));
+        Subscription { target, feed, ends, task: Some(task), reader }
+    }
+}
+
+impl Subscription {
+    async fn end(self) -> Result<(), BridgeError> {
+        self.ends.cancel();
+        let ended = match self.task {
+            Some(task) => task.await.map_err(|error| BridgeError::Panicked(error.to_string())),
+            None => Ok(()),
+        };
+        // Its waker went with the feed.
+        let finished = match self.reader {
+            None => true,
+            Some(reader) => spawn_blocking(|| reader.finish()).await.unwrap_or(false),
+        };
+        let panicked = || BridgeError::Panicked("the thread that reads a feed's database".to_owned());
+        ended.and(if finished { Ok(()) } else { Err(panicked()) })
+    }
+}
