@@ -5,7 +5,9 @@ mod support;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::PATIENCE;
@@ -14,7 +16,7 @@ use support::model::{Database, Invocation};
 use support::peers::eventually;
 use support::program::Program;
 use support::scrape::Scrape;
-use support::scripted_feed::{ScriptedFeed, Step, Visit};
+use support::scripted_feed::{Gate, ScriptedFeed, Step, Visit};
 
 const SUCCESSFUL: &str = "session_buddy_bridge_config_last_reload_successful";
 
@@ -41,6 +43,13 @@ impl Folder {
 
 /// A server with so many invocations of a skill, told again and again with other times.
 fn server(skill_name: &str, invocations: usize, offset: i64) -> ScriptedFeed {
+    let database = database(skill_name, invocations);
+    let rounds = (0..10_000_i64)
+        .flat_map(move |round| [Step::send(database.snapshot(offset + round)), Step::Pause(Duration::from_millis(20))]);
+    ScriptedFeed::start(vec![rounds.collect()])
+}
+
+fn database(skill_name: &str, invocations: usize) -> Database {
     let mut database = Database::default();
     for _ in 0..invocations {
         database.invocations.push(Invocation {
@@ -50,9 +59,7 @@ fn server(skill_name: &str, invocations: usize, offset: i64) -> ScriptedFeed {
             duration_seconds: Some(1.0),
         });
     }
-    let rounds = (0..10_000_i64)
-        .flat_map(move |round| [Step::send(database.snapshot(offset + round)), Step::Pause(Duration::from_millis(20))]);
-    ScriptedFeed::start(vec![rounds.collect()])
+    database
 }
 
 fn feeds(urls: &[(&str, &ScriptedFeed)]) -> String {
@@ -153,6 +160,37 @@ async fn a_file_that_cannot_be_used_changes_nothing() {
     let ended = program.end_within(PATIENCE);
     assert_eq!(ended.code, Some(0));
     assert!(ended.stderr.contains("configuration not reloaded, nothing has changed"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn where_the_first_of_two_addresses_of_one_server_leaves_the_other_goes_on() {
+    let invocations = Arc::new(AtomicUsize::new(3));
+    let (told, began) = (Arc::clone(&invocations), Instant::now());
+    let snapshot = move || {
+        // Every connection hears the same time in the same round.
+        let round = i64::try_from(began.elapsed().as_millis() / 100).unwrap();
+        database("a", told.load(Ordering::SeqCst)).snapshot(round * 100_000)
+    };
+    let server = ScriptedFeed::start(vec![vec![Step::rounds(&Gate::default(), Duration::from_millis(50), snapshot)]]);
+    let mut by_name = server.url();
+    by_name.set_host(Some("localhost")).unwrap();
+    let entry = |name: &str, url: &str| format!("  - {{name: {name}, url: \"{url}\"}}\n");
+    let both = entry("one", server.url().as_str()) + &entry("two", by_name.as_str());
+    let folder = Folder::new();
+    folder.write(&format!("feeds:\n{both}"));
+    let mut program = folder.start();
+    program.until_stderr("the alias", |log| log.contains("this feed is the same server as another"));
+    until(&mut program, "one of them to count", &(3.0, 1), counts);
+
+    folder.write(&format!("feeds:\n{}", entry("two", by_name.as_str())));
+    program.signal(Signal::HUP);
+    until(&mut program, "the other alone", &live(&["two"]), up);
+    invocations.store(5, Ordering::SeqCst);
+    until(&mut program, "it to count on", &(5.0, 1), counts);
+    assert_eq!(connections(&server).len(), 2, "it was not disturbed");
+    let shown = scrape(&mut program);
+    let resets = shown.series("session_buddy_bridge_feed_resets_total");
+    assert_eq!(resets.keys().map(|labels| labels["feed"].as_str()).collect::<Vec<_>>(), ["two"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -188,6 +188,8 @@ async fn a_feed_that_left_the_configuration_is_shown_no_more_and_its_counts_stay
         let invocations = |scrape: &support::scrape::Scrape| scrape.sum("skill_invocations_total");
         let counted = all.iter().filter(|(series, _)| series.name == "skill_invocations_total").map(|(_, value)| value);
         bridge.until("both counts", &counted.sum::<f64>(), invocations).await;
+        let rates = |scrape: &support::scrape::Scrape| scrape.series("skill_completion_rate").len();
+        bridge.until("the rates of those that are configured", &feeds.len(), rates).await;
         bridge.stop().await;
     }
 }

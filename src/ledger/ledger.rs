@@ -55,7 +55,7 @@ pub struct Ledger {
     start: Start,
     /// Whether somebody keeps what changes. Otherwise it is not collected.
     keeps: bool,
-    /// Whether the feeds that left the configuration have left the gauges.
+    /// Whether the gauges are of the feeds that are configured.
     began: bool,
     kept_rules: RuleCounters,
     /// Where somebody wants to know why.
@@ -163,6 +163,12 @@ impl Ledger {
         feed.filter = spec.skill.map(Into::into);
         feed.counters_changed = true;
         self.places.push(place);
+        if self.began {
+            // Its rates, which left the gauges with it, are what they were.
+            for name in self.feeds[place].rated() {
+                self.show_rate(&name, &mut Vec::new());
+            }
+        }
         FeedId(self.places.len() - 1)
     }
 
@@ -402,8 +408,8 @@ impl Ledger {
     fn note_start(&mut self, now: Moment) {
         if !std::mem::replace(&mut self.began, true) {
             self.succeed_rivals();
-            let left = self.feeds.iter().filter(|feed| !feed.configured);
-            let rated: Vec<_> = left.flat_map(Feed::rated).collect();
+            // Feeds that left the configuration leave the gauges, those that came back are in them again.
+            let rated: Vec<_> = self.feeds.iter().flat_map(Feed::rated).collect();
             rated.iter().for_each(|name| self.show_rate(name, &mut Vec::new()));
         }
         let since = match self.start {
