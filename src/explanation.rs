@@ -35,7 +35,7 @@ impl Explainer {
     /// A connection is established.
     pub fn open(&mut self, at: Duration) -> String {
         self.connection = Some(self.ledger.open(self.feed, Moment::at(at)));
-        self.told(at, "connected", Vec::new())
+        self.told(at, "a connection is established", Vec::new())
     }
 
     /// The connection ended, for `why`.
@@ -43,7 +43,7 @@ impl Explainer {
         if let Some(connection) = self.connection.take() {
             self.ledger.close(connection, Moment::at(at));
         }
-        self.told(at, &format!("disconnected{why}"), Vec::new())
+        self.told(at, &format!("the connection ended{why}"), Vec::new())
     }
 
     /// Each message of a frame.

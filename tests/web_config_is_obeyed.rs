@@ -167,6 +167,22 @@ fn a_password_that_is_changed_is_changed_at_once_and_a_broken_file_changes_nothi
 }
 
 #[test]
+fn a_file_that_comes_after_its_name_is_found() {
+    let site = Site::new();
+    let server = site.serve("");
+    assert_eq!(get(server.address, "").status, 200);
+    site.write("tls_server_config: {cert_file: later.pem, key_file: server.key}");
+    for _ in 0..3 {
+        assert_eq!(get(server.address, "").status, 200);
+    }
+    let said = server.content.web_config_failures.lock().unwrap().clone();
+    assert!(matches!(&said[..], [one] if one.contains("later.pem")), "told once: {said:?}");
+    fs::copy(site.folder.path().join("server.pem"), site.folder.path().join("later.pem")).unwrap();
+    assert_eq!(site.get_encrypted(server.address, None).unwrap(), "HTTP/1.1 200 OK");
+    server.stop();
+}
+
+#[test]
 fn headers_are_added_to_every_answer() {
     let site = Site::new();
     let server = site.serve("http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    strict-transport-security: max-age=60\n");

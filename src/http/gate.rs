@@ -35,7 +35,7 @@ impl Gate {
 
     /// Lets a connection in: at once, or after its TLS handshake.
     pub async fn enter(&self, socket: Socket) -> io::Result<Box<dyn Wire>> {
-        let Some(config) = self.config().await else { return Ok(Box::new(socket)) };
+        let Some(config) = self.config().await? else { return Ok(Box::new(socket)) };
         let Some(tls) = &config.tls else { return Ok(Box::new(socket)) };
         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(socket).await?;
         if config.admits(stream.get_ref().1.peer_certificates()) {
@@ -51,22 +51,32 @@ impl Gate {
     /// Marks a request that has to be refused, and gives the headers that its response is to have.
     pub async fn judge<B>(&self, request: &mut Request<B>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Some(config) = self.config().await {
-            let authorization = request.headers().get(header::AUTHORIZATION);
-            if !config.users.is_empty() && !self.guard.admits(&config.users, authorization).await {
+        match self.config().await {
+            Ok(None) => {}
+            Ok(Some(config)) => {
+                let authorization = request.headers().get(header::AUTHORIZATION);
+                if !config.users.is_empty() && !self.guard.admits(&config.users, authorization).await {
+                    request.extensions_mut().insert(Unauthorized);
+                }
+                headers.extend(config.headers.iter().cloned());
+            }
+            // Who may come in cannot be told: nobody.
+            Err(_) => {
                 request.extensions_mut().insert(Unauthorized);
             }
-            headers.extend(config.headers.iter().cloned());
         }
         headers
     }
 
-    async fn config(&self) -> Option<Arc<WebConfig>> {
-        let file = Arc::clone(self.file.as_ref()?);
-        let (config, failed) = tokio::task::spawn_blocking(move || file.current()).await.ok()?;
+    /// What the file says; nothing where there is none. An error must never be taken for that.
+    async fn config(&self) -> io::Result<Option<Arc<WebConfig>>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let file = Arc::clone(file);
+        let looked = tokio::task::spawn_blocking(move || file.current()).await;
+        let (config, failed) = looked.map_err(io::Error::other)?;
         if let Some(error) = failed {
             self.content.web_config_failed(&error);
         }
-        Some(config)
+        Ok(Some(config))
     }
 }

@@ -63,6 +63,9 @@ struct State {
     current: Arc<WebConfig>,
     /// The files as they were when they were last looked at.
     stamps: Vec<Stamp>,
+    /// Why the file could not be used when it was last read. It is read at each look then: it may name files that are yet to
+    /// come, and those are not watched.
+    failure: Option<String>,
 }
 
 /// By what a change of a file is noticed: when it was written, and how long it is.
@@ -135,16 +138,19 @@ impl WebConfigFile {
         let stamps = stamps(&own);
         let current = WebConfig::read(path)?;
         let stamps = stamps.into_iter().chain(self::stamps(&current.files)).collect();
-        Ok(Self { path: path.to_owned(), state: Mutex::new(State { current: Arc::new(current), stamps }) })
+        Ok(Self {
+            path: path.to_owned(),
+            state: Mutex::new(State { current: Arc::new(current), stamps, failure: None }),
+        })
     }
 
     /// What the file says now. Where it has changed and cannot be used, what it said before, with the error, once for each
-    /// change. Reads files: to be called where blocking is allowed.
+    /// error. Reads files: to be called where blocking is allowed.
     pub(super) fn current(&self) -> (Arc<WebConfig>, Option<WebConfigError>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let files: Vec<PathBuf> = state.stamps.iter().map(|(file, _)| file.clone()).collect();
         let now = stamps(&files);
-        if now == state.stamps {
+        if now == state.stamps && state.failure.is_none() {
             return (Arc::clone(&state.current), None);
         }
         state.stamps = now;
@@ -157,9 +163,14 @@ impl WebConfigFile {
                 let new: Vec<PathBuf> = files.into_iter().filter(|file| !known.contains(file)).collect();
                 state.stamps.extend(stamps(&new));
                 state.current = Arc::new(read);
+                state.failure = None;
                 (Arc::clone(&state.current), None)
             }
-            Err(error) => (Arc::clone(&state.current), Some(error)),
+            Err(error) => {
+                let failure = error.to_string();
+                let is_told = state.failure.replace(failure.clone()) == Some(failure);
+                (Arc::clone(&state.current), Some(error).filter(|_| !is_told))
+            }
         }
     }
 
