@@ -54,6 +54,8 @@ impl Board {
         let started = Instant::now();
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
+        // What another process has counted.
+        view.take_growth();
         let ledger = Ledger::restore(limits, whole, moment(started, started))?;
         Ok(Self::of(ledger, view, started, true))
     }

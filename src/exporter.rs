@@ -15,10 +15,11 @@ use crate::board::Board;
 use crate::exposition::FamiliesCollector;
 use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics, WebConfigError};
 use crate::ledger::{ConnectionId, Limits, Notice};
+use crate::live::{Keeping, Live};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
 use crate::scrape::body;
-use crate::telemetry::log_notice;
+use crate::telemetry::{Telemetry, log_notice};
 
 /// What this program is called as a feed of its own.
 const IDENTITY: &str = "local";
@@ -54,6 +55,7 @@ struct Records {
     board: Arc<Board>,
     connection: ConnectionId,
     registry: Registry,
+    live: Arc<Live>,
 }
 
 #[derive(Debug)]
@@ -124,7 +126,9 @@ impl PrometheusExporter {
         let families = FamiliesCollector::new(board.clone());
         registry.register(Box::new(families)).expect("the registry is new and the families are constants");
         registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
-        Self { address, records: Arc::new(Records { board, connection, registry }), running: Mutex::new(None) }
+        // A program that records by itself has no feeds to tell of.
+        let live = Arc::new(Live::new(board.clone(), Arc::new(Telemetry::new()), Keeping::InMemory));
+        Self { address, records: Arc::new(Records { board, connection, registry, live }), running: Mutex::new(None) }
     }
 
     /// Starts serving, on a thread of its own; it listens when this returns. Does nothing if it is running.
@@ -142,9 +146,15 @@ impl PrometheusExporter {
         let shutdown = CancellationToken::new();
         let (records, cancelled) = (Arc::clone(&self.records), shutdown.clone());
         let serve = async move {
-            if let Err(error) = http::serve(listener, records, HttpSettings::default(), cancelled).await {
-                tracing::error!(%error, "the exporter cannot listen");
-            }
+            let history = Arc::clone(&records.live).keep_history(cancelled.clone());
+            let ends = cancelled.clone();
+            let pages = async {
+                let _ended = ends.drop_guard();
+                if let Err(error) = http::serve(listener, records, HttpSettings::default(), cancelled).await {
+                    tracing::error!(%error, "the exporter cannot listen");
+                }
+            };
+            tokio::join!(history, pages);
         };
         let thread = thread::Builder::new().name("prometheus-exporter".to_owned()).spawn(move || {
             runtime.block_on(serve);
@@ -288,6 +298,10 @@ impl Running {
 impl Content for Records {
     fn metrics(&self, accepts: Accepts) -> Metrics {
         body(&*self.board, &self.registry, accepts, false)
+    }
+
+    fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>> {
+        self.live.answer(resource, query).map(|answer| answer.map_err(|error| error.to_string()))
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

@@ -14,6 +14,7 @@
 //! | [`ledger`] | messages to counts: the only writer of counts | see a socket, a clock, a file |
 //! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
 //! | `telemetry` | the bridge's own metrics and log lines, one function an event | decide anything |
+//! | `live` | what the live page is told, as JSON | count, hold up a feed |
 //! | `http` | serve what the others show | count, or know that feeds exist |
 //! | [`healthcheck`] | ask a running bridge whether it works | share anything with it but HTTP |
 //! | [`demo`] | a made-up server to look at, the other side of the wire | know the bridge |
@@ -35,6 +36,7 @@ pub mod healthcheck;
 pub mod http;
 pub mod keeper;
 pub mod ledger;
+mod live;
 pub mod process;
 pub mod protocol;
 pub mod recording;

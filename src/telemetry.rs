@@ -9,6 +9,7 @@
 
 mod collector;
 mod gate;
+mod recent;
 mod state;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,11 +18,12 @@ use std::mem::{Discriminant, discriminant};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, error, info, trace, warn};
 
 pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
+pub use recent::{RECENT_REJECTIONS_MAX, SeenRejection};
 pub use state::{StateCollector, StateTelemetry};
 
 use crate::detail::DetailError;
@@ -29,6 +31,7 @@ use crate::http::WebConfigError;
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MessageType, Rejection, RejectionReason};
 use gate::{Gate, Suppressed};
+use recent::RecentRejections;
 
 /// Characters of a server's text that a log line shows.
 const LOGGED_CHARS_MAX: usize = 200;
@@ -65,6 +68,7 @@ const SHUTDOWN_CODE: &str = "shutdown";
 pub struct Telemetry {
     feeds: Mutex<Vec<Arc<FeedTelemetry>>>,
     process: Mutex<ProcessCounts>,
+    rejections: Arc<RecentRejections>,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +95,11 @@ impl Telemetry {
         if let Some(feed) = feeds.iter().find(|feed| &*feed.identity == identity) {
             return Arc::clone(feed);
         }
-        let feed = Arc::new(FeedTelemetry { identity: identity.into(), state: Mutex::new(State::new()) });
+        let feed = Arc::new(FeedTelemetry {
+            identity: identity.into(),
+            state: Mutex::new(State::new()),
+            rejections: Arc::clone(&self.rejections),
+        });
         feeds.push(Arc::clone(&feed));
         feed
     }
@@ -121,6 +129,11 @@ impl Telemetry {
     /// Every feed, in the order of first mention.
     pub fn feeds(&self) -> Vec<Arc<FeedTelemetry>> {
         locked(&self.feeds).clone()
+    }
+
+    /// What was not applied lately, of whichever feed, latest first.
+    pub fn recent_rejections(&self) -> Vec<SeenRejection> {
+        self.rejections.latest_first()
     }
 
     /// All of this as metric families. `numbers` is called at each scrape for what the ledger keeps.
@@ -173,6 +186,61 @@ impl Telemetry {
 pub struct FeedTelemetry {
     identity: Arc<str>,
     state: Mutex<State>,
+    rejections: Arc<RecentRejections>,
+}
+
+/// How a feed stands, as people would say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Standing {
+    /// It has not been reached yet.
+    #[default]
+    Connecting,
+    /// Connected, authenticated and speaking.
+    Live,
+    /// It said nothing for too long.
+    Silent,
+    /// It said the same for too long.
+    Frozen,
+    /// It turned this client away: somebody has to change something.
+    Refused,
+    /// It cannot be reached, or its connection ended.
+    Unreachable,
+    /// Nobody listens to it any more.
+    Stopped,
+}
+
+impl Standing {
+    /// In a word.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Live => "live",
+            Self::Silent => "silent",
+            Self::Frozen => "frozen",
+            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// A feed's standing, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StandingNow {
+    /// How it stands.
+    pub standing: Standing,
+    /// Since when, in seconds since the Unix epoch.
+    pub since_seconds: f64,
+    /// Why, or what a live one lacks; empty where there is nothing to say.
+    pub why: String,
+    /// When the last message was heard, in seconds since the Unix epoch.
+    pub last_message_seconds: Option<f64>,
+    /// Messages that were heard.
+    pub messages: u64,
+    /// Frames, messages and entries that were not applied.
+    pub rejected: u64,
+    /// Connections that were established.
+    pub connects: u64,
 }
 
 #[derive(Debug, Default)]
@@ -180,6 +248,10 @@ struct State {
     counts: Counts,
     /// What the feed is doing, for people; `None` before the first word.
     words: Option<String>,
+    standing: Standing,
+    /// When it came to be so, in seconds since the Unix epoch, and why, for people.
+    standing_since_seconds: f64,
+    standing_why: String,
     /// The feed that is the same server and counts in place of this one.
     alias_of: Option<String>,
     disconnect_gates: BTreeMap<String, Gate>,
@@ -191,7 +263,8 @@ struct State {
 impl State {
     fn new() -> Self {
         let disconnects = CODES_FROM_ZERO.map(|code| (code.to_owned(), 0)).into();
-        Self { counts: Counts { disconnects, ..Counts::default() }, ..Self::default() }
+        let standing_since_seconds = wall_seconds();
+        Self { counts: Counts { disconnects, ..Counts::default() }, standing_since_seconds, ..Self::default() }
     }
 }
 
@@ -257,6 +330,7 @@ impl FeedTelemetry {
             state.counts.rejected[index] += 1;
             state.rejected_gates[index].pass(Instant::now())
         };
+        self.rejections.note(&self.identity, rejection);
         if let Some(suppressed) = passed {
             log_rejection(&self.identity, rejection, suppressed);
         }
@@ -305,11 +379,19 @@ impl FeedTelemetry {
         }
     }
 
-    /// The feed's state changed. `live`: its connection is established, authenticated and speaking; `words` for people.
-    pub fn status(&self, live: bool, words: &str) {
+    /// The feed's state changed to `standing`; `words` for people. While a feed that failed is tried again it stands as
+    /// it did: otherwise nobody could see for how long it has.
+    pub fn status(&self, standing: Standing, words: &str) {
         let words = logged(words);
+        let live = standing == Standing::Live;
         let was_live = {
             let mut state = locked(&self.state);
+            if standing != Standing::Connecting || matches!(state.standing, Standing::Connecting | Standing::Live) {
+                if std::mem::replace(&mut state.standing, standing) != standing {
+                    state.standing_since_seconds = wall_seconds();
+                }
+                state.standing_why.clone_from(&words);
+            }
             state.words = Some(words.clone());
             std::mem::replace(&mut state.counts.live, live)
         };
@@ -329,6 +411,21 @@ impl FeedTelemetry {
             (false, _) => state.words.clone().unwrap_or_else(|| "not started".to_owned()),
         };
         (state.counts.live, words)
+    }
+
+    /// How the feed stands, since when, and why.
+    pub fn standing(&self) -> StandingNow {
+        let why = self.readiness().1;
+        let state = locked(&self.state);
+        StandingNow {
+            standing: state.standing,
+            since_seconds: state.standing_since_seconds,
+            why: if state.standing == Standing::Live { why } else { state.standing_why.clone() },
+            last_message_seconds: state.counts.last_message_seconds,
+            messages: state.counts.messages.iter().sum(),
+            rejected: state.counts.rejected.iter().sum(),
+            connects: state.counts.connects,
+        }
     }
 
     fn counts(&self) -> Counts {
@@ -430,6 +527,10 @@ fn logged(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+fn wall_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// Every update leaves the numbers whole, so that what a panic elsewhere poisoned is still right.

@@ -11,7 +11,7 @@ use session_buddy_bridge::feed::ENDING_CODES;
 use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
 use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, OwnNumbers, Telemetry};
+use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, OwnNumbers, Standing, Telemetry};
 use support::scrape::Scrape;
 
 const FEED: &str = "ws://localhost:8765/";
@@ -90,7 +90,7 @@ fn events_move_their_own_series_and_no_other() {
     one.disconnected("4001", "Authentication failed");
     one.disconnected("dns", "no such host");
     one.disconnected("dns", "no such host");
-    one.status(true, "hears snapshots");
+    one.status(Standing::Live, "hears snapshots");
     one.message(MessageType::MetricsUpdate, 1_700_000_000.25);
     other.message(MessageType::Unknown, 3.0);
     one.rejected(&Rejection::new(RejectionReason::InvalidNumber, "rate is NaN"));
@@ -173,12 +173,12 @@ fn codes_without_end_are_counted_as_other() {
 fn readiness_is_the_last_status() {
     let feed = Telemetry::new().feed(FEED);
     assert_eq!(feed.readiness(), (false, "not started".to_owned()));
-    feed.status(true, "hears snapshots");
+    feed.status(Standing::Live, "hears snapshots");
     assert_eq!(feed.readiness(), (true, String::new()));
     feed.notice(&Notice::AliasFound { of: "ws://b:1/".to_owned() });
     assert_eq!(feed.readiness(), (true, "the same server as ws://b:1/: it does not count".to_owned()));
     feed.notice(&Notice::AliasCleared);
     assert_eq!(feed.readiness(), (true, String::new()));
-    feed.status(false, "closed with 4001: \u{1b}[31mno\nentry");
+    feed.status(Standing::Refused, "closed with 4001: \u{1b}[31mno\nentry");
     assert_eq!(feed.readiness(), (false, "closed with 4001: \\u{1b}[31mno\\nentry".to_owned()));
 }

@@ -6,7 +6,7 @@ use std::sync::Once;
 
 use session_buddy_bridge::ledger::{Notice, ResetCause};
 use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::Telemetry;
+use session_buddy_bridge::telemetry::{Standing, Telemetry};
 
 const FEED: &str = "ws://localhost:8765/";
 
@@ -45,12 +45,12 @@ fn lines(quiet: &[&str], act: impl FnOnce()) -> Vec<String> {
 fn a_healthy_feed_is_two_lines_at_info() {
     let logged = lines(&["DEBUG", "TRACE"], || {
         let feed = Telemetry::new().feed(FEED);
-        feed.status(false, "connecting");
+        feed.status(Standing::Connecting, "connecting");
         feed.connected();
         feed.message(MessageType::Connected, 1.0);
-        feed.status(true, "hears snapshots");
+        feed.status(Standing::Live, "hears snapshots");
         (0..100).for_each(|second| feed.message(MessageType::MetricsUpdate, f64::from(second)));
-        feed.status(true, "hears snapshots");
+        feed.status(Standing::Live, "hears snapshots");
     });
     assert_eq!(logged, ["INFO connected feed=ws://localhost:8765/", "INFO live feed=ws://localhost:8765/"]);
 }

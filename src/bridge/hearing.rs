@@ -8,7 +8,7 @@ use crate::detail::Waker;
 use crate::feed::{Ending, Heard, Listener, SnapshotHeard, Status};
 use crate::ledger::{ConnectionId, FeedId, Moment};
 use crate::protocol::{self, Message, Rejection, RejectionReason, Snapshot};
-use crate::telemetry::FeedTelemetry;
+use crate::telemetry::{FeedTelemetry, Standing};
 
 /// What listens to one feed.
 #[derive(Debug)]
@@ -128,6 +128,15 @@ impl Listener for Hearing {
         {
             self.telemetry.disconnected(ending.code(), &ending.to_string());
         }
-        self.telemetry.status(*status == Status::Live, &status.to_string());
+        let standing = match status {
+            Status::Connecting | Status::Opened => Standing::Connecting,
+            Status::Live => Standing::Live,
+            Status::Waiting { ending: Ending::Silent { .. }, .. } => Standing::Silent,
+            Status::Waiting { ending: Ending::Frozen { .. }, .. } => Standing::Frozen,
+            Status::Waiting { .. } => Standing::Unreachable,
+            Status::Refused { .. } => Standing::Refused,
+            Status::Stopped => Standing::Stopped,
+        };
+        self.telemetry.status(standing, &status.to_string());
     }
 }

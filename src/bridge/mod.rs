@@ -28,6 +28,7 @@ use crate::exposition::{FamiliesCollector, Source};
 use crate::feed::{FeedSettings, Timing};
 use crate::http::{self, BindError, Bound, HttpSettings};
 use crate::keeper::{KeepError, Kept};
+use crate::live::{Keeping, Live};
 use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
 use crate::service_manager;
@@ -132,6 +133,7 @@ struct Service {
     board: Arc<Board>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
+    live: Arc<Live>,
     reloads: Arc<Notify>,
 }
 
@@ -180,7 +182,12 @@ impl Bridge {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
         let reloads = Arc::new(Notify::new());
-        let service = Service { settings, board, telemetry, registry, reloads };
+        let keeping = match &kept {
+            Some(_) => Keeping::OnDisk(Arc::clone(&state_telemetry)),
+            None => Keeping::InMemory,
+        };
+        let live = Arc::new(Live::new(board.clone(), Arc::clone(&telemetry), keeping));
+        let service = Service { settings, board, telemetry, registry, live, reloads };
         Ok(Self { service, kept, state_telemetry })
     }
 
@@ -279,8 +286,10 @@ impl Service {
             Arc::clone(&self.board),
             Arc::clone(&self.telemetry),
             self.registry.clone(),
+            Arc::clone(&self.live),
             self.settings.with_created,
         ));
+        servers.spawn(Arc::clone(&self.live).keep_history(shutdown.clone()));
         let web_config = self.settings.web_config.clone();
         // Told where there is some.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);

@@ -7,6 +7,7 @@ use prometheus::Registry;
 
 use crate::board::Board;
 use crate::http::{Accepts, Content, FeedReadiness, Metrics, WebConfigError};
+use crate::live::Live;
 use crate::scrape::body;
 use crate::telemetry::Telemetry;
 
@@ -15,19 +16,30 @@ pub(super) struct Pages {
     board: Arc<Board>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
+    live: Arc<Live>,
     /// Whether OpenMetrics tells when series came into being.
     with_created: bool,
 }
 
 impl Pages {
-    pub fn new(board: Arc<Board>, telemetry: Arc<Telemetry>, registry: Registry, with_created: bool) -> Self {
-        Self { board, telemetry, registry, with_created }
+    pub fn new(
+        board: Arc<Board>,
+        telemetry: Arc<Telemetry>,
+        registry: Registry,
+        live: Arc<Live>,
+        with_created: bool,
+    ) -> Self {
+        Self { board, telemetry, registry, live, with_created }
     }
 }
 
 impl Content for Pages {
     fn metrics(&self, accepts: Accepts) -> Metrics {
         body(&*self.board, &self.registry, accepts, self.with_created)
+    }
+
+    fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>> {
+        self.live.answer(resource, query).map(|answer| answer.map_err(|error| error.to_string()))
     }
 
     fn feeds(&self) -> Vec<FeedReadiness> {

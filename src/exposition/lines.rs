@@ -48,7 +48,7 @@ const NONE: (&str, &str) = ("", "");
 
 /// Every sample of a skill: the series as a scrape has it, and its value.
 pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
-    let skill = ShownSkill { series: series.clone(), last_listed_micros: None };
+    let skill = ShownSkill { series: series.clone(), last_listed_micros: None, last_changed_micros: None };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let mut samples = Vec::new();
     for subject in Subject::ALL {

@@ -8,6 +8,7 @@ mod collector;
 mod families;
 pub(crate) mod family;
 mod format;
+mod growth;
 mod gzip;
 mod lines;
 mod others;
@@ -17,7 +18,8 @@ mod view;
 
 pub use collector::{FamiliesCollector, Source, gather_others};
 pub use format::Format;
+pub use growth::Growth;
 pub use lines::samples;
 pub use others::encode_others;
 pub use text::{Encoding, encode_families, render};
-pub use view::View;
+pub use view::{ShownSkill, View};

@@ -1,10 +1,14 @@
 //! What a scrape sees.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use crate::ledger::{Changes, FeedCounters, PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries};
+use crate::ledger::{
+    Changes, FeedCounters, PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow,
+    SkillSeries,
+};
 
+use super::growth::Growth;
 use super::gzip::Packer;
 use super::lines::Subject;
 use super::sheet::{Sheet, Staleness};
@@ -19,15 +23,24 @@ pub struct View {
     /// By identity: a feed's place in the ledger may become another's.
     feeds: BTreeMap<Arc<str>, FeedCounters>,
     rules: RuleCounters,
+    /// The latest, oldest first.
+    anomalies: VecDeque<SeenAnomaly>,
+    /// Since it was last taken.
+    growth: Growth,
     /// Made when it is first needed: not everybody asks for gzip.
     packer: Option<Box<Packer>>,
 }
 
 /// A skill as shown: phases and anomaly types by name.
 #[derive(Debug)]
-pub(super) struct ShownSkill {
+pub struct ShownSkill {
+    /// Its series, phases and anomaly types by name.
     pub series: SkillSeries,
+    /// When a snapshot last listed it, in microseconds since the Unix epoch.
     pub last_listed_micros: Option<i64>,
+    /// When a number of it was last seen to change, its first sight included, in microseconds since the Unix epoch; `None`
+    /// where that was before this process.
+    pub last_changed_micros: Option<i64>,
 }
 
 impl Default for View {
@@ -37,6 +50,8 @@ impl Default for View {
             sheets: Subject::ALL.map(Sheet::new),
             feeds: BTreeMap::new(),
             rules: RuleCounters::default(),
+            anomalies: VecDeque::new(),
+            growth: Growth::default(),
             packer: None,
         }
     }
@@ -45,16 +60,18 @@ impl Default for View {
 impl View {
     /// Brings the view up to date. Applying the same changes twice does no harm.
     pub fn apply(&mut self, changes: Changes) {
-        let Changes { mut skills, last_listed, feeds, rules, memory: _ } = changes;
+        let Changes { mut skills, last_listed, feeds, anomalies, wall_micros, rules, memory: _ } = changes;
         // Changes that could not be kept come again behind newer ones: new skills are added in the order of their places.
         skills.sort_unstable_by_key(|row| row.index);
         for SkillRow { index, series, last_listed_micros } in skills {
-            self.show(index, series);
+            self.show(index, series, (wall_micros > 0).then_some(wall_micros));
             self.note_listed(index, last_listed_micros);
         }
         self.note_last_listed(last_listed);
         feeds.into_iter().for_each(|(_, counters)| self.show_feed(counters));
         self.rules = rules;
+        self.anomalies.extend(anomalies);
+        self.anomalies.drain(..self.anomalies.len().saturating_sub(RECENT_ANOMALIES_MAX));
     }
 
     /// Shows the numbers of one feed.
@@ -84,13 +101,14 @@ impl View {
         }
     }
 
-    fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries) {
+    fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries, changed_micros: Option<i64>) {
         series.phases.sort_unstable_by(|a, b| a.workflow_phase.cmp(&b.workflow_phase));
         series.anomalies.sort_unstable_by(|a, b| a.anomaly_type.cmp(&b.anomaly_type));
         let place = index as usize;
         let Some(skill) = self.skills.get_mut(place) else {
             assert_eq!(place, self.skills.len(), "the ledger gives places without gaps");
-            self.skills.push(ShownSkill { series, last_listed_micros: None });
+            self.growth.add(None, &series);
+            self.skills.push(ShownSkill { series, last_listed_micros: None, last_changed_micros: changed_micros });
             self.sheets.iter_mut().for_each(|sheet| sheet.add(place, &self.skills));
             return;
         };
@@ -102,10 +120,14 @@ impl View {
         };
         let before = std::mem::replace(&mut skill.series, series);
         let now = &skill.series;
+        self.growth.add(Some(&before), now);
         let invocations = staleness(before.phases != now.phases, before.phases.len() != now.phases.len());
         let anomalies = staleness(before.anomalies != now.anomalies, before.anomalies.len() != now.anomalies.len());
         let (rate, rate_now) = (before.completion_rate, now.completion_rate);
         let rates = staleness(rate != rate_now, rate.is_some() != rate_now.is_some());
+        if [invocations, anomalies, rates] != [Staleness::Fresh; 3] {
+            skill.last_changed_micros = changed_micros.or(skill.last_changed_micros);
+        }
         self.sheet(Subject::Invocations).mark(place, invocations);
         self.sheet(Subject::Durations).mark(place, invocations);
         self.sheet(Subject::CompletionRates).mark(place, rates);
@@ -115,6 +137,16 @@ impl View {
     /// The numbers that the ledger keeps of each feed, in the order of their identities.
     pub fn feeds(&self) -> impl Iterator<Item = &FeedCounters> {
         self.feeds.values()
+    }
+
+    /// What the series rose by since the last call. What had happened before it was watched is no rise.
+    pub fn take_growth(&mut self) -> Growth {
+        std::mem::take(&mut self.growth)
+    }
+
+    /// The anomalies that were counted last, up to [`RECENT_ANOMALIES_MAX`] of them, oldest first.
+    pub fn recent_anomalies(&self) -> impl Iterator<Item = &SeenAnomaly> {
+        self.anomalies.iter()
     }
 
     /// The counters of the rules.
@@ -127,7 +159,8 @@ impl View {
         self.shown().map(|skill| &skill.series)
     }
 
-    pub(super) fn shown(&self) -> impl Iterator<Item = &ShownSkill> {
+    /// Every skill, by name, with what is known beside its series.
+    pub fn shown(&self) -> impl Iterator<Item = &ShownSkill> {
         self.sheets[0].skills().map(|place| &self.skills[place])
     }
 

@@ -3,7 +3,9 @@
 //! | path | answer |
 //! | --- | --- |
 //! | the telemetry path (`/metrics`) | 200: every metric, in the text format 0.0.4 or OpenMetrics 1.0 as negotiated, gzip for those who accept it; 503 where [`HttpLimits::scrapes_max`] is exhausted |
-//! | `/` | 200: a page with links and the state of each feed (unless `/` is the telemetry path); 421 where a browser was led here by a name that is not this machine's |
+//! | `/` | 200: the live page (unless `/` is the telemetry path); 421 where a browser was led here by a name that is not this machine's |
+//! | `/assets/...` | 200: what the live page is made of |
+//! | `/api/v1/...` | 200: what the live page is told, as JSON; 400 where the question is wrong; 421 as for `/` |
 //! | `/-/healthy` | 200: the process works |
 //! | `/-/ready` | 200 while a feed is live, or where none is configured; else 503 and a line for each feed with why not |
 //! | any other | 404 that names these |
@@ -17,11 +19,11 @@
 //! nothing: what should be counted it tells `Content`.
 
 mod accept;
+mod assets;
 mod basic_auth;
 mod gate;
 mod limits;
 mod listen;
-mod page;
 mod patient_stream;
 mod pieces;
 mod routes;
@@ -62,6 +64,10 @@ pub trait Content: Send + Sync + 'static {
     /// The whole body of a scrape, in a format and encoding that the client accepts. May take long: it is called where
     /// blocking is allowed.
     fn metrics(&self, accepts: Accepts) -> Metrics;
+
+    /// The answer to `GET /api/v1/{resource}?{query}` as JSON, or why the question is wrong; `None` if there is no such
+    /// resource. May take as long as a scrape.
+    fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>>;
 
     /// Every configured feed. Must not block.
     fn feeds(&self) -> Vec<FeedReadiness>;

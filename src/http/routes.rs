@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::Filter;
 use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -15,15 +15,22 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::accept::Accepts;
+use super::assets::{self, Asset};
 use super::gate::Unauthorized;
 use super::pieces::Scrape;
-use super::{Content, FeedReadiness, HttpSettings, page};
+use super::{Content, FeedReadiness, HttpSettings};
 
 const TEXT: &str = "text/plain; charset=utf-8";
-const HTML: &str = "text/html; charset=utf-8";
+const JSON: &str = "application/json";
 
 const HEALTHY_PATH: &str = "/-/healthy";
 const READY_PATH: &str = "/-/ready";
+const API_PATH: &str = "/api/v1/";
+
+/// Everything that the page shows is its own: no other site, no inline script or style, and nobody's frame.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
+    require-trusted-types-for 'script'; trusted-types 'none'";
 
 /// All pages as one filter that never rejects. `warp::path` and `warp::get` would answer HEAD with 405 and no `Allow`,
 /// and the telemetry path is known only at run time.
@@ -37,11 +44,13 @@ pub(super) fn routes(
         scrapes: Arc::new(Semaphore::new(settings.limits.scrapes_max.min(Semaphore::MAX_PERMITS))),
         scrape_wait: settings.limits.scrape_wait,
     });
-    let requested = warp::method().and(warp::path::full()).and(warp::header::headers_cloned());
+    let query = warp::query::raw().or(warp::any().map(String::new)).unify();
+    let requested = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
     let marks = warp::ext::optional::<ByLoopback>().and(warp::ext::optional::<Unauthorized>());
     requested.and(marks).then(
         move |method: Method,
               path: FullPath,
+              query: String,
               headers: HeaderMap,
               by_loopback: Option<ByLoopback>,
               refused: Option<_>| {
@@ -50,7 +59,7 @@ pub(super) fn routes(
             async move {
                 match refused {
                     Some(Unauthorized) => unauthorized(),
-                    None => site.answer(&method, path.as_str(), Accepts::read(&headers), is_misled).await,
+                    None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), is_misled).await,
                 }
             }
         },
@@ -64,29 +73,29 @@ struct Site {
     scrape_wait: Duration,
 }
 
-enum Page {
+enum Page<'a> {
     Metrics,
-    Landing,
+    Asset(&'static Asset),
+    Api(&'a str),
     Healthy,
     Ready,
 }
 
 impl Site {
-    fn page(&self, path: &str) -> Option<Page> {
+    fn page<'a>(&self, path: &'a str) -> Option<Page<'a>> {
         match path {
             _ if path == self.telemetry_path => Some(Page::Metrics),
-            "/" => Some(Page::Landing),
             HEALTHY_PATH => Some(Page::Healthy),
             READY_PATH => Some(Page::Ready),
-            _ => None,
+            _ => match path.strip_prefix(API_PATH) {
+                Some(resource) => Some(Page::Api(resource)),
+                None => assets::find(path).map(Page::Asset),
+            },
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, accepts: Accepts, is_misled: bool) -> Response {
-        let Some(page) = self.page(path) else {
-            let text = format!("Not found. Pages: {}, /, {HEALTHY_PATH}, {READY_PATH}\n", self.telemetry_path);
-            return reply(StatusCode::NOT_FOUND, TEXT, text);
-        };
+    async fn answer(&self, method: &Method, path: &str, query: &str, accepts: Accepts, is_misled: bool) -> Response {
+        let Some(page) = self.page(path) else { return self.not_found() };
         if !matches!(*method, Method::GET | Method::HEAD) {
             let refusal = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method not allowed. Use GET or HEAD.\n");
             return with(refusal, header::ALLOW, "GET, HEAD");
@@ -95,25 +104,61 @@ impl Site {
         match page {
             Page::Metrics => self.metrics(accepts).await,
             // Scrapers and probes may call this machine what they like: they are no browsers that show other people's pages.
-            Page::Landing if is_misled => reply(
+            Page::Asset(_) | Page::Api(_) if is_misled => reply(
                 StatusCode::MISDIRECTED_REQUEST,
                 TEXT,
                 "This page is for this machine alone. Call it localhost, or by its address.\n",
             ),
-            Page::Landing => {
-                let html = reply(StatusCode::OK, HTML, page::landing(&self.telemetry_path, &self.content.feeds()));
-                with(html, header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'")
+            Page::Asset(asset) => {
+                let response = reply(StatusCode::OK, asset.media_type, asset.body(&self.telemetry_path));
+                with(response, header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)
             }
+            Page::Api(resource) => self.api(resource, query).await,
             Page::Healthy => reply(StatusCode::OK, TEXT, "Healthy.\n"),
             Page::Ready => readiness(&self.content.feeds()),
         }
     }
 
-    async fn metrics(&self, accepts: Accepts) -> Response {
+    fn not_found(&self) -> Response {
+        let text = format!("Not found. Pages: {}, /, {HEALTHY_PATH}, {READY_PATH}\n", self.telemetry_path);
+        reply(StatusCode::NOT_FOUND, TEXT, text)
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Response> {
         let place = tokio::time::timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
-        let Ok(Ok(place)) = place else {
+        place.ok().and_then(Result::ok).ok_or_else(|| {
             let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many scrapes at once. Try again shortly.\n");
-            return with(busy, header::RETRY_AFTER, "1");
+            with(busy, header::RETRY_AFTER, "1")
+        })
+    }
+
+    /// It has a place among the scrapes until it is written: it reads as much as one of them.
+    async fn api(&self, resource: &str, query: &str) -> Response {
+        let place = match self.place().await {
+            Ok(place) => place,
+            Err(busy) => return busy,
+        };
+        let (content, resource, query) = (Arc::clone(&self.content), resource.to_owned(), query.to_owned());
+        let answered = tokio::task::spawn_blocking(move || content.live(&resource, &query)).await;
+        drop(place);
+        match answered {
+            Ok(Some(Ok(json))) => reply(StatusCode::OK, JSON, json),
+            Ok(Some(Err(problem))) => {
+                let error = serde_json::json!({ "error": problem }).to_string();
+                reply(StatusCode::BAD_REQUEST, JSON, error)
+            }
+            Ok(None) => self.not_found(),
+            Err(failure) => {
+                tracing::error!(error = %failure, "an answer to the live page failed");
+                reply(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "The answer could not be written. See the log.\n")
+            }
+        }
+    }
+
+    async fn metrics(&self, accepts: Accepts) -> Response {
+        let place = match self.place().await {
+            Ok(place) => place,
+            Err(busy) => return busy,
         };
         let content = Arc::clone(&self.content);
         // A body of many megabytes takes long to write. On a worker of the runtime it would hold up the feeds whose
@@ -188,6 +233,7 @@ fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>)
     *response.status_mut() = status;
     let response = with(response, header::CONTENT_TYPE, content_type);
     let response = with(response, header::CACHE_CONTROL, "no-store");
+    let response = with(response, header::REFERRER_POLICY, "no-referrer");
     with(response, header::X_CONTENT_TYPE_OPTIONS, "nosniff")
 }
 

@@ -1,12 +1,16 @@
 //! The series of all skills, and which of them changed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
 use super::limits::{Limits, OVERFLOW};
 use super::notice::Notice;
-use super::series::{AnomalySeries, Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries, push_tight};
+use super::series::{
+    AnomalySeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
+    push_tight,
+};
 
 /// `workflow_phase` where a feed does not tell one.
 pub(super) const UNKNOWN_PHASE: &str = "unknown";
@@ -19,6 +23,8 @@ pub(super) struct Book {
     overflow: Option<SkillIndex>,
     changed: Vec<SkillIndex>,
     listed: Vec<SkillIndex>,
+    /// Counted since they were last taken, the latest of them.
+    seen_anomalies: VecDeque<SeenAnomaly>,
 }
 
 #[derive(Debug)]
@@ -167,6 +173,25 @@ impl Book {
             anomalies.len() - 1
         });
         anomalies[position].count += more;
+    }
+
+    /// Remembers an anomaly that was counted, to be looked at.
+    pub fn note_anomaly(&mut self, anomaly: SeenAnomaly) {
+        if self.seen_anomalies.len() == RECENT_ANOMALIES_MAX {
+            self.seen_anomalies.pop_front();
+        }
+        self.seen_anomalies.push_back(anomaly);
+    }
+
+    /// Takes the anomalies that were noted since the last call.
+    pub fn take_anomalies(&mut self) -> Vec<SeenAnomaly> {
+        self.seen_anomalies.drain(..).collect()
+    }
+
+    /// Makes [`Book::take_anomalies`] give these once more.
+    pub fn untake_anomalies(&mut self, anomalies: &[SeenAnomaly]) {
+        let newer = std::mem::take(&mut self.seen_anomalies);
+        anomalies.iter().cloned().chain(newer).for_each(|anomaly| self.note_anomaly(anomaly));
     }
 
     /// Sets the completion rate, 0 to 1, or takes it away.

@@ -21,7 +21,7 @@ use super::limits::{Limits, OVERFLOW};
 use super::memory::{FeedRow, FeedSkillRow, Memory, RememberedRow};
 use super::moment::Moment;
 use super::notice::{Notice, ResetCause};
-use super::series::{FeedCounters, RuleCounters, SkillIndex};
+use super::series::{FeedCounters, RuleCounters, SeenAnomaly, SkillIndex};
 use super::server_time;
 use super::sessions::{Sessions, SessionsFull};
 use super::waiting::{Counting, Offered, Rise, StreamedInvocation, WAIT, Waiting};
@@ -1019,7 +1019,17 @@ fn count_anomalies(
             rise,
         });
         let series = desk.book.place(&entry.skill_name.as_ref().into(), desk.limits, desk.notices);
-        desk.book.add_anomalies(series, &entry.anomaly_type.as_ref().into(), rise, born_micros, desk.limits);
+        let anomaly_type = entry.anomaly_type.as_ref().into();
+        desk.book.add_anomalies(series, &anomaly_type, rise, born_micros, desk.limits);
+        desk.book.note_anomaly(SeenAnomaly {
+            skill_name: entry.skill_name.as_ref().into(),
+            anomaly_type,
+            times: rise,
+            detected_at: entry.detected_at.as_deref().map(Into::into),
+            deviation_score: entry.deviation_score,
+            wall_micros: desk.now.wall_micros,
+            is_history: born_micros.is_none(),
+        });
     }
     Ok(())
 }

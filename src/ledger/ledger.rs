@@ -382,6 +382,8 @@ impl Ledger {
             skills: self.book.take_changed(),
             last_listed: self.book.take_listed(),
             feeds,
+            anomalies: self.book.take_anomalies(),
+            wall_micros: now.wall_micros,
             rules: self.rules,
             memory,
         }
@@ -391,6 +393,9 @@ impl Ledger {
     /// kept. `is_shown` says whether they are shown nevertheless.
     pub fn untake(&mut self, changes: &Changes, is_shown: bool) {
         changes.skills.iter().for_each(|row| self.book.untake(row.index, is_shown));
+        if !is_shown {
+            self.book.untake_anomalies(&changes.anomalies);
+        }
         for (place, feed) in self.feeds.iter_mut().enumerate() {
             feed.untake(place, &changes.memory);
             feed.counters_changed |= changes.feeds.iter().any(|(changed, _)| *changed == place);

@@ -50,5 +50,5 @@ pub use moment::Moment;
 pub use notice::{Notice, ResetCause};
 pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, EXEMPLAR_CHARS_MAX, Exemplar, FeedCounters, Histogram,
-    PhaseSeries, RuleCounters, SkillIndex, SkillRow, SkillSeries,
+    PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };

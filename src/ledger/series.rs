@@ -79,6 +79,28 @@ pub struct AnomalySeries {
     pub born_micros: Option<i64>,
 }
 
+/// An anomaly as it was counted, for people to look at: no count rests on it, and it is not kept over restarts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenAnomaly {
+    /// `skill_name`.
+    pub skill_name: Arc<str>,
+    /// `anomaly_type`.
+    pub anomaly_type: Arc<str>,
+    /// How many that look the same were counted at once.
+    pub times: u64,
+    /// When the server found it, verbatim.
+    pub detected_at: Option<Box<str>>,
+    /// Distance from the baseline, in standard deviations.
+    pub deviation_score: Option<f64>,
+    /// When it was counted, in microseconds since the Unix epoch.
+    pub wall_micros: i64,
+    /// Whether it had happened before it was watched.
+    pub is_history: bool,
+}
+
+/// How many anomalies are remembered to be looked at.
+pub const RECENT_ANOMALIES_MAX: usize = 50;
+
 /// All series of one skill.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SkillSeries {
@@ -159,6 +181,10 @@ pub struct Changes {
     pub last_listed: Vec<(SkillIndex, i64)>,
     /// Every feed that changed, with its place in the order of feeds.
     pub feeds: Vec<(usize, FeedCounters)>,
+    /// The anomalies that were counted, up to [`RECENT_ANOMALIES_MAX`] of the latest, oldest first.
+    pub anomalies: Vec<SeenAnomaly>,
+    /// When they were taken, in microseconds since the Unix epoch; 0 where nobody said.
+    pub wall_micros: i64,
     /// The counters of the rules, all of them.
     pub rules: RuleCounters,
     /// What else changed and has to be kept to count on. Only a store looks at it.

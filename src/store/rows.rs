@@ -40,7 +40,7 @@ fn counters(rules: &mut RuleCounters) -> [(&'static str, &mut u64); 7] {
 
 /// Writes new values over old ones.
 pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
-    let Changes { skills, last_listed, feeds: _, rules, memory } = changes;
+    let Changes { skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } = changes;
     let mut put = connection.prepare_cached("INSERT OR REPLACE INTO counter VALUES (?, ?)")?;
     for (name, value) in counters(&mut rules.clone()) {
         put.execute(params![name, *value])?;

@@ -103,6 +103,11 @@ impl StateTelemetry {
         }
     }
 
+    /// Whether what is shown is on disk.
+    pub fn is_durable(&self) -> bool {
+        !locked(&self.state).is_shown_anyway
+    }
+
     /// All of this as metric families.
     pub fn collector(self: &Arc<Self>) -> StateCollector {
         let descs = [DURABLE, COMMITS, COMMIT_FAILURES, MOVED_ASIDE].iter().map(Family::desc).collect();

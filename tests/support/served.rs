@@ -49,6 +49,10 @@ impl Content for MadeUp {
         (self.metrics)().into()
     }
 
+    fn live(&self, _resource: &str, _query: &str) -> Option<Result<Vec<u8>, String>> {
+        None
+    }
+
     fn feeds(&self) -> Vec<FeedReadiness> {
         self.feeds.lock().unwrap().clone()
     }

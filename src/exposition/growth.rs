@@ -1,0 +1,58 @@
+//! What series rose by while they were watched.
+
+use crate::ledger::{Histogram, SkillSeries};
+
+/// A rise of all series together.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Growth {
+    /// Invocations.
+    pub invocations: u64,
+    /// Those of them that were completed.
+    pub completed: u64,
+    /// Observed durations.
+    pub durations: Histogram,
+    /// Anomalies.
+    pub anomalies: u64,
+}
+
+impl Growth {
+    /// Adds another rise.
+    pub fn merge(&mut self, other: &Self) {
+        self.invocations += other.invocations;
+        self.completed += other.completed;
+        self.anomalies += other.anomalies;
+        self.durations.buckets.iter_mut().zip(other.durations.buckets).for_each(|(sum, more)| *sum += more);
+        self.durations.sum = (self.durations.sum + other.durations.sum).min(f64::MAX);
+    }
+
+    /// Adds what a skill rose by. A series that is new rose from 0 if it was born watched; otherwise its first value is
+    /// history, which happened at some other time.
+    pub fn add(&mut self, before: Option<&SkillSeries>, now: &SkillSeries) {
+        for phase in &now.phases {
+            let known =
+                before.and_then(|before| before.phases.iter().find(|old| old.workflow_phase == phase.workflow_phase));
+            let (completed, abandoned, durations) = match known {
+                Some(old) => (old.completed, old.abandoned, old.durations),
+                None if phase.born_micros.is_some() => (0, 0, Histogram::default()),
+                None => continue,
+            };
+            let completed = phase.completed.saturating_sub(completed);
+            self.completed += completed;
+            self.invocations += completed + phase.abandoned.saturating_sub(abandoned);
+            let old = durations.buckets;
+            for ((sum, now), old) in self.durations.buckets.iter_mut().zip(phase.durations.buckets).zip(old) {
+                *sum += now.saturating_sub(old);
+            }
+            self.durations.sum = (self.durations.sum + (phase.durations.sum - durations.sum).max(0.0)).min(f64::MAX);
+        }
+        for series in &now.anomalies {
+            let known =
+                before.and_then(|before| before.anomalies.iter().find(|old| old.anomaly_type == series.anomaly_type));
+            self.anomalies += match known {
+                Some(old) => series.count.saturating_sub(old.count),
+                None if series.born_micros.is_some() => series.count,
+                None => 0,
+            };
+        }
+    }
+}

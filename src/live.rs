@@ -1,0 +1,139 @@
+//! What the live page is told: version 1 of the JSON, which `docs/api.md` describes.
+//!
+//! | part | job |
+//! | --- | --- |
+//! | `status` | how the bridge and its feeds are, and what happened lately |
+//! | `skills` | the skills, sorted, filtered, a window at a time |
+//! | `history` | the last hour |
+//! | `quantile` | a quantile of a histogram |
+//!
+//! Architecture invariant: it reads what a scrape reads, through [`Source`], and no feed waits for it: nothing is sorted or
+//! written while the view is held.
+
+mod history;
+mod quantile;
+mod skills;
+mod status;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::Serialize;
+use thiserror::Error;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::exposition::Source;
+use crate::telemetry::{StateTelemetry, Telemetry};
+use history::History;
+use skills::SkillsQuery;
+
+/// Between two samples of the history, and how exact the time of a change is while nobody looks.
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A question that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{name}={value}`: {problem}")]
+pub struct QueryError {
+    /// The parameter.
+    pub name: &'static str,
+    /// What it was given.
+    pub value: String,
+    /// What it should be.
+    pub problem: String,
+}
+
+/// Where counts are kept.
+#[derive(Debug)]
+pub enum Keeping {
+    /// In memory alone: a restart begins anew.
+    InMemory,
+    /// On disk.
+    OnDisk(Arc<StateTelemetry>),
+}
+
+/// Answers the live page.
+pub struct Live {
+    source: Arc<dyn Source>,
+    telemetry: Arc<Telemetry>,
+    keeping: Keeping,
+    started_seconds: f64,
+    history: Mutex<History>,
+}
+
+impl Live {
+    /// A history that begins now.
+    pub fn new(source: Arc<dyn Source>, telemetry: Arc<Telemetry>, keeping: Keeping) -> Self {
+        Self {
+            source,
+            telemetry,
+            keeping,
+            started_seconds: wall_seconds(),
+            history: Mutex::new(History::new(Instant::now())),
+        }
+    }
+
+    /// The answer to `GET /api/v1/{resource}?{query}`, as JSON. `None` if there is no such resource. Parameters that it
+    /// does not know are passed over. May take a millisecond for ten thousand skills.
+    ///
+    /// # Errors
+    /// A parameter that is none.
+    pub fn answer(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
+        let answer = match resource {
+            "status" => Ok(json(&self.status())),
+            "skills" => SkillsQuery::parse(query).map(|query| json(&skills::window(&*self.source, &query))),
+            "history" => history::after(query).map(|after| json(&self.history().points(after))),
+            _ => return None,
+        };
+        Some(answer)
+    }
+
+    fn status(&self) -> status::Status {
+        status::status(&*self.source, &self.telemetry, &self.keeping, self.started_seconds)
+    }
+
+    /// Takes samples until `shutdown`.
+    pub async fn keep_history(self: Arc<Self>, shutdown: CancellationToken) {
+        let mut ticks = interval(SAMPLE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first comes at once.
+        ticks.tick().await;
+        while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.sample();
+        }
+    }
+
+    /// Takes one sample.
+    pub fn sample(&self) {
+        let mut taken = None;
+        self.source.read(&mut |view, active_sessions| {
+            taken = Some((view.take_growth(), view.rules().backfilled_invocations, active_sessions));
+        });
+        if let Some((growth, backfilled, active_sessions)) = taken {
+            self.history().note(Instant::now(), wall_seconds(), growth, backfilled, active_sessions);
+        }
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Live").field("keeping", &self.keeping).finish_non_exhaustive()
+    }
+}
+
+fn json(answer: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(answer).expect("answers have keys that are text")
+}
+
+fn wall_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn seconds(micros: i64) -> f64 {
+    micros as f64 / 1e6
+}

@@ -1,0 +1,185 @@
+//! The last hour: what series rose by, sample by sample.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use url::form_urlencoded;
+
+use super::QueryError;
+use super::quantile::quantile;
+use crate::exposition::Growth;
+
+/// What is shown.
+const SPAN: Duration = Duration::from_secs(3600);
+
+/// What each point looks back on.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// A rate of less than this is no rate yet.
+const COVERED_MIN: Duration = Duration::from_secs(5);
+
+#[derive(Debug)]
+struct Sample {
+    at: Instant,
+    at_seconds: f64,
+    /// Since the sample before.
+    covered: Duration,
+    growth: Growth,
+    /// Of the growth: history that joined a series already shown. It happened at some other time.
+    backfilled: u64,
+    active_sessions: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct History {
+    samples: VecDeque<Sample>,
+    latest: Instant,
+    backfilled_before: Option<u64>,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Points {
+    window_seconds: u64,
+    points: Vec<Point>,
+}
+
+/// What happened in the minute before a moment.
+#[derive(Debug, Serialize)]
+struct Point {
+    at_seconds: f64,
+    invocations_per_minute: Option<f64>,
+    completion_rate: Option<f64>,
+    duration_mean_seconds: Option<f64>,
+    duration_p95_seconds: Option<f64>,
+    /// Since the point before, not in the whole minute.
+    anomalies: u64,
+    active_sessions: u64,
+}
+
+/// The parameter `after`, in seconds since the Unix epoch.
+pub(super) fn after(query: &str) -> Result<f64, QueryError> {
+    let Some((_, value)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "after") else {
+        return Ok(f64::NEG_INFINITY);
+    };
+    value.parse().ok().filter(|after: &f64| after.is_finite()).ok_or_else(|| QueryError {
+        name: "after",
+        value: value.into_owned(),
+        problem: "give seconds since the Unix epoch, such as the at_seconds of the last point".to_owned(),
+    })
+}
+
+impl History {
+    pub fn new(began: Instant) -> Self {
+        Self { samples: VecDeque::new(), latest: began, backfilled_before: None }
+    }
+
+    pub fn note(&mut self, at: Instant, at_seconds: f64, growth: Growth, backfilled_total: u64, active_sessions: u64) {
+        let covered = at.saturating_duration_since(self.latest);
+        self.latest = at;
+        // What an earlier process backfilled is not among the growth of this one.
+        let backfilled = backfilled_total - self.backfilled_before.unwrap_or(backfilled_total).min(backfilled_total);
+        self.backfilled_before = Some(backfilled_total);
+        self.samples.push_back(Sample { at, at_seconds, covered, growth, backfilled, active_sessions });
+        while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// The points later than `after_seconds` since the Unix epoch, at most those of [`SPAN`].
+    pub fn points(&self, after_seconds: f64) -> Points {
+        let is_asked_for = |sample: &Sample| {
+            sample.at_seconds > after_seconds && self.latest.saturating_duration_since(sample.at) <= SPAN
+        };
+        let points = (0..self.samples.len()).filter(|&index| is_asked_for(&self.samples[index]));
+        Points { window_seconds: WINDOW.as_secs(), points: points.map(|index| self.point(index)).collect() }
+    }
+
+    fn point(&self, index: usize) -> Point {
+        let last = &self.samples[index];
+        let (mut sum, mut covered, mut backfilled) = (Growth::default(), Duration::ZERO, 0);
+        for sample in self.samples.range(..=index).rev() {
+            // A sample counts whole. The latest always does: after a pause it covers more than the window.
+            if !covered.is_zero() && covered + sample.covered > WINDOW + COVERED_MIN / 2 {
+                break;
+            }
+            covered += sample.covered;
+            backfilled += sample.backfilled;
+            sum.merge(&sample.growth);
+        }
+        let observed = sum.durations.count();
+        let share = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
+        let invocations = sum.invocations.saturating_sub(backfilled);
+        Point {
+            at_seconds: last.at_seconds,
+            invocations_per_minute: (covered >= COVERED_MIN)
+                .then(|| invocations as f64 * WINDOW.as_secs_f64() / covered.as_secs_f64()),
+            completion_rate: share(sum.completed as f64, sum.invocations),
+            duration_mean_seconds: share(sum.durations.sum, observed),
+            duration_p95_seconds: quantile(0.95, &sum.durations),
+            anomalies: last.growth.anomalies,
+            active_sessions: last.active_sessions,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Histogram;
+
+    fn growth(invocations: u64, completed: u64) -> Growth {
+        let mut durations = Histogram::default();
+        durations.buckets[4] = completed;
+        durations.sum = 3.0 * completed as f64;
+        Growth { invocations, completed, durations, anomalies: 0 }
+    }
+
+    /// A sample each 5 s from the beginning on.
+    fn history(samples: impl IntoIterator<Item = (Growth, u64)>) -> (Instant, History) {
+        let began = Instant::now();
+        let mut history = History::new(began);
+        for (number, (growth, backfilled)) in (1..).zip(samples) {
+            let elapsed = Duration::from_secs(5 * number);
+            history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), growth, backfilled, 1);
+        }
+        (began, history)
+    }
+
+    #[test]
+    fn a_point_is_of_the_minute_before_it() {
+        let (_, history) = history((0..24).map(|number| (growth(if number < 12 { 2 } else { 1 }, 1), 0)));
+        let points = history.points(f64::NEG_INFINITY).points;
+        assert_eq!(points.len(), 24);
+        // Two each 5 s are 24 a minute, also while less than a minute has been watched.
+        assert_eq!(points[0].invocations_per_minute, Some(24.0));
+        assert_eq!(points[11].invocations_per_minute, Some(24.0));
+        assert_eq!(points[11].completion_rate, Some(0.5));
+        assert_eq!(points[17].invocations_per_minute, Some(18.0));
+        assert_eq!(points[23].invocations_per_minute, Some(12.0));
+        assert_eq!(points[23].duration_mean_seconds, Some(3.0));
+        assert_eq!(points[23].duration_p95_seconds, Some(4.85));
+        assert_eq!(history.points(1110.0).points.len(), 2);
+    }
+
+    #[test]
+    fn what_joined_from_the_past_is_no_rate_and_quiet_has_no_share() {
+        let (_, history) = history([(growth(0, 0), 7), (growth(10, 5), 17), (growth(0, 0), 17)]);
+        let points = history.points(f64::NEG_INFINITY).points;
+        assert_eq!(points[0].completion_rate, None);
+        assert_eq!(points[0].invocations_per_minute, Some(0.0));
+        assert_eq!(points[2].invocations_per_minute, Some(0.0));
+        assert_eq!(points[2].completion_rate, Some(0.5));
+    }
+
+    #[test]
+    fn an_hour_is_kept_and_a_pause_is_spread() {
+        let (began, mut history) = history((0..1000).map(|_| (growth(1, 1), 0)));
+        assert_eq!(history.points(f64::NEG_INFINITY).points.len(), 721);
+        assert!(history.samples.len() <= 734);
+        let woken = Duration::from_secs(5000 + 600);
+        history.note(began + woken, 1000.0 + woken.as_secs_f64(), growth(100, 100), 0, 1);
+        assert_eq!(history.points(f64::NEG_INFINITY).points.last().unwrap().invocations_per_minute, Some(10.0));
+    }
+}

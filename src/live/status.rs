@@ -1,0 +1,164 @@
+//! How the bridge and its feeds are, and what happened lately.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{Keeping, seconds, wall_seconds};
+use crate::exposition::{Source, View};
+use crate::ledger::{FeedCounters, SeenAnomaly};
+use crate::telemetry::{FeedTelemetry, SeenRejection, Telemetry};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Status {
+    version: &'static str,
+    now_seconds: f64,
+    started_seconds: f64,
+    /// `memory`, `disk`, or `failing` where commits fail.
+    state: &'static str,
+    active_sessions: u64,
+    totals: Totals,
+    feeds: Vec<Feed>,
+    /// Latest first.
+    anomalies: Vec<Anomaly>,
+    /// Latest first.
+    rejections: Vec<Rejected>,
+}
+
+/// Sums over all skills, of everything that was ever counted.
+#[derive(Debug, Default, Serialize)]
+struct Totals {
+    skills: usize,
+    invocations: u64,
+    completed: u64,
+    durations: u64,
+    duration_sum_seconds: f64,
+    anomalies: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Feed {
+    feed: String,
+    state: &'static str,
+    since_seconds: f64,
+    reason: String,
+    last_message_seconds: Option<f64>,
+    messages: u64,
+    rejected: u64,
+    connects: u64,
+    resets: u64,
+    rollbacks: u64,
+    tenth_skill_invocations: Option<u64>,
+    rows_tell: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct Anomaly {
+    at_seconds: f64,
+    skill_name: Arc<str>,
+    anomaly_type: Arc<str>,
+    times: u64,
+    deviation_score: Option<f64>,
+    detected_at: Option<Box<str>>,
+    is_history: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Rejected {
+    at_seconds: f64,
+    feed: Arc<str>,
+    reason: &'static str,
+    detail: String,
+    times: u64,
+}
+
+pub(super) fn status(source: &dyn Source, telemetry: &Telemetry, keeping: &Keeping, started_seconds: f64) -> Status {
+    let (mut active_sessions, mut totals, mut counters, mut anomalies) = (0, Totals::default(), Vec::new(), Vec::new());
+    source.read(&mut |view, sessions| {
+        active_sessions = sessions;
+        totals = Totals::of(view);
+        counters = view.feeds().cloned().collect();
+        anomalies = view.recent_anomalies().map(Anomaly::from).collect();
+    });
+    anomalies.reverse();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        now_seconds: wall_seconds(),
+        started_seconds,
+        state: match keeping {
+            Keeping::InMemory => "memory",
+            Keeping::OnDisk(state) if state.is_durable() => "disk",
+            Keeping::OnDisk(_) => "failing",
+        },
+        active_sessions,
+        totals,
+        feeds: telemetry.feeds().iter().map(|feed| Feed::of(feed, &counters)).collect(),
+        anomalies,
+        rejections: telemetry.recent_rejections().into_iter().map(Rejected::from).collect(),
+    }
+}
+
+impl Totals {
+    fn of(view: &View) -> Self {
+        let mut totals = Self::default();
+        for skill in view.skills() {
+            totals.skills += 1;
+            for phase in &skill.phases {
+                totals.invocations += phase.completed + phase.abandoned;
+                totals.completed += phase.completed;
+                totals.durations += phase.durations.count();
+                totals.duration_sum_seconds += phase.durations.sum;
+            }
+            totals.anomalies += skill.anomalies.iter().map(|series| series.count).sum::<u64>();
+        }
+        totals
+    }
+}
+
+impl Feed {
+    fn of(feed: &FeedTelemetry, counters: &[FeedCounters]) -> Self {
+        let now = feed.standing();
+        let counted = counters.iter().find(|counters| counters.identity == *feed.identity());
+        Self {
+            feed: feed.identity().to_string(),
+            state: now.standing.label(),
+            since_seconds: now.since_seconds,
+            reason: now.why,
+            last_message_seconds: now.last_message_seconds,
+            messages: now.messages,
+            rejected: now.rejected,
+            connects: now.connects,
+            resets: counted.map_or(0, |counters| counters.resets),
+            rollbacks: counted.map_or(0, |counters| counters.rollbacks),
+            tenth_skill_invocations: counted.and_then(|counters| counters.tenth_skill_invocations),
+            rows_tell: counted.and_then(|counters| counters.rows_tell),
+        }
+    }
+}
+
+impl From<&SeenAnomaly> for Anomaly {
+    fn from(seen: &SeenAnomaly) -> Self {
+        Self {
+            at_seconds: seconds(seen.wall_micros),
+            skill_name: Arc::clone(&seen.skill_name),
+            anomaly_type: Arc::clone(&seen.anomaly_type),
+            times: seen.times,
+            deviation_score: seen.deviation_score,
+            detected_at: seen.detected_at.clone(),
+            is_history: seen.is_history,
+        }
+    }
+}
+
+impl From<SeenRejection> for Rejected {
+    fn from(seen: SeenRejection) -> Self {
+        Self {
+            at_seconds: seen.last_seen_seconds,
+            feed: seen.feed,
+            reason: seen.reason,
+            detail: seen.detail,
+            times: seen.times,
+        }
+    }
+}

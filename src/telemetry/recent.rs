@@ -1,0 +1,113 @@
+//! What was not applied lately, for people to look at.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use super::{locked, logged, wall_seconds};
+use crate::protocol::Rejection;
+
+/// How many rejections are remembered to be looked at.
+pub const RECENT_REJECTIONS_MAX: usize = 50;
+
+/// Characters of a rejection that are shown.
+const SHOWN_CHARS_MAX: usize = 120;
+
+/// Shorter runs are words; tokens and keys are longer.
+const SECRET_CHARS_MIN: usize = 32;
+
+/// Something that was not applied.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SeenRejection {
+    /// The feed's identity.
+    pub feed: Arc<str>,
+    /// The label of the reason.
+    pub reason: &'static str,
+    /// What was wrong, on one line, cut short, and without what could be a secret.
+    pub detail: String,
+    /// How often in a row the feed was found to be wrong in just this way.
+    pub times: u64,
+    /// When it was last seen, in seconds since the Unix epoch.
+    pub last_seen_seconds: f64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RecentRejections(Mutex<VecDeque<SeenRejection>>);
+
+impl RecentRejections {
+    pub fn note(&self, feed: &Arc<str>, rejection: &Rejection) {
+        let (reason, detail) = (rejection.reason.label(), shown(&rejection.detail));
+        let last_seen_seconds = wall_seconds();
+        let mut seen = locked(&self.0);
+        if let Some(last) = seen.back_mut()
+            && (&last.feed, last.reason, &last.detail) == (feed, reason, &detail)
+        {
+            last.times += 1;
+            last.last_seen_seconds = last_seen_seconds;
+            return;
+        }
+        if seen.len() == RECENT_REJECTIONS_MAX {
+            seen.pop_front();
+        }
+        seen.push_back(SeenRejection { feed: Arc::clone(feed), reason, detail, times: 1, last_seen_seconds });
+    }
+
+    pub fn latest_first(&self) -> Vec<SeenRejection> {
+        locked(&self.0).iter().rev().cloned().collect()
+    }
+}
+
+/// `text` on one line, cut short. A server may have been sent a token and say it again in what it gets wrong; the page
+/// is read by more people than the log. So whatever has the length and the letters of a token is left out.
+fn shown(text: &str) -> String {
+    let mut out = String::new();
+    let is_of_token = |character: char| character.is_ascii_alphanumeric() || "-_.+/=~".contains(character);
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let run = rest.find(|character| is_of_token(character) != is_of_token(first)).unwrap_or(rest.len());
+        let (part, after) = rest.split_at(run);
+        let has_digit_and_letter =
+            part.contains(|c: char| c.is_ascii_digit()) && part.contains(|c: char| c.is_ascii_alphabetic());
+        if is_of_token(first) && has_digit_and_letter && part.len() >= SECRET_CHARS_MIN {
+            out.push_str("[hidden]");
+        } else {
+            out.push_str(part);
+        }
+        rest = after;
+    }
+    let out = logged(&out);
+    match out.char_indices().nth(SHOWN_CHARS_MAX) {
+        Some((cut, _)) => format!("{}…", &out[..cut]),
+        None => out,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::RejectionReason;
+
+    #[test]
+    fn what_could_be_a_token_is_left_out() {
+        let token = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoiYSJ9.dBjftJeZ4CVP-mB92K27uhbUJU1p1r";
+        assert_eq!(shown(&format!("`token` \"{token}\" is no number")), "`token` \"[hidden]\" is no number");
+        assert_eq!(
+            shown("a-skill-with-a-name-of-words-that-go-on-and-on\n"),
+            "a-skill-with-a-name-of-words-that-go-on-and-on\\n"
+        );
+        assert_eq!(shown(&"x y ".repeat(100)).chars().count(), SHOWN_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn the_latest_are_remembered_and_a_row_of_one_kind_is_one() {
+        let (recent, feed) = (RecentRejections::default(), Arc::from("f"));
+        for number in 0..60 {
+            let rejection = Rejection::new(RejectionReason::InvalidNumber, format!("entry {number}"));
+            recent.note(&feed, &rejection);
+            recent.note(&feed, &rejection);
+        }
+        let seen = recent.latest_first();
+        assert_eq!(seen.len(), RECENT_REJECTIONS_MAX);
+        assert_eq!((seen[0].detail.as_str(), seen[0].times), ("entry 59", 2));
+        assert_eq!(seen[49].detail, "entry 10");
+    }
+}
