@@ -199,7 +199,7 @@ function showList(id, entries, now, words) {
 
 const COLUMNS = [
   ["skill_name", "Skill", (row) => row.skill_name],
-  ["invocations", "Invocations", (row) => whole.format(row.invocations)],
+  ["invocations", "Invocations", (row) => (row.invocations === 0 && row.last_listed_seconds === null ? NONE : whole.format(row.invocations))],
   ["completion_rate", "Completed", (row) => percent(row.completion_rate)],
   ["duration_mean_seconds", "Mean", (row) => duration(row.duration_mean_seconds)],
   ["duration_p95_seconds", "p95", (row) => (row.duration_p95_seconds === 300 ? "≥ 5 min" : duration(row.duration_p95_seconds))],
@@ -308,8 +308,9 @@ let points = [];
 /** Small triangles at the top where anomalies were counted. */
 function drawMarks(plot) {
   const { ctx, bbox } = plot;
-  const size = 5 * devicePixelRatio;
+  const size = 3.5 * devicePixelRatio;
   ctx.save();
+  ctx.globalAlpha = 0.75;
   ctx.fillStyle = colour("--bad");
   for (const point of points) {
     if (point.anomalies === 0) continue;

@@ -1,0 +1,148 @@
+//! A real headless browser, Debian's Chromium, driven over WebDriver by what a person does and sees.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+
+use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::{Client, ClientBuilder, Locator};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+use url::{ParseError, Url};
+use warp::http::Method;
+
+use super::patiently;
+use super::peers::found_or_skip;
+use super::peers::process::Process;
+
+pub struct Browser {
+    pub page: Client,
+    _driver: Process,
+}
+
+#[derive(Debug)]
+struct Extension {
+    path: &'static str,
+    body: Value,
+}
+
+impl WebDriverCompatibleCommand for Extension {
+    fn endpoint(&self, base_url: &Url, session_id: Option<&str>) -> Result<Url, ParseError> {
+        base_url.join(&format!("session/{}/{}", session_id.unwrap_or_default(), self.path))
+    }
+
+    fn method_and_body(&self, _request_url: &Url) -> (Method, Option<String>) {
+        (Method::POST, Some(self.body.to_string()))
+    }
+}
+
+impl Browser {
+    pub async fn find_or_skip() -> Option<Self> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let find = |program: &str| -> Result<PathBuf, String> {
+            let missing = || format!("no {program} on PATH: run .ci/install-peers");
+            std::env::split_paths(&path)
+                .map(|place| place.join(program))
+                .find(|file| file.is_file())
+                .ok_or_else(missing)
+        };
+        let chromium = found_or_skip(find("chromium"))?;
+        let mut driver =
+            Process::spawn("chromedriver", Command::new(found_or_skip(find("chromedriver"))?).arg("--port=0"));
+        let port: u16 = driver.await_line("its port", |line| {
+            line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
+        });
+        let capabilities = json!({
+            "goog:loggingPrefs": {"browser": "ALL"},
+            "goog:chromeOptions": {
+                "binary": chromium,
+                // Containers have neither user namespaces for the sandbox nor room in /dev/shm.
+                "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"],
+            },
+        });
+        let Value::Object(capabilities) = capabilities else { unreachable!("it is written as an object") };
+        let mut builder = ClientBuilder::new(HttpConnector::new());
+        builder.capabilities(capabilities);
+        let page = builder.connect(&format!("http://127.0.0.1:{port}")).await.expect("a browser");
+        Some(Self { page, _driver: driver })
+    }
+
+    /// Opens the live page at `address` as somebody whose window is so wide, in light or dark mode.
+    pub async fn open(&self, address: SocketAddr, width: u32, scheme: &str) {
+        let feature = json!([{"name": "prefers-color-scheme", "value": scheme}]);
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": feature})).await;
+        let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        self.page.goto(&format!("http://{address}/")).await.expect("the page");
+    }
+
+    pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({"cmd": command, "params": parameters});
+        self.page.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.expect(command)
+    }
+
+    /// What the console says since the last call, above all of what the page's policy refused.
+    pub async fn console(&self) -> Vec<String> {
+        let log =
+            self.page.issue_cmd(Extension { path: "se/log", body: json!({"type": "browser"}) }).await.expect("a log");
+        log.as_array()
+            .expect("entries")
+            .iter()
+            .map(|entry| entry["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    /// The text of each element that is shown.
+    pub async fn texts(&self, css: &str) -> Vec<String> {
+        let script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText)";
+        let texts = self.page.execute(script, vec![css.into()]).await.expect("texts");
+        serde_json::from_value(texts).expect("texts")
+    }
+
+    /// Waits until the texts of the elements are as wanted.
+    pub async fn until_texts(&self, css: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
+        let mut last = Vec::new();
+        let seen = async {
+            loop {
+                last = self.texts(css).await;
+                if is_so(&last) {
+                    break;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        if tokio::time::timeout(super::PATIENCE, seen).await.is_err() {
+            panic!("waited in vain for {css}: {last:?}; console: {:?}", self.console().await);
+        }
+        last
+    }
+
+    pub async fn until_text(&self, css: &str, part: &str) {
+        self.until_texts(css, |texts| texts.iter().any(|text| text.contains(part))).await;
+    }
+
+    pub async fn click(&self, css: &str) {
+        patiently(css, async { self.page.find(Locator::Css(css)).await.unwrap().click().await.expect(css) }).await;
+    }
+
+    pub async fn type_into(&self, css: &str, keys: &str) {
+        self.page.find(Locator::Css(css)).await.unwrap().send_keys(keys).await.expect(css);
+    }
+
+    pub async fn run(&self, script: &str) -> Value {
+        self.page.execute(script, Vec::new()).await.expect(script)
+    }
+
+    /// The whole page as a picture.
+    pub async fn picture(&self, width: u32, height_max: u32) -> Vec<u8> {
+        let height = self.run("return document.documentElement.scrollHeight").await.as_u64().unwrap();
+        let clip = json!({"x": 0, "y": 0, "width": width, "height": height.min(height_max.into()), "scale": 1});
+        let parameters = json!({"captureBeyondViewport": true, "clip": clip});
+        let picture = self.devtools("Page.captureScreenshot", parameters).await;
+        data_encoding::BASE64.decode(picture["data"].as_str().expect("a picture").as_bytes()).expect("Base64")
+    }
+
+    pub async fn close(self) {
+        self.page.close().await.expect("the browser ends");
+    }
+}
