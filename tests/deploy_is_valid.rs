@@ -40,11 +40,36 @@ fn promtool_accepts_the_configuration_and_the_rules_give_their_numbers() {
         (["check", "config"], "prometheus.yml"),
         (["check", "rules"], "rules.yml"),
         (["test", "rules"], "rules_test.yml"),
+        (["check", "rules"], "alerts.yml"),
+        (["test", "rules"], "alerts_test.yml"),
     ] {
         let file = in_repository("deploy/prometheus").join(file).display().to_string();
         let output = tools.promtool(check.into_iter().chain([file.as_str()]), "");
         let printed = [output.stdout, output.stderr].concat();
         assert!(output.status.success(), "{check:?} {file}: {}", String::from_utf8_lossy(&printed));
+    }
+}
+
+#[test]
+fn every_alert_has_a_case_that_fires_one_that_is_quiet_and_a_runbook() {
+    let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };
+    let alerts = yaml(&session_buddy, "deploy/prometheus/alerts.yml");
+    let cases = yaml(&session_buddy, "deploy/prometheus/alerts_test.yml");
+    let cases = cases["tests"].as_array().unwrap().iter().flat_map(|case| case["promql_expr_test"].as_array().unwrap());
+    let cases: Vec<(&str, bool)> = cases
+        .map(|case| (case["expr"].as_str().unwrap(), !case["exp_samples"].as_array().unwrap().is_empty()))
+        .collect();
+    let alerts = alerts["groups"][0]["rules"].as_array().unwrap();
+    assert!(!alerts.is_empty());
+    for alert in alerts {
+        let name = alert["alert"].as_str().expect("a name");
+        let firing = format!("ALERTS{{alertname=\"{name}\", alertstate=\"firing\"}}");
+        for fires in [true, false] {
+            assert!(cases.contains(&(&firing, fires)), "{name} has no case where firing is {fires}");
+        }
+        let runbook = alert["annotations"]["runbook"].as_str().expect("a runbook");
+        assert!(runbook.len() > 80, "{name}: {runbook}");
+        assert!(alert["annotations"]["summary"].is_string() && alert["labels"]["severity"].is_string(), "{name}");
     }
 }
 

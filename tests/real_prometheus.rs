@@ -24,10 +24,10 @@ const RATE_WINDOW_SECONDS: f64 = 300.0;
 fn configuration(bridge: &Bridge) -> String {
     let deployed = in_repository("deploy/prometheus");
     let text = std::fs::read_to_string(deployed.join("prometheus.yml")).unwrap();
-    let rules = deployed.join("rules.yml");
     let replacements = [
         ("bridge:9090", bridge.address.to_string()),
-        ("rules.yml", rules.display().to_string()),
+        ("- rules.yml", format!("- {}", deployed.join("rules.yml").display())),
+        ("- alerts.yml", format!("- {}", deployed.join("alerts.yml").display())),
         ("15s", "250ms".into()),
     ];
     replacements.iter().fold(text, |text, (from, to)| {
