@@ -28,6 +28,7 @@ pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Op
 A made-up Session-Buddy server runs at {feed_url},
 and the bridge is subscribed to it. {privacy}
 
+  Live page, for a browser: http://{bridge}/
   Metrics: {metrics}
 {moved}
 Try, in another terminal:

@@ -6,6 +6,7 @@ const LOOK_EVERY_MS = 2000;
 const HISTORY_EVERY_MS = 5000;
 const ROWS = 50;
 const HOUR_SECONDS = 3600;
+const SPAN_SECONDS_MIN = 300;
 const LOW_RATE = 0.7;
 
 /** The clock of the bridge: the browser may be on another machine. */
@@ -305,6 +306,13 @@ const PLOTS = [
 const HEIGHT = 170;
 let points = [];
 
+/** The last hour, or as much of it as has been watched. */
+function watched() {
+  const end = points.length ? points.at(-1).at_seconds : bridgeNow();
+  const begin = points.length ? points[0].at_seconds : end;
+  return [Math.max(end - HOUR_SECONDS, Math.min(begin, end - SPAN_SECONDS_MIN)), end];
+}
+
 /** Small triangles at the top where anomalies were counted. */
 function drawMarks(plot) {
   const { ctx, bbox } = plot;
@@ -335,7 +343,7 @@ for (const spec of PLOTS) {
   const options = {
     width: Math.max(200, holder.clientWidth), height: HEIGHT, pxAlign: 0, padding: [10, 6, 0, 0],
     scales: {
-      x: { time: true, range: () => { const end = points.length ? points.at(-1).at_seconds : bridgeNow(); return [end - HOUR_SECONDS, end]; } },
+      x: { time: true, range: watched },
       y: { range: (_, __, high) => [0, spec.max ?? (high > 0 ? high * 1.15 : 1)] },
     },
     axes: [
