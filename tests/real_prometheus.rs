@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 const COMPLETION_RATE: &str = r#"skill_completion_rate{skill_name="pytest-run"}"#;
 const DURATION_P95: &str = "histogram_quantile(0.95, sum(rate(skill_duration_seconds_bucket[5m])) by (skill_name, le))";
+const DURATION_P95_BY_SERIES: &str = "histogram_quantile(0.95, rate(skill_duration_seconds_bucket[5m]))";
+const LOW_COMPLETION: &str = "skill_completion_rate < 0.7";
 const MOST_ANOMALIES: &str = "topk(10, sum(anomalies_detected_total) by (skill_name))";
 const INVOCATION_RATE: &str = "sum(rate(skill_invocations_total[5m])) by (skill_name)";
 const ACTIVE_SESSIONS: &str = "active_sessions_total";
@@ -123,11 +125,13 @@ fn a_dashboards_queries_give_the_numbers_of_the_database() {
     let target = &prometheus.api("targets?state=active")["activeTargets"][0];
     assert_eq!((&target["health"], &target["lastError"]), (&json!("up"), &json!("")));
     assert_close(&by_skill(ask(COMPLETION_RATE)), &[("pytest-run", 30.0 / 45.0)]);
+    assert_close(&by_skill(ask(LOW_COMPLETION)), &[("pytest-run", 30.0 / 45.0)]);
     assert_eq!(ask(ACTIVE_SESSIONS).iter().map(Series::value).collect::<Vec<_>>(), [1.0]);
     assert_close(&by_skill(ask(MOST_ANOMALIES)), &[("pytest-run", 3.0), ("ruff-check", 1.0)]);
     // Each skill's durations share one bucket, so that the quantile lies 95 % of the way from its lower bound to its upper.
     let p95 = [("pytest-run", 4.85), ("ruff-check", 1.95)];
     assert_close(&by_skill(ask(DURATION_P95)), &p95);
+    assert_close(&by_skill(ask(DURATION_P95_BY_SERIES)), &p95);
 
     let mut rates = BTreeMap::new();
     for series in ask("skill_invocations_total[5m]") {

@@ -37,14 +37,19 @@ impl Scraper {
         }
     }
 
-    /// Asks once. The body is in the buffer.
+    /// Asks once for the metrics. The body is in the buffer.
     pub fn scrape(&mut self, gzip: bool) -> Outcome<Response<'_>> {
+        self.ask("/metrics", gzip)
+    }
+
+    /// Asks once. The body is in the buffer.
+    pub fn ask(&mut self, path: &str, gzip: bool) -> Outcome<Response<'_>> {
         if self.stream.is_none() {
             self.connect()?;
         }
         let stream = self.stream.as_mut().ok_or("not connected")?;
         let encoding = if gzip { "Accept-Encoding: gzip\r\n" } else { "" };
-        let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n{encoding}\r\n", self.address);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n{encoding}\r\n", self.address);
         let begin = Instant::now();
         stream.write_all(request.as_bytes())?;
         let mut filled = 0;
