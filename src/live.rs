@@ -65,13 +65,10 @@ pub struct Live {
 impl Live {
     /// A history that begins now.
     pub fn new(source: Arc<dyn Source>, telemetry: Arc<Telemetry>, keeping: Keeping) -> Self {
-        Self {
-            source,
-            telemetry,
-            keeping,
-            started_seconds: wall_seconds(),
-            history: Mutex::new(History::new(Instant::now())),
-        }
+        let mut backfilled_total = 0;
+        source.read(&mut |view, _| backfilled_total = view.rules().backfilled_invocations);
+        let history = Mutex::new(History::new(Instant::now(), backfilled_total));
+        Self { source, telemetry, keeping, started_seconds: wall_seconds(), history }
     }
 
     /// The answer to `GET /api/v1/{resource}?{query}`, as JSON. `None` if there is no such resource. Parameters that it

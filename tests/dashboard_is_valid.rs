@@ -4,12 +4,11 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;
-use std::path::PathBuf;
-use std::process::Command;
 
 use serde_json::Value;
+use support::peers::in_repository;
+use support::peers::node::Node;
 use support::peers::process::run;
-use support::peers::{found_or_skip, in_repository, peers_directory};
 
 const DASHBOARD: &str = "deploy/grafana/dashboards/session-buddy.json";
 
@@ -17,16 +16,10 @@ fn dashboard() -> Value {
     serde_json::from_str(&read_to_string(in_repository(DASHBOARD)).unwrap()).expect("JSON")
 }
 
-fn types_or_skip() -> Option<PathBuf> {
-    let directory = peers_directory().join("grafana");
-    let is_there = directory.join("installed").is_file();
-    found_or_skip(is_there.then_some(directory).ok_or_else(|| "no types of Grafana: run .ci/install-peers".to_owned()))
-}
-
 /// What the compiler minds, a line each.
-fn faults(types: &PathBuf, dashboard: &Value) -> Vec<String> {
-    let check = in_repository("tests/peers/grafana/check.mjs");
-    let output = run(Command::new(types.join("venv/bin/node")).arg(check).arg(types), &dashboard.to_string());
+fn faults(node: &Node, dashboard: &Value) -> Vec<String> {
+    let check = in_repository("tests/peers/node/check_dashboard.mjs");
+    let output = run(node.command().arg(check).arg(&node.directory), &dashboard.to_string());
     let faults: Vec<String> = String::from_utf8(output.stderr).unwrap().lines().map(str::to_owned).collect();
     assert_eq!(output.status.success(), faults.is_empty(), "{faults:?}");
     faults
@@ -34,8 +27,8 @@ fn faults(types: &PathBuf, dashboard: &Value) -> Vec<String> {
 
 #[test]
 fn it_agrees_with_the_types_and_what_does_not_is_found() {
-    let Some(types) = types_or_skip() else { return };
-    assert_eq!(faults(&types, &dashboard()), Vec::<String>::new());
+    let Some(node) = Node::find_or_skip() else { return };
+    assert_eq!(faults(&node, &dashboard()), Vec::<String>::new());
 
     let panel =
         |kind: &str| dashboard()["panels"].as_array().unwrap().iter().position(|panel| panel["type"] == kind).unwrap();
@@ -50,11 +43,11 @@ fn it_agrees_with_the_types_and_what_does_not_is_found() {
     for (place, value) in spoilt {
         let mut dashboard = dashboard();
         *dashboard.pointer_mut(&place).unwrap_or_else(|| panic!("no {place}")) = value;
-        assert_eq!(faults(&types, &dashboard).len(), 1, "{place}");
+        assert_eq!(faults(&node, &dashboard).len(), 1, "{place}");
     }
     let mut misspelt = dashboard();
     misspelt["panels"][1]["options"]["grahpMode"] = "none".into();
-    assert_eq!(faults(&types, &misspelt).len(), 1);
+    assert_eq!(faults(&node, &misspelt).len(), 1);
 }
 
 #[test]

@@ -131,7 +131,7 @@ impl Listener for Hearing {
         let standing = match status {
             Status::Connecting | Status::Opened => Standing::Connecting,
             Status::Live => Standing::Live,
-            Status::Waiting { ending: Ending::Silent { .. }, .. } => Standing::Silent,
+            Status::Waiting { ending: Ending::Silent { .. } | Ending::Dead { .. }, .. } => Standing::Silent,
             Status::Waiting { ending: Ending::Frozen { .. }, .. } => Standing::Frozen,
             Status::Waiting { .. } => Standing::Unreachable,
             Status::Refused { .. } => Standing::Refused,

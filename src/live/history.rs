@@ -25,9 +25,10 @@ struct Sample {
     at_seconds: f64,
     /// Since the sample before.
     covered: Duration,
+    /// Without history that joined a series already shown: it happened at some other time.
+    invocations: u64,
+    /// Nothing but anomalies where such history is among it: nobody can tell which of it was completed, and how long it took.
     growth: Growth,
-    /// Of the growth: history that joined a series already shown. It happened at some other time.
-    backfilled: u64,
     active_sessions: u64,
 }
 
@@ -35,7 +36,7 @@ struct Sample {
 pub(super) struct History {
     samples: VecDeque<Sample>,
     latest: Instant,
-    backfilled_before: Option<u64>,
+    backfilled_total: u64,
 }
 
 /// The answer.
@@ -71,17 +72,23 @@ pub(super) fn after(query: &str) -> Result<f64, QueryError> {
 }
 
 impl History {
-    pub fn new(began: Instant) -> Self {
-        Self { samples: VecDeque::new(), latest: began, backfilled_before: None }
+    /// `backfilled_total`: the invocations of history that joined series before it began.
+    pub fn new(began: Instant, backfilled_total: u64) -> Self {
+        Self { samples: VecDeque::new(), latest: began, backfilled_total }
     }
 
     pub fn note(&mut self, at: Instant, at_seconds: f64, growth: Growth, backfilled_total: u64, active_sessions: u64) {
+        // A clock that was set back: points come in the order of their times, and these lie ahead now.
+        while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
+            self.samples.pop_back();
+        }
         let covered = at.saturating_duration_since(self.latest);
         self.latest = at;
-        // What an earlier process backfilled is not among the growth of this one.
-        let backfilled = backfilled_total - self.backfilled_before.unwrap_or(backfilled_total).min(backfilled_total);
-        self.backfilled_before = Some(backfilled_total);
-        self.samples.push_back(Sample { at, at_seconds, covered, growth, backfilled, active_sessions });
+        let backfilled = backfilled_total.saturating_sub(self.backfilled_total);
+        self.backfilled_total = backfilled_total;
+        let invocations = growth.invocations.saturating_sub(backfilled);
+        let growth = if backfilled == 0 { growth } else { Growth { anomalies: growth.anomalies, ..Growth::default() } };
+        self.samples.push_back(Sample { at, at_seconds, covered, invocations, growth, active_sessions });
         while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
             self.samples.pop_front();
         }
@@ -98,19 +105,18 @@ impl History {
 
     fn point(&self, index: usize) -> Point {
         let last = &self.samples[index];
-        let (mut sum, mut covered, mut backfilled) = (Growth::default(), Duration::ZERO, 0);
+        let (mut sum, mut covered, mut invocations) = (Growth::default(), Duration::ZERO, 0);
         for sample in self.samples.range(..=index).rev() {
             // A sample counts whole. The latest always does: after a pause it covers more than the window.
             if !covered.is_zero() && covered + sample.covered > WINDOW + COVERED_MIN / 2 {
                 break;
             }
             covered += sample.covered;
-            backfilled += sample.backfilled;
+            invocations += sample.invocations;
             sum.merge(&sample.growth);
         }
         let observed = sum.durations.count();
         let share = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
-        let invocations = sum.invocations.saturating_sub(backfilled);
         Point {
             at_seconds: last.at_seconds,
             invocations_per_minute: (covered >= COVERED_MIN)
@@ -139,7 +145,7 @@ mod tests {
     /// A sample each 5 s from the beginning on.
     fn history(samples: impl IntoIterator<Item = (Growth, u64)>) -> (Instant, History) {
         let began = Instant::now();
-        let mut history = History::new(began);
+        let mut history = History::new(began, 100);
         for (number, (growth, backfilled)) in (1..).zip(samples) {
             let elapsed = Duration::from_secs(5 * number);
             history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), growth, backfilled, 1);
@@ -149,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_point_is_of_the_minute_before_it() {
-        let (_, history) = history((0..24).map(|number| (growth(if number < 12 { 2 } else { 1 }, 1), 0)));
+        let (_, history) = history((0..24).map(|number| (growth(if number < 12 { 2 } else { 1 }, 1), 100)));
         let points = history.points(f64::NEG_INFINITY).points;
         assert_eq!(points.len(), 24);
         // Two each 5 s are 24 a minute, also while less than a minute has been watched.
@@ -165,21 +171,30 @@ mod tests {
 
     #[test]
     fn what_joined_from_the_past_is_no_rate_and_quiet_has_no_share() {
-        let (_, history) = history([(growth(0, 0), 7), (growth(10, 5), 17), (growth(0, 0), 17)]);
+        let (_, history) =
+            history([(growth(7, 7), 107), (growth(12, 6), 117), (growth(4, 1), 117), (growth(0, 0), 117)]);
         let points = history.points(f64::NEG_INFINITY).points;
-        assert_eq!(points[0].completion_rate, None);
-        assert_eq!(points[0].invocations_per_minute, Some(0.0));
-        assert_eq!(points[2].invocations_per_minute, Some(0.0));
-        assert_eq!(points[2].completion_rate, Some(0.5));
+        let told: Vec<_> = points.iter().map(|point| (point.invocations_per_minute, point.completion_rate)).collect();
+        // Of the 12 of the second sample 2 happened in it, and which of them were completed nobody knows.
+        assert_eq!(told, [(Some(0.0), None), (Some(12.0), None), (Some(24.0), Some(0.25)), (Some(18.0), Some(0.25)),]);
+        assert_eq!(points[1].duration_p95_seconds, None);
+    }
+
+    #[test]
+    fn points_keep_their_order_where_the_clock_is_set_back() {
+        let (began, mut history) = history((0..4).map(|_| (growth(1, 1), 100)));
+        history.note(began + Duration::from_secs(25), 1012.0, growth(1, 1), 100, 1);
+        let times: Vec<f64> = history.points(f64::NEG_INFINITY).points.iter().map(|point| point.at_seconds).collect();
+        assert_eq!(times, [1005.0, 1010.0, 1012.0]);
     }
 
     #[test]
     fn an_hour_is_kept_and_a_pause_is_spread() {
-        let (began, mut history) = history((0..1000).map(|_| (growth(1, 1), 0)));
+        let (began, mut history) = history((0..1000).map(|_| (growth(1, 1), 100)));
         assert_eq!(history.points(f64::NEG_INFINITY).points.len(), 721);
         assert!(history.samples.len() <= 734);
         let woken = Duration::from_secs(5000 + 600);
-        history.note(began + woken, 1000.0 + woken.as_secs_f64(), growth(100, 100), 0, 1);
+        history.note(began + woken, 1000.0 + woken.as_secs_f64(), growth(100, 100), 100, 1);
         assert_eq!(history.points(f64::NEG_INFINITY).points.last().unwrap().invocations_per_minute, Some(10.0));
     }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use fantoccini::actions::{InputSource, MouseActions, PointerAction};
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -13,6 +14,7 @@ use warp::http::Method;
 
 use super::patiently;
 use super::peers::found_or_skip;
+use super::peers::node::Node;
 use super::peers::process::Process;
 
 pub struct Browser {
@@ -125,12 +127,41 @@ impl Browser {
         patiently(css, async { self.page.find(Locator::Css(css)).await.unwrap().click().await.expect(css) }).await;
     }
 
+    /// Presses a key, wherever the focus is.
+    pub async fn press(&self, key: &str) {
+        self.page.active_element().await.expect("something has the focus").send_keys(key).await.expect(key);
+    }
+
+    /// Points with the mouse at the middle of what is shown.
+    pub async fn point_at(&self, css: &str) {
+        let element = self.page.find(Locator::Css(css)).await.expect(css);
+        let scroll = "arguments[0].scrollIntoView({block: 'center'})";
+        self.page.execute(scroll, vec![serde_json::to_value(&element).expect("a reference")]).await.expect(css);
+        let motion = MouseActions::new("mouse".to_owned()).then(PointerAction::MoveToElement {
+            element,
+            duration: None,
+            x: 0.0,
+            y: 0.0,
+        });
+        self.page.perform_actions(motion).await.expect("a mouse");
+    }
+
     pub async fn type_into(&self, css: &str, keys: &str) {
         self.page.find(Locator::Css(css)).await.unwrap().send_keys(keys).await.expect(css);
     }
 
     pub async fn run(&self, script: &str) -> Value {
         self.page.execute(script, Vec::new()).await.expect(script)
+    }
+
+    /// What axe-core minds of the page as it is: each rule of WCAG 2.2 (A and AA) and of good practice that it breaks, and
+    /// where.
+    pub async fn accessibility_faults(&self, node: &Node) -> Vec<String> {
+        self.run(&node.file("axe-core/axe.min.js")).await;
+        let script = "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(found => done( \
+                      found.violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.failureSummary} ${node.html}`))))";
+        let faults = self.page.execute_async(script, Vec::new()).await.expect("an answer of axe");
+        serde_json::from_value(faults).expect("texts")
     }
 
     /// The whole page as a picture.

@@ -48,9 +48,9 @@ impl RunningBridge {
         self.address
     }
 
-    pub async fn get(&self, path: &'static str) -> Response {
-        let address = self.address;
-        spawn_blocking(move || http_client::get(address, path)).await.unwrap()
+    pub async fn get(&self, path: &str) -> Response {
+        let (address, path) = (self.address, path.to_owned());
+        spawn_blocking(move || http_client::get(address, &path)).await.unwrap()
     }
 
     pub async fn scrape(&self) -> Scrape {

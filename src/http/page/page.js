@@ -130,8 +130,8 @@ function showFeeds(feeds, now) {
     write(item.querySelector(".since"), `for ${roughly(Math.max(0, now - feed.since_seconds))}`);
     item.querySelector(".since").title = `since ${date.format(feed.since_seconds * 1000)}`;
     write(item.querySelector(".why"), feed.reason);
-    const facts = [`${whole.format(feed.messages)} messages`];
-    if (feed.last_message_seconds !== null) facts.push(`last ${ago(now - feed.last_message_seconds)}`);
+    const last = feed.last_message_seconds === null ? "" : `, the last ${ago(now - feed.last_message_seconds)}`;
+    const facts = [`${whole.format(feed.messages)} messages${last}`];
     if (feed.rejected > 0) facts.push(`${whole.format(feed.rejected)} rejected`);
     if (feed.resets > 0) facts.push(`${whole.format(feed.resets)} new databases`);
     if (feed.rows_tell !== null) facts.push(feed.rows_tell ? "its database is read along" : "its database cannot be read");
@@ -140,6 +140,7 @@ function showFeeds(feeds, now) {
   });
 }
 
+const TITLE = document.title;
 const KEPT = { disk: "kept on disk", memory: "in memory alone: a restart begins anew", failing: "cannot be written to disk just now" };
 
 function showStatus(status) {
@@ -151,6 +152,8 @@ function showStatus(status) {
   tile("Anomalies", whole.format(totals.anomalies), status.anomalies.length ? `last ${ago(now - status.anomalies[0].at_seconds)}` : "");
   tile("Skills", whole.format(totals.skills), "");
   showFeeds(feeds, now);
+  const away = feeds.filter((feed) => feed.state !== "live").length;
+  document.title = (away > 0 ? `${away} of ${feeds.length} feeds not live – ` : "") + TITLE;
 
   byId("waiting").hidden = totals.skills > 0;
   byId("plots-section").hidden = byId("skills").hidden = totals.skills === 0;
@@ -164,7 +167,7 @@ function showStatus(status) {
     const more = [anomaly.anomaly_type.replaceAll("_", " ")];
     if (anomaly.deviation_score !== null) more.push(`${anomaly.deviation_score.toFixed(1)} σ`);
     if (anomaly.times > 1) more.push(`${whole.format(anomaly.times)} times`);
-    if (anomaly.is_history) more.push("from before this bridge watched");
+    if (anomaly.is_history) more.push(`from before this bridge watched${anomaly.detected_at === null ? "" : `: ${anomaly.detected_at}`}`);
     return [anomaly.skill_name, more.join(" · ")];
   });
   showList("rejections", status.rejections, now, (rejection) => {
@@ -208,14 +211,33 @@ const COLUMNS = [
   ["last_changed_seconds", "Changed", null],
   ["last_listed_seconds", "Listed", null],
 ];
-const asked = { sort: "invocations", order: "desc", filter: "", offset: 0 };
+const USUAL_SORT = "invocations";
+const usualOrder = (sort) => (sort === "skill_name" ? "asc" : "desc");
+const asked = askedBy(location.search);
+byId("filter").value = asked.filter;
+
+/** What the page's own address asks for, so that a view can be kept and passed on. */
+function askedBy(query) {
+  const given = new URLSearchParams(query);
+  const sort = COLUMNS.some(([key]) => key === given.get("sort")) ? given.get("sort") : USUAL_SORT;
+  const order = ["asc", "desc"].includes(given.get("order")) ? given.get("order") : usualOrder(sort);
+  return { sort, order, filter: given.get("filter") ?? "", offset: 0 };
+}
+
+/** Brings the page's address to what is asked. */
+function keepAsked() {
+  const { sort, order, filter } = asked, kept = new URLSearchParams();
+  if (sort !== USUAL_SORT || order !== usualOrder(sort)) Object.entries({ sort, order }).forEach(([name, value]) => kept.set(name, value));
+  if (filter) kept.set("filter", filter);
+  const query = kept.size > 0 ? `?${kept}` : "";
+  if (query !== location.search) history.replaceState(null, "", query || location.pathname);
+}
 
 for (const [key, label] of COLUMNS) {
   const button = element("button", "", label);
   button.type = "button";
   button.addEventListener("click", () => {
-    const first = key === "skill_name" ? "asc" : "desc";
-    asked.order = asked.sort !== key ? first : asked.order === "asc" ? "desc" : "asc";
+    asked.order = asked.sort !== key ? usualOrder(key) : asked.order === "asc" ? "desc" : "asc";
     asked.sort = key;
     asked.offset = 0;
     lookAtSkills();
@@ -242,6 +264,7 @@ let latestSkillsQuestion = 0;
 
 async function lookAtSkills() {
   const question = ++latestSkillsQuestion;
+  keepAsked();
   try {
     const skills = await ask(`skills?${new URLSearchParams({ ...asked, limit: ROWS })}`);
     // A slow answer to an old question must not replace the answer to a new one.
@@ -296,12 +319,24 @@ function showSkills({ skills, skills_total: total, skills_matched: matched, offs
 
 // ---- Plots ----
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const perMinute = (value) => (value === null ? NONE : `${Number(value.toPrecision(3))} a minute`);
+const share = (value) => `${Number((value * 100).toFixed(2))} %`;
 const PLOTS = [
-  { title: "Invocations a minute", lines: [["invocations_per_minute", "", "--accent"]], words: perMinute, axis: (v) => compact.format(v), area: true },
-  { title: "Completed", lines: [["completion_rate", "", "--good"]], words: percent, axis: (v) => `${Number((v * 100).toFixed(2))} %`, max: 1 },
-  { title: "Duration", lines: [["duration_p95_seconds", "p95", "--second"], ["duration_mean_seconds", "mean", "--accent"]], words: duration, axis: duration },
+  { title: "Invocations a minute", lines: [{ key: "invocations_per_minute", colour: "accent" }], words: perMinute, axis: (v) => compact.format(v), area: true },
+  { title: "Completed", lines: [{ key: "completion_rate", colour: "good" }], words: percent, axis: share, max: 1 },
+  {
+    title: "Duration", words: duration, axis: duration,
+    lines: [{ key: "duration_p95_seconds", label: "p95", colour: "second" }, { key: "duration_mean_seconds", label: "mean", colour: "accent" }],
+  },
+];
+const MINUTE_COLUMNS = [
+  ["Minute to", (row) => clock.format(row.at_seconds * 1000)],
+  ["Invocations", (row) => (row.invocations_per_minute === null ? NONE : whole.format(Math.round(row.invocations_per_minute)))],
+  ["Completed", (row) => percent(row.completion_rate)],
+  ["Mean duration", (row) => duration(row.duration_mean_seconds)],
+  ["p95", (row) => duration(row.duration_p95_seconds)],
+  ["Anomalies", (row) => whole.format(row.anomalies)],
 ];
 const HEIGHT = 170;
 let points = [];
@@ -318,8 +353,7 @@ function drawMarks(plot) {
   const { ctx, bbox } = plot;
   const size = 3.5 * devicePixelRatio;
   ctx.save();
-  ctx.globalAlpha = 0.75;
-  ctx.fillStyle = colour("--bad");
+  ctx.fillStyle = colour("bad");
   for (const point of points) {
     if (point.anomalies === 0) continue;
     const x = plot.valToPos(point.at_seconds, "x", true);
@@ -334,12 +368,20 @@ function drawMarks(plot) {
 }
 
 for (const spec of PLOTS) {
+  const at = element("span");
   const now = element("span", "now");
+  for (const line of spec.lines) {
+    line.now = element("span");
+    // With one line alone there is nothing to tell apart.
+    if (line.label) now.append(element("span", `key ${line.colour}`), `${line.label} `);
+    now.append(line.now);
+  }
+  now.append(at);
   const holder = element("div");
   holder.setAttribute("role", "img");
   const figure = element("figure", "plot", null, element("figcaption", "", null, element("span", "", spec.title), now), holder);
   byId("plots").append(figure);
-  const axis = { stroke: () => colour("--muted"), grid: { stroke: () => colour("--grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+  const axis = { stroke: () => colour("muted"), grid: { stroke: () => colour("grid"), width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
   const options = {
     width: Math.max(200, holder.clientWidth), height: HEIGHT, pxAlign: 0, padding: [10, 6, 0, 0],
     scales: {
@@ -350,31 +392,66 @@ for (const spec of PLOTS) {
       { ...axis, space: 70, values: "{HH}:{mm}", size: 26 },
       { ...axis, size: 62, space: 34, values: (_, splits) => splits.map(spec.axis) },
     ],
-    series: [{}, ...spec.lines.map(([, label, stroke]) => ({
-      label, stroke: () => colour(stroke), width: 1.75, spanGaps: false, points: { show: false },
-      fill: spec.area ? () => `${colour(stroke)}22` : undefined,
+    series: [{}, ...spec.lines.map((line) => ({
+      stroke: () => colour(line.colour), width: 1.75, spanGaps: false, points: { show: false },
+      fill: spec.area ? () => `${colour(line.colour)}22` : undefined,
     }))],
     cursor: { sync: { key: "hour" }, y: false, drag: { x: false, y: false } },
     legend: { show: false },
     hooks: { draw: [drawMarks], setCursor: [(plot) => say(spec, plot.cursor.idx)] },
   };
-  Object.assign(spec, { now, holder, plot: new uPlot(options, [[], ...spec.lines.map(() => [])], holder) });
+  Object.assign(spec, { at, holder, plot: new uPlot(options, [[], ...spec.lines.map(() => [])], holder) });
   new ResizeObserver(() => {
     if (holder.clientWidth > 0) spec.plot.setSize({ width: holder.clientWidth, height: HEIGHT });
   }).observe(figure);
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => PLOTS.forEach(({ plot }) => plot.redraw()));
 
+for (const [label] of MINUTE_COLUMNS) {
+  const head = element("th", "", label);
+  head.scope = "col";
+  byId("minutes").querySelector("thead tr").append(head);
+}
+byId("minutes").addEventListener("toggle", showMinutes);
+
+function anomalyCount(number) {
+  return `${whole.format(number)} anomal${number === 1 ? "y" : "ies"}`;
+}
+
 /** What a plot says at a point, or, where nobody points at one, at the last. */
 function say(spec, index) {
   const point = points[index ?? points.length - 1];
   if (!point) return;
-  const values = spec.lines.map(([key, label]) => `${label} ${spec.words(point[key])}`.trim());
-  if (index !== null && index !== undefined) {
-    if (point.anomalies > 0) values.push(`${point.anomalies} anomal${point.anomalies === 1 ? "y" : "ies"}`);
-    values.push(clock.format(point.at_seconds * 1000));
+  for (const line of spec.lines) write(line.now, spec.words(point[line.key]));
+  const isPointedAt = index !== null && index !== undefined;
+  const anomalies = point.anomalies > 0 ? ` · ${anomalyCount(point.anomalies)}` : "";
+  write(spec.at, isPointedAt ? `${anomalies} · ${clock.format(point.at_seconds * 1000)}` : "");
+}
+
+/** The points as a table, for whom a plot shows nothing: a row a minute, since each point looks back on one. */
+function showMinutes() {
+  if (!byId("minutes").open) return;
+  const rows = [];
+  let row = null;
+  for (const point of points.toReversed()) {
+    if (row === null || row.at_seconds - point.at_seconds >= 60) {
+      row = { ...point, anomalies: 0 };
+      rows.push(row);
+    }
+    row.anomalies += point.anomalies;
   }
-  write(spec.now, values.join(" · "));
+  const body = byId("minutes").querySelector("tbody");
+  while (body.rows.length > rows.length) body.lastChild.remove();
+  rows.forEach((row, index) => {
+    let line = body.rows[index];
+    if (!line) {
+      const head = element("th");
+      head.scope = "row";
+      line = element("tr", "", null, head, ...MINUTE_COLUMNS.slice(1).map(() => element("td")));
+      body.append(line);
+    }
+    MINUTE_COLUMNS.forEach(([, text], column) => write(line.cells[column], text(row)));
+  });
 }
 
 async function lookAtHistory() {
@@ -391,14 +468,15 @@ async function lookAtHistory() {
   const times = points.map((point) => point.at_seconds);
   const anomalies = points.reduce((sum, point) => sum + point.anomalies, 0);
   for (const spec of PLOTS) {
-    spec.plot.setData([times, ...spec.lines.map(([key]) => points.map((point) => point[key]))]);
+    spec.plot.setData([times, ...spec.lines.map(({ key }) => points.map((point) => point[key]))]);
     say(spec, spec.plot.cursor.idx);
-    const values = points.map((point) => point[spec.lines[0][0]]).filter((value) => value !== null);
+    const values = points.map((point) => point[spec.lines[0].key]).filter((value) => value !== null);
     const words = values.length ? `from ${spec.words(Math.min(...values))} to ${spec.words(Math.max(...values))}` : "nothing yet";
-    spec.holder.setAttribute("aria-label", `${spec.title}, last hour: ${words}; ${anomalies} anomalies.`);
+    spec.holder.setAttribute("aria-label", `${spec.title}, last hour: ${words}; ${anomalyCount(anomalies)}.`);
   }
   const begins = points.length && points.at(-1).at_seconds - times[0] < HOUR_SECONDS - 60 ? `Watched since ${clock.format(times[0] * 1000)}.` : "";
   write(byId("history-since"), begins);
+  showMinutes();
 }
 
 // ---- Going on ----
@@ -416,10 +494,12 @@ async function look() {
   try {
     const status = await ask("status");
     bridgeAheadSeconds = status.now_seconds - Date.now() / 1000;
-    if (startedSeconds !== null && startedSeconds !== status.started_seconds) points = [];
+    const isOther = startedSeconds !== null && startedSeconds !== status.started_seconds;
+    // A clock that was set back, too, makes what was heard useless.
+    if (isOther || (points.length > 0 && points.at(-1).at_seconds > status.now_seconds + 1)) points = [];
     startedSeconds = status.started_seconds;
     showStatus(status);
-    pulse("good", "Updates by itself");
+    if (!isPaused) pulse("good", "Updates by itself");
   } catch (error) {
     lost(error);
     return;
@@ -427,12 +507,23 @@ async function look() {
   await lookAtSkills();
 }
 
-/** One look after the other, and none while nobody sees the page. */
+let isPaused = false;
+const onward = new EventTarget();
+const goOn = () => onward.dispatchEvent(new Event("on"));
+document.addEventListener("visibilitychange", goOn);
+byId("pause").addEventListener("click", () => {
+  isPaused = !isPaused;
+  write(byId("pause"), isPaused ? "Resume" : "Pause");
+  if (isPaused) pulse("warn", `Paused at ${clock.format(bridgeNow() * 1000)}`);
+  else goOn();
+});
+
+/** One look after the other, and none while nobody sees the page or wants it to stand still. */
 async function repeat(action, everyMs) {
   for (;;) {
     await action();
     await new Promise((resolve) => setTimeout(resolve, everyMs));
-    if (document.hidden) await new Promise((resolve) => document.addEventListener("visibilitychange", resolve, { once: true }));
+    while (document.hidden || isPaused) await new Promise((resolve) => onward.addEventListener("on", resolve, { once: true }));
   }
 }
 

@@ -1,6 +1,6 @@
 // Holds a dashboard, on standard input, to the types that Grafana publishes:
 //
-//   node check.mjs DIRECTORY < dashboard.json      DIRECTORY has node_modules with @grafana/schema and typescript
+//   node check_dashboard.mjs DIRECTORY < dashboard.json      DIRECTORY has node_modules with @grafana/schema and typescript
 //
 // The dashboard is written as TypeScript literals of those types, so that the compiler finds what they do not know as well as
 // what has another type. Exits with 1 and a line for each fault.
@@ -23,7 +23,7 @@ const PANELS = {
 const lines = [
   'import type { AnnotationQuery, Dashboard, DataQuery, Panel, RowPanel, VariableModel } from "@grafana/schema";',
   ...Object.entries(PANELS).map(([kind, [module]]) =>
-    `import type * as ${kind} from "@grafana/schema/dist/types/raw/composable/${kind}/panelcfg/x/${module}_types.gen.d.ts";`),
+    `import type * as ${kind} from "@grafana/schema/dist/esm/raw/composable/${kind}/panelcfg/x/${module}_types.gen";`),
   // JSON has the values of enums, not their names.
   "type Plain<T> = T extends string ? `${T}` : T extends number ? number : T extends object ? { [K in keyof T]: Plain<T[K]> } : T;",
   // What the query editor and the data source of Prometheus add to every query.
