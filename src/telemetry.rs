@@ -210,6 +210,17 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Connecting,
+        Self::Live,
+        Self::Silent,
+        Self::Frozen,
+        Self::Refused,
+        Self::Unreachable,
+        Self::Stopped,
+    ];
+
     /// In a word.
     pub fn label(self) -> &'static str {
         match self {
@@ -248,8 +259,7 @@ struct State {
     counts: Counts,
     /// What the feed is doing, for people; `None` before the first word.
     words: Option<String>,
-    standing: Standing,
-    /// When it came to be so, in seconds since the Unix epoch, and why, for people.
+    /// When it came to stand as it does, in seconds since the Unix epoch, and why, for people.
     standing_since_seconds: f64,
     standing_why: String,
     /// The feed that is the same server and counts in place of this one.
@@ -270,7 +280,7 @@ impl State {
 
 #[derive(Debug, Clone, Default)]
 struct Counts {
-    live: bool,
+    standing: Standing,
     connects: u64,
     disconnects: BTreeMap<String, u64>,
     /// In the order of [`MessageType::ALL`].
@@ -386,14 +396,16 @@ impl FeedTelemetry {
         let live = standing == Standing::Live;
         let was_live = {
             let mut state = locked(&self.state);
-            if standing != Standing::Connecting || matches!(state.standing, Standing::Connecting | Standing::Live) {
-                if std::mem::replace(&mut state.standing, standing) != standing {
+            let before = state.counts.standing;
+            if standing != Standing::Connecting || matches!(before, Standing::Connecting | Standing::Live) {
+                if before != standing {
                     state.standing_since_seconds = wall_seconds();
                 }
+                state.counts.standing = standing;
                 state.standing_why.clone_from(&words);
             }
             state.words = Some(words.clone());
-            std::mem::replace(&mut state.counts.live, live)
+            before == Standing::Live
         };
         if live && !was_live {
             info!(feed = %self.identity, "live");
@@ -405,12 +417,13 @@ impl FeedTelemetry {
     /// Whether the feed is live, and in words why not, or what a live one lacks; empty if nothing.
     pub fn readiness(&self) -> (bool, String) {
         let state = locked(&self.state);
-        let words = match (state.counts.live, &state.alias_of) {
+        let live = state.counts.standing == Standing::Live;
+        let words = match (live, &state.alias_of) {
             (true, Some(of)) => format!("the same server as {of}: it does not count"),
             (true, None) => String::new(),
             (false, _) => state.words.clone().unwrap_or_else(|| "not started".to_owned()),
         };
-        (state.counts.live, words)
+        (live, words)
     }
 
     /// How the feed stands, since when, and why.
@@ -418,9 +431,9 @@ impl FeedTelemetry {
         let why = self.readiness().1;
         let state = locked(&self.state);
         StandingNow {
-            standing: state.standing,
+            standing: state.counts.standing,
             since_seconds: state.standing_since_seconds,
-            why: if state.standing == Standing::Live { why } else { state.standing_why.clone() },
+            why: if state.counts.standing == Standing::Live { why } else { state.standing_why.clone() },
             last_message_seconds: state.counts.last_message_seconds,
             messages: state.counts.messages.iter().sum(),
             rejected: state.counts.rejected.iter().sum(),

@@ -30,7 +30,7 @@ const MARKUP: &str = "<script>window.ran = 1</script><img src=x onerror=window.r
 fn bridge(url: &Url) -> RunningBridge {
     let timing =
         Timing { backoff_min: Duration::from_millis(1), backoff_max: Duration::from_millis(20), ..Timing::default() };
-    bridge_of(&[url.clone()], timing)
+    bridge_of(std::slice::from_ref(url), timing)
 }
 
 fn bridge_of(urls: &[Url], timing: Timing) -> RunningBridge {

@@ -44,6 +44,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "feed_rejected_total",
         "feed_resets_total",
         "feed_rollbacks_total",
+        "feed_state",
         "feed_tenth_skill_invocations",
         "feed_up",
         "http_accept_failures_total",
@@ -76,6 +77,11 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(scrape.value("session_buddy_bridge_build_info", &version), Some(1.0));
     assert_eq!(scrape.value("session_buddy_bridge_feed_up", &[("feed", FEED)]), Some(0.0));
+    for state in Standing::ALL {
+        let labels = [("feed", FEED), ("state", state.label())];
+        let is_in_it = if state == Standing::Connecting { 1.0 } else { 0.0 };
+        assert_eq!(scrape.value("session_buddy_bridge_feed_state", &labels), Some(is_in_it), "{state:?}");
+    }
 }
 
 #[test]
@@ -144,6 +150,8 @@ fn events_move_their_own_series_and_no_other() {
         "feed_resets_total gone 1",
         "feed_rollbacks_total a 8",
         "feed_rollbacks_total gone 0",
+        "feed_state a connecting 0",
+        "feed_state a live 1",
         "feed_tenth_skill_invocations a 41",
         "feed_up a 1",
         "http_accept_failures_total  1",

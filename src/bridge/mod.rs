@@ -178,7 +178,8 @@ impl Bridge {
         registry.register(Box::new(FamiliesCollector::new(board.clone()))).expect(names_differ);
         registry.register(Box::new(telemetry.collector(own_numbers))).expect(names_differ);
         registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
-        if kept.is_some() {
+        // Where nobody wanted a state, nobody misses one.
+        if settings.state != StatePlace::Memory {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
         let reloads = Arc::new(Notify::new());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use super::Telemetry;
+use super::{Standing, Telemetry};
 use crate::exposition::family::Family;
 use crate::ledger::{FeedCounters, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
@@ -20,6 +20,11 @@ const FEED_UP: Family<1> = Family::gauge(
     "session_buddy_bridge_feed_up",
     "Whether the feed is live: connected, authenticated and heard.",
     ["feed"],
+);
+const FEED_STATE: Family<2> = Family::gauge(
+    "session_buddy_bridge_feed_state",
+    "1 for the state that the feed is in, 0 for the others; one that failed stays as it is while it is tried again.",
+    ["feed", "state"],
 );
 const FEED_CONNECTS: Family<1> = Family::counter(
     "session_buddy_bridge_feed_connects_total",
@@ -157,6 +162,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
         let descs = vec![
             BUILD_INFO.desc(),
             FEED_UP.desc(),
+            FEED_STATE.desc(),
             FEED_CONNECTS.desc(),
             FEED_DISCONNECTS.desc(),
             FEED_MESSAGES.desc(),
@@ -197,7 +203,10 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
         let (refused, accept_failures, web_config_failures) = self.telemetry.http_counts();
         let mut families = vec![
             BUILD_INFO.with([([env!("CARGO_PKG_VERSION")], 1.0)]),
-            FEED_UP.with(feeds().map(|(feed, counts)| ([feed], f64::from(u8::from(counts.live))))),
+            FEED_UP.with(feeds().map(|(feed, counts)| ([feed], one_if(counts.standing == Standing::Live)))),
+            FEED_STATE.with(feeds().flat_map(|(feed, counts)| {
+                Standing::ALL.map(|state| ([feed, state.label()], one_if(counts.standing == state)))
+            })),
             FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),
             FEED_DISCONNECTS.with(feeds().flat_map(|(feed, counts)| {
                 counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))
@@ -222,11 +231,15 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
             WEB_CONFIG_FAILURES.value(web_config_failures as f64),
-            CONFIG_LAST_RELOAD_SUCCESSFUL.value(f64::from(u8::from(self.telemetry.config_is_good()))),
+            CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(self.telemetry.config_is_good())),
         ];
         families.extend(rule_families(&(self.numbers)()));
         families
     }
+}
+
+fn one_if(is_so: bool) -> f64 {
+    f64::from(u8::from(is_so))
 }
 
 /// The counters that the translation rules name, and how much of each feed is hidden, as families.
@@ -240,7 +253,7 @@ pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
         FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
         FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
         DETAIL_UP.with(feeds().filter_map(|(feed, counters)| {
-            counters.rows_tell.map(|rows_tell| ([feed], f64::from(u8::from(rows_tell))))
+            counters.rows_tell.map(|rows_tell| ([feed], one_if(rows_tell)))
         })),
         DETAIL_MISMATCHES.with(
             feeds()

@@ -15,7 +15,7 @@ use crate::store::StoreError;
 
 const DURABLE: Family<0> = Family::gauge(
     "session_buddy_bridge_state_durable",
-    "1 while what is shown is on disk; 0 while commits fail and memory is shown instead.",
+    "1 while what is shown is on disk; 0 while commits fail, or because there is no place for it, and memory is shown.",
     [],
 );
 const COMMITS: Family<0> =
@@ -45,6 +45,7 @@ struct State {
     moved_aside: u64,
     is_failing: bool,
     is_shown_anyway: bool,
+    is_in_memory: bool,
 }
 
 impl StateTelemetry {
@@ -60,6 +61,7 @@ impl StateTelemetry {
 
     /// There is no state, because of `reason`, and nobody insisted on one.
     pub fn in_memory(&self, reason: &str) {
+        locked(&self.state).is_in_memory = true;
         warn!("counts are kept in memory alone, a restart begins anew: {reason}");
     }
 
@@ -105,13 +107,19 @@ impl StateTelemetry {
 
     /// Whether what is shown is on disk.
     pub fn is_durable(&self) -> bool {
-        !locked(&self.state).is_shown_anyway
+        locked(&self.state).is_durable()
     }
 
     /// All of this as metric families.
     pub fn collector(self: &Arc<Self>) -> StateCollector {
         let descs = [DURABLE, COMMITS, COMMIT_FAILURES, MOVED_ASIDE].iter().map(Family::desc).collect();
         StateCollector { telemetry: Arc::clone(self), descs }
+    }
+}
+
+impl State {
+    fn is_durable(&self) -> bool {
+        !self.is_shown_anyway && !self.is_in_memory
     }
 }
 
@@ -130,7 +138,7 @@ impl Collector for StateCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let state = locked(&self.telemetry.state);
         vec![
-            DURABLE.value(f64::from(u8::from(!state.is_shown_anyway))),
+            DURABLE.value(f64::from(u8::from(state.is_durable()))),
             COMMITS.value(state.commits as f64),
             COMMIT_FAILURES.value(state.failures as f64),
             MOVED_ASIDE.value(state.moved_aside as f64),

@@ -167,7 +167,7 @@ function showStatus(status) {
     const more = [anomaly.anomaly_type.replaceAll("_", " ")];
     if (anomaly.deviation_score !== null) more.push(`${anomaly.deviation_score.toFixed(1)} σ`);
     if (anomaly.times > 1) more.push(`${whole.format(anomaly.times)} times`);
-    if (anomaly.is_history) more.push(`from before this bridge watched${anomaly.detected_at === null ? "" : `: ${anomaly.detected_at}`}`);
+    if (anomaly.is_history) more.push(`found ${anomaly.detected_at ?? ""} before this bridge watched`.replace("  ", " "));
     return [anomaly.skill_name, more.join(" · ")];
   });
   showList("rejections", status.rejections, now, (rejection) => {
@@ -393,7 +393,9 @@ for (const spec of PLOTS) {
       { ...axis, size: 62, space: 34, values: (_, splits) => splits.map(spec.axis) },
     ],
     series: [{}, ...spec.lines.map((line) => ({
-      stroke: () => colour(line.colour), width: 1.75, spanGaps: false, points: { show: false },
+      stroke: () => colour(line.colour), width: 1.75, spanGaps: false,
+      // A line needs two.
+      points: { show: () => points.length < 2, size: 6, fill: () => colour(line.colour) },
       fill: spec.area ? () => `${colour(line.colour)}22` : undefined,
     }))],
     cursor: { sync: { key: "hour" }, y: false, drag: { x: false, y: false } },
