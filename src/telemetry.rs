@@ -211,15 +211,8 @@ pub enum Standing {
 
 impl Standing {
     /// Every one.
-    pub const ALL: [Self; 7] = [
-        Self::Connecting,
-        Self::Live,
-        Self::Silent,
-        Self::Frozen,
-        Self::Refused,
-        Self::Unreachable,
-        Self::Stopped,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Connecting, Self::Live, Self::Silent, Self::Frozen, Self::Refused, Self::Unreachable, Self::Stopped];
 
     /// In a word.
     pub fn label(self) -> &'static str {

@@ -252,9 +252,9 @@ pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
         })),
         FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
         FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
-        DETAIL_UP.with(feeds().filter_map(|(feed, counters)| {
-            counters.rows_tell.map(|rows_tell| ([feed], one_if(rows_tell)))
-        })),
+        DETAIL_UP.with(
+            feeds().filter_map(|(feed, counters)| counters.rows_tell.map(|rows_tell| ([feed], one_if(rows_tell)))),
+        ),
         DETAIL_MISMATCHES.with(
             feeds()
                 .filter(|(_, counters)| counters.rows_tell.is_some())

@@ -16,6 +16,7 @@ const dashboard = JSON.parse(readFileSync(0, "utf8"));
 const PANELS = {
   heatmap: ["HeatmapPanelCfg", "Options", "FieldConfig"],
   stat: ["StatPanelCfg", "Options", null],
+  statetimeline: ["StateTimelinePanelCfg", "Options", "FieldConfig"],
   table: ["TablePanelCfg", "Options", "FieldConfig"],
   timeseries: ["TimeSeriesPanelCfg", "Options", "FieldConfig"],
 };
@@ -42,7 +43,8 @@ for (const panel of panels) {
     hold("Plain<RowPanel>", panel, panel.title);
     continue;
   }
-  if (!(panel.type in PANELS)) {
+  const kind = panel.type.replace("-", "");
+  if (!(kind in PANELS)) {
     console.error(`${name(panel.title)}: no types are known for panels of the type ${panel.type}`);
     process.exit(1);
   }
@@ -50,9 +52,9 @@ for (const panel of panels) {
   const { custom, ...defaults } = fieldConfig.defaults;
   hold("Plain<Omit<Panel, 'options' | 'fieldConfig' | 'targets'>>", frame, panel.title);
   hold("Plain<NonNullable<Panel['fieldConfig']>>", { ...fieldConfig, defaults }, `${panel.title}, fields`);
-  hold(`Plain<Partial<${panel.type}.Options>>`, options, `${panel.title}, options`);
-  const fields = PANELS[panel.type][2];
-  if (custom && fields) hold(`Plain<Partial<${panel.type}.${fields}>>`, custom, `${panel.title}, custom fields`);
+  hold(`Plain<Partial<${kind}.Options>>`, options, `${panel.title}, options`);
+  const fields = PANELS[kind][2];
+  if (custom && fields) hold(`Plain<Partial<${kind}.${fields}>>`, custom, `${panel.title}, custom fields`);
   for (const target of targets) hold("Plain<Query>", target, `${panel.title}, query ${target.refId}`);
 }
 

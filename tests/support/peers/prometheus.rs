@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -90,6 +91,19 @@ impl Prometheus {
         }
         let answer = self.api(&format!("query?{}", query.finish()));
         answer["result"].as_array().expect("a vector").iter().map(Series::from_json).collect()
+    }
+
+    /// Evaluates PromQL at each second of the last ten.
+    ///
+    /// # Panics
+    /// If Prometheus refuses the query.
+    pub fn query_range(&self, promql: &str) -> Vec<Series> {
+        let end = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_secs();
+        let (start, end) = ((end - 10).to_string(), end.to_string());
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs([("query", promql), ("start", &start), ("end", &end), ("step", "1")]);
+        let answer = self.api(&format!("query_range?{}", query.finish()));
+        answer["result"].as_array().expect("a matrix").iter().map(Series::from_json).collect()
     }
 
     /// The data of an answer of its HTTP API.
