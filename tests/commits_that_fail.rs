@@ -35,6 +35,19 @@ fn start(feed: &ScriptedFeed, path: &std::path::Path) -> RunningBridge {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_found_no_place_for_a_state_says_so_and_who_wants_none_does_not() {
+    let feed = ScriptedFeed::start(vec![vec![event(1), Step::Await(Gate::default())]]);
+    for (state, durable) in [(StatePlace::Usual(None), vec![0.0]), (StatePlace::Memory, vec![])] {
+        let feeds = vec![FeedTarget::new(feed.url().as_str()).unwrap()];
+        let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
+        let scrape = bridge.scrape().await;
+        let series = scrape.series("session_buddy_bridge_state_durable");
+        assert_eq!(series.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), durable);
+        bridge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn memory_is_shown_after_ten_seconds_and_caught_up_with_later() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
