@@ -36,6 +36,10 @@ use recent::RecentRejections;
 /// Characters of a server's text that a log line shows.
 const LOGGED_CHARS_MAX: usize = 200;
 
+/// Characters of a status, for people: the words of a server, which are no more than 123 bytes of a close, between those of the
+/// bridge.
+const STATUS_CHARS_MAX: usize = 400;
+
 /// Values of the label `code` for one feed. Their set is bounded where they are made; should that ever fail, what is
 /// beyond is counted as [`OTHER_CODE`] rather than in ever more series.
 const CODES_MAX: usize = 64;
@@ -385,7 +389,7 @@ impl FeedTelemetry {
     /// The feed's state changed to `standing`; `words` for people. While a feed that failed is tried again it stands as
     /// it did: otherwise nobody could see for how long it has.
     pub fn status(&self, standing: Standing, words: &str) {
-        let words = logged(words);
+        let words = one_line(words, STATUS_CHARS_MAX);
         let live = standing == Standing::Live;
         let was_live = {
             let mut state = locked(&self.state);
@@ -519,11 +523,15 @@ fn reset_words(cause: &ResetCause) -> String {
     }
 }
 
-/// `text` on one line and cut short: a server must not be able to forge log lines or to steer a terminal.
 fn logged(text: &str) -> String {
+    one_line(text, LOGGED_CHARS_MAX)
+}
+
+/// `text` on one line and cut short: a server must not be able to forge log lines or to steer a terminal.
+fn one_line(text: &str, chars_max: usize) -> String {
     let mut characters = text.chars();
     let mut out = String::new();
-    for character in characters.by_ref().take(LOGGED_CHARS_MAX) {
+    for character in characters.by_ref().take(chars_max) {
         match character {
             '"' | '\'' => out.push(character),
             _ => out.extend(character.escape_debug()),

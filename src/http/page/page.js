@@ -160,7 +160,8 @@ function showStatus(status) {
   const heard = feeds.find((feed) => feed.state === "live");
   const why = feeds.length === 0 ? "This program has recorded no skill yet."
     : heard ? `${heard.feed} is live and has listed no skill yet: its database is empty, or nothing was invoked.`
-    : feeds.map((feed) => `${feed.feed}: ${feed.reason || feed.state}.`).join(" ");
+    : feeds.length === 1 ? `${feeds[0].feed}: ${feeds[0].reason || feeds[0].state}.`
+    : `None of ${feeds.length} feeds is live. Below stands why.`;
   write(byId("waiting-why"), why);
 
   showList("anomalies", status.anomalies, now, (anomaly) => {
