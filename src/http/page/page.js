@@ -30,6 +30,29 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Makes the children of `list` as many as there are entries, and writes each: those that are there already stay. */
+function fill(list, entries, make, writeOne) {
+  while (list.children.length > entries.length) list.lastChild.remove();
+  entries.forEach((entry, index) => {
+    if (index === list.children.length) list.append(make());
+    writeOne(list.children[index], entry);
+  });
+}
+
+/** A row of a table whose first cell is its head. */
+function tableRow(columns) {
+  const head = element("th");
+  head.scope = "row";
+  return element("tr", "", null, head, ...Array.from({ length: columns - 1 }, () => element("td")));
+}
+
+/** The head of a column. */
+function columnHead(...content) {
+  const head = element("th", "", null, ...content);
+  head.scope = "col";
+  return head;
+}
+
 // ---- Numbers as people read them ----
 
 const whole = new Intl.NumberFormat("en");
@@ -79,7 +102,9 @@ function writeMoment(node, atSeconds, now) {
   }
   write(node, ago(now - atSeconds));
   const full = date.format(atSeconds * 1000);
-  if (node.title !== full) node.title = full;
+  if (node.title === full) return;
+  node.title = full;
+  if (node.localName === "time") node.dateTime = new Date(atSeconds * 1000).toISOString();
 }
 
 // ---- What is asked ----
@@ -112,17 +137,13 @@ const FEED_STATES = {
 
 function showFeeds(feeds, now) {
   byId("feeds-section").hidden = feeds.length === 0;
-  const list = byId("feeds");
-  while (list.children.length > feeds.length) list.lastChild.remove();
-  feeds.forEach((feed, index) => {
-    let item = list.children[index];
-    if (!item) {
-      const dot = element("span", "dot");
-      dot.setAttribute("aria-hidden", "true");
-      item = element("li", "", null, dot, element("div", "", null, element("span", "name"), " · ", element("span", "state"), " ", element("span", "since")),
-        element("div", "why"), element("div", "facts"));
-      list.append(item);
-    }
+  const make = () => {
+    const dot = element("span", "dot");
+    dot.setAttribute("aria-hidden", "true");
+    return element("li", "", null, dot, element("div", "", null, element("span", "name"), " · ", element("span", "state"), " ", element("span", "since")),
+      element("div", "why"), element("div", "facts"));
+  };
+  fill(byId("feeds"), feeds, make, (item, feed) => {
     const [kind, label] = feed.reason && feed.state === "live" ? ["warn", "Live"] : FEED_STATES[feed.state] ?? ["warn", feed.state];
     if (item.className !== kind) item.className = kind;
     write(item.querySelector(".name"), feed.feed);
@@ -183,13 +204,8 @@ function showStatus(status) {
 function showList(id, entries, now, words) {
   byId(`no-${id}`).hidden = entries.length > 0;
   const list = byId(id);
-  while (list.children.length > entries.length) list.lastChild.remove();
-  entries.forEach((entry, index) => {
-    let item = list.children[index];
-    if (!item) {
-      item = element("li", "", null, element("time", "when"), element("strong"), element("div", "more"));
-      list.append(item);
-    }
+  const make = () => element("li", "", null, element("time", "when"), element("strong"), element("div", "more"));
+  fill(list, entries, make, (item, entry) => {
     const [title, more] = words(entry);
     writeMoment(item.querySelector(".when"), entry.at_seconds, now);
     write(item.querySelector("strong"), title);
@@ -243,9 +259,7 @@ for (const [key, label] of COLUMNS) {
     asked.offset = 0;
     lookAtSkills();
   });
-  const head = element("th", "", null, button);
-  head.scope = "col";
-  byId("skill-table").tHead.rows[0].append(head);
+  byId("skill-table").tHead.rows[0].append(columnHead(button));
 }
 
 byId("filter").addEventListener("input", () => {
@@ -293,15 +307,7 @@ function showSkills({ skills, skills_total: total, skills_matched: matched, offs
     body.replaceChildren(element("tr", "", null, cell));
   } else {
     if (body.rows.length > 0 && body.rows[0].cells.length === 1) body.replaceChildren();
-    while (body.rows.length > skills.length) body.lastChild.remove();
-    skills.forEach((row, index) => {
-      let line = body.rows[index];
-      if (!line) {
-        const head = element("th");
-        head.scope = "row";
-        line = element("tr", "", null, head, ...COLUMNS.slice(1).map(() => element("td")));
-        body.append(line);
-      }
+    fill(body, skills, () => tableRow(COLUMNS.length), (line, row) => {
       COLUMNS.forEach(([key, , text], column) => {
         if (text) write(line.cells[column], text(row));
         else writeMoment(line.cells[column], row[key], now);
@@ -410,11 +416,7 @@ for (const spec of PLOTS) {
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => PLOTS.forEach(({ plot }) => plot.redraw()));
 
-for (const [label] of MINUTE_COLUMNS) {
-  const head = element("th", "", label);
-  head.scope = "col";
-  byId("minutes").querySelector("thead tr").append(head);
-}
+byId("minutes").querySelector("thead tr").append(...MINUTE_COLUMNS.map(([label]) => columnHead(label)));
 byId("minutes").addEventListener("toggle", showMinutes);
 
 function anomalyCount(number) {
@@ -443,16 +445,7 @@ function showMinutes() {
     }
     row.anomalies += point.anomalies;
   }
-  const body = byId("minutes").querySelector("tbody");
-  while (body.rows.length > rows.length) body.lastChild.remove();
-  rows.forEach((row, index) => {
-    let line = body.rows[index];
-    if (!line) {
-      const head = element("th");
-      head.scope = "row";
-      line = element("tr", "", null, head, ...MINUTE_COLUMNS.slice(1).map(() => element("td")));
-      body.append(line);
-    }
+  fill(byId("minutes").querySelector("tbody"), rows, () => tableRow(MINUTE_COLUMNS.length), (line, row) => {
     MINUTE_COLUMNS.forEach(([, text], column) => write(line.cells[column], text(row)));
   });
 }
