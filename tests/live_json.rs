@@ -127,6 +127,10 @@ async fn it_tells_what_a_scrape_tells_and_every_key_is_documented() {
             .collect()
     };
     assert_eq!(skills["skills_total"], 2);
+    for key in skills["skills"][0].as_object().unwrap().keys() {
+        let sorted = bridge.get(&format!("/api/v1/skills?sort={key}")).await;
+        assert_eq!(sorted.status, 200, "by {key}");
+    }
     assert_eq!(of("pytest-run", "invocations"), ["15"]);
     assert_eq!(of("pytest-run", "completion_rate"), ["0.8"]);
     assert_eq!(of("lint", "anomalies"), ["1"]);

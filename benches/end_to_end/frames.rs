@@ -46,7 +46,8 @@ pub fn event(number: usize, skills: usize) -> String {
     let begin = format!(
         r#"{{"type": "skill_invocation", "data": {{"skill_name": "{skill_name}", "workflow_phase": "execution", "completed": {completed}, "duration_seconds": {seconds:?}, "session_id": ""#
     );
-    let end = r#""}, "timestamp": "2026-11-24T04:05:06.123456"}"#;
+    // Each is sent later than the one before: what has an identifier would be refused as stale otherwise.
+    let end = format!(r#""}}, "timestamp": "2026-11-24T04:05:06.{:06}"}}"#, number % 1_000_000);
     let session = EVENT_BYTES.saturating_sub(begin.len() + end.len());
     format!("{begin}{:0session$}{end}", number % 97)
 }

@@ -7,6 +7,8 @@ use crate::ledger::{Histogram, SkillSeries};
 pub struct Growth {
     /// Invocations.
     pub invocations: u64,
+    /// Those of them that are history which joined a series already shown: they happened at some other time.
+    pub backfilled: u64,
     /// Those of them that were completed.
     pub completed: u64,
     /// Observed durations.
@@ -19,6 +21,7 @@ impl Growth {
     /// Adds another rise.
     pub fn merge(&mut self, other: &Self) {
         self.invocations += other.invocations;
+        self.backfilled += other.backfilled;
         self.completed += other.completed;
         self.anomalies += other.anomalies;
         self.durations.buckets.iter_mut().zip(other.durations.buckets).for_each(|(sum, more)| *sum += more);

@@ -69,6 +69,7 @@ impl View {
         }
         self.note_last_listed(last_listed);
         feeds.into_iter().for_each(|(_, counters)| self.show_feed(counters));
+        self.growth.backfilled += rules.backfilled_invocations.saturating_sub(self.rules.backfilled_invocations);
         self.rules = rules;
         self.anomalies.extend(anomalies);
         self.anomalies.drain(..self.anomalies.len().saturating_sub(RECENT_ANOMALIES_MAX));

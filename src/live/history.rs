@@ -36,7 +36,6 @@ struct Sample {
 pub(super) struct History {
     samples: VecDeque<Sample>,
     latest: Instant,
-    backfilled_total: u64,
 }
 
 /// The answer.
@@ -72,22 +71,20 @@ pub(super) fn after(query: &str) -> Result<f64, QueryError> {
 }
 
 impl History {
-    /// `backfilled_total`: the invocations of history that joined series before it began.
-    pub fn new(began: Instant, backfilled_total: u64) -> Self {
-        Self { samples: VecDeque::new(), latest: began, backfilled_total }
+    pub fn new(began: Instant) -> Self {
+        Self { samples: VecDeque::new(), latest: began }
     }
 
-    pub fn note(&mut self, at: Instant, at_seconds: f64, growth: Growth, backfilled_total: u64, active_sessions: u64) {
+    pub fn note(&mut self, at: Instant, at_seconds: f64, growth: Growth, active_sessions: u64) {
         // A clock that was set back: points come in the order of their times, and these lie ahead now.
         while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
             self.samples.pop_back();
         }
         let covered = at.saturating_duration_since(self.latest);
         self.latest = at;
-        let backfilled = backfilled_total.saturating_sub(self.backfilled_total);
-        self.backfilled_total = backfilled_total;
-        let invocations = growth.invocations.saturating_sub(backfilled);
-        let growth = if backfilled == 0 { growth } else { Growth { anomalies: growth.anomalies, ..Growth::default() } };
+        let invocations = growth.invocations.saturating_sub(growth.backfilled);
+        let growth =
+            if growth.backfilled == 0 { growth } else { Growth { anomalies: growth.anomalies, ..Growth::default() } };
         self.samples.push_back(Sample { at, at_seconds, covered, invocations, growth, active_sessions });
         while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
             self.samples.pop_front();
@@ -136,26 +133,30 @@ mod tests {
     use crate::ledger::Histogram;
 
     fn growth(invocations: u64, completed: u64) -> Growth {
+        joined(invocations, 0, completed)
+    }
+
+    fn joined(invocations: u64, backfilled: u64, completed: u64) -> Growth {
         let mut durations = Histogram::default();
         durations.buckets[4] = completed;
         durations.sum = 3.0 * completed as f64;
-        Growth { invocations, completed, durations, anomalies: 0 }
+        Growth { invocations, backfilled, completed, durations, anomalies: 0 }
     }
 
     /// A sample each 5 s from the beginning on.
-    fn history(samples: impl IntoIterator<Item = (Growth, u64)>) -> (Instant, History) {
+    fn history(samples: impl IntoIterator<Item = Growth>) -> (Instant, History) {
         let began = Instant::now();
-        let mut history = History::new(began, 100);
-        for (number, (growth, backfilled)) in (1..).zip(samples) {
+        let mut history = History::new(began);
+        for (number, growth) in (1..).zip(samples) {
             let elapsed = Duration::from_secs(5 * number);
-            history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), growth, backfilled, 1);
+            history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), growth, 1);
         }
         (began, history)
     }
 
     #[test]
     fn a_point_is_of_the_minute_before_it() {
-        let (_, history) = history((0..24).map(|number| (growth(if number < 12 { 2 } else { 1 }, 1), 100)));
+        let (_, history) = history((0..24).map(|number| growth(if number < 12 { 2 } else { 1 }, 1)));
         let points = history.points(f64::NEG_INFINITY).points;
         assert_eq!(points.len(), 24);
         // Two each 5 s are 24 a minute, also while less than a minute has been watched.
@@ -171,8 +172,7 @@ mod tests {
 
     #[test]
     fn what_joined_from_the_past_is_no_rate_and_quiet_has_no_share() {
-        let (_, history) =
-            history([(growth(7, 7), 107), (growth(12, 6), 117), (growth(4, 1), 117), (growth(0, 0), 117)]);
+        let (_, history) = history([joined(7, 7, 7), joined(12, 10, 6), growth(4, 1), growth(0, 0)]);
         let points = history.points(f64::NEG_INFINITY).points;
         let told: Vec<_> = points.iter().map(|point| (point.invocations_per_minute, point.completion_rate)).collect();
         // Of the 12 of the second sample 2 happened in it, and which of them were completed nobody knows.
@@ -182,19 +182,19 @@ mod tests {
 
     #[test]
     fn points_keep_their_order_where_the_clock_is_set_back() {
-        let (began, mut history) = history((0..4).map(|_| (growth(1, 1), 100)));
-        history.note(began + Duration::from_secs(25), 1012.0, growth(1, 1), 100, 1);
+        let (began, mut history) = history((0..4).map(|_| growth(1, 1)));
+        history.note(began + Duration::from_secs(25), 1012.0, growth(1, 1), 1);
         let times: Vec<f64> = history.points(f64::NEG_INFINITY).points.iter().map(|point| point.at_seconds).collect();
         assert_eq!(times, [1005.0, 1010.0, 1012.0]);
     }
 
     #[test]
     fn an_hour_is_kept_and_a_pause_is_spread() {
-        let (began, mut history) = history((0..1000).map(|_| (growth(1, 1), 100)));
+        let (began, mut history) = history((0..1000).map(|_| growth(1, 1)));
         assert_eq!(history.points(f64::NEG_INFINITY).points.len(), 721);
         assert!(history.samples.len() <= 734);
         let woken = Duration::from_secs(5000 + 600);
-        history.note(began + woken, 1000.0 + woken.as_secs_f64(), growth(100, 100), 100, 1);
+        history.note(began + woken, 1000.0 + woken.as_secs_f64(), growth(100, 100), 1);
         assert_eq!(history.points(f64::NEG_INFINITY).points.last().unwrap().invocations_per_minute, Some(10.0));
     }
 }

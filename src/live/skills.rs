@@ -31,7 +31,9 @@ pub(super) struct SkillsQuery {
 enum Column {
     Name,
     Invocations,
+    Completed,
     CompletionRate,
+    Durations,
     Mean,
     P95,
     Anomalies,
@@ -40,10 +42,12 @@ enum Column {
 }
 
 impl Column {
-    const ALL: [(&str, Self); 8] = [
+    const ALL: [(&str, Self); 10] = [
         ("skill_name", Self::Name),
         ("invocations", Self::Invocations),
+        ("completed", Self::Completed),
         ("completion_rate", Self::CompletionRate),
+        ("durations", Self::Durations),
         ("duration_mean_seconds", Self::Mean),
         ("duration_p95_seconds", Self::P95),
         ("anomalies", Self::Anomalies),
@@ -147,6 +151,8 @@ impl SkillsQuery {
         match self.sort {
             Column::Name => self.directed(a.skill_name.cmp(&b.skill_name)),
             Column::Invocations => count(|row| row.invocations),
+            Column::Completed => count(|row| row.completed),
+            Column::Durations => count(|row| row.durations),
             Column::CompletionRate => number(|row| row.completion_rate),
             Column::Mean => number(|row| row.duration_mean_seconds),
             Column::P95 => number(|row| row.duration_p95_seconds),

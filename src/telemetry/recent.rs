@@ -30,29 +30,57 @@ pub struct SeenRejection {
     pub last_seen_seconds: f64,
 }
 
+/// A server may be wrong a million times a second, and somebody looks each other second: so what happens is noted as it is, in
+/// the place of what is forgotten, and made fit to be seen when somebody looks.
 #[derive(Debug, Default)]
-pub(super) struct RecentRejections(Mutex<VecDeque<SeenRejection>>);
+pub(super) struct RecentRejections(Mutex<VecDeque<Noted>>);
+
+#[derive(Debug, Clone)]
+struct Noted {
+    feed: Arc<str>,
+    rejection: Rejection,
+    times: u64,
+    last_seen_seconds: f64,
+}
 
 impl RecentRejections {
     pub fn note(&self, feed: &Arc<str>, rejection: &Rejection) {
-        let (reason, detail) = (rejection.reason.label(), shown(&rejection.detail));
         let last_seen_seconds = wall_seconds();
-        let mut seen = locked(&self.0);
-        if let Some(last) = seen.back_mut()
-            && (&last.feed, last.reason, &last.detail) == (feed, reason, &detail)
+        let mut noted = locked(&self.0);
+        if let Some(last) = noted.back_mut()
+            && (&last.feed, &last.rejection) == (feed, rejection)
         {
             last.times += 1;
             last.last_seen_seconds = last_seen_seconds;
             return;
         }
-        if seen.len() == RECENT_REJECTIONS_MAX {
-            seen.pop_front();
-        }
-        seen.push_back(SeenRejection { feed: Arc::clone(feed), reason, detail, times: 1, last_seen_seconds });
+        let forgotten = if noted.len() == RECENT_REJECTIONS_MAX { noted.pop_front() } else { None };
+        let rejection = match forgotten {
+            Some(Noted { rejection: mut place, .. }) => {
+                place.reason = rejection.reason;
+                place.detail.clone_from(&rejection.detail);
+                place
+            }
+            None => rejection.clone(),
+        };
+        noted.push_back(Noted { feed: Arc::clone(feed), rejection, times: 1, last_seen_seconds });
     }
 
     pub fn latest_first(&self) -> Vec<SeenRejection> {
-        locked(&self.0).iter().rev().cloned().collect()
+        let noted: Vec<Noted> = locked(&self.0).iter().rev().cloned().collect();
+        noted.iter().map(SeenRejection::from).collect()
+    }
+}
+
+impl From<&Noted> for SeenRejection {
+    fn from(noted: &Noted) -> Self {
+        Self {
+            feed: Arc::clone(&noted.feed),
+            reason: noted.rejection.reason.label(),
+            detail: shown(&noted.rejection.detail),
+            times: noted.times,
+            last_seen_seconds: noted.last_seen_seconds,
+        }
     }
 }
 
