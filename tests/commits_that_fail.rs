@@ -42,7 +42,7 @@ async fn who_found_no_place_for_a_state_says_so_and_who_wants_none_does_not() {
         let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
         let scrape = bridge.scrape().await;
         let series = scrape.series("session_buddy_bridge_state_durable");
-        assert_eq!(series.into_iter().map(|(_, value)| value).collect::<Vec<_>>(), durable);
+        assert_eq!(series.into_values().collect::<Vec<_>>(), durable);
         bridge.stop().await;
     }
 }
