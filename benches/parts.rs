@@ -1,4 +1,4 @@
-//! The pure parts, each beside a yardstick: `cargo bench --bench parts`.
+//! The pure parts, each beside a yardstick: `cargo bench -p benches --bench parts`.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::borrow::Cow;

@@ -61,7 +61,7 @@ impl Program {
         let limits = ["--limit.skills=1000000", "--limit.remembered-skills=1000000"];
         // Feeds here send events for longer than a server may go without a snapshot.
         let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
-        Self::start(env!("CARGO_BIN_EXE_session-buddy-bridge"), arguments.into_iter().chain(limits))
+        Self::start(env!("CARGO_BIN_EXE_measured-bridge"), arguments.into_iter().chain(limits))
     }
 
     /// KiB resident now.

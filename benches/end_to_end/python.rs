@@ -16,14 +16,14 @@ pub struct Python {
 impl Python {
     /// Installs the peer where it is not there yet.
     pub fn install() -> Outcome<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = root.join("target/peers/bench-python");
+        let benches = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = benches.join("../target/peers/bench-python");
         let interpreter = folder.join("bin/python");
         if !interpreter.exists() {
             run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
         }
         run(Command::new(&interpreter).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
-        Ok(Self { interpreter, script: root.join("benches/peers/python_client.py") })
+        Ok(Self { interpreter, script: benches.join("peers/python_client.py") })
     }
 }
 

@@ -84,7 +84,7 @@ impl Report {
 
     /// Writes the table and the plots to `docs/`.
     pub fn write(&self) -> Outcome<()> {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
         let page = docs.join("performance.md");
         let text = fs::read_to_string(&page)?;
         let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has no place for the table")?;

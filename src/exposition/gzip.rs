@@ -5,7 +5,7 @@
 //! theirs.
 
 use bytes::Bytes;
-use flate2::{Compress, Compression, FlushCompress};
+use flate2::{Compress, Compression, Crc, FlushCompress};
 
 /// Method deflate, no flags, no time, no hint, and a system that is not told: RFC 1952, 2.3.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
@@ -14,13 +14,10 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
 /// A piece.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Packed {
     deflate: Bytes,
-    crc: u32,
-    /// What appending this piece multiplies the checksum of what is before it by.
-    factor: u32,
-    bytes: u32,
+    crc: Crc,
 }
 
 /// Packs pieces. Its tables are some hundred KiB: one is enough.
@@ -50,12 +47,9 @@ impl Packer {
                 break;
             }
         }
-        Packed {
-            deflate: Bytes::copy_from_slice(&self.buffer),
-            crc: crc32fast::hash(text),
-            factor: power_of_x8(text.len()),
-            bytes: text.len() as u32,
-        }
+        let mut crc = Crc::new();
+        crc.update(text);
+        Packed { deflate: Bytes::copy_from_slice(&self.buffer), crc }
     }
 }
 
@@ -63,57 +57,26 @@ impl Packer {
 #[derive(Debug)]
 pub(super) struct Member {
     chunks: Vec<Bytes>,
-    crc: u32,
-    /// Modulo 2^32, as the format wants it.
-    bytes: u32,
+    crc: Crc,
 }
 
 impl Member {
     pub fn new() -> Self {
-        Self { chunks: vec![Bytes::from_static(&HEADER)], crc: 0, bytes: 0 }
+        Self { chunks: vec![Bytes::from_static(&HEADER)], crc: Crc::new() }
     }
 
     pub fn push(&mut self, piece: &Packed) {
-        self.crc = multiply(piece.factor, self.crc) ^ piece.crc;
-        self.bytes = self.bytes.wrapping_add(piece.bytes);
+        self.crc.combine(&piece.crc);
         self.chunks.push(piece.deflate.clone());
     }
 
     pub fn finish(mut self) -> Vec<Bytes> {
         let mut end = LAST_BLOCK.to_vec();
-        end.extend_from_slice(&self.crc.to_le_bytes());
-        end.extend_from_slice(&self.bytes.to_le_bytes());
+        end.extend_from_slice(&self.crc.sum().to_le_bytes());
+        end.extend_from_slice(&self.crc.amount().to_le_bytes());
         self.chunks.push(end.into());
         self.chunks
     }
-}
-
-/// The polynomial of CRC-32, bits in the order of the wire: the highest bit is the coefficient of x^0.
-const POLYNOMIAL: u32 = 0xedb8_8320;
-const ONE: u32 = 1 << 31;
-const X8: u32 = ONE >> 8;
-
-/// The product of two polynomials modulo that of CRC-32.
-fn multiply(a: u32, mut b: u32) -> u32 {
-    let mut product = 0;
-    for bit in (0..u32::BITS).rev() {
-        product ^= b & 0_u32.wrapping_sub(a >> bit & 1);
-        b = (b >> 1) ^ (POLYNOMIAL & 0_u32.wrapping_sub(b & 1));
-    }
-    product
-}
-
-/// x^(8 * `bytes`) modulo the polynomial: appending so many bytes multiplies a checksum by it.
-fn power_of_x8(mut bytes: usize) -> u32 {
-    let (mut power, mut square) = (ONE, X8);
-    while bytes > 0 {
-        if bytes & 1 == 1 {
-            power = multiply(power, square);
-        }
-        square = multiply(square, square);
-        bytes >>= 1;
-    }
-    power
 }
 
 #[cfg(test)]
