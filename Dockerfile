@@ -4,8 +4,8 @@ WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin session-buddy-bridge \
-    && cp target/release/session-buddy-bridge /usr/local/bin/ \
+    cargo build --profile dist --locked --bin session-buddy-bridge \
+    && cp target/dist/session-buddy-bridge /usr/local/bin/ \
     && mkdir /state
 
 # Debian 12, as above, for its C library; with CA roots for wss://, and a user that is not root.
