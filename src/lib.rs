@@ -10,7 +10,7 @@
 //! | [`settings`] | flags and environment to validated `Settings` | start anything |
 //! | `feed` | connect, authenticate, subscribe, read, keep alive, reconnect | parse JSON, see a metric |
 //! | [`protocol`] | frame text to [`protocol::Message`] | I/O, async, remember anything |
-//! | [`detail`] | read the database beside a feed's server: rows, as facts | write, decide what counts |
+//! | [`skills_db`] | read the server's database: rows, as facts | write, decide what counts |
 //! | [`ledger`] | messages to counts: the only writer of counts | see a socket, a clock, a file |
 //! | `exposition` | the ledger's series as text and as a `prometheus` collector | change a count |
 //! | `telemetry` | the bridge's own metrics and log lines, one function an event | decide anything |
@@ -27,7 +27,6 @@
 pub mod board;
 pub mod bridge;
 pub mod demo;
-pub mod detail;
 mod explanation;
 pub mod exporter;
 pub mod exposition;
@@ -43,6 +42,7 @@ pub mod recording;
 mod scrape;
 mod service_manager;
 pub mod settings;
+pub mod skills_db;
 pub mod store;
 pub mod telemetry;
 

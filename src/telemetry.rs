@@ -26,10 +26,10 @@ pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
 pub use recent::{RECENT_REJECTIONS_MAX, SeenRejection};
 pub use state::{StateCollector, StateTelemetry};
 
-use crate::detail::DetailError;
 use crate::http::WebConfigError;
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MessageType, Rejection, RejectionReason};
+use crate::skills_db::SkillsDatabaseError;
 use gate::{Gate, Suppressed};
 use recent::RecentRejections;
 
@@ -356,7 +356,7 @@ impl FeedTelemetry {
     }
 
     /// The database beside the feed could not be read.
-    pub fn detail_failed(&self, error: &DetailError) {
+    pub fn detail_failed(&self, error: &SkillsDatabaseError) {
         let passed = {
             let mut state = locked(&self.state);
             state.counts.detail.get_or_insert((0, 0)).1 += 1;

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use session_buddy_bridge::detail::{Database, DetailError};
 use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::settings::{FeedTarget, Settings};
+use session_buddy_bridge::skills_db::{SkillsDatabase, SkillsDatabaseError};
 use support::model::Invocation;
 use support::running_bridge::RunningBridge;
 use support::scrape::Scrape;
@@ -78,7 +78,7 @@ fn what_is_no_database_is_refused_and_left_as_it_is() {
         ("absent.db", "there is no database at"),
     ] {
         let was = contents(name).map(Result::unwrap);
-        let refused: DetailError = Database::open(&place(name)).expect_err(name);
+        let refused: SkillsDatabaseError = SkillsDatabase::open(&place(name)).expect_err(name);
         assert!(refused.to_string().contains(said), "{name}: {refused}");
         assert_eq!(contents(name).map(Result::unwrap), was, "{name} was changed");
     }
@@ -153,7 +153,7 @@ fn a_writer_at_full_speed_never_waits_for_the_reader() {
         let mut ledger = Ledger::new(Limits::default());
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
         ledger.expect_detail(feed);
-        let mut database = Database::open(&path).expect("a database");
+        let mut database = SkillsDatabase::open(&path).expect("a database");
         let (now, mut read, mut rounds) = (Moment::default(), 0, 0);
         loop {
             let was_over = is_over.load(Ordering::Acquire);

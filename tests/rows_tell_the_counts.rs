@@ -14,11 +14,11 @@ use std::{env, fs};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use rusqlite::{Connection, params};
-use session_buddy_bridge::detail::Database as DetailDatabase;
 use session_buddy_bridge::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
 };
 use session_buddy_bridge::protocol;
+use session_buddy_bridge::skills_db::SkillsDatabase;
 use session_buddy_bridge::store::{Opened, Store};
 use support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
 use support::shown::{Shown, bucket_of};
@@ -220,7 +220,7 @@ struct History {
     detail: bool,
     is_failing: bool,
     is_cut: bool,
-    database: Option<DetailDatabase>,
+    database: Option<SkillsDatabase>,
     store: Option<Store>,
     ledger: Ledger,
     feed: FeedId,
@@ -332,9 +332,9 @@ impl History {
             return;
         }
         let now = self.now();
-        let database = match self.database.take().filter(DetailDatabase::is_at_its_place) {
+        let database = match self.database.take().filter(SkillsDatabase::is_at_its_place) {
             Some(database) => self.database.insert(database),
-            None => self.database.insert(DetailDatabase::open(&self.server.path).expect("a database")),
+            None => self.database.insert(SkillsDatabase::open(&self.server.path).expect("a database")),
         };
         while database.has_changed().expect("it can be read") {
             let position = self.ledger.detail_position(self.feed, now).expect("no alias");

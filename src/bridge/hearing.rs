@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::board::Board;
-use crate::detail::Waker;
 use crate::feed::{Ending, Heard, Listener, SnapshotHeard, Status};
 use crate::ledger::{ConnectionId, FeedId, Moment};
 use crate::protocol::{self, Message, Rejection, RejectionReason, Snapshot};
+use crate::skills_db::ReaderWaker;
 use crate::telemetry::{FeedTelemetry, Standing};
 
 /// What listens to one feed.
@@ -17,7 +17,7 @@ pub(super) struct Hearing {
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
     /// Wakes whoever reads the database beside the feed.
-    waker: Option<Waker>,
+    waker: Option<ReaderWaker>,
     state: Mutex<State>,
 }
 
@@ -30,7 +30,7 @@ struct State {
 }
 
 impl Hearing {
-    pub fn new(board: Arc<Board>, feed: FeedId, telemetry: Arc<FeedTelemetry>, waker: Option<Waker>) -> Self {
+    pub fn new(board: Arc<Board>, feed: FeedId, telemetry: Arc<FeedTelemetry>, waker: Option<ReaderWaker>) -> Self {
         Self { board, feed, telemetry, waker, state: Mutex::default() }
     }
 

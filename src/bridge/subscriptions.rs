@@ -6,10 +6,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::board::Board;
-use crate::detail::Reader;
 use crate::feed::{self, Timing};
 use crate::ledger::{FeedId, FeedSpec};
 use crate::settings::{Configured, FeedTarget};
+use crate::skills_db::DatabaseReader;
 use crate::telemetry::Telemetry;
 
 use super::hearing::Hearing;
@@ -30,7 +30,7 @@ struct Subscription {
     ends: CancellationToken,
     /// `None` once it is known to have ended.
     task: Option<JoinHandle<()>>,
-    reader: Option<Reader>,
+    reader: Option<DatabaseReader>,
 }
 
 /// A feed that is known and not listened to yet.
@@ -38,7 +38,7 @@ struct Prepared {
     target: FeedTarget,
     feed: FeedId,
     hearing: Arc<Hearing>,
-    reader: Option<Reader>,
+    reader: Option<DatabaseReader>,
 }
 
 impl Subscriptions {
@@ -121,11 +121,11 @@ impl Subscriptions {
             None => None,
             Some(path) => {
                 board.expect_detail(feed);
-                let reader = Reader::start(path.clone(), Arc::clone(&board), feed, Arc::clone(&telemetry));
+                let reader = DatabaseReader::start(path.clone(), Arc::clone(&board), feed, Arc::clone(&telemetry));
                 Some(reader.map_err(BridgeError::Thread)?)
             }
         };
-        let waker = reader.as_ref().map(Reader::waker);
+        let waker = reader.as_ref().map(DatabaseReader::waker);
         let hearing = Arc::new(Hearing::new(board, feed, telemetry, waker));
         Ok(Prepared { target: target.clone(), feed, hearing, reader })
     }

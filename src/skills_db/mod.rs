@@ -20,8 +20,8 @@ use crate::board::Board;
 use crate::ledger::FeedId;
 use crate::telemetry::FeedTelemetry;
 
-pub use database::Database;
-pub use error::DetailError;
+pub use database::SkillsDatabase;
+pub use error::SkillsDatabaseError;
 
 /// How often the reader looks where the feed says nothing: a server may send no snapshots, and a database that cannot be
 /// read may come back.
@@ -29,23 +29,23 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Reads the database of one feed, on a thread of its own.
 #[derive(Debug)]
-pub struct Reader {
+pub struct DatabaseReader {
     wake: SyncSender<()>,
     thread: JoinHandle<()>,
 }
 
 /// Wakes a reader.
 #[derive(Debug, Clone)]
-pub struct Waker(SyncSender<()>);
+pub struct ReaderWaker(SyncSender<()>);
 
-impl Waker {
+impl ReaderWaker {
     /// The feed said something that may have changed the database. Never blocks: one that is pending is enough.
     pub fn wake(&self) {
         let _ = self.0.try_send(());
     }
 }
 
-impl Reader {
+impl DatabaseReader {
     /// Reads the database at `path` for `feed` from now on.
     ///
     /// # Errors
@@ -59,8 +59,8 @@ impl Reader {
     }
 
     /// What wakes it. The reader ends when it and all of its wakers are gone.
-    pub fn waker(&self) -> Waker {
-        Waker(self.wake.clone())
+    pub fn waker(&self) -> ReaderWaker {
+        ReaderWaker(self.wake.clone())
     }
 
     /// Waits for the end. Blocks for as long as a batch takes once its wakers are gone. Whether it had not panicked.
@@ -75,7 +75,7 @@ struct Follower {
     board: Arc<Board>,
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
-    database: Option<Database>,
+    database: Option<SkillsDatabase>,
 }
 
 impl Follower {
@@ -93,10 +93,10 @@ impl Follower {
     }
 
     /// Reads everything that is new, batch by batch.
-    fn look(&mut self, woken: &Receiver<()>) -> Result<(), DetailError> {
-        let database = match self.database.take().filter(Database::is_at_its_place) {
+    fn look(&mut self, woken: &Receiver<()>) -> Result<(), SkillsDatabaseError> {
+        let database = match self.database.take().filter(SkillsDatabase::is_at_its_place) {
             Some(database) => self.database.insert(database),
-            None => self.database.insert(Database::open(&self.path)?),
+            None => self.database.insert(SkillsDatabase::open(&self.path)?),
         };
         while database.has_changed()? {
             let Some(position) = self.board.detail_position(self.feed) else { return Ok(()) };

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 /// Why the database beside a feed cannot be read. The feed goes on without it, and it is tried again.
 #[derive(Debug, Error)]
-pub enum DetailError {
+pub enum SkillsDatabaseError {
     /// Nothing is there.
     #[error("there is no database at {} (--feed.skills-db); the server makes it at its first start", path.display())]
     Absent {
@@ -66,7 +66,7 @@ pub enum DetailError {
     },
 }
 
-impl DetailError {
+impl SkillsDatabaseError {
     pub(super) fn place(path: &Path, error: io::Error) -> Self {
         let path = path.to_owned();
         match error.kind() {

@@ -19,7 +19,7 @@ use crate::ledger::{
 };
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
 
-use super::DetailError;
+use super::SkillsDatabaseError;
 
 /// Rows of one transaction. A reader that stays in one keeps the server's log from beginning anew.
 const BATCH_ROWS: usize = 1_000;
@@ -38,7 +38,7 @@ const ANOMALY_COLUMNS: [&str; 5] = ["id", "skill_name", "anomaly_type", "detecte
 
 /// An open database.
 #[derive(Debug)]
-pub struct Database {
+pub struct SkillsDatabase {
     connection: Connection,
     path: PathBuf,
     /// Device and inode of what was opened.
@@ -49,18 +49,18 @@ pub struct Database {
     read_version: Option<i64>,
 }
 
-impl Database {
+impl SkillsDatabase {
     /// Opens the database at `path` to be read. Nothing is created or changed, whatever is there.
     ///
     /// # Errors
     /// What cannot be read, or is no database of the server.
-    pub fn open(path: &Path) -> Result<Self, DetailError> {
-        let failed = |error| DetailError::sqlite(path, error);
+    pub fn open(path: &Path) -> Result<Self, SkillsDatabaseError> {
+        let failed = |error| SkillsDatabaseError::sqlite(path, error);
         let file = identify(path)?;
         // Where a link leads: the companions lie beside the file itself.
-        let real = fs::canonicalize(path).map_err(|error| DetailError::place(path, error))?;
+        let real = fs::canonicalize(path).map_err(|error| SkillsDatabaseError::place(path, error))?;
         if has_log(&real)? && !["-wal", "-shm"].iter().all(|companion| companion_of(&real, companion).exists()) {
-            return Err(DetailError::NotServed { path: path.to_owned() });
+            return Err(SkillsDatabaseError::NotServed { path: path.to_owned() });
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
         let connection = Connection::open_with_flags(read_only_uri(&real)?, flags).map_err(failed)?;
@@ -94,27 +94,27 @@ impl Database {
     ///
     /// # Errors
     /// Whatever SQLite says.
-    pub fn has_changed(&self) -> Result<bool, DetailError> {
+    pub fn has_changed(&self) -> Result<bool, SkillsDatabaseError> {
         Ok(self.read_version.is_none() || self.read_version != Some(self.data_version()?))
     }
 
-    fn data_version(&self) -> Result<i64, DetailError> {
+    fn data_version(&self) -> Result<i64, SkillsDatabaseError> {
         let version = self.connection.query_row("PRAGMA data_version", [], |row| row.get(0));
-        version.map_err(|error| DetailError::sqlite(&self.path, error))
+        version.map_err(|error| SkillsDatabaseError::sqlite(&self.path, error))
     }
 
-    fn has_table(&self, table: &str) -> Result<bool, DetailError> {
+    fn has_table(&self, table: &str) -> Result<bool, SkillsDatabaseError> {
         let query = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?)";
         let found = self.connection.query_row(query, [table], |row| row.get(0));
-        found.map_err(|error| DetailError::sqlite(&self.path, error))
+        found.map_err(|error| SkillsDatabaseError::sqlite(&self.path, error))
     }
 
-    fn check(&self, table: &'static str, columns: &[&'static str]) -> Result<(), DetailError> {
+    fn check(&self, table: &'static str, columns: &[&'static str]) -> Result<(), SkillsDatabaseError> {
         let query = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)";
         for column in columns.iter().copied() {
             let found = self.connection.query_row(query, [table, column], |row| row.get::<_, bool>(0));
-            if !found.map_err(|error| DetailError::sqlite(&self.path, error))? {
-                return Err(DetailError::Schema { path: self.path.clone(), table, column });
+            if !found.map_err(|error| SkillsDatabaseError::sqlite(&self.path, error))? {
+                return Err(SkillsDatabaseError::Schema { path: self.path.clone(), table, column });
             }
         }
         Ok(())
@@ -129,12 +129,13 @@ impl Database {
         &mut self,
         position: &DetailPosition,
         marks: impl Fn(Table) -> Vec<Mark>,
-    ) -> Result<DetailReading, DetailError> {
+    ) -> Result<DetailReading, SkillsDatabaseError> {
         let version = self.data_version()?;
         let (has_anomalies, has_metrics) = (self.has_anomalies, self.has_metrics);
-        let transaction = self.connection.transaction().map_err(|error| DetailError::sqlite(&self.path, error))?;
+        let transaction =
+            self.connection.transaction().map_err(|error| SkillsDatabaseError::sqlite(&self.path, error))?;
         let reading = read(&transaction, position, &marks, has_anomalies, has_metrics);
-        let reading = reading.map_err(|error| DetailError::sqlite(&self.path, error))?;
+        let reading = reading.map_err(|error| SkillsDatabaseError::sqlite(&self.path, error))?;
         drop(transaction);
         // Taken before the transaction: what was written in between is read again, and nothing is missed.
         self.read_version = (!reading.has_more).then_some(version);
@@ -149,14 +150,14 @@ const READ_VERSION_BYTE: u64 = 19;
 /// reads, and a server of another user could not write them then: they must be there before.
 ///
 /// To be asked before SQLite opens the file: closing it here would give up the locks that SQLite has on it.
-fn has_log(path: &Path) -> Result<bool, DetailError> {
+fn has_log(path: &Path) -> Result<bool, SkillsDatabaseError> {
     let read = || {
         let mut file = fs::File::open(path)?;
         file.seek(SeekFrom::Start(READ_VERSION_BYTE))?;
         let mut version = [0];
         Ok(file.read(&mut version)? == 1 && version == [2])
     };
-    read().map_err(|error| DetailError::place(path, error))
+    read().map_err(|error| SkillsDatabaseError::place(path, error))
 }
 
 fn companion_of(path: &Path, suffix: &str) -> PathBuf {
@@ -166,15 +167,15 @@ fn companion_of(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// The absolute path as SQLite is told to open also the index of the log to be read alone.
-fn read_only_uri(path: &Path) -> Result<String, DetailError> {
-    let uri = Url::from_file_path(path).map_err(|()| DetailError::NotAFile { path: path.to_owned() })?;
+fn read_only_uri(path: &Path) -> Result<String, SkillsDatabaseError> {
+    let uri = Url::from_file_path(path).map_err(|()| SkillsDatabaseError::NotAFile { path: path.to_owned() })?;
     Ok(format!("{uri}?mode=ro&readonly_shm=1"))
 }
 
-fn identify(path: &Path) -> Result<(u64, u64), DetailError> {
-    let metadata = fs::metadata(path).map_err(|error| DetailError::place(path, error))?;
+fn identify(path: &Path) -> Result<(u64, u64), SkillsDatabaseError> {
+    let metadata = fs::metadata(path).map_err(|error| SkillsDatabaseError::place(path, error))?;
     if !metadata.is_file() {
-        return Err(DetailError::NotAFile { path: path.to_owned() });
+        return Err(SkillsDatabaseError::NotAFile { path: path.to_owned() });
     }
     Ok((metadata.dev(), metadata.ino()))
 }
