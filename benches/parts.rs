@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use prometheus::Registry;
 use serde::Deserialize;
-use session_buddy_bridge::board::Board;
 use session_buddy_bridge::exposition::{Encoding, Format, Source, render};
 use session_buddy_bridge::ledger::{self, ConnectionId};
 use session_buddy_bridge::protocol::{Limits, read};
+use session_buddy_bridge::shared_ledger::SharedLedger;
 
 criterion_main!(parts);
 criterion_group!(parts, protocol, exposition);
@@ -122,15 +122,15 @@ struct Anomaly<'a> {
 const SKILLS: usize = 10_000;
 
 struct Told {
-    board: Board,
+    ledger: SharedLedger,
     connection: ConnectionId,
 }
 
 impl Told {
     fn new(skills: usize) -> Self {
-        let board = Board::new(ledger::Limits::default());
-        let connection = board.open(board.add_local_feed("bench"));
-        let told = Self { board, connection };
+        let ledger = SharedLedger::new(ledger::Limits::default());
+        let connection = ledger.open(ledger.add_local_feed("bench"));
+        let told = Self { ledger, connection };
         for number in 0..skills {
             told.event(number, true);
             told.event(number, false);
@@ -146,7 +146,7 @@ impl Told {
 
     fn tell(&self, text: &str) {
         read(text, &Limits::default(), &mut |message| {
-            self.board.apply(self.connection, &message.expect("a message"));
+            self.ledger.apply(self.connection, &message.expect("a message"));
         });
     }
 
@@ -159,7 +159,7 @@ impl Told {
 
     /// Brings the view up to date, without writing anything.
     fn show(&self) {
-        self.board.read(&mut |view, _| {
+        self.ledger.read(&mut |view, _| {
             black_box(view.rules());
         });
     }
@@ -168,7 +168,7 @@ impl Told {
 fn exposition(criterion: &mut Criterion) {
     let told = Told::new(SKILLS);
     let registry = Registry::new();
-    let text = render(&told.board, &registry, Format::Text, Encoding::Identity).concat();
+    let text = render(&told.ledger, &registry, Format::Text, Encoding::Identity).concat();
     let mut group = criterion.benchmark_group("exposition, 10,000 skills");
     group.sample_size(20).throughput(Throughput::Bytes(text.len() as u64));
     let change = |every: usize| (0..SKILLS).step_by(every).for_each(|number| told.event(number, true));
@@ -184,7 +184,7 @@ fn exposition(criterion: &mut Criterion) {
                 };
                 bencher.iter_batched(
                     setup,
-                    |()| render(&told.board, &registry, Format::Text, encoding),
+                    |()| render(&told.ledger, &registry, Format::Text, encoding),
                     BatchSize::PerIteration,
                 );
             });

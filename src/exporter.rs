@@ -11,7 +11,6 @@ use thiserror::Error;
 use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
 use crate::exposition::FamiliesCollector;
 use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics, WebConfigError};
 use crate::ledger::{ConnectionId, Limits, Notice};
@@ -19,6 +18,7 @@ use crate::live::{Keeping, Live};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
 use crate::scrape::body;
+use crate::shared_ledger::SharedLedger;
 use crate::telemetry::{Telemetry, log_notice};
 
 /// What this program is called as a feed of its own.
@@ -52,7 +52,7 @@ pub struct PrometheusExporter {
 
 #[derive(Debug)]
 struct Records {
-    board: Arc<Board>,
+    ledger: Arc<SharedLedger>,
     connection: ConnectionId,
     registry: Registry,
     live: Arc<Live>,
@@ -120,15 +120,15 @@ impl PrometheusExporter {
 
     /// An exporter for any address. Whoever reaches it reads everything: outside loopback, that is everyone.
     pub fn at(address: SocketAddr) -> Self {
-        let board = Arc::new(Board::new(Limits::default()));
-        let connection = board.open(board.add_local_feed(IDENTITY));
+        let ledger = Arc::new(SharedLedger::new(Limits::default()));
+        let connection = ledger.open(ledger.add_local_feed(IDENTITY));
         let registry = Registry::new();
-        let families = FamiliesCollector::new(board.clone());
+        let families = FamiliesCollector::new(ledger.clone());
         registry.register(Box::new(families)).expect("the registry is new and the families are constants");
         registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
         // A program that records by itself has no feeds to tell of.
-        let live = Arc::new(Live::new(board.clone(), Arc::new(Telemetry::new()), Keeping::InMemory));
-        Self { address, records: Arc::new(Records { board, connection, registry, live }), running: Mutex::new(None) }
+        let live = Arc::new(Live::new(ledger.clone(), Arc::new(Telemetry::new()), Keeping::InMemory));
+        Self { address, records: Arc::new(Records { ledger, connection, registry, live }), running: Mutex::new(None) }
     }
 
     /// Starts serving, on a thread of its own; it listens when this returns. Does nothing if it is running.
@@ -269,7 +269,7 @@ impl PrometheusExporter {
 
     fn apply(&self, kind: EventKind<'_>) -> Result<(), RecordError> {
         let message = Message::Event(Event { id: None, timestamp: None, kind });
-        for notice in self.records.board.apply(self.records.connection, &message) {
+        for notice in self.records.ledger.apply(self.records.connection, &message) {
             match notice {
                 Notice::Rejected(rejection) => return Err(RecordError::Refused(rejection.detail)),
                 other => log_notice(IDENTITY, &other, None),
@@ -297,7 +297,7 @@ impl Running {
 
 impl Content for Records {
     fn metrics(&self, accepts: Accepts) -> Metrics {
-        body(&*self.board, &self.registry, accepts, false)
+        body(&*self.ledger, &self.registry, accepts, false)
     }
 
     fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>> {

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
 use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::shared_ledger::SharedLedger;
 use crate::store::{Opened, Store, StoreError};
 use crate::telemetry::StateTelemetry;
 
@@ -28,24 +28,24 @@ const COMMITS_EVERY: Duration = Duration::from_millis(5);
 /// After a failed commit, the next attempt.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
-/// Keeps a board on disk, on a thread of its own.
+/// Keeps a ledger on disk, on a thread of its own.
 #[derive(Debug)]
 pub struct Keeper {
-    board: Arc<Board>,
+    ledger: Arc<SharedLedger>,
     thread: JoinHandle<()>,
 }
 
-/// A board that is kept, and its keeper, not yet started.
+/// A ledger that is kept, and its keeper, not yet started.
 #[derive(Debug)]
 pub struct Kept {
-    /// The board, with all that was kept of it.
-    pub board: Arc<Board>,
+    /// The ledger, with all that was kept of it.
+    pub ledger: Arc<SharedLedger>,
     store: Store,
     /// Where a corrupt state was moved, and what was wrong with it.
     pub moved_aside: Option<(PathBuf, String)>,
 }
 
-/// Why a board could not be kept.
+/// Why a ledger could not be kept.
 #[derive(Debug, Error)]
 pub enum KeepError {
     /// The state cannot be opened.
@@ -64,64 +64,64 @@ impl Kept {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, KeepError> {
         let fits = |whole: &Whole| Ledger::restore(limits, whole.clone(), Moment::default()).map(drop);
         let Opened { store, whole, moved_aside } = Store::open(path, fits)?;
-        let board = Board::restore(limits, whole).expect("it was judged to fit when it was opened");
-        Ok(Self { board: Arc::new(board), store, moved_aside })
+        let ledger = SharedLedger::restore(limits, whole).expect("it was judged to fit when it was opened");
+        Ok(Self { ledger: Arc::new(ledger), store, moved_aside })
     }
 
-    /// Starts keeping. Should the keeper ever end by itself, which is a defect, it cancels `bridge`: a board that is not
+    /// Starts keeping. Should the keeper ever end by itself, which is a defect, it cancels `bridge`: a ledger that is not
     /// kept would never change again.
     ///
     /// # Errors
     /// No thread to be had.
     pub fn start(self, telemetry: Arc<StateTelemetry>, bridge: CancellationToken) -> Result<Keeper, KeepError> {
-        let board = Arc::clone(&self.board);
+        let ledger = Arc::clone(&self.ledger);
         let thread = thread::Builder::new().name("state".to_owned()).spawn(move || {
             let _bridge = bridge.drop_guard();
-            keep(&self.board, self.store, &telemetry);
+            keep(&self.ledger, self.store, &telemetry);
         })?;
-        Ok(Keeper { board, thread })
+        Ok(Keeper { ledger, thread })
     }
 }
 
 impl Keeper {
     /// Keeps what there is and ends. Blocks for as long as a commit takes. Whether the keeper had not panicked.
     pub fn finish(self) -> bool {
-        self.board.end_keeping();
+        self.ledger.stop_persisting();
         self.thread.join().is_ok()
     }
 }
 
-fn keep(board: &Board, mut store: Store, telemetry: &StateTelemetry) {
+fn keep(ledger: &SharedLedger, mut store: Store, telemetry: &StateTelemetry) {
     let mut failing_since = None;
     let mut committed = Instant::now();
     loop {
-        let mut due = board.wait_until_due();
+        let mut due = ledger.wait_until_due();
         // The first change after a quiet while is committed at once; under load more of them share a commit.
-        due.ending |= board.pause(COMMITS_EVERY.saturating_sub(committed.elapsed()));
-        if let Some(changes) = board.take_changes() {
+        due.is_stopping |= ledger.pause(COMMITS_EVERY.saturating_sub(committed.elapsed()));
+        if let Some(changes) = ledger.take_changes() {
             match store.commit(&changes) {
                 Ok(()) => {
                     committed = Instant::now();
                     failing_since = None;
                     telemetry.committed();
-                    board.show(changes);
+                    ledger.show(changes);
                 }
                 Err(error) => {
                     let since: &Instant = failing_since.get_or_insert_with(Instant::now);
                     let is_shown = since.elapsed() >= SHOWN_ANYWAY_AFTER;
                     telemetry.commit_failed(&error, is_shown);
-                    board.untake(&changes, is_shown);
+                    ledger.untake(&changes, is_shown);
                     if is_shown {
-                        board.show(changes);
+                        ledger.show(changes);
                     }
-                    if board.pause(RETRY_AFTER) && due.ending {
+                    if ledger.pause(RETRY_AFTER) && due.is_stopping {
                         return;
                     }
                     continue;
                 }
             }
         }
-        if due.ending {
+        if due.is_stopping {
             return;
         }
     }

@@ -24,7 +24,6 @@
 //! Architecture invariant: data flows one way. A scrape cannot reach a feed, a feed cannot reach a series, and time
 //! enters the ledger as a value ([`ledger::Moment`]).
 
-pub mod board;
 pub mod bridge;
 pub mod demo;
 mod explanation;
@@ -42,7 +41,7 @@ pub mod recording;
 mod scrape;
 mod service_manager;
 pub mod settings;
-pub mod skills_db;
+pub mod shared_ledger;
 pub mod store;
 pub mod telemetry;
 

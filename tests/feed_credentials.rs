@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use session_buddy_bridge::feed::{
-    ClientIdentity, Credentials, FeedSettings, Minting, SecretSource, Status, TOKEN_LIFE, TlsFiles, TokenSource,
+    ClientIdentity, Credentials, FeedSettings, FeedState, Minting, SecretSource, TOKEN_LIFE, TlsFiles, TokenSource,
 };
 use support::certificates::{Authority, ClientFiles};
-use support::recording_listener::{Note, RunningFeed, ending, ends, settings, snapshot, with_token};
+use support::recording_listener::{Note, RunningFeed, disconnect_reason, ends, settings, snapshot, with_token};
 use support::scripted_feed::{Gate, ScriptedFeed, Step, Visit};
 
 fn greeting() -> Vec<Vec<Step>> {
@@ -33,7 +33,7 @@ fn replace(file: &Path, with: &Path) {
 /// How each of `attempts` attempts failed, none of which got through.
 async fn failures(feed: &RunningFeed, attempts: usize, code: &str) -> String {
     let statuses = feed.ended(attempts).await;
-    assert!(statuses.iter().all(|status| ending(status).code() == code), "{statuses:?}");
+    assert!(statuses.iter().all(|status| disconnect_reason(status).code() == code), "{statuses:?}");
     assert!(!feed.notes().contains(&Note::Opened));
     statuses[0].to_string()
 }
@@ -117,7 +117,7 @@ async fn headers_arrive_as_the_file_has_them_at_that_connect() {
     feed.live().await;
     write("Host: elsewhere\n");
     refuse.open();
-    let coded = |notes: &[Note], code| ends(notes).into_iter().find(|status| ending(status).code() == code);
+    let coded = |notes: &[Note], code| ends(notes).into_iter().find(|status| disconnect_reason(status).code() == code);
     feed.until("a refused file", |notes| coded(notes, "headers").is_some()).await;
     assert_eq!(server.visits().len(), 1, "with such a header nothing is connected to");
     write("X-Key: three\n");
@@ -150,8 +150,8 @@ async fn without_the_secret_nothing_is_connected_to() {
         ..settings(server.url())
     });
     let status = feed.ended(2).await.remove(1);
-    assert_eq!(ending(&status).code(), "token");
-    assert!(matches!(status, Status::Waiting { .. }), "{status:?}");
+    assert_eq!(disconnect_reason(&status).code(), "token");
+    assert!(matches!(status, FeedState::Waiting { .. }), "{status:?}");
     assert!(
         status.to_string().contains(&format!("the JWT secret file \"{}\" cannot be read", file.display())),
         "{status}"

@@ -2,9 +2,9 @@
 
 mod support;
 
-use session_buddy_bridge::feed::{FeedSettings, Status, Timing};
+use session_buddy_bridge::feed::{FeedSettings, FeedState, Timing};
 use std::time::Duration;
-use support::recording_listener::{Note, RunningFeed, ending, settings, snapshot, timing};
+use support::recording_listener::{Note, RunningFeed, disconnect_reason, settings, snapshot, timing};
 use support::scripted_feed::{ScriptedFeed, Step};
 
 const EVENT: &str = r#"{"type":"skill_invocation","data":{"skill_name":"a","completed":true}}"#;
@@ -31,7 +31,7 @@ async fn a_peer_that_answers_no_ping_is_dead() {
     let mut settings = watchful(&server);
     settings.timing.pong_timeout = Duration::from_millis(50);
     let feed = RunningFeed::start(settings);
-    assert_eq!(ending(&feed.ended(1).await[0]).code(), "dead");
+    assert_eq!(disconnect_reason(&feed.ended(1).await[0]).code(), "dead");
     server.connected(2).await;
     feed.stop().await;
 }
@@ -41,7 +41,10 @@ async fn silence_after_snapshots_ends_the_connection_and_the_next_one_too() {
     let server = ScriptedFeed::start(vec![vec![Step::send(snapshot(1))], vec![Step::send(EVENT)]]);
     let feed = RunningFeed::start(watchful(&server));
     let statuses = feed.ended(2).await;
-    assert_eq!(statuses.iter().map(|status| ending(status).code()).collect::<Vec<_>>(), ["silent", "silent"]);
+    assert_eq!(
+        statuses.iter().map(|status| disconnect_reason(status).code()).collect::<Vec<_>>(),
+        ["silent", "silent"]
+    );
     let visit = server.visited(1, "the goodbye", |visit| visit.close_code.is_some()).await;
     assert_eq!(visit.close_code, Some(1000));
     feed.stop().await;
@@ -53,7 +56,10 @@ async fn a_standing_timestamp_is_frozen() {
     let server = ScriptedFeed::start(vec![standing]);
     let feed = RunningFeed::start(watchful(&server));
     let statuses = feed.ended(2).await;
-    assert_eq!(statuses.iter().map(|status| ending(status).code()).collect::<Vec<_>>(), ["frozen", "frozen"]);
+    assert_eq!(
+        statuses.iter().map(|status| disconnect_reason(status).code()).collect::<Vec<_>>(),
+        ["frozen", "frozen"]
+    );
     feed.stop().await;
 }
 
@@ -96,6 +102,6 @@ async fn every_byte_is_a_sign_of_life() {
     let feed = RunningFeed::start(settings);
     let notes = feed.live().await;
     assert!(!notes.iter().any(is_closed), "{notes:?}");
-    assert_eq!(notes.last(), Some(&Note::Status(Status::Live)));
+    assert_eq!(notes.last(), Some(&Note::State(FeedState::Live)));
     feed.stop().await;
 }

@@ -2,9 +2,11 @@
 
 mod support;
 
-use session_buddy_bridge::feed::{Ending, FeedSettings, Status, Timing};
+use session_buddy_bridge::feed::{DisconnectReason, FeedSettings, FeedState, Timing};
 use std::time::Duration;
-use support::recording_listener::{Note, RunningFeed, ending, ends, retry_in, settings, snapshot, texts, timing};
+use support::recording_listener::{
+    Note, RunningFeed, disconnect_reason, ends, retry_in, settings, snapshot, texts, timing,
+};
 use support::scripted_feed::{Reserved, ScriptedFeed, Step};
 
 #[tokio::test]
@@ -12,7 +14,7 @@ async fn it_starts_before_the_server_does() {
     let reserved = Reserved::new();
     let feed = RunningFeed::start(settings(reserved.url()));
     let statuses = feed.ended(3).await;
-    assert!(statuses.iter().all(|status| ending(status).code() == "refused"), "{statuses:?}");
+    assert!(statuses.iter().all(|status| disconnect_reason(status).code() == "refused"), "{statuses:?}");
 
     let server = reserved.start(vec![vec![Step::send(snapshot(1))]]);
     feed.live().await;
@@ -51,7 +53,7 @@ async fn every_fault_is_named_and_survived() {
 
     let feed = RunningFeed::start(settings(server.url()));
     let notes = feed.until("the last snapshot", |notes| texts(notes).contains(&snapshot(2).as_str())).await;
-    assert_eq!(ends(&notes).iter().map(|status| ending(status).code()).collect::<Vec<_>>(), codes);
+    assert_eq!(ends(&notes).iter().map(|status| disconnect_reason(status).code()).collect::<Vec<_>>(), codes);
     feed.stop().await;
 }
 
@@ -100,12 +102,12 @@ async fn a_close_frame_is_answered() {
     let feed = RunningFeed::start(settings(server.url()));
     server.visited(1, "the client's close frame", |visit| visit.close_code == Some(1001)).await;
     let statuses = feed.ended(1).await;
-    assert_eq!(ending(&statuses[0]), &Ending::Closed { code: 1001, reason: "bye".to_owned() });
+    assert_eq!(disconnect_reason(&statuses[0]), &DisconnectReason::Closed { code: 1001, reason: "bye".to_owned() });
     feed.stop().await;
 }
 
 /// The ceilings of six backoffs in a row: each is half used at least.
-fn assert_grows(statuses: &[Status]) {
+fn assert_grows(statuses: &[FeedState]) {
     for (status, ceiling_millis) in statuses.iter().zip([2, 4, 8, 16, 32, 64]) {
         let ceiling = Duration::from_millis(ceiling_millis);
         let retry_in = retry_in(status);
@@ -152,7 +154,7 @@ async fn a_name_without_an_address_is_named() {
     nowhere.url.set_host(Some("no..where")).unwrap();
     let feed = RunningFeed::start(nowhere);
     let status = feed.ended(1).await.remove(0);
-    assert_eq!(ending(&status).code(), "dns");
+    assert_eq!(disconnect_reason(&status).code(), "dns");
     assert!(status.to_string().contains("no..where"), "{status}");
     feed.stop().await;
 }

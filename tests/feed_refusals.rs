@@ -2,9 +2,9 @@
 
 mod support;
 
-use session_buddy_bridge::feed::{Ending, FeedSettings, Secret, Status, Timing, TokenSource};
+use session_buddy_bridge::feed::{DisconnectReason, FeedSettings, FeedState, Secret, Timing, TokenSource};
 use std::time::Duration;
-use support::recording_listener::{RunningFeed, ending, retry_in, settings, snapshot, timing, with_token};
+use support::recording_listener::{RunningFeed, disconnect_reason, retry_in, settings, snapshot, timing, with_token};
 use support::scripted_feed::{ScriptedFeed, Step};
 
 const SLOW: Duration = Duration::from_secs(3600);
@@ -15,7 +15,7 @@ fn slow_when_refused(server: &ScriptedFeed) -> FeedSettings {
     FeedSettings { timing, ..settings(server.url()) }
 }
 
-async fn first_ending(script: Vec<Step>) -> Status {
+async fn first_disconnect(script: Vec<Step>) -> FeedState {
     let server = ScriptedFeed::start(vec![script]);
     let feed = RunningFeed::start(slow_when_refused(&server));
     let status = feed.ended(1).await.remove(0);
@@ -39,9 +39,9 @@ async fn refusals_wait_long_and_say_what_to_check() {
         (vec![Step::HttpStatus(200, vec![])], "http_200", "not a feed"),
     ];
     for (script, code, advice) in refusals {
-        let status = first_ending(script).await;
-        assert!(matches!(status, Status::Refused { .. }), "{code}: {status:?}");
-        assert_eq!(ending(&status).code(), code);
+        let status = first_disconnect(script).await;
+        assert!(matches!(status, FeedState::Refused { .. }), "{code}: {status:?}");
+        assert_eq!(disconnect_reason(&status).code(), code);
         assert_eq!(retry_in(&status), SLOW);
         assert!(status.to_string().contains(advice), "{status}");
     }
@@ -51,10 +51,10 @@ async fn refusals_wait_long_and_say_what_to_check() {
 async fn a_redirect_is_not_followed() {
     let elsewhere = ScriptedFeed::start(vec![vec![Step::send(snapshot(1))]]);
     let location: &'static str = format!("ws://me:pass@{}/feed?key=secret", elsewhere.address()).leak();
-    let status = first_ending(vec![Step::HttpStatus(307, vec![("location", location)])]).await;
+    let status = first_disconnect(vec![Step::HttpStatus(307, vec![("location", location)])]).await;
 
-    assert!(matches!(status, Status::Refused { .. }), "{status:?}");
-    assert_eq!(ending(&status).code(), "http_307");
+    assert!(matches!(status, FeedState::Refused { .. }), "{status:?}");
+    assert_eq!(disconnect_reason(&status).code(), "http_307");
     let shown = format!("{status} {status:?}");
     assert!(shown.contains(&format!("ws://{}/feed", elsewhere.address())), "{shown}");
     assert!(!shown.contains("pass") && !shown.contains("secret"), "{shown}");
@@ -77,14 +77,14 @@ async fn a_refused_feed_comes_back_by_itself() {
 async fn retry_after_is_honoured_up_to_a_cap() {
     for status in [429, 503] {
         let asked = |seconds| vec![Step::HttpStatus(status, vec![("retry-after", seconds)])];
-        let honoured = first_ending(asked("600")).await;
-        assert!(matches!(honoured, Status::Waiting { .. }), "{honoured:?}");
+        let honoured = first_disconnect(asked("600")).await;
+        assert!(matches!(honoured, FeedState::Waiting { .. }), "{honoured:?}");
         assert!(retry_in(&honoured) >= Duration::from_secs(600) && retry_in(&honoured) < Duration::from_secs(601));
 
-        let capped = first_ending(asked("99999999999")).await;
+        let capped = first_disconnect(asked("99999999999")).await;
         assert!(retry_in(&capped) >= SLOW && retry_in(&capped) < SLOW + Duration::from_secs(1), "{capped:?}");
     }
-    let not_asked = first_ending(vec![Step::HttpStatus(429, vec![])]).await;
+    let not_asked = first_disconnect(vec![Step::HttpStatus(429, vec![])]).await;
     assert!(retry_in(&not_asked) < Duration::from_secs(1), "{not_asked:?}");
 }
 
@@ -101,7 +101,7 @@ async fn a_token_refused_before_the_subscription_arrives_is_a_refusal() {
             ..settings(server.url())
         });
         for status in feed.ended(100).await {
-            assert_eq!(ending(&status), &Ending::Closed { code: 4001, reason: String::new() });
+            assert_eq!(disconnect_reason(&status), &DisconnectReason::Closed { code: 4001, reason: String::new() });
         }
         feed.stop().await;
     }

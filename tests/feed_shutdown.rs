@@ -2,7 +2,7 @@
 
 mod support;
 
-use session_buddy_bridge::feed::{Ending, FeedSettings, Status, TokenSource};
+use session_buddy_bridge::feed::{DisconnectReason, FeedSettings, FeedState, TokenSource};
 use std::time::Duration;
 use support::clogged::Clogged;
 use support::recording_listener::{Note, RunningFeed, settings, snapshot, with_token};
@@ -38,9 +38,9 @@ async fn in_backoff() {
 async fn while_connecting() {
     let clogged = Clogged::new().await;
     let feed = RunningFeed::start(endless(clogged.url()));
-    feed.until("an attempt", |notes| notes.contains(&Note::Status(Status::Connecting))).await;
+    feed.until("an attempt", |notes| notes.contains(&Note::State(FeedState::Connecting))).await;
     let notes = stop_promptly(feed).await;
-    assert_eq!(notes, [Note::Status(Status::Connecting), Note::Status(Status::Stopped)]);
+    assert_eq!(notes, [Note::State(FeedState::Connecting), Note::State(FeedState::Stopped)]);
 }
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn in_the_handshake() {
         let feed = RunningFeed::start(FeedSettings { tls, ..endless(server.url()) });
         server.connected(1).await;
         let notes = stop_promptly(feed).await;
-        assert_eq!(notes, [Note::Status(Status::Connecting), Note::Status(Status::Stopped)]);
+        assert_eq!(notes, [Note::State(FeedState::Connecting), Note::State(FeedState::Stopped)]);
     }
 }
 
@@ -63,7 +63,7 @@ async fn while_live_the_server_is_told() {
     let feed = RunningFeed::start(endless(server.url()));
     feed.live().await;
     let notes = stop_promptly(feed).await;
-    assert!(notes.contains(&Note::Closed(Ending::Shutdown)));
+    assert!(notes.contains(&Note::Closed(DisconnectReason::Shutdown)));
     let visit = server.visited(1, "the end", |visit| visit.is_over).await;
     assert_eq!(visit.close_code, Some(1001));
 }
@@ -92,7 +92,7 @@ async fn before_it_began() {
         ..endless(server.url())
     });
     let notes = stop_promptly(feed).await;
-    assert_eq!(notes, [Note::Status(Status::Stopped)]);
+    assert_eq!(notes, [Note::State(FeedState::Stopped)]);
     assert!(server.visits().is_empty());
 }
 

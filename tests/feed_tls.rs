@@ -3,7 +3,7 @@
 mod support;
 
 use session_buddy_bridge::feed::FeedSettings;
-use support::recording_listener::{RunningFeed, ending, settings, snapshot};
+use support::recording_listener::{RunningFeed, disconnect_reason, settings, snapshot};
 use support::scripted_feed::{Reserved, ScriptedFeed, Step};
 
 fn trusting(server: &ScriptedFeed, trusted: &ScriptedFeed) -> FeedSettings {
@@ -34,7 +34,7 @@ async fn another_root_or_another_name_or_the_systems_roots_do_not_do() {
     for settings in [trusting(&server, &stranger), trusting(&misnamed, &misnamed), settings(server.url())] {
         let feed = RunningFeed::start(settings);
         let statuses = feed.ended(2).await;
-        assert!(statuses.iter().all(|status| ending(status).code() == "tls"), "{statuses:?}");
+        assert!(statuses.iter().all(|status| disconnect_reason(status).code() == "tls"), "{statuses:?}");
         feed.stop().await;
     }
 }

@@ -2,8 +2,8 @@
 
 mod support;
 
-use session_buddy_bridge::feed::{FeedSettings, Secret, Status, TokenSource};
-use support::recording_listener::{RunningFeed, ending, settings, snapshot, with_token};
+use session_buddy_bridge::feed::{FeedSettings, FeedState, Secret, TokenSource};
+use support::recording_listener::{RunningFeed, disconnect_reason, settings, snapshot, with_token};
 use support::scripted_feed::{ScriptedFeed, Step};
 
 #[tokio::test]
@@ -54,15 +54,15 @@ async fn a_token_file_is_read_at_each_connect() {
 
     let feed = RunningFeed::start(settings);
     let status = feed.ended(2).await.remove(1);
-    assert_eq!(ending(&status).code(), "token");
-    assert!(matches!(status, Status::Waiting { .. }), "{status:?}");
+    assert_eq!(disconnect_reason(&status).code(), "token");
+    assert!(matches!(status, FeedState::Waiting { .. }), "{status:?}");
     assert!(status.to_string().contains(path.to_str().unwrap()), "{status}");
     assert!(server.visits().is_empty());
 
     std::fs::write(&path, " \n").unwrap();
     feed.until("an empty file", |notes| format!("{:?}", notes.last()).contains("Empty")).await;
     replace(&path, "old\n");
-    let refused = |status: &Status| ending(status).code() == "4001";
+    let refused = |status: &FeedState| disconnect_reason(status).code() == "4001";
     feed.until("a refusal", |notes| support::recording_listener::ends(notes).iter().any(refused)).await;
     replace(&path, "new\n");
     feed.live().await;

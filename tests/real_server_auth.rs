@@ -7,11 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use session_buddy_bridge::feed::{FeedSettings, Minting, Secret, SecretSource, Status, TOKEN_LIFE, TokenSource};
+use session_buddy_bridge::feed::{FeedSettings, FeedState, Minting, Secret, SecretSource, TOKEN_LIFE, TokenSource};
 use support::peers::bridge::{Bridge, sums};
 use support::peers::eventually;
 use support::peers::session_buddy::{RealServer, SessionBuddy};
-use support::recording_listener::{Note, RunningFeed, ending, ends, settings, with_token};
+use support::recording_listener::{Note, RunningFeed, disconnect_reason, ends, settings, with_token};
 use tempfile::TempDir;
 use url::Url;
 
@@ -60,11 +60,11 @@ impl Guarded {
 }
 
 fn times_live(notes: &[Note]) -> usize {
-    notes.iter().filter(|note| **note == Note::Status(Status::Live)).count()
+    notes.iter().filter(|note| **note == Note::State(FeedState::Live)).count()
 }
 
 fn was_refused(notes: &[Note]) -> bool {
-    ends(notes).iter().any(|status| ending(status).code() == "4001")
+    ends(notes).iter().any(|status| disconnect_reason(status).code() == "4001")
 }
 
 /// At once, so that nobody reads half a file.

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use prometheus::{Registry, TextEncoder};
-use session_buddy_bridge::feed::ENDING_CODES;
+use session_buddy_bridge::feed::DISCONNECT_CODES;
 use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
 use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
@@ -69,7 +69,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         assert_eq!(scrape.value("session_buddy_bridge_feed_rejected_total", &labels), Some(0.0), "{reason:?}");
     }
     for code in CODES_FROM_ZERO {
-        assert!(ENDING_CODES.contains(&code), "{code} is no code");
+        assert!(DISCONNECT_CODES.contains(&code), "{code} is no code");
         let labels = [("code", code), ("feed", FEED)];
         assert_eq!(scrape.value("session_buddy_bridge_feed_disconnects_total", &labels), Some(0.0), "{code}");
     }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::explanation::notice_words;
 use crate::exposition::{View, encode_families};
-use crate::feed::{Ending, Status};
+use crate::feed::{DisconnectReason, FeedState};
 use crate::ledger::{FeedSpec, Ledger, Limits, Moment, Notice};
 use crate::protocol::{self, ConnectionMessage, Message, Number};
 use crate::settings::CheckTask;
@@ -61,7 +61,7 @@ struct Look {
     is_filtered: bool,
     opened: Option<Duration>,
     authenticated: Option<bool>,
-    ended: Option<Ending>,
+    ended: Option<DisconnectReason>,
     messages: BTreeMap<&'static str, u64>,
     snapshots: Vec<Duration>,
     listed: usize,
@@ -107,10 +107,11 @@ impl Look {
             }
             Said::Text(frame) => self.frame(at, &frame),
             Said::Binary(_) => *self.messages.entry("binary frame").or_default() += 1,
-            Said::Closed(ending) | Said::Status(Status::Waiting { ending, .. } | Status::Refused { ending, .. }) => {
-                self.ended.get_or_insert(ending);
+            Said::Closed(reason)
+            | Said::State(FeedState::Waiting { reason, .. } | FeedState::Refused { reason, .. }) => {
+                self.ended.get_or_insert(reason);
             }
-            Said::Status(_) => {}
+            Said::State(_) => {}
         }
     }
 
@@ -149,7 +150,7 @@ impl Look {
             let _ = writeln!(text, "  {what:<14}{words}");
         };
         let Some(opened) = self.opened else {
-            let why = self.ended.map_or_else(|| format!("no answer within {took:.1?}"), |ending| ending.to_string());
+            let why = self.ended.map_or_else(|| format!("no answer within {took:.1?}"), |reason| reason.to_string());
             line("reachable", format!("no: {why}"));
             return (text, Some(why));
         };
@@ -165,14 +166,14 @@ impl Look {
         let messages: Vec<String> = self.messages.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         let heard = if messages.is_empty() { "none".to_owned() } else { messages.join(", ") };
         line("messages", format!("{heard} in {:.1?}", self.last.saturating_sub(opened)));
-        if let Some(ending) = &self.ended {
-            line("connection", format!("ended: {ending}"));
+        if let Some(reason) = &self.ended {
+            line("connection", format!("ended: {reason}"));
         }
 
         let gaps: Vec<f64> =
             self.snapshots.windows(2).map(|pair| (pair[1].saturating_sub(pair[0])).as_secs_f64()).collect();
-        let problem = if let Some(ending) = &self.ended {
-            Some(ending.to_string())
+        let problem = if let Some(reason) = &self.ended {
+            Some(reason.to_string())
         } else if self.snapshots.is_empty() && !self.is_filtered {
             line("cadence", format!("no snapshot within {took:.1?}; the server sends one a second"));
             Some(format!(

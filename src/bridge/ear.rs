@@ -7,10 +7,10 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::{self, Ending, FeedSettings, Heard, Listener, Status};
+use crate::feed::{self, DisconnectReason, FeedListener, FeedSettings, FeedState, FrameSummary};
 
 use super::BridgeError;
-use super::hearing::{Freshness, judge};
+use super::ingest_listener::{Freshness, judge};
 
 /// What a feed said, or what became of it.
 #[derive(Debug)]
@@ -18,8 +18,8 @@ pub(super) enum Said {
     Opened,
     Text(String),
     Binary(usize),
-    Closed(Ending),
-    Status(Status),
+    Closed(DisconnectReason),
+    State(FeedState),
 }
 
 /// A feed that is being listened to. What is not fetched piles up, so it is for as long as somebody looks.
@@ -57,12 +57,12 @@ impl Teller {
     }
 }
 
-impl Listener for Teller {
+impl FeedListener for Teller {
     fn opened(&self) {
         self.tell(Instant::now(), Said::Opened);
     }
 
-    fn text(&self, frame: &str, at: Instant) -> Heard {
+    fn text(&self, frame: &str, at: Instant) -> FrameSummary {
         self.tell(at, Said::Text(frame.to_owned()));
         judge(frame, &mut self.freshness.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -71,11 +71,11 @@ impl Listener for Teller {
         self.tell(Instant::now(), Said::Binary(bytes));
     }
 
-    fn closed(&self, ending: &Ending) {
-        self.tell(Instant::now(), Said::Closed(ending.clone()));
+    fn closed(&self, reason: &DisconnectReason) {
+        self.tell(Instant::now(), Said::Closed(reason.clone()));
     }
 
-    fn status(&self, status: &Status) {
-        self.tell(Instant::now(), Said::Status(status.clone()));
+    fn state_changed(&self, state: &FeedState) {
+        self.tell(Instant::now(), Said::State(state.clone()));
     }
 }

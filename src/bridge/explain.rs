@@ -69,9 +69,9 @@ fn told(explainer: &mut Explainer, at: Duration, said: Said) -> String {
         Said::Binary(bytes) => {
             format!("{:>10.3} s  a binary frame of {bytes} bytes: ignored, the feed speaks text\n", at.as_secs_f64())
         }
-        Said::Closed(ending) => explainer.close(at, &format!(": {ending}")),
-        Said::Status(status) => {
-            tracing::debug!("{status}");
+        Said::Closed(reason) => explainer.close(at, &format!(": {reason}")),
+        Said::State(state) => {
+            tracing::debug!("{state}");
             String::new()
         }
     }

@@ -3,7 +3,7 @@
 mod check;
 mod ear;
 mod explain;
-mod hearing;
+mod ingest_listener;
 mod pages;
 mod record;
 mod replay;
@@ -22,7 +22,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
 use crate::demo::{DemoFeed, guide};
 use crate::exposition::{FamiliesCollector, Source};
 use crate::feed::{FeedSettings, Timing};
@@ -33,6 +32,7 @@ use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
 use crate::service_manager;
 use crate::settings::{Configured, DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
+use crate::shared_ledger::SharedLedger;
 use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
 use pages::Pages;
 use subscriptions::Subscriptions;
@@ -130,7 +130,7 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Service {
     settings: Settings,
-    board: Arc<Board>,
+    ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
     live: Arc<Live>,
@@ -158,24 +158,24 @@ impl Bridge {
     pub fn new(settings: Settings) -> Result<Self, BridgeError> {
         let state_telemetry = Arc::new(StateTelemetry::new());
         let kept = open_state(&settings, &state_telemetry)?;
-        let board = match &kept {
-            Some(kept) => Arc::clone(&kept.board),
-            None => Arc::new(Board::new(settings.ledger_limits)),
+        let ledger = match &kept {
+            Some(kept) => Arc::clone(&kept.ledger),
+            None => Arc::new(SharedLedger::new(settings.ledger_limits)),
         };
         let telemetry = Arc::new(Telemetry::new());
         let registry = Registry::new();
         let own_numbers = {
-            let board = Arc::clone(&board);
+            let ledger = Arc::clone(&ledger);
             move || {
                 let mut numbers = OwnNumbers::default();
-                board.read(&mut |view, _| {
+                ledger.read(&mut |view, _| {
                     numbers = OwnNumbers { feeds: view.feeds().cloned().collect(), rules: view.rules() };
                 });
                 numbers
             }
         };
         let names_differ = "the registry is new and the collectors' names differ";
-        registry.register(Box::new(FamiliesCollector::new(board.clone()))).expect(names_differ);
+        registry.register(Box::new(FamiliesCollector::new(ledger.clone()))).expect(names_differ);
         registry.register(Box::new(telemetry.collector(own_numbers))).expect(names_differ);
         registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
         // Where nobody wanted a state, nobody misses one.
@@ -187,8 +187,8 @@ impl Bridge {
             Some(_) => Keeping::OnDisk(Arc::clone(&state_telemetry)),
             None => Keeping::InMemory,
         };
-        let live = Arc::new(Live::new(board.clone(), Arc::clone(&telemetry), keeping));
-        let service = Service { settings, board, telemetry, registry, live, reloads };
+        let live = Arc::new(Live::new(ledger.clone(), Arc::clone(&telemetry), keeping));
+        let service = Service { settings, ledger, telemetry, registry, live, reloads };
         Ok(Self { service, kept, state_telemetry })
     }
 
@@ -231,8 +231,8 @@ impl Bridge {
 impl Service {
     async fn run(&self, listeners: Vec<Bound>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
         let mut servers = JoinSet::new();
-        let (board, telemetry) = (Arc::clone(&self.board), Arc::clone(&self.telemetry));
-        let mut feeds = Subscriptions::new(board, telemetry, self.settings.timing.clone(), shutdown.clone());
+        let (ledger, telemetry) = (Arc::clone(&self.ledger), Arc::clone(&self.telemetry));
+        let mut feeds = Subscriptions::new(ledger, telemetry, self.settings.timing.clone(), shutdown.clone());
         let configured = Configured {
             feeds: self.settings.feeds.clone(),
             ledger_limits: self.settings.ledger_limits,
@@ -270,7 +270,7 @@ impl Service {
             Ok(Err(error)) => return self.telemetry.config_failed(&error),
             Err(error) => return self.telemetry.config_failed(&error),
         };
-        self.board.set_limits(configured.ledger_limits);
+        self.ledger.set_limits(configured.ledger_limits);
         match feeds.become_as(&configured).await {
             Ok(()) => self.telemetry.config_reloaded(configured.feeds.len()),
             Err(error) => self.telemetry.config_failed(&error),
@@ -284,7 +284,7 @@ impl Service {
         servers: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
         let pages = Arc::new(Pages::new(
-            Arc::clone(&self.board),
+            Arc::clone(&self.ledger),
             Arc::clone(&self.telemetry),
             self.registry.clone(),
             Arc::clone(&self.live),

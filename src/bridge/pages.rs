@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use prometheus::Registry;
 
-use crate::board::Board;
 use crate::http::{Accepts, Content, FeedReadiness, Metrics, WebConfigError};
 use crate::live::Live;
 use crate::scrape::body;
+use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
 #[derive(Debug)]
 pub(super) struct Pages {
-    board: Arc<Board>,
+    ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
     live: Arc<Live>,
@@ -23,19 +23,19 @@ pub(super) struct Pages {
 
 impl Pages {
     pub fn new(
-        board: Arc<Board>,
+        ledger: Arc<SharedLedger>,
         telemetry: Arc<Telemetry>,
         registry: Registry,
         live: Arc<Live>,
         with_created: bool,
     ) -> Self {
-        Self { board, telemetry, registry, live, with_created }
+        Self { ledger, telemetry, registry, live, with_created }
     }
 }
 
 impl Content for Pages {
     fn metrics(&self, accepts: Accepts) -> Metrics {
-        body(&*self.board, &self.registry, accepts, self.with_created)
+        body(&*self.ledger, &self.registry, accepts, self.with_created)
     }
 
     fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>> {

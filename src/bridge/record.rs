@@ -8,11 +8,11 @@ use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::{self, Ending, Heard, Listener, Status};
+use crate::feed::{self, DisconnectReason, FeedListener, FeedState, FrameSummary};
 use crate::recording::{ConnectionEvent, Line};
 use crate::settings::RecordTask;
 
-use super::hearing::{Freshness, judge};
+use super::ingest_listener::{Freshness, judge};
 use super::{BridgeError, subscription};
 
 /// Writes what a feed sends to a file, line by line, for as long as the task says or until `shutdown`. An existing file
@@ -101,12 +101,12 @@ impl Recorder {
     }
 }
 
-impl Listener for Recorder {
+impl FeedListener for Recorder {
     fn opened(&self) {
         self.write(None, Some(ConnectionEvent::Open), None);
     }
 
-    fn text(&self, frame: &str, _at: Instant) -> Heard {
+    fn text(&self, frame: &str, _at: Instant) -> FrameSummary {
         self.write(Some(frame), None, None);
         judge(frame, &mut self.state().freshness)
     }
@@ -115,23 +115,23 @@ impl Listener for Recorder {
         tracing::warn!(feed = %self.identity, bytes, "a binary frame is not recorded; the feed speaks text");
     }
 
-    fn closed(&self, ending: &Ending) {
-        self.write(None, Some(ConnectionEvent::Close), ending.code().parse().ok());
-        tracing::info!(feed = %self.identity, code = ending.code(), "disconnected: {ending}");
+    fn closed(&self, reason: &DisconnectReason) {
+        self.write(None, Some(ConnectionEvent::Close), reason.code().parse().ok());
+        tracing::info!(feed = %self.identity, code = reason.code(), "disconnected: {reason}");
     }
 
-    fn status(&self, status: &Status) {
+    fn state_changed(&self, state: &FeedState) {
         let feed = &self.identity;
-        match status {
-            Status::Waiting { ending, .. } | Status::Refused { ending, .. } => {
-                tracing::warn!(%feed, "{status}");
-                self.state().words = ending.to_string();
+        match state {
+            FeedState::Waiting { reason, .. } | FeedState::Refused { reason, .. } => {
+                tracing::warn!(%feed, "{state}");
+                self.state().words = reason.to_string();
             }
-            Status::Opened => {
-                tracing::debug!(%feed, "{status}");
+            FeedState::Opened => {
+                tracing::debug!(%feed, "{state}");
                 self.state().words = "it is connected and silent".to_owned();
             }
-            _ => tracing::debug!(%feed, "{status}"),
+            _ => tracing::debug!(%feed, "{state}"),
         }
     }
 }

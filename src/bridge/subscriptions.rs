@@ -5,18 +5,18 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::board::Board;
+use crate::detail::Reader;
 use crate::feed::{self, Timing};
 use crate::ledger::{FeedId, FeedSpec};
 use crate::settings::{Configured, FeedTarget};
-use crate::skills_db::DatabaseReader;
+use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
-use super::hearing::Hearing;
+use super::ingest_listener::IngestListener;
 use super::{BridgeError, subscription};
 
 pub(super) struct Subscriptions {
-    board: Arc<Board>,
+    ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
     timing: Timing,
     frame_bytes_max: usize,
@@ -37,13 +37,18 @@ struct Subscription {
 struct Prepared {
     target: FeedTarget,
     feed: FeedId,
-    hearing: Arc<Hearing>,
-    reader: Option<DatabaseReader>,
+    listener: Arc<IngestListener>,
+    reader: Option<Reader>,
 }
 
 impl Subscriptions {
-    pub fn new(board: Arc<Board>, telemetry: Arc<Telemetry>, timing: Timing, shutdown: CancellationToken) -> Self {
-        Self { board, telemetry, timing, frame_bytes_max: 0, shutdown, running: Vec::new() }
+    pub fn new(
+        ledger: Arc<SharedLedger>,
+        telemetry: Arc<Telemetry>,
+        timing: Timing,
+        shutdown: CancellationToken,
+    ) -> Self {
+        Self { ledger, telemetry, timing, frame_bytes_max: 0, shutdown, running: Vec::new() }
     }
 
     /// Subscribes to what is configured: feeds that are not there yet join, those that are named no more leave, those that
@@ -63,7 +68,7 @@ impl Subscriptions {
             let (feed, identity) = (left.feed, left.target.identity.clone());
             result = result.and(left.end().await);
             if !configured.feeds.iter().any(|target| target.identity == identity) {
-                self.board.remove_feed(feed);
+                self.ledger.remove_feed(feed);
                 self.telemetry.forget(&identity);
             }
         }
@@ -114,27 +119,27 @@ impl Subscriptions {
 
     fn prepared(&self, target: &FeedTarget) -> Result<Prepared, BridgeError> {
         let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
-        let feed = self.board.add_feed(spec);
+        let feed = self.ledger.add_feed(spec);
         let telemetry = self.telemetry.feed(&target.identity);
-        let board = Arc::clone(&self.board);
+        let ledger = Arc::clone(&self.ledger);
         let reader = match &target.skills_db {
             None => None,
             Some(path) => {
-                board.expect_detail(feed);
-                let reader = DatabaseReader::start(path.clone(), Arc::clone(&board), feed, Arc::clone(&telemetry));
+                ledger.expect_detail(feed);
+                let reader = Reader::start(path.clone(), Arc::clone(&ledger), feed, Arc::clone(&telemetry));
                 Some(reader.map_err(BridgeError::Thread)?)
             }
         };
-        let waker = reader.as_ref().map(DatabaseReader::waker);
-        let hearing = Arc::new(Hearing::new(board, feed, telemetry, waker));
-        Ok(Prepared { target: target.clone(), feed, hearing, reader })
+        let waker = reader.as_ref().map(Reader::waker);
+        let listener = Arc::new(IngestListener::new(ledger, feed, telemetry, waker));
+        Ok(Prepared { target: target.clone(), feed, listener, reader })
     }
 
     fn begun(&self, prepared: Prepared) -> Subscription {
-        let Prepared { target, feed, hearing, reader } = prepared;
+        let Prepared { target, feed, listener, reader } = prepared;
         let ends = self.shutdown.child_token();
         let settings = subscription(&target, self.frame_bytes_max, &self.timing);
-        let task = tokio::spawn(feed::run(settings, hearing, ends.clone()));
+        let task = tokio::spawn(feed::run(settings, listener, ends.clone()));
         Subscription { target, feed, ends, task: Some(task), reader }
     }
 }

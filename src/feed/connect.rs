@@ -1,7 +1,7 @@
 //! From a URL to an open WebSocket.
 
 use super::credentials::{Shown, off_thread};
-use super::ending::{Ending, Step, printable};
+use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::settings::{FeedSettings, bare};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
@@ -43,12 +43,16 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Resolves, connects to the first address that answers, and shakes hands. Every step has its timeout, and dropping
     /// the future interrupts each of them.
-    pub(super) async fn dial(&mut self, settings: &FeedSettings, shown: &Shown) -> Result<Connection, Ending> {
+    pub(super) async fn dial(
+        &mut self,
+        settings: &FeedSettings,
+        shown: &Shown,
+    ) -> Result<Connection, DisconnectReason> {
         let connector = match settings.url.scheme() {
             "wss" => Connector::Rustls(self.tls(settings).await?),
             _ => Connector::Plain,
         };
-        let ended = |error| handshake_ending(error, &settings.url, shown);
+        let ended = |error| handshake_failure(error, &settings.url, shown);
         let mut request = settings.url.as_str().into_client_request().map_err(ended)?;
         request.headers_mut().extend(shown.headers.clone());
         let tcp = connect(settings).await?;
@@ -63,12 +67,12 @@ impl Dialer {
         let handshake = client_async_tls_with_config(request, stream, Some(config), Some(connector));
         let (socket, _) = timeout(limit, handshake)
             .await
-            .map_err(|_| Ending::Timeout { step: Step::Handshake, limit })?
+            .map_err(|_| DisconnectReason::Timeout { step: Step::Handshake, limit })?
             .map_err(ended)?;
         Ok(Connection { socket, pulse })
     }
 
-    async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, Ending> {
+    async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, DisconnectReason> {
         if let Some(config) = &settings.tls {
             return Ok(config.clone());
         }
@@ -78,11 +82,11 @@ impl Dialer {
                 (Some(own), known) => (Arc::new(own), known),
                 (None, Some(known)) => (known.clone(), Some(known)),
                 (None, None) => {
-                    let loaded = Arc::new(load_system_roots().map_err(|what| Ending::Tls { what })?);
+                    let loaded = Arc::new(load_system_roots().map_err(|what| DisconnectReason::Tls { what })?);
                     (loaded.clone(), Some(loaded))
                 }
             };
-            Ok::<_, Ending>((Arc::new(files.config(roots)?), system_roots))
+            Ok::<_, DisconnectReason>((Arc::new(files.config(roots)?), system_roots))
         };
         let config;
         (config, self.system_roots) = off_thread(read).await?;
@@ -101,30 +105,30 @@ fn load_system_roots() -> Result<RootCertStore, String> {
     }
 }
 
-async fn connect(settings: &FeedSettings) -> Result<TcpStream, Ending> {
+async fn connect(settings: &FeedSettings) -> Result<TcpStream, DisconnectReason> {
     let limit = settings.timing.connect_timeout;
     let host = settings.url.host_str().unwrap_or_default();
     // The resolver wants IPv6 addresses without the brackets that a URL has.
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = settings.url.port_or_known_default().unwrap_or_default();
-    let unresolved = |what: String| Ending::Dns { host: host.to_owned(), what };
+    let unresolved = |what: String| DisconnectReason::Dns { host: host.to_owned(), what };
 
     let addresses = timeout(limit, tokio::net::lookup_host((host, port)))
         .await
-        .map_err(|_| Ending::Timeout { step: Step::Resolve, limit })?
+        .map_err(|_| DisconnectReason::Timeout { step: Step::Resolve, limit })?
         .map_err(|error| unresolved(error.to_string()))?;
-    let mut ending = unresolved("it has no address".to_owned());
+    let mut reason = unresolved("it has no address".to_owned());
     for address in addresses {
         match timeout(limit, connect_to(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => {
                 let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-                ending = Ending::Connect { address, refused, what: error.to_string() };
+                reason = DisconnectReason::Connect { address, refused, what: error.to_string() };
             }
-            Err(_) => ending = Ending::Timeout { step: Step::Connect, limit },
+            Err(_) => reason = DisconnectReason::Timeout { step: Step::Connect, limit },
         }
     }
-    Err(ending)
+    Err(reason)
 }
 
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
@@ -133,18 +137,18 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn handshake_ending(error: tungstenite::Error, url: &Url, shown: &Shown) -> Ending {
+fn handshake_failure(error: tungstenite::Error, url: &Url, shown: &Shown) -> DisconnectReason {
     match error {
-        tungstenite::Error::Http(response) => http_ending(&response, url, shown),
-        tungstenite::Error::Tls(error) => Ending::Tls { what: printable(&error.to_string()) },
+        tungstenite::Error::Http(response) => http_failure(&response, url, shown),
+        tungstenite::Error::Tls(error) => DisconnectReason::Tls { what: printable(&error.to_string()) },
         tungstenite::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => Ending::Tls { what: tls_text(error) },
-            None => Ending::Handshake { what: printable(&error.to_string()) },
+            Some(error) => DisconnectReason::Tls { what: tls_text(error) },
+            None => DisconnectReason::Handshake { what: printable(&error.to_string()) },
         },
         tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            Ending::Handshake { what: "the server ended the connection in the middle of it".to_owned() }
+            DisconnectReason::Handshake { what: "the server ended the connection in the middle of it".to_owned() }
         }
-        error => Ending::Handshake { what: printable(&error.to_string()) },
+        error => DisconnectReason::Handshake { what: printable(&error.to_string()) },
     }
 }
 
@@ -185,10 +189,10 @@ fn tls_text(error: &rustls::Error) -> String {
     format!("{advice} ({})", printable(&error.to_string()))
 }
 
-fn http_ending(response: &Response, url: &Url, shown: &Shown) -> Ending {
+fn http_failure(response: &Response, url: &Url, shown: &Shown) -> DisconnectReason {
     let location = header_text(response.headers(), header::LOCATION).and_then(|location| url.join(location).ok());
     let retry_after = header_text(response.headers(), header::RETRY_AFTER);
-    Ending::Http {
+    DisconnectReason::Http {
         status: response.status().as_u16(),
         location: location.map(|location| printable(&shown.blot(bare(&location).as_str()))),
         retry_after: retry_after.and_then(|value| retry_after_wait(value, Timestamp::now())),
@@ -277,9 +281,9 @@ mod tests {
             let (mut parts, body) = response.into_parts();
             parts.status = tungstenite::http::StatusCode::FOUND;
             parts.headers.insert(header::LOCATION, location.parse().unwrap());
-            match http_ending(&Response::from_parts(parts, body), &url, &Shown::default()) {
-                Ending::Http { location, .. } => location,
-                ending => panic!("{ending}"),
+            match http_failure(&Response::from_parts(parts, body), &url, &Shown::default()) {
+                DisconnectReason::Http { location, .. } => location,
+                reason => panic!("{reason}"),
             }
         };
         assert_eq!(shown("wss://me:pass@other/new?token=x#y").as_deref(), Some("wss://other/new"));

@@ -1,9 +1,9 @@
 //! One feed: connect, authenticate, subscribe, listen, keep alive, reconnect, for ever.
 //!
 //! Architecture invariant: the only user of tokio-tungstenite as a client. No JSON is parsed here and no metric is
-//! seen: a frame goes to the [`Listener`] as text, and the two facts that the feed needs of it come back as [`Heard`].
+//! seen: a frame goes to the [`FeedListener`] as text, and the two facts that the feed needs of it come back as [`FrameSummary`].
 //!
-//! Each ending of an attempt has one reaction, decided by [`reaction`]:
+//! Each ending of an attempt has one retry_policy, decided by [`retry_policy`]:
 //!
 //! | ending | what it means | reaction |
 //! | --- | --- | --- |
@@ -23,14 +23,14 @@
 //! | no token, header or certificate to show | the file is empty or not there yet | backoff, without connecting |
 //! | shutdown | | the end |
 //!
-//! *Backoff* is [`Status::Waiting`] with `backoff_min` to `backoff_max`, *refused* is [`Status::Refused`] with
+//! *Backoff* is [`FeedState::Waiting`] with `backoff_min` to `backoff_max`, *refused* is [`FeedState::Refused`] with
 //! `refused_backoff_min` to `refused_backoff_max`. Both grow exponentially, are jittered, and start over only after a
 //! connection that was live for `healthy_after`: accepting and closing at once is not a recovery.
 
 mod backoff;
 mod connect;
 mod credentials;
-mod ending;
+mod disconnect_reason;
 mod listener;
 mod session;
 mod settings;
@@ -40,8 +40,8 @@ pub use credentials::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
     SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFE, TlsFiles, TokenSource,
 };
-pub use ending::{ENDING_CODES, Ending, Reaction, Step, reaction};
-pub use listener::{Heard, Listener, SnapshotHeard, Status};
+pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, Step, retry_policy};
+pub use listener::{FeedListener, FeedState, FrameSummary, SnapshotSummary};
 pub use settings::{FeedSettings, Timing};
 
 use backoff::Backoff;
@@ -55,8 +55,8 @@ use watchdog::SnapshotWatch;
 /// Keeps `listener` connected to the feed until `shutdown`.
 ///
 /// Shutdown interrupts every wait; an open connection is then closed with a close frame, for which the peer has one
-/// second. Dropping the future instead ends the connection without a word, and without [`Listener::closed`].
-pub async fn run(settings: FeedSettings, listener: Arc<dyn Listener>, shutdown: CancellationToken) {
+/// second. Dropping the future instead ends the connection without a word, and without [`FeedListener::closed`].
+pub async fn run(settings: FeedSettings, listener: Arc<dyn FeedListener>, shutdown: CancellationToken) {
     let timing = &settings.timing;
     let mut ordinary = Backoff::new(timing.backoff_min, timing.backoff_max, fastrand::Rng::new());
     let mut refused = Backoff::new(timing.refused_backoff_min, timing.refused_backoff_max, fastrand::Rng::new());
@@ -69,7 +69,7 @@ pub async fn run(settings: FeedSettings, listener: Arc<dyn Listener>, shutdown: 
     };
 
     while !shutdown.is_cancelled() {
-        let (ending, was_healthy) = feed.attempt().await;
+        let (reason, was_healthy) = feed.attempt().await;
         if was_healthy {
             ordinary.reset();
             refused.reset();
@@ -77,25 +77,25 @@ pub async fn run(settings: FeedSettings, listener: Arc<dyn Listener>, shutdown: 
         if shutdown.is_cancelled() {
             break;
         }
-        let status = match reaction(&ending) {
-            Reaction::Backoff => Status::Waiting { ending, retry_in: ordinary.next_delay() },
-            Reaction::BackoffAfter(asked) => {
+        let state = match retry_policy(&reason) {
+            RetryPolicy::Backoff => FeedState::Waiting { reason, retry_in: ordinary.next_delay() },
+            RetryPolicy::BackoffAfter(asked) => {
                 let retry_in = asked.min(timing.refused_backoff_max) + ordinary.next_delay();
-                Status::Waiting { ending, retry_in }
+                FeedState::Waiting { reason, retry_in }
             }
-            Reaction::Refused => Status::Refused { ending, retry_in: refused.next_delay() },
+            RetryPolicy::Refused => FeedState::Refused { reason, retry_in: refused.next_delay() },
         };
-        listener.status(&status);
-        if let Status::Waiting { retry_in, .. } | Status::Refused { retry_in, .. } = status {
+        listener.state_changed(&state);
+        if let FeedState::Waiting { retry_in, .. } | FeedState::Refused { retry_in, .. } = state {
             shutdown.run_until_cancelled(tokio::time::sleep(retry_in)).await;
         }
     }
-    listener.status(&Status::Stopped);
+    listener.state_changed(&FeedState::Stopped);
 }
 
 struct Feed<'a> {
     settings: &'a FeedSettings,
-    listener: &'a dyn Listener,
+    listener: &'a dyn FeedListener,
     shutdown: &'a CancellationToken,
     dialer: Dialer,
     watch: SnapshotWatch,
@@ -103,32 +103,32 @@ struct Feed<'a> {
 
 impl Feed<'_> {
     /// One connection, or none: how it ended, and whether it was healthy.
-    async fn attempt(&mut self) -> (Ending, bool) {
-        self.listener.status(&Status::Connecting);
+    async fn attempt(&mut self) -> (DisconnectReason, bool) {
+        self.listener.state_changed(&FeedState::Connecting);
         let (connection, shown) = match self.shutdown.run_until_cancelled(self.connect()).await {
             Some(Ok(connected)) => connected,
-            Some(Err(ending)) => {
+            Some(Err(reason)) => {
                 self.watch.interrupted();
-                return (ending, false);
+                return (reason, false);
             }
-            None => return (Ending::Shutdown, false),
+            None => return (DisconnectReason::Shutdown, false),
         };
 
         self.listener.opened();
-        self.listener.status(&Status::Opened);
+        self.listener.state_changed(&FeedState::Opened);
         let mut session = Session::new(connection, self.settings, shown);
         let conversation = session.converse(&mut self.watch, self.listener);
-        let ending = self.shutdown.run_until_cancelled(conversation).await.unwrap_or(Ending::Shutdown);
+        let reason = self.shutdown.run_until_cancelled(conversation).await.unwrap_or(DisconnectReason::Shutdown);
         let was_healthy = session.was_healthy();
-        if !matches!(ending, Ending::Silent { .. } | Ending::Frozen { .. }) {
+        if !matches!(reason, DisconnectReason::Silent { .. } | DisconnectReason::Frozen { .. }) {
             self.watch.interrupted();
         }
-        self.listener.closed(&ending);
-        session.farewell(&ending).await;
-        (ending, was_healthy)
+        self.listener.closed(&reason);
+        session.farewell(&reason).await;
+        (reason, was_healthy)
     }
 
-    async fn connect(&mut self) -> Result<(Connection, Shown), Ending> {
+    async fn connect(&mut self) -> Result<(Connection, Shown), DisconnectReason> {
         let shown = self.settings.credentials.read().await?;
         Ok((self.dialer.dial(self.settings, &shown).await?, shown))
     }

@@ -2,8 +2,8 @@
 
 use super::connect::{Connection, Socket};
 use super::credentials::Shown;
-use super::ending::{Ending, Step, printable};
-use super::listener::{Listener, Status};
+use super::disconnect_reason::{DisconnectReason, Step, printable};
+use super::listener::{FeedListener, FeedState};
 use super::settings::{FeedSettings, Timing};
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{FutureExt as _, SinkExt, StreamExt};
@@ -43,11 +43,15 @@ impl<'a> Session<'a> {
 
     /// Introduces itself and listens until the connection ends. May be dropped at any await: no frame is lost or half
     /// sent by it, and [`Session::farewell`] can still follow.
-    pub(super) async fn converse(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Ending {
+    pub(super) async fn converse(
+        &mut self,
+        watch: &mut SnapshotWatch,
+        listener: &dyn FeedListener,
+    ) -> DisconnectReason {
         watch.opened(Instant::now());
         for frame in self.introduction() {
-            if let Err(ending) = self.send(frame).await {
-                return self.last_word(watch, listener).await.unwrap_or(ending);
+            if let Err(reason) = self.send(frame).await {
+                return self.last_word(watch, listener).await.unwrap_or(reason);
             }
         }
         let Timing { ping_interval, pong_timeout, .. } = self.settings.timing;
@@ -61,8 +65,8 @@ impl<'a> Session<'a> {
             match due {
                 Some((at, Due::Dead)) if at <= now => return self.alarmed(Alarm::Dead, watch),
                 Some((at, Due::Ping)) if at <= now => {
-                    if let Err(ending) = self.send(Message::Ping(Bytes::new())).await {
-                        return self.last_word(watch, listener).await.unwrap_or(ending);
+                    if let Err(reason) = self.send(Message::Ping(Bytes::new())).await {
+                        return self.last_word(watch, listener).await.unwrap_or(reason);
                     }
                     keepalive.pinged(Instant::now());
                     continue;
@@ -76,14 +80,14 @@ impl<'a> Session<'a> {
                 // The pong to a ping leaves with the next read, so nothing is awaited here between two reads.
                 received = next(&mut self.connection.socket) => {
                     let at = Instant::now();
-                    if let Some(ending) = self.received(received, at, watch, listener) {
-                        return ending;
+                    if let Some(reason) = self.received(received, at, watch, listener) {
+                        return reason;
                     }
                     // What came with it is taken in before the clock is looked at again.
                     for _ in 0..BURST_MESSAGES {
                         let Some(received) = next(&mut self.connection.socket).now_or_never() else { break };
-                        if let Some(ending) = self.received(received, at, watch, listener) {
-                            return ending;
+                        if let Some(reason) = self.received(received, at, watch, listener) {
+                            return reason;
                         }
                     }
                 }
@@ -105,12 +109,12 @@ impl<'a> Session<'a> {
         received: Option<Result<Message, tungstenite::Error>>,
         at: Instant,
         watch: &mut SnapshotWatch,
-        listener: &dyn Listener,
-    ) -> Option<Ending> {
+        listener: &dyn FeedListener,
+    ) -> Option<DisconnectReason> {
         match received {
             Some(Ok(message)) => self.receive(message, at, watch, listener),
             Some(Err(error)) => Some(self.broken(error)),
-            None => Some(Ending::Lost { what: "it ended".to_owned() }),
+            None => Some(DisconnectReason::Lost { what: "it ended".to_owned() }),
         }
     }
 
@@ -119,8 +123,8 @@ impl<'a> Session<'a> {
         message: Message,
         at: Instant,
         watch: &mut SnapshotWatch,
-        listener: &dyn Listener,
-    ) -> Option<Ending> {
+        listener: &dyn FeedListener,
+    ) -> Option<DisconnectReason> {
         match message {
             Message::Text(frame) => {
                 let heard = listener.text(&self.shown.blot_frame(&frame), at.into_std());
@@ -129,7 +133,7 @@ impl<'a> Session<'a> {
                 }
                 if heard.understood && self.live_since.is_none() {
                     self.live_since = Some(Instant::now());
-                    listener.status(&Status::Live);
+                    listener.state_changed(&FeedState::Live);
                 }
                 None
             }
@@ -142,49 +146,49 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn closed(&self, frame: Option<CloseFrame>) -> Ending {
+    fn closed(&self, frame: Option<CloseFrame>) -> DisconnectReason {
         let Some(CloseFrame { code, reason }) = frame else {
-            return Ending::Closed { code: 1005, reason: String::new() };
+            return DisconnectReason::Closed { code: 1005, reason: String::new() };
         };
-        Ending::Closed { code: code.into(), reason: printable(&self.shown.blot(&reason)) }
+        DisconnectReason::Closed { code: code.into(), reason: printable(&self.shown.blot(&reason)) }
     }
 
-    fn broken(&self, error: tungstenite::Error) -> Ending {
+    fn broken(&self, error: tungstenite::Error) -> DisconnectReason {
         use tungstenite::{Error, error::ProtocolError};
         match error {
-            Error::Capacity(_) => Ending::Oversized { limit_bytes: self.settings.frame_bytes_max },
-            Error::Utf8(_) => Ending::InvalidUtf8,
+            Error::Capacity(_) => DisconnectReason::Oversized { limit_bytes: self.settings.frame_bytes_max },
+            Error::Utf8(_) => DisconnectReason::InvalidUtf8,
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-                Ending::Lost { what: "it ended".to_owned() }
+                DisconnectReason::Lost { what: "it ended".to_owned() }
             }
-            Error::Protocol(error) => Ending::Protocol { what: printable(&error.to_string()) },
-            error => Ending::Lost { what: printable(&error.to_string()) },
+            Error::Protocol(error) => DisconnectReason::Protocol { what: printable(&error.to_string()) },
+            error => DisconnectReason::Lost { what: printable(&error.to_string()) },
         }
     }
 
-    fn alarmed(&self, alarm: Alarm, watch: &SnapshotWatch) -> Ending {
+    fn alarmed(&self, alarm: Alarm, watch: &SnapshotWatch) -> DisconnectReason {
         match alarm {
-            Alarm::Dead => Ending::Dead { after: self.connection.pulse.last().elapsed() },
-            Alarm::Silent => Ending::Silent { after: watch.allowance() },
-            Alarm::Frozen => Ending::Frozen { after: watch.allowance() },
+            Alarm::Dead => DisconnectReason::Dead { after: self.connection.pulse.last().elapsed() },
+            Alarm::Silent => DisconnectReason::Silent { after: watch.allowance() },
+            Alarm::Frozen => DisconnectReason::Frozen { after: watch.allowance() },
         }
     }
 
-    async fn send(&mut self, message: Message) -> Result<(), Ending> {
+    async fn send(&mut self, message: Message) -> Result<(), DisconnectReason> {
         let limit = self.settings.timing.send_timeout;
         match timeout(limit, self.connection.socket.send(message)).await {
             Ok(sent) => sent.map_err(|error| self.broken(error)),
-            Err(_) => Err(Ending::Timeout { step: Step::Send, limit }),
+            Err(_) => Err(DisconnectReason::Timeout { step: Step::Send, limit }),
         }
     }
 
     /// Hears the peer out once it reads no more: when it refuses a token while the subscription is still on its way,
     /// its close code is the reason, not the write that failed.
-    async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn Listener) -> Option<Ending> {
+    async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn FeedListener) -> Option<DisconnectReason> {
         let hear_out = async {
             while let Some(Ok(message)) = next(&mut self.connection.socket).await {
-                if let Some(ending) = self.receive(message, Instant::now(), watch, listener) {
-                    return Some(ending);
+                if let Some(reason) = self.receive(message, Instant::now(), watch, listener) {
+                    return Some(reason);
                 }
             }
             None
@@ -194,20 +198,20 @@ impl<'a> Session<'a> {
 
     /// Ends the connection as the protocol wants it, within [`FAREWELL_TIMEOUT`]: tells the peer why, or confirms its
     /// own close frame, and waits for it to hang up. What still arrives is not applied.
-    pub(super) async fn farewell(mut self, ending: &Ending) {
-        let code = match ending {
-            Ending::Closed { .. } => None,
-            Ending::Shutdown => Some(CloseCode::Away),
-            Ending::Silent { .. } | Ending::Frozen { .. } => Some(CloseCode::Normal),
-            Ending::Oversized { .. } => Some(CloseCode::Size),
-            Ending::InvalidUtf8 => Some(CloseCode::Invalid),
-            Ending::Protocol { .. } => Some(CloseCode::Protocol),
+    pub(super) async fn farewell(mut self, reason: &DisconnectReason) {
+        let code = match reason {
+            DisconnectReason::Closed { .. } => None,
+            DisconnectReason::Shutdown => Some(CloseCode::Away),
+            DisconnectReason::Silent { .. } | DisconnectReason::Frozen { .. } => Some(CloseCode::Normal),
+            DisconnectReason::Oversized { .. } => Some(CloseCode::Size),
+            DisconnectReason::InvalidUtf8 => Some(CloseCode::Invalid),
+            DisconnectReason::Protocol { .. } => Some(CloseCode::Protocol),
             _ => return,
         };
         let socket = &mut self.connection.socket;
         let goodbye = async {
             if let Some(code) = code {
-                socket.close(Some(CloseFrame { code, reason: ending.code().into() })).await?;
+                socket.close(Some(CloseFrame { code, reason: reason.code().into() })).await?;
             }
             while let Some(received) = next(socket).await {
                 received?;

@@ -16,8 +16,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::board::Board;
 use crate::ledger::FeedId;
+use crate::shared_ledger::SharedLedger;
 use crate::telemetry::FeedTelemetry;
 
 pub use database::SkillsDatabase;
@@ -50,10 +50,15 @@ impl DatabaseReader {
     ///
     /// # Errors
     /// No thread to be had.
-    pub fn start(path: PathBuf, board: Arc<Board>, feed: FeedId, telemetry: Arc<FeedTelemetry>) -> io::Result<Self> {
+    pub fn start(
+        path: PathBuf,
+        ledger: Arc<SharedLedger>,
+        feed: FeedId,
+        telemetry: Arc<FeedTelemetry>,
+    ) -> io::Result<Self> {
         let (wake, woken) = sync_channel(1);
         telemetry.detail_configured(&path);
-        let mut follower = Follower { path, board, feed, telemetry, database: None };
+        let mut follower = Follower { path, ledger, feed, telemetry, database: None };
         let thread = thread::Builder::new().name("detail".to_owned()).spawn(move || follower.follow(&woken))?;
         Ok(Self { wake, thread })
     }
@@ -72,7 +77,7 @@ impl DatabaseReader {
 
 struct Follower {
     path: PathBuf,
-    board: Arc<Board>,
+    ledger: Arc<SharedLedger>,
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
     database: Option<SkillsDatabase>,
@@ -84,7 +89,7 @@ impl Follower {
             if let Err(error) = self.look(woken) {
                 self.database = None;
                 self.telemetry.detail_failed(&error);
-                self.board.detail_failed(self.feed);
+                self.ledger.detail_failed(self.feed);
             }
             if let Err(RecvTimeoutError::Disconnected) = woken.recv_timeout(LOOK_EVERY) {
                 return;
@@ -99,11 +104,11 @@ impl Follower {
             None => self.database.insert(SkillsDatabase::open(&self.path)?),
         };
         while database.has_changed()? {
-            let Some(position) = self.board.detail_position(self.feed) else { return Ok(()) };
-            let reading = database.read(&position, |table| self.board.detail_marks(self.feed, table))?;
+            let Some(position) = self.ledger.detail_position(self.feed) else { return Ok(()) };
+            let reading = database.read(&position, |table| self.ledger.detail_marks(self.feed, table))?;
             let rows = reading.invocations.len() + reading.anomalies.as_ref().map_or(0, |read| read.rows.len());
             self.telemetry.detail_read(rows as u64);
-            for notice in self.board.apply_detail(self.feed, reading) {
+            for notice in self.ledger.apply_detail(self.feed, reading) {
                 self.telemetry.notice(&notice);
             }
             if matches!(woken.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected)) {

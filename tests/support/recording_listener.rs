@@ -3,7 +3,8 @@
 use super::patiently;
 use serde_json::Value;
 use session_buddy_bridge::feed::{
-    self, Credentials, Ending, FeedSettings, Heard, Listener, SnapshotHeard, Status, Timing, TokenSource,
+    self, Credentials, DisconnectReason, FeedListener, FeedSettings, FeedState, FrameSummary, SnapshotSummary, Timing,
+    TokenSource,
 };
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,8 +19,8 @@ pub enum Note {
     Opened,
     Text(String),
     Binary(usize),
-    Closed(Ending),
-    Status(Status),
+    Closed(DisconnectReason),
+    State(FeedState),
 }
 
 /// Understands every JSON object with a type, and takes `metrics_update` for a snapshot.
@@ -34,34 +35,34 @@ impl RecordingListener {
     }
 }
 
-impl Listener for RecordingListener {
+impl FeedListener for RecordingListener {
     fn opened(&self) {
         self.note(Note::Opened);
     }
 
-    fn text(&self, frame: &str, _at: std::time::Instant) -> Heard {
+    fn text(&self, frame: &str, _at: std::time::Instant) -> FrameSummary {
         let message: Value = serde_json::from_str(frame).unwrap_or_default();
         let snapshot = (message["type"] == "metrics_update").then(|| {
             let timestamp = Some(message["timestamp"].clone());
             let mut last = self.last_timestamp.lock().unwrap();
             let fresh = *last != timestamp;
             *last = timestamp;
-            SnapshotHeard { fresh }
+            SnapshotSummary { fresh }
         });
         self.note(Note::Text(frame.to_owned()));
-        Heard { understood: message["type"].is_string(), snapshot }
+        FrameSummary { understood: message["type"].is_string(), snapshot }
     }
 
     fn binary(&self, bytes: usize) {
         self.note(Note::Binary(bytes));
     }
 
-    fn closed(&self, ending: &Ending) {
-        self.note(Note::Closed(ending.clone()));
+    fn closed(&self, reason: &DisconnectReason) {
+        self.note(Note::Closed(reason.clone()));
     }
 
-    fn status(&self, status: &Status) {
-        self.note(Note::Status(status.clone()));
+    fn state_changed(&self, state: &FeedState) {
+        self.note(Note::State(state.clone()));
     }
 }
 
@@ -92,11 +93,11 @@ impl RunningFeed {
     }
 
     pub async fn live(&self) -> Vec<Note> {
-        self.until("a live feed", |notes| notes.contains(&Note::Status(Status::Live))).await
+        self.until("a live feed", |notes| notes.contains(&Note::State(FeedState::Live))).await
     }
 
     /// Waits for so many attempts to end, and returns the statuses that say how.
-    pub async fn ended(&self, attempts: usize) -> Vec<Status> {
+    pub async fn ended(&self, attempts: usize) -> Vec<FeedState> {
         let what = format!("{attempts} ended attempts");
         ends(&self.until(&what, |notes| ends(notes).len() >= attempts).await)
     }
@@ -111,33 +112,33 @@ impl RunningFeed {
             pairs.chunks(2).all(|pair| matches!(pair, [Note::Opened, Note::Closed(_)])),
             "opened and closed do not pair: {pairs:?}"
         );
-        assert_eq!(notes.last(), Some(&Note::Status(Status::Stopped)));
+        assert_eq!(notes.last(), Some(&Note::State(FeedState::Stopped)));
         notes
     }
 }
 
 /// The statuses that end an attempt.
-pub fn ends(notes: &[Note]) -> Vec<Status> {
+pub fn ends(notes: &[Note]) -> Vec<FeedState> {
     let ended = notes.iter().filter_map(|note| match note {
-        Note::Status(status @ (Status::Waiting { .. } | Status::Refused { .. })) => Some(status.clone()),
+        Note::State(state @ (FeedState::Waiting { .. } | FeedState::Refused { .. })) => Some(state.clone()),
         _ => None,
     });
     ended.collect()
 }
 
 /// How the attempt ended that led to this status.
-pub fn ending(status: &Status) -> &Ending {
-    match status {
-        Status::Waiting { ending, .. } | Status::Refused { ending, .. } => ending,
-        status => panic!("{status:?} ends nothing"),
+pub fn disconnect_reason(state: &FeedState) -> &DisconnectReason {
+    match state {
+        FeedState::Waiting { reason, .. } | FeedState::Refused { reason, .. } => reason,
+        state => panic!("{state:?} ends nothing"),
     }
 }
 
 /// The wait that this status announces.
-pub fn retry_in(status: &Status) -> Duration {
-    match status {
-        Status::Waiting { retry_in, .. } | Status::Refused { retry_in, .. } => *retry_in,
-        status => panic!("{status:?} announces no attempt"),
+pub fn retry_in(state: &FeedState) -> Duration {
+    match state {
+        FeedState::Waiting { retry_in, .. } | FeedState::Refused { retry_in, .. } => *retry_in,
+        state => panic!("{state:?} announces no attempt"),
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use prometheus::core::Collector;
 use prometheus::{CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
-use session_buddy_bridge::board::Board;
 use session_buddy_bridge::exposition::{self, Encoding, Format};
 use session_buddy_bridge::ledger::{DURATION_BUCKETS_SECONDS, Limits};
 use session_buddy_bridge::protocol;
+use session_buddy_bridge::shared_ledger::SharedLedger;
 
 use super::Running;
 use crate::Outcome;
@@ -90,13 +90,13 @@ fn over_http(report: &mut Report, skills: usize, most: f64) -> Outcome<()> {
 /// The body alone, in this process.
 pub fn in_memory(report: &mut Report) -> Outcome<()> {
     const SKILLS: usize = 10_000;
-    let board = Board::new(Limits::default());
-    let feed = board.add_local_feed("bench");
-    let connection = board.open(feed);
+    let ledger = SharedLedger::new(Limits::default());
+    let feed = ledger.add_local_feed("bench");
+    let connection = ledger.open(feed);
     let tell = |text: &str| {
         protocol::read(text, &protocol::Limits::default(), &mut |message| {
             if let Ok(message) = message {
-                board.apply(connection, &message);
+                ledger.apply(connection, &message);
             }
         });
     };
@@ -119,7 +119,7 @@ pub fn in_memory(report: &mut Report) -> Outcome<()> {
                 number += 1;
             });
             let begin = Instant::now();
-            black_box(exposition::render(&board, &nothing_else, Format::Text, Encoding::Identity));
+            black_box(exposition::render(&ledger, &nothing_else, Format::Text, Encoding::Identity));
             Ok(millis(begin.elapsed()))
         },
     )?;

@@ -23,7 +23,7 @@ use crate::protocol::Message;
 
 /// All counts of this process.
 #[derive(Debug)]
-pub struct Board {
+pub struct SharedLedger {
     ledger: Mutex<Ledger>,
     view: Mutex<View>,
     started: Instant,
@@ -37,10 +37,10 @@ pub struct Board {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Due {
     pub changed: bool,
-    pub ending: bool,
+    pub is_stopping: bool,
 }
 
-impl Board {
+impl SharedLedger {
     /// An empty board, in memory.
     pub fn new(limits: Limits) -> Self {
         Self::of(Ledger::new(limits), View::default(), Instant::now(), false)
@@ -216,18 +216,18 @@ impl Board {
             let waited = self.due_changed.wait_timeout_while(self.due(), patience, nothing);
             waited.unwrap_or_else(PoisonError::into_inner).0
         };
-        Due { changed: std::mem::take(&mut due.changed), ending: due.ending }
+        Due { changed: std::mem::take(&mut due.changed), is_stopping: due.is_stopping }
     }
 
     /// Waits for `pause`, or until the end is asked for. Whether it was.
     pub(crate) fn pause(&self, pause: Duration) -> bool {
-        let waited = self.due_changed.wait_timeout_while(self.due(), pause, |due| !due.ending);
-        waited.unwrap_or_else(PoisonError::into_inner).0.ending
+        let waited = self.due_changed.wait_timeout_while(self.due(), pause, |due| !due.is_stopping);
+        waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
     /// Asks the keeper to keep what there is and to end.
-    pub(crate) fn end_keeping(&self) {
-        self.due().ending = true;
+    pub(crate) fn stop_persisting(&self) {
+        self.due().is_stopping = true;
         self.due_changed.notify_one();
     }
 
@@ -252,7 +252,7 @@ impl Board {
     }
 }
 
-impl Source for Board {
+impl Source for SharedLedger {
     fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
         // The view's lock is taken first, and no writer takes it: two scrapes apply their changes in the order in which
         // they took them.

@@ -11,7 +11,7 @@ const PEER_TEXT_CHARS_MAX: usize = 200;
 /// Why a connection ended, or why there was none. [`std::fmt::Display`] says it to people, with what to check; neither
 /// it nor `Debug` holds a token, userinfo or a query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Ending {
+pub enum DisconnectReason {
     /// The peer sent a close frame.
     #[error("{}", closed_text(*code, reason))]
     Closed {
@@ -139,9 +139,9 @@ impl fmt::Display for Step {
     }
 }
 
-/// What to do about an [`Ending`]. The table is in the [module's documentation](crate::feed).
+/// What to do about an [`DisconnectReason`]. The table is in the [module's documentation](crate::feed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reaction {
+pub enum RetryPolicy {
     /// Try again after the ordinary backoff.
     Backoff,
     /// Try again when the server asked, and then after the ordinary backoff.
@@ -151,62 +151,62 @@ pub enum Reaction {
 }
 
 /// The reaction to `ending`: the one place that decides it.
-pub fn reaction(ending: &Ending) -> Reaction {
-    match ending {
-        Ending::Closed { code: 1008 | 3000 | 3003 | 4001, .. } => Reaction::Refused,
-        Ending::Http { status: 429 | 503, retry_after: Some(wait), .. } => Reaction::BackoffAfter(*wait),
-        Ending::Http { status: 408 | 425 | 429, .. } => Reaction::Backoff,
-        Ending::Http { status: 200..=499, .. } => Reaction::Refused,
-        Ending::Http { .. }
-        | Ending::Closed { .. }
-        | Ending::Lost { .. }
-        | Ending::Handshake { .. }
-        | Ending::Tls { .. }
-        | Ending::Dns { .. }
-        | Ending::Connect { .. }
-        | Ending::Timeout { .. }
-        | Ending::Credential(_)
-        | Ending::Oversized { .. }
-        | Ending::InvalidUtf8
-        | Ending::Protocol { .. }
-        | Ending::Dead { .. }
-        | Ending::Silent { .. }
-        | Ending::Frozen { .. }
-        | Ending::Shutdown => Reaction::Backoff,
+pub fn retry_policy(reason: &DisconnectReason) -> RetryPolicy {
+    match reason {
+        DisconnectReason::Closed { code: 1008 | 3000 | 3003 | 4001, .. } => RetryPolicy::Refused,
+        DisconnectReason::Http { status: 429 | 503, retry_after: Some(wait), .. } => RetryPolicy::BackoffAfter(*wait),
+        DisconnectReason::Http { status: 408 | 425 | 429, .. } => RetryPolicy::Backoff,
+        DisconnectReason::Http { status: 200..=499, .. } => RetryPolicy::Refused,
+        DisconnectReason::Http { .. }
+        | DisconnectReason::Closed { .. }
+        | DisconnectReason::Lost { .. }
+        | DisconnectReason::Handshake { .. }
+        | DisconnectReason::Tls { .. }
+        | DisconnectReason::Dns { .. }
+        | DisconnectReason::Connect { .. }
+        | DisconnectReason::Timeout { .. }
+        | DisconnectReason::Credential(_)
+        | DisconnectReason::Oversized { .. }
+        | DisconnectReason::InvalidUtf8
+        | DisconnectReason::Protocol { .. }
+        | DisconnectReason::Dead { .. }
+        | DisconnectReason::Silent { .. }
+        | DisconnectReason::Frozen { .. }
+        | DisconnectReason::Shutdown => RetryPolicy::Backoff,
     }
 }
 
-impl Ending {
-    /// The bounded name that `session_buddy_bridge_feed_disconnects_total` is labelled with, one of [`ENDING_CODES`].
+impl DisconnectReason {
+    /// The bounded name that `session_buddy_bridge_feed_disconnects_total` is labelled with, one of [`DISCONNECT_CODES`].
     pub fn code(&self) -> &'static str {
         match self {
-            Ending::Closed { code, .. } => close_label(*code),
-            Ending::Lost { .. } => "1006",
-            Ending::Http { status, .. } => http_label(*status),
-            Ending::Handshake { .. } => "handshake",
-            Ending::Tls { .. } => "tls",
-            Ending::Dns { .. } => "dns",
-            Ending::Connect { refused: true, .. } => "refused",
-            Ending::Connect { .. } => "unreachable",
-            Ending::Timeout { .. } => "timeout",
-            Ending::Credential(CredentialError { credential, .. }) => match credential {
+            DisconnectReason::Closed { code, .. } => close_label(*code),
+            DisconnectReason::Lost { .. } => "1006",
+            DisconnectReason::Http { status, .. } => http_label(*status),
+            DisconnectReason::Handshake { .. } => "handshake",
+            DisconnectReason::Tls { .. } => "tls",
+            DisconnectReason::Dns { .. } => "dns",
+            DisconnectReason::Connect { refused: true, .. } => "refused",
+            DisconnectReason::Connect { .. } => "unreachable",
+            DisconnectReason::Timeout { .. } => "timeout",
+            DisconnectReason::Credential(CredentialError { credential, .. }) => match credential {
                 Credential::Token | Credential::JwtSecret => "token",
                 Credential::Headers => "headers",
                 Credential::Ca | Credential::Certificate | Credential::Key => "tls",
             },
-            Ending::Oversized { .. } => "oversized",
-            Ending::InvalidUtf8 => "invalid_utf8",
-            Ending::Protocol { .. } => "protocol",
-            Ending::Dead { .. } => "dead",
-            Ending::Silent { .. } => "silent",
-            Ending::Frozen { .. } => "frozen",
-            Ending::Shutdown => "shutdown",
+            DisconnectReason::Oversized { .. } => "oversized",
+            DisconnectReason::InvalidUtf8 => "invalid_utf8",
+            DisconnectReason::Protocol { .. } => "protocol",
+            DisconnectReason::Dead { .. } => "dead",
+            DisconnectReason::Silent { .. } => "silent",
+            DisconnectReason::Frozen { .. } => "frozen",
+            DisconnectReason::Shutdown => "shutdown",
         }
     }
 }
 
-/// Every value of [`Ending::code`].
-pub const ENDING_CODES: [&str; 55] = [
+/// Every value of [`DisconnectReason::code`].
+pub const DISCONNECT_CODES: [&str; 55] = [
     "1000",
     "1001",
     "1002",
@@ -362,41 +362,41 @@ mod tests {
     use super::super::credentials::CredentialProblem;
     use super::*;
 
-    fn closed(code: u16) -> Ending {
-        Ending::Closed { code, reason: String::new() }
+    fn closed(code: u16) -> DisconnectReason {
+        DisconnectReason::Closed { code, reason: String::new() }
     }
 
-    fn http(status: u16, retry_after: Option<Duration>) -> Ending {
-        Ending::Http { status, location: None, retry_after }
+    fn http(status: u16, retry_after: Option<Duration>) -> DisconnectReason {
+        DisconnectReason::Http { status, location: None, retry_after }
     }
 
-    fn missing(credential: Credential) -> Ending {
+    fn missing(credential: Credential) -> DisconnectReason {
         CredentialError { credential, file: None, problem: CredentialProblem::Empty(credential) }.into()
     }
 
     /// One of each that is not a close code or an HTTP status.
-    fn others() -> Vec<Ending> {
+    fn others() -> Vec<DisconnectReason> {
         let what = String::new();
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
         let after = Duration::ZERO;
         vec![
-            Ending::Lost { what: what.clone() },
-            Ending::Handshake { what: what.clone() },
-            Ending::Tls { what: what.clone() },
-            Ending::Dns { host: what.clone(), what: what.clone() },
-            Ending::Connect { address, refused: true, what: what.clone() },
-            Ending::Connect { address, refused: false, what: what.clone() },
-            Ending::Timeout { step: Step::Send, limit: after },
+            DisconnectReason::Lost { what: what.clone() },
+            DisconnectReason::Handshake { what: what.clone() },
+            DisconnectReason::Tls { what: what.clone() },
+            DisconnectReason::Dns { host: what.clone(), what: what.clone() },
+            DisconnectReason::Connect { address, refused: true, what: what.clone() },
+            DisconnectReason::Connect { address, refused: false, what: what.clone() },
+            DisconnectReason::Timeout { step: Step::Send, limit: after },
             missing(Credential::Token),
             missing(Credential::Headers),
             missing(Credential::Key),
-            Ending::Oversized { limit_bytes: 1 },
-            Ending::InvalidUtf8,
-            Ending::Protocol { what },
-            Ending::Dead { after },
-            Ending::Silent { after },
-            Ending::Frozen { after },
-            Ending::Shutdown,
+            DisconnectReason::Oversized { limit_bytes: 1 },
+            DisconnectReason::InvalidUtf8,
+            DisconnectReason::Protocol { what },
+            DisconnectReason::Dead { after },
+            DisconnectReason::Silent { after },
+            DisconnectReason::Frozen { after },
+            DisconnectReason::Shutdown,
         ]
     }
 
@@ -405,13 +405,13 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         seen.extend((0..=u16::MAX).map(|code| closed(code).code()));
         seen.extend((100..1000).map(|status| http(status, None).code()));
-        seen.extend(others().iter().map(Ending::code));
-        assert_eq!(Vec::from_iter(seen), ENDING_CODES);
+        seen.extend(others().iter().map(DisconnectReason::code));
+        assert_eq!(Vec::from_iter(seen), DISCONNECT_CODES);
     }
 
     #[test]
     fn only_what_somebody_must_change_is_retried_slowly() {
-        let refused = |ending: &Ending| reaction(ending) == Reaction::Refused;
+        let refused = |reason: &DisconnectReason| retry_policy(reason) == RetryPolicy::Refused;
         let codes = Vec::from_iter((0..=u16::MAX).filter(|code| refused(&closed(*code))));
         assert_eq!(codes, [1008, 3000, 3003, 4001]);
 
@@ -419,16 +419,16 @@ mod tests {
             let expected = (200..500).contains(&status) && ![408, 425, 429].contains(&status);
             assert_eq!(refused(&http(status, None)), expected, "{status}");
         }
-        assert!(others().iter().all(|ending| reaction(ending) == Reaction::Backoff));
+        assert!(others().iter().all(|reason| retry_policy(reason) == RetryPolicy::Backoff));
     }
 
     #[test]
     fn retry_after_is_heard_where_it_means_something() {
         let wait = Duration::from_secs(7);
-        assert_eq!(reaction(&http(429, Some(wait))), Reaction::BackoffAfter(wait));
-        assert_eq!(reaction(&http(503, Some(wait))), Reaction::BackoffAfter(wait));
-        assert_eq!(reaction(&http(500, Some(wait))), Reaction::Backoff);
-        assert_eq!(reaction(&http(404, Some(wait))), Reaction::Refused);
+        assert_eq!(retry_policy(&http(429, Some(wait))), RetryPolicy::BackoffAfter(wait));
+        assert_eq!(retry_policy(&http(503, Some(wait))), RetryPolicy::BackoffAfter(wait));
+        assert_eq!(retry_policy(&http(500, Some(wait))), RetryPolicy::Backoff);
+        assert_eq!(retry_policy(&http(404, Some(wait))), RetryPolicy::Refused);
     }
 
     #[test]
@@ -436,7 +436,7 @@ mod tests {
         assert!(closed(4001).to_string().contains("check the token"));
         assert!(http(401, None).to_string().contains("check the token"));
         assert!(http(200, None).to_string().contains("not a feed"));
-        let redirect = Ending::Http { status: 302, location: Some("ws://b/".to_owned()), retry_after: None };
+        let redirect = DisconnectReason::Http { status: 302, location: Some("ws://b/".to_owned()), retry_after: None };
         assert!(redirect.to_string().contains("to ws://b/, which is not followed"));
     }
 
