@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use prometheus::Registry;
 use serde::Deserialize;
-use session_buddy_bridge::exposition::{Encoding, Format, Source, render};
+use session_buddy_bridge::exposition::{Encoding, Format, ViewProvider, render};
 use session_buddy_bridge::ledger::{self, ConnectionId};
 use session_buddy_bridge::protocol::{Limits, read};
 use session_buddy_bridge::shared_ledger::SharedLedger;

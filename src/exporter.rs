@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::exposition::FamiliesCollector;
 use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics, WebConfigError};
 use crate::ledger::{ConnectionId, Limits, Notice};
-use crate::live::{Keeping, Live};
+use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
 use crate::scrape::body;
@@ -55,7 +55,7 @@ struct Records {
     ledger: Arc<SharedLedger>,
     connection: ConnectionId,
     registry: Registry,
-    live: Arc<Live>,
+    live: Arc<LiveApi>,
 }
 
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl PrometheusExporter {
         registry.register(Box::new(families)).expect("the registry is new and the families are constants");
         registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
         // A program that records by itself has no feeds to tell of.
-        let live = Arc::new(Live::new(ledger.clone(), Arc::new(Telemetry::new()), Keeping::InMemory));
+        let live = Arc::new(LiveApi::new(ledger.clone(), Arc::new(Telemetry::new()), Persistence::InMemory));
         Self { address, records: Arc::new(Records { ledger, connection, registry, live }), running: Mutex::new(None) }
     }
 
@@ -146,7 +146,7 @@ impl PrometheusExporter {
         let shutdown = CancellationToken::new();
         let (records, cancelled) = (Arc::clone(&self.records), shutdown.clone());
         let serve = async move {
-            let history = Arc::clone(&records.live).keep_history(cancelled.clone());
+            let history = Arc::clone(&records.live).record_history(cancelled.clone());
             let ends = cancelled.clone();
             let pages = async {
                 let _ended = ends.drop_guard();

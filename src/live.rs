@@ -7,7 +7,7 @@
 //! | `history` | the last hour |
 //! | `quantile` | a quantile of a histogram |
 //!
-//! Architecture invariant: it reads what a scrape reads, through [`Source`], and no feed waits for it: nothing is sorted or
+//! Architecture invariant: it reads what a scrape reads, through [`ViewProvider`], and no feed waits for it: nothing is sorted or
 //! written while the view is held.
 
 mod history;
@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::exposition::Source;
+use crate::exposition::ViewProvider;
 use crate::telemetry::{StateTelemetry, Telemetry};
 use history::History;
 use skills::SkillsQuery;
@@ -46,7 +46,7 @@ pub struct QueryError {
 
 /// Where counts are kept.
 #[derive(Debug)]
-pub enum Keeping {
+pub enum Persistence {
     /// In memory alone: a restart begins anew.
     InMemory,
     /// On disk.
@@ -54,19 +54,19 @@ pub enum Keeping {
 }
 
 /// Answers the live page.
-pub struct Live {
-    source: Arc<dyn Source>,
+pub struct LiveApi {
+    provider: Arc<dyn ViewProvider>,
     telemetry: Arc<Telemetry>,
-    keeping: Keeping,
+    persistence: Persistence,
     started_seconds: f64,
     history: Mutex<History>,
 }
 
-impl Live {
+impl LiveApi {
     /// A history that begins now.
-    pub fn new(source: Arc<dyn Source>, telemetry: Arc<Telemetry>, keeping: Keeping) -> Self {
+    pub fn new(provider: Arc<dyn ViewProvider>, telemetry: Arc<Telemetry>, persistence: Persistence) -> Self {
         let history = Mutex::new(History::new(Instant::now()));
-        Self { source, telemetry, keeping, started_seconds: wall_seconds(), history }
+        Self { provider, telemetry, persistence, started_seconds: wall_seconds(), history }
     }
 
     /// The answer to `GET /api/v1/{resource}?{query}`, as JSON. `None` if there is no such resource. Parameters that it
@@ -77,7 +77,7 @@ impl Live {
     pub fn answer(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
         let answer = match resource {
             "status" => Ok(json(&self.status())),
-            "skills" => SkillsQuery::parse(query).map(|query| json(&skills::window(&*self.source, &query))),
+            "skills" => SkillsQuery::parse(query).map(|query| json(&skills::window(&*self.provider, &query))),
             "history" => history::after(query).map(|after| json(&self.history().points(after))),
             _ => return None,
         };
@@ -85,11 +85,11 @@ impl Live {
     }
 
     fn status(&self) -> status::Status {
-        status::status(&*self.source, &self.telemetry, &self.keeping, self.started_seconds)
+        status::status(&*self.provider, &self.telemetry, &self.persistence, self.started_seconds)
     }
 
     /// Takes samples until `shutdown`.
-    pub async fn keep_history(self: Arc<Self>, shutdown: CancellationToken) {
+    pub async fn record_history(self: Arc<Self>, shutdown: CancellationToken) {
         let mut ticks = interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // The first comes at once.
@@ -102,11 +102,11 @@ impl Live {
     /// Takes one sample.
     pub fn sample(&self) {
         let mut taken = None;
-        self.source.read(&mut |view, active_sessions| {
-            taken = Some((view.take_growth(), active_sessions));
+        self.provider.read(&mut |view, active_sessions| {
+            taken = Some((view.take_increase(), active_sessions));
         });
-        if let Some((growth, active_sessions)) = taken {
-            self.history().note(Instant::now(), wall_seconds(), growth, active_sessions);
+        if let Some((increase, active_sessions)) = taken {
+            self.history().note(Instant::now(), wall_seconds(), increase, active_sessions);
         }
     }
 
@@ -115,9 +115,9 @@ impl Live {
     }
 }
 
-impl fmt::Debug for Live {
+impl fmt::Debug for LiveApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("keeping", &self.keeping).finish_non_exhaustive()
+        f.debug_struct("LiveApi").field("persistence", &self.persistence).finish_non_exhaustive()
     }
 }
 
@@ -140,7 +140,7 @@ mod tests {
 
     struct Untouchable;
 
-    impl Source for Untouchable {
+    impl ViewProvider for Untouchable {
         fn read(&self, _read: &mut dyn FnMut(&mut View, u64)) {
             panic!("whoever reads a ledger lets it begin, and its feeds are not there yet");
         }
@@ -148,6 +148,6 @@ mod tests {
 
     #[test]
     fn it_reads_nothing_before_it_is_asked() {
-        drop(Live::new(Arc::new(Untouchable), Arc::new(Telemetry::new()), Keeping::InMemory));
+        drop(LiveApi::new(Arc::new(Untouchable), Arc::new(Telemetry::new()), Persistence::InMemory));
     }
 }

@@ -2,13 +2,13 @@
 
 use prometheus::Registry;
 
-use crate::exposition::{Encoding, Format, Source, render};
+use crate::exposition::{Encoding, Format, ViewProvider, render};
 use crate::http::{Accepts, Metrics};
 
 /// The body for a scraper that `accepts` so much. See [`Format::OpenMetrics`] for `with_created`.
-pub(crate) fn body(source: &dyn Source, registry: &Registry, accepts: Accepts, with_created: bool) -> Metrics {
+pub(crate) fn body(provider: &dyn ViewProvider, registry: &Registry, accepts: Accepts, with_created: bool) -> Metrics {
     let format = if accepts.openmetrics { Format::OpenMetrics { with_created } } else { Format::Text };
     let encoding = if accepts.gzip { Encoding::Gzip } else { Encoding::Identity };
-    let pieces = render(source, registry, format, encoding);
-    Metrics { pieces, media_type: format.media_type(), is_gzip: accepts.gzip }
+    let chunks = render(provider, registry, format, encoding);
+    Metrics { chunks, media_type: format.media_type(), is_gzip: accepts.gzip }
 }

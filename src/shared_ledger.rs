@@ -14,7 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 #[cfg(target_os = "linux")]
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::exposition::{Source, View};
+use crate::exposition::{View, ViewProvider};
 use crate::ledger::memory::Table;
 use crate::ledger::{
     Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
@@ -55,7 +55,7 @@ impl SharedLedger {
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
         // What another process has counted.
-        view.take_growth();
+        view.take_increase();
         let ledger = Ledger::restore(limits, whole, moment(started, started))?;
         Ok(Self::of(ledger, view, started, true))
     }
@@ -252,7 +252,7 @@ impl SharedLedger {
     }
 }
 
-impl Source for SharedLedger {
+impl ViewProvider for SharedLedger {
     fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
         // The view's lock is taken first, and no writer takes it: two scrapes apply their changes in the order in which
         // they took them.

@@ -8,7 +8,7 @@
 //! asks for them at each scrape.
 
 mod collector;
-mod gate;
+mod log_throttle;
 mod recent;
 mod state;
 
@@ -22,15 +22,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, error, info, trace, warn};
 
-pub use collector::{OwnNumbers, TelemetryCollector, rule_families};
+pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
 pub use recent::{RECENT_REJECTIONS_MAX, SeenRejection};
 pub use state::{StateCollector, StateTelemetry};
 
 use crate::http::WebConfigError;
 use crate::ledger::{Notice, ResetCause};
 use crate::protocol::{MessageType, Rejection, RejectionReason};
-use crate::skills_db::SkillsDatabaseError;
-use gate::{Gate, Suppressed};
+use log_throttle::{LogThrottle, Suppressed};
 use recent::RecentRejections;
 
 /// Characters of a server's text that a log line shows.
@@ -78,9 +77,9 @@ pub struct Telemetry {
 #[derive(Debug, Default)]
 struct ProcessCounts {
     refused: u64,
-    refused_gate: Gate,
+    refused_throttle: LogThrottle,
     accept_failures: u64,
-    accept_failures_gate: Gate,
+    accept_failures_throttle: LogThrottle,
     web_config_failures: u64,
     /// Whether the configuration file could not be used when it was last read again.
     config_failed: bool,
@@ -141,7 +140,7 @@ impl Telemetry {
     }
 
     /// All of this as metric families. `numbers` is called at each scrape for what the ledger keeps.
-    pub fn collector<N: Fn() -> OwnNumbers + Send + Sync>(self: &Arc<Self>, numbers: N) -> TelemetryCollector<N> {
+    pub fn collector<N: Fn() -> LedgerCounters + Send + Sync>(self: &Arc<Self>, numbers: N) -> TelemetryCollector<N> {
         TelemetryCollector::new(Arc::clone(self), numbers)
     }
 
@@ -150,7 +149,7 @@ impl Telemetry {
         let passed = {
             let mut http = locked(&self.process);
             http.refused += 1;
-            http.refused_gate.pass(Instant::now())
+            http.refused_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
             warn!(connections_max, suppressed, "HTTP connection refused: too many are open");
@@ -162,7 +161,7 @@ impl Telemetry {
         let passed = {
             let mut http = locked(&self.process);
             http.accept_failures += 1;
-            http.accept_failures_gate.pass(Instant::now())
+            http.accept_failures_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
             warn!(%error, suppressed, "HTTP connection not accepted; trying again");
@@ -261,10 +260,10 @@ struct State {
     standing_why: String,
     /// The feed that is the same server and counts in place of this one.
     alias_of: Option<String>,
-    disconnect_gates: BTreeMap<String, Gate>,
-    detail_gate: Gate,
-    rejected_gates: [Gate; RejectionReason::ALL.len()],
-    notice_gates: HashMap<Discriminant<Notice>, Gate>,
+    disconnect_throttle: BTreeMap<String, LogThrottle>,
+    detail_throttle: LogThrottle,
+    rejected_throttle: [LogThrottle; RejectionReason::ALL.len()],
+    notice_throttle: HashMap<Discriminant<Notice>, LogThrottle>,
 }
 
 impl State {
@@ -309,7 +308,7 @@ impl FeedTelemetry {
             let known = disconnects.contains_key(code) || disconnects.len() < CODES_MAX;
             let code = if known { code } else { OTHER_CODE };
             *disconnects.entry(code.to_owned()).or_default() += 1;
-            state.disconnect_gates.entry(code.to_owned()).or_default().pass(Instant::now())
+            state.disconnect_throttle.entry(code.to_owned()).or_default().pass(Instant::now())
         };
         let words = logged(words);
         match passed {
@@ -335,7 +334,7 @@ impl FeedTelemetry {
         let passed = {
             let mut state = locked(&self.state);
             state.counts.rejected[index] += 1;
-            state.rejected_gates[index].pass(Instant::now())
+            state.rejected_throttle[index].pass(Instant::now())
         };
         self.rejections.note(&self.identity, rejection);
         if let Some(suppressed) = passed {
@@ -360,7 +359,7 @@ impl FeedTelemetry {
         let passed = {
             let mut state = locked(&self.state);
             state.counts.detail.get_or_insert((0, 0)).1 += 1;
-            state.detail_gate.pass(Instant::now())
+            state.detail_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
             warn!(feed = %self.identity, suppressed, "the feed goes on without its database: {error}");
@@ -379,7 +378,7 @@ impl FeedTelemetry {
                 Notice::AliasCleared => state.alias_of = None,
                 _ => {}
             }
-            state.notice_gates.entry(discriminant(notice)).or_default().pass(Instant::now())
+            state.notice_throttle.entry(discriminant(notice)).or_default().pass(Instant::now())
         };
         if let Some(suppressed) = passed {
             log_notice(&self.identity, notice, suppressed);

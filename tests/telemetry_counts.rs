@@ -11,12 +11,12 @@ use session_buddy_bridge::feed::DISCONNECT_CODES;
 use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
 use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, OwnNumbers, Standing, Telemetry};
+use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, LedgerCounters, Standing, Telemetry};
 use support::scrape::Scrape;
 
 const FEED: &str = "ws://localhost:8765/";
 
-fn scraped(telemetry: &Arc<Telemetry>, numbers: OwnNumbers) -> Scrape {
+fn scraped(telemetry: &Arc<Telemetry>, numbers: LedgerCounters) -> Scrape {
     let registry = Registry::new();
     registry.register(Box::new(telemetry.collector(move || numbers.clone()))).unwrap();
     registry.register(Box::new(ProcessCollector::new())).unwrap();
@@ -28,7 +28,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
     let telemetry = Arc::new(Telemetry::new());
     telemetry.feed(FEED);
     let feed = FeedCounters { identity: FEED.into(), tenth_skill_invocations: Some(0), ..FeedCounters::default() };
-    let scrape = scraped(&telemetry, OwnNumbers { feeds: vec![feed], rules: RuleCounters::default() });
+    let scrape = scraped(&telemetry, LedgerCounters { feeds: vec![feed], rules: RuleCounters::default() });
     let names: BTreeSet<_> =
         scrape.families.keys().filter_map(|name| name.strip_prefix("session_buddy_bridge_")).collect();
     let expected = [
@@ -89,7 +89,7 @@ fn events_move_their_own_series_and_no_other() {
     let telemetry = Arc::new(Telemetry::new());
     let (one, other) = (telemetry.feed("a"), telemetry.feed("b\"\n\\"));
     assert!(Arc::ptr_eq(&one, &telemetry.feed("a")), "one identity, one feed");
-    let before = scraped(&telemetry, OwnNumbers::default());
+    let before = scraped(&telemetry, LedgerCounters::default());
 
     one.connected();
     one.connected();
@@ -121,7 +121,7 @@ fn events_move_their_own_series_and_no_other() {
         overflowed_invocations: 7,
     };
     let feeds = vec![counters("a", Some(41), 8, 9), counters("gone", None, 0, 1)];
-    let after = scraped(&telemetry, OwnNumbers { feeds, rules });
+    let after = scraped(&telemetry, LedgerCounters { feeds, rules });
 
     let changed: Vec<_> = after
         .samples
@@ -169,7 +169,7 @@ fn codes_without_end_are_counted_as_other() {
     let feed = telemetry.feed(FEED);
     (0..1000).for_each(|code| feed.disconnected(&code.to_string(), ""));
     feed.disconnected("7", "");
-    let scrape = scraped(&telemetry, OwnNumbers::default());
+    let scrape = scraped(&telemetry, LedgerCounters::default());
     let name = "session_buddy_bridge_feed_disconnects_total";
     assert_eq!(scrape.series(name).len(), 65);
     assert_eq!(scrape.value(name, &[("code", "7"), ("feed", FEED)]), Some(2.0));

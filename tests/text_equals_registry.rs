@@ -17,7 +17,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use session_buddy_bridge::exposition::{Encoding, FamiliesCollector, Format, Source, View, encode_families, render};
+use session_buddy_bridge::exposition::{
+    Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render,
+};
 use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::protocol::{AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot};
 use support::scrape::{Family, Scrape, Series};
@@ -152,7 +154,7 @@ struct Shown {
     active_sessions: u64,
 }
 
-impl Source for Shown {
+impl ViewProvider for Shown {
     fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
         read(&mut self.view.lock().unwrap(), self.active_sessions);
     }

@@ -4,9 +4,9 @@ mod check;
 mod ear;
 mod explain;
 mod ingest_listener;
-mod pages;
 mod record;
 mod replay;
+mod site_content;
 mod state;
 mod subscriptions;
 
@@ -23,18 +23,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::demo::{DemoFeed, guide};
-use crate::exposition::{FamiliesCollector, Source};
+use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
-use crate::http::{self, BindError, Bound, HttpSettings};
+use crate::http::{self, BindError, BoundListener, HttpSettings};
 use crate::keeper::{KeepError, Kept};
-use crate::live::{Keeping, Live};
+use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
 use crate::service_manager;
 use crate::settings::{Configured, DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
 use crate::shared_ledger::SharedLedger;
-use crate::telemetry::{OwnNumbers, StateTelemetry, Telemetry};
-use pages::Pages;
+use crate::telemetry::{LedgerCounters, StateTelemetry, Telemetry};
+use site_content::SiteContent;
 use subscriptions::Subscriptions;
 
 pub use check::check;
@@ -133,7 +133,7 @@ struct Service {
     ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
-    live: Arc<Live>,
+    live: Arc<LiveApi>,
     reloads: Arc<Notify>,
 }
 
@@ -167,9 +167,9 @@ impl Bridge {
         let own_numbers = {
             let ledger = Arc::clone(&ledger);
             move || {
-                let mut numbers = OwnNumbers::default();
+                let mut numbers = LedgerCounters::default();
                 ledger.read(&mut |view, _| {
-                    numbers = OwnNumbers { feeds: view.feeds().cloned().collect(), rules: view.rules() };
+                    numbers = LedgerCounters { feeds: view.feeds().cloned().collect(), rules: view.rules() };
                 });
                 numbers
             }
@@ -183,11 +183,11 @@ impl Bridge {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
         let reloads = Arc::new(Notify::new());
-        let keeping = match &kept {
-            Some(_) => Keeping::OnDisk(Arc::clone(&state_telemetry)),
-            None => Keeping::InMemory,
+        let persistence = match &kept {
+            Some(_) => Persistence::OnDisk(Arc::clone(&state_telemetry)),
+            None => Persistence::InMemory,
         };
-        let live = Arc::new(Live::new(ledger.clone(), Arc::clone(&telemetry), keeping));
+        let live = Arc::new(LiveApi::new(ledger.clone(), Arc::clone(&telemetry), persistence));
         let service = Service { settings, ledger, telemetry, registry, live, reloads };
         Ok(Self { service, kept, state_telemetry })
     }
@@ -210,10 +210,10 @@ impl Bridge {
     /// A listener that the event loop does not take; a panic, which is a defect.
     pub async fn serve(
         mut self,
-        listeners: Vec<impl Into<Bound>>,
+        listeners: Vec<impl Into<BoundListener>>,
         shutdown: CancellationToken,
     ) -> Result<(), BridgeError> {
-        let listeners: Vec<Bound> = listeners.into_iter().map(Into::into).collect();
+        let listeners: Vec<BoundListener> = listeners.into_iter().map(Into::into).collect();
         let state_telemetry = Arc::clone(&self.state_telemetry);
         let keeper = self.kept.take().map(|kept| kept.start(state_telemetry, shutdown.clone())).transpose()?;
         let mut result = self.service.run(listeners, &shutdown).await;
@@ -229,7 +229,7 @@ impl Bridge {
 }
 
 impl Service {
-    async fn run(&self, listeners: Vec<Bound>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
+    async fn run(&self, listeners: Vec<BoundListener>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
         let mut servers = JoinSet::new();
         let (ledger, telemetry) = (Arc::clone(&self.ledger), Arc::clone(&self.telemetry));
         let mut feeds = Subscriptions::new(ledger, telemetry, self.settings.timing.clone(), shutdown.clone());
@@ -279,18 +279,18 @@ impl Service {
 
     fn listen(
         &self,
-        listeners: Vec<Bound>,
+        listeners: Vec<BoundListener>,
         shutdown: &CancellationToken,
         servers: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
-        let pages = Arc::new(Pages::new(
+        let content = Arc::new(SiteContent::new(
             Arc::clone(&self.ledger),
             Arc::clone(&self.telemetry),
             self.registry.clone(),
             Arc::clone(&self.live),
             self.settings.with_created,
         ));
-        servers.spawn(Arc::clone(&self.live).keep_history(shutdown.clone()));
+        servers.spawn(Arc::clone(&self.live).record_history(shutdown.clone()));
         let web_config = self.settings.web_config.clone();
         // Told where there is some.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
@@ -299,15 +299,15 @@ impl Service {
         for mut listener in listeners {
             let address = listener.name();
             tracing::info!(%address, tls, "listening");
-            if let Bound::Tcp(listener) = &listener
+            if let BoundListener::Tcp(listener) = &listener
                 && !listener.local_addr().map_err(BridgeError::Listener)?.ip().is_loopback()
             {
                 tracing::warn!(%address, "every machine that reaches this address can read the metrics");
             }
-            let (pages, settings, ends) = (pages.clone(), http_settings.clone(), shutdown.clone());
+            let (content, settings, ends) = (content.clone(), http_settings.clone(), shutdown.clone());
             servers.spawn(async move {
                 let _file = listener.take_file();
-                if let Err(error) = http::serve(listener, pages, settings, ends.clone()).await {
+                if let Err(error) = http::serve(listener, content, settings, ends.clone()).await {
                     tracing::error!(%address, %error, "cannot be served");
                     ends.cancel();
                 }
@@ -364,7 +364,7 @@ pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: Cancell
         }
         listeners => listeners?,
     };
-    if let Some(Bound::Tcp(listener)) = listeners.first()
+    if let Some(BoundListener::Tcp(listener)) = listeners.first()
         && let Ok(address) = listener.local_addr()
     {
         announce(&guide(&feed_url, address, &settings.telemetry_path, taken));
@@ -403,7 +403,7 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
     Ok(Some(kept))
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BridgeError> {
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<BoundListener>, BridgeError> {
     addresses.iter().map(|address| Ok(http::bind(*address)?.into())).collect()
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::exposition::{self, Format};
 use crate::recording;
 use crate::settings::ReplayTask;
-use crate::telemetry::{OwnNumbers, log_notices, rule_families};
+use crate::telemetry::{LedgerCounters, log_notices, rule_families};
 
 use super::BridgeError;
 
@@ -36,7 +36,7 @@ pub fn replayed(task: &ReplayTask) -> Result<String, BridgeError> {
     log_notices(IDENTITY, &replay.notices);
     let mut out = String::new();
     exposition::encode_families(&mut replay.view, replay.active_sessions, &mut out);
-    let numbers = OwnNumbers { feeds: replay.view.feeds().cloned().collect(), rules: replay.view.rules() };
+    let numbers = LedgerCounters { feeds: replay.view.feeds().cloned().collect(), rules: replay.view.rules() };
     // Every one of these families has a series, which is all that the encoder asks for.
     let families: Vec<_> =
         rule_families(&numbers).into_iter().filter(|family| !family.get_metric().is_empty()).collect();

@@ -13,7 +13,7 @@ use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, IN
 use super::view::View;
 
 /// Where a collector finds what it shows.
-pub trait Source: Send + Sync {
+pub trait ViewProvider: Send + Sync {
     /// Calls `read` with the view and the number of active sessions, both of one moment.
     fn read(&self, read: &mut dyn FnMut(&mut View, u64));
 }
@@ -21,7 +21,7 @@ pub trait Source: Send + Sync {
 /// Shows the five families, and when each skill was last listed, to a registry. A registry drops families without series,
 /// and prints the bound 1.0 as `1`; [`super::encode_families`] does neither, so `/metrics` does not go through here.
 pub struct FamiliesCollector {
-    source: Arc<dyn Source>,
+    provider: Arc<dyn ViewProvider>,
     descs: Vec<Desc>,
 }
 
@@ -46,8 +46,8 @@ pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
 }
 
 impl FamiliesCollector {
-    /// A collector of what `source` shows.
-    pub fn new(source: Arc<dyn Source>) -> Self {
+    /// A collector of what `provider` shows.
+    pub fn new(provider: Arc<dyn ViewProvider>) -> Self {
         let mut descs = vec![
             INVOCATIONS.desc(),
             DURATIONS.desc(),
@@ -57,7 +57,7 @@ impl FamiliesCollector {
             LAST_LISTED.desc(),
         ];
         descs.extend(DURATIONS.sample_descs());
-        Self { source, descs }
+        Self { provider, descs }
     }
 }
 
@@ -75,7 +75,7 @@ impl Collector for FamiliesCollector {
     fn collect(&self) -> Vec<MetricFamily> {
         let mut families = Vec::new();
         if !OTHERS_ONLY.get() {
-            self.source.read(&mut |view, active_sessions| families = collect(view, active_sessions));
+            self.provider.read(&mut |view, active_sessions| families = collect(view, active_sessions));
         }
         families
     }
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn the_others_are_gathered_without_the_families() {
         struct Empty;
-        impl Source for Empty {
+        impl ViewProvider for Empty {
             fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
                 read(&mut View::default(), 3);
             }

@@ -1,6 +1,6 @@
-//! A gzip member out of pieces that were packed apart, so that a piece that stays as it is needs to be packed only once.
+//! A gzip member out of chunks that were compressed apart, so that a chunk that stays as it is needs to be compressed only once.
 //!
-//! Each piece is a run of deflate blocks that looks back at nothing before it and ends at a byte, as a full flush leaves it
+//! Each chunk is a run of deflate blocks that looks back at nothing before it and ends at a byte, as a full flush leaves it
 //! (RFC 1951, 3.2.4). Runs can be put one behind the other, and what is left is the checksum of them all, which is made of
 //! theirs.
 
@@ -13,35 +13,35 @@ const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// The last block of a deflate stream, which is empty: fixed codes, and the end at once.
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
-/// A piece.
+/// A chunk.
 #[derive(Debug)]
-pub(super) struct Packed {
+pub(super) struct CompressedChunk {
     deflate: Bytes,
     crc: Crc,
 }
 
-/// Packs pieces. Its tables are some hundred KiB: one is enough.
+/// Packs chunks. Its tables are some hundred KiB: one is enough.
 #[derive(Debug)]
-pub(super) struct Packer {
+pub(super) struct GzipEncoder {
     deflate: Compress,
     buffer: Vec<u8>,
 }
 
-impl Packer {
+impl GzipEncoder {
     pub fn new() -> Self {
         // The first level: the text repeats itself so much that the others gain little.
         Self { deflate: Compress::new(Compression::new(1), false), buffer: Vec::new() }
     }
 
-    pub fn pack(&mut self, text: &[u8]) -> Packed {
+    pub fn compress(&mut self, text: &[u8]) -> CompressedChunk {
         self.deflate.reset();
         self.buffer.clear();
         loop {
-            // What cannot be packed grows by little; room for it lets one call do.
+            // What cannot be compressed grows by little; room for it lets one call do.
             self.buffer.reserve(text.len() + text.len() / 64 + 256);
             let done = usize::try_from(self.deflate.total_in()).unwrap_or(text.len());
-            let packed = self.deflate.compress_vec(&text[done..], &mut self.buffer, FlushCompress::Full);
-            packed.expect("deflating what is in memory cannot fail");
+            let compressed = self.deflate.compress_vec(&text[done..], &mut self.buffer, FlushCompress::Full);
+            compressed.expect("deflating what is in memory cannot fail");
             // Room that is left over says that the flush is complete.
             if self.buffer.len() < self.buffer.capacity() {
                 break;
@@ -49,25 +49,25 @@ impl Packer {
         }
         let mut crc = Crc::new();
         crc.update(text);
-        Packed { deflate: Bytes::copy_from_slice(&self.buffer), crc }
+        CompressedChunk { deflate: Bytes::copy_from_slice(&self.buffer), crc }
     }
 }
 
 /// A member that is being put together.
 #[derive(Debug)]
-pub(super) struct Member {
+pub(super) struct GzipMember {
     chunks: Vec<Bytes>,
     crc: Crc,
 }
 
-impl Member {
+impl GzipMember {
     pub fn new() -> Self {
         Self { chunks: vec![Bytes::from_static(&HEADER)], crc: Crc::new() }
     }
 
-    pub fn push(&mut self, piece: &Packed) {
-        self.crc.combine(&piece.crc);
-        self.chunks.push(piece.deflate.clone());
+    pub fn push(&mut self, chunk: &CompressedChunk) {
+        self.crc.combine(&chunk.crc);
+        self.chunks.push(chunk.deflate.clone());
     }
 
     pub fn finish(mut self) -> Vec<Bytes> {
@@ -101,12 +101,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_make_one_member(pieces in vec(vec(prop_oneof![any::<u8>(), Just(b'a')], 0..3_000), 0..12)) {
-            let mut packer = Packer::new();
-            let packed: Vec<_> = pieces.iter().map(|piece| packer.pack(piece)).collect();
-            let mut member = Member::new();
-            packed.iter().for_each(|piece| member.push(piece));
-            prop_assert_eq!(unpacked(&member.finish()), pieces.concat());
+        fn pieces_make_one_member(chunks in vec(vec(prop_oneof![any::<u8>(), Just(b'a')], 0..3_000), 0..12)) {
+            let mut encoder = GzipEncoder::new();
+            let compressed: Vec<_> = chunks.iter().map(|chunk| encoder.compress(chunk)).collect();
+            let mut member = GzipMember::new();
+            compressed.iter().for_each(|chunk| member.push(chunk));
+            prop_assert_eq!(unpacked(&member.finish()), chunks.concat());
         }
     }
 
@@ -114,8 +114,8 @@ mod tests {
     fn what_cannot_be_packed_is_whole() {
         let mut rng = fastrand::Rng::with_seed(7);
         let noise: Vec<u8> = (0..1_000_000).map(|_| rng.u8(..)).collect();
-        let mut member = Member::new();
-        member.push(&Packer::new().pack(&noise));
+        let mut member = GzipMember::new();
+        member.push(&GzipEncoder::new().compress(&noise));
         assert_eq!(unpacked(&member.finish()), noise);
     }
 }

@@ -2,8 +2,8 @@
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
+use super::family_kind::{Value, push_escaped};
 use super::format::Format;
-use super::lines::{Value, push_escaped};
 
 /// Writes families that `Registry::gather` gave. The crate's own encoder knows one format only, and writes the bound 1.0 as
 /// `1`, which OpenMetrics does not allow: the same series would have two names.
@@ -72,7 +72,7 @@ impl Samples<'_> {
             separator = ',';
             self.out.push_str(name);
             self.out.push_str("=\"");
-            push_escaped(text, |piece| self.out.push_str(piece));
+            push_escaped(text, |chunk| self.out.push_str(chunk));
             self.out.push('"');
         };
         for label in self.metric.get_label() {

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use prometheus::Registry;
 
-use super::collector::{Source, gather_others};
+use super::collector::{ViewProvider, gather_others};
 use super::families::ACTIVE_SESSIONS;
+use super::family_kind::FamilyKind;
+use super::family_text::FamilyText;
 use super::format::Format;
-use super::gzip::{Member, Packer};
-use super::lines::Subject;
+use super::gzip::{GzipEncoder, GzipMember};
 use super::others::encode_others;
-use super::sheet::Sheet;
-use super::view::{ShownSkill, View};
+use super::view::{SkillView, View};
 
 /// How a body is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,19 +24,19 @@ pub enum Encoding {
 /// What a body is made of, in order.
 enum Part<'v> {
     Text(String),
-    Lines(&'v mut Sheet, &'v [ShownSkill]),
+    Lines(&'v mut FamilyText, &'v [SkillView]),
 }
 
 /// Calls `each` with all that the families and [`super::families::LAST_LISTED`] consist of. HELP and TYPE are there with or
 /// without series: a name that exists is a query that can be written.
-fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut dyn FnMut(Subject, Part<'_>)) {
-    for subject in Subject::ALL {
-        each(subject, Part::Text(subject.head(format)));
-        let (sheet, skills) = view.lines(subject);
-        each(subject, Part::Lines(sheet, skills));
-        if subject == Subject::CompletionRates {
+fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut dyn FnMut(FamilyKind, Part<'_>)) {
+    for kind in FamilyKind::ALL {
+        each(kind, Part::Text(kind.head(format)));
+        let (family, skills) = view.lines(kind);
+        each(kind, Part::Lines(family, skills));
+        if kind == FamilyKind::CompletionRates {
             let sessions = format!("{}{} {active_sessions}\n", ACTIVE_SESSIONS.head(format), ACTIVE_SESSIONS.name);
-            each(subject, Part::Text(sessions));
+            each(kind, Part::Text(sessions));
         }
     }
 }
@@ -44,53 +44,55 @@ fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut d
 /// Writes the five families in the text format.
 pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) {
     let mut push = |text: &[u8]| out.push_str(std::str::from_utf8(text).expect("names, labels and numbers are text"));
-    each_part(view, active_sessions, Format::Text, &mut |subject, part| match part {
-        _ if subject == Subject::LastListed => {}
+    each_part(view, active_sessions, Format::Text, &mut |kind, part| match part {
+        _ if kind == FamilyKind::LastListed => {}
         Part::Text(text) => push(text.as_bytes()),
-        Part::Lines(sheet, skills) => sheet.texts(Format::Text, skills).for_each(|text| push(&text)),
+        Part::Lines(family, skills) => family.texts(Format::Text, skills).for_each(|text| push(&text)),
     });
 }
 
-/// The whole body of a scrape, in pieces: the families that `source` shows, all of one moment, and everything else of
+/// The whole body of a scrape, in chunks: the families that `provider` shows, all of one moment, and everything else of
 /// `registry`.
 ///
 /// Pieces are shared with later scrapes as long as nothing in them changes, so that a scrape costs what changed since the
-/// last one; with [`Encoding::Gzip`] what did not change is not packed again.
-pub fn render(source: &dyn Source, registry: &Registry, format: Format, encoding: Encoding) -> Vec<Bytes> {
+/// last one; with [`Encoding::Gzip`] what did not change is not compressed again.
+pub fn render(provider: &dyn ViewProvider, registry: &Registry, format: Format, encoding: Encoding) -> Vec<Bytes> {
     // Before the view is taken, which the collectors take too, and for a shorter time than they need.
     let mut others = String::new();
     encode_others(&gather_others(registry), format, &mut others);
     others.push_str(format.end());
-    let mut pieces = Vec::new();
-    source.read(&mut |view, active_sessions| {
+    let mut chunks = Vec::new();
+    provider.read(&mut |view, active_sessions| {
         let others = std::mem::take(&mut others);
-        pieces = match encoding {
+        chunks = match encoding {
             Encoding::Identity => identity(view, active_sessions, format, others),
             Encoding::Gzip => gzip(view, active_sessions, format, &others),
         }
     });
-    pieces
+    chunks
 }
 
 fn identity(view: &mut View, active_sessions: u64, format: Format, others: String) -> Vec<Bytes> {
-    let mut pieces = Vec::new();
+    let mut chunks = Vec::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
-        Part::Text(text) => pieces.push(text.into()),
-        Part::Lines(sheet, skills) => pieces.extend(sheet.texts(format, skills)),
+        Part::Text(text) => chunks.push(text.into()),
+        Part::Lines(family, skills) => chunks.extend(family.texts(format, skills)),
     });
-    pieces.push(others.into());
-    pieces
+    chunks.push(others.into());
+    chunks
 }
 
 fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &str) -> Vec<Bytes> {
-    let mut packer = view.take_packer().unwrap_or_else(|| Box::new(Packer::new()));
-    let mut member = Member::new();
+    let mut encoder = view.take_encoder().unwrap_or_else(|| Box::new(GzipEncoder::new()));
+    let mut member = GzipMember::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
-        Part::Text(text) => member.push(&packer.pack(text.as_bytes())),
-        Part::Lines(sheet, skills) => sheet.each_packed(format, skills, &mut packer, |packed| member.push(packed)),
+        Part::Text(text) => member.push(&encoder.compress(text.as_bytes())),
+        Part::Lines(family, skills) => {
+            family.each_compressed(format, skills, &mut encoder, |compressed| member.push(compressed))
+        }
     });
-    member.push(&packer.pack(others.as_bytes()));
-    view.keep_packer(packer);
+    member.push(&encoder.compress(others.as_bytes()));
+    view.return_encoder(encoder);
     member.finish()
 }
 

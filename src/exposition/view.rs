@@ -8,32 +8,32 @@ use crate::ledger::{
     SkillSeries,
 };
 
-use super::growth::Growth;
-use super::gzip::Packer;
-use super::lines::Subject;
-use super::sheet::{Sheet, Staleness};
+use super::family_kind::FamilyKind;
+use super::family_text::{FamilyText, Staleness};
+use super::gzip::GzipEncoder;
+use super::increase::Increase;
 
 /// A copy of the ledger's series, and their text, in the order in which they are shown: by name.
 #[derive(Debug)]
 pub struct View {
     /// By their places in the ledger.
-    skills: Vec<ShownSkill>,
-    /// In the order of [`Subject::ALL`].
-    sheets: [Sheet; Subject::ALL.len()],
+    skills: Vec<SkillView>,
+    /// In the order of [`FamilyKind::ALL`].
+    families: [FamilyText; FamilyKind::ALL.len()],
     /// By identity: a feed's place in the ledger may become another's.
     feeds: BTreeMap<Arc<str>, FeedCounters>,
     rules: RuleCounters,
     /// The latest, oldest first.
     anomalies: VecDeque<SeenAnomaly>,
     /// Since it was last taken.
-    growth: Growth,
+    increase: Increase,
     /// Made when it is first needed: not everybody asks for gzip.
-    packer: Option<Box<Packer>>,
+    encoder: Option<Box<GzipEncoder>>,
 }
 
 /// A skill as shown: phases and anomaly types by name.
 #[derive(Debug)]
-pub struct ShownSkill {
+pub struct SkillView {
     /// Its series, phases and anomaly types by name.
     pub series: SkillSeries,
     /// When a snapshot last listed it, in microseconds since the Unix epoch.
@@ -47,12 +47,12 @@ impl Default for View {
     fn default() -> Self {
         Self {
             skills: Vec::new(),
-            sheets: Subject::ALL.map(Sheet::new),
+            families: FamilyKind::ALL.map(FamilyText::new),
             feeds: BTreeMap::new(),
             rules: RuleCounters::default(),
             anomalies: VecDeque::new(),
-            growth: Growth::default(),
-            packer: None,
+            increase: Increase::default(),
+            encoder: None,
         }
     }
 }
@@ -69,7 +69,7 @@ impl View {
         }
         self.note_last_listed(last_listed);
         feeds.into_iter().for_each(|(_, counters)| self.show_feed(counters));
-        self.growth.backfilled += rules.backfilled_invocations.saturating_sub(self.rules.backfilled_invocations);
+        self.increase.backfilled += rules.backfilled_invocations.saturating_sub(self.rules.backfilled_invocations);
         self.rules = rules;
         self.anomalies.extend(anomalies);
         self.anomalies.drain(..self.anomalies.len().saturating_sub(RECENT_ANOMALIES_MAX));
@@ -98,7 +98,7 @@ impl View {
         if micros > 0 && skill.last_listed_micros < Some(micros) {
             let staleness = if skill.last_listed_micros.is_some() { Staleness::Values } else { Staleness::Lines };
             skill.last_listed_micros = Some(micros);
-            self.sheet(Subject::LastListed).mark(place, staleness);
+            self.family(FamilyKind::LastListed).mark(place, staleness);
         }
     }
 
@@ -108,9 +108,9 @@ impl View {
         let place = index as usize;
         let Some(skill) = self.skills.get_mut(place) else {
             assert_eq!(place, self.skills.len(), "the ledger gives places without gaps");
-            self.growth.add(None, &series);
-            self.skills.push(ShownSkill { series, last_listed_micros: None, last_changed_micros: changed_micros });
-            self.sheets.iter_mut().for_each(|sheet| sheet.add(place, &self.skills));
+            self.increase.add(None, &series);
+            self.skills.push(SkillView { series, last_listed_micros: None, last_changed_micros: changed_micros });
+            self.families.iter_mut().for_each(|family| family.add(place, &self.skills));
             return;
         };
         // A series never goes but for the rate, and never changes its name: as many as before are the same as before.
@@ -121,7 +121,7 @@ impl View {
         };
         let before = std::mem::replace(&mut skill.series, series);
         let now = &skill.series;
-        self.growth.add(Some(&before), now);
+        self.increase.add(Some(&before), now);
         let invocations = staleness(before.phases != now.phases, before.phases.len() != now.phases.len());
         let anomalies = staleness(before.anomalies != now.anomalies, before.anomalies.len() != now.anomalies.len());
         let (rate, rate_now) = (before.completion_rate, now.completion_rate);
@@ -129,10 +129,10 @@ impl View {
         if [invocations, anomalies, rates] != [Staleness::Fresh; 3] {
             skill.last_changed_micros = changed_micros.or(skill.last_changed_micros);
         }
-        self.sheet(Subject::Invocations).mark(place, invocations);
-        self.sheet(Subject::Durations).mark(place, invocations);
-        self.sheet(Subject::CompletionRates).mark(place, rates);
-        self.sheet(Subject::Anomalies).mark(place, anomalies);
+        self.family(FamilyKind::Invocations).mark(place, invocations);
+        self.family(FamilyKind::Durations).mark(place, invocations);
+        self.family(FamilyKind::CompletionRates).mark(place, rates);
+        self.family(FamilyKind::Anomalies).mark(place, anomalies);
     }
 
     /// The numbers that the ledger keeps of each feed, in the order of their identities.
@@ -141,8 +141,8 @@ impl View {
     }
 
     /// What the series rose by since the last call. What had happened before it was watched is no rise.
-    pub fn take_growth(&mut self) -> Growth {
-        std::mem::take(&mut self.growth)
+    pub fn take_increase(&mut self) -> Increase {
+        std::mem::take(&mut self.increase)
     }
 
     /// The anomalies that were counted last, up to [`RECENT_ANOMALIES_MAX`] of them, oldest first.
@@ -161,30 +161,30 @@ impl View {
     }
 
     /// Every skill, by name, with what is known beside its series.
-    pub fn shown(&self) -> impl Iterator<Item = &ShownSkill> {
-        self.sheets[0].skills().map(|place| &self.skills[place])
+    pub fn shown(&self) -> impl Iterator<Item = &SkillView> {
+        self.families[0].skills().map(|place| &self.skills[place])
     }
 
     pub(super) fn phases(&self) -> impl Iterator<Item = (&str, &PhaseSeries)> {
         self.skills().flat_map(|skill| skill.phases.iter().map(|phase| (&*skill.skill_name, phase)))
     }
 
-    fn sheet(&mut self, subject: Subject) -> &mut Sheet {
-        &mut self.sheets[subject as usize]
+    fn family(&mut self, kind: FamilyKind) -> &mut FamilyText {
+        &mut self.families[kind as usize]
     }
 
-    /// The lines of `subject`, as of now, and what they are of.
-    pub(super) fn lines(&mut self, subject: Subject) -> (&mut Sheet, &[ShownSkill]) {
-        let sheet = &mut self.sheets[subject as usize];
-        sheet.refresh(&self.skills);
-        (sheet, &self.skills)
+    /// The lines of `kind`, as of now, and what they are of.
+    pub(super) fn lines(&mut self, kind: FamilyKind) -> (&mut FamilyText, &[SkillView]) {
+        let family = &mut self.families[kind as usize];
+        family.refresh(&self.skills);
+        (family, &self.skills)
     }
 
-    pub(super) fn take_packer(&mut self) -> Option<Box<Packer>> {
-        self.packer.take()
+    pub(super) fn take_encoder(&mut self) -> Option<Box<GzipEncoder>> {
+        self.encoder.take()
     }
 
-    pub(super) fn keep_packer(&mut self, packer: Box<Packer>) {
-        self.packer = Some(packer);
+    pub(super) fn return_encoder(&mut self, encoder: Box<GzipEncoder>) {
+        self.encoder = Some(encoder);
     }
 }

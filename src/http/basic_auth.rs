@@ -19,14 +19,14 @@ const CACHED_MAX: usize = 100;
 const NOBODYS_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
 /// Checks passwords, off the event loop, and remembers which were right.
-pub(super) struct Guard {
+pub(super) struct PasswordVerifier {
     /// Of this process alone: what is remembered is worth nothing elsewhere.
     key: hmac::Key,
     right: Mutex<HashSet<[u8; 32]>>,
     checks: Semaphore,
 }
 
-impl Guard {
+impl PasswordVerifier {
     pub fn new() -> Self {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()).expect("the system has randomness");
         Self { key, right: Mutex::default(), checks: Semaphore::new(CHECKS_AT_ONCE) }

@@ -91,7 +91,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 
 /// A listener that is bound and not served yet.
 #[derive(Debug)]
-pub enum Bound {
+pub enum BoundListener {
     /// A port.
     Tcp(TcpListener),
     /// A Unix socket. Its file goes with the second part.
@@ -108,13 +108,13 @@ impl Drop for SocketFile {
     }
 }
 
-impl From<TcpListener> for Bound {
+impl From<TcpListener> for BoundListener {
     fn from(listener: TcpListener) -> Self {
         Self::Tcp(listener)
     }
 }
 
-impl Bound {
+impl BoundListener {
     /// Where it listens, for people.
     pub fn name(&self) -> String {
         let unnamed = || "a socket without a name".to_owned();
@@ -141,7 +141,7 @@ impl Bound {
 ///
 /// # Errors
 /// A path that cannot be written, or at which something else is.
-pub fn bind_unix(path: &Path) -> Result<Bound, BindError> {
+pub fn bind_unix(path: &Path) -> Result<BoundListener, BindError> {
     let in_use = |problem| BindError::UnixInUse { path: path.to_owned(), problem };
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
@@ -155,7 +155,7 @@ pub fn bind_unix(path: &Path) -> Result<Bound, BindError> {
     }
     let listener = UnixListener::bind(path).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     match listener {
-        Ok(listener) => Ok(Bound::Unix(listener, Some(SocketFile(path.to_owned())))),
+        Ok(listener) => Ok(BoundListener::Unix(listener, Some(SocketFile(path.to_owned())))),
         Err(source) => Err(BindError::Unix { path: path.to_owned(), source }),
     }
 }
@@ -164,7 +164,7 @@ pub fn bind_unix(path: &Path) -> Result<Bound, BindError> {
 ///
 /// # Errors
 /// No sockets, or one that no connection comes in by.
-pub fn from_systemd() -> Result<Vec<Bound>, BindError> {
+pub fn from_systemd() -> Result<Vec<BoundListener>, BindError> {
     let mut passed = listenfd::ListenFd::from_env();
     if passed.len() == 0 {
         return Err(BindError::NoSystemdSocket);
@@ -172,9 +172,9 @@ pub fn from_systemd() -> Result<Vec<Bound>, BindError> {
     (0..passed.len())
         .map(|place| {
             let bound = match passed.take_tcp_listener(place) {
-                Ok(Some(listener)) => listener.set_nonblocking(true).map(|()| Bound::Tcp(listener)),
+                Ok(Some(listener)) => listener.set_nonblocking(true).map(|()| BoundListener::Tcp(listener)),
                 _ => match passed.take_unix_listener(place) {
-                    Ok(Some(listener)) => listener.set_nonblocking(true).map(|()| Bound::Unix(listener, None)),
+                    Ok(Some(listener)) => listener.set_nonblocking(true).map(|()| BoundListener::Unix(listener, None)),
                     Ok(None) => Err(io::ErrorKind::NotFound.into()),
                     Err(error) => Err(error),
                 },

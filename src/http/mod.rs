@@ -19,14 +19,14 @@
 //! nothing: what should be counted it tells `Content`.
 
 mod accept;
+mod access;
 mod assets;
 mod basic_auth;
-mod gate;
 mod limits;
 mod listen;
 mod patient_stream;
-mod pieces;
 mod routes;
+mod scrape_body;
 mod serve;
 mod socket;
 mod web_config;
@@ -38,7 +38,7 @@ use bytes::Bytes;
 
 pub use accept::Accepts;
 pub use limits::HttpLimits;
-pub use listen::{BindError, Bound, SocketFile, bind, bind_unix, from_systemd};
+pub use listen::{BindError, BoundListener, SocketFile, bind, bind_unix, from_systemd};
 pub use serve::serve;
 pub use web_config::{WebConfigError, WebConfigFile};
 
@@ -86,7 +86,7 @@ pub trait Content: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
     /// One behind the other. They are sent as they are, so that they may be shared with other scrapes.
-    pub pieces: Vec<Bytes>,
+    pub chunks: Vec<Bytes>,
     /// What it is, for `Content-Type`.
     pub media_type: &'static str,
     /// Whether together they are one gzip member.
@@ -94,9 +94,9 @@ pub struct Metrics {
 }
 
 impl From<Bytes> for Metrics {
-    /// A body in one piece, text format 0.0.4, that is not packed.
+    /// A body in one chunk, text format 0.0.4, that is not packed.
     fn from(body: Bytes) -> Self {
-        Self { pieces: vec![body], media_type: "text/plain; version=0.0.4; charset=utf-8", is_gzip: false }
+        Self { chunks: vec![body], media_type: "text/plain; version=0.0.4; charset=utf-8", is_gzip: false }
     }
 }
 

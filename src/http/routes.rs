@@ -15,9 +15,9 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::accept::Accepts;
+use super::access::Unauthorized;
 use super::assets::{self, Asset};
-use super::gate::Unauthorized;
-use super::pieces::Scrape;
+use super::scrape_body::ScrapeChunks;
 use super::{Content, FeedReadiness, HttpSettings};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -170,7 +170,7 @@ impl Site {
                 if metrics.is_gzip {
                     response = with(response, header::CONTENT_ENCODING, "gzip");
                 }
-                let scrape = Scrape::new(metrics.pieces, place);
+                let scrape = ScrapeChunks::new(metrics.chunks, place);
                 response.headers_mut().insert(header::CONTENT_LENGTH, scrape.bytes().into());
                 // Taken in the place of the body once warp is done with the response.
                 response.extensions_mut().insert(scrape);

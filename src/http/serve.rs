@@ -16,12 +16,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::gate::Gate;
+use super::access::AccessControl;
 use super::patient_stream::PatientStream;
-use super::pieces::with_pieces;
 use super::routes::{ByLoopback, routes};
+use super::scrape_body::with_scrape_body;
 use super::socket::Listener;
-use super::{Bound, Content, HttpLimits, HttpSettings};
+use super::{BoundListener, Content, HttpLimits, HttpSettings};
 
 /// hyper refuses a smaller buffer.
 const HEADER_BYTES_MIN: usize = 8192;
@@ -44,7 +44,7 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 /// # Errors
 /// A listener that the event loop does not take; nothing is served then.
 pub async fn serve(
-    bound: impl Into<Bound>,
+    bound: impl Into<BoundListener>,
     content: Arc<dyn Content>,
     settings: HttpSettings,
     shutdown: CancellationToken,
@@ -57,10 +57,10 @@ pub async fn serve(
         if request.uri().path_and_query().is_none() {
             *request.uri_mut() = Uri::from_static("*");
         }
-        pages.call(request).map(with_pieces)
+        pages.call(request).map(with_scrape_body)
     });
     let protocol = protocol(limits);
-    let gate = Arc::new(Gate::new(settings.web_config.clone(), Arc::clone(&content)));
+    let access = Arc::new(AccessControl::new(settings.web_config.clone(), Arc::clone(&content)));
     let mut connections = JoinSet::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
@@ -79,10 +79,10 @@ pub async fn serve(
             Ok((socket, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;
                 let by_loopback = ByLoopback(socket.is_loopback());
-                let (service, gate) = (service.clone(), Arc::clone(&gate));
+                let (service, access) = (service.clone(), Arc::clone(&access));
                 let (protocol, limits, shutdown) = (protocol.clone(), limits.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    let entered = async { tokio::time::timeout(limits.header_read_timeout, gate.enter(socket)).await };
+                    let entered = async { tokio::time::timeout(limits.header_read_timeout, access.enter(socket)).await };
                     let stream = tokio::select! {
                         entered = entered => match entered {
                             Ok(Ok(stream)) => stream,
@@ -96,9 +96,9 @@ pub async fn serve(
                     };
                     let service = service_fn(move |mut request: Request<Incoming>| {
                         request.extensions_mut().insert(by_loopback);
-                        let (service, gate) = (service.clone(), Arc::clone(&gate));
+                        let (service, access) = (service.clone(), Arc::clone(&access));
                         async move {
-                            let headers = gate.judge(&mut request).await;
+                            let headers = access.judge(&mut request).await;
                             let mut response = service.call(request).await?;
                             response.headers_mut().extend(headers);
                             Ok::<_, Infallible>(response)

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-use super::Bound;
+use super::BoundListener;
 
 /// A listener that the event loop has taken.
 pub(super) enum Listener {
@@ -23,10 +23,10 @@ pub(super) enum Socket {
 }
 
 impl Listener {
-    pub fn new(bound: Bound) -> io::Result<Self> {
+    pub fn new(bound: BoundListener) -> io::Result<Self> {
         match bound {
-            Bound::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
-            Bound::Unix(listener, _) => UnixListener::from_std(listener).map(Self::Unix),
+            BoundListener::Tcp(listener) => TcpListener::from_std(listener).map(Self::Tcp),
+            BoundListener::Unix(listener, _) => UnixListener::from_std(listener).map(Self::Unix),
         }
     }
 

@@ -8,7 +8,7 @@ use url::form_urlencoded;
 
 use super::QueryError;
 use super::quantile::quantile;
-use crate::exposition::Growth;
+use crate::exposition::Increase;
 
 /// What is shown.
 const SPAN: Duration = Duration::from_secs(3600);
@@ -28,7 +28,7 @@ struct Sample {
     /// Without history that joined a series already shown: it happened at some other time.
     invocations: u64,
     /// Nothing but anomalies where such history is among it: nobody can tell which of it was completed, and how long it took.
-    growth: Growth,
+    increase: Increase,
     active_sessions: u64,
 }
 
@@ -75,17 +75,20 @@ impl History {
         Self { samples: VecDeque::new(), latest: began }
     }
 
-    pub fn note(&mut self, at: Instant, at_seconds: f64, growth: Growth, active_sessions: u64) {
+    pub fn note(&mut self, at: Instant, at_seconds: f64, increase: Increase, active_sessions: u64) {
         // A clock that was set back: points come in the order of their times, and these lie ahead now.
         while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
             self.samples.pop_back();
         }
         let covered = at.saturating_duration_since(self.latest);
         self.latest = at;
-        let invocations = growth.invocations.saturating_sub(growth.backfilled);
-        let growth =
-            if growth.backfilled == 0 { growth } else { Growth { anomalies: growth.anomalies, ..Growth::default() } };
-        self.samples.push_back(Sample { at, at_seconds, covered, invocations, growth, active_sessions });
+        let invocations = increase.invocations.saturating_sub(increase.backfilled);
+        let increase = if increase.backfilled == 0 {
+            increase
+        } else {
+            Increase { anomalies: increase.anomalies, ..Increase::default() }
+        };
+        self.samples.push_back(Sample { at, at_seconds, covered, invocations, increase, active_sessions });
         while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
             self.samples.pop_front();
         }
@@ -102,7 +105,7 @@ impl History {
 
     fn point(&self, index: usize) -> Point {
         let last = &self.samples[index];
-        let (mut sum, mut covered, mut invocations) = (Growth::default(), Duration::ZERO, 0);
+        let (mut sum, mut covered, mut invocations) = (Increase::default(), Duration::ZERO, 0);
         for sample in self.samples.range(..=index).rev() {
             // A sample counts whole. The latest always does: after a pause it covers more than the window.
             if !covered.is_zero() && covered + sample.covered > WINDOW + COVERED_MIN / 2 {
@@ -110,7 +113,7 @@ impl History {
             }
             covered += sample.covered;
             invocations += sample.invocations;
-            sum.merge(&sample.growth);
+            sum.merge(&sample.increase);
         }
         let observed = sum.durations.count();
         let share = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
@@ -121,7 +124,7 @@ impl History {
             completion_rate: share(sum.completed as f64, sum.invocations),
             duration_mean_seconds: share(sum.durations.sum, observed),
             duration_p95_seconds: quantile(0.95, &sum.durations),
-            anomalies: last.growth.anomalies,
+            anomalies: last.increase.anomalies,
             active_sessions: last.active_sessions,
         }
     }
@@ -132,31 +135,31 @@ mod tests {
     use super::*;
     use crate::ledger::Histogram;
 
-    fn growth(invocations: u64, completed: u64) -> Growth {
+    fn increase(invocations: u64, completed: u64) -> Increase {
         joined(invocations, 0, completed)
     }
 
-    fn joined(invocations: u64, backfilled: u64, completed: u64) -> Growth {
+    fn joined(invocations: u64, backfilled: u64, completed: u64) -> Increase {
         let mut durations = Histogram::default();
         durations.buckets[4] = completed;
         durations.sum = 3.0 * completed as f64;
-        Growth { invocations, backfilled, completed, durations, anomalies: 0 }
+        Increase { invocations, backfilled, completed, durations, anomalies: 0 }
     }
 
     /// A sample each 5 s from the beginning on.
-    fn history(samples: impl IntoIterator<Item = Growth>) -> (Instant, History) {
+    fn history(samples: impl IntoIterator<Item = Increase>) -> (Instant, History) {
         let began = Instant::now();
         let mut history = History::new(began);
-        for (number, growth) in (1..).zip(samples) {
+        for (number, increase) in (1..).zip(samples) {
             let elapsed = Duration::from_secs(5 * number);
-            history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), growth, 1);
+            history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), increase, 1);
         }
         (began, history)
     }
 
     #[test]
     fn a_point_is_of_the_minute_before_it() {
-        let (_, history) = history((0..24).map(|number| growth(if number < 12 { 2 } else { 1 }, 1)));
+        let (_, history) = history((0..24).map(|number| increase(if number < 12 { 2 } else { 1 }, 1)));
         let points = history.points(f64::NEG_INFINITY).points;
         assert_eq!(points.len(), 24);
         // Two each 5 s are 24 a minute, also while less than a minute has been watched.
@@ -172,7 +175,7 @@ mod tests {
 
     #[test]
     fn what_joined_from_the_past_is_no_rate_and_quiet_has_no_share() {
-        let (_, history) = history([joined(7, 7, 7), joined(12, 10, 6), growth(4, 1), growth(0, 0)]);
+        let (_, history) = history([joined(7, 7, 7), joined(12, 10, 6), increase(4, 1), increase(0, 0)]);
         let points = history.points(f64::NEG_INFINITY).points;
         let told: Vec<_> = points.iter().map(|point| (point.invocations_per_minute, point.completion_rate)).collect();
         // Of the 12 of the second sample 2 happened in it, and which of them were completed nobody knows.
@@ -182,19 +185,19 @@ mod tests {
 
     #[test]
     fn points_keep_their_order_where_the_clock_is_set_back() {
-        let (began, mut history) = history((0..4).map(|_| growth(1, 1)));
-        history.note(began + Duration::from_secs(25), 1012.0, growth(1, 1), 1);
+        let (began, mut history) = history((0..4).map(|_| increase(1, 1)));
+        history.note(began + Duration::from_secs(25), 1012.0, increase(1, 1), 1);
         let times: Vec<f64> = history.points(f64::NEG_INFINITY).points.iter().map(|point| point.at_seconds).collect();
         assert_eq!(times, [1005.0, 1010.0, 1012.0]);
     }
 
     #[test]
     fn an_hour_is_kept_and_a_pause_is_spread() {
-        let (began, mut history) = history((0..1000).map(|_| growth(1, 1)));
+        let (began, mut history) = history((0..1000).map(|_| increase(1, 1)));
         assert_eq!(history.points(f64::NEG_INFINITY).points.len(), 721);
         assert!(history.samples.len() <= 734);
         let woken = Duration::from_secs(5000 + 600);
-        history.note(began + woken, 1000.0 + woken.as_secs_f64(), growth(100, 100), 1);
+        history.note(began + woken, 1000.0 + woken.as_secs_f64(), increase(100, 100), 1);
         assert_eq!(history.points(f64::NEG_INFINITY).points.last().unwrap().invocations_per_minute, Some(10.0));
     }
 }

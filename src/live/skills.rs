@@ -8,7 +8,7 @@ use url::form_urlencoded;
 
 use super::quantile::quantile;
 use super::{QueryError, seconds};
-use crate::exposition::{ShownSkill, Source};
+use crate::exposition::{SkillView, ViewProvider};
 use crate::ledger::Histogram;
 
 /// Rows of one answer.
@@ -123,9 +123,9 @@ impl SkillsQuery {
 }
 
 /// The rows that are asked for. An offset beyond the last row gives none.
-pub(super) fn window(source: &dyn Source, query: &SkillsQuery) -> Skills {
+pub(super) fn window(provider: &dyn ViewProvider, query: &SkillsQuery) -> Skills {
     let (mut rows, mut skills_total) = (Vec::new(), 0);
-    source.read(&mut |view, _| {
+    provider.read(&mut |view, _| {
         for skill in view.shown() {
             skills_total += 1;
             if query.filter.is_empty() || skill.series.skill_name.to_lowercase().contains(&query.filter) {
@@ -168,7 +168,7 @@ impl SkillsQuery {
 }
 
 impl Row {
-    fn of(skill: &ShownSkill) -> Self {
+    fn of(skill: &SkillView) -> Self {
         let phases = &skill.series.phases;
         let mut durations = Histogram::default();
         for phase in phases {

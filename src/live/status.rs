@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Keeping, seconds, wall_seconds};
-use crate::exposition::{Source, View};
+use super::{Persistence, seconds, wall_seconds};
+use crate::exposition::{View, ViewProvider};
 use crate::ledger::{FeedCounters, SeenAnomaly};
 use crate::telemetry::{FeedTelemetry, SeenRejection, Telemetry};
 
@@ -73,9 +73,14 @@ struct Rejected {
     times: u64,
 }
 
-pub(super) fn status(source: &dyn Source, telemetry: &Telemetry, keeping: &Keeping, started_seconds: f64) -> Status {
+pub(super) fn status(
+    provider: &dyn ViewProvider,
+    telemetry: &Telemetry,
+    persistence: &Persistence,
+    started_seconds: f64,
+) -> Status {
     let (mut active_sessions, mut totals, mut counters, mut anomalies) = (0, Totals::default(), Vec::new(), Vec::new());
-    source.read(&mut |view, sessions| {
+    provider.read(&mut |view, sessions| {
         active_sessions = sessions;
         totals = Totals::of(view);
         counters = view.feeds().cloned().collect();
@@ -86,10 +91,10 @@ pub(super) fn status(source: &dyn Source, telemetry: &Telemetry, keeping: &Keepi
         version: env!("CARGO_PKG_VERSION"),
         now_seconds: wall_seconds(),
         started_seconds,
-        state: match keeping {
-            Keeping::InMemory => "memory",
-            Keeping::OnDisk(state) if state.is_durable() => "disk",
-            Keeping::OnDisk(_) => "failing",
+        state: match persistence {
+            Persistence::InMemory => "memory",
+            Persistence::OnDisk(state) if state.is_durable() => "disk",
+            Persistence::OnDisk(_) => "failing",
         },
         active_sessions,
         totals,

@@ -143,7 +143,7 @@ const WEB_CONFIG_FAILURES: Family<0> = Family::counter(
 
 /// The numbers of the bridge's own metrics that the ledger keeps.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OwnNumbers {
+pub struct LedgerCounters {
     /// Of each feed, in any order; at most one for an identity.
     pub feeds: Vec<FeedCounters>,
     /// Over all feeds.
@@ -157,7 +157,7 @@ pub struct TelemetryCollector<N> {
     descs: Vec<Desc>,
 }
 
-impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
+impl<N: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<N> {
     pub(super) fn new(telemetry: Arc<Telemetry>, numbers: N) -> Self {
         let descs = vec![
             BUILD_INFO.desc(),
@@ -191,7 +191,7 @@ impl<N: Fn() -> OwnNumbers + Send + Sync> TelemetryCollector<N> {
     }
 }
 
-impl<N: Fn() -> OwnNumbers + Send + Sync> Collector for TelemetryCollector<N> {
+impl<N: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<N> {
     fn desc(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
@@ -243,7 +243,7 @@ fn one_if(is_so: bool) -> f64 {
 }
 
 /// The counters that the translation rules name, and how much of each feed is hidden, as families.
-pub fn rule_families(numbers: &OwnNumbers) -> Vec<MetricFamily> {
+pub fn rule_families(numbers: &LedgerCounters) -> Vec<MetricFamily> {
     let feeds = || numbers.feeds.iter().map(|feed| (&*feed.identity, feed));
     let rules = numbers.rules;
     vec![

@@ -8,8 +8,8 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use tracing::{debug, error, info, warn};
 
-use super::gate::Gate;
 use super::locked;
+use super::log_throttle::LogThrottle;
 use crate::exposition::family::Family;
 use crate::store::StoreError;
 
@@ -41,7 +41,7 @@ pub struct StateTelemetry {
 struct State {
     commits: u64,
     failures: u64,
-    failures_gate: Gate,
+    failures_throttle: LogThrottle,
     moved_aside: u64,
     is_failing: bool,
     is_shown_anyway: bool,
@@ -94,7 +94,7 @@ impl StateTelemetry {
             state.failures += 1;
             state.is_failing = true;
             let was_shown_anyway = std::mem::replace(&mut state.is_shown_anyway, is_shown_anyway);
-            (state.failures_gate.pass(Instant::now()), was_shown_anyway)
+            (state.failures_throttle.pass(Instant::now()), was_shown_anyway)
         };
         match passed {
             Some(suppressed) => warn!(suppressed, "the state cannot be written, trying again: {error}"),

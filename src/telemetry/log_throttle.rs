@@ -12,12 +12,12 @@ pub(crate) type Suppressed = Option<NonZeroU64>;
 /// Lets one line through in a while and counts the others, so that a feed that is wrong in the same way a thousand
 /// times a second does not fill a disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Gate {
+pub(super) struct LogThrottle {
     passed_at: Option<Instant>,
     suppressed: u64,
 }
 
-impl Gate {
+impl LogThrottle {
     /// Whether a line may be logged at `now`, and if so with what was held back.
     pub(super) fn pass(&mut self, now: Instant) -> Option<Suppressed> {
         if self.passed_at.is_some_and(|passed_at| now.saturating_duration_since(passed_at) < QUIET) {
@@ -35,14 +35,14 @@ mod tests {
 
     #[test]
     fn one_line_in_a_while_says_how_many_were_held_back() {
-        let mut gate = Gate::default();
+        let mut throttle = LogThrottle::default();
         let start = Instant::now();
-        assert_eq!(gate.pass(start), Some(NonZeroU64::new(0)));
-        assert_eq!(gate.pass(start), None);
-        assert_eq!(gate.pass(start + QUIET - Duration::from_nanos(1)), None);
-        assert_eq!(gate.pass(start + QUIET), Some(NonZeroU64::new(2)));
-        assert_eq!(gate.pass(start + QUIET + Duration::from_secs(1)), None);
-        assert_eq!(gate.pass(start + QUIET * 3), Some(NonZeroU64::new(1)));
-        assert_eq!(gate.pass(start + QUIET * 5), Some(NonZeroU64::new(0)));
+        assert_eq!(throttle.pass(start), Some(NonZeroU64::new(0)));
+        assert_eq!(throttle.pass(start), None);
+        assert_eq!(throttle.pass(start + QUIET - Duration::from_nanos(1)), None);
+        assert_eq!(throttle.pass(start + QUIET), Some(NonZeroU64::new(2)));
+        assert_eq!(throttle.pass(start + QUIET + Duration::from_secs(1)), None);
+        assert_eq!(throttle.pass(start + QUIET * 3), Some(NonZeroU64::new(1)));
+        assert_eq!(throttle.pass(start + QUIET * 5), Some(NonZeroU64::new(0)));
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies in many pieces, sent without being put together.
+//! Bodies in many chunks, sent without being put together.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -14,70 +14,70 @@ use tokio::sync::OwnedSemaphorePermit;
 /// The body of a scrape. It keeps its place among the scrapes until its last byte has been sent or the connection is gone:
 /// were the place given back earlier, clients that read nothing would hold any number of bodies.
 #[derive(Clone)]
-pub(super) struct Scrape(Arc<(Vec<Bytes>, OwnedSemaphorePermit)>);
+pub(super) struct ScrapeChunks(Arc<(Vec<Bytes>, OwnedSemaphorePermit)>);
 
-impl Scrape {
-    pub fn new(pieces: Vec<Bytes>, place: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new((pieces, place)))
+impl ScrapeChunks {
+    pub fn new(chunks: Vec<Bytes>, place: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new((chunks, place)))
     }
 
-    fn pieces(&self) -> &[Bytes] {
+    fn chunks(&self) -> &[Bytes] {
         &self.0.0
     }
 
     pub fn bytes(&self) -> usize {
-        self.pieces().iter().map(Bytes::len).sum()
+        self.chunks().iter().map(Bytes::len).sum()
     }
 }
 
-impl fmt::Debug for Scrape {
+impl fmt::Debug for ScrapeChunks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scrape").field("bytes", &self.bytes()).finish_non_exhaustive()
+        f.debug_struct("ScrapeChunks").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }
 
 /// What is left to send of a scrape.
-pub(super) struct Rest {
-    scrape: Scrape,
-    /// The first piece that is not sent whole, and how much of it is.
-    piece: usize,
+pub(super) struct ScrapeBody {
+    scrape: ScrapeChunks,
+    /// The first chunk that is not sent whole, and how much of it is.
+    chunk: usize,
     sent: usize,
     remaining: usize,
 }
 
-impl From<Scrape> for Rest {
+impl From<ScrapeChunks> for ScrapeBody {
     fn from(scrape: Scrape) -> Self {
-        let mut rest = Self { remaining: scrape.bytes(), scrape, piece: 0, sent: 0 };
-        rest.skip_what_is_sent();
-        rest
+        let mut body = Self { remaining: scrape.bytes(), scrape, chunk: 0, sent: 0 };
+        body.skip_what_is_sent();
+        body
     }
 }
 
-impl Rest {
-    /// Goes on to the first piece that has something left: [`Buf::chunk`] may be empty at the end alone.
+impl ScrapeBody {
+    /// Goes on to the first chunk that has something left: [`Buf::chunk`] may be empty at the end alone.
     fn skip_what_is_sent(&mut self) {
-        while self.scrape.pieces().get(self.piece).is_some_and(|piece| piece.len() == self.sent) {
-            self.piece += 1;
+        while self.scrape.chunks().get(self.chunk).is_some_and(|chunk| chunk.len() == self.sent) {
+            self.chunk += 1;
             self.sent = 0;
         }
     }
 }
 
-impl Buf for Rest {
+impl Buf for ScrapeBody {
     fn remaining(&self) -> usize {
         self.remaining
     }
 
     fn chunk(&self) -> &[u8] {
-        self.scrape.pieces().get(self.piece).map_or(&[], |piece| &piece[self.sent..])
+        self.scrape.chunks().get(self.chunk).map_or(&[], |chunk| &chunk[self.sent..])
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
-        let pieces = self.scrape.pieces().get(self.piece..).unwrap_or_default();
+        let chunks = self.scrape.chunks().get(self.chunk..).unwrap_or_default();
         let mut skipped = self.sent;
         let mut filled = 0;
-        for (slice, piece) in slices.iter_mut().zip(pieces) {
-            *slice = IoSlice::new(&piece[std::mem::take(&mut skipped)..]);
+        for (slice, chunk) in slices.iter_mut().zip(chunks) {
+            *slice = IoSlice::new(&chunk[std::mem::take(&mut skipped)..]);
             filled += 1;
         }
         filled
@@ -98,13 +98,13 @@ impl Buf for Rest {
 /// A page of warp's, or a scrape.
 pub(super) enum Answer<B> {
     Page(B),
-    Scrape(Option<Rest>),
+    Scrape(Option<ScrapeBody>),
 }
 
 /// The data of an [`Answer`].
 pub(super) enum Data {
     Page(Bytes),
-    Scrape(Rest),
+    Scrape(ScrapeBody),
 }
 
 impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
@@ -119,21 +119,21 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
             Self::Page(page) => Pin::new(page)
                 .poll_frame(cx)
                 .map(|frame| frame.map(|frame| frame.map(|frame| frame.map_data(Data::Page)))),
-            Self::Scrape(rest) => Poll::Ready(rest.take().map(|rest| Ok(Frame::data(Data::Scrape(rest))))),
+            Self::Scrape(body) => Poll::Ready(body.take().map(|body| Ok(Frame::data(Data::Scrape(body))))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Page(page) => page.is_end_stream(),
-            Self::Scrape(rest) => rest.is_none(),
+            Self::Scrape(body) => body.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Page(page) => page.size_hint(),
-            Self::Scrape(rest) => SizeHint::with_exact(rest.as_ref().map_or(0, |rest| rest.remaining as u64)),
+            Self::Scrape(body) => SizeHint::with_exact(body.as_ref().map_or(0, |body| body.remaining as u64)),
         }
     }
 }
@@ -142,37 +142,37 @@ impl Buf for Data {
     fn remaining(&self) -> usize {
         match self {
             Self::Page(bytes) => bytes.remaining(),
-            Self::Scrape(rest) => rest.remaining(),
+            Self::Scrape(body) => body.remaining(),
         }
     }
 
     fn chunk(&self) -> &[u8] {
         match self {
             Self::Page(bytes) => bytes.chunk(),
-            Self::Scrape(rest) => rest.chunk(),
+            Self::Scrape(body) => body.chunk(),
         }
     }
 
     fn chunks_vectored<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         match self {
             Self::Page(bytes) => bytes.chunks_vectored(slices),
-            Self::Scrape(rest) => rest.chunks_vectored(slices),
+            Self::Scrape(body) => body.chunks_vectored(slices),
         }
     }
 
     fn advance(&mut self, bytes: usize) {
         match self {
             Self::Page(page) => page.advance(bytes),
-            Self::Scrape(rest) => rest.advance(bytes),
+            Self::Scrape(body) => body.advance(bytes),
         }
     }
 }
 
 /// What a filter that never rejects answers, with the scrape that it left beside a response in the place of its body.
-pub(super) fn with_pieces<B>(
+pub(super) fn with_scrape_body<B>(
     answered: Result<hyper::Response<B>, Infallible>,
 ) -> Result<hyper::Response<Answer<B>>, Infallible> {
-    answered.map(|mut response| match response.extensions_mut().remove::<Scrape>() {
+    answered.map(|mut response| match response.extensions_mut().remove::<ScrapeChunks>() {
         Some(scrape) => response.map(|_| Answer::Scrape(Some(scrape.into()))),
         None => response.map(Answer::Page),
     })
@@ -189,24 +189,24 @@ mod tests {
     proptest! {
         #[test]
         fn every_piece_is_sent_once(
-            pieces in vec(vec(any::<u8>(), 0..20), 0..20),
+            chunks in vec(vec(any::<u8>(), 0..20), 0..20),
             takes in vec((1_usize..5, 1_usize..40), 1..60),
         ) {
-            let whole = pieces.concat();
+            let whole = chunks.concat();
             let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            let scrape = Scrape::new(pieces.into_iter().map(Bytes::from).collect(), place);
-            let (mut rest, mut sent) = (Rest::from(scrape), Vec::new());
+            let scrape = ScrapeChunks::new(chunks.into_iter().map(Bytes::from).collect(), place);
+            let (mut body, mut sent) = (ScrapeBody::from(scrape), Vec::new());
             for (slices, bytes) in takes.into_iter().cycle().take(2_000) {
-                prop_assert_eq!(rest.chunk().is_empty(), !rest.has_remaining());
+                prop_assert_eq!(body.chunk().is_empty(), !body.has_remaining());
                 let mut vectored = vec![IoSlice::new(&[]); slices];
-                let filled = rest.chunks_vectored(&mut vectored);
+                let filled = body.chunks_vectored(&mut vectored);
                 let seen: Vec<u8> = vectored[..filled].iter().flat_map(|slice| slice.to_vec()).collect();
                 let taken = bytes.min(seen.len());
                 sent.extend_from_slice(&seen[..taken]);
-                rest.advance(taken);
+                body.advance(taken);
             }
             prop_assert_eq!(sent, whole);
-            prop_assert_eq!(rest.remaining(), 0);
+            prop_assert_eq!(body.remaining(), 0);
         }
     }
 }

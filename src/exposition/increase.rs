@@ -4,7 +4,7 @@ use crate::ledger::{Histogram, SkillSeries};
 
 /// A rise of all series together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Growth {
+pub struct Increase {
     /// Invocations.
     pub invocations: u64,
     /// Those of them that are history which joined a series already shown: they happened at some other time.
@@ -17,7 +17,7 @@ pub struct Growth {
     pub anomalies: u64,
 }
 
-impl Growth {
+impl Increase {
     /// Adds another rise.
     pub fn merge(&mut self, other: &Self) {
         self.invocations += other.invocations;

@@ -4,7 +4,7 @@ use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Exemplar, PhaseSeri
 
 use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::format::Format;
-use super::view::ShownSkill;
+use super::view::SkillView;
 
 /// The bounds of the buckets as they are written: `le` is part of a series' identity, so it is the same text always. In
 /// the order of [`crate::ledger::DURATION_BUCKETS_SECONDS`], with `+Inf` behind.
@@ -12,7 +12,7 @@ const BUCKET_LABELS: [&str; 10] = ["0.1", "0.5", "1.0", "2.0", "5.0", "10.0", "3
 
 /// A family with lines of each skill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Subject {
+pub(super) enum FamilyKind {
     Invocations,
     Durations,
     CompletionRates,
@@ -28,7 +28,7 @@ pub(super) enum Value {
 }
 
 /// One line. A label without a name is none.
-pub(super) struct Line<'a> {
+pub(super) struct Sample<'a> {
     pub name: &'static str,
     pub suffix: &'static str,
     pub labels: [(&'static str, &'a str); 4],
@@ -37,7 +37,7 @@ pub(super) struct Line<'a> {
 
 /// What OpenMetrics says of a line beyond its value.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Addition<'a> {
+pub(super) struct OpenMetricsSuffix<'a> {
     /// An invocation that the line counts, and the value that the exemplar has.
     pub exemplar: Option<(&'a Exemplar, f64)>,
     /// Where this line is the last of series that came into being under watch: when, in microseconds since the Unix epoch.
@@ -48,21 +48,21 @@ const NONE: (&str, &str) = ("", "");
 
 /// Every sample of a skill: the series as a scrape has it, and its value.
 pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
-    let skill = ShownSkill { series: series.clone(), last_listed_micros: None, last_changed_micros: None };
+    let skill = SkillView { series: series.clone(), last_listed_micros: None, last_changed_micros: None };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let mut samples = Vec::new();
-    for subject in Subject::ALL {
-        subject.each_line(&skill, |line| {
+    for kind in FamilyKind::ALL {
+        kind.each_sample(&skill, |sample| {
             let mut series = Vec::new();
-            line.write_series(&mut series);
-            samples.push((text(&series), line.value.with_text(text)));
+            sample.write_series(&mut series);
+            samples.push((text(&series), sample.value.with_text(text)));
         });
     }
     samples
 }
 
-impl Subject {
-    /// Every subject, in the order in which they are shown.
+impl FamilyKind {
+    /// Every kind, in the order in which they are shown.
     pub const ALL: [Self; 5] =
         [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies, Self::LastListed];
 
@@ -78,7 +78,7 @@ impl Subject {
     }
 
     /// How many skills share a block. Of a family with many lines a skill it is few: what one skill changes is written,
-    /// and packed, again with the rest of its block.
+    /// and compressed, again with the rest of its block.
     pub fn block_skills(self) -> usize {
         match self {
             Self::Durations => 4,
@@ -88,66 +88,66 @@ impl Subject {
     }
 
     /// Whether any line of `skill` has an exemplar, and whether any has a time of birth.
-    pub fn has_additions(self, skill: &ShownSkill) -> (bool, bool) {
+    pub fn has_suffixes(self, skill: &SkillView) -> (bool, bool) {
         let SkillSeries { phases, anomalies, .. } = &skill.series;
         match self {
             Self::Invocations | Self::Durations => {
-                let has_births = phases.iter().any(|phase| phase.born_micros.is_some());
-                (phases.iter().any(|phase| phase.exemplar.is_some()), has_births)
+                let has_created = phases.iter().any(|phase| phase.born_micros.is_some());
+                (phases.iter().any(|phase| phase.exemplar.is_some()), has_created)
             }
             Self::Anomalies => (false, anomalies.iter().any(|series| series.born_micros.is_some())),
             Self::CompletionRates | Self::LastListed => (false, false),
         }
     }
 
-    /// What OpenMetrics has beside each line of `skill`, in the order of [`Subject::each_line`]; nothing for the lines that
+    /// What OpenMetrics has beside each line of `skill`, in the order of [`FamilyKind::each_sample`]; nothing for the lines that
     /// are left. Apart from the lines, which every scrape writes by the hundred thousand.
-    pub fn additions(self, skill: &ShownSkill) -> Vec<Addition<'_>> {
+    pub fn suffixes(self, skill: &SkillView) -> Vec<OpenMetricsSuffix<'_>> {
         let SkillSeries { phases, anomalies, .. } = &skill.series;
-        let mut additions = Vec::new();
+        let mut suffixes = Vec::new();
         match self {
             Self::Invocations => {
                 for PhaseSeries { exemplar, born_micros, .. } in phases {
                     for is_completed in [false, true] {
                         let exemplar = exemplar.as_deref().filter(|exemplar| exemplar.completed == is_completed);
                         let exemplar = exemplar.map(|exemplar| (exemplar, 1.0));
-                        additions.push(Addition { exemplar, born_micros: *born_micros });
+                        suffixes.push(OpenMetricsSuffix { exemplar, born_micros: *born_micros });
                     }
                 }
             }
             Self::Durations => {
                 for PhaseSeries { durations, exemplar, born_micros, .. } in phases {
-                    let begin = additions.len();
+                    let begin = suffixes.len();
                     // The buckets, the sum and, as the last line, the count.
-                    additions.resize(begin + durations.buckets.len() + 2, Addition::default());
+                    suffixes.resize(begin + durations.buckets.len() + 2, OpenMetricsSuffix::default());
                     if let Some(exemplar) = exemplar.as_deref()
                         && let Some(seconds) = exemplar.duration_seconds
                     {
                         let bucket = DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < seconds);
-                        additions[begin + bucket].exemplar = Some((exemplar, seconds));
+                        suffixes[begin + bucket].exemplar = Some((exemplar, seconds));
                     }
-                    additions[begin + durations.buckets.len() + 1].born_micros = *born_micros;
+                    suffixes[begin + durations.buckets.len() + 1].born_micros = *born_micros;
                 }
             }
             Self::Anomalies => {
-                let births = anomalies.iter().map(|series| series.born_micros);
-                additions.extend(births.map(|born_micros| Addition { exemplar: None, born_micros }));
+                let created = anomalies.iter().map(|series| series.born_micros);
+                suffixes.extend(created.map(|born_micros| OpenMetricsSuffix { exemplar: None, born_micros }));
             }
             Self::CompletionRates | Self::LastListed => {}
         }
-        additions
+        suffixes
     }
 
     /// Calls `each` with every line of `skill`, in an order that depends on its series alone.
     #[inline]
-    pub fn each_line(self, skill: &ShownSkill, mut each: impl FnMut(Line<'_>)) {
+    pub fn each_sample(self, skill: &SkillView, mut each: impl FnMut(Sample<'_>)) {
         let skill_name = &*skill.series.skill_name;
         match self {
             Self::Invocations => {
                 let [name, phase, completed] = INVOCATIONS.labels;
                 for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
                     for (text, count) in [("false", *abandoned), ("true", *ended)] {
-                        each(Line {
+                        each(Sample {
                             name: INVOCATIONS.name,
                             suffix: "",
                             labels: [(name, skill_name), (phase, workflow_phase), (completed, text), NONE],
@@ -161,7 +161,7 @@ impl Subject {
                 for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
                     let mut write = |suffix, le, value| {
                         let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
-                        each(Line { name: DURATIONS.name, suffix, labels, value });
+                        each(Sample { name: DURATIONS.name, suffix, labels, value });
                     };
                     let mut cumulative = 0;
                     for (count, le) in durations.buckets.iter().zip(BUCKET_LABELS) {
@@ -175,20 +175,20 @@ impl Subject {
             Self::CompletionRates => {
                 if let Some(rate) = skill.series.completion_rate {
                     let labels = [(COMPLETION_RATE.labels[0], skill_name), NONE, NONE, NONE];
-                    each(Line { name: COMPLETION_RATE.name, suffix: "", labels, value: Value::Number(rate) });
+                    each(Sample { name: COMPLETION_RATE.name, suffix: "", labels, value: Value::Number(rate) });
                 }
             }
             Self::Anomalies => {
                 let [kind, name] = ANOMALIES.labels;
                 for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
                     let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
-                    each(Line { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count) });
+                    each(Sample { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count) });
                 }
             }
             Self::LastListed => {
                 if let Some(micros) = skill.last_listed_micros {
                     let labels = [(LAST_LISTED.labels[0], skill_name), NONE, NONE, NONE];
-                    each(Line {
+                    each(Sample {
                         name: LAST_LISTED.name,
                         suffix: "",
                         labels,
@@ -200,17 +200,17 @@ impl Subject {
     }
 }
 
-impl Line<'_> {
+impl Sample<'_> {
     /// Writes everything up to the value.
     pub fn write_series(&self, out: &mut Vec<u8>) {
         self.write_series_as(self.name, self.suffix, out);
     }
 
     /// Writes what OpenMetrics has behind the value, up to the end of the line: an exemplar.
-    pub fn write_exemplar(addition: Addition<'_>, out: &mut Vec<u8>) {
-        if let Some((exemplar, value)) = addition.exemplar {
+    pub fn write_exemplar(suffix: OpenMetricsSuffix<'_>, out: &mut Vec<u8>) {
+        if let Some((exemplar, value)) = suffix.exemplar {
             out.extend_from_slice(b" # {session_id=\"");
-            push_escaped(&exemplar.session_id, |piece| out.extend_from_slice(piece.as_bytes()));
+            push_escaped(&exemplar.session_id, |chunk| out.extend_from_slice(chunk.as_bytes()));
             out.extend_from_slice(b"\"} ");
             Value::Number(value).with_text(|text| out.extend_from_slice(text));
             out.push(b' ');
@@ -219,8 +219,8 @@ impl Line<'_> {
     }
 
     /// Writes the line that OpenMetrics has behind this one where these series came into being under watch.
-    pub fn write_created(&self, addition: Addition<'_>, out: &mut Vec<u8>) {
-        if let Some(micros) = addition.born_micros {
+    pub fn write_created(&self, suffix: OpenMetricsSuffix<'_>, out: &mut Vec<u8>) {
+        if let Some(micros) = suffix.born_micros {
             let stem = self.name.strip_suffix("_total").unwrap_or(self.name);
             self.write_series_as(stem, "_created", out);
             Value::Number(micros as f64 / 1e6).with_text(|text| out.extend_from_slice(text));
@@ -237,7 +237,7 @@ impl Line<'_> {
             separator = b',';
             out.extend_from_slice(name.as_bytes());
             out.extend_from_slice(b"=\"");
-            push_escaped(text, |piece| out.extend_from_slice(piece.as_bytes()));
+            push_escaped(text, |chunk| out.extend_from_slice(chunk.as_bytes()));
             out.push(b'"');
         }
         out.extend_from_slice(b"} ");
@@ -271,14 +271,14 @@ impl Value {
     }
 }
 
-/// Gives `push` the value of a label, piece by piece.
+/// Gives `push` the value of a label, chunk by chunk.
 pub(super) fn push_escaped(text: &str, mut push: impl FnMut(&str)) {
-    for piece in text.split_inclusive(['\\', '"', '\n']) {
-        let (plain, escape) = match piece.as_bytes().last() {
-            Some(b'\\') => (&piece[..piece.len() - 1], "\\\\"),
-            Some(b'"') => (&piece[..piece.len() - 1], "\\\""),
-            Some(b'\n') => (&piece[..piece.len() - 1], "\\n"),
-            _ => (piece, ""),
+    for chunk in text.split_inclusive(['\\', '"', '\n']) {
+        let (plain, escape) = match chunk.as_bytes().last() {
+            Some(b'\\') => (&chunk[..chunk.len() - 1], "\\\\"),
+            Some(b'"') => (&chunk[..chunk.len() - 1], "\\\""),
+            Some(b'\n') => (&chunk[..chunk.len() - 1], "\\n"),
+            _ => (chunk, ""),
         };
         push(plain);
         push(escape);
@@ -299,7 +299,7 @@ mod tests {
     #[test]
     fn label_values_are_escaped() {
         let mut out = String::new();
-        push_escaped("a\\b\"c\nd\u{e9}", |piece| out.push_str(piece));
+        push_escaped("a\\b\"c\nd\u{e9}", |chunk| out.push_str(chunk));
         assert_eq!(out, "a\\\\b\\\"c\\nd\u{e9}");
     }
 

@@ -6,34 +6,34 @@ use std::sync::Arc;
 use prometheus::Registry;
 
 use crate::http::{Accepts, Content, FeedReadiness, Metrics, WebConfigError};
-use crate::live::Live;
+use crate::live::LiveApi;
 use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
 #[derive(Debug)]
-pub(super) struct Pages {
+pub(super) struct SiteContent {
     ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
     registry: Registry,
-    live: Arc<Live>,
+    live: Arc<LiveApi>,
     /// Whether OpenMetrics tells when series came into being.
     with_created: bool,
 }
 
-impl Pages {
+impl SiteContent {
     pub fn new(
         ledger: Arc<SharedLedger>,
         telemetry: Arc<Telemetry>,
         registry: Registry,
-        live: Arc<Live>,
+        live: Arc<LiveApi>,
         with_created: bool,
     ) -> Self {
         Self { ledger, telemetry, registry, live, with_created }
     }
 }
 
-impl Content for Pages {
+impl Content for SiteContent {
     fn metrics(&self, accepts: Accepts) -> Metrics {
         body(&*self.ledger, &self.registry, accepts, self.with_created)
     }

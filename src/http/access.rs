@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 use warp::http::{HeaderMap, header};
 
 use super::Content;
-use super::basic_auth::Guard;
+use super::basic_auth::PasswordVerifier;
 use super::socket::Socket;
 use super::web_config::{WebConfig, WebConfigFile};
 
@@ -22,15 +22,15 @@ impl<W: AsyncRead + AsyncWrite + Send + Unpin> Wire for W {}
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unauthorized;
 
-pub(super) struct Gate {
+pub(super) struct AccessControl {
     file: Option<Arc<WebConfigFile>>,
-    guard: Guard,
+    verifier: PasswordVerifier,
     content: Arc<dyn Content>,
 }
 
-impl Gate {
+impl AccessControl {
     pub fn new(file: Option<Arc<WebConfigFile>>, content: Arc<dyn Content>) -> Self {
-        Self { file, guard: Guard::new(), content }
+        Self { file, verifier: PasswordVerifier::new(), content }
     }
 
     /// Lets a connection in: at once, or after its TLS handshake.
@@ -55,7 +55,7 @@ impl Gate {
             Ok(None) => {}
             Ok(Some(config)) => {
                 let authorization = request.headers().get(header::AUTHORIZATION);
-                if !config.users.is_empty() && !self.guard.admits(&config.users, authorization).await {
+                if !config.users.is_empty() && !self.verifier.admits(&config.users, authorization).await {
                     request.extensions_mut().insert(Unauthorized);
                 }
                 headers.extend(config.headers.iter().cloned());

@@ -4,17 +4,17 @@
 use bytes::Bytes;
 
 use super::format::Format;
-use super::gzip::{Packed, Packer};
-use super::lines::{Line, Subject, Value};
-use super::view::ShownSkill;
+use super::gzip::{CompressedChunk, GzipEncoder};
+use super::family_kind::{Sample, FamilyKind, Value};
+use super::view::SkillView;
 
 /// Every line of one family.
 ///
 /// Invariant: a block that is not stale is the text of its skills as the view has them. What breaks it is a change to a
-/// skill without [`Sheet::mark`].
+/// skill without [`FamilyText::mark`].
 #[derive(Debug)]
-pub(super) struct Sheet {
-    subject: Subject,
+pub(super) struct FamilyText {
+    kind: FamilyKind,
     /// In no order; a block's place never changes.
     blocks: Vec<Block>,
     /// Places of blocks, by the names of their skills.
@@ -31,12 +31,12 @@ struct Block {
     text: Bytes,
     /// The value of each line.
     values: Vec<Written>,
-    packed: Option<Packed>,
+    compressed: Option<CompressedChunk>,
     /// Whether OpenMetrics has exemplars, and times of birth, in between.
     has_exemplars: bool,
-    has_births: bool,
-    /// The text with these, packed, and whether it tells of births.
-    packed_with_additions: Option<(bool, Packed)>,
+    has_created: bool,
+    /// The text with these, compressed, and whether it tells of created.
+    compressed_with_suffixes: Option<(bool, CompressedChunk)>,
     staleness: Staleness,
 }
 
@@ -60,9 +60,9 @@ pub(super) enum Staleness {
     Lines,
 }
 
-impl Sheet {
-    pub fn new(subject: Subject) -> Self {
-        Self { subject, blocks: Vec::new(), order: Vec::new(), block_of: Vec::new(), stale: Vec::new() }
+impl FamilyText {
+    pub fn new(kind: FamilyKind) -> Self {
+        Self { kind, blocks: Vec::new(), order: Vec::new(), block_of: Vec::new(), stale: Vec::new() }
     }
 
     /// Every skill's place, by name.
@@ -71,7 +71,7 @@ impl Sheet {
     }
 
     /// Adds the skill at `place`, which has the next place of all.
-    pub fn add(&mut self, place: usize, skills: &[ShownSkill]) {
+    pub fn add(&mut self, place: usize, skills: &[SkillView]) {
         let name = |place: &u32| &*skills[*place as usize].series.skill_name;
         let added = u32::try_from(place).expect("the limit of skills is far below 2^32");
         debug_assert_eq!(self.block_of.len(), place);
@@ -90,7 +90,7 @@ impl Sheet {
         let members = &mut self.blocks[block as usize].skills;
         let position = members.partition_point(|other| name(other) < name(&added));
         members.insert(position, added);
-        if members.len() > 2 * self.subject.block_skills() {
+        if members.len() > 2 * self.kind.block_skills() {
             // In the order of names a half would stay as it is for ever.
             let kept = if position + 1 == members.len() { members.len() - 1 } else { members.len() / 2 };
             let moved = members.split_off(kept);
@@ -118,35 +118,35 @@ impl Sheet {
     }
 
     /// Writes what is stale.
-    pub fn refresh(&mut self, skills: &[ShownSkill]) {
+    pub fn refresh(&mut self, skills: &[SkillView]) {
         for place in self.stale.drain(..) {
             let block = &mut self.blocks[place as usize];
             match std::mem::take(&mut block.staleness) {
                 Staleness::Fresh => {}
-                Staleness::Values => block.write_values(self.subject, skills),
-                Staleness::Lines => block.write_lines(self.subject, skills),
+                Staleness::Values => block.write_values(self.kind, skills),
+                Staleness::Lines => block.write_lines(self.kind, skills),
             }
         }
     }
 
     /// Every block's text, in order. Nothing may be stale.
-    pub fn texts(&self, format: Format, skills: &[ShownSkill]) -> impl Iterator<Item = Bytes> {
+    pub fn texts(&self, format: Format, skills: &[SkillView]) -> impl Iterator<Item = Bytes> {
         debug_assert!(self.stale.is_empty());
         let blocks =
             self.order.iter().map(|&block| &self.blocks[block as usize]).filter(|block| !block.text.is_empty());
-        blocks.map(move |block| match block.additions(format) {
+        blocks.map(move |block| match block.suffixes(format) {
             None => block.text.clone(),
-            Some(with_births) => block.with_additions(self.subject, skills, with_births).into(),
+            Some(with_created) => block.with_suffixes(self.kind, skills, with_created).into(),
         })
     }
 
-    /// The same packed.
-    pub fn each_packed(
+    /// The same compressed.
+    pub fn each_compressed(
         &mut self,
         format: Format,
-        skills: &[ShownSkill],
-        packer: &mut Packer,
-        mut each: impl FnMut(&Packed),
+        skills: &[SkillView],
+        encoder: &mut GzipEncoder,
+        mut each: impl FnMut(&CompressedChunk),
     ) {
         debug_assert!(self.stale.is_empty());
         for &block in &self.order {
@@ -154,65 +154,65 @@ impl Sheet {
             if block.text.is_empty() {
                 continue;
             }
-            let Some(with_births) = block.additions(format) else {
-                each(block.packed.get_or_insert_with(|| packer.pack(&block.text)));
+            let Some(with_created) = block.suffixes(format) else {
+                each(block.compressed.get_or_insert_with(|| encoder.compress(&block.text)));
                 continue;
             };
-            let known = block.packed_with_additions.take().filter(|(has_births, _)| *has_births == with_births);
-            let packed = known.unwrap_or_else(|| {
-                (with_births, packer.pack(&block.with_additions(self.subject, skills, with_births)))
+            let known = block.compressed_with_suffixes.take().filter(|(has_created, _)| *has_created == with_created);
+            let compressed = known.unwrap_or_else(|| {
+                (with_created, encoder.compress(&block.with_suffixes(self.kind, skills, with_created)))
             });
-            each(&block.packed_with_additions.insert(packed).1);
+            each(&block.compressed_with_suffixes.insert(compressed).1);
         }
     }
 }
 
 impl Block {
-    fn write_lines(&mut self, subject: Subject, skills: &[ShownSkill]) {
+    fn write_lines(&mut self, kind: FamilyKind, skills: &[SkillView]) {
         let mut out = Vec::with_capacity(self.text.len());
         self.values.clear();
         for &place in &self.skills {
-            subject.each_line(&skills[place as usize], |line| {
-                line.write_series(&mut out);
-                self.values.push(push_value(line.value, &mut out));
+            kind.each_sample(&skills[place as usize], |sample| {
+                sample.write_series(&mut out);
+                self.values.push(push_value(sample.value, &mut out));
                 out.push(b'\n');
             });
         }
         self.values.shrink_to_fit();
-        self.replace(out.into_boxed_slice().into(), subject, skills);
+        self.replace(out.into_boxed_slice().into(), kind, skills);
     }
 
-    fn replace(&mut self, text: Bytes, subject: Subject, skills: &[ShownSkill]) {
-        let additions = self.skills.iter().map(|&place| subject.has_additions(&skills[place as usize]));
-        (self.has_exemplars, self.has_births) = additions.fold((false, false), |a, b| (a.0 | b.0, a.1 | b.1));
+    fn replace(&mut self, text: Bytes, kind: FamilyKind, skills: &[SkillView]) {
+        let suffixes = self.skills.iter().map(|&place| kind.has_suffixes(&skills[place as usize]));
+        (self.has_exemplars, self.has_created) = suffixes.fold((false, false), |a, b| (a.0 | b.0, a.1 | b.1));
         self.text = text;
-        self.packed = None;
-        self.packed_with_additions = None;
+        self.compressed = None;
+        self.compressed_with_suffixes = None;
     }
 
     /// Whether `format` has this block with times of birth or without; `None` where it is the same in both formats.
-    fn additions(&self, format: Format) -> Option<bool> {
+    fn suffixes(&self, format: Format) -> Option<bool> {
         let Format::OpenMetrics { with_created } = format else { return None };
-        let with_births = with_created && self.has_births;
-        (with_births || self.has_exemplars).then_some(with_births)
+        let with_created = with_created && self.has_created;
+        (with_created || self.has_exemplars).then_some(with_created)
     }
 
-    fn with_additions(&self, subject: Subject, skills: &[ShownSkill], with_births: bool) -> Vec<u8> {
+    fn with_suffixes(&self, kind: FamilyKind, skills: &[SkillView], with_created: bool) -> Vec<u8> {
         let text = &*self.text;
         let mut out = Vec::with_capacity(text.len() + text.len() / 8);
         let mut copied = 0;
         let mut values = self.values.iter();
         for &place in &self.skills {
-            let mut additions = subject.additions(&skills[place as usize]).into_iter();
-            subject.each_line(&skills[place as usize], |line| {
-                let addition = additions.next().unwrap_or_default();
+            let mut suffixes = kind.suffixes(&skills[place as usize]).into_iter();
+            kind.each_sample(&skills[place as usize], |sample| {
+                let suffix = suffixes.next().unwrap_or_default();
                 let end = values.next().expect("nothing is stale").end as usize;
                 out.extend_from_slice(&text[copied..end]);
-                Line::write_exemplar(addition, &mut out);
+                Sample::write_exemplar(suffix, &mut out);
                 out.push(b'\n');
                 copied = end + 1;
-                if with_births {
-                    line.write_created(addition, &mut out);
+                if with_created {
+                    sample.write_created(suffix, &mut out);
                 }
             });
         }
@@ -221,27 +221,27 @@ impl Block {
 
     /// The lines are those of the text before: only values that changed are written, and what stands between two of them
     /// is copied at once.
-    fn write_values(&mut self, subject: Subject, skills: &[ShownSkill]) {
+    fn write_values(&mut self, kind: FamilyKind, skills: &[SkillView]) {
         let before = &*self.text;
         let mut out = Vec::with_capacity(before.len() + before.len() / 64 + 16);
         let mut copied = 0_u32;
         let mut values = self.values.iter_mut();
         for &place in &self.skills {
-            subject.each_line(&skills[place as usize], |line| {
+            kind.each_sample(&skills[place as usize], |sample| {
                 let written = values.next().expect("who adds a line marks it");
-                if written.bits == line.value.bits() {
+                if written.bits == sample.value.bits() {
                     // What is still to be copied up to here keeps its length.
                     let begin = position(&out) + (written.begin - copied);
                     *written = Written { begin, end: begin + (written.end - written.begin), ..*written };
                 } else {
                     out.extend_from_slice(&before[copied as usize..written.begin as usize]);
                     copied = written.end;
-                    *written = push_value(line.value, &mut out);
+                    *written = push_value(sample.value, &mut out);
                 }
             });
         }
         out.extend_from_slice(&before[copied as usize..]);
-        self.replace(out.into(), subject, skills);
+        self.replace(out.into(), kind, skills);
     }
 }
 
