@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Says that the bridge listens, and goes on to say that it lives, twice as often as `WatchdogSec=` asks for, until
 /// `shutdown`; then that it ends. To be called on the event loop whose life it tells of.
-pub(crate) fn accompany(shutdown: CancellationToken) -> JoinHandle<()> {
+pub(crate) fn notify_systemd(shutdown: CancellationToken) -> JoinHandle<()> {
     tell(&[NotifyState::Ready]);
     let interval = sd_notify::watchdog_enabled().map(|timeout| timeout / 2).filter(|interval| !interval.is_zero());
     tokio::spawn(async move {

@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use rusqlite::Connection;
-use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use session_buddy_bridge::store::Store;
 use support::model::{Database, Invocation, invocation_event};
 use support::running_bridge::{RunningBridge, counted};
@@ -31,13 +31,13 @@ fn own(scrape: &Scrape, name: &str) -> f64 {
 
 fn start(feed: &ScriptedFeed, path: &std::path::Path) -> RunningBridge {
     let feeds = vec![FeedTarget::new(feed.url().as_str()).unwrap()];
-    RunningBridge::start(Settings { state: StatePlace::Chosen(path.to_owned()), ..Settings::new(feeds) })
+    RunningBridge::start(Settings { state: StateLocation::Path(path.to_owned()), ..Settings::new(feeds) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_found_no_place_for_a_state_says_so_and_who_wants_none_does_not() {
     let feed = ScriptedFeed::start(vec![vec![event(1), Step::Await(Gate::default())]]);
-    for (state, durable) in [(StatePlace::Usual(None), vec![0.0]), (StatePlace::Memory, vec![])] {
+    for (state, durable) in [(StateLocation::Default(None), vec![0.0]), (StateLocation::InMemory, vec![])] {
         let feeds = vec![FeedTarget::new(feed.url().as_str()).unwrap()];
         let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
         let scrape = bridge.scrape().await;

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use session_buddy_bridge::feed::Timing;
-use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use support::fault_proxy::FaultProxy;
 use support::model::{Anomaly, Database, Invocation, SECOND, anomaly_event, invocation_event, skill_name, sql_time};
 use support::peers::bridge::sums;
@@ -48,7 +48,7 @@ fn bridge(proxy: &FaultProxy, state: &Path) -> RunningBridge {
         ..Timing::default()
     };
     let feed = FeedTarget::new(&format!("ws://{}/", proxy.address())).unwrap();
-    RunningBridge::start(Settings { timing, state: StatePlace::Chosen(state.to_owned()), ..Settings::new(vec![feed]) })
+    RunningBridge::start(Settings { timing, state: StateLocation::Path(state.to_owned()), ..Settings::new(vec![feed]) })
 }
 
 async fn until_the_faults_are_over(proxy: &FaultProxy, watcher: &Watcher) {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use session_buddy_bridge::feed::{
-    ClientIdentity, Credentials, FeedSettings, FeedState, Minting, SecretSource, TOKEN_LIFE, TlsFiles, TokenSource,
+    ClientIdentity, Credentials, FeedSettings, FeedState, Minting, SecretSource, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
 use support::certificates::{Authority, ClientFiles};
 use support::recording_listener::{Note, RunningFeed, disconnect_reason, ends, settings, snapshot, with_token};
@@ -144,7 +144,7 @@ async fn without_the_secret_nothing_is_connected_to() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     let server = ScriptedFeed::start(vec![vec![Step::expect(|text| text.contains("token")), Step::send(snapshot(1))]]);
-    let minting = Minting { secret: SecretSource::File(file.clone()), life: TOKEN_LIFE };
+    let minting = Minting { secret: SecretSource::File(file.clone()), lifetime: TOKEN_LIFETIME };
     let feed = RunningFeed::start(FeedSettings {
         credentials: with_token(TokenSource::Minted(minting)),
         ..settings(server.url())

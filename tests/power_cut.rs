@@ -21,7 +21,7 @@ use session_buddy_bridge::ledger::{
     ConnectionId, FeedSpec, Ledger, Limits, PhaseSeries, RuleCounters, SkillRow, SkillSeries, Whole,
 };
 use session_buddy_bridge::protocol;
-use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use session_buddy_bridge::store::{Opened, Store};
 use support::expected_families::expected_families;
 use support::is_long;
@@ -426,7 +426,7 @@ async fn the_whole_bridge_starts_on_what_is_left() {
         let feed = ScriptedFeed::start(vec![vec![Step::send(snapshot), Step::Await(Gate::default())]]);
         let mut target = FeedTarget::new(feed.url().as_str()).unwrap();
         target.identity = IDENTITY.to_owned();
-        let bridge = RunningBridge::start(Settings { state: StatePlace::Chosen(path), ..Settings::new(vec![target]) });
+        let bridge = RunningBridge::start(Settings { state: StateLocation::Path(path), ..Settings::new(vec![target]) });
         let expected = expected_families(&[&history.database], &history.database.invocations);
         let counted = |families: BTreeMap<_, f64>| {
             let is_estimated = |series: &support::scrape::Series| series.name.starts_with("skill_duration_seconds");

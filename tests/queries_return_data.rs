@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
-use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use support::model::{Database, Invocation};
 use support::peers::prometheus::{Prometheus, PrometheusTools, Series};
 use support::peers::{eventually, in_repository};
@@ -240,7 +240,7 @@ async fn every_query_gives_data_of_its_shape() {
     let mut feeds = urls.map(|url| FeedTarget::new(&url).unwrap());
     feeds[2].skills_db = Some(state.path().join("nowhere.db"));
     let feeds = feeds.to_vec();
-    let place = StatePlace::Chosen(state.path().join("state.db"));
+    let place = StateLocation::Path(state.path().join("state.db"));
     let bridge = RunningBridge::start(Settings { state: place, ..Settings::new(feeds) });
     let ends = CancellationToken::new();
     tokio::spawn(demo.serve(ends.clone()));

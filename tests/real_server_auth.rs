@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use session_buddy_bridge::feed::{FeedSettings, FeedState, Minting, Secret, SecretSource, TOKEN_LIFE, TokenSource};
+use session_buddy_bridge::feed::{FeedSettings, FeedState, Minting, Secret, SecretSource, TOKEN_LIFETIME, TokenSource};
 use support::peers::bridge::{Bridge, sums};
 use support::peers::eventually;
 use support::peers::session_buddy::{RealServer, SessionBuddy};
@@ -123,12 +123,12 @@ fn the_secret_opens_the_feed_again_and_again() {
 async fn a_reconnect_long_after_the_last_token_expired_brings_a_new_one() {
     let Some(mut guarded) = Guarded::start_or_skip(SECRET) else { return };
     let secret = SecretSource::Static(Secret::new(SECRET));
-    let life = Duration::from_secs(2);
-    let feed = guarded.feed(TokenSource::Minted(Minting { secret, life }));
+    let lifetime = Duration::from_secs(2);
+    let feed = guarded.feed(TokenSource::Minted(Minting { secret, lifetime }));
     feed.live().await;
     guarded.stop();
     // Nothing tells that a token has expired but the time.
-    tokio::time::sleep(2 * life).await;
+    tokio::time::sleep(2 * lifetime).await;
     guarded.restart(SECRET);
     feed.until("a second life", |notes| times_live(notes) == 2).await;
     let notes = feed.stop().await;
@@ -140,8 +140,8 @@ async fn a_new_secret_in_the_file_is_used_at_the_next_connect() {
     let Some(mut guarded) = Guarded::start_or_skip(SECRET) else { return };
     let file = guarded.directory.path().join("secret");
     replace(&file, &format!("{SECRET}\n"));
-    let feed =
-        guarded.feed(TokenSource::Minted(Minting { secret: SecretSource::File(file.clone()), life: TOKEN_LIFE }));
+    let feed = guarded
+        .feed(TokenSource::Minted(Minting { secret: SecretSource::File(file.clone()), lifetime: TOKEN_LIFETIME }));
     feed.live().await;
     guarded.restart(ANOTHER_SECRET);
     feed.until("a refusal", |notes| was_refused(notes)).await;

@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use rusqlite::Connection;
-use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use support::model::{Database, Invocation};
 use support::running_bridge::RunningBridge;
 use support::scripted_feed::{Gate, ScriptedFeed, Step};
@@ -35,7 +35,7 @@ async fn the_tables_name_what_a_bridge_exposes() {
     });
     let server = ScriptedFeed::start(vec![vec![Step::send(database.snapshot(1)), Step::Await(Gate::default())]]);
     let folder = tempfile::tempdir().unwrap();
-    let state = StatePlace::Chosen(folder.path().join("state.db"));
+    let state = StateLocation::Path(folder.path().join("state.db"));
     let skills_db = folder.path().join("skills.db");
     let rows = Connection::open(&skills_db).unwrap();
     rows.execute_batch(

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use session_buddy_bridge::demo::DemoSettings;
 use session_buddy_bridge::feed::{
-    ClientIdentity, Credentials, Minting, Secret, SecretSource, TOKEN_LIFE, Timing, TlsFiles, TokenSource,
+    ClientIdentity, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
 use session_buddy_bridge::ledger::Limits;
 use session_buddy_bridge::settings::{
-    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StatePlace, Task,
+    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StateLocation, Task,
 };
 
 fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {
@@ -51,7 +51,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     let defaults = settings(&[]);
     let expected = Settings::new(vec![FeedTarget::new("ws://localhost:8765").unwrap()]);
     // An embedder's bridge keeps nothing unless told to; the command's place is tested below.
-    assert_eq!(defaults.state, StatePlace::Usual(None));
+    assert_eq!(defaults.state, StateLocation::Default(None));
     let (listen, state) = (expected.listen.clone(), expected.state.clone());
     assert_eq!(Settings { listen, state, ..defaults.clone() }, expected);
     assert_eq!(defaults.listen[0], SocketAddr::from(([127, 0, 0, 1], 9090)));
@@ -97,7 +97,7 @@ fn expected_of_every_flag() -> Settings {
         ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
         frame_bytes_max: 4096,
         timing: Timing { silence_timeout: Duration::from_secs(90), ..Timing::default() },
-        state: StatePlace::Chosen("/somewhere/state.db".into()),
+        state: StateLocation::Path("/somewhere/state.db".into()),
         log: LogSettings { level: LogLevel::Debug, format: LogFormat::Json },
     }
 }
@@ -117,8 +117,8 @@ fn every_flag_is_heard_with_and_without_the_word_run() {
 #[test]
 fn the_state_is_where_the_xdg_rules_say_unless_told_otherwise() {
     let place = |environment: &[(&str, &str)], args: &[&str]| settings_in(environment, args).state;
-    let usual = |path: &str| StatePlace::Usual(Some(path.into()));
-    assert_eq!(place(&[], &[]), StatePlace::Usual(None));
+    let usual = |path: &str| StateLocation::Default(Some(path.into()));
+    assert_eq!(place(&[], &[]), StateLocation::Default(None));
     assert_eq!(place(&[("HOME", "/h")], &[]), usual("/h/.local/state/session-buddy-bridge/state.db"));
     let both = [("HOME", "/h"), ("XDG_STATE_HOME", "/x")];
     assert_eq!(place(&both, &[]), usual("/x/session-buddy-bridge/state.db"));
@@ -126,12 +126,12 @@ fn the_state_is_where_the_xdg_rules_say_unless_told_otherwise() {
         place(&[("HOME", "/h"), ("XDG_STATE_HOME", "relative")], &[]),
         usual("/h/.local/state/session-buddy-bridge/state.db")
     );
-    assert_eq!(place(&both, &["--state.path", "s.db"]), StatePlace::Chosen("s.db".into()));
-    assert_eq!(place(&both, &["--state.disabled"]), StatePlace::Memory);
-    assert_eq!(place(&[("SESSION_BUDDY_BRIDGE_STATE_DISABLED", "true")], &[]), StatePlace::Memory);
+    assert_eq!(place(&both, &["--state.path", "s.db"]), StateLocation::Path("s.db".into()));
+    assert_eq!(place(&both, &["--state.disabled"]), StateLocation::InMemory);
+    assert_eq!(place(&[("SESSION_BUDDY_BRIDGE_STATE_DISABLED", "true")], &[]), StateLocation::InMemory);
     assert_eq!(
         place(&[("SESSION_BUDDY_BRIDGE_STATE_DISABLED", "true")], &["--state.disabled=false"]),
-        StatePlace::Usual(None)
+        StateLocation::Default(None)
     );
 }
 
@@ -298,7 +298,7 @@ fn a_token_is_made_of_a_secret_from_the_environment_or_from_a_file() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("secret");
     fs::write(&file, "hush\n").unwrap();
-    let minted = |secret| Some(TokenSource::Minted(Minting { secret, life: TOKEN_LIFE }));
+    let minted = |secret| Some(TokenSource::Minted(Minting { secret, lifetime: TOKEN_LIFETIME }));
 
     let from_variable = settings_in(&[("SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET", " hush")], &[]);
     // As it is: the server does not trim its own either.

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use session_buddy_bridge::feed::Timing;
-use session_buddy_bridge::settings::{FeedTarget, Settings, StatePlace};
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use support::expected_families::expected_families;
 use support::model::{Anomaly, Database, Invocation, sql_time};
 use support::running_bridge::{RunningBridge, counted, families};
@@ -156,7 +156,7 @@ async fn a_feed_that_does_not_count_is_still_called_so_after_a_restart() {
     let words = format!("{}: live, but the same server as {}", feeds[1].identity, feeds[0].identity);
     let folder = tempfile::tempdir().unwrap();
     for life in ["the first", "the second"] {
-        let state = StatePlace::Chosen(folder.path().join("state.db"));
+        let state = StateLocation::Path(folder.path().join("state.db"));
         let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds.clone()) });
         bridge.until_ready(life, |answer| answer.text().contains(&words)).await;
         bridge.until(life, &expected_families(&[&database], []), families).await;
@@ -173,7 +173,7 @@ async fn a_feed_that_left_the_configuration_is_shown_no_more_and_its_counts_stay
     let folder = tempfile::tempdir().unwrap();
     let all = expected_families(&[&of_a, &of_b], []);
     for feeds in [vec![a.clone(), b.clone()], vec![b.clone()], vec![b.clone(), a.clone()]] {
-        let state = StatePlace::Chosen(folder.path().join("state.db"));
+        let state = StateLocation::Path(folder.path().join("state.db"));
         let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds.clone()) });
         let mut expected: Vec<_> = feeds.iter().map(|feed| feed.identity.clone()).collect();
         expected.sort();

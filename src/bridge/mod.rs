@@ -31,7 +31,7 @@ use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
 use crate::recording::RecordingError;
 use crate::service_manager;
-use crate::settings::{Configured, DemoTask, FeedTarget, FeedUrlError, Settings, StatePlace};
+use crate::settings::{DemoTask, FeedTarget, FeedUrlError, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::{LedgerCounters, StateTelemetry, Telemetry};
 use site_content::SiteContent;
@@ -179,7 +179,7 @@ impl Bridge {
         registry.register(Box::new(telemetry.collector(own_numbers))).expect(names_differ);
         registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
         // Where nobody wanted a state, nobody misses one.
-        if settings.state != StatePlace::Memory {
+        if settings.state != StateLocation::InMemory {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
         let reloads = Arc::new(Notify::new());
@@ -233,13 +233,13 @@ impl Service {
         let mut servers = JoinSet::new();
         let (ledger, telemetry) = (Arc::clone(&self.ledger), Arc::clone(&self.telemetry));
         let mut feeds = Subscriptions::new(ledger, telemetry, self.settings.timing.clone(), shutdown.clone());
-        let configured = Configured {
+        let configured = ReloadableSettings {
             feeds: self.settings.feeds.clone(),
             ledger_limits: self.settings.ledger_limits,
             frame_bytes_max: self.settings.frame_bytes_max,
         };
         let mut result =
-            feeds.become_as(&configured).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
+            feeds.reconfigure(&configured).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
         while result.is_ok() {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -271,7 +271,7 @@ impl Service {
             Err(error) => return self.telemetry.config_failed(&error),
         };
         self.ledger.set_limits(configured.ledger_limits);
-        match feeds.become_as(&configured).await {
+        match feeds.reconfigure(&configured).await {
             Ok(()) => self.telemetry.config_reloaded(configured.feeds.len()),
             Err(error) => self.telemetry.config_failed(&error),
         }
@@ -328,11 +328,11 @@ pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), 
     }
     let bridge = Bridge::new(settings)?;
     // It listens already: who connects now is answered as soon as the first task turns.
-    let accompanied = service_manager::accompany(shutdown.clone());
+    let notifying = service_manager::notify_systemd(shutdown.clone());
     let _reloading = tokio::spawn(reload_on_hangup(bridge.reloads(), shutdown.clone()));
     let ended = bridge.serve(listeners, shutdown.clone()).await;
     shutdown.cancel();
-    let _ = accompanied.await;
+    let _ = notifying.await;
     ended
 }
 
@@ -381,13 +381,13 @@ pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: Cancell
 
 fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<Kept>, BridgeError> {
     let (path, is_chosen) = match &settings.state {
-        StatePlace::Memory => return Ok(None),
-        StatePlace::Usual(None) => {
+        StateLocation::InMemory => return Ok(None),
+        StateLocation::Default(None) => {
             telemetry.in_memory("neither XDG_STATE_HOME nor HOME says where it could be");
             return Ok(None);
         }
-        StatePlace::Usual(Some(path)) => (path, false),
-        StatePlace::Chosen(path) => (path, true),
+        StateLocation::Default(Some(path)) => (path, false),
+        StateLocation::Path(path) => (path, true),
     };
     let kept = match Kept::open(path, settings.ledger_limits) {
         Err(KeepError::Store(error)) if !is_chosen && error.is_about_the_place() => {

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::detail::Reader;
 use crate::feed::{self, Timing};
 use crate::ledger::{FeedId, FeedSpec};
-use crate::settings::{Configured, FeedTarget};
+use crate::settings::{FeedTarget, ReloadableSettings};
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
@@ -56,7 +56,7 @@ impl Subscriptions {
     ///
     /// # Errors
     /// No thread to be had for a feed's database, or a feed that panicked; the others are as configured.
-    pub async fn become_as(&mut self, configured: &Configured) -> Result<(), BridgeError> {
+    pub async fn reconfigure(&mut self, configured: &ReloadableSettings) -> Result<(), BridgeError> {
         let frames_differ =
             std::mem::replace(&mut self.frame_bytes_max, configured.frame_bytes_max) != configured.frame_bytes_max;
         let mut result = Ok(());

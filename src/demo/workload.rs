@@ -36,14 +36,14 @@ const HISTORY_SECONDS: i64 = 600;
 /// Invocations and anomalies.
 #[derive(Debug)]
 pub(super) struct Workload {
-    invocations: Happenings,
-    anomalies: Happenings,
+    invocations: PoissonProcess,
+    anomalies: PoissonProcess,
 }
 
 /// Things of one kind, each independent of the others. Every kind has a chance of its own, so that it does not matter
 /// how often one looks.
 #[derive(Debug)]
-struct Happenings {
+struct PoissonProcess {
     rng: Rng,
     mean_gap_seconds: f64,
     next_micros: i64,
@@ -52,7 +52,7 @@ struct Happenings {
 impl Workload {
     pub fn new(seed: u64, invocations_per_second: f64) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let mut every = |mean_gap_seconds| Happenings { rng: rng.fork(), mean_gap_seconds, next_micros: 0 };
+        let mut every = |mean_gap_seconds| PoissonProcess { rng: rng.fork(), mean_gap_seconds, next_micros: 0 };
         Self { invocations: every(1.0 / invocations_per_second), anomalies: every(SECONDS_BETWEEN_ANOMALIES) }
     }
 
@@ -67,7 +67,7 @@ impl Workload {
     }
 }
 
-impl Happenings {
+impl PoissonProcess {
     /// When the next one happens, if that is not after `now_micros`.
     fn due(&mut self, now_micros: i64) -> Option<i64> {
         let at_micros = self.next_micros.max(now_micros - HISTORY_SECONDS * 1_000_000);

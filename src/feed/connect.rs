@@ -1,6 +1,6 @@
 //! From a URL to an open WebSocket.
 
-use super::credentials::{Shown, off_thread};
+use super::credentials::{PresentedCredentials, off_thread};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::settings::{FeedSettings, bare};
 use jiff::Timestamp;
@@ -26,12 +26,12 @@ use url::Url;
 const WRITE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
-pub(super) type Socket = WebSocketStream<MaybeTlsStream<Listened<TcpStream>>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<ActivityStream<TcpStream>>>;
 
 /// A WebSocket after its handshake, and when it was last heard.
 pub(super) struct Connection {
     pub(super) socket: Socket,
-    pub(super) pulse: Pulse,
+    pub(super) last_received: LastReceived,
 }
 
 /// Opens connections. Keeps the system's roots once they are loaded.
@@ -46,18 +46,18 @@ impl Dialer {
     pub(super) async fn dial(
         &mut self,
         settings: &FeedSettings,
-        shown: &Shown,
+        presented: &PresentedCredentials,
     ) -> Result<Connection, DisconnectReason> {
         let connector = match settings.url.scheme() {
             "wss" => Connector::Rustls(self.tls(settings).await?),
             _ => Connector::Plain,
         };
-        let ended = |error| handshake_failure(error, &settings.url, shown);
+        let ended = |error| handshake_failure(error, &settings.url, presented);
         let mut request = settings.url.as_str().into_client_request().map_err(ended)?;
-        request.headers_mut().extend(shown.headers.clone());
+        request.headers_mut().extend(presented.headers.clone());
         let tcp = connect(settings).await?;
-        let pulse = Pulse::now();
-        let stream = Listened { inner: tcp, pulse: pulse.clone() };
+        let last_received = LastReceived::now();
+        let stream = ActivityStream { inner: tcp, last_received: last_received.clone() };
         let config = WebSocketConfig::default()
             .write_buffer_size(WRITE_BUFFER_BYTES)
             .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
@@ -69,7 +69,7 @@ impl Dialer {
             .await
             .map_err(|_| DisconnectReason::Timeout { step: Step::Handshake, limit })?
             .map_err(ended)?;
-        Ok(Connection { socket, pulse })
+        Ok(Connection { socket, last_received })
     }
 
     async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, DisconnectReason> {
@@ -137,9 +137,9 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn handshake_failure(error: tungstenite::Error, url: &Url, shown: &Shown) -> DisconnectReason {
+fn handshake_failure(error: tungstenite::Error, url: &Url, presented: &PresentedCredentials) -> DisconnectReason {
     match error {
-        tungstenite::Error::Http(response) => http_failure(&response, url, shown),
+        tungstenite::Error::Http(response) => http_failure(&response, url, presented),
         tungstenite::Error::Tls(error) => DisconnectReason::Tls { what: printable(&error.to_string()) },
         tungstenite::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
             Some(error) => DisconnectReason::Tls { what: tls_text(error) },
@@ -189,12 +189,12 @@ fn tls_text(error: &rustls::Error) -> String {
     format!("{advice} ({})", printable(&error.to_string()))
 }
 
-fn http_failure(response: &Response, url: &Url, shown: &Shown) -> DisconnectReason {
+fn http_failure(response: &Response, url: &Url, presented: &PresentedCredentials) -> DisconnectReason {
     let location = header_text(response.headers(), header::LOCATION).and_then(|location| url.join(location).ok());
     let retry_after = header_text(response.headers(), header::RETRY_AFTER);
     DisconnectReason::Http {
         status: response.status().as_u16(),
-        location: location.map(|location| printable(&shown.blot(bare(&location).as_str()))),
+        location: location.map(|location| printable(&presented.redact(bare(&location).as_str()))),
         retry_after: retry_after.and_then(|value| retry_after_wait(value, Timestamp::now())),
     }
 }
@@ -215,9 +215,9 @@ fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
 
 /// When the last byte came.
 #[derive(Clone)]
-pub(super) struct Pulse(Arc<Mutex<Instant>>);
+pub(super) struct LastReceived(Arc<Mutex<Instant>>);
 
-impl Pulse {
+impl LastReceived {
     fn now() -> Self {
         Self(Arc::new(Mutex::new(Instant::now())))
     }
@@ -228,23 +228,23 @@ impl Pulse {
 }
 
 /// A stream that notes when bytes arrive. It sits below TLS and frames, so that a long frame that trickles in is life.
-pub(super) struct Listened<S> {
+pub(super) struct ActivityStream<S> {
     inner: S,
-    pulse: Pulse,
+    last_received: LastReceived,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Listened<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for ActivityStream<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            *self.pulse.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            *self.last_received.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Listened<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for ActivityStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.inner).poll_write(cx, bytes)
     }
@@ -276,19 +276,19 @@ mod tests {
     #[test]
     fn a_redirect_is_shown_without_its_secrets() {
         let url = Url::parse("ws://host:8765/feed?key=1").unwrap();
-        let shown = |location: &str| {
+        let presented = |location: &str| {
             let response = Response::new(None);
             let (mut parts, body) = response.into_parts();
             parts.status = tungstenite::http::StatusCode::FOUND;
             parts.headers.insert(header::LOCATION, location.parse().unwrap());
-            match http_failure(&Response::from_parts(parts, body), &url, &Shown::default()) {
+            match http_failure(&Response::from_parts(parts, body), &url, &PresentedCredentials::default()) {
                 DisconnectReason::Http { location, .. } => location,
                 reason => panic!("{reason}"),
             }
         };
-        assert_eq!(shown("wss://me:pass@other/new?token=x#y").as_deref(), Some("wss://other/new"));
-        assert_eq!(shown("/login?next=feed").as_deref(), Some("ws://host:8765/login"));
-        assert_eq!(shown("http://[broken"), None);
+        assert_eq!(presented("wss://me:pass@other/new?token=x#y").as_deref(), Some("wss://other/new"));
+        assert_eq!(presented("/login?next=feed").as_deref(), Some("ws://host:8765/login"));
+        assert_eq!(presented("http://[broken"), None);
     }
 
     #[test]

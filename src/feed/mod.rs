@@ -38,7 +38,7 @@ mod watchdog;
 
 pub use credentials::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFE, TlsFiles, TokenSource,
+    SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, Step, retry_policy};
 pub use listener::{FeedListener, FeedState, FrameSummary, SnapshotSummary};
@@ -46,7 +46,7 @@ pub use settings::{FeedSettings, Timing};
 
 use backoff::Backoff;
 use connect::{Connection, Dialer};
-use credentials::Shown;
+use credentials::PresentedCredentials;
 use session::Session;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -105,7 +105,7 @@ impl Feed<'_> {
     /// One connection, or none: how it ended, and whether it was healthy.
     async fn attempt(&mut self) -> (DisconnectReason, bool) {
         self.listener.state_changed(&FeedState::Connecting);
-        let (connection, shown) = match self.shutdown.run_until_cancelled(self.connect()).await {
+        let (connection, presented) = match self.shutdown.run_until_cancelled(self.connect()).await {
             Some(Ok(connected)) => connected,
             Some(Err(reason)) => {
                 self.watch.interrupted();
@@ -116,20 +116,20 @@ impl Feed<'_> {
 
         self.listener.opened();
         self.listener.state_changed(&FeedState::Opened);
-        let mut session = Session::new(connection, self.settings, shown);
-        let conversation = session.converse(&mut self.watch, self.listener);
+        let mut session = Session::new(connection, self.settings, presented);
+        let conversation = session.run(&mut self.watch, self.listener);
         let reason = self.shutdown.run_until_cancelled(conversation).await.unwrap_or(DisconnectReason::Shutdown);
         let was_healthy = session.was_healthy();
         if !matches!(reason, DisconnectReason::Silent { .. } | DisconnectReason::Frozen { .. }) {
             self.watch.interrupted();
         }
         self.listener.closed(&reason);
-        session.farewell(&reason).await;
+        session.close(&reason).await;
         (reason, was_healthy)
     }
 
-    async fn connect(&mut self) -> Result<(Connection, Shown), DisconnectReason> {
-        let shown = self.settings.credentials.read().await?;
-        Ok((self.dialer.dial(self.settings, &shown).await?, shown))
+    async fn connect(&mut self) -> Result<(Connection, PresentedCredentials), DisconnectReason> {
+        let presented = self.settings.credentials.read().await?;
+        Ok((self.dialer.dial(self.settings, &presented).await?, presented))
     }
 }

@@ -1,7 +1,7 @@
 //! One open connection, from the first frame sent to the last.
 
 use super::connect::{Connection, Socket};
-use super::credentials::Shown;
+use super::credentials::PresentedCredentials;
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::listener::{FeedListener, FeedState};
 use super::settings::{FeedSettings, Timing};
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_tungstenite::tungstenite::{self, Bytes};
 
 /// For saying goodbye, or for the peer's last word. Shutdown waits for it.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Messages that are taken in between two looks at the clock, if they are there already.
 const BURST_MESSAGES: usize = 256;
@@ -27,13 +27,13 @@ const IDLE_TURN: Duration = Duration::from_secs(3600);
 pub(super) struct Session<'a> {
     connection: Connection,
     settings: &'a FeedSettings,
-    shown: Shown,
+    presented: PresentedCredentials,
     live_since: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, shown: Shown) -> Self {
-        Self { connection, settings, shown, live_since: None }
+    pub(super) fn new(connection: Connection, settings: &'a FeedSettings, presented: PresentedCredentials) -> Self {
+        Self { connection, settings, presented, live_since: None }
     }
 
     /// Whether the connection was live for long enough to trust the next one.
@@ -42,16 +42,12 @@ impl<'a> Session<'a> {
     }
 
     /// Introduces itself and listens until the connection ends. May be dropped at any await: no frame is lost or half
-    /// sent by it, and [`Session::farewell`] can still follow.
-    pub(super) async fn converse(
-        &mut self,
-        watch: &mut SnapshotWatch,
-        listener: &dyn FeedListener,
-    ) -> DisconnectReason {
+    /// sent by it, and [`Session::close`] can still follow.
+    pub(super) async fn run(&mut self, watch: &mut SnapshotWatch, listener: &dyn FeedListener) -> DisconnectReason {
         watch.opened(Instant::now());
-        for frame in self.introduction() {
+        for frame in self.opening_frames() {
             if let Err(reason) = self.send(frame).await {
-                return self.last_word(watch, listener).await.unwrap_or(reason);
+                return self.final_close_frame(watch, listener).await.unwrap_or(reason);
             }
         }
         let Timing { ping_interval, pong_timeout, .. } = self.settings.timing;
@@ -61,12 +57,12 @@ impl<'a> Session<'a> {
             if let Some(alarm) = watch.alarm(now) {
                 return self.alarmed(alarm, watch);
             }
-            let due = keepalive.next(self.connection.pulse.last());
+            let due = keepalive.next(self.connection.last_received.last());
             match due {
                 Some((at, Due::Dead)) if at <= now => return self.alarmed(Alarm::Dead, watch),
                 Some((at, Due::Ping)) if at <= now => {
                     if let Err(reason) = self.send(Message::Ping(Bytes::new())).await {
-                        return self.last_word(watch, listener).await.unwrap_or(reason);
+                        return self.final_close_frame(watch, listener).await.unwrap_or(reason);
                     }
                     keepalive.pinged(Instant::now());
                     continue;
@@ -98,8 +94,8 @@ impl<'a> Session<'a> {
     }
 
     /// The token must be the first text frame; a subscription is forgotten by the server with its connection.
-    fn introduction(&self) -> Vec<Message> {
-        let token = self.shown.token.as_ref().map(|token| json!({ "token": token.expose() }));
+    fn opening_frames(&self) -> Vec<Message> {
+        let token = self.presented.token.as_ref().map(|token| json!({ "token": token.expose() }));
         let skill = self.settings.skill.as_ref().map(|skill| json!({ "type": "subscribe", "skill": skill }));
         [token, skill].into_iter().flatten().map(|frame| Message::text(frame.to_string())).collect()
     }
@@ -127,7 +123,7 @@ impl<'a> Session<'a> {
     ) -> Option<DisconnectReason> {
         match message {
             Message::Text(frame) => {
-                let heard = listener.text(&self.shown.blot_frame(&frame), at.into_std());
+                let heard = listener.text(&self.presented.redact_frame(&frame), at.into_std());
                 if let Some(snapshot) = heard.snapshot {
                     watch.snapshot(snapshot.fresh, at);
                 }
@@ -150,7 +146,7 @@ impl<'a> Session<'a> {
         let Some(CloseFrame { code, reason }) = frame else {
             return DisconnectReason::Closed { code: 1005, reason: String::new() };
         };
-        DisconnectReason::Closed { code: code.into(), reason: printable(&self.shown.blot(&reason)) }
+        DisconnectReason::Closed { code: code.into(), reason: printable(&self.presented.redact(&reason)) }
     }
 
     fn broken(&self, error: tungstenite::Error) -> DisconnectReason {
@@ -168,7 +164,7 @@ impl<'a> Session<'a> {
 
     fn alarmed(&self, alarm: Alarm, watch: &SnapshotWatch) -> DisconnectReason {
         match alarm {
-            Alarm::Dead => DisconnectReason::Dead { after: self.connection.pulse.last().elapsed() },
+            Alarm::Dead => DisconnectReason::Dead { after: self.connection.last_received.last().elapsed() },
             Alarm::Silent => DisconnectReason::Silent { after: watch.allowance() },
             Alarm::Frozen => DisconnectReason::Frozen { after: watch.allowance() },
         }
@@ -184,7 +180,11 @@ impl<'a> Session<'a> {
 
     /// Hears the peer out once it reads no more: when it refuses a token while the subscription is still on its way,
     /// its close code is the reason, not the write that failed.
-    async fn last_word(&mut self, watch: &mut SnapshotWatch, listener: &dyn FeedListener) -> Option<DisconnectReason> {
+    async fn final_close_frame(
+        &mut self,
+        watch: &mut SnapshotWatch,
+        listener: &dyn FeedListener,
+    ) -> Option<DisconnectReason> {
         let hear_out = async {
             while let Some(Ok(message)) = next(&mut self.connection.socket).await {
                 if let Some(reason) = self.receive(message, Instant::now(), watch, listener) {
@@ -193,12 +193,12 @@ impl<'a> Session<'a> {
             }
             None
         };
-        timeout(FAREWELL_TIMEOUT, hear_out).await.ok().flatten()
+        timeout(CLOSE_TIMEOUT, hear_out).await.ok().flatten()
     }
 
-    /// Ends the connection as the protocol wants it, within [`FAREWELL_TIMEOUT`]: tells the peer why, or confirms its
+    /// Ends the connection as the protocol wants it, within [`CLOSE_TIMEOUT`]: tells the peer why, or confirms its
     /// own close frame, and waits for it to hang up. What still arrives is not applied.
-    pub(super) async fn farewell(mut self, reason: &DisconnectReason) {
+    pub(super) async fn close(mut self, reason: &DisconnectReason) {
         let code = match reason {
             DisconnectReason::Closed { .. } => None,
             DisconnectReason::Shutdown => Some(CloseCode::Away),
@@ -219,7 +219,7 @@ impl<'a> Session<'a> {
             Ok::<_, tungstenite::Error>(())
         };
         // A peer that does not take part is hung up on.
-        let _ = timeout(FAREWELL_TIMEOUT, goodbye).await;
+        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
     }
 }
 

@@ -27,7 +27,7 @@ pub struct ConfigFile {
 
 /// What a configuration file asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Configured {
+pub struct ReloadableSettings {
     /// The feeds to subscribe to, each with an identity of its own.
     pub feeds: Vec<FeedTarget>,
     /// How much is counted and remembered.
@@ -81,7 +81,7 @@ impl ConfigFile {
     ///
     /// # Errors
     /// The first thing in it that cannot be; nothing of it counts then.
-    pub fn read(&self) -> Result<Configured, SettingsError> {
+    pub fn read(&self) -> Result<ReloadableSettings, SettingsError> {
         let failed = |problem: String| SettingsError::ConfigFile { file: self.path.clone(), problem };
         let text = fs::read_to_string(&self.path).map_err(|error| failed(error.to_string()))?;
         let file = if text.trim().is_empty() {
@@ -109,7 +109,7 @@ impl ConfigFile {
             )));
         }
         distinct(&feeds).map_err(|error| failed(as_fields(&error)))?;
-        Ok(Configured { feeds, ledger_limits, frame_bytes_max: limits.1 })
+        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max: limits.1 })
     }
 
     fn limits(&self, entries: &LimitEntries) -> Result<(Limits, usize), String> {

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use super::SettingsError;
 use super::flags::{CredentialFlags, JWT_SECRET_VARIABLE, TOKEN_VARIABLE};
 use crate::feed::{
-    ClientIdentity, Credential, CredentialError, Credentials, Minting, Secret, SecretSource, TOKEN_LIFE, TlsFiles,
+    ClientIdentity, Credential, CredentialError, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, TlsFiles,
     TokenSource,
 };
 
@@ -24,7 +24,7 @@ pub(super) fn read(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Credentials, SettingsError> {
     let CredentialFlags { token_file, jwt_secret_file, headers_file, ca_file, cert_file, key_file } = flags;
-    let minted = |secret| TokenSource::Minted(Minting { secret, life: TOKEN_LIFE });
+    let minted = |secret| TokenSource::Minted(Minting { secret, lifetime: TOKEN_LIFETIME });
     let token = variable(TOKEN_VARIABLE, environment)?.map(|token| token.trim().to_owned());
     let secret = variable(JWT_SECRET_VARIABLE, environment)?;
     let sources = [
@@ -36,13 +36,13 @@ pub(super) fn read(
     let mut given = sources.into_iter().filter_map(|(setting, source)| Some((setting, source?)));
     let (first, second) = (given.next(), given.next());
     if let (Some((first, _)), Some((second, _))) = (&first, second) {
-        return Err(SettingsError::TwoTokens { first, second });
+        return Err(SettingsError::ConflictingTokens { first, second });
     }
     let identity = match (cert_file, key_file) {
         (None, None) => None,
         (Some(certificate), Some(key)) => Some(ClientIdentity { certificate, key }),
-        (Some(_), None) => return Err(SettingsError::HalfAnIdentity { given: CERT_FILE, missing: KEY_FILE }),
-        (None, Some(_)) => return Err(SettingsError::HalfAnIdentity { given: KEY_FILE, missing: CERT_FILE }),
+        (Some(_), None) => return Err(SettingsError::IncompleteClientIdentity { given: CERT_FILE, missing: KEY_FILE }),
+        (None, Some(_)) => return Err(SettingsError::IncompleteClientIdentity { given: KEY_FILE, missing: CERT_FILE }),
     };
     let tls = TlsFiles { ca: ca_file, identity };
     let credentials = Credentials { token: first.map(|(_, source)| source), headers_file, tls };
@@ -63,7 +63,7 @@ fn variable(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Option<String>, SettingsError> {
     let value = environment(name).map(OsString::into_string).transpose();
-    let value = value.map_err(|_| SettingsError::NotText { variable: name })?;
+    let value = value.map_err(|_| SettingsError::NotUtf8 { variable: name })?;
     Ok(value.filter(|value| !value.trim().is_empty()))
 }
 

@@ -34,7 +34,7 @@ pub enum SettingsError {
     },
     /// Feeds both in a configuration file and beside it.
     #[error("{setting} was given beside --config.file {}, which names feeds: put it into the file, or leave the feeds out there", .file.display())]
-    FeedsTwice {
+    ConflictingFeeds {
         /// The file.
         file: PathBuf,
         /// The setting.
@@ -42,7 +42,7 @@ pub enum SettingsError {
     },
     /// A check of a file that there is none of.
     #[error("--config.check needs --config.file, which names what is to be checked")]
-    NothingToCheck,
+    MissingConfigFile,
     /// A web configuration file that cannot be used.
     #[error("--web.config.file {0}")]
     WebConfig(#[from] WebConfigError),
@@ -70,7 +70,7 @@ pub enum SettingsError {
         "two feeds have the identity \"{identity}\" (user, query and fragment of a URL are no part of it): remove one \
          --feed.url, or tell them apart with one --feed.name for each"
     )]
-    SameIdentity {
+    DuplicateIdentity {
         /// What both would be called.
         identity: String,
     },
@@ -78,7 +78,7 @@ pub enum SettingsError {
     #[error(
         "there are {names} --feed.name for {urls} --feed.url: give one name for each URL, in the same order, or none"
     )]
-    NamesDoNotPair {
+    NameCountMismatch {
         /// How many names were given.
         names: usize,
         /// How many URLs there are.
@@ -89,7 +89,7 @@ pub enum SettingsError {
         "there are {databases} --feed.skills-db for {urls} --feed.url: give one for each URL, in the same order, and \
          \"none\" for a feed without a database"
     )]
-    DatabasesDoNotPair {
+    SkillsDbCountMismatch {
         /// How many databases were given.
         databases: usize,
         /// How many URLs there are.
@@ -97,7 +97,7 @@ pub enum SettingsError {
     },
     /// One database for two feeds.
     #[error("--feed.skills-db \"{}\" is given for two feeds: it would be counted twice; leave one of them out", path.display())]
-    SameDatabase {
+    DuplicateSkillsDb {
         /// The database.
         path: PathBuf,
     },
@@ -113,7 +113,7 @@ pub enum SettingsError {
     },
     /// A token from two places.
     #[error("{first} and {second} both say which token to send: give only one of them")]
-    TwoTokens {
+    ConflictingTokens {
         /// A flag or a variable.
         first: &'static str,
         /// Another one.
@@ -121,7 +121,7 @@ pub enum SettingsError {
     },
     /// A variable that cannot be sent or signed with.
     #[error("{variable} holds something that is not UTF-8: set it to what is asked for alone, or unset it")]
-    NotText {
+    NotUtf8 {
         /// Its name.
         variable: &'static str,
     },
@@ -135,7 +135,7 @@ pub enum SettingsError {
     },
     /// A certificate without its key, or a key without its certificate.
     #[error("{given} is of no use without {missing}: give both")]
-    HalfAnIdentity {
+    IncompleteClientIdentity {
         /// The flag that was given.
         given: &'static str,
         /// The one that was not.
@@ -143,7 +143,7 @@ pub enum SettingsError {
     },
     /// Certificates for feeds none of which is encrypted.
     #[error("{flag} is for wss:// and no --feed.url starts with that: encrypt a feed, or leave it out")]
-    NothingEncrypted {
+    TlsOptionWithoutTls {
         /// The flag that was given.
         flag: &'static str,
     },
@@ -173,7 +173,7 @@ pub enum SettingsError {
     },
     /// No place to look for the state.
     #[error("neither XDG_STATE_HOME nor HOME says where the state is: give --state.path")]
-    NoHome,
+    NoStatePath,
     /// Fewer remembered skills than shown ones.
     #[error(
         "--limit.remembered-skills {remembered} is below --limit.skills {skills}: what is shown must be remembered, so \

@@ -24,7 +24,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use url::Url;
 
-pub use config_file::{ConfigFile, Configured};
+pub use config_file::{ConfigFile, ReloadableSettings};
 pub use duration::DurationError;
 pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
@@ -70,7 +70,7 @@ pub struct Settings {
     /// Every wait of every feed. The one that has a flag is how long a feed that sends snapshots may send none.
     pub timing: Timing,
     /// Where the counts are kept.
-    pub state: StatePlace,
+    pub state: StateLocation,
     /// Where feeds and limits stand, if in a file: it can be read again.
     pub config_file: Option<ConfigFile>,
     /// What is logged, and how.
@@ -79,14 +79,14 @@ pub struct Settings {
 
 /// Where the counts are kept over restarts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StatePlace {
+pub enum StateLocation {
     /// In memory alone.
-    Memory,
+    InMemory,
     /// In the usual place, by the XDG rules; in memory, with a warning, if that cannot be written. `None` where there is
     /// no home directory to find it in.
-    Usual(Option<PathBuf>),
+    Default(Option<PathBuf>),
     /// Here and nowhere else.
-    Chosen(PathBuf),
+    Path(PathBuf),
 }
 
 /// Something to be done with the state.
@@ -318,7 +318,7 @@ impl Settings {
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             timing: Timing::default(),
-            state: StatePlace::Memory,
+            state: StateLocation::InMemory,
             config_file: None,
             log: LogSettings::default(),
         }
@@ -335,7 +335,7 @@ fn run_or_check(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsS
     let settings = run_task(flags, environment)?;
     match (checks, &settings.config_file) {
         (false, _) => Ok(Task::Run(settings)),
-        (true, None) => Err(SettingsError::NothingToCheck),
+        (true, None) => Err(SettingsError::MissingConfigFile),
         (true, Some(file)) => {
             let mut text = format!("{} can be used. Feeds:\n", file.path.display());
             for feed in &settings.feeds {
@@ -355,7 +355,7 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         return Err(SettingsError::TooManyFeeds { urls: urls.len(), feeds_max: FEEDS_MAX });
     }
     if !names.is_empty() && names.len() != urls.len() {
-        return Err(SettingsError::NamesDoNotPair { names: names.len(), urls: urls.len() });
+        return Err(SettingsError::NameCountMismatch { names: names.len(), urls: urls.len() });
     }
     let subscription = Subscription::new(subscription, ledger_limits.label_chars_max, environment)?;
     let mut feeds = subscription.targets(&urls)?;
@@ -368,7 +368,7 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         let value = environment(variable).and_then(|value| value.into_string().ok());
         value.filter(|value| !value.trim().is_empty()).map(Secret::new)
     };
-    let from_flags = Configured { feeds, ledger_limits, frame_bytes_max: connection.frame_bytes_max as usize };
+    let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max: connection.frame_bytes_max as usize };
     let config_file = config.file.map(|path| ConfigFile {
         path,
         feeds: from_flags.feeds.clone(),
@@ -377,12 +377,12 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         token: secret(flags::TOKEN_VARIABLE),
         jwt_secret: secret(flags::JWT_SECRET_VARIABLE),
     });
-    let Configured { feeds, ledger_limits, frame_bytes_max } = match &config_file {
+    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max } = match &config_file {
         None => from_flags,
         Some(file) => {
             let configured = file.read()?;
             if let Some(setting) = given.filter(|_| configured.feeds != from_flags.feeds) {
-                return Err(SettingsError::FeedsTwice { file: file.path.clone(), setting });
+                return Err(SettingsError::ConflictingFeeds { file: file.path.clone(), setting });
             }
             configured
         }
@@ -392,9 +392,9 @@ fn run_task(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsStrin
         config_file,
         timing: timing(&connection),
         state: match state {
-            flags::StateFlags { disabled: true, .. } => StatePlace::Memory,
-            flags::StateFlags { path: Some(path), .. } => StatePlace::Chosen(path),
-            flags::StateFlags { path: None, .. } => StatePlace::Usual(usual_state(environment)),
+            flags::StateFlags { disabled: true, .. } => StateLocation::InMemory,
+            flags::StateFlags { path: Some(path), .. } => StateLocation::Path(path),
+            flags::StateFlags { path: None, .. } => StateLocation::Default(usual_state(environment)),
         },
         ..served(web, ledger_limits, &log, feeds)?
     })
@@ -424,10 +424,10 @@ fn distinct(feeds: &[FeedTarget]) -> Result<(), SettingsError> {
     let (mut identities, mut databases) = (BTreeSet::new(), BTreeSet::new());
     for FeedTarget { identity, skills_db, .. } in feeds {
         if !identities.insert(identity) {
-            return Err(SettingsError::SameIdentity { identity: identity.clone() });
+            return Err(SettingsError::DuplicateIdentity { identity: identity.clone() });
         }
         if let Some(path) = skills_db.as_ref().filter(|path| !databases.insert(*path)) {
-            return Err(SettingsError::SameDatabase { path: path.clone() });
+            return Err(SettingsError::DuplicateSkillsDb { path: path.clone() });
         }
     }
     Ok(())
@@ -439,7 +439,7 @@ fn give_databases(feeds: &mut [FeedTarget], databases: Vec<PathBuf>) -> Result<(
         return Ok(());
     }
     if databases.len() != feeds.len() {
-        return Err(SettingsError::DatabasesDoNotPair { databases: databases.len(), urls: feeds.len() });
+        return Err(SettingsError::SkillsDbCountMismatch { databases: databases.len(), urls: feeds.len() });
     }
     for (feed, path) in feeds.iter_mut().zip(databases) {
         feed.skills_db = Some(path).filter(|path| path.as_os_str() != "none");
@@ -463,7 +463,7 @@ fn state_task(
         flags::StateCommands::Show(state) => (state, None),
         flags::StateCommands::Forget(flags::ForgetFlags { feed, state }) => (state, Some(feed)),
     };
-    let path = state.path.or_else(|| usual_state(environment)).ok_or(SettingsError::NoHome)?;
+    let path = state.path.or_else(|| usual_state(environment)).ok_or(SettingsError::NoStatePath)?;
     Ok(StateTask { path, forget })
 }
 
@@ -618,7 +618,7 @@ impl Subscription {
         let targets = urls.iter().map(|url| self.target(url)).collect::<Result<Vec<_>, _>>()?;
         match credentials::tls_flag(&self.credentials.tls) {
             Some(flag) if targets.iter().all(|target| target.url.scheme() != "wss") => {
-                Err(SettingsError::NothingEncrypted { flag })
+                Err(SettingsError::TlsOptionWithoutTls { flag })
             }
             _ => Ok(targets),
         }

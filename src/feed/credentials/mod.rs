@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::http::HeaderMap;
 pub use headers::HeaderProblem;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
-pub use token::{Minting, SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFE, TokenSource};
+pub use token::{Minting, SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TokenSource};
 
 /// What is shorter is not blotted out of frames.
 const FRAME_SECRET_BYTES_MIN: usize = 12;
@@ -43,40 +43,40 @@ impl Credentials {
     /// # Errors
     /// The first one that would be in the way of a connect.
     pub fn check(&self) -> Result<(), CredentialError> {
-        self.shown()?;
+        self.presented()?;
         self.tls.check()
     }
 
     /// What is said to the server, as it is now.
-    pub(super) async fn read(&self) -> Result<Shown, CredentialError> {
+    pub(super) async fn read(&self) -> Result<PresentedCredentials, CredentialError> {
         let credentials = self.clone();
-        off_thread(move || credentials.shown()).await
+        off_thread(move || credentials.presented()).await
     }
 
-    fn shown(&self) -> Result<Shown, CredentialError> {
+    fn presented(&self) -> Result<PresentedCredentials, CredentialError> {
         let headers = self.headers_file.as_deref().map(headers::read).transpose()?.unwrap_or_default();
         // Last, so that a minted token is no older than it must be.
         let token = self.token.as_ref().map(TokenSource::read).transpose()?;
-        Ok(Shown { token, headers })
+        Ok(PresentedCredentials { token, headers })
     }
 }
 
 /// What the server of one connection is told.
 #[derive(Default)]
-pub(super) struct Shown {
+pub(super) struct PresentedCredentials {
     pub(super) token: Option<Secret>,
     pub(super) headers: HeaderMap,
 }
 
-impl Shown {
+impl PresentedCredentials {
     /// `text` without what it quotes of this: peers like to quote what they refuse.
-    pub(super) fn blot(&self, text: &str) -> String {
+    pub(super) fn redact(&self, text: &str) -> String {
         self.secrets().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 
     /// `frame` without what it quotes of this: whoever listens may log it or write it down. What is short stays, since it
     /// can be one of the feed's own words, as `session_id` is where a cookie is named so, and a message would become another.
-    pub(super) fn blot_frame<'f>(&self, frame: &'f str) -> Cow<'f, str> {
+    pub(super) fn redact_frame<'f>(&self, frame: &'f str) -> Cow<'f, str> {
         let quoted = self.secrets().filter(|secret| secret.len() >= FRAME_SECRET_BYTES_MIN && frame.contains(secret));
         quoted.fold(Cow::Borrowed(frame), |frame, secret| frame.replace(secret, "***").into())
     }
@@ -156,7 +156,7 @@ pub enum CredentialProblem {
     },
     /// Not UTF-8.
     #[error("is not UTF-8 text: is it the right one?")]
-    NotText,
+    NotUtf8,
     /// A line that is no header for this purpose.
     #[error("has a line {line} that {problem}")]
     Header {
@@ -205,7 +205,7 @@ impl Credential {
 
     fn text(self, file: &Path, bytes_max: usize) -> Result<String, CredentialError> {
         let bytes = self.bytes(file, bytes_max)?;
-        String::from_utf8(bytes).map_err(|_| self.wrong(Some(file), CredentialProblem::NotText))
+        String::from_utf8(bytes).map_err(|_| self.wrong(Some(file), CredentialProblem::NotUtf8))
     }
 }
 
@@ -241,19 +241,19 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("authorization", "Bearer the-key-itself".parse().unwrap());
         headers.append("x-room", "a".parse().unwrap());
-        let shown = Shown { token: Some(Secret::new("hunter2")), headers };
-        assert_eq!(shown.blot("not hunter2: a \"the-key-itself\""), "not ***: a \"***\"");
-        assert_eq!(shown.blot("Bearer the-key-itself"), "***");
+        let presented = PresentedCredentials { token: Some(Secret::new("hunter2")), headers };
+        assert_eq!(presented.redact("not hunter2: a \"the-key-itself\""), "not ***: a \"***\"");
+        assert_eq!(presented.redact("Bearer the-key-itself"), "***");
     }
 
     #[test]
     fn a_frame_loses_what_is_secret_and_none_of_its_own_words() {
         let mut headers = HeaderMap::new();
         headers.append("cookie", "session_id=the-key-itself".parse().unwrap());
-        let shown = Shown { token: Some(Secret::new("hunter2secret")), headers };
+        let presented = PresentedCredentials { token: Some(Secret::new("hunter2secret")), headers };
         let frame = r#"{"session_id": "the-key-itself", "skill_name": "hunter2secret"}"#;
-        assert_eq!(shown.blot_frame(frame), r#"{"session_id": "***", "skill_name": "***"}"#);
-        assert!(matches!(shown.blot_frame("nothing of it"), Cow::Borrowed("nothing of it")));
+        assert_eq!(presented.redact_frame(frame), r#"{"session_id": "***", "skill_name": "***"}"#);
+        assert!(matches!(presented.redact_frame("nothing of it"), Cow::Borrowed("nothing of it")));
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
             format!("the token file \"{}\" is longer than 3 bytes: is it the right one?", file.display())
         );
         std::fs::write(&file, [0xff]).unwrap();
-        assert_eq!(problem(&file, 4).problem, CredentialProblem::NotText);
+        assert_eq!(problem(&file, 4).problem, CredentialProblem::NotUtf8);
         assert!(problem(directory.path(), 4).to_string().contains("(not a regular file)"));
         assert!(problem(&directory.path().join("missing"), 4).to_string().contains("(No such file"));
     }

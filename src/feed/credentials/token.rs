@@ -14,7 +14,7 @@ use super::{Credential, CredentialError, CredentialProblem, Secret};
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// How long a minted token is good for: long enough for a slow connect and for a server whose clock is as far ahead.
-pub const TOKEN_LIFE: Duration = Duration::from_secs(120);
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
 
 /// How far the clock of a server may be behind that still takes a minted token for one of its past.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -40,8 +40,8 @@ pub enum TokenSource {
 pub struct Minting {
     /// What the server checks signatures with.
     pub secret: SecretSource,
-    /// How long each token is good for, in whole seconds. [`TOKEN_LIFE`] unless there is a reason.
-    pub life: Duration,
+    /// How long each token is good for, in whole seconds. [`TOKEN_LIFETIME`] unless there is a reason.
+    pub lifetime: Duration,
 }
 
 /// Where the secret comes from that tokens are signed with.
@@ -63,9 +63,9 @@ impl TokenSource {
                 let text = Credential::Token.text(file, TOKEN_BYTES_MAX)?;
                 checked(Credential::Token, text.trim(), Some(file))
             }
-            TokenSource::Minted(Minting { secret, life }) => {
+            TokenSource::Minted(Minting { secret, lifetime }) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Ok(mint(&secret.read()?, *life, now))
+                Ok(mint(&secret.read()?, *lifetime, now))
             }
         }
     }
@@ -93,9 +93,9 @@ fn checked(credential: Credential, text: &str, file: Option<&Path>) -> Result<Se
 }
 
 /// `now` since 1970. The server refuses a token that was issued after what its own clock says.
-fn mint(secret: &Secret, life: Duration, now: Duration) -> Secret {
+fn mint(secret: &Secret, lifetime: Duration, now: Duration) -> Secret {
     let issued_at = now.saturating_sub(CLOCK_SKEW).as_secs();
-    let expires_at = now.saturating_add(life).as_secs();
+    let expires_at = now.saturating_add(lifetime).as_secs();
     let header = json!({ "alg": "HS256", "typ": "JWT" });
     let claims = json!({ "user_id": USER_ID, "permissions": PERMISSIONS, "iat": issued_at, "exp": expires_at });
     let encoded = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
@@ -113,8 +113,8 @@ mod tests {
     fn nothing_of_a_source_is_printed_but_its_file() {
         let secret = Secret::new("hunter2");
         assert_eq!(format!("{:?}", TokenSource::Static(secret.clone())), "Static(***)");
-        let minted = TokenSource::Minted(Minting { secret: SecretSource::Static(secret), life: TOKEN_LIFE });
-        assert_eq!(format!("{minted:?}"), "Minted(Minting { secret: Static(***), life: 120s })");
+        let minted = TokenSource::Minted(Minting { secret: SecretSource::Static(secret), lifetime: TOKEN_LIFETIME });
+        assert_eq!(format!("{minted:?}"), "Minted(Minting { secret: Static(***), lifetime: 120s })");
     }
 
     #[test]
@@ -154,7 +154,7 @@ mod tests {
     fn a_token_is_what_others_make_of_the_same_claims() {
         let token = mint(
             &Secret::new("a secret of more than thirty-two bytes"),
-            TOKEN_LIFE,
+            TOKEN_LIFETIME,
             Duration::from_secs(1_800_000_060),
         );
         assert_eq!(
