@@ -11,39 +11,30 @@ mod common;
 
 use common::{Args, Outcome};
 use prometheus::IntCounter;
-use session_buddy_bridge::bridge::Bridge;
 use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
-use session_buddy_bridge::http;
-use session_buddy_bridge::settings::{FeedTarget, Settings};
+use session_buddy_bridge::settings::FeedTarget;
+use session_buddy_bridge::{Bridge, Settings};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Outcome {
     let mut args = Args::read()?;
     let server = DemoFeed::bind(DemoSettings::default()).await?;
-    let bridge = Bridge::new(Settings::new(vec![FeedTarget::new(&server.url())?]))?;
+    let mut settings = Settings::new(vec![FeedTarget::new(&server.url())?]);
+    settings.listen = vec![args.address(9093)];
+    let bridge = Bridge::bind(settings)?;
 
     // Whatever the program registers is served beside the skills.
     let starts = IntCounter::new("example_starts_total", "How often this program was started")?;
     bridge.registry().register(Box::new(starts.clone()))?;
     starts.inc();
 
-    let listener = http::bind(args.address(9093))?;
-    println!("The server is at {}, the metrics at http://{}/metrics.", server.url(), listener.local_addr()?);
+    println!("The server is at {}, the metrics at http://{}/metrics.", server.url(), bridge.local_addrs()[0]);
     println!("Ctrl-C ends both.");
 
-    let (bridge_ends, server_ends) = (CancellationToken::new(), CancellationToken::new());
+    let server_ends = CancellationToken::new();
     let serving = tokio::spawn(server.serve(server_ends.clone()));
-    let mut bridging = tokio::spawn(bridge.serve(vec![listener], bridge_ends.clone()));
-    let ended_early = tokio::select! {
-        ended = &mut bridging => Some(ended),
-        () = args.end.wait() => None,
-    };
-    bridge_ends.cancel();
-    match ended_early {
-        Some(ended) => ended??,
-        None => bridging.await??,
-    }
+    bridge.run(args.end.wait()).await?;
     server_ends.cancel();
     serving.await?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,22 +12,26 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::exposition::FamiliesCollector;
-use crate::http::{self, Accepts, BindError, Content, FeedReadiness, HttpSettings, Metrics, WebConfigError};
+use crate::health::{self, Health};
+use crate::http::{self, Accepts, BindError, Content, HttpSettings, Metrics, QueryError, Readiness, WebConfigError};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
-use crate::protocol::{AnomalyEntry, Event, EventKind, Message};
+use crate::protocol::{AnomalyEntry, Event, EventKind, Message, Rejection};
 use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
+use crate::sync::lock;
 use crate::telemetry::{Telemetry, log_notice};
 
-/// What this program is called as a feed of its own.
+/// The identity of this program's own records among feeds.
 const IDENTITY: &str = "local";
 
 const STUCK_THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Records skills and serves them to Prometheus at `/metrics`. All methods take `&self` and may be called from many threads
-/// at once; nothing is lost.
+/// Records skills and serves them to Prometheus at `/metrics`, for programs that have no feed. Listens from
+/// [`PrometheusExporter::start`] until [`PrometheusExporter::stop`] or until it is dropped; what was recorded outlives both.
+///
+/// All methods take `&self` and may be called from many threads at once.
 ///
 /// ```
 /// use session_buddy_bridge::PrometheusExporter;
@@ -47,6 +51,9 @@ const STUCK_THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 pub struct PrometheusExporter {
     address: SocketAddr,
     records: Arc<Records>,
+    /// Held while the exporter starts or stops, so that it never binds an address that it is still releasing.
+    transition: Mutex<()>,
+    /// Held for a moment only: whoever asks whether it runs does not wait for a start or a stop.
     running: Mutex<Option<Running>>,
 }
 
@@ -55,7 +62,8 @@ struct Records {
     ledger: Arc<SharedLedger>,
     connection: ConnectionId,
     registry: Registry,
-    live: Arc<LiveApi>,
+    health: Arc<Health>,
+    api: Arc<LiveApi>,
 }
 
 #[derive(Debug)]
@@ -65,60 +73,68 @@ struct Running {
     thread: JoinHandle<()>,
 }
 
-/// A port that is none.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("port {port} is out of range: give 1 to 65535, or use PrometheusExporter::at with port 0 for one that is free")]
-pub struct PortError {
-    /// What was given.
-    pub port: u32,
-}
-
-/// Why an exporter could not be started. It is not running then.
+/// Why an exporter could not be started. It does not run then.
+///
+/// ```
+/// use std::net::TcpListener;
+///
+/// use session_buddy_bridge::{BindError, PrometheusExporter, StartError};
+///
+/// let other = TcpListener::bind("127.0.0.1:0")?;
+/// let exporter = PrometheusExporter::at(other.local_addr()?);
+/// assert!(matches!(exporter.start(), Err(StartError::Bind(BindError::InUse { .. }))));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Its address cannot be listened on.
+    /// The address cannot be bound.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The system gave no thread or no event queue.
+    /// The system provides no thread or no event queue.
     #[error("cannot start the exporter's thread: {0}")]
     Thread(#[from] io::Error),
 }
 
 /// Why something was not recorded. Nothing of it was.
+///
+/// ```
+/// use session_buddy_bridge::{PrometheusExporter, RecordError, RejectionReason};
+///
+/// let exporter = PrometheusExporter::new(9092);
+/// assert_eq!(exporter.update_completion_rate("pytest-run", 92.0), Err(RecordError::Rate(92.0)));
+/// let name = "x".repeat(10_000);
+/// match exporter.record_anomaly("drop", &name) {
+///     Err(RecordError::Rejected(rejection)) => assert_eq!(rejection.reason, RejectionReason::LabelTooLong),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum RecordError {
-    /// A duration that is negative, infinite or no number.
+    /// A duration that is negative, infinite or not a number.
     #[error("duration_seconds {0} should be finite and not negative")]
     Duration(f64),
-    /// A completion rate that is no ratio.
+    /// A completion rate outside 0.0 to 1.0.
     #[error("completion rate {0} should be between 0.0 and 1.0")]
     Rate(f64),
-    /// Fewer sessions than none.
+    /// A negative number of sessions.
     #[error("{0} active sessions: there cannot be fewer than 0")]
     ActiveSessions(i64),
     /// An empty label.
     #[error("{0} should not be empty")]
     Empty(&'static str),
-    /// A label or a number of labels beyond a limit.
-    #[error("{0}")]
-    Refused(String),
+    /// A label or a number of series beyond a limit, or a reserved name: [`Rejection::reason`] says which.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
 }
 
 impl PrometheusExporter {
-    /// An exporter for `127.0.0.1:port`, which does not listen before [`PrometheusExporter::start`]. For another
-    /// interface, or for port 0 (one that is free, to be asked for by [`PrometheusExporter::local_addr`]), use
-    /// [`PrometheusExporter::at`].
-    ///
-    /// # Errors
-    /// A port outside 1 to 65535.
-    pub fn new(port: u32) -> Result<Self, PortError> {
-        match u16::try_from(port) {
-            Ok(port @ 1..) => Ok(Self::at((Ipv4Addr::LOCALHOST, port).into())),
-            _ => Err(PortError { port }),
-        }
+    /// Creates an exporter for `127.0.0.1:port`. Port 0 is one that is free at each start; ask
+    /// [`PrometheusExporter::local_addr`] which. For another interface use [`PrometheusExporter::at`].
+    pub fn new(port: u16) -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, port).into())
     }
 
-    /// An exporter for any address. Whoever reaches it reads everything: outside loopback, that is everyone.
+    /// Creates an exporter for any address. Everybody who can reach it can read the metrics.
     pub fn at(address: SocketAddr) -> Self {
         let ledger = Arc::new(SharedLedger::new(Limits::default()));
         let connection = ledger.open(ledger.add_local_feed(IDENTITY));
@@ -126,18 +142,21 @@ impl PrometheusExporter {
         let families = FamiliesCollector::new(ledger.clone());
         registry.register(Box::new(families)).expect("the registry is new and the families are constants");
         registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
-        // A program that records by itself has no feeds to tell of.
-        let live = Arc::new(LiveApi::new(ledger.clone(), Arc::new(Telemetry::new()), Persistence::InMemory));
-        Self { address, records: Arc::new(Records { ledger, connection, registry, live }), running: Mutex::new(None) }
+        // Without feeds there is nothing to report.
+        let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
+        let api = LiveApi::new(ledger.clone(), telemetry, Arc::clone(&health), Persistence::InMemory);
+        let records = Records { ledger, connection, registry, health, api: Arc::new(api) };
+        Self { address, records: Arc::new(records), transition: Mutex::new(()), running: Mutex::new(None) }
     }
 
-    /// Starts serving, on a thread of its own; it listens when this returns. Does nothing if it is running.
+    /// Starts serving, on a thread of its own; it listens when this returns. Does nothing if it runs. Waits for a
+    /// [`PrometheusExporter::stop`] of another thread to finish.
     ///
     /// # Errors
-    /// An address that cannot be listened on, above all one in use, or no thread to be had.
+    /// An address that cannot be bound, above all one that another program uses; a thread that cannot be started.
     pub fn start(&self) -> Result<(), StartError> {
-        let mut running = self.running();
-        if running.as_ref().is_some_and(Running::is_alive) {
+        let _transition = lock(&self.transition);
+        if self.is_running() {
             return Ok(());
         }
         let listener = http::bind(self.address)?;
@@ -146,7 +165,7 @@ impl PrometheusExporter {
         let shutdown = CancellationToken::new();
         let (records, cancelled) = (Arc::clone(&self.records), shutdown.clone());
         let serve = async move {
-            let history = Arc::clone(&records.live).record_history(cancelled.clone());
+            let history = Arc::clone(&records.api).record_history(cancelled.clone());
             let ends = cancelled.clone();
             let pages = async {
                 let _ended = ends.drop_guard();
@@ -162,14 +181,15 @@ impl PrometheusExporter {
             runtime.shutdown_timeout(STUCK_THREADS_TIMEOUT);
         })?;
         tracing::info!(%address, "listening");
-        *running = Some(Running { address, shutdown, thread });
+        *self.running() = Some(Running { address, shutdown, thread });
         Ok(())
     }
 
-    /// Stops serving, within a few seconds even if a client or a registered collector hangs. What was recorded is kept. Does nothing if it is not
-    /// running.
+    /// Stops serving, within a few seconds even if a client or a registered collector hangs; the address is free when this
+    /// returns. What was recorded stays. Does nothing if it does not run.
     pub fn stop(&self) {
-        // Not within the `if let`, which would hold the lock while it waits.
+        let _transition = lock(&self.transition);
+        // Not within the `if let`, which would hold this lock while it waits.
         let running = self.running().take();
         if let Some(running) = running {
             running.shutdown.cancel();
@@ -179,22 +199,22 @@ impl PrometheusExporter {
         }
     }
 
-    /// Whether it serves.
+    /// Returns whether it serves.
     pub fn is_running(&self) -> bool {
         self.running().as_ref().is_some_and(Running::is_alive)
     }
 
-    /// Where it listens, while it runs.
+    /// Returns the address that it listens on, while it runs.
     pub fn local_addr(&self) -> Option<SocketAddr> {
         self.running().as_ref().filter(|running| running.is_alive()).map(|running| running.address)
     }
 
-    /// The URL of the metrics, while it runs.
+    /// Returns the URL of the metrics, while it runs.
     pub fn url(&self) -> Option<String> {
         self.local_addr().map(|address| format!("http://{address}/metrics"))
     }
 
-    /// The registry behind `/metrics`. It shows the families, and serves whatever else is registered with it.
+    /// Returns the registry behind `/metrics`. Whatever else is registered with it is served as well.
     pub fn registry(&self) -> &Registry {
         &self.records.registry
     }
@@ -239,7 +259,7 @@ impl PrometheusExporter {
         Ok(())
     }
 
-    /// Counts one anomaly: `drop`, `spike`, `pattern_shift` or what else it is called.
+    /// Counts one anomaly of any type, such as `drop`, `spike` or `pattern_shift`.
     ///
     /// # Errors
     /// An empty label, or one beyond its limit.
@@ -271,7 +291,7 @@ impl PrometheusExporter {
         let message = Message::Event(Event { id: None, timestamp: None, kind });
         for notice in self.records.ledger.apply(self.records.connection, &message) {
             match notice {
-                Notice::Rejected(rejection) => return Err(RecordError::Refused(rejection.detail)),
+                Notice::Rejected(rejection) => return Err(rejection.into()),
                 other => log_notice(IDENTITY, &other, None),
             }
         }
@@ -279,7 +299,7 @@ impl PrometheusExporter {
     }
 
     fn running(&self) -> MutexGuard<'_, Option<Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.running)
     }
 }
 
@@ -300,12 +320,13 @@ impl Content for Records {
         body(&*self.ledger, &self.registry, accepts, false)
     }
 
-    fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>> {
-        self.live.answer(resource, query).map(|answer| answer.map_err(|error| error.to_string()))
+    fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
+        self.api.answer(resource, query)
     }
 
-    fn feeds(&self) -> Vec<FeedReadiness> {
-        Vec::new()
+    fn readiness(&self) -> Readiness {
+        let (is_ready, text) = health::readiness(&self.health.reports());
+        Readiness { is_ready, text }
     }
 
     fn connection_refused(&self, connections_max: usize) {

@@ -25,11 +25,13 @@
 //! enters the ledger as a value ([`ledger::Moment`]).
 
 pub mod bridge;
+mod clock;
 pub mod demo;
 mod explanation;
 pub mod exporter;
 pub mod exposition;
 pub mod feed;
+pub mod health;
 pub mod healthcheck;
 pub mod http;
 pub mod keeper;
@@ -38,11 +40,21 @@ mod live;
 pub mod process;
 pub mod protocol;
 pub mod recording;
+mod replay;
 mod scrape;
 mod service_manager;
 pub mod settings;
 pub mod shared_ledger;
+pub mod skills_db;
 pub mod store;
+mod sync;
 pub mod telemetry;
+mod text;
 
-pub use exporter::PrometheusExporter;
+pub use bridge::{Bridge, BridgeError, ReloadHandle};
+pub use exporter::{PrometheusExporter, RecordError, StartError};
+pub use http::BindError;
+pub use protocol::{Rejection, RejectionReason};
+pub use recording::RecordingError;
+pub use replay::replay;
+pub use settings::Settings;

@@ -5,16 +5,14 @@ mod support;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Barrier, Mutex};
 use std::thread;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, Opts};
-use session_buddy_bridge::PrometheusExporter;
-use session_buddy_bridge::exporter::{RecordError, StartError};
-use session_buddy_bridge::http::BindError;
+use session_buddy_bridge::{BindError, PrometheusExporter, RecordError, RejectionReason, StartError};
 use support::PATIENCE;
 use support::scrape::Scrape;
 
@@ -38,17 +36,40 @@ fn invocations(scrape: &Scrape, skill: &str, phase: &str, completed: &str) -> Op
 }
 
 #[test]
-fn a_port_is_1_to_65535() {
-    for port in [0, 65_536, u32::MAX] {
-        let refusal = PrometheusExporter::new(port).unwrap_err();
-        assert_eq!(refusal.port, port);
-        let said = refusal.to_string();
-        assert!(said.contains(&format!("port {port} ")) && said.contains("1 to 65535"), "{said}");
-    }
-    for port in [1, 65_535] {
-        let exporter = PrometheusExporter::new(port).unwrap();
+fn port_0_is_one_that_is_free() {
+    let exporter = PrometheusExporter::new(0);
+    assert!(!exporter.is_running());
+    assert_eq!(exporter.url(), None);
+    exporter.start().unwrap();
+    let address = exporter.local_addr().unwrap();
+    assert!(address.ip().is_loopback() && address.port() != 0, "{address}");
+}
+
+/// An address below the ports that systems give out, so that nobody else takes it while nobody listens there.
+fn reserved() -> SocketAddr {
+    let first = std::process::id() as u16 % 5_000;
+    let ports = (first..5_000).chain(0..first).map(|port| 20_000 + port);
+    let mut addresses = ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    addresses.find(|address| TcpListener::bind(address).is_ok()).expect("one of 5,000 ports is free")
+}
+
+#[test]
+fn a_start_that_races_a_stop_never_finds_its_own_address_in_use() {
+    let exporter = PrometheusExporter::at(reserved());
+    for attempt in 0..200 {
+        exporter.start().unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
+        let barrier = Barrier::new(2);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                barrier.wait();
+                exporter.stop();
+            });
+            barrier.wait();
+            // Whether this comes before the stop or after it, or meets it half way, it does not fail.
+            exporter.start().unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
+        });
+        exporter.stop();
         assert!(!exporter.is_running());
-        assert_eq!(exporter.url(), None);
     }
 }
 
@@ -84,7 +105,7 @@ fn an_address_in_use_is_said_and_leaves_it_not_running() {
 fn port_9090_in_use_is_perhaps_prometheus() {
     // Whether this takes the port or finds it taken, it is taken.
     let _taken = TcpListener::bind("127.0.0.1:9090");
-    let said = PrometheusExporter::new(9090).unwrap().start().unwrap_err().to_string();
+    let said = PrometheusExporter::new(9090).start().unwrap_err().to_string();
     assert!(said.contains("127.0.0.1:9090") && said.contains("Prometheus's own default port"), "{said}");
 }
 
@@ -226,6 +247,12 @@ fn a_value_that_is_none_is_named_and_not_recorded() {
     assert_eq!(families_of_skills(&exporter), before);
 
     assert_eq!(exporter.update_completion_rate("x", 1.5), Err(RecordError::Rate(1.5)));
+    let reason = |refusal: Result<(), RecordError>| match refusal {
+        Err(RecordError::Rejected(rejection)) => Some(rejection.reason),
+        _ => None,
+    };
+    assert_eq!(reason(exporter.record_anomaly(&too_long, "x")), Some(RejectionReason::LabelTooLong));
+    assert_eq!(reason(exporter.record_anomaly("drop", "__overflow__")), Some(RejectionReason::ReservedName));
     for rate in [0.0, 1.0, -0.0] {
         exporter.update_completion_rate("x", rate).unwrap();
     }

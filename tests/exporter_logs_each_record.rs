@@ -33,7 +33,7 @@ fn each_record_is_a_debug_line_and_a_refused_one_is_none() {
         .without_time()
         .finish();
     tracing::subscriber::with_default(subscriber, || {
-        let exporter = PrometheusExporter::new(9092).unwrap();
+        let exporter = PrometheusExporter::new(9092);
         exporter.record_invocation("pytest-run", Some("setup"), true, Some(1.5)).unwrap();
         exporter.record_invocation("pytest-run", None, false, None).unwrap();
         exporter.update_completion_rate("pytest-run", 0.5).unwrap();

@@ -119,31 +119,22 @@ fn a_request_body_is_ignored() {
 #[test]
 fn healthy_whatever_the_feeds_do() {
     let server = served();
-    server.content.set_feeds(&[("ws://a:1/", false, "refused")]);
+    server.content.set_readiness(false, "Not ready.\n");
     let response = get(server.address, "/-/healthy");
     assert_eq!((response.status, response.text()), (200, "Healthy.\n"));
     server.stop();
 }
 
 #[test]
-fn ready_while_one_feed_is_live() {
+fn ready_is_200_and_not_ready_503_with_the_text_of_the_content() {
     let server = served();
-    let ready = || {
+    for (is_ready, status, text) in
+        [(true, 200, "Ready.\n"), (false, 503, "Not ready: no feed is live.\na: not live\n")]
+    {
+        server.content.set_readiness(is_ready, text);
         let response = get(server.address, "/-/ready");
-        (response.status, response.text().to_owned())
-    };
-    assert_eq!(ready(), (200, "Ready: no feeds are configured.\n".to_owned()));
-    server.content.set_feeds(&[("ws://a:1/", false, "refused: is\nit up?"), ("ws://b:1/", false, "not started")]);
-    let text =
-        "Not ready: no feed is live.\nws://a:1/: not live: refused: is it up?\nws://b:1/: not live: not started\n";
-    assert_eq!(ready(), (503, text.to_owned()));
-    server.content.set_feeds(&[
-        ("ws://a:1/", false, "refused"),
-        ("ws://b:1/", true, ""),
-        ("ws://c:1/", true, "a double"),
-    ]);
-    let text = "Ready.\nws://a:1/: not live: refused\nws://b:1/: live\nws://c:1/: live, but a double\n";
-    assert_eq!(ready(), (200, text.to_owned()));
+        assert_eq!((response.status, response.text()), (status, text));
+    }
     server.stop();
 }
 

@@ -14,11 +14,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use session_buddy_bridge::bridge::Bridge;
-use session_buddy_bridge::http;
 use session_buddy_bridge::ledger::{ConnectionId, FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::protocol;
-use session_buddy_bridge::settings::{FeedTarget, Settings};
+use session_buddy_bridge::settings::FeedTarget;
+use session_buddy_bridge::{Bridge, Settings};
 use support::http_client::{self, PATIENCE};
 use support::model::{Database, Invocation, START_MICROS, invocation_event};
 use support::running_bridge::{RunningBridge, counted};
@@ -313,12 +312,11 @@ fn answered(address: SocketAddr, request: &[u8]) -> Vec<u8> {
 #[test]
 fn mutated_requests_cost_no_valid_one() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-    let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let _in_runtime = runtime.enter();
-    let bridge = Bridge::new(Settings::new(Vec::new())).unwrap();
-    let serving = runtime.spawn(bridge.serve(vec![listener], shutdown.clone()));
+    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    let bridge = Bridge::bind(Settings { listen, ..Settings::new(Vec::new()) }).unwrap();
+    let address = bridge.local_addrs()[0];
+    let serving = runtime.spawn(bridge.run(shutdown.clone().cancelled_owned()));
 
     // A connection whose task panics is closed like one that the server is done with: only a hook tells the two apart.
     let usual = panic::take_hook();

@@ -8,9 +8,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use session_buddy_bridge::bridge::replayed;
 use session_buddy_bridge::ledger::Limits;
-use session_buddy_bridge::settings::{LogSettings, ReplayTask};
 use support::running_bridge::FAMILIES;
 use support::scrape::Scrape;
 
@@ -23,13 +21,8 @@ fn recordings() -> Vec<PathBuf> {
 }
 
 fn replay(file: &Path) -> String {
-    let task = ReplayTask {
-        file: file.to_owned(),
-        skill: None,
-        ledger_limits: Limits::default(),
-        log: LogSettings::default(),
-    };
-    replayed(&task).unwrap_or_else(|error| panic!("{error}"))
+    let recording = fs::read(file).unwrap();
+    session_buddy_bridge::replay(&recording, None, Limits::default()).unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]

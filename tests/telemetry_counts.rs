@@ -7,28 +7,30 @@ use std::io;
 use std::sync::Arc;
 
 use prometheus::{Registry, TextEncoder};
-use session_buddy_bridge::feed::DISCONNECT_CODES;
+use session_buddy_bridge::feed::{DISCONNECT_CODES, FeedState};
+use session_buddy_bridge::health::Health;
 use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
 use session_buddy_bridge::process::ProcessCollector;
 use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, LedgerCounters, Standing, Telemetry};
+use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, LedgerCounters, Telemetry};
 use support::scrape::Scrape;
 
 const FEED: &str = "ws://localhost:8765/";
 
-fn scraped(telemetry: &Arc<Telemetry>, numbers: LedgerCounters) -> Scrape {
+fn scraped(telemetry: &Arc<Telemetry>, health: &Arc<Health>, counters: LedgerCounters) -> Scrape {
     let registry = Registry::new();
-    registry.register(Box::new(telemetry.collector(move || numbers.clone()))).unwrap();
+    registry.register(Box::new(telemetry.collector(Arc::clone(health), move || counters.clone()))).unwrap();
     registry.register(Box::new(ProcessCollector::new())).unwrap();
     Scrape::parse(&TextEncoder::new().encode_to_string(&registry.gather()).unwrap()).unwrap()
 }
 
 #[test]
 fn every_family_is_there_with_every_label_value_that_is_known() {
-    let telemetry = Arc::new(Telemetry::new());
+    let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
     telemetry.feed(FEED);
+    health.feed(FEED);
     let feed = FeedCounters { identity: FEED.into(), tenth_skill_invocations: Some(0), ..FeedCounters::default() };
-    let scrape = scraped(&telemetry, LedgerCounters { feeds: vec![feed], rules: RuleCounters::default() });
+    let scrape = scraped(&telemetry, &health, LedgerCounters { feeds: vec![feed], rules: RuleCounters::default() });
     let names: BTreeSet<_> =
         scrape.families.keys().filter_map(|name| name.strip_prefix("session_buddy_bridge_")).collect();
     let expected = [
@@ -77,26 +79,28 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
     let version = [("version", env!("CARGO_PKG_VERSION"))];
     assert_eq!(scrape.value("session_buddy_bridge_build_info", &version), Some(1.0));
     assert_eq!(scrape.value("session_buddy_bridge_feed_up", &[("feed", FEED)]), Some(0.0));
-    for state in Standing::ALL {
-        let labels = [("feed", FEED), ("state", state.label())];
-        let is_in_it = if state == Standing::Connecting { 1.0 } else { 0.0 };
-        assert_eq!(scrape.value("session_buddy_bridge_feed_state", &labels), Some(is_in_it), "{state:?}");
+    for state in FeedState::LABELS {
+        let labels = [("feed", FEED), ("state", state)];
+        let is_in_it = if state == "connecting" { 1.0 } else { 0.0 };
+        assert_eq!(scrape.value("session_buddy_bridge_feed_state", &labels), Some(is_in_it), "{state}");
     }
 }
 
 #[test]
 fn events_move_their_own_series_and_no_other() {
-    let telemetry = Arc::new(Telemetry::new());
+    let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
+    let live = health.feed("a");
+    health.feed("b\"\n\\");
     let (one, other) = (telemetry.feed("a"), telemetry.feed("b\"\n\\"));
     assert!(Arc::ptr_eq(&one, &telemetry.feed("a")), "one identity, one feed");
-    let before = scraped(&telemetry, LedgerCounters::default());
+    let before = scraped(&telemetry, &health, LedgerCounters::default());
 
     one.connected();
     one.connected();
     one.disconnected("4001", "Authentication failed");
     one.disconnected("dns", "no such host");
     one.disconnected("dns", "no such host");
-    one.status(Standing::Live, "hears snapshots");
+    assert!(live.update(&FeedState::Live));
     one.message(MessageType::MetricsUpdate, 1_700_000_000.25);
     other.message(MessageType::Unknown, 3.0);
     one.rejected(&Rejection::new(RejectionReason::InvalidNumber, "rate is NaN"));
@@ -121,7 +125,7 @@ fn events_move_their_own_series_and_no_other() {
         overflowed_invocations: 7,
     };
     let feeds = vec![counters("a", Some(41), 8, 9), counters("gone", None, 0, 1)];
-    let after = scraped(&telemetry, LedgerCounters { feeds, rules });
+    let after = scraped(&telemetry, &health, LedgerCounters { feeds, rules });
 
     let changed: Vec<_> = after
         .samples
@@ -169,24 +173,10 @@ fn codes_without_end_are_counted_as_other() {
     let feed = telemetry.feed(FEED);
     (0..1000).for_each(|code| feed.disconnected(&code.to_string(), ""));
     feed.disconnected("7", "");
-    let scrape = scraped(&telemetry, LedgerCounters::default());
+    let scrape = scraped(&telemetry, &Arc::default(), LedgerCounters::default());
     let name = "session_buddy_bridge_feed_disconnects_total";
     assert_eq!(scrape.series(name).len(), 65);
     assert_eq!(scrape.value(name, &[("code", "7"), ("feed", FEED)]), Some(2.0));
     assert_eq!(scrape.value(name, &[("code", "other"), ("feed", FEED)]), Some(951.0));
     assert_eq!(scrape.sum(name), 1001.0);
-}
-
-#[test]
-fn readiness_is_the_last_status() {
-    let feed = Telemetry::new().feed(FEED);
-    assert_eq!(feed.readiness(), (false, "not started".to_owned()));
-    feed.status(Standing::Live, "hears snapshots");
-    assert_eq!(feed.readiness(), (true, String::new()));
-    feed.notice(&Notice::AliasFound { of: "ws://b:1/".to_owned() });
-    assert_eq!(feed.readiness(), (true, "the same server as ws://b:1/: it does not count".to_owned()));
-    feed.notice(&Notice::AliasCleared);
-    assert_eq!(feed.readiness(), (true, String::new()));
-    feed.status(Standing::Refused, "closed with 4001: \u{1b}[31mno\nentry");
-    assert_eq!(feed.readiness(), (false, "closed with 4001: \\u{1b}[31mno\\nentry".to_owned()));
 }

@@ -4,9 +4,11 @@ use std::cell::RefCell;
 use std::io;
 use std::sync::Once;
 
+use session_buddy_bridge::feed::FeedState;
+use session_buddy_bridge::health::Health;
 use session_buddy_bridge::ledger::{Notice, ResetCause};
 use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::{Standing, Telemetry};
+use session_buddy_bridge::telemetry::Telemetry;
 
 const FEED: &str = "ws://localhost:8765/";
 
@@ -44,13 +46,14 @@ fn lines(quiet: &[&str], act: impl FnOnce()) -> Vec<String> {
 #[test]
 fn a_healthy_feed_is_two_lines_at_info() {
     let logged = lines(&["DEBUG", "TRACE"], || {
-        let feed = Telemetry::new().feed(FEED);
-        feed.status(Standing::Connecting, "connecting");
+        let (feed, health) = (Telemetry::new().feed(FEED), Health::new().feed(FEED));
+        let report = |state: &FeedState| feed.state_changed(state, health.update(state));
+        report(&FeedState::Connecting);
         feed.connected();
         feed.message(MessageType::Connected, 1.0);
-        feed.status(Standing::Live, "hears snapshots");
+        report(&FeedState::Live);
         (0..100).for_each(|second| feed.message(MessageType::MetricsUpdate, f64::from(second)));
-        feed.status(Standing::Live, "hears snapshots");
+        report(&FeedState::Live);
     });
     assert_eq!(logged, ["INFO connected feed=ws://localhost:8765/", "INFO live feed=ws://localhost:8765/"]);
 }

@@ -15,7 +15,7 @@ use crate::protocol::{self, ConnectionMessage, Message, Number};
 use crate::settings::CheckTask;
 
 use super::ear::{Ear, Said};
-use super::{BridgeError, subscription};
+use super::{CommandError, subscription};
 
 /// So many snapshots show a cadence.
 const SNAPSHOTS_ENOUGH: usize = 5;
@@ -28,7 +28,7 @@ const SKILLS_LISTED_MAX: usize = 10;
 ///
 /// # Errors
 /// A feed that cannot be reached, refuses, or sends no snapshot; standard output that takes nothing.
-pub async fn check(task: CheckTask, shutdown: CancellationToken) -> Result<(), BridgeError> {
+pub async fn check(task: CheckTask, shutdown: CancellationToken) -> Result<(), CommandError> {
     let settings = subscription(&task.feed, task.frame_bytes_max, &task.timing);
     let (began, deadline) = (Instant::now(), tokio::time::Instant::now() + task.duration);
     let mut ear = Ear::open(settings, &shutdown);
@@ -44,10 +44,10 @@ pub async fn check(task: CheckTask, shutdown: CancellationToken) -> Result<(), B
     ear.close().await?;
     let identity = &task.feed.identity;
     let (text, problem) = look.report(identity, began.elapsed());
-    io::stdout().lock().write_all(text.as_bytes()).map_err(BridgeError::Output)?;
+    io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output)?;
     match problem {
         None => Ok(()),
-        Some(problem) => Err(BridgeError::CheckFailed { identity: identity.clone(), problem }),
+        Some(problem) => Err(CommandError::CheckFailed { identity: identity.clone(), problem }),
     }
 }
 

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::feed::{self, DisconnectReason, FeedListener, FeedSettings, FeedState, FrameSummary};
 
-use super::BridgeError;
-use super::ingest_listener::{Freshness, judge};
+use super::ingest_listener::{Freshness, summarize};
+use super::{BridgeError, CommandError};
 
 /// What a feed said, or what became of it.
 #[derive(Debug)]
@@ -39,9 +39,9 @@ impl Ear {
     }
 
     /// Says goodbye to the server.
-    pub async fn close(self) -> Result<(), BridgeError> {
+    pub async fn close(self) -> Result<(), CommandError> {
         self.ends.cancel();
-        self.listening.await.map_err(|error| BridgeError::Panicked(error.to_string()))
+        self.listening.await.map_err(|error| CommandError::from(BridgeError::Panicked(error.to_string())))
     }
 }
 
@@ -64,7 +64,7 @@ impl FeedListener for Teller {
 
     fn text(&self, frame: &str, at: Instant) -> FrameSummary {
         self.tell(at, Said::Text(frame.to_owned()));
-        judge(frame, &mut self.freshness.lock().unwrap_or_else(PoisonError::into_inner))
+        summarize(frame, &mut self.freshness.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn binary(&self, bytes: usize) {

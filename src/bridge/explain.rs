@@ -11,7 +11,7 @@ use crate::recording::{self, ConnectionEvent};
 use crate::settings::{ExplainTask, Explained};
 
 use super::ear::{Ear, Said};
-use super::{BridgeError, subscription};
+use super::{CommandError, subscription};
 
 /// How often a silent feed is asked whether something has waited long enough.
 const PASS_EVERY: Duration = Duration::from_secs(1);
@@ -21,19 +21,19 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// A file that cannot be read or is no recording; standard output that takes nothing.
-pub async fn explain(task: ExplainTask, shutdown: CancellationToken) -> Result<(), BridgeError> {
+pub async fn explain(task: ExplainTask, shutdown: CancellationToken) -> Result<(), CommandError> {
     let print = |text: &str| match io::stdout().lock().write_all(text.as_bytes()) {
         // Whoever read as much as they wanted, as `head` does, is served.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        written => written.map(|()| true).map_err(BridgeError::Output),
+        written => written.map(|()| true).map_err(CommandError::Output),
     };
     match task.what {
         Explained::Recording { file, subscribed } => {
             let explainer = Explainer::new(subscribed.as_deref(), task.skill, task.ledger_limits);
-            let bytes = fs::read(&file).map_err(|error| BridgeError::File { file: file.clone(), error })?;
+            let bytes = fs::read(&file).map_err(|error| CommandError::File { file: file.clone(), error })?;
             recording::text(&bytes)
                 .and_then(|text| explained(text, explainer))
-                .map_err(|error| BridgeError::Recording { file, error })
+                .map_err(|error| CommandError::Recording { file, error })
                 .and_then(|text| print(&text).map(drop))
         }
         Explained::Feed { target, frame_bytes_max, timing, duration } => {

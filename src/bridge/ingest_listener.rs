@@ -1,22 +1,26 @@
-//! From a feed's frames to the ledger, and to telemetry.
+//! From a feed's frames to the ledger, to telemetry and to health.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::detail::Waker;
+use crate::skills_db::ReaderWaker;
 use crate::feed::{DisconnectReason, FeedListener, FeedState, FrameSummary, SnapshotSummary};
+use crate::health::FeedHealth;
 use crate::ledger::{ConnectionId, FeedId, Moment};
 use crate::protocol::{self, Message, Rejection, RejectionReason, Snapshot};
 use crate::shared_ledger::SharedLedger;
-use crate::telemetry::{FeedTelemetry, Standing};
+use crate::sync::lock;
+use crate::telemetry::FeedTelemetry;
 
-/// What listens to one feed.
+/// Applies what one feed delivers: messages to the ledger, events to telemetry, states to health. Lives as long as the
+/// subscription.
 #[derive(Debug)]
 pub(super) struct IngestListener {
     ledger: Arc<SharedLedger>,
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
-    /// Wakes whoever reads the database beside the feed.
+    health: Arc<FeedHealth>,
+    /// Wakes the reader of the feed's database, if one is configured.
     waker: Option<ReaderWaker>,
     state: Mutex<State>,
 }
@@ -25,39 +29,46 @@ pub(super) struct IngestListener {
 struct State {
     connection: Option<ConnectionId>,
     freshness: Freshness,
-    /// The ending that was counted when its connection closed, so that the status which follows does not count it again.
+    /// Whether the disconnect was counted when its connection closed, so that the state which follows does not count it again.
     disconnect_is_counted: bool,
 }
 
 impl IngestListener {
-    pub fn new(ledger: Arc<SharedLedger>, feed: FeedId, telemetry: Arc<FeedTelemetry>, waker: Option<Waker>) -> Self {
-        Self { ledger, feed, telemetry, waker, state: Mutex::default() }
+    pub fn new(
+        ledger: Arc<SharedLedger>,
+        feed: FeedId,
+        telemetry: Arc<FeedTelemetry>,
+        health: Arc<FeedHealth>,
+        waker: Option<ReaderWaker>,
+    ) -> Self {
+        Self { ledger, feed, telemetry, health, waker, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn receive(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Option<SnapshotSummary> {
         for notice in self.ledger.apply_at(connection, message, now) {
+            self.health.observe(&notice);
             self.telemetry.notice(&notice);
         }
         match message {
-            Message::Snapshot(snapshot) => Some(self.state().freshness.judge(snapshot)),
+            Message::Snapshot(snapshot) => Some(self.state().freshness.check(snapshot)),
             _ => None,
         }
     }
 }
 
-/// Tells a feed's new snapshots from repeated ones, over all its connections.
+/// Distinguishes a feed's new snapshots from repeated ones, over all its connections.
 #[derive(Debug, Default)]
 pub(super) struct Freshness {
     latest_timestamp: Option<Box<str>>,
 }
 
 impl Freshness {
-    /// What a snapshot is to the watch for silence. One without a timestamp is always new.
-    pub fn judge(&mut self, snapshot: &Snapshot<'_>) -> SnapshotSummary {
+    /// Compares a snapshot with the one before. Without a timestamp it is always fresh.
+    pub fn check(&mut self, snapshot: &Snapshot<'_>) -> SnapshotSummary {
         let Some(timestamp) = snapshot.timestamp.as_deref() else { return SnapshotSummary { fresh: true } };
         let fresh = self.latest_timestamp.as_deref() != Some(timestamp);
         if fresh {
@@ -67,14 +78,14 @@ impl Freshness {
     }
 }
 
-/// What the watch for silence wants to know of a frame that is not applied.
-pub(super) fn judge(frame: &str, freshness: &mut Freshness) -> FrameSummary {
+/// Summarizes a frame without applying it.
+pub(super) fn summarize(frame: &str, freshness: &mut Freshness) -> FrameSummary {
     let mut summary = FrameSummary::default();
     protocol::read(frame, &protocol::Limits::default(), &mut |message| {
         let Ok(message) = message else { return };
         summary.understood = true;
         if let Message::Snapshot(snapshot) = &message {
-            summary.snapshot = Some(freshness.judge(snapshot));
+            summary.snapshot = Some(freshness.check(snapshot));
         }
     });
     summary
@@ -128,17 +139,7 @@ impl FeedListener for IngestListener {
         {
             self.telemetry.disconnected(reason.code(), &reason.to_string());
         }
-        let standing = match state {
-            FeedState::Connecting | FeedState::Opened => Standing::Connecting,
-            FeedState::Live => Standing::Live,
-            FeedState::Waiting { reason: DisconnectReason::Silent { .. } | DisconnectReason::Dead { .. }, .. } => {
-                Standing::Silent
-            }
-            FeedState::Waiting { reason: DisconnectReason::Frozen { .. }, .. } => Standing::Frozen,
-            FeedState::Waiting { .. } => Standing::Unreachable,
-            FeedState::Refused { .. } => Standing::Refused,
-            FeedState::Stopped => Standing::Stopped,
-        };
-        self.telemetry.status(standing, &state.to_string());
+        let became_live = self.health.update(state);
+        self.telemetry.state_changed(state, became_live);
     }
 }

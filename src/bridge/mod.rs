@@ -1,7 +1,9 @@
-//! Wires the rooms together; the only place that knows them all. It has no rules of its own.
+//! The bridge: subscribes to the feeds, counts, persists and serves. It connects the other modules and has no rules of its
+//! own.
 
 mod check;
 mod ear;
+mod error;
 mod explain;
 mod ingest_listener;
 mod record;
@@ -10,13 +12,11 @@ mod site_content;
 mod state;
 mod subscriptions;
 
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 
 use prometheus::Registry;
-use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -25,199 +25,170 @@ use tokio_util::sync::CancellationToken;
 use crate::demo::{DemoFeed, guide};
 use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
+use crate::health::Health;
 use crate::http::{self, BindError, BoundListener, HttpSettings};
 use crate::keeper::{KeepError, Kept};
 use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
-use crate::recording::RecordingError;
 use crate::service_manager;
-use crate::settings::{DemoTask, FeedTarget, FeedUrlError, ReloadableSettings, Settings, StateLocation};
+use crate::settings::{DemoTask, FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::{LedgerCounters, StateTelemetry, Telemetry};
 use site_content::SiteContent;
 use subscriptions::Subscriptions;
 
 pub use check::check;
+pub use error::{BridgeError, CommandError};
 pub use explain::explain;
 pub use record::record;
-pub use replay::{replay, replayed};
+pub use replay::replay;
 pub use state::state;
 
-/// Why the bridge ended otherwise than asked.
-#[derive(Debug, Error)]
-pub enum BridgeError {
-    /// An address that cannot be listened on.
-    #[error("{0} (--web.listen-address)")]
-    Listen(#[from] BindError),
-    /// A listener that the event loop does not take.
-    #[error("cannot listen: {0}")]
-    Listener(#[source] io::Error),
-    /// The made-up feed found no port.
-    #[error("the demo's feed cannot listen on 127.0.0.1: {0}")]
-    DemoFeed(#[source] io::Error),
-    /// The made-up feed has a URL that is none.
-    #[error("the demo's feed {0}")]
-    DemoUrl(#[from] FeedUrlError),
-    /// A file that cannot be read or written.
-    #[error("{}: {error}", .file.display())]
-    File {
-        /// The file.
-        file: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// A recording that is none.
-    #[error("{}: {error}", .file.display())]
-    Recording {
-        /// The file.
-        file: PathBuf,
-        /// Its first fault.
-        error: RecordingError,
-    },
-    /// A file that would be overwritten.
-    #[error("{}: the file exists already: choose another name or delete it", .file.display())]
-    FileExists {
-        /// The file.
-        file: PathBuf,
-    },
-    /// A feed that sent nothing while it was recorded.
-    #[error("nothing was heard of the feed {identity}, so there is no recording: {why}")]
-    NothingHeard {
-        /// The feed.
-        identity: String,
-        /// How the latest attempt to hear it went.
-        why: String,
-    },
-    /// A feed that a look at it finds fault with.
-    #[error("the feed {identity}: {problem}")]
-    CheckFailed {
-        /// The feed.
-        identity: String,
-        /// What is wrong.
-        problem: String,
-    },
-    /// A state that cannot be used.
-    #[error(transparent)]
-    State(#[from] KeepError),
-    /// There is no such feed in the state.
-    #[error("the state {} knows no feed {identity:?}; `state show` lists those that it knows", path.display())]
-    NoSuchFeed {
-        /// The state.
-        path: PathBuf,
-        /// What was asked for.
-        identity: String,
-    },
-    /// No thread was to be had.
-    #[error("cannot start the thread that reads a feed's database: {0}")]
-    Thread(#[source] io::Error),
-    /// Standard output that takes nothing more.
-    #[error("cannot write to standard output: {0}")]
-    Output(#[source] io::Error),
-    /// A defect of the bridge.
-    #[error("a task of the bridge panicked, which is a defect: {0}")]
-    Panicked(String),
-}
-
-/// The bridge, assembled and not yet started.
+/// A bridge from Session-Buddy feeds to Prometheus. It is bound and holds its state when it is created, connects to the feeds
+/// and answers requests while [`Bridge::run`] is polled, and ends with it.
+///
+/// ```
+/// use session_buddy_bridge::settings::FeedTarget;
+/// use session_buddy_bridge::{Bridge, Settings};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let mut settings = Settings::new(vec![FeedTarget::new("ws://localhost:8765")?]);
+/// settings.listen = vec!["127.0.0.1:0".parse()?];
+/// let bridge = Bridge::bind(settings)?;
+/// println!("http://{}/metrics", bridge.local_addrs()[0]);
+///
+/// // A program waits for a signal here; this one stops as soon as it runs.
+/// let shutdown = async {};
+/// bridge.run(shutdown).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Bridge {
+    listeners: Vec<BoundListener>,
+    local_addrs: Vec<SocketAddr>,
     service: Service,
     kept: Option<Kept>,
     state_telemetry: Arc<StateTelemetry>,
 }
 
-/// What listens and serves; all of a bridge but its state.
+/// What connects and serves: a bridge without its listeners and its state file.
 #[derive(Debug)]
 struct Service {
     settings: Settings,
     ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
+    health: Arc<Health>,
     registry: Registry,
-    live: Arc<LiveApi>,
-    reloads: Arc<Notify>,
+    api: Arc<LiveApi>,
+    reload_requested: Arc<Notify>,
 }
 
-/// Asks a bridge to read its configuration file again.
+/// Requests reloads of a bridge's configuration file. Outlives the bridge without effect.
 #[derive(Debug, Clone)]
-pub struct Reloads(Arc<Notify>);
+pub struct ReloadHandle(Arc<Notify>);
 
-impl Reloads {
-    /// Asks. Several askings before the bridge gets to it are one.
-    pub fn ask(&self) {
+impl ReloadHandle {
+    /// Requests a reload of [`Settings::config_file`]. Requests that the bridge has not got to yet count as one. Whether the
+    /// reload succeeds is logged and shown by `session_buddy_bridge_config_last_reload_successful`.
+    pub fn reload(&self) {
         self.0.notify_one();
     }
 }
 
 impl Bridge {
-    /// Assembles a bridge, with the state that it left behind. Nothing is started: no address is bound, no feed is
-    /// connected to.
+    /// Binds every address of `settings` and opens the state file. Connects to no feed yet. Blocks for as long as SQLite
+    /// takes to open and check the file.
     ///
     /// # Errors
-    /// A state that cannot be used, above all one that another bridge has open. Where nobody chose its place, one that
-    /// cannot be written is no error: counts are in memory then, and a warning says so.
-    pub fn new(settings: Settings) -> Result<Self, BridgeError> {
+    /// An address that cannot be bound; a state file that cannot be used, above all one that another bridge has open. A state
+    /// file at [`StateLocation::Default`] that cannot be written is no error: counts are in memory then, and a warning is
+    /// logged.
+    pub fn bind(settings: Settings) -> Result<Self, BridgeError> {
+        let listeners = bind_all(&settings)?;
+        let mut local_addrs = Vec::new();
+        for listener in &listeners {
+            if let BoundListener::Tcp(listener) = listener {
+                local_addrs.push(listener.local_addr().map_err(BridgeError::Listener)?);
+            }
+        }
         let state_telemetry = Arc::new(StateTelemetry::new());
         let kept = open_state(&settings, &state_telemetry)?;
         let ledger = match &kept {
             Some(kept) => Arc::clone(&kept.ledger),
             None => Arc::new(SharedLedger::new(settings.ledger_limits)),
         };
-        let telemetry = Arc::new(Telemetry::new());
+        let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
         let registry = Registry::new();
-        let own_numbers = {
+        let counters = {
             let ledger = Arc::clone(&ledger);
             move || {
-                let mut numbers = LedgerCounters::default();
+                let mut counters = LedgerCounters::default();
                 ledger.read(&mut |view, _| {
-                    numbers = LedgerCounters { feeds: view.feeds().cloned().collect(), rules: view.rules() };
+                    counters = LedgerCounters { feeds: view.feeds().cloned().collect(), rules: view.rules() };
                 });
-                numbers
+                counters
             }
         };
         let names_differ = "the registry is new and the collectors' names differ";
         registry.register(Box::new(FamiliesCollector::new(ledger.clone()))).expect(names_differ);
-        registry.register(Box::new(telemetry.collector(own_numbers))).expect(names_differ);
+        registry.register(Box::new(telemetry.collector(Arc::clone(&health), counters))).expect(names_differ);
         registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
-        // Where nobody wanted a state, nobody misses one.
         if settings.state != StateLocation::InMemory {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
-        let reloads = Arc::new(Notify::new());
         let persistence = match &kept {
             Some(_) => Persistence::OnDisk(Arc::clone(&state_telemetry)),
             None => Persistence::InMemory,
         };
-        let live = Arc::new(LiveApi::new(ledger.clone(), Arc::clone(&telemetry), persistence));
-        let service = Service { settings, ledger, telemetry, registry, live, reloads };
-        Ok(Self { service, kept, state_telemetry })
+        let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), persistence);
+        let (api, reload_requested) = (Arc::new(api), Arc::new(Notify::new()));
+        let service = Service { settings, ledger, telemetry, health, registry, api, reload_requested };
+        Ok(Self { listeners, local_addrs, service, kept, state_telemetry })
     }
 
-    /// The registry behind the telemetry path. It shows everything that the bridge does, and serves whatever else is
-    /// registered with it.
+    /// Returns the TCP addresses that the bridge listens on, in the order of [`Settings::listen`], with the ports that were
+    /// chosen for port 0. Clients can connect; they are answered once the bridge runs.
+    pub fn local_addrs(&self) -> &[SocketAddr] {
+        &self.local_addrs
+    }
+
+    /// Returns the registry behind [`Settings::telemetry_path`]. Whatever else is registered with it is served as well.
     pub fn registry(&self) -> &Registry {
         &self.service.registry
     }
 
-    /// What asks this bridge to read its configuration file again.
-    pub fn reloads(&self) -> Reloads {
-        Reloads(Arc::clone(&self.service.reloads))
+    /// Returns a handle that requests reloads of the configuration file.
+    pub fn reload_handle(&self) -> ReloadHandle {
+        ReloadHandle(Arc::clone(&self.service.reload_requested))
     }
 
-    /// Subscribes to the feeds and serves on `listeners`, whatever [`Settings::listen`] says, until `shutdown`. Ends
-    /// within 5 s of it; every task has ended then.
+    /// Connects to the feeds and serves until `shutdown` completes. Returns at most 5 s later, when every task and thread of
+    /// the bridge has ended and everything that was counted is in the state file.
+    ///
+    /// Dropping the future instead closes the listeners and the connections without a word and does not wait for the state
+    /// file.
     ///
     /// # Errors
-    /// A listener that the event loop does not take; a panic, which is a defect.
-    pub async fn serve(
-        mut self,
-        listeners: Vec<impl Into<BoundListener>>,
-        shutdown: CancellationToken,
-    ) -> Result<(), BridgeError> {
-        let listeners: Vec<BoundListener> = listeners.into_iter().map(Into::into).collect();
+    /// A listener or a thread that cannot be used; a panic, which is a defect.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
+        let token = CancellationToken::new();
+        // Tasks of feeds are not aborted by dropping this future.
+        let _cancelled_on_drop = token.clone().drop_guard();
+        let mut running = pin!(self.run_until(token.clone()));
+        tokio::select! {
+            ended = &mut running => return ended,
+            () = shutdown => token.cancel(),
+        }
+        running.await
+    }
+
+    async fn run_until(mut self, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let state_telemetry = Arc::clone(&self.state_telemetry);
         let keeper = self.kept.take().map(|kept| kept.start(state_telemetry, shutdown.clone())).transpose()?;
-        let mut result = self.service.run(listeners, &shutdown).await;
-        // Last, so that what the feeds had to say until their end is kept.
+        let mut result = self.service.run(self.listeners, &shutdown).await;
+        // Last, so that what the feeds delivered until their end is persisted.
         if let Some(keeper) = keeper {
             let finished = tokio::task::spawn_blocking(|| keeper.finish()).await;
             if !finished.unwrap_or(false) {
@@ -231,8 +202,13 @@ impl Bridge {
 impl Service {
     async fn run(&self, listeners: Vec<BoundListener>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
         let mut servers = JoinSet::new();
-        let (ledger, telemetry) = (Arc::clone(&self.ledger), Arc::clone(&self.telemetry));
-        let mut feeds = Subscriptions::new(ledger, telemetry, self.settings.timing.clone(), shutdown.clone());
+        let mut feeds = Subscriptions::new(
+            Arc::clone(&self.ledger),
+            Arc::clone(&self.telemetry),
+            Arc::clone(&self.health),
+            self.settings.timing.clone(),
+            shutdown.clone(),
+        );
         let configured = ReloadableSettings {
             feeds: self.settings.feeds.clone(),
             ledger_limits: self.settings.ledger_limits,
@@ -251,7 +227,7 @@ impl Service {
                     }
                     break;
                 }
-                () = self.reloads.notified() => self.reload(&mut feeds).await,
+                () = self.reload_requested.notified() => self.reload(&mut feeds).await,
             }
         }
         shutdown.cancel();
@@ -262,7 +238,7 @@ impl Service {
         result
     }
 
-    /// Reads the configuration file again. It counts whole or not at all.
+    /// Reloads the configuration file: all of it is applied, or nothing.
     async fn reload(&self, feeds: &mut Subscriptions) {
         let Some(file) = self.settings.config_file.clone() else { return self.telemetry.nothing_to_reload() };
         let configured = match tokio::task::spawn_blocking(move || file.read()).await {
@@ -283,16 +259,17 @@ impl Service {
         shutdown: &CancellationToken,
         servers: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
-        let content = Arc::new(SiteContent::new(
-            Arc::clone(&self.ledger),
-            Arc::clone(&self.telemetry),
-            self.registry.clone(),
-            Arc::clone(&self.live),
-            self.settings.with_created,
-        ));
-        servers.spawn(Arc::clone(&self.live).record_history(shutdown.clone()));
+        let content = Arc::new(SiteContent {
+            ledger: Arc::clone(&self.ledger),
+            telemetry: Arc::clone(&self.telemetry),
+            health: Arc::clone(&self.health),
+            registry: self.registry.clone(),
+            api: Arc::clone(&self.api),
+            with_created: self.settings.with_created,
+        });
+        servers.spawn(Arc::clone(&self.api).record_history(shutdown.clone()));
         let web_config = self.settings.web_config.clone();
-        // Told where there is some.
+        // Logged only if it is true.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
         let telemetry_path = self.settings.telemetry_path.clone();
         let http_settings = HttpSettings { telemetry_path, web_config, ..HttpSettings::default() };
@@ -317,66 +294,65 @@ impl Service {
     }
 }
 
-/// Runs the bridge until `shutdown`, serving at [`Settings::listen`].
+/// Runs the bridge until `shutdown`, for the command `run`: systemd is notified, and SIGHUP reloads the configuration file.
 ///
 /// # Errors
-/// An address that cannot be listened on, and what [`Bridge::serve`] says.
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), BridgeError> {
-    let mut listeners = if settings.systemd_socket { http::from_systemd()? } else { bind_all(&settings.listen)? };
-    for path in &settings.listen_unix {
-        listeners.push(http::bind_unix(path)?);
-    }
-    let bridge = Bridge::new(settings)?;
-    // It listens already: who connects now is answered as soon as the first task turns.
+/// See [`Bridge::bind`] and [`Bridge::run`].
+pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), CommandError> {
+    let bridge = Bridge::bind(settings)?;
+    // It listens already: whoever connects now is answered as soon as the first task runs.
     let notifying = service_manager::notify_systemd(shutdown.clone());
-    let _reloading = tokio::spawn(reload_on_hangup(bridge.reloads(), shutdown.clone()));
-    let ended = bridge.serve(listeners, shutdown.clone()).await;
+    let _reloading = tokio::spawn(reload_on_hangup(bridge.reload_handle(), shutdown.clone()));
+    let ended = bridge.run(shutdown.clone().cancelled_owned()).await;
     shutdown.cancel();
     let _ = notifying.await;
-    ended
+    Ok(ended?)
 }
 
-async fn reload_on_hangup(reloads: Reloads, shutdown: CancellationToken) {
+async fn reload_on_hangup(handle: ReloadHandle, shutdown: CancellationToken) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => return tracing::warn!(%error, "SIGHUP will not be heard"),
     };
     while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
-        reloads.ask();
+        handle.reload();
     }
 }
 
-/// Runs a made-up feed and the bridge beside it until `shutdown`. `announce` is given the words for the user once both
+/// Runs a simulated server and the bridge beside it until `shutdown`. `announce` is called with a guide for the user once both
 /// can be reached.
 ///
 /// # Errors
-/// As for [`run`], and where the made-up feed finds no port.
-pub async fn demo(task: DemoTask, announce: impl FnOnce(&str), shutdown: CancellationToken) -> Result<(), BridgeError> {
-    let feed = DemoFeed::bind(task.feed).await.map_err(BridgeError::DemoFeed)?;
+/// As for [`run`]; a simulated server that cannot be bound.
+pub async fn demo(
+    task: DemoTask,
+    announce: impl FnOnce(&str),
+    shutdown: CancellationToken,
+) -> Result<(), CommandError> {
+    let feed = DemoFeed::bind(task.feed).await.map_err(CommandError::DemoFeed)?;
     let feed_url = feed.url();
     let settings = Settings { feeds: vec![FeedTarget::new(&feed_url)?], ..task.bridge };
+    let telemetry_path = settings.telemetry_path.clone();
 
     let mut taken = None;
-    let listeners = match bind_all(&settings.listen) {
+    let bridge = match Bridge::bind(settings.clone()) {
         Err(BridgeError::Listen(BindError::InUse { address })) if task.any_port => {
             taken = Some(address);
-            bind_all(&[SocketAddr::new(address.ip(), 0)])?
+            Bridge::bind(Settings { listen: vec![SocketAddr::new(address.ip(), 0)], ..settings })?
         }
-        listeners => listeners?,
+        bridge => bridge?,
     };
-    if let Some(BoundListener::Tcp(listener)) = listeners.first()
-        && let Ok(address) = listener.local_addr()
-    {
-        announce(&guide(&feed_url, address, &settings.telemetry_path, taken));
+    if let Some(address) = bridge.local_addrs().first() {
+        announce(&guide(&feed_url, *address, &telemetry_path, taken));
     }
 
     // The feed ends when the bridge has: were it to end first, the bridge would warn of a feed that is gone.
     let bridge_ended = CancellationToken::new();
-    let bridge = async {
+    let running = async {
         let _ended = bridge_ended.clone().drop_guard();
-        Bridge::new(settings)?.serve(listeners, shutdown).await
+        bridge.run(shutdown.cancelled_owned()).await
     };
-    tokio::join!(bridge, feed.serve(bridge_ended.clone())).0
+    Ok(tokio::join!(running, feed.serve(bridge_ended.clone())).0?)
 }
 
 fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<Kept>, BridgeError> {
@@ -403,8 +379,19 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
     Ok(Some(kept))
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<BoundListener>, BridgeError> {
-    addresses.iter().map(|address| Ok(http::bind(*address)?.into())).collect()
+fn bind_all(settings: &Settings) -> Result<Vec<BoundListener>, BridgeError> {
+    let mut listeners = Vec::new();
+    if settings.systemd_socket {
+        listeners = http::from_systemd()?;
+    } else {
+        for address in &settings.listen {
+            listeners.push(http::bind(*address)?.into());
+        }
+    }
+    for path in &settings.listen_unix {
+        listeners.push(http::bind_unix(path)?);
+    }
+    Ok(listeners)
 }
 
 fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) -> FeedSettings {

@@ -12,18 +12,18 @@ use crate::feed::{self, DisconnectReason, FeedListener, FeedState, FrameSummary}
 use crate::recording::{ConnectionEvent, Line};
 use crate::settings::RecordTask;
 
-use super::ingest_listener::{Freshness, judge};
-use super::{BridgeError, subscription};
+use super::ingest_listener::{Freshness, summarize};
+use super::{BridgeError, CommandError, subscription};
 
 /// Writes what a feed sends to a file, line by line, for as long as the task says or until `shutdown`. An existing file
 /// is not overwritten, and one without a frame is not left behind.
 ///
 /// # Errors
 /// A file that exists or cannot be written; a feed that sent nothing.
-pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(), BridgeError> {
-    let failed = |error| BridgeError::File { file: task.file.clone(), error };
+pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(), CommandError> {
+    let failed = |error| CommandError::File { file: task.file.clone(), error };
     let file = File::create_new(&task.file).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => BridgeError::FileExists { file: task.file.clone() },
+        io::ErrorKind::AlreadyExists => CommandError::FileExists { file: task.file.clone() },
         _ => failed(error),
     })?;
     let ends = shutdown.child_token();
@@ -39,7 +39,7 @@ pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(),
     // Over when the time is up, or earlier when somebody asks for it or the file takes no more.
     let _ = tokio::time::timeout(task.duration, ends.cancelled()).await;
     ends.cancel();
-    listening.await.map_err(|error| BridgeError::Panicked(error.to_string()))?;
+    listening.await.map_err(|error| CommandError::from(BridgeError::Panicked(error.to_string())))?;
     let mut state = recorder.state();
     let written = match state.failure.take() {
         Some(error) => Err(error),
@@ -49,7 +49,7 @@ pub async fn record(task: RecordTask, shutdown: CancellationToken) -> Result<(),
     if state.frames == 0 {
         fs::remove_file(&task.file).map_err(failed)?;
         let identity = task.feed.identity;
-        return Err(BridgeError::NothingHeard { identity, why: std::mem::take(&mut state.words) });
+        return Err(CommandError::NothingReceived { identity, why: std::mem::take(&mut state.words) });
     }
     tracing::info!(feed = %task.feed.identity, frames = state.frames, file = %task.file.display(), "recorded");
     Ok(())
@@ -108,7 +108,7 @@ impl FeedListener for Recorder {
 
     fn text(&self, frame: &str, _at: Instant) -> FrameSummary {
         self.write(Some(frame), None, None);
-        judge(frame, &mut self.state().freshness)
+        summarize(frame, &mut self.state().freshness)
     }
 
     fn binary(&self, bytes: usize) {

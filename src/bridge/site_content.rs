@@ -1,36 +1,27 @@
-//! What HTTP shows of the bridge.
+//! What HTTP serves of the bridge.
 
 use std::io;
 use std::sync::Arc;
 
 use prometheus::Registry;
 
-use crate::http::{Accepts, Content, FeedReadiness, Metrics, WebConfigError};
+use crate::health::{self, Health};
+use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, WebConfigError};
 use crate::live::LiveApi;
 use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
+/// What HTTP serves of the bridge: its metrics, the answers of its API and its readiness.
 #[derive(Debug)]
 pub(super) struct SiteContent {
-    ledger: Arc<SharedLedger>,
-    telemetry: Arc<Telemetry>,
-    registry: Registry,
-    live: Arc<LiveApi>,
-    /// Whether OpenMetrics tells when series came into being.
-    with_created: bool,
-}
-
-impl SiteContent {
-    pub fn new(
-        ledger: Arc<SharedLedger>,
-        telemetry: Arc<Telemetry>,
-        registry: Registry,
-        live: Arc<LiveApi>,
-        with_created: bool,
-    ) -> Self {
-        Self { ledger, telemetry, registry, live, with_created }
-    }
+    pub ledger: Arc<SharedLedger>,
+    pub telemetry: Arc<Telemetry>,
+    pub health: Arc<Health>,
+    pub registry: Registry,
+    pub api: Arc<LiveApi>,
+    /// Whether OpenMetrics exposes created timestamps.
+    pub with_created: bool,
 }
 
 impl Content for SiteContent {
@@ -38,16 +29,13 @@ impl Content for SiteContent {
         body(&*self.ledger, &self.registry, accepts, self.with_created)
     }
 
-    fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>> {
-        self.live.answer(resource, query).map(|answer| answer.map_err(|error| error.to_string()))
+    fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
+        self.api.answer(resource, query)
     }
 
-    fn feeds(&self) -> Vec<FeedReadiness> {
-        let readiness = |feed: &Arc<crate::telemetry::FeedTelemetry>| {
-            let (live, reason) = feed.readiness();
-            FeedReadiness { identity: feed.identity().to_string(), live, reason }
-        };
-        self.telemetry.feeds().iter().map(readiness).collect()
+    fn readiness(&self) -> Readiness {
+        let (is_ready, text) = health::readiness(&self.health.reports());
+        Readiness { is_ready, text }
     }
 
     fn connection_refused(&self, connections_max: usize) {

@@ -9,18 +9,18 @@ use crate::ledger::{Ledger, Limits, Moment, Whole};
 use crate::settings::StateTask;
 use crate::store::Store;
 
-use super::BridgeError;
+use super::CommandError;
 
 /// Prints what the state keeps, or forgets a feed.
 ///
 /// # Errors
 /// A state that cannot be used; a feed that it does not know; standard output that takes nothing.
-pub fn state(task: StateTask) -> Result<(), BridgeError> {
+pub fn state(task: StateTask) -> Result<(), CommandError> {
     let text = match &task.forget {
         None => show(&task.path, &Store::look(&task.path).map_err(KeepError::from)?),
         Some(identity) => forget(&task.path, identity)?,
     };
-    io::stdout().lock().write_all(text.as_bytes()).map_err(BridgeError::Output)
+    io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output)
 }
 
 fn show(path: &Path, whole: &Whole) -> String {
@@ -50,7 +50,7 @@ fn show(path: &Path, whole: &Whole) -> String {
     text
 }
 
-fn forget(path: &Path, identity: &str) -> Result<String, BridgeError> {
+fn forget(path: &Path, identity: &str) -> Result<String, CommandError> {
     let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
     // Opening a state begins one where there is none, which is not what was asked for.
     Store::look(path).map_err(KeepError::from)?;
@@ -58,6 +58,6 @@ fn forget(path: &Path, identity: &str) -> Result<String, BridgeError> {
     if opened.store.forget_feed(identity).map_err(KeepError::from)? {
         Ok(format!("forgot {identity}\n"))
     } else {
-        Err(BridgeError::NoSuchFeed { path: path.to_owned(), identity: identity.to_owned() })
+        Err(CommandError::NoSuchFeed { path: path.to_owned(), identity: identity.to_owned() })
     }
 }

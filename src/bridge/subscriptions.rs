@@ -1,12 +1,13 @@
-//! The feeds that are subscribed to, and how they become others while the bridge runs.
+//! The subscriptions to the configured feeds, which a reload can change while the bridge runs.
 
 use std::sync::Arc;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::detail::Reader;
+use crate::skills_db::DatabaseReader;
 use crate::feed::{self, Timing};
+use crate::health::Health;
 use crate::ledger::{FeedId, FeedSpec};
 use crate::settings::{FeedTarget, ReloadableSettings};
 use crate::shared_ledger::SharedLedger;
@@ -15,9 +16,11 @@ use crate::telemetry::Telemetry;
 use super::ingest_listener::IngestListener;
 use super::{BridgeError, subscription};
 
+/// One task for each configured feed, and one thread for each database beside a feed.
 pub(super) struct Subscriptions {
     ledger: Arc<SharedLedger>,
     telemetry: Arc<Telemetry>,
+    health: Arc<Health>,
     timing: Timing,
     frame_bytes_max: usize,
     shutdown: CancellationToken,
@@ -28,34 +31,35 @@ struct Subscription {
     target: FeedTarget,
     feed: FeedId,
     ends: CancellationToken,
-    /// `None` once it is known to have ended.
+    /// `None` once it was found to have ended.
     task: Option<JoinHandle<()>>,
     reader: Option<DatabaseReader>,
 }
 
-/// A feed that is known and not listened to yet.
+/// A feed that the ledger knows and that is not connected yet.
 struct Prepared {
     target: FeedTarget,
     feed: FeedId,
     listener: Arc<IngestListener>,
-    reader: Option<Reader>,
+    reader: Option<DatabaseReader>,
 }
 
 impl Subscriptions {
     pub fn new(
         ledger: Arc<SharedLedger>,
         telemetry: Arc<Telemetry>,
+        health: Arc<Health>,
         timing: Timing,
         shutdown: CancellationToken,
     ) -> Self {
-        Self { ledger, telemetry, timing, frame_bytes_max: 0, shutdown, running: Vec::new() }
+        Self { ledger, telemetry, health, timing, frame_bytes_max: 0, shutdown, running: Vec::new() }
     }
 
-    /// Subscribes to what is configured: feeds that are not there yet join, those that are named no more leave, those that
-    /// are named otherwise than before leave and join, and all others are not disturbed.
+    /// Subscribes to the configured feeds: adds new ones, removes those that are no longer configured, and replaces those
+    /// whose configuration changed. All others stay connected.
     ///
     /// # Errors
-    /// No thread to be had for a feed's database, or a feed that panicked; the others are as configured.
+    /// The thread for a feed's database cannot be started, or a feed panicked; the other feeds are as configured.
     pub async fn reconfigure(&mut self, configured: &ReloadableSettings) -> Result<(), BridgeError> {
         let frames_differ =
             std::mem::replace(&mut self.frame_bytes_max, configured.frame_bytes_max) != configured.frame_bytes_max;
@@ -70,17 +74,18 @@ impl Subscriptions {
             if !configured.feeds.iter().any(|target| target.identity == identity) {
                 self.ledger.remove_feed(feed);
                 self.telemetry.forget(&identity);
+                self.health.remove(&identity);
             }
         }
         let new =
             configured.feeds.iter().filter(|target| !self.running.iter().any(|running| running.target == **target));
-        // All of them before any is listened to: a bridge that has not heard of its feeds yet would call itself ready, and
-        // the first feed to speak would be taken for the last one that is waited for.
-        let new: Vec<_> = new.map(|target| self.prepared(target)).collect();
+        // All of them are prepared before any is connected: a bridge that does not know all of its feeds would report itself
+        // ready, and the first feed to deliver would be taken for the last one that is pending.
+        let new: Vec<_> = new.map(|target| self.prepare(target)).collect();
         for prepared in new {
             match prepared {
                 Ok(prepared) => {
-                    let subscription = self.begun(prepared);
+                    let subscription = self.start(prepared);
                     self.running.push(subscription);
                 }
                 Err(error) => result = result.and(Err(error)),
@@ -89,13 +94,13 @@ impl Subscriptions {
         result
     }
 
-    /// Returns once a feed has ended, which before shutdown is a defect.
+    /// Returns once a feed has ended. Before shutdown that is a defect.
     pub async fn ended(&mut self) -> BridgeError {
         let tasks = self.running.iter_mut().filter_map(|running| running.task.as_mut());
         let (ended, ..) = futures::future::select_all(tasks.collect::<Vec<_>>()).await;
         let finished =
             self.running.iter_mut().filter(|running| running.task.as_ref().is_some_and(JoinHandle::is_finished));
-        // A task that has been awaited must not be awaited again. Others that are done, too, have nothing more to say.
+        // A task that completed must not be polled again.
         finished.for_each(|running| running.task = None);
         BridgeError::Panicked(match ended {
             Ok(()) => "a feed ended by itself".to_owned(),
@@ -107,7 +112,7 @@ impl Subscriptions {
         self.running.iter().all(|running| running.task.is_none())
     }
 
-    /// Takes leave of every feed.
+    /// Closes every connection and waits until each task and thread has ended.
     pub async fn end(&mut self) -> Result<(), BridgeError> {
         self.running.iter().for_each(|running| running.ends.cancel());
         let mut result = Ok(());
@@ -117,25 +122,26 @@ impl Subscriptions {
         result
     }
 
-    fn prepared(&self, target: &FeedTarget) -> Result<Prepared, BridgeError> {
+    fn prepare(&self, target: &FeedTarget) -> Result<Prepared, BridgeError> {
         let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
         let feed = self.ledger.add_feed(spec);
         let telemetry = self.telemetry.feed(&target.identity);
+        let health = self.health.feed(&target.identity);
         let ledger = Arc::clone(&self.ledger);
         let reader = match &target.skills_db {
             None => None,
             Some(path) => {
                 ledger.expect_detail(feed);
-                let reader = Reader::start(path.clone(), Arc::clone(&ledger), feed, Arc::clone(&telemetry));
+                let reader = DatabaseReader::start(path.clone(), Arc::clone(&ledger), feed, Arc::clone(&telemetry));
                 Some(reader.map_err(BridgeError::Thread)?)
             }
         };
-        let waker = reader.as_ref().map(Reader::waker);
-        let listener = Arc::new(IngestListener::new(ledger, feed, telemetry, waker));
+        let waker = reader.as_ref().map(DatabaseReader::waker);
+        let listener = Arc::new(IngestListener::new(ledger, feed, telemetry, health, waker));
         Ok(Prepared { target: target.clone(), feed, listener, reader })
     }
 
-    fn begun(&self, prepared: Prepared) -> Subscription {
+    fn start(&self, prepared: Prepared) -> Subscription {
         let Prepared { target, feed, listener, reader } = prepared;
         let ends = self.shutdown.child_token();
         let settings = subscription(&target, self.frame_bytes_max, &self.timing);
@@ -151,7 +157,7 @@ impl Subscription {
             Some(task) => task.await.map_err(|error| BridgeError::Panicked(error.to_string())),
             None => Ok(()),
         };
-        // Its waker went with the feed.
+        // The waker was dropped with the feed's task.
         let finished = match self.reader {
             None => true,
             Some(reader) => spawn_blocking(|| reader.finish()).await.unwrap_or(false),

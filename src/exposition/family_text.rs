@@ -3,9 +3,9 @@
 
 use bytes::Bytes;
 
+use super::family_kind::{FamilyKind, Sample, Value};
 use super::format::Format;
 use super::gzip::{CompressedChunk, GzipEncoder};
-use super::family_kind::{Sample, FamilyKind, Value};
 use super::view::SkillView;
 
 /// Every line of one family.

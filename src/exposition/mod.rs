@@ -7,8 +7,8 @@
 mod collector;
 mod families;
 pub(crate) mod family;
-mod family;
 mod family_kind;
+mod family_text;
 mod format;
 mod gzip;
 mod increase;

@@ -82,7 +82,9 @@ impl Dialer {
                 (Some(own), known) => (Arc::new(own), known),
                 (None, Some(known)) => (known.clone(), Some(known)),
                 (None, None) => {
-                    let loaded = Arc::new(load_system_roots().map_err(|what| DisconnectReason::Tls { what })?);
+                    let loaded = Arc::new(
+                        load_system_roots().map_err(|error| DisconnectReason::Tls { what: error.to_string() })?,
+                    );
                     (loaded.clone(), Some(loaded))
                 }
             };
@@ -94,14 +96,23 @@ impl Dialer {
     }
 }
 
-fn load_system_roots() -> Result<RootCertStore, String> {
-    let loaded = rustls_native_certs::load_native_certs();
+/// Why no server can be trusted.
+#[derive(Debug, thiserror::Error)]
+enum SystemRootsError {
+    #[error("no trusted roots on this system ({0})")]
+    Unreadable(#[source] rustls_native_certs::Error),
+    #[error("no trusted roots on this system; install its CA certificates")]
+    None,
+}
+
+fn load_system_roots() -> Result<RootCertStore, SystemRootsError> {
+    let mut loaded = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (usable, _) = roots.add_parsable_certificates(loaded.certs);
-    match loaded.errors.first() {
+    match loaded.errors.is_empty() {
         _ if usable > 0 => Ok(roots),
-        Some(error) => Err(format!("no trusted roots on this system ({error})")),
-        None => Err("no trusted roots on this system; install its CA certificates".to_owned()),
+        true => Err(SystemRootsError::None),
+        false => Err(SystemRootsError::Unreadable(loaded.errors.swap_remove(0))),
     }
 }
 
@@ -295,7 +306,7 @@ mod tests {
     fn the_systems_roots_are_there_or_it_is_said_that_they_are_missing() {
         match load_system_roots() {
             Ok(roots) => assert!(!roots.is_empty()),
-            Err(what) => assert!(what.contains("no trusted roots"), "{what}"),
+            Err(error) => assert!(error.to_string().contains("no trusted roots"), "{error}"),
         }
     }
 }

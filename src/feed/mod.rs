@@ -34,6 +34,7 @@ mod disconnect_reason;
 mod listener;
 mod session;
 mod settings;
+mod state;
 mod watchdog;
 
 pub use credentials::{
@@ -41,8 +42,9 @@ pub use credentials::{
     SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, Step, retry_policy};
-pub use listener::{FeedListener, FeedState, FrameSummary, SnapshotSummary};
+pub use listener::{FeedListener, FrameSummary, SnapshotSummary};
 pub use settings::{FeedSettings, Timing};
+pub use state::FeedState;
 
 use backoff::Backoff;
 use connect::{Connection, Dialer};

@@ -3,8 +3,9 @@
 use super::connect::{Connection, Socket};
 use super::credentials::PresentedCredentials;
 use super::disconnect_reason::{DisconnectReason, Step, printable};
-use super::listener::{FeedListener, FeedState};
+use super::listener::FeedListener;
 use super::settings::{FeedSettings, Timing};
+use super::state::FeedState;
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{FutureExt as _, SinkExt, StreamExt};
 use serde_json::json;

@@ -55,7 +55,7 @@ pub enum BindError {
     NoSystemdSocket,
     /// What the service manager passed is no stream socket.
     #[error("systemd passed a socket that cannot be served ({0}): give ListenStream= a port or a path")]
-    SystemdSocket(io::Error),
+    SystemdSocket(#[source] io::Error),
     /// Any other failure of the system.
     #[error("cannot listen on {address}: {source}")]
     Other {

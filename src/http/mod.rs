@@ -7,7 +7,7 @@
 //! | `/assets/...` | 200: what the live page is made of |
 //! | `/api/v1/...` | 200: what the live page is told, as JSON; 400 where the question is wrong; 421 as for `/` |
 //! | `/-/healthy` | 200: the process works |
-//! | `/-/ready` | 200 while a feed is live, or where none is configured; else 503 and a line for each feed with why not |
+//! | `/-/ready` | 200 if [`Content::readiness`] says so, 503 otherwise |
 //! | any other | 404 that names these |
 //!
 //! GET and HEAD, else 405. Query strings are accepted, bodies of requests are not read.
@@ -15,8 +15,8 @@
 //! warp bounds nothing by itself, so its filters are served as a plain service by hyper under an accept loop that has
 //! [`HttpLimits`].
 //!
-//! Architecture invariant: this room knows neither feeds nor metrics; [`Content`] is all that it sees, and it counts
-//! nothing: what should be counted it tells `Content`.
+//! Architecture invariant: this module knows neither feeds nor metrics. All that it shows comes from [`Content`], which is
+//! also told of each failure, since nothing is counted here.
 
 mod accept;
 mod access;
@@ -35,6 +35,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use thiserror::Error;
 
 pub use accept::Accepts;
 pub use limits::HttpLimits;
@@ -67,10 +68,10 @@ pub trait Content: Send + Sync + 'static {
 
     /// The answer to `GET /api/v1/{resource}?{query}` as JSON, or why the question is wrong; `None` if there is no such
     /// resource. May take as long as a scrape.
-    fn live(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, String>>;
+    fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>>;
 
-    /// Every configured feed. Must not block.
-    fn feeds(&self) -> Vec<FeedReadiness>;
+    /// The answer to `/-/ready`. Must not block.
+    fn readiness(&self) -> Readiness;
 
     /// A connection was closed unserved because `connections_max` others were open.
     fn connection_refused(&self, connections_max: usize);
@@ -100,13 +101,23 @@ impl From<Bytes> for Metrics {
     }
 }
 
-/// Whether a feed is heard, in words.
+/// The answer to `/-/ready`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedReadiness {
-    /// The feed's identity.
-    pub identity: String,
-    /// Whether its connection is established, authenticated and speaking.
-    pub live: bool,
-    /// Why it is not live, or what a live one lacks, for people; empty where there is nothing to say.
-    pub reason: String,
+pub struct Readiness {
+    /// Whether it is answered with 200; 503 otherwise.
+    pub is_ready: bool,
+    /// The body, for people.
+    pub text: String,
+}
+
+/// A parameter of a query string with an invalid value.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("`{parameter}={value}`: {problem}")]
+pub struct QueryError {
+    /// The name of the parameter.
+    pub parameter: &'static str,
+    /// The invalid value.
+    pub value: String,
+    /// Which values are valid.
+    pub problem: String,
 }

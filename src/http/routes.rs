@@ -1,7 +1,6 @@
 //! Which path is answered with what.
 
 use std::convert::Infallible;
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use super::accept::Accepts;
 use super::access::Unauthorized;
 use super::assets::{self, Asset};
 use super::scrape_body::ScrapeChunks;
-use super::{Content, FeedReadiness, HttpSettings};
+use super::{Content, HttpSettings, Readiness};
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -115,7 +114,7 @@ impl Site {
             }
             Page::Api(resource) => self.api(resource, query).await,
             Page::Healthy => reply(StatusCode::OK, TEXT, "Healthy.\n"),
-            Page::Ready => readiness(&self.content.feeds()),
+            Page::Ready => readiness(self.content.readiness()),
         }
     }
 
@@ -124,27 +123,27 @@ impl Site {
         reply(StatusCode::NOT_FOUND, TEXT, text)
     }
 
-    async fn place(&self) -> Result<OwnedSemaphorePermit, Response> {
-        let place = tokio::time::timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
-        place.ok().and_then(Result::ok).ok_or_else(|| {
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Response> {
+        let permit = tokio::time::timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
+        permit.ok().and_then(Result::ok).ok_or_else(|| {
             let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many scrapes at once. Try again shortly.\n");
             with(busy, header::RETRY_AFTER, "1")
         })
     }
 
-    /// It has a place among the scrapes until it is written: it reads as much as one of them.
+    /// Holds a scrape permit until the body is written, since it reads as much as a scrape.
     async fn api(&self, resource: &str, query: &str) -> Response {
-        let place = match self.place().await {
-            Ok(place) => place,
+        let permit = match self.permit().await {
+            Ok(permit) => permit,
             Err(busy) => return busy,
         };
         let (content, resource, query) = (Arc::clone(&self.content), resource.to_owned(), query.to_owned());
-        let answered = tokio::task::spawn_blocking(move || content.live(&resource, &query)).await;
-        drop(place);
+        let answered = tokio::task::spawn_blocking(move || content.api(&resource, &query)).await;
+        drop(permit);
         match answered {
             Ok(Some(Ok(json))) => reply(StatusCode::OK, JSON, json),
-            Ok(Some(Err(problem))) => {
-                let error = serde_json::json!({ "error": problem }).to_string();
+            Ok(Some(Err(error))) => {
+                let error = serde_json::json!({ "error": error.to_string() }).to_string();
                 reply(StatusCode::BAD_REQUEST, JSON, error)
             }
             Ok(None) => self.not_found(),
@@ -156,8 +155,8 @@ impl Site {
     }
 
     async fn metrics(&self, accepts: Accepts) -> Response {
-        let place = match self.place().await {
-            Ok(place) => place,
+        let permit = match self.permit().await {
+            Ok(permit) => permit,
             Err(busy) => return busy,
         };
         let content = Arc::clone(&self.content);
@@ -170,9 +169,9 @@ impl Site {
                 if metrics.is_gzip {
                     response = with(response, header::CONTENT_ENCODING, "gzip");
                 }
-                let scrape = ScrapeChunks::new(metrics.chunks, place);
+                let scrape = ScrapeChunks::new(metrics.chunks, permit);
                 response.headers_mut().insert(header::CONTENT_LENGTH, scrape.bytes().into());
-                // Taken in the place of the body once warp is done with the response.
+                // Replaces the body once warp is done with the response.
                 response.extensions_mut().insert(scrape);
                 response
             }
@@ -204,28 +203,8 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
     is_address || name == "localhost" || name.ends_with(".localhost")
 }
 
-/// Without any feed there is nothing to wait for: an embedder's exporter is ready once it answers.
-fn readiness(feeds: &[FeedReadiness]) -> Response {
-    let (status, mut text) = if feeds.is_empty() {
-        (StatusCode::OK, "Ready: no feeds are configured.\n".to_owned())
-    } else if feeds.iter().any(|feed| feed.live) {
-        (StatusCode::OK, "Ready.\n".to_owned())
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "Not ready: no feed is live.\n".to_owned())
-    };
-    for feed in feeds {
-        let identity = one_line(&feed.identity);
-        let _ = match (feed.live, &*one_line(&feed.reason)) {
-            (true, "") => writeln!(text, "{identity}: live"),
-            (true, lack) => writeln!(text, "{identity}: live, but {lack}"),
-            (false, why) => writeln!(text, "{identity}: not live: {why}"),
-        };
-    }
-    reply(status, TEXT, text)
-}
-
-fn one_line(text: &str) -> String {
-    text.replace(char::is_control, " ")
+fn readiness(Readiness { is_ready, text }: Readiness) -> Response {
+    reply(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, TEXT, text)
 }
 
 fn reply(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {

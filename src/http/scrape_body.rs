@@ -1,4 +1,4 @@
-//! Bodies in many chunks, sent without being put together.
+//! Bodies of many chunks, sent without concatenation.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -11,14 +11,14 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 
-/// The body of a scrape. It keeps its place among the scrapes until its last byte has been sent or the connection is gone:
-/// were the place given back earlier, clients that read nothing would hold any number of bodies.
+/// The chunks of a scrape. They hold their scrape permit until the last byte has been sent or the connection is gone: were it
+/// released earlier, clients that read nothing would hold any number of bodies.
 #[derive(Clone)]
 pub(super) struct ScrapeChunks(Arc<(Vec<Bytes>, OwnedSemaphorePermit)>);
 
 impl ScrapeChunks {
-    pub fn new(chunks: Vec<Bytes>, place: OwnedSemaphorePermit) -> Self {
-        Self(Arc::new((chunks, place)))
+    pub fn new(chunks: Vec<Bytes>, permit: OwnedSemaphorePermit) -> Self {
+        Self(Arc::new((chunks, permit)))
     }
 
     fn chunks(&self) -> &[Bytes] {
@@ -39,23 +39,23 @@ impl fmt::Debug for ScrapeChunks {
 /// What is left to send of a scrape.
 pub(super) struct ScrapeBody {
     scrape: ScrapeChunks,
-    /// The first chunk that is not sent whole, and how much of it is.
+    /// The first chunk that is not sent completely, and how many of its bytes are.
     chunk: usize,
     sent: usize,
     remaining: usize,
 }
 
 impl From<ScrapeChunks> for ScrapeBody {
-    fn from(scrape: Scrape) -> Self {
+    fn from(scrape: ScrapeChunks) -> Self {
         let mut body = Self { remaining: scrape.bytes(), scrape, chunk: 0, sent: 0 };
-        body.skip_what_is_sent();
+        body.skip_sent_chunks();
         body
     }
 }
 
 impl ScrapeBody {
-    /// Goes on to the first chunk that has something left: [`Buf::chunk`] may be empty at the end alone.
-    fn skip_what_is_sent(&mut self) {
+    /// Advances to the first chunk with bytes left: [`Buf::chunk`] may only be empty at the end.
+    fn skip_sent_chunks(&mut self) {
         while self.scrape.chunks().get(self.chunk).is_some_and(|chunk| chunk.len() == self.sent) {
             self.chunk += 1;
             self.sent = 0;
@@ -90,12 +90,12 @@ impl Buf for ScrapeBody {
             let of_piece = bytes.min(self.chunk().len());
             self.sent += of_piece;
             bytes -= of_piece;
-            self.skip_what_is_sent();
+            self.skip_sent_chunks();
         }
     }
 }
 
-/// A page of warp's, or a scrape.
+/// The body of a response: one of warp's, or a scrape.
 pub(super) enum Answer<B> {
     Page(B),
     Scrape(Option<ScrapeBody>),
@@ -168,7 +168,7 @@ impl Buf for Data {
     }
 }
 
-/// What a filter that never rejects answers, with the scrape that it left beside a response in the place of its body.
+/// Replaces the body of a response by the scrape that a filter stored among its extensions, if it did.
 pub(super) fn with_scrape_body<B>(
     answered: Result<hyper::Response<B>, Infallible>,
 ) -> Result<hyper::Response<Answer<B>>, Infallible> {
@@ -193,8 +193,8 @@ mod tests {
             takes in vec((1_usize..5, 1_usize..40), 1..60),
         ) {
             let whole = chunks.concat();
-            let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-            let scrape = ScrapeChunks::new(chunks.into_iter().map(Bytes::from).collect(), place);
+            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let scrape = ScrapeChunks::new(chunks.into_iter().map(Bytes::from).collect(), permit);
             let (mut body, mut sent) = (ScrapeBody::from(scrape), Vec::new());
             for (slices, bytes) in takes.into_iter().cycle().take(2_000) {
                 prop_assert_eq!(body.chunk().is_empty(), !body.has_remaining());

@@ -4,6 +4,7 @@
 //! cannot do, or should not, is refused by name rather than left out: a file that is accepted does what it says.
 
 use std::collections::BTreeMap;
+use std::error::Error as StdError;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -29,15 +30,17 @@ pub enum WebConfigError {
         /// The file.
         file: PathBuf,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
     /// No YAML, or a field that there is not.
-    #[error("{}: {problem}", .file.display())]
+    #[error("{}: {error}", .file.display())]
     Malformed {
         /// The file.
         file: PathBuf,
         /// Line and column, and what is wrong there.
-        problem: String,
+        #[source]
+        error: Box<dyn StdError + Send + Sync>,
     },
     /// A field with a value that cannot be.
     #[error("{}: {field}: {problem}", .file.display())]
@@ -207,7 +210,7 @@ impl WebConfig {
             // What stands around a mistake may be a password's hash.
             options.with_snippet = false;
             serde_saphyr::from_str_with_options::<File>(&text, options)
-                .map_err(|error| WebConfigError::Malformed { file: path.to_owned(), problem: error.to_string() })?
+                .map_err(|error| WebConfigError::Malformed { file: path.to_owned(), error: error.into() })?
         };
         let mut config = Self::default();
         let field = |field, problem: String| WebConfigError::Field { file: path.to_owned(), field, problem };

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use url::form_urlencoded;
 
-use super::QueryError;
 use super::quantile::quantile;
 use crate::exposition::Increase;
+use crate::http::QueryError;
 
 /// What is shown.
 const SPAN: Duration = Duration::from_secs(3600);
@@ -64,7 +64,7 @@ pub(super) fn after(query: &str) -> Result<f64, QueryError> {
         return Ok(f64::NEG_INFINITY);
     };
     value.parse().ok().filter(|after: &f64| after.is_finite()).ok_or_else(|| QueryError {
-        name: "after",
+        parameter: "after",
         value: value.into_owned(),
         problem: "give seconds since the Unix epoch, such as the at_seconds of the last point".to_owned(),
     })

@@ -7,8 +7,9 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::quantile::quantile;
-use super::{QueryError, seconds};
+use crate::clock::seconds;
 use crate::exposition::{SkillView, ViewProvider};
+use crate::http::QueryError;
 use crate::ledger::Histogram;
 
 /// Rows of one answer.
@@ -91,7 +92,7 @@ impl SkillsQuery {
         };
         let mut order = None;
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            let wrong = |name, problem: String| QueryError { name, value: value.to_string(), problem };
+            let wrong = |name, problem: String| QueryError { parameter: name, value: value.to_string(), problem };
             match &*name {
                 "sort" => {
                     let names = || Column::ALL.map(|(name, _)| name).join(", ");
@@ -210,7 +211,7 @@ mod tests {
             ("offset=-1", "offset"),
         ] {
             let error = SkillsQuery::parse(query).unwrap_err();
-            assert_eq!(error.name, name);
+            assert_eq!(error.parameter, name);
             assert!(error.to_string().starts_with(&format!("`{query}`: give ")), "{error}");
         }
     }

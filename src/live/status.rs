@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Persistence, seconds, wall_seconds};
+use super::Persistence;
+use crate::clock::{seconds, wall_seconds};
 use crate::exposition::{View, ViewProvider};
+use crate::health::FeedReport;
 use crate::ledger::{FeedCounters, SeenAnomaly};
 use crate::telemetry::{FeedTelemetry, SeenRejection, Telemetry};
 
@@ -76,6 +78,7 @@ struct Rejected {
 pub(super) fn status(
     provider: &dyn ViewProvider,
     telemetry: &Telemetry,
+    reports: &[FeedReport],
     persistence: &Persistence,
     started_seconds: f64,
 ) -> Status {
@@ -87,6 +90,7 @@ pub(super) fn status(
         anomalies = view.recent_anomalies().map(Anomaly::from).collect();
     });
     anomalies.reverse();
+    let feeds = telemetry.feeds();
     Status {
         version: env!("CARGO_PKG_VERSION"),
         now_seconds: wall_seconds(),
@@ -98,7 +102,7 @@ pub(super) fn status(
         },
         active_sessions,
         totals,
-        feeds: telemetry.feeds().iter().map(|feed| Feed::of(feed, &counters)).collect(),
+        feeds: reports.iter().filter_map(|report| Feed::new(report, &feeds, &counters)).collect(),
         anomalies,
         rejections: telemetry.recent_rejections().into_iter().map(Rejected::from).collect(),
     }
@@ -122,23 +126,24 @@ impl Totals {
 }
 
 impl Feed {
-    fn of(feed: &FeedTelemetry, counters: &[FeedCounters]) -> Self {
-        let now = feed.standing();
-        let counted = counters.iter().find(|counters| counters.identity == *feed.identity());
-        Self {
-            feed: feed.identity().to_string(),
-            state: now.standing.label(),
-            since_seconds: now.since_seconds,
-            reason: now.why,
-            last_message_seconds: now.last_message_seconds,
-            messages: now.messages,
-            rejected: now.rejected,
-            connects: now.connects,
+    /// `None` if the feed has just been removed.
+    fn new(report: &FeedReport, feeds: &[Arc<FeedTelemetry>], counters: &[FeedCounters]) -> Option<Self> {
+        let traffic = feeds.iter().find(|feed| *feed.identity() == report.identity)?.traffic();
+        let counted = counters.iter().find(|counters| counters.identity == report.identity);
+        Some(Self {
+            feed: report.identity.to_string(),
+            state: report.state.label(),
+            since_seconds: report.since_seconds,
+            reason: report.reason.clone(),
+            last_message_seconds: traffic.last_message_seconds,
+            messages: traffic.messages,
+            rejected: traffic.rejected,
+            connects: traffic.connects,
             resets: counted.map_or(0, |counters| counters.resets),
             rollbacks: counted.map_or(0, |counters| counters.rollbacks),
             tenth_skill_invocations: counted.and_then(|counters| counters.tenth_skill_invocations),
             rows_tell: counted.and_then(|counters| counters.rows_tell),
-        }
+        })
     }
 }
 

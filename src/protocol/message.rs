@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use thiserror::Error;
+
 /// One message of a feed, as the wire said it. Strings borrow from the frame where they hold no escape.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message<'a> {
@@ -197,12 +199,23 @@ pub enum EventKind<'a> {
     },
 }
 
-/// Why a frame, a message or an entry was not applied, with the value at fault.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why a frame, a message, an entry or a record was not applied.
+///
+/// ```
+/// use session_buddy_bridge::{PrometheusExporter, RecordError, RejectionReason};
+///
+/// let exporter = PrometheusExporter::new(9092);
+/// let refused = exporter.record_invocation("__overflow__", None, true, None);
+/// let Err(RecordError::Rejected(rejection)) = refused else { panic!("{refused:?}") };
+/// assert_eq!(rejection.reason, RejectionReason::ReservedName);
+/// println!("{}", rejection.detail);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{detail}")]
 pub struct Rejection {
-    /// The bounded reason that the metric is labelled with.
+    /// The reason, by which `session_buddy_bridge_feed_rejected_total` is labelled.
     pub reason: RejectionReason,
-    /// What was wrong, naming the field; the value at fault is cut short.
+    /// What was wrong, with the field and the beginning of its value.
     pub detail: String,
 }
 

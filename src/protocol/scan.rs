@@ -7,8 +7,8 @@
 
 use std::borrow::Cow;
 
+use super::interpret::message;
 use super::raw::{Field, List, Place, RawData, RawMessage, Record, Slot};
-use super::read::message;
 use super::{Limits, Message, Rejection};
 
 /// Powers of ten that are doubles, as many as a significand of [`DIGITS_MAX`] digits can be divided by.

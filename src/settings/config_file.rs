@@ -1,39 +1,83 @@
-//! The configuration file: feeds, each with what is its own, and limits. What stands in it can change while the bridge runs.
+//! The configuration file: feeds, each with its own name and credentials, and limits. The bridge can reload it.
 
-use std::fs;
+use std::error::Error as StdError;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde::Deserialize;
+use thiserror::Error;
 
 use super::flags::CredentialFlags;
-use super::{FEEDS_MAX, FeedTarget, SettingsError, Subscription, checked_limits, checked_name, distinct};
-use crate::feed::Secret;
-use crate::ledger::Limits;
+use super::subscription::{Subscription, checked_name};
+use super::{FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, limits, run};
 
-/// A configuration file, and what counts where it says nothing.
+/// A configuration file, and the defaults for what it leaves out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     /// The file.
     pub path: PathBuf,
-    /// The feeds where the file names none.
+    /// The feeds if the file names none.
     pub(super) feeds: Vec<FeedTarget>,
-    /// The limits where the file has none.
+    /// The limits that the file does not set.
     pub(super) limits: Limits,
     pub(super) frame_bytes_max: usize,
-    /// What the environment holds, for feeds that have neither token nor secret of their own.
+    /// From the environment, for feeds without a token or secret of their own.
     pub(super) token: Option<Secret>,
     pub(super) jwt_secret: Option<Secret>,
 }
 
-/// What a configuration file asks for.
+/// The settings that a configuration file contains, and that a reload replaces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReloadableSettings {
     /// The feeds to subscribe to, each with an identity of its own.
     pub feeds: Vec<FeedTarget>,
-    /// How much is counted and remembered.
+    /// How many skills and anomalies are counted and remembered.
     pub ledger_limits: Limits,
-    /// Longest frame that is read, in bytes.
+    /// Length of the longest frame that is accepted, in bytes.
     pub frame_bytes_max: usize,
+}
+
+/// Why a configuration file cannot be used. Fields are called as in the file.
+#[derive(Debug, Error)]
+pub enum ConfigFileError {
+    /// The file cannot be read.
+    #[error("{0}")]
+    Unreadable(#[source] io::Error),
+    /// The file is not YAML, or has an unknown field or a value of the wrong kind.
+    #[error("{0}")]
+    Malformed(#[source] Box<dyn StdError + Send + Sync>),
+    /// A limit is out of range.
+    #[error("limits.{field}: {value} is not within {min} to {max}")]
+    Limit {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: usize,
+        /// The smallest valid value.
+        min: usize,
+        /// The largest valid value.
+        max: usize,
+    },
+    /// A setting of one feed is invalid.
+    #[error("feed {url:?}: {}", as_fields(.error))]
+    Feed {
+        /// The URL of the feed without what may be secret in it.
+        url: String,
+        /// What is wrong, with the name of the flag that has the same meaning.
+        #[source]
+        error: Box<SettingsError>,
+    },
+    /// There are more feeds than a bridge subscribes to.
+    #[error("there are {feeds} feeds, and a bridge listens to at most {feeds_max}")]
+    TooManyFeeds {
+        /// The number of feeds.
+        feeds: usize,
+        /// The most that are allowed.
+        feeds_max: usize,
+    },
+    /// Settings do not go together.
+    #[error("{}", as_fields(.0))]
+    Settings(#[source] Box<SettingsError>),
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -77,47 +121,61 @@ struct LimitEntries {
 }
 
 impl ConfigFile {
-    /// Reads the file, and every file of credentials that it names.
+    /// Returns the file at `path`, unread, with the defaults of [`Settings::new`](super::Settings::new) for what it leaves out.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            feeds: Vec::new(),
+            limits: Limits::default(),
+            frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
+            token: None,
+            jwt_secret: None,
+        }
+    }
+
+    /// Reads the file, and every credential file that it names.
     ///
     /// # Errors
-    /// The first thing in it that cannot be; nothing of it counts then.
+    /// [`SettingsError::ConfigFile`] with the first problem of the file.
     pub fn read(&self) -> Result<ReloadableSettings, SettingsError> {
-        let failed = |problem: String| SettingsError::ConfigFile { file: self.path.clone(), problem };
-        let text = fs::read_to_string(&self.path).map_err(|error| failed(error.to_string()))?;
+        self.settings().map_err(|error| SettingsError::ConfigFile { file: self.path.clone(), error })
+    }
+
+    fn settings(&self) -> Result<ReloadableSettings, ConfigFileError> {
+        let text = fs::read_to_string(&self.path).map_err(ConfigFileError::Unreadable)?;
         let file = if text.trim().is_empty() {
             File::default()
         } else {
             let mut options = serde_saphyr::Options::default();
             options.with_snippet = false;
-            serde_saphyr::from_str_with_options::<File>(&text, options).map_err(|error| failed(error.to_string()))?
+            serde_saphyr::from_str_with_options::<File>(&text, options)
+                .map_err(|error| ConfigFileError::Malformed(error.into()))?
         };
-        let limits = self.limits(&file.limits).map_err(failed)?;
-        let ledger_limits = checked_limits(limits.0).map_err(|error| failed(as_fields(&error)))?;
+        let of_all = |error: SettingsError| ConfigFileError::Settings(Box::new(error));
+        let (ledger_limits, frame_bytes_max) = self.limits(&file.limits)?;
+        let ledger_limits = limits::checked(ledger_limits).map_err(of_all)?;
         let mut feeds = Vec::new();
         for entry in file.feeds {
             let url = super::feed_target::redacted(&entry.url);
             let feed = self.feed(entry, ledger_limits.label_chars_max);
-            feeds.push(feed.map_err(|error| failed(format!("feed {url:?}: {}", as_fields(&error))))?);
+            feeds.push(feed.map_err(|error| ConfigFileError::Feed { url, error: Box::new(error) })?);
         }
         if feeds.is_empty() {
             feeds.clone_from(&self.feeds);
         }
         if feeds.len() > FEEDS_MAX {
-            return Err(failed(format!(
-                "there are {} feeds, and a bridge listens to at most {FEEDS_MAX}",
-                feeds.len()
-            )));
+            return Err(ConfigFileError::TooManyFeeds { feeds: feeds.len(), feeds_max: FEEDS_MAX });
         }
-        distinct(&feeds).map_err(|error| failed(as_fields(&error)))?;
-        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max: limits.1 })
+        run::check_distinct(&feeds).map_err(of_all)?;
+        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max })
     }
 
-    fn limits(&self, entries: &LimitEntries) -> Result<(Limits, usize), String> {
+    fn limits(&self, entries: &LimitEntries) -> Result<(Limits, usize), ConfigFileError> {
         let LimitEntries { skills, remembered_skills, label_chars, max_frame_bytes } = *entries;
-        let within = |field: &str, value: Option<usize>, default: usize, least: usize, most: usize| match value {
+        let within = |field, value: Option<usize>, default: usize, min: usize, max: usize| match value {
             None => Ok(default),
-            Some(value) if (least..=most).contains(&value) => Ok(value),
-            Some(value) => Err(format!("limits.{field}: {value} is not within {least} to {most}")),
+            Some(value) if (min..=max).contains(&value) => Ok(value),
+            Some(value) => Err(ConfigFileError::Limit { field, value, min, max }),
         };
         let limits = Limits {
             skills_max: within("skills", skills, self.limits.skills_max, 1, 1_000_000)?,
@@ -166,7 +224,7 @@ impl ConfigFile {
     }
 }
 
-/// What is wrong, by the names that the fields of the file have.
+/// Returns the message of `error` with fields of the file in place of flags.
 fn as_fields(error: &SettingsError) -> String {
     let fields = [
         ("--feed.token-file", "token_file"),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::config_file::ConfigFileError;
 use super::feed_target::FeedUrlError;
 use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
@@ -22,15 +23,17 @@ pub enum SettingsError {
         /// Where the value was found.
         variable: String,
         /// What the command line says of it.
+        #[source]
         error: clap::Error,
     },
     /// A configuration file that cannot be used.
-    #[error("--config.file {}: {problem}", .file.display())]
+    #[error("--config.file {}: {error}", .file.display())]
     ConfigFile {
         /// The file.
         file: PathBuf,
-        /// What is wrong, with the field or the line at fault.
-        problem: String,
+        /// What is wrong with it.
+        #[source]
+        error: ConfigFileError,
     },
     /// Feeds both in a configuration file and beside it.
     #[error("{setting} was given beside --config.file {}, which names feeds: put it into the file, or leave the feeds out there", .file.display())]
@@ -52,6 +55,7 @@ pub enum SettingsError {
         /// The URL without what may be secret in it.
         url: String,
         /// What is wrong with it.
+        #[source]
         error: FeedUrlError,
     },
     /// More feeds than a bridge listens to.
@@ -109,6 +113,7 @@ pub enum SettingsError {
         /// The name.
         name: String,
         /// What is wrong with it.
+        #[source]
         problem: NameError,
     },
     /// A token from two places.
@@ -131,6 +136,7 @@ pub enum SettingsError {
         /// The flag or the variable that it was given by.
         setting: &'static str,
         /// What is wrong with it.
+        #[source]
         error: CredentialError,
     },
     /// A certificate without its key, or a key without its certificate.
@@ -153,6 +159,7 @@ pub enum SettingsError {
         /// What was given.
         address: String,
         /// What is wrong with it.
+        #[source]
         error: ListenAddressError,
     },
     /// A path at which metrics cannot be served.
@@ -161,6 +168,7 @@ pub enum SettingsError {
         /// What was given.
         path: String,
         /// What is wrong with it.
+        #[source]
         problem: TelemetryPathError,
     },
     /// A URL that cannot be asked for health.
@@ -169,6 +177,7 @@ pub enum SettingsError {
         /// The URL without what may be secret in it.
         url: String,
         /// What is wrong with it.
+        #[source]
         error: HealthcheckUrlError,
     },
     /// No place to look for the state.

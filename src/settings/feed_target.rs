@@ -41,7 +41,7 @@ impl fmt::Debug for FeedTarget {
 pub enum FeedUrlError {
     /// Not a URL.
     #[error("is no URL ({0}): write ws://HOST:PORT or wss://HOST:PORT")]
-    Malformed(url::ParseError),
+    Malformed(#[source] url::ParseError),
     /// `http` or `https`, with what was probably meant.
     #[error("is a web address, but a feed speaks WebSocket: did you mean \"{meant}\"?")]
     Http {

@@ -14,9 +14,10 @@ use clap::{Arg, ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser
 use clap_complete::Shell;
 
 use super::number::within;
-use super::{FRAME_BYTES_MAX_DEFAULT, LogFormat, LogLevel, SettingsError, duration};
-use crate::feed::Timing;
-use crate::ledger::Limits;
+use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SettingsError, Timing, duration};
+
+pub(super) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
+pub(super) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
 
 const ENVIRONMENT_PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
 
@@ -201,7 +202,7 @@ pub(super) struct RecordFlags {
     #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = within::<u64>(1, 86_400))]
     pub seconds: u64,
     /// WebSocket URL of the server
-    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
+    #[arg(long = "feed.url", value_name = "URL", default_value = FEED_URL_DEFAULT, help_heading = "Feed")]
     pub url: String,
     #[command(flatten)]
     pub subscription: SubscriptionFlags,
@@ -217,7 +218,7 @@ pub(super) struct CheckFlags {
     #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = within::<u64>(1, 3600))]
     pub seconds: u64,
     /// WebSocket URL of the server
-    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
+    #[arg(long = "feed.url", value_name = "URL", default_value = FEED_URL_DEFAULT, help_heading = "Feed")]
     pub url: String,
     #[command(flatten)]
     pub subscription: SubscriptionFlags,
@@ -240,7 +241,7 @@ pub(super) struct ExplainFlags {
     #[arg(long, value_name = "NUMBER", default_value_t = 60, value_parser = within::<u64>(1, 86_400))]
     pub seconds: u64,
     /// WebSocket URL of the server
-    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT, help_heading = "Feed")]
+    #[arg(long = "feed.url", value_name = "URL", default_value = FEED_URL_DEFAULT, help_heading = "Feed")]
     pub url: String,
     #[command(flatten)]
     pub subscription: SubscriptionFlags,
@@ -282,7 +283,7 @@ pub(super) struct HealthcheckFlags {
 #[command(next_help_heading = "Feed")]
 pub(super) struct FeedFlags {
     /// WebSocket URL of a Session-Buddy server, ws:// or wss:// (may be repeated)
-    #[arg(long = "feed.url", value_name = "URL", default_value = super::FEED_URL_DEFAULT)]
+    #[arg(long = "feed.url", value_name = "URL", default_value = FEED_URL_DEFAULT)]
     pub urls: Vec<String>,
     /// Name of a feed, in the order of the URLs, for the label `feed`: by default the URL without its query (may be
     /// repeated)
@@ -394,6 +395,12 @@ pub(super) struct LogFlags {
     /// How they are written
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
     pub format: LogFormat,
+}
+
+impl LogFlags {
+    pub fn settings(&self) -> LogSettings {
+        LogSettings { level: self.level, format: self.format }
+    }
 }
 
 fn silence_timeout_default() -> String {

@@ -8,7 +8,7 @@ use url::Url;
 pub enum HealthcheckUrlError {
     /// Not a URL.
     #[error("is no URL ({0}): write for example http://127.0.0.1:9090/-/healthy")]
-    Malformed(url::ParseError),
+    Malformed(#[source] url::ParseError),
     /// TLS.
     #[error("asks for TLS, which a health check does not speak: ask the bridge itself, with http://")]
     Https,

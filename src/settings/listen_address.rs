@@ -24,7 +24,7 @@ pub enum ListenAddressError {
     Brackets,
     /// The host name has no address.
     #[error("names a host that cannot be resolved ({0}): give an address of this machine, or localhost")]
-    Unresolved(io::Error),
+    Unresolved(#[source] io::Error),
 }
 
 /// The path of a Unix socket, where `text` is one: `unix:PATH`.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use super::{Standing, Telemetry};
+use super::Telemetry;
 use crate::exposition::family::Family;
+use crate::feed::FeedState;
+use crate::health::{FeedReport, Health};
 use crate::ledger::{FeedCounters, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
 
@@ -141,7 +143,7 @@ const WEB_CONFIG_FAILURES: Family<0> = Family::counter(
     [],
 );
 
-/// The numbers of the bridge's own metrics that the ledger keeps.
+/// What the ledger counts beside the families: one value for each of the bridge's own metrics that come from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerCounters {
     /// Of each feed, in any order; at most one for an identity.
@@ -151,14 +153,15 @@ pub struct LedgerCounters {
 }
 
 /// Shows [`Telemetry`], and the ledger's own numbers beside it, to a `prometheus::Registry`.
-pub struct TelemetryCollector<N> {
+pub struct TelemetryCollector<C> {
     telemetry: Arc<Telemetry>,
-    numbers: N,
+    health: Arc<Health>,
+    counters: C,
     descs: Vec<Desc>,
 }
 
-impl<N: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<N> {
-    pub(super) fn new(telemetry: Arc<Telemetry>, numbers: N) -> Self {
+impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
+    pub(super) fn new(telemetry: Arc<Telemetry>, health: Arc<Health>, counters: C) -> Self {
         let descs = vec![
             BUILD_INFO.desc(),
             FEED_UP.desc(),
@@ -187,11 +190,11 @@ impl<N: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<N> {
             WEB_CONFIG_FAILURES.desc(),
             CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
         ];
-        Self { telemetry, numbers, descs }
+        Self { telemetry, health, counters, descs }
     }
 }
 
-impl<N: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<N> {
+impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C> {
     fn desc(&self) -> Vec<&Desc> {
         self.descs.iter().collect()
     }
@@ -200,13 +203,12 @@ impl<N: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<N
         let feeds: Vec<_> =
             self.telemetry.feeds().iter().map(|feed| (feed.identity().clone(), feed.counts())).collect();
         let feeds = || feeds.iter().map(|(identity, counts)| (&**identity, counts));
+        let reports = self.health.reports();
         let (refused, accept_failures, web_config_failures) = self.telemetry.http_counts();
         let mut families = vec![
             BUILD_INFO.with([([env!("CARGO_PKG_VERSION")], 1.0)]),
-            FEED_UP.with(feeds().map(|(feed, counts)| ([feed], one_if(counts.standing == Standing::Live)))),
-            FEED_STATE.with(feeds().flat_map(|(feed, counts)| {
-                Standing::ALL.map(|state| ([feed, state.label()], one_if(counts.standing == state)))
-            })),
+            FEED_UP.with(reports.iter().map(|report| ([&*report.identity], one_if(report.is_live())))),
+            FEED_STATE.with(reports.iter().flat_map(states)),
             FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),
             FEED_DISCONNECTS.with(feeds().flat_map(|(feed, counts)| {
                 counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))
@@ -233,9 +235,15 @@ impl<N: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<N
             WEB_CONFIG_FAILURES.value(web_config_failures as f64),
             CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(self.telemetry.config_is_good())),
         ];
-        families.extend(rule_families(&(self.numbers)()));
+        families.extend(rule_families(&(self.counters)()));
         families
     }
+}
+
+/// One series for each state, of which one is 1.
+fn states(report: &FeedReport) -> impl Iterator<Item = ([&str; 2], f64)> {
+    let current = report.state.label();
+    FeedState::LABELS.into_iter().map(move |label| ([&*report.identity, label], one_if(label == current)))
 }
 
 fn one_if(is_so: bool) -> f64 {
@@ -243,9 +251,9 @@ fn one_if(is_so: bool) -> f64 {
 }
 
 /// The counters that the translation rules name, and how much of each feed is hidden, as families.
-pub fn rule_families(numbers: &LedgerCounters) -> Vec<MetricFamily> {
-    let feeds = || numbers.feeds.iter().map(|feed| (&*feed.identity, feed));
-    let rules = numbers.rules;
+pub fn rule_families(counters: &LedgerCounters) -> Vec<MetricFamily> {
+    let feeds = || counters.feeds.iter().map(|feed| (&*feed.identity, feed));
+    let rules = counters.rules;
     vec![
         FEED_TENTH_SKILL.with(feeds().filter_map(|(feed, counters)| {
             counters.tenth_skill_invocations.map(|invocations| ([feed], invocations as f64))

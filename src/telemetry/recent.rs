@@ -3,8 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use super::{locked, logged, wall_seconds};
+use super::logged;
+use crate::clock::wall_seconds;
 use crate::protocol::Rejection;
+use crate::sync::lock;
 
 /// How many rejections are remembered to be looked at.
 pub const RECENT_REJECTIONS_MAX: usize = 50;
@@ -46,7 +48,7 @@ struct Noted {
 impl RecentRejections {
     pub fn note(&self, feed: &Arc<str>, rejection: &Rejection) {
         let last_seen_seconds = wall_seconds();
-        let mut noted = locked(&self.0);
+        let mut noted = lock(&self.0);
         if let Some(last) = noted.back_mut()
             && (&last.feed, &last.rejection) == (feed, rejection)
         {
@@ -67,7 +69,7 @@ impl RecentRejections {
     }
 
     pub fn latest_first(&self) -> Vec<SeenRejection> {
-        let noted: Vec<Noted> = locked(&self.0).iter().rev().cloned().collect();
+        let noted: Vec<Noted> = lock(&self.0).iter().rev().cloned().collect();
         noted.iter().map(SeenRejection::from).collect()
     }
 }

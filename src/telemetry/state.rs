@@ -8,10 +8,10 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use tracing::{debug, error, info, warn};
 
-use super::locked;
 use super::log_throttle::LogThrottle;
 use crate::exposition::family::Family;
 use crate::store::StoreError;
+use crate::sync::lock;
 
 const DURABLE: Family<0> = Family::gauge(
     "session_buddy_bridge_state_durable",
@@ -61,13 +61,13 @@ impl StateTelemetry {
 
     /// There is no state, because of `reason`, and nobody insisted on one.
     pub fn in_memory(&self, reason: &str) {
-        locked(&self.state).is_in_memory = true;
+        lock(&self.state).is_in_memory = true;
         warn!("counts are kept in memory alone, a restart begins anew: {reason}");
     }
 
     /// A corrupt state was moved to `aside`.
     pub fn moved_aside(&self, aside: &Path, problem: &str) {
-        locked(&self.state).moved_aside += 1;
+        lock(&self.state).moved_aside += 1;
         error!(
             aside = %aside.display(),
             "the state was corrupt ({problem}): it was moved aside, and counting begins anew"
@@ -77,7 +77,7 @@ impl StateTelemetry {
     /// A transaction is on disk.
     pub fn committed(&self) {
         let was_failing = {
-            let mut state = locked(&self.state);
+            let mut state = lock(&self.state);
             state.commits += 1;
             state.is_shown_anyway = false;
             std::mem::take(&mut state.is_failing)
@@ -90,7 +90,7 @@ impl StateTelemetry {
     /// A transaction failed. `is_shown_anyway`: for so long that memory is shown now.
     pub fn commit_failed(&self, error: &StoreError, is_shown_anyway: bool) {
         let (passed, was_shown_anyway) = {
-            let mut state = locked(&self.state);
+            let mut state = lock(&self.state);
             state.failures += 1;
             state.is_failing = true;
             let was_shown_anyway = std::mem::replace(&mut state.is_shown_anyway, is_shown_anyway);
@@ -107,7 +107,7 @@ impl StateTelemetry {
 
     /// Whether what is shown is on disk.
     pub fn is_durable(&self) -> bool {
-        locked(&self.state).is_durable()
+        lock(&self.state).is_durable()
     }
 
     /// All of this as metric families.
@@ -136,7 +136,7 @@ impl Collector for StateCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let state = locked(&self.telemetry.state);
+        let state = lock(&self.telemetry.state);
         vec![
             DURABLE.value(f64::from(u8::from(state.is_durable()))),
             COMMITS.value(state.commits as f64),

@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use session_buddy_bridge::bridge::{Bridge, BridgeError};
-use session_buddy_bridge::http;
-use session_buddy_bridge::settings::Settings;
+use session_buddy_bridge::{Bridge, BridgeError, Settings};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -35,12 +33,12 @@ pub struct RunningBridge {
 
 impl RunningBridge {
     pub fn start(settings: Settings) -> Self {
-        let listener = http::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        let address = listener.local_addr().unwrap();
+        let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+        let bridge =
+            Bridge::bind(Settings { listen, ..settings }).expect("a free port, and a state file that is usable");
+        let address = bridge.local_addrs()[0];
         let shutdown = CancellationToken::new();
-        let task = tokio::spawn(
-            Bridge::new(settings).expect("there is no state to open").serve(vec![listener], shutdown.clone()),
-        );
+        let task = tokio::spawn(bridge.run(shutdown.clone().cancelled_owned()));
         Self { address, shutdown, task }
     }
 

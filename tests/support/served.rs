@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use bytes::Bytes;
-use session_buddy_bridge::http::{self, Content, FeedReadiness, HttpSettings};
+use session_buddy_bridge::http::{self, Content, HttpSettings, QueryError, Readiness};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +17,7 @@ type Metrics = Box<dyn Fn() -> Bytes + Send + Sync>;
 
 pub struct MadeUp {
     pub metrics: Metrics,
-    pub feeds: Mutex<Vec<FeedReadiness>>,
+    pub readiness: Mutex<Readiness>,
     pub refused: AtomicUsize,
     pub accept_failures: AtomicUsize,
     pub web_config_failures: Mutex<Vec<String>>,
@@ -27,20 +27,15 @@ impl MadeUp {
     pub fn showing(metrics: impl Fn() -> Bytes + Send + Sync + 'static) -> Self {
         Self {
             metrics: Box::new(metrics),
-            feeds: Mutex::default(),
+            readiness: Mutex::new(Readiness { is_ready: true, text: "Ready.\n".to_owned() }),
             refused: AtomicUsize::new(0),
             accept_failures: AtomicUsize::new(0),
             web_config_failures: Mutex::default(),
         }
     }
 
-    pub fn set_feeds(&self, feeds: &[(&str, bool, &str)]) {
-        let readiness = |&(identity, live, reason): &(&str, bool, &str)| FeedReadiness {
-            identity: identity.to_owned(),
-            live,
-            reason: reason.to_owned(),
-        };
-        *self.feeds.lock().unwrap() = feeds.iter().map(readiness).collect();
+    pub fn set_readiness(&self, is_ready: bool, text: &str) {
+        *self.readiness.lock().unwrap() = Readiness { is_ready, text: text.to_owned() };
     }
 }
 
@@ -49,12 +44,12 @@ impl Content for MadeUp {
         (self.metrics)().into()
     }
 
-    fn live(&self, _resource: &str, _query: &str) -> Option<Result<Vec<u8>, String>> {
+    fn api(&self, _resource: &str, _query: &str) -> Option<Result<Vec<u8>, QueryError>> {
         None
     }
 
-    fn feeds(&self) -> Vec<FeedReadiness> {
-        self.feeds.lock().unwrap().clone()
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().unwrap().clone()
     }
 
     fn connection_refused(&self, _connections_max: usize) {

@@ -96,6 +96,7 @@ pub struct CredentialError {
     /// Where it was looked for; `None` for one that was given as a value.
     pub file: Option<PathBuf>,
     /// What is wrong with it.
+    #[source]
     pub problem: CredentialProblem,
 }
 
@@ -163,6 +164,7 @@ pub enum CredentialProblem {
         /// Counted from 1.
         line: usize,
         /// What is wrong with it.
+        #[source]
         problem: HeaderProblem,
     },
     /// None of what it is for.

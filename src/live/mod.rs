@@ -1,14 +1,14 @@
-//! What the live page is told: version 1 of the JSON, which `docs/api.md` describes.
+//! The JSON API of the live page, version 1: `docs/api.md` describes it.
 //!
-//! | part | job |
+//! | file | job |
 //! | --- | --- |
-//! | `status` | how the bridge and its feeds are, and what happened lately |
-//! | `skills` | the skills, sorted, filtered, a window at a time |
+//! | `status` | the state of the bridge and its feeds, recent anomalies and rejections |
+//! | `skills` | the skills, sorted, filtered and paginated |
 //! | `history` | the last hour |
 //! | `quantile` | a quantile of a histogram |
 //!
-//! Architecture invariant: it reads what a scrape reads, through [`ViewProvider`], and no feed waits for it: nothing is sorted or
-//! written while the view is held.
+//! Architecture invariant: it reads what a scrape reads, through [`ViewProvider`], and no feed waits for it: nothing is
+//! sorted or serialized while the view is locked.
 
 mod history;
 mod quantile;
@@ -16,83 +16,81 @@ mod skills;
 mod status;
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use thiserror::Error;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::wall_seconds;
 use crate::exposition::ViewProvider;
+use crate::health::Health;
+use crate::http::QueryError;
+use crate::sync::lock;
 use crate::telemetry::{StateTelemetry, Telemetry};
 use history::History;
 use skills::SkillsQuery;
 
-/// Between two samples of the history, and how exact the time of a change is while nobody looks.
+/// Between two samples of the history. Unless something else reads the view, the time of a change is known to this precision.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A question that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{name}={value}`: {problem}")]
-pub struct QueryError {
-    /// The parameter.
-    pub name: &'static str,
-    /// What it was given.
-    pub value: String,
-    /// What it should be.
-    pub problem: String,
-}
-
-/// Where counts are kept.
+/// Whether counts survive a restart.
 #[derive(Debug)]
 pub enum Persistence {
-    /// In memory alone: a restart begins anew.
+    /// No: they are in memory only.
     InMemory,
-    /// On disk.
+    /// Yes: they are in the state file, unless it cannot be written.
     OnDisk(Arc<StateTelemetry>),
 }
 
-/// Answers the live page.
+/// Answers requests of the live page.
 pub struct LiveApi {
     provider: Arc<dyn ViewProvider>,
     telemetry: Arc<Telemetry>,
+    health: Arc<Health>,
     persistence: Persistence,
     started_seconds: f64,
     history: Mutex<History>,
 }
 
 impl LiveApi {
-    /// A history that begins now.
-    pub fn new(provider: Arc<dyn ViewProvider>, telemetry: Arc<Telemetry>, persistence: Persistence) -> Self {
+    /// Creates the API with an empty history.
+    pub fn new(
+        provider: Arc<dyn ViewProvider>,
+        telemetry: Arc<Telemetry>,
+        health: Arc<Health>,
+        persistence: Persistence,
+    ) -> Self {
         let history = Mutex::new(History::new(Instant::now()));
-        Self { provider, telemetry, persistence, started_seconds: wall_seconds(), history }
+        Self { provider, telemetry, health, persistence, started_seconds: wall_seconds(), history }
     }
 
-    /// The answer to `GET /api/v1/{resource}?{query}`, as JSON. `None` if there is no such resource. Parameters that it
-    /// does not know are passed over. May take a millisecond for ten thousand skills.
+    /// Returns the body of `GET /api/v1/{resource}?{query}`, as JSON, or `None` if there is no such resource. Unknown
+    /// parameters are ignored. Takes about a millisecond for ten thousand skills.
     ///
     /// # Errors
-    /// A parameter that is none.
+    /// An invalid value of a parameter.
     pub fn answer(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
         let answer = match resource {
             "status" => Ok(json(&self.status())),
             "skills" => SkillsQuery::parse(query).map(|query| json(&skills::window(&*self.provider, &query))),
-            "history" => history::after(query).map(|after| json(&self.history().points(after))),
+            "history" => history::after(query).map(|after| json(&lock(&self.history).points(after))),
             _ => return None,
         };
         Some(answer)
     }
 
     fn status(&self) -> status::Status {
-        status::status(&*self.provider, &self.telemetry, &self.persistence, self.started_seconds)
+        let reports = self.health.reports();
+        status::status(&*self.provider, &self.telemetry, &reports, &self.persistence, self.started_seconds)
     }
 
     /// Takes samples until `shutdown`.
     pub async fn record_history(self: Arc<Self>, shutdown: CancellationToken) {
         let mut ticks = interval(SAMPLE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        // The first comes at once.
+        // The first tick completes immediately.
         ticks.tick().await;
         while shutdown.run_until_cancelled(ticks.tick()).await.is_some() {
             self.sample();
@@ -106,12 +104,8 @@ impl LiveApi {
             taken = Some((view.take_increase(), active_sessions));
         });
         if let Some((increase, active_sessions)) = taken {
-            self.history().note(Instant::now(), wall_seconds(), increase, active_sessions);
+            lock(&self.history).note(Instant::now(), wall_seconds(), increase, active_sessions);
         }
-    }
-
-    fn history(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -123,14 +117,6 @@ impl fmt::Debug for LiveApi {
 
 fn json(answer: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(answer).expect("answers have keys that are text")
-}
-
-fn wall_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
-fn seconds(micros: i64) -> f64 {
-    micros as f64 / 1e6
 }
 
 #[cfg(test)]
@@ -148,6 +134,7 @@ mod tests {
 
     #[test]
     fn it_reads_nothing_before_it_is_asked() {
-        drop(LiveApi::new(Arc::new(Untouchable), Arc::new(Telemetry::new()), Persistence::InMemory));
+        let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
+        drop(LiveApi::new(Arc::new(Untouchable), telemetry, health, Persistence::InMemory));
     }
 }

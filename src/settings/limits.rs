@@ -1,0 +1,23 @@
+//! Builders of the ledger's limits.
+
+use super::{Limits, SettingsError, flags};
+
+pub(super) fn from_flags(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
+    let limits = Limits {
+        skills_max: flags.skills_max as usize,
+        remembered_skills_max: flags.remembered_skills_max as usize,
+        label_chars_max: flags.label_chars_max as usize,
+        ..Limits::default()
+    };
+    checked(limits)
+}
+
+pub(super) fn checked(limits: Limits) -> Result<Limits, SettingsError> {
+    if limits.remembered_skills_max < limits.skills_max {
+        return Err(SettingsError::RememberedSkills {
+            remembered: limits.remembered_skills_max,
+            skills: limits.skills_max,
+        });
+    }
+    Ok(limits)
+}

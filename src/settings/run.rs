@@ -1,0 +1,133 @@
+//! Builders of the settings of `run`.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use super::flags::{self, FEED_URL_DEFAULT};
+use super::subscription::{Subscription, checked_name, timing};
+use super::tasks::Task;
+use super::{
+    ConfigFile, FEEDS_MAX, FeedTarget, ReloadableSettings, Secret, Settings, SettingsError, StateLocation, limits,
+    state_path, web,
+};
+
+pub(super) fn task(
+    flags: flags::RunFlags,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Task, SettingsError> {
+    let checks = flags.config.check;
+    let settings = settings(flags, environment)?;
+    match (checks, &settings.config_file) {
+        (false, _) => Ok(Task::Run(settings)),
+        (true, None) => Err(SettingsError::MissingConfigFile),
+        (true, Some(file)) => {
+            let mut text = format!("{} can be used. Feeds:\n", file.path.display());
+            for feed in &settings.feeds {
+                text.push_str(&format!("  {}\n", feed.identity));
+            }
+            Ok(Task::Print(text.into_bytes()))
+        }
+    }
+}
+
+fn settings(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, SettingsError> {
+    let given = feed_setting_given(&flags);
+    let flags::RunFlags { config, feeds: feed_flags, connection, web, state, limits: limit_flags, log } = flags;
+    let ledger_limits = limits::from_flags(&limit_flags)?;
+    let flags::FeedFlags { urls, names, skills_dbs, subscription } = feed_flags;
+    if urls.len() > FEEDS_MAX {
+        return Err(SettingsError::TooManyFeeds { urls: urls.len(), feeds_max: FEEDS_MAX });
+    }
+    if !names.is_empty() && names.len() != urls.len() {
+        return Err(SettingsError::NameCountMismatch { names: names.len(), urls: urls.len() });
+    }
+    let subscription = Subscription::new(subscription, ledger_limits.label_chars_max, environment)?;
+    let mut feeds = subscription.targets(&urls)?;
+    for (feed, name) in feeds.iter_mut().zip(names) {
+        feed.identity = checked_name("--feed.name", name, ledger_limits.label_chars_max)?;
+    }
+    assign_databases(&mut feeds, skills_dbs)?;
+    check_distinct(&feeds)?;
+    let secret = |variable| {
+        let value = environment(variable).and_then(|value| value.into_string().ok());
+        value.filter(|value| !value.trim().is_empty()).map(Secret::new)
+    };
+    let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max: connection.frame_bytes_max as usize };
+    let config_file = config.file.map(|path| ConfigFile {
+        path,
+        feeds: from_flags.feeds.clone(),
+        limits: ledger_limits,
+        frame_bytes_max: from_flags.frame_bytes_max,
+        token: secret(flags::TOKEN_VARIABLE),
+        jwt_secret: secret(flags::JWT_SECRET_VARIABLE),
+    });
+    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max } = match &config_file {
+        None => from_flags,
+        Some(file) => {
+            let configured = file.read()?;
+            if let Some(setting) = given.filter(|_| configured.feeds != from_flags.feeds) {
+                return Err(SettingsError::ConflictingFeeds { file: file.path.clone(), setting });
+            }
+            configured
+        }
+    };
+    Ok(Settings {
+        frame_bytes_max,
+        config_file,
+        timing: timing(&connection),
+        state: match state {
+            flags::StateFlags { disabled: true, .. } => StateLocation::InMemory,
+            flags::StateFlags { path: Some(path), .. } => StateLocation::Path(path),
+            flags::StateFlags { path: None, .. } => StateLocation::Default(state_path::default(environment)),
+        },
+        ..web::settings(web, ledger_limits, &log, feeds)?
+    })
+}
+
+/// Returns the first flag that configures feeds.
+fn feed_setting_given(flags: &flags::RunFlags) -> Option<&'static str> {
+    let flags::FeedFlags { urls, names, skills_dbs, subscription } = &flags.feeds;
+    let credentials = &subscription.credentials;
+    let given = [
+        ("--feed.url", *urls != [FEED_URL_DEFAULT]),
+        ("--feed.name", !names.is_empty()),
+        ("--feed.skills-db", !skills_dbs.is_empty()),
+        ("--feed.skill", subscription.skill.is_some()),
+        ("--feed.token-file", credentials.token_file.is_some()),
+        ("--feed.jwt-secret-file", credentials.jwt_secret_file.is_some()),
+        ("--feed.headers-file", credentials.headers_file.is_some()),
+        ("--feed.ca-file", credentials.ca_file.is_some()),
+        ("--feed.cert-file", credentials.cert_file.is_some()),
+        ("--feed.key-file", credentials.key_file.is_some()),
+    ];
+    given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+}
+
+/// Refuses two feeds with one identity, or with one database.
+pub(super) fn check_distinct(feeds: &[FeedTarget]) -> Result<(), SettingsError> {
+    let (mut identities, mut databases) = (BTreeSet::new(), BTreeSet::new());
+    for FeedTarget { identity, skills_db, .. } in feeds {
+        if !identities.insert(identity) {
+            return Err(SettingsError::DuplicateIdentity { identity: identity.clone() });
+        }
+        if let Some(path) = skills_db.as_ref().filter(|path| !databases.insert(*path)) {
+            return Err(SettingsError::DuplicateSkillsDb { path: path.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Assigns each feed its database: one for each, in the same order, `none` for a feed without one.
+fn assign_databases(feeds: &mut [FeedTarget], databases: Vec<PathBuf>) -> Result<(), SettingsError> {
+    if databases.is_empty() {
+        return Ok(());
+    }
+    if databases.len() != feeds.len() {
+        return Err(SettingsError::SkillsDbCountMismatch { databases: databases.len(), urls: feeds.len() });
+    }
+    for (feed, path) in feeds.iter_mut().zip(databases) {
+        feed.skills_db = Some(path).filter(|path| path.as_os_str() != "none");
+    }
+    Ok(())
+}

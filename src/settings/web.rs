@@ -1,0 +1,56 @@
+//! Builders of what is served, and where.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::flags::{self, LISTEN_ADDRESS_DEFAULT};
+use super::{FeedTarget, Limits, Settings, SettingsError, TelemetryPathError, WebConfigFile, listen_address};
+
+/// Returns the settings that `run` and `demo` share.
+pub(super) fn settings(
+    web: flags::WebFlags,
+    ledger_limits: Limits,
+    log: &flags::LogFlags,
+    feeds: Vec<FeedTarget>,
+) -> Result<Settings, SettingsError> {
+    let mut addresses = web.listen_addresses;
+    if addresses.is_empty() {
+        addresses.push(LISTEN_ADDRESS_DEFAULT.to_owned());
+    }
+    let mut listen = Vec::new();
+    let mut listen_unix = Vec::new();
+    for address in addresses {
+        if let Some(path) = listen_address::unix_path(&address) {
+            listen_unix.push(path);
+            continue;
+        }
+        match listen_address::resolve(&address) {
+            Ok(addresses) => listen.extend(addresses),
+            Err(error) => return Err(SettingsError::ListenAddress { address, error }),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    listen.retain(|address| address.port() == 0 || seen.insert(*address));
+    Ok(Settings {
+        listen,
+        listen_unix,
+        systemd_socket: web.systemd_socket,
+        web_config: web.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
+        telemetry_path: checked_path(web.telemetry_path)?,
+        with_created: web.with_created,
+        ledger_limits,
+        log: log.settings(),
+        ..Settings::new(feeds)
+    })
+}
+
+fn checked_path(path: String) -> Result<String, SettingsError> {
+    let unfit = |c: char| !c.is_ascii_alphanumeric() && !"-._~/".contains(c);
+    let problem = match path.find(unfit).and_then(|at| path[at..].chars().next()) {
+        _ if !path.starts_with('/') => TelemetryPathError::NoSlash,
+        Some(unfit) => TelemetryPathError::Character(unfit),
+        None if ["/-/healthy", "/-/ready"].contains(&path.trim_end_matches('/')) => TelemetryPathError::Taken,
+        None => return Ok(path),
+    };
+    Err(SettingsError::TelemetryPath { path, problem })
+}

@@ -1,0 +1,159 @@
+//! The bridge's own metrics and its log: one function an event, which counts it and logs it, so that the two cannot
+//! disagree.
+//!
+//! At the level `info` a healthy feed is one line when it connects and one when it is live. A line that would repeat is
+//! suppressed and its repetitions counted; text that came from a server is cut short and its control characters are escaped.
+//!
+//! Architecture invariant: nothing is decided here. How a feed stands is asked of [`crate::health`] and what was counted of
+//! the ledger, at each scrape; neither is stored a second time.
+
+mod collector;
+mod feed;
+mod log_throttle;
+mod notices;
+mod recent;
+mod state;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use tracing::{error, info, warn};
+
+pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
+pub use feed::{CODES_FROM_ZERO, FeedTelemetry, Traffic};
+pub(crate) use notices::{log_notice, log_notices};
+pub use recent::{RECENT_REJECTIONS_MAX, SeenRejection};
+pub use state::{StateCollector, StateTelemetry};
+
+use crate::health::Health;
+use crate::http::WebConfigError;
+use crate::sync::lock;
+use crate::text::one_line;
+use log_throttle::LogThrottle;
+use recent::RecentRejections;
+
+/// Characters of a server's text that a log line shows.
+const LOGGED_CHARS_MAX: usize = 200;
+
+/// Counts and logs what happens to the feeds and to the HTTP server.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    feeds: Mutex<Vec<Arc<FeedTelemetry>>>,
+    process: Mutex<ProcessCounts>,
+    rejections: Arc<RecentRejections>,
+}
+
+#[derive(Debug, Default)]
+struct ProcessCounts {
+    refused: u64,
+    refused_throttle: LogThrottle,
+    accept_failures: u64,
+    accept_failures_throttle: LogThrottle,
+    web_config_failures: u64,
+    /// Whether the configuration file could not be used when it was last read again.
+    config_failed: bool,
+}
+
+impl Telemetry {
+    /// No feeds yet, every count at 0.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What counts for the feed `identity`; the same for the same identity. Feeds are never dropped, so that identities
+    /// must come from the configuration, not from a server.
+    pub fn feed(&self, identity: &str) -> Arc<FeedTelemetry> {
+        let mut feeds = lock(&self.feeds);
+        if let Some(feed) = feeds.iter().find(|feed| &**feed.identity() == identity) {
+            return Arc::clone(feed);
+        }
+        let feed = Arc::new(FeedTelemetry::new(identity, Arc::clone(&self.rejections)));
+        feeds.push(Arc::clone(&feed));
+        feed
+    }
+
+    /// Shows the feed `identity` no more.
+    pub fn forget(&self, identity: &str) {
+        lock(&self.feeds).retain(|feed| &**feed.identity() != identity);
+    }
+
+    /// The configuration file was read again, as asked, and `feeds` are what it names now.
+    pub fn config_reloaded(&self, feeds: usize) {
+        lock(&self.process).config_failed = false;
+        info!(feeds, "configuration reloaded");
+    }
+
+    /// The configuration file cannot be used: nothing has changed.
+    pub fn config_failed(&self, error: &dyn std::error::Error) {
+        lock(&self.process).config_failed = true;
+        error!(%error, "configuration not reloaded, nothing has changed");
+    }
+
+    /// SIGHUP, and there is no configuration file.
+    pub fn nothing_to_reload(&self) {
+        info!("SIGHUP: there is no --config.file to read again");
+    }
+
+    /// Every feed, in the order of first mention.
+    pub fn feeds(&self) -> Vec<Arc<FeedTelemetry>> {
+        lock(&self.feeds).clone()
+    }
+
+    /// What was not applied lately, of whichever feed, latest first.
+    pub fn recent_rejections(&self) -> Vec<SeenRejection> {
+        self.rejections.latest_first()
+    }
+
+    /// Returns all of this as metric families. `health` and `counters` are asked at each scrape.
+    pub fn collector<C: Fn() -> LedgerCounters + Send + Sync>(
+        self: &Arc<Self>,
+        health: Arc<Health>,
+        counters: C,
+    ) -> TelemetryCollector<C> {
+        TelemetryCollector::new(Arc::clone(self), health, counters)
+    }
+
+    /// An HTTP connection was closed unserved because `connections_max` others were open.
+    pub fn http_connection_refused(&self, connections_max: usize) {
+        let passed = {
+            let mut http = lock(&self.process);
+            http.refused += 1;
+            http.refused_throttle.pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            warn!(connections_max, suppressed, "HTTP connection refused: too many are open");
+        }
+    }
+
+    /// An HTTP connection could not be accepted.
+    pub fn http_accept_failed(&self, error: &io::Error) {
+        let passed = {
+            let mut http = lock(&self.process);
+            http.accept_failures += 1;
+            http.accept_failures_throttle.pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            warn!(%error, suppressed, "HTTP connection not accepted; trying again");
+        }
+    }
+
+    /// The web configuration file has changed and cannot be used.
+    pub fn web_config_failed(&self, error: &WebConfigError) {
+        lock(&self.process).web_config_failures += 1;
+        error!(%error, "the web configuration cannot be used; what it said before goes on to count");
+    }
+
+    fn http_counts(&self) -> (u64, u64, u64) {
+        let http = lock(&self.process);
+        (http.refused, http.accept_failures, http.web_config_failures)
+    }
+
+    fn config_is_good(&self) -> bool {
+        !lock(&self.process).config_failed
+    }
+}
+
+fn logged(text: &str) -> String {
+    one_line(text, LOGGED_CHARS_MAX)
+}

@@ -1,0 +1,91 @@
+//! What the ledger found out, as log lines.
+
+use std::mem::discriminant;
+use std::num::NonZeroU64;
+
+use tracing::{error, info, warn};
+
+use super::log_throttle::Suppressed;
+use super::logged;
+use crate::ledger::{Notice, ResetCause};
+use crate::protocol::Rejection;
+
+/// Logs what the ledger found out about `feed`.
+pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
+    match notice {
+        Notice::Rejected(rejection) => log_rejection(feed, rejection, suppressed),
+        Notice::Reset(cause) => {
+            let cause = reset_text(cause);
+            warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");
+        }
+        Notice::RolledBack => {
+            warn!(%feed, suppressed, "the server's database is back a few writes younger; nothing is counted");
+        }
+        Notice::AliasFound { of } => error!(
+            %feed, %of, suppressed,
+            "this feed is the same server as another and no longer counts; remove one of the two"
+        ),
+        Notice::AliasCleared => {
+            info!(%feed, suppressed, "this feed is a server of its own after all; it counts");
+        }
+        Notice::AnomalyWindowOverflowed => {
+            warn!(%feed, suppressed, "the list of anomalies may have hidden some");
+        }
+        Notice::SkillsOverflowed { skill_name, skills_max } => {
+            let skill_name = logged(skill_name);
+            warn!(%feed, skill_name, skills_max, "too many skills; new ones are counted as __overflow__");
+        }
+        Notice::DetailJoined => {
+            info!(%feed, suppressed, "the rows of the database beside the feed tell the counts");
+        }
+        Notice::DetailMismatch { skill_name, listed, told } => {
+            let skill_name = logged(skill_name);
+            warn!(
+                %feed, skill_name, listed, told, suppressed,
+                "the feed lists another number than the rows of the database tell: is --feed.skills-db the database of \
+                 this server?"
+            );
+        }
+        Notice::LateEvents { events } => {
+            warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
+        }
+    }
+}
+
+/// Logs all that the ledger found out about `feed` at once: the first notice of each kind, and how many more there are.
+pub(crate) fn log_notices(feed: &str, notices: &[Notice]) {
+    let kind = |notice: &Notice| match notice {
+        Notice::Rejected(rejection) => (discriminant(notice), Some(rejection.reason)),
+        _ => (discriminant(notice), None),
+    };
+    let mut kinds: Vec<(&Notice, u64)> = Vec::new();
+    for notice in notices {
+        match kinds.iter_mut().find(|(first, _)| kind(first) == kind(notice)) {
+            Some((_, more)) => *more += 1,
+            None => kinds.push((notice, 0)),
+        }
+    }
+    for (first, more) in kinds {
+        log_notice(feed, first, NonZeroU64::new(more));
+    }
+}
+
+pub(super) fn log_rejection(feed: &str, rejection: &Rejection, suppressed: Suppressed) {
+    let (reason, detail) = (rejection.reason.label(), logged(&rejection.detail));
+    warn!(%feed, reason, suppressed, "not applied: {detail}");
+}
+
+fn reset_text(cause: &ResetCause) -> String {
+    match cause {
+        ResetCause::TotalFell { skill_name, from, to } => {
+            format!("the total of {} fell from {from} to {to}", logged(skill_name))
+        }
+        ResetCause::SplitFell { skill_name } => {
+            format!("{} has fewer completed or abandoned invocations than before", logged(skill_name))
+        }
+        ResetCause::RowsAreOthers => "none of the rows that were read is in it".to_owned(),
+        ResetCause::SkillMissing { skill_name } => {
+            format!("{} is no longer listed, though the list has room for it", logged(skill_name))
+        }
+    }
+}
