@@ -3,12 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use crate::skills_db::ReaderWaker;
 use crate::feed::{DisconnectReason, FeedListener, FeedState, FrameSummary, SnapshotSummary};
 use crate::health::FeedHealth;
 use crate::ledger::{ConnectionId, FeedId, Moment};
 use crate::protocol::{self, Message, Rejection, RejectionReason, Snapshot};
 use crate::shared_ledger::SharedLedger;
+use crate::skills_db::ReaderWaker;
 use crate::sync::lock;
 use crate::telemetry::FeedTelemetry;
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
-use crate::skills_db::DatabaseReader;
 use crate::feed::{self, Timing};
 use crate::health::Health;
 use crate::ledger::{FeedId, FeedSpec};
 use crate::settings::{FeedTarget, ReloadableSettings};
 use crate::shared_ledger::SharedLedger;
+use crate::skills_db::DatabaseReader;
 use crate::telemetry::Telemetry;
 
 use super::ingest_listener::IngestListener;
