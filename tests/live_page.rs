@@ -5,7 +5,6 @@ mod support;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use fantoccini::Locator;
 use serde_json::Value;
 use session_buddy_bridge::PrometheusExporter;
 use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
@@ -85,8 +84,8 @@ async fn skills_are_shown_sorted_and_filtered_and_change_by_themselves() {
     // By mouse, and by keyboard.
     browser.click("thead th:nth-child(1) button").await;
     browser.until_texts(NAMES, is_names(&[MARKUP, "lint", "pytest-run"])).await;
-    let sorted = browser.page.find(Locator::Css("#skill-table thead th:nth-child(1)")).await.unwrap();
-    assert_eq!(sorted.attr("aria-sort").await.unwrap().as_deref(), Some("ascending"));
+    let sorted = browser.page.find("#skill-table thead th:nth-child(1)").await;
+    assert_eq!(sorted.attribute("aria-sort").await.as_deref(), Some("ascending"));
     browser.type_into("thead th:nth-child(3) button", ENTER).await;
     browser.until_texts(NAMES, is_names(&[MARKUP, "pytest-run", "lint"])).await;
     browser.type_into("thead th:nth-child(3) button", " ").await;
@@ -142,9 +141,9 @@ async fn a_view_is_kept_in_the_address_and_the_keyboard_reaches_everything() {
     browser.press(ENTER).await;
     browser.until_texts(NAMES, is_names(&["lint-all", "lint"])).await;
 
-    let kept = browser.page.current_url().await.unwrap();
+    let kept = browser.page.current_url().await;
     assert_eq!(kept.query(), Some("sort=completion_rate&order=desc&filter=lint"));
-    browser.page.refresh().await.unwrap();
+    browser.page.refresh().await;
     browser.until_texts(NAMES, is_names(&["lint-all", "lint"])).await;
     assert_eq!(browser.run("return document.getElementById('filter').value").await, "lint");
     bridge.stop().await;
@@ -290,7 +289,7 @@ async fn each_feed_says_how_it_stands_and_why() {
     {
         assert!(reason.contains(part), "{reason} says nothing of {part}");
     }
-    assert_eq!(browser.page.title().await.unwrap(), "4 of 5 feeds not live – Session-Buddy bridge");
+    assert_eq!(browser.page.title().await, "4 of 5 feeds not live – Session-Buddy bridge");
     browser.until_text("#tiles", "1 of 5 feeds live").await;
     let links = browser.run("return [...document.querySelectorAll('footer a')].map(link => link.pathname)").await;
     let links: Vec<String> = serde_json::from_value(links).unwrap();

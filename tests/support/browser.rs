@@ -4,38 +4,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
-use fantoccini::actions::{InputSource, MouseActions, PointerAction};
-use fantoccini::wd::WebDriverCompatibleCommand;
-use fantoccini::{Client, ClientBuilder, Locator};
-use hyper_util::client::legacy::connect::HttpConnector;
 use serde_json::{Value, json};
-use url::{ParseError, Url};
-use warp::http::Method;
 
 use super::patiently;
 use super::peers::found_or_skip;
 use super::peers::node::Node;
 use super::peers::process::Process;
+use super::webdriver::Session;
 
 pub struct Browser {
-    pub page: Client,
+    pub page: Session,
     _driver: Process,
-}
-
-#[derive(Debug)]
-struct Extension {
-    path: &'static str,
-    body: Value,
-}
-
-impl WebDriverCompatibleCommand for Extension {
-    fn endpoint(&self, base_url: &Url, session_id: Option<&str>) -> Result<Url, ParseError> {
-        base_url.join(&format!("session/{}/{}", session_id.unwrap_or_default(), self.path))
-    }
-
-    fn method_and_body(&self, _request_url: &Url) -> (Method, Option<String>) {
-        (Method::POST, Some(self.body.to_string()))
-    }
 }
 
 impl Browser {
@@ -62,10 +41,7 @@ impl Browser {
                 "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"],
             },
         });
-        let Value::Object(capabilities) = capabilities else { unreachable!("it is written as an object") };
-        let mut builder = ClientBuilder::new(HttpConnector::new());
-        builder.capabilities(capabilities);
-        let page = builder.connect(&format!("http://127.0.0.1:{port}")).await.expect("a browser");
+        let page = Session::start(SocketAddr::from(([127, 0, 0, 1], port)), capabilities).await;
         Some(Self { page, _driver: driver })
     }
 
@@ -75,18 +51,16 @@ impl Browser {
         self.devtools("Emulation.setEmulatedMedia", json!({"features": feature})).await;
         let metrics = json!({"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
-        self.page.goto(&format!("http://{address}/")).await.expect("the page");
+        self.page.goto(&format!("http://{address}/")).await;
     }
 
     pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
-        let body = json!({"cmd": command, "params": parameters});
-        self.page.issue_cmd(Extension { path: "goog/cdp/execute", body }).await.expect(command)
+        self.page.post("goog/cdp/execute", json!({"cmd": command, "params": parameters})).await
     }
 
     /// What the console says since the last call, above all of what the page's policy refused.
     pub async fn console(&self) -> Vec<String> {
-        let log =
-            self.page.issue_cmd(Extension { path: "se/log", body: json!({"type": "browser"}) }).await.expect("a log");
+        let log = self.page.post("se/log", json!({"type": "browser"})).await;
         log.as_array()
             .expect("entries")
             .iter()
@@ -97,7 +71,7 @@ impl Browser {
     /// The text of each element that is shown.
     pub async fn texts(&self, css: &str) -> Vec<String> {
         let script = "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText)";
-        let texts = self.page.execute(script, vec![css.into()]).await.expect("texts");
+        let texts = self.page.execute(script, &[css.into()]).await;
         serde_json::from_value(texts).expect("texts")
     }
 
@@ -124,34 +98,27 @@ impl Browser {
     }
 
     pub async fn click(&self, css: &str) {
-        patiently(css, async { self.page.find(Locator::Css(css)).await.unwrap().click().await.expect(css) }).await;
+        patiently(css, async { self.page.find(css).await.click().await }).await;
     }
 
     /// Presses a key, wherever the focus is.
     pub async fn press(&self, key: &str) {
-        self.page.active_element().await.expect("something has the focus").send_keys(key).await.expect(key);
+        self.page.active_element().await.send_keys(key).await;
     }
 
     /// Points with the mouse at the middle of what is shown.
     pub async fn point_at(&self, css: &str) {
-        let element = self.page.find(Locator::Css(css)).await.expect(css);
-        let scroll = "arguments[0].scrollIntoView({block: 'center'})";
-        self.page.execute(scroll, vec![serde_json::to_value(&element).expect("a reference")]).await.expect(css);
-        let motion = MouseActions::new("mouse".to_owned()).then(PointerAction::MoveToElement {
-            element,
-            duration: None,
-            x: 0.0,
-            y: 0.0,
-        });
-        self.page.perform_actions(motion).await.expect("a mouse");
+        let element = self.page.find(css).await;
+        self.page.execute("arguments[0].scrollIntoView({block: 'center'})", &[element.reference()]).await;
+        self.page.move_mouse_to(&element).await;
     }
 
     pub async fn type_into(&self, css: &str, keys: &str) {
-        self.page.find(Locator::Css(css)).await.unwrap().send_keys(keys).await.expect(css);
+        self.page.find(css).await.send_keys(keys).await;
     }
 
     pub async fn run(&self, script: &str) -> Value {
-        self.page.execute(script, Vec::new()).await.expect(script)
+        self.page.execute(script, &[]).await
     }
 
     /// What axe-core minds of the page as it is: each rule of WCAG 2.2 (A and AA) and of good practice that it breaks, and
@@ -160,7 +127,7 @@ impl Browser {
         self.run(&node.file("axe-core/axe.min.js")).await;
         let script = "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(found => done( \
                       found.violations.flatMap(rule => rule.nodes.map(node => `${rule.id}: ${node.failureSummary} ${node.html}`))))";
-        let faults = self.page.execute_async(script, Vec::new()).await.expect("an answer of axe");
+        let faults = self.page.execute_async(script).await;
         serde_json::from_value(faults).expect("texts")
     }
 
@@ -174,6 +141,6 @@ impl Browser {
     }
 
     pub async fn close(self) {
-        self.page.close().await.expect("the browser ends");
+        self.page.quit().await;
     }
 }

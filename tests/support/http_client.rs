@@ -82,8 +82,8 @@ impl Connection {
             if line.is_empty() {
                 break;
             }
-            let (name, value) = line.split_once(": ").unwrap_or_else(|| panic!("no header: {line:?}"));
-            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+            let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no header: {line:?}"));
+            headers.push((name.to_ascii_lowercase(), value.trim_ascii().to_owned()));
         }
         let mut response = Response { status, headers, body: Vec::new() };
         if method != "HEAD" {

@@ -19,6 +19,7 @@ pub mod scripted_feed;
 pub mod served;
 pub mod shown;
 pub mod watcher;
+pub mod webdriver;
 
 use std::time::Duration;
 
