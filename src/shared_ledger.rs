@@ -3,8 +3,8 @@
 //! Writers hold the ledger's lock for one message, a scrape holds it only while it takes what changed; rendering happens
 //! under the view's own lock, so that a slow scrape never stands in the way of a feed.
 //!
-//! A board in memory shows a change at the next scrape. A board with a [`Keeper`](crate::keeper::Keeper) shows it once it
-//! is on disk: then only the keeper takes changes from the ledger and brings them to the view.
+//! A ledger in memory shows a change at the next scrape. A ledger with a [`Persister`](crate::persister::Persister)
+//! shows it once it is on disk: then only the persister takes changes from the ledger and brings them to the view.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -27,13 +27,13 @@ pub struct SharedLedger {
     ledger: Mutex<Ledger>,
     view: Mutex<View>,
     started: Instant,
-    /// Whether changes are shown by a keeper, once they are kept.
+    /// Whether changes are shown by a persister, once they are kept.
     is_kept: bool,
     due: Mutex<Due>,
     due_changed: Condvar,
 }
 
-/// What a keeper is waited for to do.
+/// What a persister is waited for to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Due {
     pub changed: bool,
@@ -46,7 +46,7 @@ impl SharedLedger {
         Self::of(Ledger::new(limits), View::default(), Instant::now(), false)
     }
 
-    /// The board that `whole` was, to be kept by a keeper.
+    /// The ledger that `whole` was, to be kept by a persister.
     ///
     /// # Errors
     /// See [`Ledger::restore`].
@@ -113,7 +113,7 @@ impl SharedLedger {
     pub fn open(&self, feed: FeedId) -> ConnectionId {
         let now = self.now();
         let connection = self.ledger().open(feed, now);
-        // The first of all begins a wait, of which the keeper must learn.
+        // The first of all begins a wait, of which the persister must learn.
         self.note_changed();
         connection
     }
@@ -225,7 +225,7 @@ impl SharedLedger {
         waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
-    /// Asks the keeper to keep what there is and to end.
+    /// Asks the persister to commit what there is and to end.
     pub(crate) fn stop_persisting(&self) {
         self.due().is_stopping = true;
         self.due_changed.notify_one();

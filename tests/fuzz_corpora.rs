@@ -50,8 +50,8 @@ fn state_files_are_opened_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("state.db");
     fs::copy(&seed, &copy).unwrap();
-    let Opened { whole, moved_aside, .. } = open(&copy);
-    assert_eq!(moved_aside, None, "the seed is no state of this version: rewrite it");
+    let Opened { whole, quarantined, .. } = open(&copy);
+    assert_eq!(quarantined, None, "the seed is no state of this version: rewrite it");
     let memory = &whole.memory;
     let rows = [memory.feed_skills.len(), memory.tallies.len(), memory.anomalies.len(), memory.event_ids.len()];
     assert!(rows.into_iter().all(|rows| rows > 0) && !memory.sessions.is_empty(), "the seed holds too little");

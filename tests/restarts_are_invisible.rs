@@ -566,6 +566,6 @@ fn reopened(main: &[u8], log: &[u8]) -> Whole {
     fs::write(&path, main).expect("a database");
     fs::write(path.with_extension("db-wal"), log).expect("a log");
     let opened = open(&path);
-    assert_eq!(opened.moved_aside, None);
+    assert_eq!(opened.quarantined, None);
     opened.whole
 }

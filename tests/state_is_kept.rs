@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use session_buddy_bridge::ledger::memory::Memory;
 use session_buddy_bridge::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
 use session_buddy_bridge::protocol;
-use session_buddy_bridge::store::{Opened, Store, StoreError};
+use session_buddy_bridge::store::{Opened, Quarantine, Store, StoreError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -88,7 +88,7 @@ fn everything_comes_back() {
     drop(opened.store);
 
     let again = open(&path).unwrap();
-    assert_eq!(again.moved_aside, None);
+    assert_eq!(again.quarantined, None);
     assert_eq!(sorted(again.whole), sorted(as_whole(changes)));
 }
 
@@ -207,12 +207,13 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
         let damaged = fs::read(&path).unwrap();
 
         let opened = open(&path).unwrap();
-        let (aside, problem) = opened.moved_aside.unwrap_or_else(|| panic!("{what} was not noticed"));
+        let Quarantine { path: aside, problem } =
+            opened.quarantined.unwrap_or_else(|| panic!("{what} was not noticed"));
         assert!(!problem.is_empty());
         assert_eq!(opened.whole, Whole::default(), "{what}");
         assert_eq!(fs::read(aside).unwrap(), damaged, "{what}: nothing of it may be lost");
         drop(opened.store);
-        assert_eq!(open(&path).unwrap().moved_aside, None, "{what}: the new one is sound");
+        assert_eq!(open(&path).unwrap().quarantined, None, "{what}: the new one is sound");
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use crate::http::BindError;
-use crate::keeper::KeepError;
+use crate::persister::PersistError;
 use crate::recording::RecordingError;
 use crate::settings::FeedUrlError;
 
@@ -21,7 +21,7 @@ pub enum BridgeError {
     Listener(#[source] io::Error),
     /// The state file cannot be used, above all because another bridge has it open.
     #[error(transparent)]
-    State(#[from] KeepError),
+    State(#[from] PersistError),
     /// A thread cannot be started.
     #[error("cannot start the thread that reads a feed's database: {0}")]
     Thread(#[source] io::Error),
@@ -84,7 +84,7 @@ pub enum CommandError {
     },
     /// The state file cannot be used.
     #[error(transparent)]
-    State(#[from] KeepError),
+    State(#[from] PersistError),
     /// The state file knows no such feed.
     #[error("the state {} knows no feed {identity:?}; `state show` lists those that it knows", path.display())]
     NoSuchFeed {

@@ -27,8 +27,8 @@ use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
 use crate::health::Health;
 use crate::http::{self, BindError, BoundListener, HttpSettings};
-use crate::keeper::{KeepError, Kept};
 use crate::live::{LiveApi, Persistence};
+use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
 use crate::service_manager;
 use crate::settings::{DemoTask, FeedTarget, ReloadableSettings, Settings, StateLocation};
@@ -69,7 +69,7 @@ pub struct Bridge {
     listeners: Vec<BoundListener>,
     local_addrs: Vec<SocketAddr>,
     service: Service,
-    kept: Option<Kept>,
+    persistent: Option<PersistentLedger>,
     state_telemetry: Arc<StateTelemetry>,
 }
 
@@ -114,9 +114,9 @@ impl Bridge {
             }
         }
         let state_telemetry = Arc::new(StateTelemetry::new());
-        let kept = open_state(&settings, &state_telemetry)?;
-        let ledger = match &kept {
-            Some(kept) => Arc::clone(&kept.ledger),
+        let persistent = open_state(&settings, &state_telemetry)?;
+        let ledger = match &persistent {
+            Some(persistent) => Arc::clone(&persistent.ledger),
             None => Arc::new(SharedLedger::new(settings.ledger_limits)),
         };
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
@@ -138,14 +138,14 @@ impl Bridge {
         if settings.state != StateLocation::InMemory {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
-        let persistence = match &kept {
+        let persistence = match &persistent {
             Some(_) => Persistence::OnDisk(Arc::clone(&state_telemetry)),
             None => Persistence::InMemory,
         };
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), persistence);
         let (api, reload_requested) = (Arc::new(api), Arc::new(Notify::new()));
         let service = Service { settings, ledger, telemetry, health, registry, api, reload_requested };
-        Ok(Self { listeners, local_addrs, service, kept, state_telemetry })
+        Ok(Self { listeners, local_addrs, service, persistent, state_telemetry })
     }
 
     /// Returns the TCP addresses that the bridge listens on, in the order of [`Settings::listen`], with the ports that were
@@ -186,13 +186,14 @@ impl Bridge {
 
     async fn run_until(mut self, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let state_telemetry = Arc::clone(&self.state_telemetry);
-        let keeper = self.kept.take().map(|kept| kept.start(state_telemetry, shutdown.clone())).transpose()?;
+        let persister =
+            self.persistent.take().map(|ledger| ledger.start(state_telemetry, shutdown.clone())).transpose()?;
         let mut result = self.service.run(self.listeners, &shutdown).await;
         // Last, so that what the feeds delivered until their end is persisted.
-        if let Some(keeper) = keeper {
-            let finished = tokio::task::spawn_blocking(|| keeper.finish()).await;
+        if let Some(persister) = persister {
+            let finished = tokio::task::spawn_blocking(|| persister.finish()).await;
             if !finished.unwrap_or(false) {
-                result = result.and(Err(BridgeError::Panicked("the thread that keeps the state".to_owned())));
+                result = result.and(Err(BridgeError::Panicked("the thread that writes the state".to_owned())));
             }
         }
         result
@@ -355,7 +356,7 @@ pub async fn demo(
     Ok(tokio::join!(running, feed.serve(bridge_ended.clone())).0?)
 }
 
-fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<Kept>, BridgeError> {
+fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<PersistentLedger>, BridgeError> {
     let (path, is_chosen) = match &settings.state {
         StateLocation::InMemory => return Ok(None),
         StateLocation::Default(None) => {
@@ -365,18 +366,18 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
         StateLocation::Default(Some(path)) => (path, false),
         StateLocation::Path(path) => (path, true),
     };
-    let kept = match Kept::open(path, settings.ledger_limits) {
-        Err(KeepError::Store(error)) if !is_chosen && error.is_about_the_place() => {
+    let persistent = match PersistentLedger::open(path, settings.ledger_limits) {
+        Err(PersistError::Store(error)) if !is_chosen && error.is_about_the_place() => {
             telemetry.in_memory(&error.to_string());
             return Ok(None);
         }
-        kept => kept?,
+        opened => opened?,
     };
     telemetry.opened(path);
-    if let Some((aside, problem)) = &kept.moved_aside {
-        telemetry.moved_aside(aside, problem);
+    if let Some(quarantine) = &persistent.quarantined {
+        telemetry.quarantined(quarantine);
     }
-    Ok(Some(kept))
+    Ok(Some(persistent))
 }
 
 fn bind_all(settings: &Settings) -> Result<Vec<BoundListener>, BridgeError> {

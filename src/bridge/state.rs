@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
 
-use crate::keeper::KeepError;
 use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::persister::PersistError;
 use crate::settings::StateTask;
 use crate::store::Store;
 
@@ -17,7 +17,7 @@ use super::CommandError;
 /// A state that cannot be used; a feed that it does not know; standard output that takes nothing.
 pub fn state(task: StateTask) -> Result<(), CommandError> {
     let text = match &task.forget {
-        None => show(&task.path, &Store::look(&task.path).map_err(KeepError::from)?),
+        None => show(&task.path, &Store::look(&task.path).map_err(PersistError::from)?),
         Some(identity) => forget(&task.path, identity)?,
     };
     io::stdout().lock().write_all(text.as_bytes()).map_err(CommandError::Output)
@@ -53,9 +53,9 @@ fn show(path: &Path, whole: &Whole) -> String {
 fn forget(path: &Path, identity: &str) -> Result<String, CommandError> {
     let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
     // Opening a state begins one where there is none, which is not what was asked for.
-    Store::look(path).map_err(KeepError::from)?;
-    let mut opened = Store::open(path, fits).map_err(KeepError::from)?;
-    if opened.store.forget_feed(identity).map_err(KeepError::from)? {
+    Store::look(path).map_err(PersistError::from)?;
+    let mut opened = Store::open(path, fits).map_err(PersistError::from)?;
+    if opened.store.forget_feed(identity).map_err(PersistError::from)? {
         Ok(format!("forgot {identity}\n"))
     } else {
         Err(CommandError::NoSuchFeed { path: path.to_owned(), identity: identity.to_owned() })

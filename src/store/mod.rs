@@ -7,8 +7,9 @@
 //! lock file beside the database keeps a second bridge out; the database itself stays free to be read by others.
 
 mod error;
-mod rows;
+mod migrations;
 mod schema;
+mod tables;
 
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
@@ -41,14 +42,23 @@ pub struct Opened {
     pub store: Store,
     /// What it held.
     pub whole: Whole,
-    /// Where a corrupt file was moved, and what was wrong with it. The state is empty then.
-    pub moved_aside: Option<(PathBuf, String)>,
+    /// The corrupt file that was there, if there was one. The state is empty then.
+    pub quarantined: Option<Quarantine>,
+}
+
+/// A corrupt file that was renamed, so that nothing of it is lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantine {
+    /// Its new name.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: String,
 }
 
 impl Store {
     /// Opens the state at `path`, or begins one. `fits` judges whether what it holds makes sense.
     ///
-    /// A file that is corrupt, or whose content does not fit, is moved aside, and an empty state begins.
+    /// A file that is corrupt, or whose content does not fit, is quarantined, and an empty state begins.
     ///
     /// # Errors
     /// A state that another bridge has open, that a newer version wrote, or that is no state of this program; a place that
@@ -61,19 +71,19 @@ impl Store {
         let problem = match Self::read(path, &fits) {
             Ok((connection, whole)) => {
                 let store = Self { connection, path: path.to_owned(), _lock: Some(lock) };
-                return Ok(Opened { store, whole, moved_aside: None });
+                return Ok(Opened { store, whole, quarantined: None });
             }
             Err(StoreError::Corrupt { problem, .. }) => problem,
             Err(error) => return Err(error),
         };
-        let aside = move_aside(path).map_err(|error| StoreError::place(path, error))?;
+        let quarantined = quarantine(path).map_err(|error| StoreError::place(path, error))?;
         let (connection, whole) = Self::read(path, &fits)?;
         let store = Self { connection, path: path.to_owned(), _lock: Some(lock) };
-        Ok(Opened { store, whole, moved_aside: Some((aside, problem)) })
+        Ok(Opened { store, whole, quarantined: Some(Quarantine { path: quarantined, problem }) })
     }
 
     /// Opens the state behind `connection`, or begins one there: for a database that is no file, such as one in memory.
-    /// Nothing is moved aside, and no lock keeps another bridge out. `path` is what errors call it.
+    /// Nothing is quarantined, and no lock keeps another bridge out. `path` is what errors call it.
     ///
     /// # Errors
     /// As [`Store::open`], and a state that is corrupt.
@@ -104,8 +114,8 @@ impl Store {
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;")
             .map_err(failed)?;
-        schema::create(connection).map_err(failed)?;
-        if !schema::is_whole(connection).map_err(failed)? {
+        schema::upgrade(connection).map_err(failed)?;
+        if !schema::is_intact(connection).map_err(failed)? {
             let problem = "its tables are not those that this version made".to_owned();
             return Err(StoreError::Corrupt { path: path.to_owned(), problem });
         }
@@ -114,7 +124,7 @@ impl Store {
         if sound != "ok" {
             return Err(StoreError::Corrupt { path: path.to_owned(), problem: sound });
         }
-        let whole = rows::load(connection).map_err(failed)?;
+        let whole = tables::load(connection).map_err(failed)?;
         fits(&whole).map_err(|problem| StoreError::Corrupt { path: path.to_owned(), problem })?;
         Ok(whole)
     }
@@ -136,7 +146,7 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         schema::check(&connection, path)?;
         let moment = connection.transaction().map_err(failed)?;
-        rows::load(&moment).map_err(failed)
+        tables::load(&moment).map_err(failed)
     }
 
     /// Writes `changes` in one transaction. When this returns they are on disk.
@@ -146,7 +156,7 @@ impl Store {
     pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
         let failed = |error| StoreError::sqlite(&self.path, error);
         let transaction = self.connection.transaction().map_err(failed)?;
-        rows::save(&transaction, changes).map_err(failed)?;
+        tables::save(&transaction, changes).map_err(failed)?;
         transaction.commit().map_err(failed)
     }
 
@@ -158,7 +168,7 @@ impl Store {
     pub fn forget_feed(&mut self, identity: &str) -> Result<bool, StoreError> {
         let failed = |error| StoreError::sqlite(&self.path, error);
         let transaction = self.connection.transaction().map_err(failed)?;
-        let found = rows::forget_feed(&transaction, identity).map_err(failed)?;
+        let found = tables::forget_feed(&transaction, identity).map_err(failed)?;
         transaction.commit().map_err(failed)?;
         Ok(found)
     }
@@ -191,7 +201,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 }
 
 /// Renames the database and its companions, so that nothing of them is lost.
-fn move_aside(path: &Path) -> io::Result<PathBuf> {
+fn quarantine(path: &Path) -> io::Result<PathBuf> {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let free = (0..).map(|number| match number {
         0 => format!(".corrupt-{seconds}"),

@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 
 use super::log_throttle::LogThrottle;
 use crate::exposition::family::Family;
-use crate::store::StoreError;
+use crate::store::{Quarantine, StoreError};
 use crate::sync::lock;
 
 const DURABLE: Family<0> = Family::gauge(
@@ -25,9 +25,9 @@ const COMMIT_FAILURES: Family<0> = Family::counter(
     "Transactions that could not be written to the state; each is tried again.",
     [],
 );
-const MOVED_ASIDE: Family<0> = Family::counter(
+const QUARANTINED: Family<0> = Family::counter(
     "session_buddy_bridge_state_moved_aside_total",
-    "Corrupt states that were moved aside at the start; counting began anew.",
+    "Number of corrupt states that were renamed at the start, so that counting started again.",
     [],
 );
 
@@ -42,7 +42,7 @@ struct State {
     commits: u64,
     failures: u64,
     failures_throttle: LogThrottle,
-    moved_aside: u64,
+    quarantined: u64,
     is_failing: bool,
     is_shown_anyway: bool,
     is_in_memory: bool,
@@ -65,13 +65,11 @@ impl StateTelemetry {
         warn!("counts are kept in memory alone, a restart begins anew: {reason}");
     }
 
-    /// A corrupt state was moved to `aside`.
-    pub fn moved_aside(&self, aside: &Path, problem: &str) {
-        lock(&self.state).moved_aside += 1;
-        error!(
-            aside = %aside.display(),
-            "the state was corrupt ({problem}): it was moved aside, and counting begins anew"
-        );
+    /// A corrupt state was renamed.
+    pub fn quarantined(&self, quarantine: &Quarantine) {
+        lock(&self.state).quarantined += 1;
+        let Quarantine { path, problem } = quarantine;
+        error!(quarantine = %path.display(), %problem, "the state is corrupt: it was renamed, and counting starts again");
     }
 
     /// A transaction is on disk.
@@ -112,7 +110,7 @@ impl StateTelemetry {
 
     /// All of this as metric families.
     pub fn collector(self: &Arc<Self>) -> StateCollector {
-        let descs = [DURABLE, COMMITS, COMMIT_FAILURES, MOVED_ASIDE].iter().map(Family::desc).collect();
+        let descs = [DURABLE, COMMITS, COMMIT_FAILURES, QUARANTINED].iter().map(Family::desc).collect();
         StateCollector { telemetry: Arc::clone(self), descs }
     }
 }
@@ -141,7 +139,7 @@ impl Collector for StateCollector {
             DURABLE.value(f64::from(u8::from(state.is_durable()))),
             COMMITS.value(state.commits as f64),
             COMMIT_FAILURES.value(state.failures as f64),
-            MOVED_ASIDE.value(state.moved_aside as f64),
+            QUARANTINED.value(state.quarantined as f64),
         ]
     }
 }

@@ -10,7 +10,7 @@ use session_buddy_bridge::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledg
 use session_buddy_bridge::protocol::{
     self, Event, EventKind, Message, MessageType, Number, Rejection, RejectionReason, Snapshot,
 };
-use session_buddy_bridge::store::{Store, StoreError};
+use session_buddy_bridge::store::{Quarantine, Store, StoreError};
 
 use super::shown::Shown;
 
@@ -321,7 +321,7 @@ pub fn state_file(bytes: &[u8]) {
             return;
         }
     };
-    if let Some((aside, problem)) = &opened.moved_aside {
+    if let Some(Quarantine { path: aside, problem }) = &opened.quarantined {
         assert!(!problem.is_empty());
         assert_eq!(opened.whole, Whole::default());
         assert!(aside.exists());

@@ -1,0 +1,129 @@
+//! Commit first, then expose: what a scrape can see is already on disk, so that a killed process loses nothing and counts
+//! nothing twice.
+//!
+//! One thread takes the changes of the ledger, commits them and exposes them. Changes that arrive during a commit share the
+//! next one, so that throughput does not depend on the disk. If commits fail for [`EXPOSE_UNCOMMITTED_AFTER`], changes are
+//! exposed from memory until a commit succeeds again: a full disk must not blind whoever has to free it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::shared_ledger::SharedLedger;
+use crate::store::{Opened, Quarantine, Store, StoreError};
+use crate::telemetry::StateTelemetry;
+
+/// How long commits may fail before changes are exposed without one.
+pub const EXPOSE_UNCOMMITTED_AFTER: Duration = Duration::from_secs(10);
+
+/// Least time between two commits: far less than a scrape notices, and each commit costs as much as many changes do.
+const COMMIT_INTERVAL_MIN: Duration = Duration::from_millis(5);
+
+/// Delay before a failed commit is tried again.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// The thread that persists a ledger. It runs until [`Persister::finish`].
+#[derive(Debug)]
+pub struct Persister {
+    ledger: Arc<SharedLedger>,
+    thread: JoinHandle<()>,
+}
+
+/// A ledger restored from its state file. Nothing is written before [`PersistentLedger::start`].
+#[derive(Debug)]
+pub struct PersistentLedger {
+    /// The ledger, with everything that the state held.
+    pub ledger: Arc<SharedLedger>,
+    store: Store,
+    /// The corrupt state that was at the path, if there was one. The ledger is empty then.
+    pub quarantined: Option<Quarantine>,
+}
+
+/// Why a ledger cannot be persisted.
+#[derive(Debug, Error)]
+pub enum PersistError {
+    /// The state cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system starts no further thread.
+    #[error("cannot start the thread that writes the state: {0}")]
+    Thread(#[from] io::Error),
+}
+
+impl PersistentLedger {
+    /// Opens the state at `path`, or creates one.
+    ///
+    /// # Errors
+    /// See [`Store::open`].
+    pub fn open(path: &Path, limits: Limits) -> Result<Self, PersistError> {
+        let fits = |whole: &Whole| Ledger::restore(limits, whole.clone(), Moment::default()).map(drop);
+        let Opened { store, whole, quarantined } = Store::open(path, fits)?;
+        let ledger = SharedLedger::restore(limits, whole).expect("it was validated when it was opened");
+        Ok(Self { ledger: Arc::new(ledger), store, quarantined })
+    }
+
+    /// Starts the persister. If it ends by itself, which is a defect, it cancels `bridge`: what is no longer committed would
+    /// never be exposed again.
+    ///
+    /// # Errors
+    /// The system starts no further thread.
+    pub fn start(self, telemetry: Arc<StateTelemetry>, bridge: CancellationToken) -> Result<Persister, PersistError> {
+        let ledger = Arc::clone(&self.ledger);
+        let thread = thread::Builder::new().name("state".to_owned()).spawn(move || {
+            let _bridge = bridge.drop_guard();
+            persist(&self.ledger, self.store, &telemetry);
+        })?;
+        Ok(Persister { ledger, thread })
+    }
+}
+
+impl Persister {
+    /// Commits what has changed and ends. Blocks for as long as a commit takes. Returns whether the thread ended without a
+    /// panic.
+    pub fn finish(self) -> bool {
+        self.ledger.stop_persisting();
+        self.thread.join().is_ok()
+    }
+}
+
+fn persist(ledger: &SharedLedger, mut store: Store, telemetry: &StateTelemetry) {
+    let mut failing_since = None;
+    let mut committed = Instant::now();
+    loop {
+        let mut due = ledger.wait_until_due();
+        // The first change after a quiet while is committed at once; under load several share a commit.
+        due.is_stopping |= ledger.pause(COMMIT_INTERVAL_MIN.saturating_sub(committed.elapsed()));
+        if let Some(changes) = ledger.take_changes() {
+            match store.commit(&changes) {
+                Ok(()) => {
+                    committed = Instant::now();
+                    failing_since = None;
+                    telemetry.committed();
+                    ledger.show(changes);
+                }
+                Err(error) => {
+                    let since: &Instant = failing_since.get_or_insert_with(Instant::now);
+                    let is_exposed = since.elapsed() >= EXPOSE_UNCOMMITTED_AFTER;
+                    telemetry.commit_failed(&error, is_exposed);
+                    ledger.untake(&changes, is_exposed);
+                    if is_exposed {
+                        ledger.show(changes);
+                    }
+                    if ledger.pause(RETRY_AFTER) && due.is_stopping {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        }
+        if due.is_stopping {
+            return;
+        }
+    }
+}

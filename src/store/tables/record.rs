@@ -1,0 +1,92 @@
+//! A row of a table: its columns are listed once, so that what is written and what is read back cannot differ.
+
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, Row};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A row of one table. Implemented by [`record!`].
+pub(super) trait Record: Sized {
+    /// Returns every row, in the order of the key.
+    const SELECT: &'static str;
+    /// Writes one row over the one with the same key.
+    const REPLACE: &'static str;
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self>;
+
+    /// Executes [`Record::REPLACE`].
+    fn write(&self, replace: &mut CachedStatement<'_>) -> rusqlite::Result<()>;
+}
+
+/// Declares a table's row: `record! { "table", key (columns), struct Name { column: Type, ... } }`.
+macro_rules! record {
+    (
+        $table:literal, key ($first_key:ident $(, $key:ident)*),
+        struct $name:ident { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }
+    ) => {
+        struct $name {
+            $first: $first_type,
+            $($column: $type,)*
+        }
+
+        impl $crate::store::tables::record::Record for $name {
+            const SELECT: &'static str = concat!(
+                "SELECT ", stringify!($first), $(", ", stringify!($column),)*
+                " FROM ", $table,
+                " ORDER BY ", stringify!($first_key), $(", ", stringify!($key),)*
+            );
+            const REPLACE: &'static str = concat!(
+                "INSERT OR REPLACE INTO ", $table, " (", stringify!($first), $(", ", stringify!($column),)*
+                ") VALUES (:", stringify!($first), $(", :", stringify!($column),)* ")"
+            );
+
+            fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
+                let mut columns = 0..;
+                let mut next = || columns.next().expect("endless");
+                Ok(Self { $first: row.get(next())?, $($column: row.get(next())?,)* })
+            }
+
+            fn write(&self, replace: &mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()> {
+                replace.execute(rusqlite::params![self.$first, $(self.$column,)*]).map(drop)
+            }
+        }
+    };
+}
+pub(super) use record;
+
+/// Every row of a table, in the order of its key.
+pub(super) fn load<R: Record>(connection: &Connection) -> rusqlite::Result<Vec<R>> {
+    connection.prepare(R::SELECT)?.query_map([], R::read)?.collect()
+}
+
+/// Writes rows over those with the same keys.
+pub(super) fn save<R: Record>(connection: &Connection, records: impl IntoIterator<Item = R>) -> rusqlite::Result<()> {
+    let mut records = records.into_iter().peekable();
+    if records.peek().is_none() {
+        return Ok(());
+    }
+    let mut replace = connection.prepare_cached(R::REPLACE)?;
+    records.try_for_each(|record| record.write(&mut replace))
+}
+
+/// A value that a column holds as JSON.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Json<T>(pub T);
+
+impl<T: Serialize> ToSql for Json<T> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let text = serde_json::to_string(&self.0);
+        Ok(text.map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?.into())
+    }
+}
+
+impl<T: DeserializeOwned> FromSql for Json<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?).map(Self).map_err(FromSqlError::other)
+    }
+}
+
+/// The error of a value that no state of this program holds.
+pub(super) fn invalid(problem: String) -> rusqlite::Error {
+    FromSqlError::Other(problem.into()).into()
+}
