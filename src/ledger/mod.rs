@@ -22,8 +22,11 @@
 mod alias;
 mod anomalies;
 mod arithmetic;
+pub mod binding;
 mod book;
+pub mod continuity;
 mod detail;
+pub mod evidence;
 mod feed;
 mod finding;
 mod ids;
@@ -33,9 +36,11 @@ mod limits;
 pub mod memory;
 mod moment;
 mod notice;
+pub mod records;
 mod series;
 mod server_time;
 mod sessions;
+mod slots;
 mod sound;
 mod waiting;
 
@@ -52,3 +57,4 @@ pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, EXEMPLAR_CHARS_MAX, Exemplar, FeedCounters, Histogram,
     PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };
+pub use slots::{FeedSlot, SourceId};

@@ -1,0 +1,1292 @@
+//! Which source a feed belongs to, and which of several feeds moves the counters.
+//!
+//! [`Sources`] holds all feeds and all sources. It is driven with what feeds list and returns what of it counts; what is
+//! counted, and where, is the business of the type `C` that each source carries. It knows no series, no clock and no file:
+//!
+//! 1. [`Sources::configure`] states the whole configuration and returns a slot for each entry;
+//! 2. [`Sources::open`] and [`Sources::close`] state when the connection of a feed begins and ends;
+//! 3. [`Sources::listings`] turns the entries of a snapshot into a [`Listings`], which is that of the previous snapshot where
+//!    nothing changed;
+//! 4. [`Sources::observe`] takes a snapshot and returns its [`Outcome`]. If that is [`Outcome::Counted`], the steps of each
+//!    skill are in [`Sources::steps`], in the order of the list. [`Sources::observe_last`] does so for the last snapshot of a
+//!    connection that ends while its feed is pending: call it before [`Sources::close`];
+//! 5. [`Sources::take_events`] returns what happened besides: sources that joined, forked, were damaged or left.
+//!
+//! Architecture invariant: no count is keyed by a name, an address or a position in the configuration. Rules 3.2 and 3.3 of
+//! `docs/translation.md`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use crate::protocol::AnomalyEntry;
+
+use super::continuity::{Continuity, DECISIVE_BITS, FORMER_BITS, SourceNumbers, Step};
+use super::evidence::{Listings, Totals};
+use super::slots::{FeedSlot, SourceId};
+
+/// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
+const ROUNDS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rounds in a row in which two feeds share a timestamp, to be of one server. One can agree by chance.
+const SHARED_NEEDED: u32 = 2;
+
+/// Rounds in a row in which a live feed shared no timestamp with another, to be of another server.
+const ALONE_NEEDED: u32 = 2 * ROUNDS;
+
+/// Snapshots of a feed that others are compared with: those of one round reach all clients within less than that many.
+const RECENT_MAX: usize = 4;
+
+/// Listings closer together than this are one in the timeline of a feed.
+const TIMELINE_STEP: Duration = Duration::from_millis(250);
+
+/// Sources without a feed that are remembered.
+pub(super) const FREE_SOURCES_MAX: usize = 64;
+
+/// Sources that an address is remembered to have led to.
+const SOURCES_PER_ADDRESS_MAX: usize = 16;
+
+/// One subscription as it is configured.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Entry {
+    /// Its name, or what stands for one.
+    pub name: Box<str>,
+    /// Where it connects to.
+    pub address: Box<str>,
+    /// The one skill that is subscribed to; `None` for all.
+    pub filter: Option<Box<str>>,
+}
+
+/// What a source carries to count with.
+pub trait Counts: Default {
+    /// Bits of evidence that a list of anomalies is of this source.
+    fn anomaly_bits(&self, anomalies: &[&AnomalyEntry<'_>]) -> f64;
+    /// Adds what `younger` carries, which turned out to be the same source.
+    fn join(&mut self, younger: Self);
+    /// What a source of its own carries that has diverged from this one.
+    fn fork(&self) -> Self;
+}
+
+/// A snapshot as evidence.
+#[derive(Debug, Clone)]
+pub struct Observation<'a> {
+    /// When it arrived.
+    pub now: Duration,
+    /// A digest of the server's timestamp; `None` unless it has a fraction of a second.
+    pub stamp: Option<u64>,
+    /// What it lists of the skills that the feed is subscribed to.
+    pub listings: Arc<Listings>,
+    /// Whether the list would have named every skill of the database.
+    pub has_room: bool,
+    /// The anomalies that it lists.
+    pub anomalies: &'a [&'a AnomalyEntry<'a>],
+}
+
+/// What became of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing of it is counted, until it is known whose it is.
+    Pending,
+    /// Another feed moves the counters of this source.
+    Standby {
+        /// The source.
+        source: SourceId,
+        /// Whether both list the same database, so that anomalies which only this one lists count.
+        agrees: bool,
+    },
+    /// It is behind what is remembered of the source that it takes over: nothing moves.
+    Behind {
+        /// The source.
+        source: SourceId,
+    },
+    /// The steps of each skill count.
+    Counted {
+        /// The source.
+        source: SourceId,
+        /// What the snapshot was to it.
+        continuity: Continuity,
+        /// Whether the source began with it, and whether that was observed: a database that took the place of another.
+        beginning: Option<Beginning>,
+    },
+}
+
+/// How a source began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beginning {
+    /// What it holds had happened before.
+    History,
+    /// It took the place of another database while that was observed: what it holds happened since.
+    Observed,
+}
+
+/// What happened to sources.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SourceEvent {
+    /// A feed was bound to a source.
+    Bound {
+        /// The feed.
+        feed: FeedSlot,
+        /// The source.
+        source: SourceId,
+        /// Whether it is a new one.
+        is_new: bool,
+    },
+    /// The feed lists another database than before. It is bound again.
+    Another {
+        /// The feed.
+        feed: FeedSlot,
+        /// The skills that show it, with the remembered total and the present one.
+        fell: Vec<(Arc<str>, u64, u64)>,
+    },
+    /// The source came back with less, or with other numbers.
+    Damaged {
+        /// The feed that lists it.
+        feed: FeedSlot,
+        /// The skills that fell, with the remembered total and the present one.
+        fell: Vec<(Arc<str>, u64, u64)>,
+    },
+    /// The source is again as it was before a damage.
+    Returned {
+        /// The feed that lists it.
+        feed: FeedSlot,
+    },
+    /// Two sources turned out to be one.
+    Joined {
+        /// The feed that showed it.
+        feed: FeedSlot,
+        /// The one that goes on.
+        older: SourceId,
+        /// The one that does not.
+        younger: SourceId,
+        /// Invocations that both had counted.
+        counted_twice: u64,
+    },
+    /// A feed on standby turned out to list another database, which diverged from the common one.
+    Forked {
+        /// The feed.
+        feed: FeedSlot,
+        /// The common source.
+        from: SourceId,
+        /// Its own.
+        into: SourceId,
+    },
+    /// A doubt was settled by counting less.
+    Undecided {
+        /// The feed.
+        feed: FeedSlot,
+        /// What was in doubt.
+        doubt: Doubt,
+    },
+    /// A source without a feed was forgotten; its counts stay.
+    Forgotten {
+        /// The source.
+        source: SourceId,
+    },
+}
+
+/// What could not be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// Whether a listing is of a damaged database or of a new one that resembles it.
+    Damage,
+    /// Whether a database came back to a former state or moved on.
+    Return,
+    /// Whether a feed that took over is late, or lists a damaged database.
+    Behind,
+    /// Whether a listing that was seen before is the old one or a new one that equals it.
+    KnownListing,
+}
+
+impl Doubt {
+    /// Every doubt.
+    pub const ALL: [Self; 4] = [Self::Damage, Self::Return, Self::Behind, Self::KnownListing];
+
+    /// The value of the label `reason`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Damage => "damage",
+            Self::Return => "return",
+            Self::Behind => "behind",
+            Self::KnownListing => "known_listing",
+        }
+    }
+}
+
+/// One source: a database and what is needed to count it exactly once.
+#[derive(Debug)]
+pub struct Source<C> {
+    /// What is remembered of its numbers.
+    pub numbers: SourceNumbers,
+    /// What it carries to count with.
+    pub counts: C,
+    beginning: Beginning,
+    /// Whether a snapshot of it was counted.
+    has_begun: bool,
+    /// The feed that moved the counters last.
+    counted_by: Option<FeedSlot>,
+    /// The feed that moves the counters: of all skills under `None`, else of the one skill.
+    active: Vec<(Option<Box<str>>, FeedSlot)>,
+    /// When it was last damaged, in this process.
+    damaged_at: Option<Duration>,
+    /// The source in whose place it began.
+    after: Option<SourceId>,
+    /// When a feed was last bound to it or counted it, in microseconds since the Unix epoch.
+    active_micros: i64,
+}
+
+/// How a feed stands to its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It is not bound.
+    Unbound,
+    /// Its snapshots are compared with those of others, until it is known whose they are.
+    Pending,
+    /// It moves the counters.
+    Active(SourceId),
+    /// Another feed moves the counters.
+    Standby(SourceId),
+}
+
+/// Rounds, and since when.
+#[derive(Debug, Clone, Copy)]
+struct Streak {
+    rounds: u32,
+    since: Duration,
+}
+
+impl Streak {
+    /// One round more. Whether it has lasted.
+    fn extend(streak: &mut Option<Self>, now: Duration) -> bool {
+        let streak = streak.get_or_insert(Self { rounds: 0, since: now });
+        streak.rounds += 1;
+        streak.rounds >= ROUNDS && now.saturating_sub(streak.since) >= PATIENCE
+    }
+}
+
+/// What a feed listed for a while.
+#[derive(Debug)]
+struct Span {
+    from: Duration,
+    listings: Arc<Listings>,
+}
+
+/// What a feed has seen of another.
+#[derive(Debug, Default)]
+struct Companion {
+    /// Timestamps that both had, and rounds in a row in which they had none.
+    shared: u32,
+    alone: u32,
+    /// Bits of the changes that both made alike under watch, and the totals that were taken into account.
+    alike_bits: f64,
+    alike: HashMap<Arc<str>, u64>,
+}
+
+#[derive(Debug, Default)]
+enum Binding {
+    #[default]
+    Unbound,
+    Pending {
+        rounds: u32,
+    },
+    Bound(SourceId),
+}
+
+#[derive(Debug, Default)]
+struct FeedState {
+    entry: Entry,
+    is_configured: bool,
+    is_live: bool,
+    binding: Binding,
+    /// The source that this entry was last bound to. Persistent.
+    former: Option<SourceId>,
+    /// Sources of entries that left the configuration in the change in which this one joined it. Persistent.
+    heir_of: Vec<SourceId>,
+    /// The last listing of its own that is in the source's history, by skill. Persistent.
+    agreed: HashMap<Arc<str>, Totals>,
+    /// Whether all of the latest listing is in `agreed`.
+    is_agreed: bool,
+    first: Option<Arc<Listings>>,
+    recent: VecDeque<(Option<u64>, Arc<Listings>)>,
+    timeline: VecDeque<Span>,
+    received_at: Option<Duration>,
+    companions: HashMap<FeedSlot, Companion>,
+    differing: Option<Streak>,
+    behind: Option<Streak>,
+    /// Snapshots since the connection opened, and when the feed last began a source.
+    snapshots: u64,
+    began_source_at: Option<u64>,
+    /// Whether it is pending because it lists another database than before.
+    is_replaced: bool,
+    is_changed: bool,
+}
+
+impl FeedState {
+    fn latest(&self) -> Option<&Arc<Listings>> {
+        self.recent.back().map(|(_, listings)| listings)
+    }
+
+    fn previous(&self) -> Option<&Arc<Listings>> {
+        self.recent.len().checked_sub(2).map(|index| &self.recent[index].1)
+    }
+
+    fn source(&self) -> Option<SourceId> {
+        match self.binding {
+            Binding::Bound(source) => Some(source),
+            Binding::Unbound | Binding::Pending { .. } => None,
+        }
+    }
+
+    fn is_heard(&self, now: Duration) -> bool {
+        self.is_live && self.received_at.is_some_and(|at| now.saturating_sub(at) <= PATIENCE)
+    }
+
+    /// What was listed [`PATIENCE`] ago, and not before `since`.
+    fn earlier(&self, now: Duration, since: Option<Duration>) -> Option<&Listings> {
+        let then = now.checked_sub(PATIENCE).filter(|then| since.is_none_or(|since| *then >= since))?;
+        self.timeline.iter().rev().find(|span| span.from <= then).map(|span| &*span.listings)
+    }
+
+    fn forget_connection(&mut self) {
+        self.binding = Binding::Unbound;
+        self.first = None;
+        self.recent.clear();
+        self.timeline.clear();
+        self.received_at = None;
+        self.companions.clear();
+        self.differing = None;
+        self.behind = None;
+        self.is_agreed = false;
+        self.is_replaced = false;
+    }
+
+    fn receive(&mut self, seen: &Observation<'_>) {
+        self.snapshots += 1;
+        self.received_at = Some(seen.now);
+        self.first.get_or_insert_with(|| Arc::clone(&seen.listings));
+        let is_unchanged = self.latest().is_some_and(|latest| Arc::ptr_eq(latest, &seen.listings));
+        self.is_agreed &= is_unchanged;
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((seen.stamp, Arc::clone(&seen.listings)));
+        match self.timeline.back_mut() {
+            Some(_) if is_unchanged => {}
+            Some(span) if seen.now.saturating_sub(span.from) < TIMELINE_STEP => {
+                span.listings = Arc::clone(&seen.listings);
+            }
+            _ => {
+                let listings = Arc::clone(&seen.listings);
+                self.timeline.push_back(Span { from: seen.now, listings });
+            }
+        }
+        // One that is older than the patience is enough.
+        while self.timeline.get(1).is_some_and(|span| span.from + PATIENCE <= seen.now) {
+            self.timeline.pop_front();
+        }
+    }
+}
+
+/// All feeds and all sources.
+#[derive(Debug)]
+pub struct Sources<C> {
+    feeds: Vec<FeedState>,
+    sources: BTreeMap<SourceId, Source<C>>,
+    next: SourceId,
+    /// The sources that each address was ever bound to. Persistent.
+    addresses: HashMap<Box<str>, Vec<SourceId>>,
+    steps: Vec<Step>,
+    events: Vec<SourceEvent>,
+    wall_micros: i64,
+}
+
+impl<C> Default for Sources<C> {
+    fn default() -> Self {
+        Self {
+            feeds: Vec::new(),
+            sources: BTreeMap::new(),
+            next: SourceId::FIRST,
+            addresses: HashMap::new(),
+            steps: Vec::new(),
+            events: Vec::new(),
+            wall_micros: 0,
+        }
+    }
+}
+
+/// What is read of the sources.
+impl<C> Sources<C> {
+    /// A source that exists.
+    pub fn source(&self, id: SourceId) -> Option<&Source<C>> {
+        self.sources.get(&id)
+    }
+
+    /// The same, to count with.
+    pub fn source_mut(&mut self, id: SourceId) -> Option<&mut Source<C>> {
+        self.sources.get_mut(&id)
+    }
+
+    /// Every source, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (SourceId, &Source<C>)> {
+        self.sources.iter().map(|(id, source)| (*id, source))
+    }
+
+    /// Every source, to count with.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SourceId, &mut Source<C>)> {
+        self.sources.iter_mut().map(|(id, source)| (*id, source))
+    }
+
+    /// The source that a feed is bound to.
+    pub fn source_of(&self, feed: FeedSlot) -> Option<SourceId> {
+        self.feeds[feed.index()].source()
+    }
+
+    /// The source that a feed's entry was last bound to.
+    pub fn former_source_of(&self, feed: FeedSlot) -> Option<SourceId> {
+        self.feeds[feed.index()].former
+    }
+
+    /// How a feed stands to its source.
+    pub fn role(&self, feed: FeedSlot) -> Role {
+        match self.feeds[feed.index()].binding {
+            Binding::Unbound => Role::Unbound,
+            Binding::Pending { .. } => Role::Pending,
+            Binding::Bound(source) => {
+                let is_active = self.sources.get(&source).is_some_and(|known| known.is_active(feed));
+                if is_active { Role::Active(source) } else { Role::Standby(source) }
+            }
+        }
+    }
+
+    /// The steps of the last snapshot that counted, in the order of its list.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Takes the steps of the last snapshot; give them back with [`Sources::reuse`].
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Takes back the room of steps.
+    pub fn reuse(&mut self, mut steps: Vec<Step>) {
+        steps.clear();
+        self.steps = steps;
+    }
+
+    /// Takes what happened since the last call.
+    pub fn take_events(&mut self) -> Vec<SourceEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether two feeds are of one server: they shared two timestamps in a row.
+    pub fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
+        let companion = self.feeds[feed.index()].companions.get(&other);
+        companion.is_some_and(|companion| companion.shared >= SHARED_NEEDED)
+    }
+
+    /// The feeds that are bound to a source.
+    pub fn feeds_of(&self, source: SourceId) -> impl Iterator<Item = FeedSlot> + '_ {
+        self.live_feeds().filter(move |feed| self.source_of(*feed) == Some(source))
+    }
+
+    fn live_feeds(&self) -> impl Iterator<Item = FeedSlot> + '_ {
+        let live = self.feeds.iter().enumerate().filter(|(_, feed)| feed.is_live);
+        live.map(|(index, _)| FeedSlot::new(index))
+    }
+
+    fn feed(&self, feed: FeedSlot) -> &FeedState {
+        &self.feeds[feed.index()]
+    }
+
+    fn feed_mut(&mut self, feed: FeedSlot) -> &mut FeedState {
+        &mut self.feeds[feed.index()]
+    }
+}
+
+impl<C> Source<C> {
+    fn new(counts: C, beginning: Beginning) -> Self {
+        Self {
+            numbers: SourceNumbers::default(),
+            counts,
+            beginning,
+            has_begun: false,
+            counted_by: None,
+            active: Vec::new(),
+            damaged_at: None,
+            after: None,
+            active_micros: 0,
+        }
+    }
+
+    /// Whether `feed` moves counters of this source.
+    pub fn is_active(&self, feed: FeedSlot) -> bool {
+        self.active.iter().any(|(_, active)| *active == feed)
+    }
+
+    /// Whether a snapshot of it was counted.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    fn active_for(&self, filter: Option<&str>) -> Option<FeedSlot> {
+        self.active.iter().find(|(skill, _)| skill.as_deref() == filter).map(|(_, feed)| *feed)
+    }
+
+    fn set_active(&mut self, filter: Option<&str>, feed: FeedSlot) {
+        match self.active.iter_mut().find(|(skill, _)| skill.as_deref() == filter) {
+            Some((_, active)) => *active = feed,
+            None => self.active.push((filter.map(Into::into), feed)),
+        }
+    }
+
+    fn unset_active(&mut self, feed: FeedSlot) {
+        self.active.retain(|(_, active)| *active != feed);
+    }
+}
+
+/// Configuration and connections.
+impl<C: Counts> Sources<C> {
+    /// Replaces the configuration. Entries that were there before keep their slots. Returns the slot of each entry.
+    pub fn configure(&mut self, entries: &[Entry]) -> Vec<FeedSlot> {
+        let slots: Vec<FeedSlot> = entries.iter().map(|entry| self.slot_of(entry)).collect();
+        let is_kept = |feed: FeedSlot| slots.contains(&feed);
+        let all = (0..self.feeds.len()).map(FeedSlot::new);
+        let gone: Vec<FeedSlot> = all.filter(|feed| self.feed(*feed).is_configured && !is_kept(*feed)).collect();
+        let new: Vec<FeedSlot> = slots.iter().copied().filter(|feed| !self.feed(*feed).is_configured).collect();
+        if !gone.is_empty() && !new.is_empty() {
+            let held: Vec<SourceId> = slots.iter().filter_map(|feed| self.feed(*feed).former).collect();
+            let mut left: Vec<SourceId> = Vec::new();
+            for source in gone.iter().filter_map(|feed| self.feed(*feed).former) {
+                if !held.contains(&source) && !left.contains(&source) {
+                    left.push(source);
+                }
+            }
+            for feed in &new {
+                let state = self.feed_mut(*feed);
+                state.heir_of.clone_from(&left);
+                state.is_changed = true;
+            }
+        }
+        for feed in gone {
+            self.disconnect(feed);
+            let state = self.feed_mut(feed);
+            state.forget_connection();
+            state.is_configured = false;
+            state.is_changed = true;
+        }
+        for feed in new {
+            let state = self.feed_mut(feed);
+            state.forget_connection();
+            state.is_configured = true;
+            state.is_changed = true;
+        }
+        slots
+    }
+
+    /// The slot of an entry, which is made if there is none.
+    fn slot_of(&mut self, entry: &Entry) -> FeedSlot {
+        if let Some(index) = self.feeds.iter().position(|feed| feed.entry == *entry) {
+            return FeedSlot::new(index);
+        }
+        self.feeds.push(FeedState { entry: entry.clone(), is_changed: true, ..FeedState::default() });
+        FeedSlot::new(self.feeds.len() - 1)
+    }
+
+    /// A connection of the feed is established: it is bound again at its first snapshots.
+    pub fn open(&mut self, feed: FeedSlot) {
+        self.disconnect(feed);
+        let state = self.feed_mut(feed);
+        state.forget_connection();
+        state.is_live = true;
+    }
+
+    /// The connection of the feed has ended.
+    pub fn close(&mut self, feed: FeedSlot) {
+        self.disconnect(feed);
+    }
+
+    fn disconnect(&mut self, feed: FeedSlot) {
+        let state = self.feed_mut(feed);
+        state.is_live = false;
+        if let Binding::Pending { .. } = state.binding {
+            state.binding = Binding::Unbound;
+        }
+        if let Some(source) = self.source_of(feed).and_then(|source| self.sources.get_mut(&source)) {
+            source.unset_active(feed);
+        }
+    }
+
+    /// What a snapshot of `feed` lists, as a value that is shared with its previous snapshot where nothing changed.
+    pub fn listings<'a>(
+        &self,
+        feed: FeedSlot,
+        entries: impl ExactSizeIterator<Item = (&'a str, Totals)> + Clone,
+    ) -> Arc<Listings> {
+        let latest = self.feed(feed).latest();
+        if let Some(latest) = latest.filter(|latest| latest.consists_of(entries.clone())) {
+            return Arc::clone(latest);
+        }
+        Arc::new(Listings::new(entries.map(|(name, totals)| (name.into(), totals)).collect()))
+    }
+}
+
+/// Snapshots.
+impl<C: Counts> Sources<C> {
+    /// Takes a snapshot of a live feed.
+    pub fn observe(&mut self, feed: FeedSlot, seen: &Observation<'_>, wall_micros: i64) -> Outcome {
+        self.wall_micros = wall_micros;
+        self.feed_mut(feed).receive(seen);
+        self.compare_timestamps(feed, seen);
+        self.bind_and_step(feed, seen, false)
+    }
+
+    /// Takes the last snapshot of a pending feed once more, whose connection is about to end: it is bound by what is known.
+    pub fn observe_last(&mut self, feed: FeedSlot, seen: &Observation<'_>, wall_micros: i64) -> Outcome {
+        self.wall_micros = wall_micros;
+        if !matches!(self.feed(feed).binding, Binding::Pending { .. }) {
+            return Outcome::Pending;
+        }
+        self.bind_and_step(feed, seen, true)
+    }
+
+    fn bind_and_step(&mut self, feed: FeedSlot, seen: &Observation<'_>, is_last: bool) -> Outcome {
+        self.steps.clear();
+        let source = match self.source_of(feed) {
+            Some(source) => source,
+            None if seen.listings.is_empty() => return Outcome::Pending,
+            None => {
+                let rounds = match self.feed(feed).binding {
+                    Binding::Pending { rounds } => rounds + 1,
+                    Binding::Unbound | Binding::Bound(_) => 1,
+                };
+                self.feed_mut(feed).binding = Binding::Pending { rounds };
+                let Some(source) = self.find(feed, seen, rounds, is_last) else { return Outcome::Pending };
+                self.bind(feed, source, &seen.listings);
+                source
+            }
+        };
+        if !is_last {
+            self.join(feed, &seen.listings);
+        }
+        let source = self.source_of(feed).unwrap_or(source);
+        self.step(feed, source, seen)
+    }
+
+    /// Counts, for each other live feed, the timestamps in a row that both had.
+    fn compare_timestamps(&mut self, feed: FeedSlot, seen: &Observation<'_>) {
+        let Some(stamp) = seen.stamp else { return };
+        let recent = &self.feed(feed).recent;
+        let is_repeated = recent.iter().rev().skip(1).any(|(known, _)| *known == Some(stamp));
+        if is_repeated {
+            return;
+        }
+        for other in 0..self.feeds.len() {
+            let (other, state) = (FeedSlot::new(other), &self.feeds[other]);
+            if other == feed || !state.is_live {
+                continue;
+            }
+            let is_shared = state.recent.iter().any(|(known, _)| *known == Some(stamp));
+            let is_heard = state.is_heard(seen.now);
+            if is_shared {
+                for (this, that) in [(feed, other), (other, feed)] {
+                    let companion = self.feed_mut(this).companions.entry(that).or_default();
+                    companion.shared += 1;
+                    companion.alone = 0;
+                }
+            } else if is_heard {
+                let companion = self.feed_mut(feed).companions.entry(other).or_default();
+                companion.alone += 1;
+                if companion.alone > ALONE_NEEDED {
+                    companion.shared = 0;
+                    self.feed_mut(other).companions.entry(feed).or_default().shared = 0;
+                }
+            }
+        }
+    }
+
+    /// Bits of evidence that a snapshot is of a source.
+    fn strength(&self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> f64 {
+        let Some(known) = self.sources.get(&source) else { return 0.0 };
+        let others = self.feeds_of(source).filter(|other| *other != feed);
+        let others: Vec<&FeedState> = others.map(|other| self.feed(other)).collect();
+        let recent = others.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
+        known.numbers.strength(&seen.listings, recent) + known.counts.anomaly_bits(seen.anomalies)
+    }
+
+    /// The source that a pending feed belongs to, which is made if nobody else can be it; `None` while it is open.
+    fn find(&mut self, feed: FeedSlot, seen: &Observation<'_>, rounds: u32, is_last: bool) -> Option<SourceId> {
+        let others: Vec<FeedSlot> = self.live_feeds().filter(|other| *other != feed).collect();
+        for other in &others {
+            if let Some(source) = self.source_of(*other)
+                && self.feed(*other).latest().is_some()
+                && (self.is_one_server(feed, *other) || self.is_alike(feed, *other, &seen.listings))
+            {
+                return Some(source);
+            }
+        }
+        let former = self.former(feed);
+        let strengths: Vec<(f64, SourceId)> =
+            self.sources.keys().map(|source| (self.strength(feed, *source, seen), *source)).collect();
+        let decisive = strengths.iter().filter(|(bits, _)| *bits >= DECISIVE_BITS);
+        // The most bits; equal: the former one, then the older one.
+        let best = decisive.max_by(|a, b| {
+            let rank = |(_, source): &(f64, SourceId)| (Some(*source) == former, std::cmp::Reverse(*source));
+            a.0.total_cmp(&b.0).then_with(|| rank(a).cmp(&rank(b)))
+        });
+        if let Some((_, source)) = best {
+            return Some(*source);
+        }
+        let is_possible = |source: SourceId| {
+            let numbers = &self.sources[&source].numbers;
+            let strength = || self.strength(feed, source, seen);
+            numbers.judge_unbound(&seen.listings, seen.has_room, strength) != Continuity::Another
+        };
+        let former = former.filter(|former| is_possible(*former));
+        if former.is_some() && self.feed(feed).former == former {
+            return former;
+        }
+        let is_contradicted =
+            |source: SourceId| self.sources[&source].numbers.is_contradicted(&seen.listings, seen.has_room);
+        // The source of the same address, whoever else lists it.
+        let address = &self.feed(feed).entry.address;
+        let is_of_address = |source: SourceId| {
+            let bound = self.feeds.iter().any(|other| other.entry.address == *address && other.former == Some(source));
+            bound && !is_contradicted(source)
+        };
+        let hinted = strengths.iter().filter(|(_, source)| is_of_address(*source));
+        let hinted = hinted.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        if let Some((bits, source)) = hinted
+            && *bits >= FORMER_BITS
+        {
+            return Some(*source);
+        }
+        if !others.is_empty() && rounds < ROUNDS && !is_last {
+            return None;
+        }
+        if former.is_some() {
+            return former;
+        }
+        let is_inherited = |source: SourceId| {
+            self.feed(feed).heir_of.contains(&source)
+                && !is_contradicted(source)
+                && self.sources[&source].numbers.common_skills(&seen.listings) > 0
+        };
+        let inherited = strengths.iter().filter(|(_, source)| is_inherited(*source));
+        let inherited = inherited.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
+        if let Some((_, source)) = inherited {
+            return Some(*source);
+        }
+        let is_replaced = self.feed(feed).is_replaced;
+        self.begin_source(feed, if is_replaced { Beginning::Observed } else { Beginning::History }, None)
+    }
+
+    /// The source that a feed's entry, its address or its name was last bound to. Those of address and name only if nobody
+    /// with another address lists them.
+    fn former(&self, feed: FeedSlot) -> Option<SourceId> {
+        let Entry { name, address, .. } = &self.feed(feed).entry;
+        let own = self.feed(feed).former.filter(|source| self.sources.contains_key(source));
+        if own.is_some() {
+            return own;
+        }
+        let is_free = |source: &SourceId| {
+            self.sources.contains_key(source)
+                && self.feeds_of(*source).all(|other| self.feed(other).entry.address == *address)
+        };
+        let of_address = self.feeds.iter().filter(|other| other.entry.address == *address);
+        let of_name = self.feeds.iter().filter(|other| other.entry.name == *name && !name.is_empty());
+        of_address.chain(of_name).filter_map(|other| other.former).find(is_free)
+    }
+
+    /// Whether both feeds made changes alike under watch that decide: a copy of a database cannot do that.
+    fn is_alike(&mut self, feed: FeedSlot, other: FeedSlot, now: &Listings) -> bool {
+        let mut companion = self.feed_mut(feed).companions.remove(&other).unwrap_or_default();
+        let (this, that) = (self.feed(feed), self.feed(other));
+        let is_contradicted =
+            that.latest().is_some_and(|latest| now.common(latest).any(|(_, a, b)| !a.precedes(b) && !b.precedes(a)));
+        if is_contradicted {
+            companion.alike_bits = 0.0;
+            companion.alike.clear();
+        } else {
+            let was = |first: &Option<Arc<Listings>>, name: &str, totals: &Totals| {
+                let then = first.as_ref().and_then(|first| first.get(name));
+                then.is_some_and(|then| then.is_same(totals))
+            };
+            for (name, totals) in now.iter() {
+                let mut late = that.recent.iter().filter_map(|(_, listings)| listings.get(name));
+                if late.any(|other| other.is_same(totals))
+                    && !was(&this.first, name, totals)
+                    && !was(&that.first, name, totals)
+                    && companion.alike.get(name) != Some(&totals.total)
+                {
+                    companion.alike.insert(name.clone(), totals.total);
+                    companion.alike_bits += totals.bits();
+                }
+            }
+        }
+        let is_alike = companion.alike_bits >= DECISIVE_BITS;
+        self.feed_mut(feed).companions.insert(other, companion);
+        is_alike
+    }
+
+    /// Begins a source for a feed, at most one in three rounds; `None` where the feed has to wait.
+    fn begin_source(&mut self, feed: FeedSlot, beginning: Beginning, after: Option<SourceId>) -> Option<SourceId> {
+        let state = self.feed_mut(feed);
+        let is_early = state.began_source_at.is_some_and(|at| state.snapshots - at < u64::from(ROUNDS));
+        if is_early {
+            return None;
+        }
+        state.began_source_at = Some(state.snapshots);
+        let source = self.add_source(Source { after, ..Source::new(C::default(), beginning) });
+        self.events.push(SourceEvent::Bound { feed, source, is_new: true });
+        self.forget_free_sources(source);
+        Some(source)
+    }
+
+    fn add_source(&mut self, source: Source<C>) -> SourceId {
+        let id = self.next;
+        self.next = id.next();
+        self.sources.insert(id, Source { active_micros: self.wall_micros, ..source });
+        id
+    }
+
+    /// Forgets the sources without a feed that were active least recently, beyond the limit.
+    fn forget_free_sources(&mut self, except: SourceId) {
+        let is_free = |id: SourceId| {
+            let is_bound = |feed: &FeedState| {
+                feed.source() == Some(id)
+                    || feed.is_configured && (feed.former == Some(id) || feed.heir_of.contains(&id))
+            };
+            id != except && !self.feeds.iter().any(is_bound)
+        };
+        let mut free: Vec<(i64, SourceId)> = self
+            .sources
+            .iter()
+            .filter(|(id, _)| is_free(**id))
+            .map(|(id, source)| (source.active_micros, *id))
+            .collect();
+        free.sort_unstable();
+        let beyond = free.len().saturating_sub(FREE_SOURCES_MAX);
+        for (_, source) in free.into_iter().take(beyond) {
+            self.forget(source);
+        }
+    }
+
+    /// Forgets a source: its counts stay, and what its database holds would count once more.
+    pub fn forget(&mut self, source: SourceId) {
+        self.sources.remove(&source);
+        for state in &mut self.feeds {
+            if state.former == Some(source) {
+                state.former = None;
+                state.is_changed = true;
+            }
+            if state.source() == Some(source) {
+                state.binding = Binding::Unbound;
+            }
+            state.heir_of.retain(|heir| *heir != source);
+        }
+        for sources in self.addresses.values_mut() {
+            sources.retain(|known| *known != source);
+        }
+        self.events.push(SourceEvent::Forgotten { source });
+    }
+
+    fn bind(&mut self, feed: FeedSlot, source: SourceId, now: &Listings) {
+        let wall_micros = self.wall_micros;
+        let state = self.feed_mut(feed);
+        let is_other = state.former != Some(source);
+        state.binding = Binding::Bound(source);
+        state.former = Some(source);
+        state.is_replaced = false;
+        state.heir_of.clear();
+        state.agreed.clear();
+        state.is_agreed = false;
+        state.is_changed = true;
+        let address = state.entry.address.clone();
+        let known = self.addresses.entry(address).or_default();
+        known.retain(|known| *known != source);
+        known.push(source);
+        if known.len() > SOURCES_PER_ADDRESS_MAX {
+            known.remove(0);
+        }
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.active_micros = wall_micros;
+        }
+        if is_other {
+            self.events.push(SourceEvent::Bound { feed, source, is_new: false });
+        }
+        self.agree(feed, source, now);
+    }
+
+    /// Notes what both the feed and its source had for certain: of each skill at first the smaller numbers, then the last
+    /// listing of the feed that is in the source's history.
+    fn agree(&mut self, feed: FeedSlot, source: SourceId, now: &Listings) {
+        let Some(numbers) = self.sources.get(&source).map(|source| &source.numbers) else { return };
+        let state = &mut self.feeds[feed.index()];
+        if state.is_agreed {
+            return;
+        }
+        state.is_agreed = true;
+        for (name, totals) in now.iter() {
+            match state.agreed.get_mut(name) {
+                None => {
+                    let remembered = numbers.skill(name).map_or(Totals::ZERO, |skill| skill.remembered);
+                    let is_smaller = (totals.total, totals.completed) < (remembered.total, remembered.completed);
+                    state.agreed.insert(name.clone(), if is_smaller { *totals } else { remembered });
+                    state.is_changed = true;
+                    state.is_agreed &= totals.total <= remembered.total;
+                }
+                Some(agreed) if totals.total > agreed.total => {
+                    if numbers.knows(name, totals) {
+                        *agreed = *totals;
+                        state.is_changed = true;
+                    } else {
+                        state.is_agreed = false;
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    /// Joins the source of `feed` with that of another live feed, if the two turn out to be one.
+    fn join(&mut self, feed: FeedSlot, now: &Listings) {
+        for index in 0..self.feeds.len() {
+            let other = FeedSlot::new(index);
+            let (Some(own), Some(others)) = (self.source_of(feed), self.source_of(other)) else { continue };
+            if other == feed || own == others || !self.feed(other).is_live {
+                continue;
+            }
+            if self.is_alike(feed, other, now) || self.is_one_server(feed, other) {
+                self.join_sources(feed, own.min(others), own.max(others));
+                return;
+            }
+        }
+    }
+
+    fn join_sources(&mut self, feed: FeedSlot, older: SourceId, younger: SourceId) {
+        let (Some(left), Some(source)) = (self.sources.remove(&younger), self.sources.get_mut(&older)) else { return };
+        let counted_twice = source.numbers.join(left.numbers);
+        source.counts.join(left.counts);
+        for state in &mut self.feeds {
+            if state.source() == Some(younger) {
+                state.binding = Binding::Bound(older);
+                state.differing = None;
+                state.is_agreed = false;
+            }
+            if state.former == Some(younger) {
+                state.former = Some(older);
+                state.is_changed = true;
+            }
+            for heir in &mut state.heir_of {
+                if *heir == younger {
+                    *heir = older;
+                    state.is_changed = true;
+                }
+            }
+        }
+        for sources in self.addresses.values_mut() {
+            if sources.contains(&younger) {
+                sources.retain(|known| *known != younger && *known != older);
+                sources.push(older);
+            }
+        }
+        self.events.push(SourceEvent::Joined { feed, older, younger, counted_twice });
+    }
+
+    /// Decides who moves the counters, and moves them.
+    fn step(&mut self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> Outcome {
+        let filter = self.feed(feed).entry.filter.clone();
+        let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
+        let is_alive = |active: FeedSlot| {
+            active != feed && self.source_of(active) == Some(source) && self.feed(active).is_heard(seen.now)
+        };
+        let active = known.active_for(None).filter(|active| is_alive(*active));
+        let active = active.or_else(|| known.active_for(filter.as_deref()).filter(|active| is_alive(*active)));
+        if let Some(active) = active {
+            return self.stand_by(feed, active, source, seen);
+        }
+        if let Some(known) = self.sources.get_mut(&source) {
+            known.set_active(filter.as_deref(), feed);
+        }
+        self.apply(feed, source, seen, false)
+    }
+
+    /// Compares a feed on standby with the active one.
+    fn stand_by(&mut self, feed: FeedSlot, active: FeedSlot, source: SourceId, seen: &Observation<'_>) -> Outcome {
+        let now = &seen.listings;
+        let differs = !self.is_one_server(feed, active) && self.differs(feed, active, source, seen);
+        if !differs {
+            self.agree(feed, source, now);
+            self.feed_mut(feed).differing = None;
+            return Outcome::Standby { source, agrees: true };
+        }
+        if Streak::extend(&mut self.feed_mut(feed).differing, seen.now) {
+            return self.fork(feed, source, seen);
+        }
+        Outcome::Standby { source, agrees: false }
+    }
+
+    /// Whether two feeds differ in a round: a skill contradicts, or one lists less than the other listed a while ago.
+    fn differs(&self, feed: FeedSlot, active: FeedSlot, source: SourceId, seen: &Observation<'_>) -> bool {
+        let now = &*seen.listings;
+        let (this, that) = (self.feed(feed), self.feed(active));
+        let Some(latest) = that.latest() else { return false };
+        let is_ahead = now.common(latest).any(|(_, own, other)| !own.precedes(other));
+        let is_back = now.common(latest).any(|(_, own, other)| !other.precedes(own));
+        if is_ahead && is_back {
+            return true;
+        }
+        let since = self.sources.get(&source).and_then(|source| source.damaged_at);
+        let lists_less = |earlier: Option<&Listings>, present: &Listings| {
+            let common = |name: &str| now.contains(name) && latest.contains(name);
+            earlier.is_some_and(|earlier| {
+                earlier.common(present).any(|(name, then, totals)| common(name) && !then.precedes(totals))
+            })
+        };
+        lists_less(that.earlier(seen.now, since), now) || lists_less(this.earlier(seen.now, since), latest)
+    }
+
+    /// Gives a feed on standby a source of its own, from the last listing of its own that is in the common history.
+    fn fork(&mut self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> Outcome {
+        let Some(common) = self.sources.get(&source) else { return Outcome::Pending };
+        let numbers = common.numbers.fork(&self.feed(feed).agreed);
+        let counts = common.counts.fork();
+        let fork = Source { numbers, has_begun: true, ..Source::new(counts, Beginning::Observed) };
+        let own = self.add_source(fork);
+        let state = self.feed_mut(feed);
+        state.binding = Binding::Bound(own);
+        state.former = Some(own);
+        state.differing = None;
+        state.is_changed = true;
+        let filter = state.entry.filter.clone();
+        if let Some(own) = self.sources.get_mut(&own) {
+            own.set_active(filter.as_deref(), feed);
+        }
+        self.events.push(SourceEvent::Forked { feed, from: source, into: own });
+        self.forget_free_sources(own);
+        let seen = Observation { has_room: false, ..seen.clone() };
+        self.apply(feed, own, &seen, true)
+    }
+
+    /// Judges the snapshot of an active feed, and counts it.
+    fn apply(&mut self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>, is_fork: bool) -> Outcome {
+        let now = &*seen.listings;
+        let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
+        let took_over = known.counted_by.is_some_and(|other| other != feed) && !is_fork;
+        if took_over && self.is_behind(feed, source, now) {
+            if !Streak::extend(&mut self.feed_mut(feed).behind, seen.now) {
+                return Outcome::Behind { source };
+            }
+            self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Behind });
+        }
+        self.feed_mut(feed).behind = None;
+        let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
+        let continuity = if is_fork {
+            if known.numbers.is_contradicted(now, false) { Continuity::Damaged } else { Continuity::Follows }
+        } else {
+            known.numbers.judge(now, seen.has_room, || self.strength(feed, source, seen))
+        };
+        match continuity {
+            Continuity::Another => return self.replace_source(feed, source, seen),
+            Continuity::Damaged if is_fork => {}
+            Continuity::Damaged => {
+                let fell = known.numbers.fallen(now, seen.has_room);
+                if self.strength(feed, source, seen) < DECISIVE_BITS {
+                    self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Damage });
+                }
+                self.events.push(SourceEvent::Damaged { feed, fell });
+            }
+            Continuity::Returned { .. } => {
+                let is_decided = known.numbers.is_contradicted(now, seen.has_room);
+                if !is_decided {
+                    self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Return });
+                }
+                self.events.push(SourceEvent::Returned { feed });
+            }
+            Continuity::Follows => {}
+        }
+        let wall_micros = self.wall_micros;
+        let Some(known) = self.sources.get_mut(&source) else { return Outcome::Pending };
+        if continuity == Continuity::Damaged {
+            known.damaged_at = Some(seen.now);
+        }
+        let beginning = (!std::mem::replace(&mut known.has_begun, true)).then_some(known.beginning);
+        known.numbers.advance(now, seen.has_room, continuity, &mut self.steps);
+        known.counted_by = Some(feed);
+        known.active_micros = wall_micros;
+        if continuity == Continuity::Follows && self.steps.iter().any(Step::is_known_listing) {
+            self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::KnownListing });
+        }
+        Outcome::Counted { source, continuity, beginning }
+    }
+
+    /// Whether a feed that takes over, and that has itself not fallen, lists no more than is remembered and less somewhere.
+    fn is_behind(&self, feed: FeedSlot, source: SourceId, now: &Listings) -> bool {
+        let Some(own) = self.feed(feed).previous() else { return false };
+        let numbers = &self.sources[&source].numbers;
+        let remembered = |name: &str| numbers.skill(name).map(|skill| skill.remembered);
+        let mut is_less = false;
+        for (name, totals) in now.iter() {
+            let Some(remembered) = remembered(name) else { continue };
+            if !totals.precedes(&remembered) {
+                return false;
+            }
+            is_less |= !totals.is_same(&remembered);
+            if own.get(name).is_some_and(|before| !before.precedes(totals)) {
+                return false;
+            }
+        }
+        is_less
+    }
+
+    /// The feed lists another database: it, and every feed of the same server, is unbound and bound again; the old source
+    /// keeps its memory.
+    fn replace_source(&mut self, feed: FeedSlot, old: SourceId, seen: &Observation<'_>) -> Outcome {
+        let fell = self.sources[&old].numbers.fallen(&seen.listings, seen.has_room);
+        self.events.push(SourceEvent::Another { feed, fell });
+        let companions: Vec<FeedSlot> =
+            self.feeds_of(old).filter(|other| *other != feed && self.is_one_server(feed, *other)).collect();
+        for other in companions.into_iter().chain([feed]) {
+            self.unbind(other);
+        }
+        if seen.listings.is_empty() {
+            return Outcome::Pending;
+        }
+        let state = self.feed_mut(feed);
+        state.binding = Binding::Pending { rounds: 1 };
+        state.is_replaced = true;
+        let has_others = self.live_feeds().any(|other| other != feed && self.source_of(other) != Some(old));
+        let found = self.find_replacement(feed, old, seen);
+        let source = match found {
+            Some(source) => source,
+            None if has_others => return Outcome::Pending,
+            None => match self.begin_source(feed, Beginning::Observed, Some(old)) {
+                Some(source) => source,
+                None => return Outcome::Pending,
+            },
+        };
+        self.bind(feed, source, &seen.listings);
+        self.step(feed, source, seen)
+    }
+
+    fn unbind(&mut self, feed: FeedSlot) {
+        self.disconnect(feed);
+        let state = self.feed_mut(feed);
+        state.is_live = true;
+        state.binding = Binding::Unbound;
+        state.former = None;
+        state.is_changed = true;
+    }
+
+    /// The source that has taken the place of `old`: one that a companion has just found, or a former one.
+    fn find_replacement(&self, feed: FeedSlot, old: SourceId, seen: &Observation<'_>) -> Option<SourceId> {
+        for (id, source) in &self.sources {
+            let active = source.active_for(None).or_else(|| source.active.last().map(|(_, active)| *active));
+            if let Some(active) = active.filter(|active| *active != feed && source.after == Some(old))
+                && let Some(latest) = self.feed(active).latest().filter(|_| self.feed(active).is_live)
+                && seen.listings.common(latest).all(|(_, own, other)| own.precedes(other) || other.precedes(own))
+            {
+                return Some(*id);
+            }
+        }
+        let former = self.addresses.get(&self.feed(feed).entry.address);
+        let fits = self.sources.iter().filter(|(id, _)| **id != old).filter_map(|(id, source)| {
+            let bits = self.strength(feed, *id, seen);
+            let is_former = former.is_some_and(|former| former.contains(id))
+                && !source.numbers.is_contradicted(&seen.listings, seen.has_room);
+            (bits >= if is_former { FORMER_BITS } else { DECISIVE_BITS }).then_some((bits, *id))
+        });
+        fits.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(_, id)| id)
+    }
+}
+
+/// What of a feed's entry outlives a process.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FeedParts {
+    /// As it is, or was, configured.
+    pub entry: Entry,
+    /// Whether it was configured last.
+    pub is_configured: bool,
+    /// The source that it was last bound to.
+    pub former: Option<SourceId>,
+    /// Sources of entries that left the configuration when this one joined it.
+    pub heir_of: Vec<SourceId>,
+    /// The last listing of its own that is in the source's history, by skill.
+    pub agreed: HashMap<Arc<str>, Totals>,
+}
+
+/// What of a source outlives a process.
+#[derive(Debug)]
+pub struct SourceParts<C> {
+    /// What is remembered of its numbers.
+    pub numbers: SourceNumbers,
+    /// What it carries to count with.
+    pub counts: C,
+    /// How it began.
+    pub beginning: Beginning,
+    /// Whether a snapshot of it was counted.
+    pub has_begun: bool,
+    /// The index of the feed that moved the counters last.
+    pub counted_by: Option<usize>,
+    /// When it was last active, in microseconds since the Unix epoch.
+    pub active_micros: i64,
+}
+
+/// What outlives a process.
+#[derive(Debug)]
+pub struct Parts<C> {
+    /// Every entry, in the order of the slots.
+    pub feeds: Vec<FeedParts>,
+    /// Every source.
+    pub sources: BTreeMap<SourceId, SourceParts<C>>,
+    /// The sources that each address was bound to, the latest last.
+    pub addresses: HashMap<Box<str>, Vec<SourceId>>,
+    /// The identifier of the next source.
+    pub next: SourceId,
+}
+
+/// Restarts.
+impl<C: Counts> Sources<C> {
+    /// What outlives the process.
+    pub fn into_parts(self) -> Parts<C> {
+        let feed = |state: FeedState| {
+            let FeedState { entry, is_configured, former, heir_of, agreed, .. } = state;
+            FeedParts { entry, is_configured, former, heir_of, agreed }
+        };
+        let source = |(id, source): (SourceId, Source<C>)| {
+            let Source { numbers, counts, beginning, has_begun, counted_by, active_micros, .. } = source;
+            let counted_by = counted_by.map(FeedSlot::index);
+            (id, SourceParts { numbers, counts, beginning, has_begun, counted_by, active_micros })
+        };
+        Parts {
+            feeds: self.feeds.into_iter().map(feed).collect(),
+            sources: self.sources.into_iter().map(source).collect(),
+            addresses: self.addresses,
+            next: self.next,
+        }
+    }
+
+    /// The feeds and sources that `parts` were. The configuration is that of then: call [`Sources::configure`].
+    pub fn from_parts(parts: Parts<C>) -> Self {
+        let feed = |parts: FeedParts| {
+            let FeedParts { entry, is_configured, former, heir_of, agreed } = parts;
+            FeedState { entry, is_configured, former, heir_of, agreed, ..FeedState::default() }
+        };
+        let source = |(id, parts): (SourceId, SourceParts<C>)| {
+            let SourceParts { numbers, counts, beginning, has_begun, counted_by, active_micros } = parts;
+            let source = Source::new(counts, beginning);
+            let counted_by = counted_by.map(FeedSlot::new);
+            (id, Source { numbers, has_begun, counted_by, active_micros, ..source })
+        };
+        Self {
+            feeds: parts.feeds.into_iter().map(feed).collect(),
+            sources: parts.sources.into_iter().map(source).collect(),
+            addresses: parts.addresses,
+            next: parts.next,
+            ..Self::default()
+        }
+    }
+}

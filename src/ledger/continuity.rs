@@ -1,0 +1,533 @@
+//! The same, a damaged or another database: evidence in, [`Continuity`] out; and what of a listing counts.
+//!
+//! Pure. A [`SourceNumbers`] is everything that is remembered of the numbers of one source. Whoever drives it asks
+//! [`SourceNumbers::judge`] what a listing is, and then, unless it is of another database, [`SourceNumbers::advance`] moves
+//! the remembered numbers and returns what counts. Rule 3.4 of `docs/translation.md`.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+
+use super::evidence::{Listings, Totals};
+
+/// Bits that decide for any source: one chance in 16 million that the numbers are equal though the databases are not.
+pub(super) const DECISIVE_BITS: f64 = 24.0;
+
+/// Bits that suffice for the source that is expected, because it was the feed's before.
+pub(super) const FORMER_BITS: f64 = 4.0;
+
+/// States before damages that a source remembers.
+const DAMAGES_MAX: usize = 4;
+
+/// Listings of a skill that are remembered each, the latest.
+const RECENT_LISTINGS_MAX: usize = 256;
+
+/// Older listings of a skill that are remembered, ever sparser.
+const OLDER_LISTINGS_MAX: usize = 256;
+
+/// Listings that a source remembers of all its skills.
+const SOURCE_LISTINGS_MAX: usize = 65_536;
+
+/// What a listing is to a source, if it is of the same database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuity {
+    /// It moved on: every known skill follows.
+    Follows,
+    /// It came back to the state before a damage.
+    Returned {
+        /// Which of the remembered states.
+        damage: usize,
+    },
+    /// It is damaged: a power cut, a backup, rows or skills that were deleted, renamed or corrected.
+    Damaged,
+    /// It is another database.
+    Another,
+}
+
+/// What the listing of a skill means for its counters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Delta {
+    /// The numbers are what is remembered.
+    Unchanged,
+    /// A skill that was not known: the whole total counts.
+    First,
+    /// The difference from these numbers counts.
+    From(Totals),
+    /// The remembered numbers move, from these, and nothing counts.
+    Moved(Totals),
+}
+
+/// One skill of a listing that was accepted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The skill.
+    pub skill_name: Arc<str>,
+    /// What is remembered now.
+    pub to: Totals,
+    /// What counts.
+    pub delta: Delta,
+}
+
+impl Step {
+    /// Whether nothing counts although the total rose, since this very listing was seen before.
+    pub fn is_known_listing(&self) -> bool {
+        matches!(self.delta, Delta::Moved(from) if from.total < self.to.total)
+    }
+}
+
+/// Digests of what a skill was listed with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListingHistory {
+    /// The latest, oldest first.
+    recent: VecDeque<u64>,
+    /// Of older ones every 2^`thinned`-th, oldest first.
+    older: Vec<u64>,
+    thinned: u32,
+    /// Listings that left `recent` since the last one that joined `older`.
+    skipped: u64,
+}
+
+impl ListingHistory {
+    /// Whether a listing with this digest is remembered.
+    pub fn contains(&self, digest: u64) -> bool {
+        self.recent.iter().rev().chain(&self.older).any(|known| *known == digest)
+    }
+
+    fn len(&self) -> usize {
+        self.recent.len() + self.older.len()
+    }
+
+    /// Adds a listing unless it is the latest already. Whether it was added.
+    fn push(&mut self, digest: u64) -> bool {
+        if self.recent.back() == Some(&digest) {
+            return false;
+        }
+        self.recent.push_back(digest);
+        while self.recent.len() > RECENT_LISTINGS_MAX {
+            self.retire();
+        }
+        true
+    }
+
+    /// Moves the oldest recent listing to the older ones, of which it keeps every 2^k-th.
+    fn retire(&mut self) {
+        let Some(digest) = self.recent.pop_front() else { return };
+        self.skipped += 1;
+        if self.skipped < 1 << self.thinned {
+            return;
+        }
+        self.skipped = 0;
+        self.older.push(digest);
+        if self.older.len() > OLDER_LISTINGS_MAX {
+            self.thin();
+        }
+    }
+
+    fn thin(&mut self) {
+        let mut index = 0;
+        self.older.retain(|_| {
+            index += 1;
+            index % 2 == 0
+        });
+        self.thinned = (self.thinned + 1).min(62);
+    }
+
+    /// Shrinks to at most `len` listings, the older ones first.
+    fn shrink(&mut self, len: usize) {
+        while self.len() > len && !self.older.is_empty() {
+            if self.older.len() == 1 { self.older.clear() } else { self.thin() }
+        }
+        let beyond = self.recent.len().saturating_sub(len);
+        self.recent.drain(..beyond);
+    }
+
+    /// Adds what another history of the same skill remembers.
+    fn merge(&mut self, other: Self) {
+        let known: hashbrown::HashSet<u64> = self.recent.iter().chain(&self.older).copied().collect();
+        let latest = self.recent.back().copied();
+        let new = other.older.into_iter().chain(other.recent).filter(|digest| !known.contains(digest));
+        let new: Vec<u64> = new.collect();
+        for digest in new {
+            self.push(digest);
+        }
+        // The latest stays the latest.
+        if let Some(latest) = latest {
+            self.push(latest);
+        }
+    }
+
+    /// All digests, for the state: the number of thinnings and of skipped listings first, then how many older ones follow.
+    pub fn encode(&self) -> Vec<u64> {
+        let head = [u64::from(self.thinned), self.skipped, self.older.len() as u64];
+        head.into_iter().chain(self.older.iter().copied()).chain(self.recent.iter().copied()).collect()
+    }
+
+    /// What [`ListingHistory::encode`] returned; `None` for anything that it cannot have returned.
+    pub fn decode(words: &[u64]) -> Option<Self> {
+        let [thinned, skipped, older, digests @ ..] = words else { return None };
+        let older = usize::try_from(*older).ok().filter(|older| *older <= digests.len())?;
+        let (older, recent) = digests.split_at(older);
+        let thinned = u32::try_from(*thinned).ok().filter(|thinned| *thinned <= 62)?;
+        if older.len() > OLDER_LISTINGS_MAX || recent.len() > RECENT_LISTINGS_MAX || *skipped > 1 << thinned {
+            return None;
+        }
+        let recent = recent.iter().copied().collect();
+        Some(Self { recent, older: older.to_vec(), thinned, skipped: *skipped })
+    }
+}
+
+/// What is remembered of the numbers of one skill of a source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SkillNumbers {
+    /// The last accepted numbers. Zero where the skill was deleted.
+    pub remembered: Totals,
+    /// What it was listed with before.
+    pub history: ListingHistory,
+    /// Invocations that this source has counted of it. Of two sources that turn out to be one, the smaller of both numbers
+    /// was counted twice.
+    pub counted: u64,
+}
+
+impl Default for SkillNumbers {
+    fn default() -> Self {
+        Self { remembered: Totals::ZERO, history: ListingHistory::default(), counted: 0 }
+    }
+}
+
+/// The state of a source before a damage.
+pub type DamageState = HashMap<Arc<str>, Totals>;
+
+/// What is remembered of the numbers of one source.
+#[derive(Debug, Clone, Default)]
+pub struct SourceNumbers {
+    skills: HashMap<Arc<str>, SkillNumbers>,
+    /// The states before its last damages, oldest first.
+    damages: Vec<DamageState>,
+    /// The length of all histories.
+    listings: usize,
+}
+
+impl SourceNumbers {
+    /// The numbers that were persisted.
+    pub fn restore(skills: HashMap<Arc<str>, SkillNumbers>, damages: Vec<DamageState>) -> Self {
+        let listings = skills.values().map(|skill| skill.history.len()).sum();
+        Self { skills, damages, listings }
+    }
+
+    /// What is remembered of a skill.
+    pub fn skill(&self, name: &str) -> Option<&SkillNumbers> {
+        self.skills.get(name)
+    }
+
+    /// The remembered numbers of a skill that the database holds.
+    pub fn remembered(&self, name: &str) -> Option<&Totals> {
+        self.skills.get(name).map(|skill| &skill.remembered).filter(|totals| totals.total > 0)
+    }
+
+    /// Every skill.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &SkillNumbers)> {
+        self.skills.iter()
+    }
+
+    /// The states before the last damages, oldest first.
+    pub fn damages(&self) -> &[DamageState] {
+        &self.damages
+    }
+
+    /// Whether `totals` are among what the skill was listed with.
+    pub fn knows(&self, name: &str, totals: &Totals) -> bool {
+        self.skills.get(name).is_some_and(|skill| skill.history.contains(totals.digest()))
+    }
+
+    /// Whether anything contradicts: a known skill is missing from a list that had room for it, or is not what a database
+    /// that held the remembered numbers can hold later.
+    pub fn is_contradicted(&self, now: &Listings, has_room: bool) -> bool {
+        (has_room && self.missing(now).next().is_some())
+            || self.common(now).any(|(_, remembered, totals)| !remembered.precedes(totals))
+    }
+
+    /// The skills that the database holds and that `now` does not list.
+    fn missing<'a>(&'a self, now: &'a Listings) -> impl Iterator<Item = &'a Arc<str>> {
+        let missing = |(name, skill): &(&Arc<str>, &SkillNumbers)| skill.remembered.total > 0 && !now.contains(name);
+        self.skills.iter().filter(missing).map(|(name, _)| name)
+    }
+
+    /// The known skills that `now` lists: what is remembered, then what is listed.
+    fn common<'a>(&'a self, now: &'a Listings) -> impl Iterator<Item = (&'a Arc<str>, &'a Totals, &'a Totals)> {
+        now.iter().filter_map(|(name, totals)| Some((name, &self.skills.get(name)?.remembered, totals)))
+    }
+
+    /// How many known skills `now` lists.
+    pub fn common_skills(&self, now: &Listings) -> usize {
+        self.common(now).count()
+    }
+
+    /// Bits of evidence that `now` is of this source, without those of anomalies: equality with what is remembered, with
+    /// what was listed before or with one of `recent`; and nearness, where nothing contradicts but missing skills.
+    pub fn strength<'a>(&self, now: &Listings, recent: impl Iterator<Item = &'a Listings> + Clone) -> f64 {
+        let is_near = self.common(now).all(|(_, remembered, totals)| remembered.is_compatible(totals));
+        let mut bits = 0.0;
+        for (name, totals) in now.iter() {
+            let known = self.skills.get(name);
+            let is_equal = known.is_some_and(|skill| skill.remembered.is_same(totals))
+                || recent.clone().any(|listings| listings.get(name).is_some_and(|other| other.is_same(totals)))
+                || known.is_some_and(|skill| skill.history.contains(totals.digest()));
+            if is_equal {
+                bits += totals.bits();
+            } else if let Some(skill) = known.filter(|_| is_near) {
+                bits += skill.remembered.nearness(totals);
+            }
+        }
+        bits
+    }
+
+    /// What `now` is to this source. `strength` is asked only where something contradicts.
+    pub fn judge(&self, now: &Listings, has_room: bool, strength: impl FnOnce() -> f64) -> Continuity {
+        let is_contradicted = self.is_contradicted(now, has_room);
+        if let Some(damage) = self.returned_to(now, has_room, is_contradicted) {
+            return Continuity::Returned { damage };
+        }
+        if !is_contradicted {
+            Continuity::Follows
+        } else if strength() >= FORMER_BITS {
+            Continuity::Damaged
+        } else {
+            Continuity::Another
+        }
+    }
+
+    /// The same, where no return to a former state is considered: of a feed that is not bound yet.
+    pub fn judge_unbound(&self, now: &Listings, has_room: bool, strength: impl FnOnce() -> f64) -> Continuity {
+        match self.is_contradicted(now, has_room) {
+            false => Continuity::Follows,
+            true if strength() >= FORMER_BITS => Continuity::Damaged,
+            true => Continuity::Another,
+        }
+    }
+
+    /// The skills that fell: what is remembered, and what is listed.
+    pub fn fallen(&self, now: &Listings, has_room: bool) -> Vec<(Arc<str>, u64, u64)> {
+        let fell = |(_, remembered, totals): &(&Arc<str>, &Totals, &Totals)| !remembered.precedes(totals);
+        let fallen = self.common(now).filter(fell);
+        let fallen = fallen.map(|(name, remembered, totals)| (name.clone(), remembered.total, totals.total));
+        let missing = self.missing(now).filter(|_| has_room);
+        fallen.chain(missing.map(|name| (name.clone(), self.skills[name].remembered.total, 0))).collect()
+    }
+
+    /// The state before a damage that `now` has come back to, if any: the one with the most invocations.
+    fn returned_to(&self, now: &Listings, has_room: bool, is_contradicted: bool) -> Option<usize> {
+        let is_return = |state: &DamageState| {
+            let common = || now.iter().filter_map(|(name, totals)| Some((name, state.get(name)?, totals)));
+            let is_missing = |name: &Arc<str>, totals: &Totals| totals.total > 0 && !now.contains(name);
+            if common().next().is_none()
+                || common().any(|(_, then, totals)| !then.precedes(totals))
+                || (has_room && state.iter().any(|(name, totals)| is_missing(name, totals)))
+            {
+                return false;
+            }
+            let present = |name: &Arc<str>| self.skills.get(name).map_or(Totals::ZERO, |skill| skill.remembered);
+            let mut differing = common().filter(|(name, then, _)| !then.is_same(&present(name))).peekable();
+            differing.peek().is_some()
+                && (is_contradicted
+                    || !differing
+                        .any(|(name, _, totals)| totals.is_same(&present(name)) && totals.bits() >= DECISIVE_BITS))
+        };
+        let invocations = |state: &DamageState| state.values().map(|totals| u128::from(totals.total)).sum::<u128>();
+        let states = self.damages.iter().enumerate().filter(|(_, state)| is_return(state));
+        states.min_by_key(|(_, state)| std::cmp::Reverse(invocations(state))).map(|(index, _)| index)
+    }
+
+    /// Moves the remembered numbers to `now` and adds to `steps` what of each skill counts.
+    ///
+    /// `continuity` is what [`SourceNumbers::judge`] returned, and not [`Continuity::Another`].
+    pub fn advance(&mut self, now: &Listings, has_room: bool, continuity: Continuity, steps: &mut Vec<Step>) {
+        if continuity == Continuity::Damaged {
+            self.remember_damage(now);
+        }
+        let returned = match continuity {
+            Continuity::Returned { damage } => Some(self.damages.remove(damage)),
+            _ => None,
+        };
+        // A state that is both a continuation of the present and a return counts only what is beyond both.
+        let is_continued = returned.is_some() && !self.is_contradicted(now, false);
+        for (name, totals) in now.iter() {
+            let then = returned.as_ref().and_then(|state| state.get(name)).copied();
+            steps.push(self.list(name, *totals, then, is_continued));
+        }
+        if has_room {
+            for (name, skill) in &mut self.skills {
+                if !now.contains(name) {
+                    skill.remembered = Totals::ZERO;
+                }
+            }
+        } else if let Some(state) = &returned {
+            for (name, then) in state.iter().filter(|(name, _)| !now.contains(name)) {
+                let skill = self.skills.entry(name.clone()).or_default();
+                if then.total > skill.remembered.total {
+                    skill.remembered = *then;
+                }
+            }
+        }
+        if !self.damages.is_empty() {
+            let skills = &self.skills;
+            let is_passed = |(name, then): (&Arc<str>, &Totals)| {
+                skills.get(name).is_none_or(|skill| then.precedes(&skill.remembered))
+            };
+            self.damages.retain(|state| !state.iter().all(is_passed));
+        }
+        self.bound_listings();
+    }
+
+    /// Moves one skill to what is listed. `then` are its numbers before the damage from which the database came back.
+    fn list(&mut self, name: &Arc<str>, totals: Totals, then: Option<Totals>, is_continued: bool) -> Step {
+        let (is_new, skill) = match self.skills.entry_ref(&**name) {
+            EntryRef::Occupied(known) => (false, known.into_mut()),
+            EntryRef::Vacant(vacant) => {
+                (true, vacant.insert_entry_with_key(name.clone(), SkillNumbers::default()).into_mut())
+            }
+        };
+        let remembered = skill.remembered;
+        let mut to = totals;
+        let delta = match then {
+            None if is_new => Delta::First,
+            None if remembered == totals => Delta::Unchanged,
+            // A guessed split that is listed again: only what is exact moves without an invocation.
+            None if totals.total == remembered.total && !(totals.split_is_exact && remembered.split_is_exact) => {
+                Delta::From(remembered)
+            }
+            None if skill.history.contains(totals.digest()) || totals.total <= remembered.total => {
+                Delta::Moved(remembered)
+            }
+            None => Delta::From(remembered),
+            Some(then) if then.is_same(&totals) => Delta::Moved(remembered),
+            Some(then) => {
+                let is_ahead = is_continued && totals.total > remembered.total && remembered.precedes(&totals);
+                let base = if is_ahead && remembered.total > then.total { remembered } else { then };
+                if totals.total > base.total { Delta::From(base) } else { Delta::Moved(remembered) }
+            }
+        };
+        if let Delta::From(base) = delta {
+            to = totals.clamped_after(&base);
+        }
+        skill.counted += match delta {
+            Delta::First => totals.total,
+            Delta::From(base) => totals.total - base.total,
+            Delta::Unchanged | Delta::Moved(_) => 0,
+        };
+        skill.remembered = to;
+        self.listings -= skill.history.len();
+        skill.history.push(totals.digest());
+        self.listings += skill.history.len();
+        Step { skill_name: name.clone(), to, delta }
+    }
+
+    /// Remembers the present state as one before a damage, unless a remembered one holds it.
+    fn remember_damage(&mut self, now: &Listings) {
+        let listed = || self.common(now).map(|(name, remembered, _)| (name, remembered));
+        let is_held = |state: &DamageState| {
+            listed().all(|(name, remembered)| state.get(name).is_some_and(|then| remembered.precedes(then)))
+        };
+        if self.damages.iter().any(is_held) {
+            return;
+        }
+        if self.damages.len() == DAMAGES_MAX {
+            self.damages.remove(0);
+        }
+        self.damages.push(self.skills.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect());
+    }
+
+    /// Keeps the histories of all skills within the bound of a source.
+    fn bound_listings(&mut self) {
+        if self.listings <= SOURCE_LISTINGS_MAX {
+            return;
+        }
+        let each = SOURCE_LISTINGS_MAX / 2 / self.skills.len().max(1);
+        for skill in self.skills.values_mut() {
+            skill.history.shrink(each.max(1));
+        }
+        self.listings = self.skills.values().map(|skill| skill.history.len()).sum();
+    }
+
+    /// Adds `younger`, which turned out to be the same source: the greater remembered numbers, both histories. Returns how
+    /// many invocations both had counted.
+    pub fn join(&mut self, younger: Self) -> u64 {
+        let mut twice = 0_u64;
+        for (name, other) in younger.skills {
+            let skill = self.skills.entry(name).or_default();
+            twice = twice.saturating_add(skill.counted.min(other.counted));
+            skill.counted = skill.counted.max(other.counted);
+            if other.remembered.total > skill.remembered.total {
+                skill.remembered = other.remembered;
+            }
+            skill.history.merge(other.history);
+        }
+        self.listings = self.skills.values().map(|skill| skill.history.len()).sum();
+        self.bound_listings();
+        twice
+    }
+
+    /// A source of its own that has diverged from this one: what `agreed` holds is what both had, the past is common.
+    pub fn fork(&self, agreed: &HashMap<Arc<str>, Totals>) -> Self {
+        let mut skills: HashMap<Arc<str>, SkillNumbers> = self.skills.clone();
+        for (name, skill) in &mut skills {
+            skill.counted = 0;
+            if let Some(totals) = agreed.get(name) {
+                skill.remembered = *totals;
+            }
+        }
+        for (name, totals) in agreed {
+            if !skills.contains_key(name) {
+                skills.insert(name.clone(), SkillNumbers { remembered: *totals, ..SkillNumbers::default() });
+            }
+        }
+        Self { skills, damages: self.damages.clone(), listings: self.listings }
+    }
+}
+
+impl Totals {
+    /// These numbers as what followed `base`: neither side may fall, or rise by more than the total did. Between exact
+    /// numbers of one database this changes nothing; a guessed split is caught up with as the true one moves past it. The
+    /// total is not less than that of `base`.
+    pub(super) fn clamped_after(&self, base: &Self) -> Self {
+        let completed = self.completed.clamp(base.completed, base.completed + (self.total - base.total));
+        Self { completed, split_is_exact: self.split_is_exact && completed == self.completed, ..*self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_keeps_the_latest_and_ever_fewer_of_the_older() {
+        let mut history = ListingHistory::default();
+        for digest in 0..100_000 {
+            assert!(history.push(digest));
+        }
+        assert!(!history.push(99_999), "the latest once");
+        assert!((100_000 - RECENT_LISTINGS_MAX as u64..100_000).all(|digest| history.contains(digest)));
+        assert!(history.len() <= RECENT_LISTINGS_MAX + OLDER_LISTINGS_MAX);
+        let oldest = history.older[0];
+        assert!(oldest < 1_000, "some of the oldest are remembered: {oldest}");
+        assert_eq!(ListingHistory::decode(&history.encode()), Some(history));
+    }
+
+    #[test]
+    fn a_source_remembers_a_bounded_number_of_listings() {
+        let mut numbers = SourceNumbers::default();
+        for total in 1..200 {
+            let entries = (0..1_000_u32)
+                .map(|skill| {
+                    let totals = Totals { total, completed: 0, split_is_exact: true, duration_sum: Some(0.0) };
+                    (format!("skill-{skill}").into(), totals)
+                })
+                .collect();
+            numbers.advance(&Listings::new(entries), true, Continuity::Follows, &mut Vec::new());
+            let listings: usize = numbers.skills.values().map(|skill| skill.history.len()).sum();
+            assert_eq!(listings, numbers.listings);
+            assert!(listings <= SOURCE_LISTINGS_MAX);
+        }
+    }
+}

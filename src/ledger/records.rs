@@ -1,0 +1,353 @@
+//! What a ledger remembers beside its series, as plain data: state version 2.
+//!
+//! The same types serve a difference, what changed since it was last acknowledged as new values, and the whole. A store
+//! writes a difference in one transaction, in this order: first what is removed or cleared, then new values over old ones.
+//!
+//! | record | key | in words |
+//! | --- | --- | --- |
+//! | [`FeedRecord`] | `slot` | an entry of the present or a past configuration, and the source that it was bound to |
+//! | [`AgreedRecord`] | `feed`, `skill_name` | the last listing of a feed on standby that is in its source's history |
+//! | [`AddressRecord`] | `address` | the sources that an address led to |
+//! | [`SourceRecord`] | `id` | one database, as far as it is a single row |
+//! | [`SourceSkillRecord`] | `source`, `skill_name` | the numbers of a skill of a source, and what is pending for it |
+//! | [`HistoryRecord`] | `source`, `skill_name` | what the skill was listed with before |
+//! | [`DamageRecord`] | `source`, `damage`, `skill_name` | a state of the source before a damage |
+//! | [`TallyRecord`], [`AnomalyKey`], [`EventIdRecord`], [`SessionRecord`] | `source`, and as their names say | |
+//! | [`DatabaseRecord`], [`FingerprintRecord`] | `source`; `source`, `table`, `is_lost`, `key` | where the source's database was read to |
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::binding::Entry;
+use super::evidence::Totals;
+use super::series::{FeedCounters, SkillIndex};
+use super::slots::{FeedSlot, SourceId};
+
+/// Records by kind. A value that is `None` is forgotten; in the whole there is none of those.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Records {
+    /// Sources that exist no more: every record with their identifier is deleted, from every table, before others are
+    /// written.
+    pub sources_removed: Vec<SourceId>,
+    /// Feeds whose [`AgreedRecord`]s are all deleted before others are written.
+    pub agreed_cleared: Vec<FeedSlot>,
+    /// Sources whose [`DamageRecord`]s are all deleted before others are written.
+    pub damages_cleared: Vec<SourceId>,
+    /// Sources whose sessions are all deleted before others are written.
+    pub sessions_cleared: Vec<SourceId>,
+    /// Entries of configurations.
+    pub feeds: Vec<FeedRecord>,
+    /// What feeds on standby and their sources had in common.
+    pub agreed: Vec<AgreedRecord>,
+    /// Addresses.
+    pub addresses: Vec<AddressRecord>,
+    /// Sources.
+    pub sources: Vec<SourceRecord>,
+    /// Skills of sources.
+    pub skills: Vec<SourceSkillRecord>,
+    /// Listing histories.
+    pub histories: Vec<HistoryRecord>,
+    /// States before damages.
+    pub damages: Vec<DamageRecord>,
+    /// Numbers of anomalies.
+    pub tallies: Vec<TallyRecord>,
+    /// Anomalies by what tells them apart.
+    pub anomalies: Vec<(AnomalyKey, Option<AnomalyRecord>)>,
+    /// Event identifiers that were added. Those of a source below its [`SourceRecord::first_event_id`] are deleted.
+    pub event_ids: Vec<EventIdRecord>,
+    /// Sessions by source and identifier.
+    pub sessions: Vec<(SourceId, Arc<str>, Option<SessionRecord>)>,
+    /// Where databases were read to. See there which fingerprints are deleted before others are written.
+    pub databases: Vec<DatabaseRecord>,
+    /// The rows that were read last.
+    pub fingerprints: Vec<FingerprintRecord>,
+}
+
+impl Records {
+    /// Whether there is nothing to persist.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// An entry of the present or a past configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedRecord {
+    /// Its slot, which is never given to another entry. Slots have no gaps.
+    pub slot: FeedSlot,
+    /// Name, address and filter. No two feeds have the same.
+    pub entry: Entry,
+    /// Whether it was configured last.
+    pub is_configured: bool,
+    /// Its counters. Their `identity` is the entry's name, their `rows_tell` is not persisted.
+    pub counters: FeedCounters,
+    /// The source that it was last bound to.
+    pub source: Option<SourceId>,
+    /// Sources of entries that left the configuration in the change in which this one joined it, until it is bound.
+    pub heir_of: Vec<SourceId>,
+}
+
+/// What a feed and its source had in common of a skill.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgreedRecord {
+    /// The feed.
+    pub feed: FeedSlot,
+    /// The skill.
+    pub skill_name: Arc<str>,
+    /// The numbers.
+    pub totals: Totals,
+}
+
+/// The sources that an address led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressRecord {
+    /// The address, as [`Entry::address`].
+    pub address: Box<str>,
+    /// At most 16, the latest last.
+    pub sources: Vec<SourceId>,
+}
+
+/// One database.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceRecord {
+    /// Identifiers are never given twice: the next one is greater than all.
+    pub id: SourceId,
+    /// Whether it began in the place of another, so that all it holds happened under watch.
+    pub is_observed: bool,
+    /// Whether a snapshot of it was ever counted.
+    pub has_begun: bool,
+    /// The feed that moved its counters last.
+    pub counted_by: Option<FeedSlot>,
+    /// When it was last active, in microseconds since the Unix epoch.
+    pub active_micros: i64,
+    /// Whether its latest unfiltered snapshot named every skill of the database.
+    pub previous_was_complete: bool,
+    /// The server's time of a late snapshot, at most a few minutes before the latest.
+    pub previous_micros: Option<i64>,
+    /// Whether it ever streamed an invocation.
+    pub streams_invocations: bool,
+    /// Whether it ever reported sessions.
+    pub sessions_reported: bool,
+    /// The sessions that it last reported as a number, less those that closed since.
+    pub sessions_count: u64,
+    /// The sequence number of the oldest event identifier that is remembered: earlier ones are forgotten.
+    pub first_event_id: u64,
+    /// The newest time of a forgotten event identifier.
+    pub newest_forgotten_micros: Option<i64>,
+    /// Skills that were listed only with numbers that could not be accepted.
+    pub unread: Vec<Arc<str>>,
+    /// Whether there were more of them than can be remembered.
+    pub unread_overflowed: bool,
+}
+
+/// One skill of one source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceSkillRecord {
+    /// The source.
+    pub source: SourceId,
+    /// The skill's name as feeds list it.
+    pub skill_name: Arc<str>,
+    /// Where it is counted.
+    pub series: SkillIndex,
+    /// The last accepted numbers; `None` where no snapshot and no row ever told any.
+    pub remembered: Option<Totals>,
+    /// Invocations that this source has counted of it.
+    pub counted: u64,
+    /// Whether a snapshot ever listed it.
+    pub listed: bool,
+    /// Total, completed and rate in percent of its part of the completion rate.
+    pub gauge: Option<(f64, f64, f64)>,
+    /// The last streamed completion rate, 0 to 1.
+    pub streamed_rate: Option<f64>,
+    /// Events counted before the skill was listed, completed and abandoned.
+    pub credit: (u64, u64),
+    /// Seconds of the completed ones among them.
+    pub credit_duration_sum: Option<f64>,
+    /// What is pending.
+    pub pending: PendingRecord,
+    /// Completed and abandoned rows of the database that are yet to be read and that snapshots have counted.
+    pub rows_counted: (u64, u64),
+    /// Seconds of the completed invocations that rows told, added up as the server does.
+    pub row_seconds: Option<f64>,
+    /// Whether what the feed lists is known to disagree with the rows.
+    pub disagrees: bool,
+}
+
+/// Events and increases that wait for each other. The clock of a wait starts over when it is restored.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct PendingRecord {
+    /// Streamed invocations.
+    pub events: Vec<PendingEventRecord>,
+    /// Invocations that a snapshot proved.
+    #[serde(alias = "rises")]
+    pub increases: Vec<PendingIncreaseRecord>,
+}
+
+/// A streamed invocation that waits.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PendingEventRecord {
+    /// Its phase, if it has one.
+    pub workflow_phase: Option<Arc<str>>,
+    /// Whether it was completed.
+    pub completed: bool,
+    /// Its duration, if it has one.
+    pub duration_seconds: Option<f64>,
+}
+
+/// Proved invocations that wait.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct PendingIncreaseRecord {
+    /// Completed ones.
+    pub completed: u64,
+    /// Others.
+    pub abandoned: u64,
+    /// Seconds of the completed ones and their error; `None` where unknown.
+    pub durations: Option<(f64, f64)>,
+    /// Whether they happened before the source was observed.
+    pub history: bool,
+}
+
+/// What a skill was listed with before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HistoryRecord {
+    /// The source.
+    pub source: SourceId,
+    /// The skill.
+    pub skill_name: Arc<str>,
+    /// 64-bit words, opaque to a store: the column is a BLOB of their little-endian bytes, at most 5 KiB.
+    pub words: Vec<u64>,
+}
+
+/// The numbers of a skill before a damage.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DamageRecord {
+    /// The source.
+    pub source: SourceId,
+    /// Which damage, 0 for the oldest of at most 4.
+    pub damage: usize,
+    /// The skill.
+    pub skill_name: Arc<str>,
+    /// Its numbers.
+    pub totals: Totals,
+}
+
+/// How many anomalies of one skill and type a source told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TallyRecord {
+    /// The source.
+    pub source: SourceId,
+    /// The skill.
+    pub skill_name: Arc<str>,
+    /// The type.
+    pub anomaly_type: Arc<str>,
+    /// Listed in snapshots.
+    pub listed: u64,
+    /// Streamed.
+    pub streamed: u64,
+}
+
+/// What tells anomalies of one source apart.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AnomalyKey {
+    /// The source.
+    pub source: SourceId,
+    /// The skill.
+    pub skill_name: Arc<str>,
+    /// The type.
+    pub anomaly_type: Arc<str>,
+    /// When the server found it, verbatim.
+    pub detected_at: Option<Arc<str>>,
+    /// The bits of its score.
+    pub score_bits: Option<u64>,
+}
+
+/// What is remembered of an anomaly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnomalyRecord {
+    /// How many were ever listed at the same time.
+    pub multiplicity: u64,
+    /// Whether it was streamed.
+    pub streamed: bool,
+    /// When it was last seen, in microseconds since the Unix epoch; at most an hour before the latest.
+    pub seen_micros: i64,
+}
+
+/// One event identifier.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventIdRecord {
+    /// The source.
+    pub source: SourceId,
+    /// Its number in the order of arrival.
+    pub sequence: u64,
+    /// The identifier.
+    pub id: Arc<str>,
+    /// The sender's time, in microseconds since the Unix epoch.
+    pub sent_micros: Option<i64>,
+}
+
+/// One session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Whether it is open.
+    pub open: bool,
+    /// When it was last heard of, in microseconds since the Unix epoch.
+    pub seen_micros: i64,
+}
+
+/// Where the database of a source was read to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseRecord {
+    /// The source.
+    pub source: SourceId,
+    /// Whether snapshots have counted what rows have not.
+    pub moved_alone: bool,
+    /// Rows up to this key are in the remembered numbers.
+    pub told_until: i64,
+    /// Rows up to this key were there when rows were first read.
+    pub history_until: i64,
+    /// The key up to which `skill_invocation` was read.
+    pub invocations_cursor: i64,
+    /// The key up to which `skill_anomalies` was read.
+    pub anomalies_cursor: i64,
+    /// What becomes of the fingerprints of `skill_invocation` that were persisted before.
+    pub invocations: FingerprintsKept,
+    /// What becomes of those of `skill_anomalies`.
+    pub anomalies: FingerprintsKept,
+}
+
+/// What becomes of the fingerprints of a table that were persisted before, when others are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FingerprintsKept {
+    /// They stay; in the whole, always.
+    #[default]
+    All,
+    /// All of them are deleted.
+    None,
+}
+
+/// A table of the server's database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// `skill_invocation`
+    Invocations,
+    /// `skill_anomalies`
+    Anomalies,
+}
+
+/// A row of the server's database that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FingerprintRecord {
+    /// The source.
+    pub source: SourceId,
+    /// Where it was read.
+    pub table: Table,
+    /// Whether the row is gone, although it was counted. Then `key` is its place among those.
+    pub is_lost: bool,
+    /// Its primary key.
+    pub key: i64,
+    /// Its digest.
+    pub digest: i64,
+    /// Whether it is forgotten.
+    pub is_forgotten: bool,
+}

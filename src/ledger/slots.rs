@@ -1,0 +1,27 @@
+//! What feeds, sources and skills are known by: the only place where integers are indices.
+
+/// A configured feed. Slots are given in the order of first configuration and never change within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FeedSlot(u32);
+
+impl FeedSlot {
+    pub(super) fn new(index: usize) -> Self {
+        Self(u32::try_from(index).expect("the number of feeds is far below 2^32"))
+    }
+
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A source. Identifiers are given in the order of first sight, also over restarts, and never twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SourceId(pub u64);
+
+impl SourceId {
+    pub(super) const FIRST: Self = Self(1);
+
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
