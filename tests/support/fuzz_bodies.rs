@@ -1,4 +1,4 @@
-//! What the fuzz targets do with their bytes; `tests/fuzz_corpora.rs` does the same with the corpora.
+//! What the fuzz targets do with their bytes; `tests/promises/fuzz_corpora.rs` does the same with the corpora.
 #![allow(dead_code, reason = "each fuzz target has its own body here")]
 
 use std::collections::{HashMap, HashSet};

@@ -1,6 +1,7 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
+pub mod alone;
 pub mod browser;
 pub mod certificates;
 pub mod clogged;

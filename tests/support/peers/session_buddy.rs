@@ -65,7 +65,7 @@ impl SessionBuddy {
 
     fn peer(&self, command: &str) -> Command {
         let mut peer = self.python();
-        peer.arg(in_repository("tests/peers/peer.py")).arg(command);
+        peer.arg(in_repository("tests/programs/peer.py")).arg(command);
         peer
     }
 

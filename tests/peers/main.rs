@@ -1,0 +1,20 @@
+//! What the bridge promises beside programs from outside, which `.ci/install-peers` installs: a module a promise.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod both_formats_are_one;
+mod check_tells_what_it_sees;
+mod dashboard_is_valid;
+mod deploy_is_valid;
+mod detail_is_exact;
+mod fault_proxy;
+mod kill_minus_nine;
+mod live_page;
+mod peers_work;
+mod queries_return_data;
+mod real_prometheus;
+mod real_server;
+mod real_server_auth;
+mod runs_under_systemd;
+mod web_config_is_obeyed;

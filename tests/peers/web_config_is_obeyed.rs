@@ -1,0 +1,307 @@
+//! The web configuration file does what the exporter-toolkit says, is read again when it changes, and is refused whole where
+//! it cannot be obeyed.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::support::certificates::{Authority, ClientFiles};
+use crate::support::http_client::{Connection, PATIENCE, Response};
+use crate::support::peers::prometheus::PrometheusTools;
+use crate::support::served::{MadeUp, Served};
+use data_encoding::BASE64;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use session_buddy_bridge::http::{HttpSettings, WebConfigFile};
+
+struct Site {
+    folder: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Site {
+    fn new() -> Self {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new("the test's"));
+        authority.file(folder.path());
+        authority.server_files(folder.path());
+        Self { folder, authority }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("web.yml")
+    }
+
+    /// Writes the file, so that it differs from what was there by its time too.
+    fn write(&self, text: &str) {
+        fs::write(self.path(), text).unwrap();
+        let file = fs::File::options().write(true).open(self.path()).unwrap();
+        file.set_modified(SystemTime::now() + Duration::from_secs(text.len() as u64)).unwrap();
+    }
+
+    fn serve(&self, text: &str) -> Served {
+        self.write(text);
+        let web_config = Some(Arc::new(WebConfigFile::open(&self.path()).unwrap()));
+        Served::start(MadeUp::showing(|| "a 1\n".into()), HttpSettings { web_config, ..HttpSettings::default() })
+    }
+
+    fn refusal(&self, text: &str) -> String {
+        self.write(text);
+        WebConfigFile::open(&self.path()).unwrap_err().to_string()
+    }
+
+    /// The status line of a GET over TLS, or why there is none.
+    fn get_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> Result<String, String> {
+        let mut roots = RootCertStore::empty();
+        let ca = fs::read(self.folder.path().join("ca.pem")).unwrap();
+        roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match client {
+            None => builder.with_no_client_auth(),
+            Some(ClientFiles { certificate, key }) => {
+                let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+                builder.with_client_auth_cert(vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+            }
+        };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut stream = StreamOwned::new(connection, stream);
+        let exchange = |stream: &mut StreamOwned<ClientConnection, TcpStream>| -> std::io::Result<String> {
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+            let mut answer = Vec::new();
+            let read = stream.read_to_end(&mut answer);
+            if answer.is_empty() {
+                read?;
+            }
+            Ok(String::from_utf8_lossy(&answer).into_owned())
+        };
+        let answer = exchange(&mut stream).map_err(|error| error.to_string())?;
+        Ok(answer.lines().next().unwrap_or_default().to_owned())
+    }
+}
+
+const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+/// bcrypt at its lowest cost.
+fn hash(password: &str) -> String {
+    bcrypt::hash(password, 4).unwrap()
+}
+
+fn get(address: SocketAddr, authorization: &str) -> Response {
+    let mut connection = Connection::open(address);
+    let headers = format!("Host: localhost\r\nConnection: close\r\n{authorization}");
+    connection.send(format!("GET /metrics HTTP/1.1\r\n{headers}\r\n").as_bytes());
+    connection.response_to("GET")
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Authorization: Basic {}\r\n", BASE64.encode(format!("{user}:{password}").as_bytes()))
+}
+
+fn until<T: PartialEq + std::fmt::Debug>(expected: T, look: impl Fn() -> T) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let seen = look();
+        if seen == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{seen:?} instead of {expected:?}");
+    }
+}
+
+#[test]
+fn only_users_with_the_right_password_are_let_in() {
+    let site = Site::new();
+    let server = site.serve(&format!("basic_auth_users:\n  alice: {}\n  bob: {}\n", hash("secret:1"), hash("")));
+    for _ in 0..2 {
+        assert_eq!(get(server.address, &basic("alice", "secret:1")).status, 200);
+        assert_eq!(get(server.address, &basic("bob", "")).status, 200);
+    }
+    let refused = get(server.address, "");
+    assert_eq!(refused.status, 401);
+    assert!(refused.header("www-authenticate").unwrap().starts_with("Basic realm="));
+    for wrong in [
+        basic("alice", "secret"),
+        basic("alice", ""),
+        basic("bob", "secret:1"),
+        basic("carol", "secret:1"),
+        "Authorization: Bearer x\r\n".to_owned(),
+        "Authorization: Basic !!!\r\n".to_owned(),
+        "Authorization: Basic\r\n".to_owned(),
+    ] {
+        assert_eq!(get(server.address, &wrong).status, 401, "{wrong}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_password_that_is_changed_is_changed_at_once_and_a_broken_file_changes_nothing() {
+    let site = Site::new();
+    let server = site.serve(&format!("basic_auth_users:\n  alice: {}\n", hash("old")));
+    assert_eq!(get(server.address, &basic("alice", "old")).status, 200);
+
+    site.write("basic_auth_users:\n  alice: no hash\n");
+    assert_eq!(get(server.address, &basic("alice", "old")).status, 200);
+    assert_eq!(get(server.address, &basic("alice", "new")).status, 401);
+    let said = server.content.web_config_failures.lock().unwrap().clone();
+    assert!(matches!(&said[..], [one] if one.contains("\"alice\" should be a bcrypt hash")), "{said:?}");
+
+    site.write(&format!("basic_auth_users:\n  alice: {}\n# another\n", hash("new")));
+    assert_eq!(get(server.address, &basic("alice", "old")).status, 401);
+    assert_eq!(get(server.address, &basic("alice", "new")).status, 200);
+    fs::remove_file(site.path()).unwrap();
+    assert_eq!(get(server.address, &basic("alice", "new")).status, 200);
+    assert_eq!(get(server.address, "").status, 401);
+    server.stop();
+}
+
+#[test]
+fn a_file_that_comes_after_its_name_is_found() {
+    let site = Site::new();
+    let server = site.serve("");
+    assert_eq!(get(server.address, "").status, 200);
+    site.write("tls_server_config: {cert_file: later.pem, key_file: server.key}");
+    for _ in 0..3 {
+        assert_eq!(get(server.address, "").status, 200);
+    }
+    let said = server.content.web_config_failures.lock().unwrap().clone();
+    assert!(matches!(&said[..], [one] if one.contains("later.pem")), "told once: {said:?}");
+    fs::copy(site.folder.path().join("server.pem"), site.folder.path().join("later.pem")).unwrap();
+    assert_eq!(site.get_encrypted(server.address, None).unwrap(), "HTTP/1.1 200 OK");
+    server.stop();
+}
+
+#[test]
+fn headers_are_added_to_every_answer() {
+    let site = Site::new();
+    let server = site.serve("http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    strict-transport-security: max-age=60\n");
+    let response = get(server.address, "");
+    assert_eq!(response.header("x-frame-options"), Some("deny"));
+    assert_eq!(response.header("strict-transport-security"), Some("max-age=60"));
+    assert_eq!(crate::support::http_client::get(server.address, "/nowhere").header("x-frame-options"), Some("deny"));
+    server.stop();
+}
+
+#[test]
+fn connections_are_encrypted_and_clients_proved() {
+    let site = Site::new();
+    let server = site.serve(TLS);
+    assert_eq!(site.get_encrypted(server.address, None).unwrap(), "HTTP/1.1 200 OK");
+    let mut plain = TcpStream::connect(server.address).unwrap();
+    plain.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
+
+    let clients = Authority::new("of the clients");
+    let known = clients.client("known", site.folder.path());
+    let strangers = Authority::new("of nobody");
+    let folder = tempfile::tempdir().unwrap();
+    let unknown = strangers.client("unknown", folder.path());
+    fs::copy(clients.file(folder.path()), site.folder.path().join("clients.pem")).unwrap();
+    site.write(&format!(
+        "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n  min_version: TLS13\n  \
+         cipher_suites: [TLS_AES_256_GCM_SHA384]\n  curve_preferences: [X25519]\n"
+    ));
+    until(true, || site.get_encrypted(server.address, None).is_err());
+    assert_eq!(site.get_encrypted(server.address, Some(&known)).unwrap(), "HTTP/1.1 200 OK");
+    assert!(site.get_encrypted(server.address, Some(&unknown)).is_err());
+
+    site.write(&format!(
+        "{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: clients.pem\n  \
+         client_allowed_sans: [somebody.else]\n"
+    ));
+    until(true, || !matches!(site.get_encrypted(server.address, Some(&known)), Ok(line) if line.contains("200")));
+    assert!(server.content.web_config_failures.lock().unwrap().is_empty());
+    server.stop();
+    drop(site.authority);
+}
+
+#[test]
+fn what_cannot_be_obeyed_is_refused_by_name() {
+    let site = Site::new();
+    let tls = |line: &str| format!("{TLS}  {line}\n");
+    for (text, said) in [
+        ("basic_auth_users: {a: b}".to_owned(), "\"a\" should be a bcrypt hash, as `htpasswd -nBC 10` prints it"),
+        ("basic_auth_userz: {}".to_owned(), "basic_auth_userz"),
+        ("tls_server_config: {cert_file: server.pem}".to_owned(), "key_file: is missing"),
+        ("tls_server_config: {key_file: server.key}".to_owned(), "cert_file: is missing"),
+        ("tls_server_config: {cert_file: gone.pem, key_file: server.key}".to_owned(), "gone.pem: No such file"),
+        ("tls_server_config: {cert_file: server.key, key_file: server.key}".to_owned(), "there is no PEM certificate"),
+        (tls("min_version: TLS10"), "TLS10 is not spoken, because it is broken: use TLS12 or TLS13"),
+        (tls("max_version: SSL3"), "\"SSL3\" is neither TLS12 nor TLS13"),
+        (tls("min_version: TLS13\n  max_version: TLS12"), "is above max_version"),
+        (
+            tls("cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]"),
+            "\"TLS_RSA_WITH_AES_128_CBC_SHA\" is not spoken; there are",
+        ),
+        (tls("curve_preferences: [CurveP521]"), "\"CurveP521\" is not spoken"),
+        (tls("client_auth_type: RequireAnyClientCert"), "takes certificates that nobody signed"),
+        (tls("client_auth_type: Whatever"), "\"Whatever\" is none of"),
+        (tls("client_auth_type: RequireAndVerifyClientCert"), "client_ca_file: is missing"),
+        (tls("client_ca_file: ca.pem"), "client_auth_type does not ask for certificates"),
+        ("http_server_config: {headers: {Server: x}}".to_owned(), "\"Server\" is none of content-security-policy"),
+        ("a: [".to_owned(), "web.yml"),
+    ] {
+        let refusal = site.refusal(&text);
+        assert!(
+            refusal.contains(said) && refusal.contains("web.yml") || refusal.contains("gone.pem"),
+            "{text}\n{refusal}"
+        );
+        assert!(refusal.contains(said), "{text}\n{refusal}");
+    }
+    site.write("");
+    WebConfigFile::open(&site.path()).expect("an empty file asks for nothing");
+
+    let output = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
+        .args(["--web.config.file", "/nowhere/web.yml"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--web.config.file /nowhere/web.yml: No such file"), "{said}");
+}
+
+#[test]
+fn prometheus_scrapes_with_a_password_and_a_certificate() {
+    let Some(tools) = PrometheusTools::find_or_skip() else { return };
+    let site = Site::new();
+    let clients = Authority::new("of the clients");
+    let client = clients.client("prometheus", site.folder.path());
+    fs::rename(clients.file(&subfolder(site.folder.path())), site.folder.path().join("clients.pem")).unwrap();
+    let users = format!("basic_auth_users:\n  prometheus: {}\n", hash("secret"));
+    let server = site
+        .serve(&format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n{users}"));
+    let configuration = format!(
+        "global: {{scrape_interval: 250ms}}\nscrape_configs:\n  - job_name: bridge\n    scheme: https\n    basic_auth: {{username: \
+         prometheus, password: secret}}\n    tls_config: {{ca_file: {}, cert_file: {}, key_file: {}}}\n    static_configs: [{{targets: \
+         ['{}']}}]\n",
+        site.folder.path().join("ca.pem").display(),
+        client.certificate.display(),
+        client.key.display(),
+        server.address,
+    );
+    let prometheus = tools.start(&configuration);
+    crate::support::peers::eventually("Prometheus to have scraped", || {
+        match prometheus.query("a", None).first().map(|series| series.value()) {
+            Some(1.0) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    server.stop();
+}
+
+fn subfolder(folder: &Path) -> PathBuf {
+    let folder = folder.join("sub");
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}

@@ -1,0 +1,244 @@
+//! The configuration file is read again as asked: whole or not at all, and feeds that it leaves as they are notice nothing.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::PATIENCE;
+use crate::support::http_client;
+use crate::support::model::{Database, Invocation};
+use crate::support::peers::eventually;
+use crate::support::program::Program;
+use crate::support::scrape::Scrape;
+use crate::support::scripted_feed::{Gate, ScriptedFeed, Step, Visit};
+use rustix::process::Signal;
+
+const SUCCESSFUL: &str = "session_buddy_bridge_config_last_reload_successful";
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("bridge.yml")
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(self.path(), text).unwrap();
+    }
+
+    fn start(&self) -> Program {
+        let (file, state) = (self.path().display().to_string(), self.0.path().join("state.db").display().to_string());
+        Program::start(["--config.file", &file, "--state.path", &state, "--web.listen-address", "127.0.0.1:0"])
+    }
+}
+
+/// A server with so many invocations of a skill, told again and again with other times.
+fn server(skill_name: &str, invocations: usize, offset: i64) -> ScriptedFeed {
+    let database = database(skill_name, invocations);
+    let rounds = (0..10_000_i64)
+        .flat_map(move |round| [Step::send(database.snapshot(offset + round)), Step::Pause(Duration::from_millis(20))]);
+    ScriptedFeed::start(vec![rounds.collect()])
+}
+
+fn database(skill_name: &str, invocations: usize) -> Database {
+    let mut database = Database::default();
+    for _ in 0..invocations {
+        database.invocations.push(Invocation {
+            skill_name: skill_name.to_owned(),
+            workflow_phase: None,
+            completed: true,
+            duration_seconds: Some(1.0),
+        });
+    }
+    database
+}
+
+fn feeds(urls: &[(&str, &ScriptedFeed)]) -> String {
+    let entries = urls.iter().map(|(name, feed)| format!("  - {{name: {name}, url: \"{}\"}}\n", feed.url()));
+    format!("feeds:\n{}", entries.collect::<String>())
+}
+
+fn scrape(program: &mut Program) -> Scrape {
+    Scrape::parse(http_client::get(program.address(), "/metrics").text()).unwrap()
+}
+
+fn until<T: PartialEq + std::fmt::Debug>(program: &mut Program, what: &str, expected: &T, look: impl Fn(&Scrape) -> T) {
+    eventually(what, || {
+        let seen = look(&scrape(program));
+        (seen == *expected).then_some(()).ok_or(format!("{seen:?} instead of {expected:?}"))
+    });
+}
+
+fn up(scrape: &Scrape) -> Vec<(String, f64)> {
+    let series = scrape.series("session_buddy_bridge_feed_up");
+    series.into_iter().map(|(labels, value)| (labels["feed"].clone(), value)).collect()
+}
+
+fn counts(scrape: &Scrape) -> (f64, usize) {
+    (scrape.sum("skill_invocations_total"), scrape.series("skill_completion_rate").len())
+}
+
+fn live(names: &[&str]) -> Vec<(String, f64)> {
+    names.iter().map(|name| ((*name).to_owned(), 1.0)).collect()
+}
+
+fn connections(feed: &ScriptedFeed) -> Vec<Visit> {
+    feed.visits()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn feeds_join_leave_and_change_and_the_others_notice_nothing() {
+    let (a, b, c) = (server("a", 3, 0), server("b", 5, 100_000), server("c", 7, 200_000));
+    let folder = Folder::new();
+    folder.write(&feeds(&[("one", &a), ("two", &b)]));
+    let mut program = folder.start();
+    until(&mut program, "both", &live(&["one", "two"]), up);
+    until(&mut program, "their counts", &(8.0, 2), counts);
+
+    folder.write(&feeds(&[("one", &a), ("three", &c)]));
+    program.signal(Signal::HUP);
+    until(&mut program, "one to leave and one to join", &live(&["one", "three"]), up);
+    // What left keeps its counts and leaves the gauges.
+    until(&mut program, "their counts", &(15.0, 2), counts);
+    let shown = scrape(&mut program);
+    assert_eq!(shown.series("session_buddy_bridge_feed_resets_total").len(), 2);
+    assert_eq!(shown.value(SUCCESSFUL, &[]), Some(1.0));
+
+    folder.write(&feeds(&[("two", &b), ("one", &a), ("three", &c)]));
+    program.signal(Signal::HUP);
+    until(&mut program, "it to come back", &live(&["one", "three", "two"]), up);
+    until(&mut program, "what was counted to stay counted", &(15.0, 3), counts);
+
+    // By another way to the same server: connected anew, and counted on.
+    folder.write(&feeds(&[("two", &b), ("one", &a), ("three", &c)]).replace("/\"}\n", "/?again=1\"}\n"));
+    assert!(fs::read_to_string(folder.path()).unwrap().contains("again"));
+    program.signal(Signal::HUP);
+    eventually("the second connection", || match connections(&c).len() {
+        2 => Ok(()),
+        other => Err(format!("{other} connections")),
+    });
+    until(&mut program, "all of them", &live(&["one", "three", "two"]), up);
+    until(&mut program, "what was counted to stay counted", &(15.0, 3), counts);
+    assert_eq!(connections(&a).len(), 2, "it was disturbed by the last change alone");
+
+    program.signal(Signal::TERM);
+    assert_eq!(program.end_within(PATIENCE).code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_that_cannot_be_used_changes_nothing() {
+    let (a, b) = (server("a", 3, 0), server("b", 5, 100_000));
+    let folder = Folder::new();
+    folder.write(&feeds(&[("one", &a)]));
+    let mut program = folder.start();
+    until(&mut program, "it", &live(&["one"]), up);
+    for wrong in [
+        "feeds: [".to_owned(),
+        feeds(&[("one", &b), ("one", &a)]),
+        feeds(&[("two", &b)]) + "  - {url: \"http://localhost\"}\n",
+        feeds(&[("two", &b)]) + "limits: {skills: 0}\n",
+    ] {
+        folder.write(&wrong);
+        program.signal(Signal::HUP);
+        until(&mut program, &wrong, &Some(0.0), |scrape| scrape.value(SUCCESSFUL, &[]));
+        assert_eq!(up(&scrape(&mut program)), live(&["one"]));
+        folder.write(&feeds(&[("one", &a)]));
+        program.signal(Signal::HUP);
+        until(&mut program, "a good one", &Some(1.0), |scrape| scrape.value(SUCCESSFUL, &[]));
+    }
+    assert_eq!((connections(&a).len(), connections(&b).len()), (1, 0));
+    program.signal(Signal::TERM);
+    let ended = program.end_within(PATIENCE);
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stderr.contains("configuration not reloaded, nothing has changed"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn where_the_first_of_two_addresses_of_one_server_leaves_the_other_goes_on() {
+    let invocations = Arc::new(AtomicUsize::new(3));
+    let (told, began) = (Arc::clone(&invocations), Instant::now());
+    let snapshot = move || {
+        // Every connection hears the same time in the same round.
+        let round = i64::try_from(began.elapsed().as_millis() / 100).unwrap();
+        database("a", told.load(Ordering::SeqCst)).snapshot(round * 100_000)
+    };
+    let server = ScriptedFeed::start(vec![vec![Step::rounds(&Gate::default(), Duration::from_millis(50), snapshot)]]);
+    let mut by_name = server.url();
+    by_name.set_host(Some("localhost")).unwrap();
+    let entry = |name: &str, url: &str| format!("  - {{name: {name}, url: \"{url}\"}}\n");
+    let both = entry("one", server.url().as_str()) + &entry("two", by_name.as_str());
+    let folder = Folder::new();
+    folder.write(&format!("feeds:\n{both}"));
+    let mut program = folder.start();
+    program.until_stderr("the alias", |log| log.contains("this feed is the same server as another"));
+    until(&mut program, "one of them to count", &(3.0, 1), counts);
+
+    folder.write(&format!("feeds:\n{}", entry("two", by_name.as_str())));
+    program.signal(Signal::HUP);
+    until(&mut program, "the other alone", &live(&["two"]), up);
+    invocations.store(5, Ordering::SeqCst);
+    until(&mut program, "it to count on", &(5.0, 1), counts);
+    assert_eq!(connections(&server).len(), 2, "it was not disturbed");
+    let shown = scrape(&mut program);
+    let resets = shown.series("session_buddy_bridge_feed_resets_total");
+    assert_eq!(resets.keys().map(|labels| labels["feed"].as_str()).collect::<Vec<_>>(), ["two"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn without_a_file_a_hangup_ends_nothing() {
+    let a = server("a", 3, 0);
+    let url = a.url().to_string();
+    let mut program = Program::start(["--feed.url", &url, "--state.disabled", "--web.listen-address", "127.0.0.1:0"]);
+    until(&mut program, "its counts", &(3.0, 1), counts);
+    program.signal(Signal::HUP);
+    program.until_stderr("a word on it", |log| log.contains("there is no --config.file to read again"));
+    until(&mut program, "its counts", &(3.0, 1), counts);
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let program = env!("CARGO_BIN_EXE_session-buddy-bridge");
+    let Output { status, stdout, stderr } = Command::new(program).args(arguments).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn a_check_says_whether_a_file_can_be_used_and_what_is_wrong_by_the_names_of_its_fields() {
+    let folder = Folder::new();
+    fs::write(folder.0.path().join("token"), "t").unwrap();
+    folder.write("feeds:\n  - {url: \"ws://a:1\", token_file: token}\n  - {url: \"ws://b:1\", name: two, skill: s}\n");
+    let file = folder.path().display().to_string();
+    let (code, said, _) = run(&["--config.check", "--config.file", &file]);
+    assert_eq!((code, said), (Some(0), format!("{file} can be used. Feeds:\n  ws://a:1/\n  two\n")));
+
+    for (text, words) in [
+        ("feedz: []", "feedz"),
+        ("feeds: [{name: x}]", "url"),
+        ("feeds: [{url: \"localhost:1\"}]", "feed \"localhost:1\": url \"localhost:1\" does not start with ws://"),
+        ("feeds: [{url: \"ws://a:1\", token_file: gone}]", "token_file"),
+        ("feeds: [{url: \"ws://a:1\", ca_file: token}]", "ca_file"),
+        ("feeds: [{url: \"wss://a:1\", cert_file: token}]", "key_file"),
+        ("feeds: [{url: \"ws://a:1\", skills_db: x}, {url: \"ws://b:1\", skills_db: x}]", "skills_db"),
+        ("feeds: [{url: \"ws://a:1\"}, {url: \"ws://a:1\"}]", "two feeds have the identity"),
+        ("limits: {skills: 0}", "limits.skills: 0 is not within 1 to 1000000"),
+        ("limits: {skills: 10, remembered_skills: 5}", "limits.remembered_skills"),
+        ("limits: {max_frame_bytes: 1}", "limits.max_frame_bytes: 1 is not within 1024 to 67108864"),
+    ] {
+        folder.write(text);
+        let (code, _, refusal) = run(&["--config.check", "--config.file", &file]);
+        assert_eq!(code, Some(2), "{text}");
+        assert!(refusal.contains(&file) && refusal.contains(words), "{text}\n{refusal}");
+        assert!(!refusal.contains("--feed.") && !refusal.contains("--limit."), "{text}\n{refusal}");
+    }
+    folder.write("feeds: [{url: \"ws://a:1\"}]");
+    let (code, _, refusal) = run(&["--config.check", "--config.file", &file, "--feed.url", "ws://b:1"]);
+    assert!(code == Some(2) && refusal.contains("--feed.url was given beside --config.file"), "{refusal}");
+    let (code, _, refusal) = run(&["--config.check"]);
+    assert!(code == Some(2) && refusal.contains("--config.check needs --config.file"), "{refusal}");
+}

@@ -1,0 +1,105 @@
+//! A connection over which nothing comes is noticed, and one over which nothing has to come is left alone.
+
+use crate::support::recording_listener::{Note, RunningFeed, disconnect_reason, settings, snapshot, timing};
+use crate::support::scripted_feed::{ScriptedFeed, Step};
+use session_buddy_bridge::feed::{FeedSettings, FeedState, Timing};
+use std::time::Duration;
+
+const EVENT: &str = r#"{"type":"skill_invocation","data":{"skill_name":"a","completed":true}}"#;
+
+/// Pings soon, and expects a snapshot soon; patient with everything else.
+fn watchful(server: &ScriptedFeed) -> FeedSettings {
+    let timing = Timing {
+        ping_interval: Duration::from_millis(50),
+        pong_timeout: Duration::from_secs(10),
+        silence_timeout: Duration::from_millis(400),
+        ..timing()
+    };
+    FeedSettings { timing, ..settings(server.url()) }
+}
+
+fn is_closed(note: &Note) -> bool {
+    matches!(note, Note::Closed(_))
+}
+
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_dead() {
+    let deaf = vec![Step::send(EVENT), Step::IgnorePings];
+    let server = ScriptedFeed::start(vec![deaf, vec![Step::send(snapshot(1))]]);
+    let mut settings = watchful(&server);
+    settings.timing.pong_timeout = Duration::from_millis(50);
+    let feed = RunningFeed::start(settings);
+    assert_eq!(disconnect_reason(&feed.ended(1).await[0]).code(), "dead");
+    server.connected(2).await;
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn silence_after_snapshots_ends_the_connection_and_the_next_one_too() {
+    let server = ScriptedFeed::start(vec![vec![Step::send(snapshot(1))], vec![Step::send(EVENT)]]);
+    let feed = RunningFeed::start(watchful(&server));
+    let statuses = feed.ended(2).await;
+    assert_eq!(
+        statuses.iter().map(|status| disconnect_reason(status).code()).collect::<Vec<_>>(),
+        ["silent", "silent"]
+    );
+    let visit = server.visited(1, "the goodbye", |visit| visit.close_code.is_some()).await;
+    assert_eq!(visit.close_code, Some(1000));
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_standing_timestamp_is_frozen() {
+    let standing = vec![Step::Repeat(snapshot(1), Duration::from_millis(10))];
+    let server = ScriptedFeed::start(vec![standing]);
+    let feed = RunningFeed::start(watchful(&server));
+    let statuses = feed.ended(2).await;
+    assert_eq!(
+        statuses.iter().map(|status| disconnect_reason(status).code()).collect::<Vec<_>>(),
+        ["frozen", "frozen"]
+    );
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_feed_is_not_given_up_for_ever() {
+    // The first alarm is a false one. The interval across it teaches the cadence, and there is no second.
+    let late = || Step::Pause(Duration::from_millis(700));
+    let slow = vec![Step::send(snapshot(1)), late(), Step::send(snapshot(2)), late(), Step::send(snapshot(3))];
+    let server = ScriptedFeed::start(vec![vec![Step::send(snapshot(0))], slow]);
+    let feed = RunningFeed::start(watchful(&server));
+    let notes = feed.until("the last snapshot", |notes| notes.contains(&Note::Text(snapshot(3)))).await;
+    assert_eq!(notes.iter().filter(|note| is_closed(note)).count(), 1, "{notes:?}");
+    feed.stop().await;
+}
+
+#[tokio::test]
+async fn a_feed_that_owes_no_snapshot_is_left_alone() {
+    let events_only = (None, EVENT.to_owned());
+    let filtered = (Some("pytest-run".to_owned()), snapshot(1));
+    for (skill, text) in [events_only, filtered] {
+        let server = ScriptedFeed::start(vec![vec![Step::send(text)]]);
+        let feed = RunningFeed::start(FeedSettings { skill, ..watchful(&server) });
+        // Each ping stands for 50 ms without a byte: together they are far beyond the timeout for snapshots.
+        server.visited(1, "20 pings", |visit| visit.pings >= 20).await;
+        assert!(!feed.notes().iter().any(is_closed));
+        feed.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn every_byte_is_a_sign_of_life() {
+    // A frame that takes more than twice as long to arrive as a connection without a byte lives.
+    let text = r#"{"type":"pong"}"#;
+    let frame = [&[0x81, text.len() as u8][..], text.as_bytes()].concat();
+    let slowly = Step::Trickle(frame, Duration::from_millis(130));
+    let server = ScriptedFeed::start(vec![vec![Step::IgnorePings, slowly]]);
+    let mut settings = watchful(&server);
+    settings.timing.ping_interval = Duration::from_millis(500);
+    settings.timing.pong_timeout = Duration::from_millis(500);
+    let feed = RunningFeed::start(settings);
+    let notes = feed.live().await;
+    assert!(!notes.iter().any(is_closed), "{notes:?}");
+    assert_eq!(notes.last(), Some(&Note::State(FeedState::Live)));
+    feed.stop().await;
+}

@@ -1,0 +1,56 @@
+//! What the bridge promises, a module a promise. These tests need nothing but the crate.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod an_alias_succeeds;
+mod anomalies_count_once;
+mod bridge_survives_faults;
+mod commits_that_fail;
+mod configuration_reloads;
+mod demo_feed_speaks_the_protocol;
+mod detail_does_no_harm;
+mod durations_count_once;
+mod durations_land_in_their_bucket;
+mod events_take_their_place;
+mod examples_run;
+mod exit_codes;
+mod explain_traces_each_number;
+mod exporter_counts_for_programs;
+mod exporter_logs_each_record;
+mod feed_credentials;
+mod feed_liveness;
+mod feed_reconnects;
+mod feed_refusals;
+mod feed_shutdown;
+mod feed_tls;
+mod feed_token;
+mod feeds_add_up;
+mod fuzz_corpora;
+mod healthcheck_tells_the_truth;
+mod help_is_complete;
+mod http_answers;
+mod http_limits;
+mod http_outlives_want_of_descriptors;
+mod http_under_pressure;
+mod ledger_agrees_with_the_database;
+mod listens_where_it_is_told;
+mod live_json;
+mod mutations_lose_nothing;
+mod power_cut;
+mod process_manners;
+mod protocol_reads_what_servers_write;
+mod recordings_replay_exactly;
+mod reference_names_every_metric;
+mod replay_is_the_same_bytes;
+mod restarts_are_invisible;
+mod rows_tell_the_counts;
+mod scrape_is_strict;
+mod settings_are_checked;
+mod several_feeds;
+mod soak;
+mod state_is_kept;
+mod states_of_earlier_versions;
+mod telemetry_counts;
+mod telemetry_logs;
+mod text_equals_registry;

@@ -1,0 +1,569 @@
+//! A bridge that dies at any instant and starts again shows what one would have shown that never heard what was lost; and
+//! after the next snapshot, what one would have shown that never died.
+//!
+//! 10,000 histories; `SESSION_BUDDY_BRIDGE_LONG=1` plays a million, or as many as
+//! `SESSION_BUDDY_BRIDGE_HISTORIES` says.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{env, fs};
+
+use crate::support::model::{
+    Anomaly, Database, Invocation, LISTED_MAX, START_MICROS, anomaly_event, invocation_event, invocations, skill_name,
+    sql_time,
+};
+use crate::support::shown::Shown;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{FileFailurePersistence, TestRunner};
+use rusqlite::{Connection, OpenFlags};
+use session_buddy_bridge::ledger::{
+    Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole,
+};
+use session_buddy_bridge::protocol;
+use session_buddy_bridge::store::{Opened, Store};
+
+/// What becomes of a commit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fate {
+    Shown,
+    /// It fails once this table is to be written, and is tried again with the next.
+    Fails(&'static str),
+    /// What changed was taken, and the bridge dies before it is on disk.
+    DiesBefore,
+    /// It is on disk, and the bridge dies before it is shown.
+    DiesUnshown,
+    DiesAfter,
+}
+
+const CRASHES: [Fate; 3] = [Fate::DiesBefore, Fate::DiesUnshown, Fate::DiesAfter];
+
+const TABLES: [&str; 8] = ["counter", "skill", "phase", "feed", "feed_skill", "anomaly_tally", "anomaly", "event_id"];
+
+#[derive(Debug, Clone)]
+enum Step {
+    Invoke {
+        invocation: Invocation,
+        streamed: bool,
+    },
+    Anomaly {
+        skill: usize,
+        score: Option<f64>,
+        streamed: Option<bool>,
+    },
+    Snapshot,
+    /// Something that concerns neither invocations nor anomalies.
+    Say(&'static str),
+    /// The server sends its latest events once more.
+    Resend(usize),
+    /// The server's database is deleted.
+    Reset,
+    /// The server's database loses its last rows.
+    LoseWrites(usize),
+    Keep(Fate),
+    /// The bridge dies with everything that was heard since the last commit.
+    Die,
+}
+
+/// Times within which a history plays.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Pace {
+    /// All of it within the 5 s for which an event and a rise wait for each other. The clock of a wait starts over with
+    /// the bridge: only where no wait ends can two bridges that started at different times be equal to the phase.
+    Quick,
+    /// Waits end.
+    Slow,
+}
+
+const STEPS_MAX: usize = 45;
+
+impl Pace {
+    fn step_micros(self) -> i64 {
+        match self {
+            // Also where a commit follows each step: twice as many.
+            Self::Quick => 50_000,
+            Self::Slow => 1_700_000,
+        }
+    }
+}
+
+const SAYINGS: [&str; 6] = [
+    r#"{"type":"event","event":"session.created","data":{"session_id":"s"}}"#,
+    r#"{"type":"event","event":"session.created","data":{"session_id":"t"}}"#,
+    r#"{"type":"event","event":"session.closed","data":{"session_id":"s"}}"#,
+    r#"{"type":"active_sessions","data":{"count":3}}"#,
+    r#"{"type":"completion_rate","data":{"skill_name":"rated","rate":0.3}}"#,
+    r#"{"type": "#,
+];
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop_oneof![
+        12 => Just(Fate::Shown),
+        2 => prop::sample::select(TABLES.to_vec()).prop_map(Fate::Fails),
+        3 => prop::sample::select(CRASHES.to_vec()),
+    ]
+}
+
+/// What happens beside the keeping.
+fn event(skills: usize, streams: bool) -> impl Strategy<Value = Step> {
+    let streamed = prop::bool::weighted(if streams { 0.5 } else { 0.0 });
+    prop_oneof![
+        12 => (invocations(skills), streamed).prop_map(|(invocation, streamed)| Step::Invoke { invocation, streamed }),
+        2 => (0..skills, prop::option::of(Just(2.5)), prop::option::of(any::<bool>()))
+            .prop_map(|(skill, score, streamed)| Step::Anomaly { skill, score, streamed }),
+        8 => Just(Step::Snapshot),
+        1 => prop::sample::select(SAYINGS.to_vec()).prop_map(Step::Say),
+        1 => (1_usize..4).prop_map(Step::Resend),
+    ]
+}
+
+#[derive(Debug, Clone)]
+struct Plan {
+    pace: Pace,
+    skills: usize,
+    streams: bool,
+    steps: Vec<Step>,
+}
+
+fn plans(step: impl Fn(usize, bool) -> BoxedStrategy<Step>) -> impl Strategy<Value = Plan> {
+    let pace = prop_oneof![Just(Pace::Quick), Just(Pace::Slow)];
+    (pace, 1..=LISTED_MAX + 2, any::<bool>()).prop_flat_map(move |(pace, skills, streams)| {
+        let steps = prop::collection::vec(step(skills, streams), 1..=STEPS_MAX);
+        steps.prop_map(move |steps| Plan { pace, skills, streams, steps })
+    })
+}
+
+/// Histories in which anything may follow anything.
+fn any_plan() -> impl Strategy<Value = Plan> {
+    plans(|skills, streams| {
+        prop_oneof![
+            24 => event(skills, streams),
+            13 => fate().prop_map(Step::Keep),
+            2 => Just(Step::Die),
+            1 => Just(Step::Reset),
+            1 => (1_usize..4).prop_map(Step::LoseWrites),
+        ]
+        .boxed()
+    })
+}
+
+/// A ledger with its one feed, on a clock that starts with it.
+struct Bridge {
+    ledger: Ledger,
+    feed: FeedId,
+    connection: ConnectionId,
+    born_micros: i64,
+}
+
+impl Bridge {
+    fn start(whole: Whole, at_micros: i64) -> Self {
+        let now = Moment { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
+        let mut ledger = Ledger::restore(Limits::default(), whole, now).expect("what was kept fits");
+        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
+        let connection = ledger.open(feed, now);
+        Self { ledger, feed, connection, born_micros: at_micros }
+    }
+
+    fn moment(&self, at_micros: i64) -> Moment {
+        let elapsed = Duration::from_micros((at_micros - self.born_micros).try_into().expect("time does not fall"));
+        Moment { wall_micros: START_MICROS + at_micros, elapsed }
+    }
+
+    fn reconnect(&mut self, at_micros: i64) {
+        self.connection = self.ledger.open(self.feed, self.moment(at_micros));
+    }
+
+    fn hear(&mut self, frame: &str, at_micros: i64) {
+        let now = self.moment(at_micros);
+        protocol::read(frame, &protocol::Limits::default(), &mut |message| {
+            if let Ok(message) = message {
+                self.ledger.apply(self.connection, &message, now, &mut Vec::new());
+            }
+        });
+    }
+
+    /// What a keeper takes.
+    fn take(&mut self, at_micros: i64) -> Option<Changes> {
+        let now = self.moment(at_micros);
+        self.ledger.tick(now, &mut Vec::new());
+        self.ledger.has_changed().then(|| self.ledger.drain(now))
+    }
+}
+
+/// A state in memory, which outlives the bridge that writes it.
+struct Disk {
+    name: String,
+    /// The state lives as long as somebody has it open. Also the one who makes commits fail.
+    other: Connection,
+}
+
+impl Disk {
+    fn new() -> Self {
+        static DISKS: AtomicU64 = AtomicU64::new(0);
+        let name = format!("file:disk-{}?mode=memory&cache=shared", DISKS.fetch_add(1, Ordering::Relaxed));
+        let disk = Self { other: Self::connect(&name), name };
+        drop(disk.open());
+        disk
+    }
+
+    /// Forgets everything: that is faster than to begin another state, and there are many histories.
+    fn wipe(&self) {
+        let tables =
+            self.other.prepare_cached("SELECT format('DELETE FROM %s;', name) FROM sqlite_schema WHERE type = 'table'");
+        let wipes = tables
+            .and_then(|mut tables| tables.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<String, _>>());
+        self.other.execute_batch(&wipes.expect("tables")).expect("no table is locked");
+    }
+
+    fn connect(name: &str) -> Connection {
+        Connection::open_with_flags(name, OpenFlags::default()).expect("a database in memory")
+    }
+
+    fn open(&self) -> (Store, Whole) {
+        let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
+        Store::on(Self::connect(&self.name), Path::new(&self.name), fits).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Commits while somebody else has `table` locked.
+    fn commit_against(&self, table: &str, store: &mut Store, changes: &Changes) -> bool {
+        self.other.execute_batch(&format!("BEGIN; SELECT count(*) FROM {table}")).expect("a lock");
+        let committed = store.commit(changes).is_ok();
+        self.other.execute_batch("ROLLBACK").expect("no lock");
+        committed
+    }
+}
+
+/// A server, the bridge that is killed, and another that is never killed and never hears what the first one lost.
+struct History<'d> {
+    plan: Plan,
+    at_micros: i64,
+    database: Database,
+    events: Vec<String>,
+    anomalies: usize,
+    /// Whether the database is the one of the beginning, whole.
+    is_intact: bool,
+
+    disk: &'d Disk,
+    store: Option<Store>,
+    bridge: Bridge,
+    /// What a scraper saw, across all kills: what falls fails.
+    shown: Shown,
+
+    spared: Bridge,
+    spared_shown: Shown,
+    /// Heard since the last commit: the spared one hears it when it is on the other's disk.
+    heard: Vec<(String, i64)>,
+    kept_any: bool,
+    failed_commits: usize,
+}
+
+impl<'d> History<'d> {
+    fn new(plan: &Plan, disk: &'d Disk) -> Self {
+        disk.wipe();
+        let (store, whole) = disk.open();
+        Self {
+            plan: plan.clone(),
+            at_micros: 0,
+            database: Database::default(),
+            events: Vec::new(),
+            anomalies: 0,
+            is_intact: true,
+            disk,
+            store: Some(store),
+            bridge: Bridge::start(whole, 0),
+            shown: Shown::default(),
+            spared: Bridge::start(Whole::default(), 0),
+            spared_shown: Shown::default(),
+            heard: Vec::new(),
+            kept_any: false,
+            failed_commits: 0,
+        }
+    }
+
+    fn take(&mut self, step: &Step) {
+        self.at_micros += self.plan.pace.step_micros();
+        match step {
+            Step::Invoke { invocation, streamed } => {
+                self.database.invocations.push(invocation.clone());
+                if *streamed {
+                    let id = self.events.len().to_string();
+                    let event = invocation_event(Some(&id), self.at_micros, invocation);
+                    self.events.push(event.clone());
+                    self.hear(event);
+                }
+            }
+            Step::Anomaly { skill, score, streamed } => self.detect(*skill, *score, *streamed),
+            Step::Snapshot => self.hear(self.database.snapshot(self.at_micros)),
+            Step::Say(frame) => self.hear((*frame).to_owned()),
+            Step::Resend(events) => {
+                let latest = self.events.len().saturating_sub(*events);
+                (latest..self.events.len()).for_each(|event| self.hear(self.events[event].clone()));
+            }
+            Step::Reset => {
+                self.is_intact = false;
+                self.database = Database::default();
+            }
+            Step::LoseWrites(writes) => {
+                self.is_intact = false;
+                let left = self.database.invocations.len().saturating_sub(*writes);
+                self.database.invocations.truncate(left);
+            }
+            Step::Keep(fate) => self.keep(*fate),
+            Step::Die => self.die(),
+        }
+    }
+
+    fn detect(&mut self, skill: usize, deviation_score: Option<f64>, streamed: Option<bool>) {
+        self.anomalies += 1;
+        if self.anomalies >= LISTED_MAX {
+            return;
+        }
+        let anomaly = Anomaly {
+            skill_name: skill_name(skill),
+            anomaly_type: "drop".to_owned(),
+            detected_at: sql_time(self.at_micros),
+            deviation_score,
+        };
+        self.database.anomalies.push(anomaly.clone());
+        if let Some(identified) = streamed {
+            let id = format!("anomaly-{}", self.anomalies);
+            let event = anomaly_event(identified.then_some(&*id), self.at_micros, &anomaly);
+            self.events.push(event.clone());
+            self.hear(event);
+        }
+    }
+
+    fn hear(&mut self, frame: String) {
+        self.bridge.hear(&frame, self.at_micros);
+        self.heard.push((frame, self.at_micros));
+    }
+
+    /// What the keeper does, up to where it dies.
+    fn keep(&mut self, fate: Fate) {
+        let Some(changes) = self.bridge.take(self.at_micros) else {
+            return if CRASHES.contains(&fate) {
+                self.die()
+            };
+        };
+        if fate == Fate::DiesBefore {
+            return self.die();
+        }
+        let store = self.store.as_mut().expect("open");
+        let committed = match fate {
+            Fate::Fails(table) => self.disk.commit_against(table, store, &changes),
+            _ => store.commit(&changes).map(|()| true).unwrap_or_else(|error| panic!("{error}")),
+        };
+        if !committed {
+            self.failed_commits += 1;
+            return self.bridge.ledger.untake(&changes, false);
+        }
+        self.kept_any = true;
+        for (frame, at_micros) in self.heard.drain(..) {
+            self.spared.hear(&frame, at_micros);
+        }
+        if let Some(changes) = self.spared.take(self.at_micros) {
+            self.spared_shown.fold(changes);
+        }
+        if fate != Fate::DiesUnshown {
+            self.shown.fold(changes);
+        }
+        if CRASHES.contains(&fate) {
+            self.die();
+        }
+    }
+
+    fn die(&mut self) {
+        self.store = None;
+        self.heard.clear();
+        let (store, whole) = self.disk.open();
+        self.store = Some(store);
+        let Whole { skills, rules, .. } = whole.clone();
+        self.shown.fold(Changes { skills, rules, ..Changes::default() });
+        self.bridge = Bridge::start(whole, self.at_micros);
+        if self.kept_any {
+            self.spared.reconnect(self.at_micros);
+        } else {
+            self.spared = Bridge::start(Whole::default(), self.at_micros);
+        }
+    }
+
+    /// Lets everything that waits come to its end.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            self.at_micros += 6_000_000;
+            self.take(&Step::Snapshot);
+            self.take(&Step::Keep(Fate::Shown));
+        }
+        // What moved nothing that has to be kept.
+        for (frame, at_micros) in self.heard.drain(..) {
+            self.spared.hear(&frame, at_micros);
+        }
+        // Its waits end at other moments than those of one whose clocks started over.
+        if let Some(changes) = self.spared.take(self.at_micros) {
+            self.spared_shown.fold(changes);
+        }
+    }
+
+    fn agrees(&self) -> Result<(), TestCaseError> {
+        let (shown, spared) = (&self.shown, &self.spared_shown);
+        if self.plan.pace == Pace::Quick || !self.plan.streams {
+            prop_assert_eq!(shown, spared);
+        }
+        prop_assert_eq!(shown.counts(), spared.counts());
+        prop_assert_eq!(shown.anomalies(), spared.anomalies());
+        prop_assert_eq!(shown.feed(0), spared.feed(0));
+        prop_assert_eq!(without_waits(shown.rules), without_waits(spared.rules));
+        let rates = |shown: &Shown| -> BTreeMap<_, _> {
+            shown.skills().map(|skill| (skill.skill_name.clone(), skill.completion_rate)).collect()
+        };
+        prop_assert_eq!(rates(shown), rates(spared));
+        let sessions = |bridge: &Bridge| bridge.ledger.active_sessions(bridge.moment(self.at_micros));
+        prop_assert_eq!(sessions(&self.bridge), sessions(&self.spared));
+        if self.is_intact && self.plan.skills <= LISTED_MAX {
+            prop_assert_eq!(shown.counts(), self.database.counts());
+            let mut happened = BTreeMap::new();
+            for anomaly in &self.database.anomalies {
+                *happened.entry((anomaly.anomaly_type.clone(), anomaly.skill_name.clone())).or_default() += 1;
+            }
+            prop_assert_eq!(shown.anomalies(), happened);
+        }
+        Ok(())
+    }
+}
+
+/// The counters that do not depend on how a wait of an event or a rise ended.
+fn without_waits(rules: RuleCounters) -> RuleCounters {
+    let RuleCounters { inexact_rates, anomaly_window_overflows, overflowed_invocations, .. } = rules;
+    RuleCounters { inexact_rates, anomaly_window_overflows, overflowed_invocations, ..RuleCounters::default() }
+}
+
+/// Plays the plan. How many of its commits failed.
+fn play(plan: &Plan) -> Result<usize, TestCaseError> {
+    thread_local!(static DISK: Disk = Disk::new());
+    DISK.with(|disk| {
+        let mut history = History::new(plan, disk);
+        plan.steps.iter().for_each(|step| history.take(step));
+        history.settle();
+        history.agrees()?;
+        Ok(history.failed_commits)
+    })
+}
+
+fn histories() -> u32 {
+    let asked = env::var("SESSION_BUDDY_BRIDGE_HISTORIES").ok().map(|text| text.parse().expect("a number"));
+    asked.unwrap_or(if env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some() { 1_000_000 } else { 10_000 })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: histories() / 2,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn anything_may_follow_anything(plan in any_plan()) {
+        play(&plan)?;
+    }
+
+    /// The same again, so that two threads share the histories.
+    #[test]
+    fn anything_may_follow_anything_else(plan in any_plan()) {
+        play(&plan)?;
+    }
+}
+
+/// Histories of a sound server, always the same ones.
+fn eventful(count: usize) -> Vec<Plan> {
+    let mut runner = TestRunner::deterministic();
+    let strategy = plans(|skills, streams| event(skills, streams).boxed());
+    let mut plan = || strategy.new_tree(&mut runner).expect("a plan").current();
+    std::iter::repeat_with(&mut plan).filter(|plan| plan.steps.len() >= 12).take(count).collect()
+}
+
+#[test]
+fn the_bridge_may_die_at_every_commit_and_every_commit_may_fail() {
+    let fates: Vec<_> = CRASHES.into_iter().chain(TABLES.map(Fate::Fails)).collect();
+    let mut failed_commits = BTreeMap::new();
+    for plan in eventful(if env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some() { 500 } else { 4 }) {
+        for place in 0..plan.steps.len() {
+            for fate in &fates {
+                let keep = |at| Step::Keep(if at == place { *fate } else { Fate::Shown });
+                let steps = plan.steps.iter().enumerate().flat_map(|(at, step)| [step.clone(), keep(at)]).collect();
+                let failed = play(&Plan { steps, ..plan.clone() });
+                let failed = failed.unwrap_or_else(|error| panic!("{fate:?} at {place} of {plan:?}: {error}"));
+                if let Fate::Fails(table) = fate {
+                    *failed_commits.entry(*table).or_insert(0) += failed;
+                }
+            }
+        }
+    }
+    assert!(TABLES.iter().all(|table| failed_commits[table] > 0), "some commit fails at each: {failed_commits:?}");
+}
+
+/// A write-ahead log is a header and frames of one page each.
+const LOG_HEADER_BYTES: usize = 32;
+const FRAME_HEADER_BYTES: usize = 24;
+
+#[test]
+fn every_write_of_the_store_may_be_its_last() {
+    let mut cuts = 0;
+    for plan in eventful(3) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("state.db");
+        let Opened { mut store, whole, .. } = open(&path);
+        let mut bridge = Bridge::start(whole, 0);
+        // How long the log was when what was on disk.
+        let mut moments = vec![(0, Whole::default()), (log(&path).len(), Whole::default())];
+        let disk = Disk::new();
+        let mut database = History::new(&plan, &disk);
+        for step in &plan.steps {
+            let heard = database.heard.len();
+            database.take(step);
+            for (frame, at_micros) in database.heard.drain(heard..) {
+                bridge.hear(&frame, at_micros);
+            }
+            if let Some(changes) = bridge.take(database.at_micros) {
+                store.commit(&changes).unwrap_or_else(|error| panic!("{error}"));
+                moments.push((log(&path).len(), Store::look(&path).unwrap_or_else(|error| panic!("{error}"))));
+            }
+        }
+        let (main, log) = (fs::read(&path).expect("a database"), log(&path));
+        let page_bytes = u32::from_be_bytes(log[8..12].try_into().expect("four bytes")) as usize;
+        let frame_bytes = FRAME_HEADER_BYTES + page_bytes;
+        for between in moments.windows(2) {
+            let [(from, before), (to, after)] = between else { unreachable!("windows of two") };
+            for frame in (*from..*to).step_by(frame_bytes) {
+                let first = if *from == 0 { LOG_HEADER_BYTES + frame } else { frame };
+                for cut in [first, first + frame_bytes / 2] {
+                    assert_eq!(reopened(&main, &log[..cut.min(*to - 1)]), *before, "cut at {cut} of {to}");
+                    cuts += 1;
+                }
+            }
+            assert_eq!(reopened(&main, &log[..*to]), *after);
+        }
+    }
+    assert!(cuts > 100, "only {cuts} cuts");
+}
+
+fn open(path: &Path) -> Opened {
+    let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
+    Store::open(path, fits).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn log(path: &Path) -> Vec<u8> {
+    fs::read(path.with_extension("db-wal")).unwrap_or_default()
+}
+
+/// What a state holds that was found with these bytes.
+fn reopened(main: &[u8], log: &[u8]) -> Whole {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("state.db");
+    fs::write(&path, main).expect("a database");
+    fs::write(path.with_extension("db-wal"), log).expect("a log");
+    let opened = open(&path);
+    assert_eq!(opened.quarantined, None);
+    opened.whole
+}

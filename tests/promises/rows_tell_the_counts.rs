@@ -1,0 +1,522 @@
+//! With the server's database beside the feed every row counts exactly once, whatever becomes of the database, of the
+//! bridge, or of the reading.
+//!
+//! 400 histories of each kind; `SESSION_BUDDY_BRIDGE_LONG=1` plays 20,000, or as many as
+//! `SESSION_BUDDY_BRIDGE_HISTORIES` says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+use std::{env, fs};
+
+use crate::support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
+use crate::support::shown::{Shown, bucket_of};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use rusqlite::{Connection, params};
+use session_buddy_bridge::ledger::{
+    Changes, ConnectionId, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
+};
+use session_buddy_bridge::protocol;
+use session_buddy_bridge::skills_db::SkillsDatabase;
+use session_buddy_bridge::store::{Opened, Store};
+use tempfile::TempDir;
+
+const SCHEMA: &str = "
+CREATE TABLE skill_invocation (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name TEXT NOT NULL, invoked_at TEXT NOT NULL, session_id TEXT NOT NULL,
+    workflow_path TEXT, completed BOOLEAN NOT NULL DEFAULT 0, duration_seconds REAL, user_query TEXT, error_type TEXT,
+    embedding BLOB, workflow_phase TEXT
+);
+CREATE TABLE skill_metrics (
+    skill_name TEXT PRIMARY KEY, total_invocations INTEGER NOT NULL DEFAULT 0,
+    completed_invocations INTEGER NOT NULL DEFAULT 0, total_duration_seconds REAL NOT NULL DEFAULT 0.0
+);
+CREATE TABLE skill_anomalies (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name TEXT NOT NULL, detected_at TEXT NOT NULL, anomaly_type TEXT NOT NULL,
+    deviation_score REAL, resolved_at TEXT
+);
+CREATE TRIGGER metrics AFTER INSERT ON skill_invocation BEGIN
+    INSERT OR IGNORE INTO skill_metrics (skill_name) VALUES (NEW.skill_name);
+    UPDATE skill_metrics SET total_invocations = total_invocations + 1,
+        completed_invocations = completed_invocations + (NEW.completed = 1),
+        total_duration_seconds =
+            total_duration_seconds + CASE WHEN NEW.completed = 1 THEN coalesce(NEW.duration_seconds, 0) ELSE 0 END
+    WHERE skill_name = NEW.skill_name;
+END;
+";
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append(Vec<Invocation>),
+    Anomalies {
+        skill: usize,
+        times: usize,
+    },
+    Snapshot,
+    Read,
+    /// The database cannot be read for a moment.
+    Fail,
+    Keep,
+    Die,
+    /// The last rows are taken back, and some of them are written anew after a stranger.
+    PowerCut {
+        lost: usize,
+        anew: usize,
+    },
+    Replace,
+    DeleteOld(usize),
+    /// The bridge ends in order and starts with the database configured, or without.
+    Restart {
+        detail: bool,
+    },
+}
+
+/// A row and what makes it another than all others: when it was written.
+#[derive(Debug, Clone)]
+struct Written {
+    id: i64,
+    serial: u64,
+    invocation: Invocation,
+}
+
+/// The server.
+struct Server {
+    path: PathBuf,
+    connection: Connection,
+    rows: Vec<Written>,
+    serial: u64,
+    anomalies: Vec<(u64, String)>,
+    /// Tells its anomalies from those of another database that were detected in the same second.
+    generation: u32,
+}
+
+fn open_server(path: &PathBuf) -> Connection {
+    let connection = Connection::open(path).expect("a database");
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;").expect("a journal");
+    connection.execute_batch(SCHEMA).expect("a schema");
+    connection
+}
+
+impl Server {
+    fn write(&mut self, serial: u64, invocation: &Invocation) {
+        let Invocation { skill_name, workflow_phase, completed, duration_seconds } = invocation;
+        self.connection
+            .execute(
+                "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds, workflow_phase)
+                 VALUES (?, ?, 's', ?, ?, ?)",
+                params![skill_name, serial.to_string(), completed, duration_seconds, workflow_phase],
+            )
+            .expect("written");
+        let id = self.connection.last_insert_rowid();
+        self.rows.push(Written { id, serial, invocation: invocation.clone() });
+    }
+
+    fn append(&mut self, invocation: &Invocation) {
+        self.serial += 1;
+        self.write(self.serial, invocation);
+    }
+
+    fn detect(&mut self, skill_name: &str, at_micros: i64) {
+        self.serial += 1;
+        self.connection
+            .execute(
+                "INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type, deviation_score)
+                 VALUES (?, ?, 'drop', ?)",
+                params![skill_name, sql_time(at_micros), f64::from(self.generation) + 2.5],
+            )
+            .expect("written");
+        self.anomalies.push((self.serial, skill_name.to_owned()));
+    }
+
+    fn take_back(&mut self, lost: usize) -> Vec<Written> {
+        let lost = self.rows.split_off(self.rows.len().saturating_sub(lost));
+        let last = self.rows.last().map_or(0, |row| row.id);
+        for Written { invocation, .. } in &lost {
+            let seconds = invocation.duration_seconds.filter(|_| invocation.completed).unwrap_or(0.0);
+            self.connection
+                .execute(
+                    "UPDATE skill_metrics SET total_invocations = total_invocations - 1,
+                         completed_invocations = completed_invocations - ?, total_duration_seconds = total_duration_seconds - ?
+                     WHERE skill_name = ?",
+                    params![invocation.completed, seconds, invocation.skill_name],
+                )
+                .expect("taken back");
+        }
+        self.connection.execute("DELETE FROM skill_invocation WHERE id > ?", [last]).expect("taken back");
+        let sequence = "UPDATE sqlite_sequence SET seq = ? WHERE name = 'skill_invocation'";
+        self.connection.execute(sequence, [last]).expect("taken back");
+        lost
+    }
+
+    fn replace(&mut self) {
+        self.connection = Connection::open_in_memory().expect("a database");
+        for companion in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{companion}", self.path.display()));
+        }
+        self.connection = open_server(&self.path);
+        self.generation += 1;
+        self.rows.clear();
+        self.anomalies.clear();
+    }
+
+    fn delete_old(&mut self, rows: usize) {
+        let rows = rows.min(self.rows.len());
+        for row in self.rows.drain(..rows) {
+            self.connection.execute("DELETE FROM skill_invocation WHERE id = ?", [row.id]).expect("deleted");
+        }
+    }
+
+    fn snapshot(&self, at_micros: i64) -> String {
+        let mut query = self
+            .connection
+            .prepare("SELECT * FROM skill_metrics WHERE total_invocations > 0 ORDER BY 2 DESC, 1 LIMIT 10")
+            .expect("a query");
+        let rows = query.query_map([], |row| {
+            Ok(Metrics {
+                skill_name: row.get(0)?,
+                total: row.get(1)?,
+                completed: row.get(2)?,
+                duration_seconds: row.get(3)?,
+            })
+        });
+        let rows: Vec<_> = rows.expect("rows").map(|row| row.expect("a row")).collect();
+        let mut anomalies: Vec<_> = self.newest_anomalies();
+        anomalies.truncate(10);
+        metrics_update(at_micros, &rows, &anomalies)
+    }
+
+    fn newest_anomalies(&self) -> Vec<crate::support::model::Anomaly> {
+        let query =
+            "SELECT skill_name, anomaly_type, detected_at, deviation_score FROM skill_anomalies ORDER BY 3 DESC";
+        let mut query = self.connection.prepare(query).expect("a query");
+        let rows = query.query_map([], |row| {
+            Ok(crate::support::model::Anomaly {
+                skill_name: row.get(0)?,
+                anomaly_type: row.get(1)?,
+                detected_at: row.get(2)?,
+                deviation_score: row.get(3)?,
+            })
+        });
+        rows.expect("rows").map(|row| row.expect("a row")).collect()
+    }
+}
+
+/// The rows that a bridge has read, by serial.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Read {
+    invocations: BTreeMap<u64, Invocation>,
+    anomalies: BTreeMap<u64, String>,
+}
+
+struct History {
+    _folder: TempDir,
+    state: PathBuf,
+    at_micros: i64,
+    step_micros: i64,
+    server: Server,
+    detail: bool,
+    is_failing: bool,
+    is_cut: bool,
+    database: Option<SkillsDatabase>,
+    store: Option<Store>,
+    ledger: Ledger,
+    feed: FeedId,
+    connection: ConnectionId,
+    born_micros: i64,
+    shown: Shown,
+    /// What was read, and what of it is kept.
+    read: Read,
+    kept: Read,
+    notices: Vec<Notice>,
+}
+
+fn start(whole: Whole, detail: bool, at_micros: i64) -> (Ledger, FeedId, ConnectionId) {
+    let now = Moment { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
+    let mut ledger = Ledger::restore(Limits::default(), whole, now).expect("what was kept fits");
+    let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
+    if detail {
+        ledger.expect_detail(feed);
+    }
+    let connection = ledger.open(feed, now);
+    (ledger, feed, connection)
+}
+
+impl History {
+    fn new(step_micros: i64, detail: bool) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, state) = (folder.path().join("skills.db"), folder.path().join("state.db"));
+        let connection = open_server(&path);
+        let server = Server { path, connection, rows: Vec::new(), serial: 0, anomalies: Vec::new(), generation: 0 };
+        let Opened { store, whole, .. } = Store::open(&state, |_| Ok(())).expect("a state");
+        let (ledger, feed, connection) = start(whole, detail, 0);
+        Self {
+            _folder: folder,
+            state,
+            at_micros: 0,
+            step_micros,
+            server,
+            detail,
+            is_failing: false,
+            is_cut: false,
+            database: None,
+            store: Some(store),
+            ledger,
+            feed,
+            connection,
+            born_micros: 0,
+            shown: Shown::default(),
+            read: Read::default(),
+            kept: Read::default(),
+            notices: Vec::new(),
+        }
+    }
+
+    fn now(&self) -> Moment {
+        let elapsed = Duration::from_micros((self.at_micros - self.born_micros).unsigned_abs());
+        Moment { wall_micros: START_MICROS + self.at_micros, elapsed }
+    }
+
+    fn take(&mut self, step: &Step) {
+        self.at_micros += self.step_micros;
+        match step {
+            Step::Append(invocations) => invocations.iter().for_each(|invocation| self.server.append(invocation)),
+            Step::Anomalies { skill, times } => {
+                (0..*times).for_each(|_| self.server.detect(&skill_name(*skill), self.at_micros));
+            }
+            Step::Snapshot => {
+                let (frame, now) = (self.server.snapshot(self.at_micros), self.now());
+                protocol::read(&frame, &protocol::Limits::default(), &mut |message| {
+                    let message = message.expect("a snapshot");
+                    self.ledger.apply(self.connection, &message, now, &mut self.notices);
+                });
+                // A snapshot wakes the reader. In a quick history it is read later, after whatever comes between.
+                if !self.is_failing && self.step_micros > 1_000_000 {
+                    self.read();
+                }
+            }
+            Step::Read => {
+                self.is_failing = false;
+                self.read();
+            }
+            Step::Fail => {
+                self.is_failing = true;
+                self.database = None;
+                let now = self.now();
+                self.ledger.detail_failed(self.feed, now, &mut self.notices);
+            }
+            Step::Keep => self.keep(),
+            Step::Die => self.start_again(self.detail),
+            Step::PowerCut { lost, anew } => self.cut_power(*lost, *anew),
+            Step::Replace => self.server.replace(),
+            Step::DeleteOld(rows) => {
+                // After a power cut that the bridge has not seen yet, what is deleted may be all that it knows.
+                let is_known = |row: &Written| self.kept.invocations.contains_key(&row.serial);
+                if !self.is_cut || self.server.rows.iter().all(is_known) {
+                    self.is_cut = false;
+                    self.server.delete_old(*rows);
+                }
+            }
+            Step::Restart { detail } => {
+                self.keep();
+                self.start_again(*detail);
+            }
+        }
+    }
+
+    /// What a reader does when it is woken.
+    fn read(&mut self) {
+        if !self.detail {
+            return;
+        }
+        let now = self.now();
+        let database = match self.database.take().filter(SkillsDatabase::is_at_its_place) {
+            Some(database) => self.database.insert(database),
+            None => self.database.insert(SkillsDatabase::open(&self.server.path).expect("a database")),
+        };
+        while database.has_changed().expect("it can be read") {
+            let position = self.ledger.detail_position(self.feed, now).expect("no alias");
+            let reading = database.read(&position, |table| self.ledger.detail_marks(self.feed, table));
+            let reading = reading.expect("it can be read");
+            self.ledger.apply_detail(self.feed, reading, now, &mut self.notices);
+        }
+        let rows = self.server.rows.iter().map(|row| (row.serial, row.invocation.clone()));
+        self.read.invocations.extend(rows);
+        self.read.anomalies.extend(self.server.anomalies.iter().cloned());
+    }
+
+    fn keep(&mut self) {
+        let now = self.now();
+        self.ledger.tick(now, &mut self.notices);
+        if self.ledger.has_changed() {
+            let changes = self.ledger.drain(now);
+            self.store.as_mut().expect("open").commit(&changes).expect("committed");
+            self.shown.fold(changes);
+            self.kept = self.read.clone();
+        }
+    }
+
+    fn start_again(&mut self, detail: bool) {
+        self.store = None;
+        self.database = None;
+        self.detail = detail;
+        self.read = self.kept.clone();
+        let Opened { store, whole, .. } = Store::open(&self.state, |_| Ok(())).expect("a state");
+        self.store = Some(store);
+        let Whole { skills, rules, .. } = whole.clone();
+        self.shown.fold(Changes { skills, rules, ..Changes::default() });
+        self.born_micros = self.at_micros;
+        (self.ledger, self.feed, self.connection) = start(whole, detail, self.at_micros);
+    }
+
+    /// Some row that was read must be left, or nothing tells this database from a new one.
+    fn cut_power(&mut self, lost: usize, anew: usize) {
+        let left = self.server.rows.len().saturating_sub(lost);
+        if !self.server.rows[..left].iter().any(|row| self.kept.invocations.contains_key(&row.serial)) {
+            return;
+        }
+        self.is_cut = true;
+        let lost = self.server.take_back(lost);
+        self.server.append(&Invocation {
+            skill_name: skill_name(0),
+            workflow_phase: None,
+            completed: false,
+            duration_seconds: None,
+        });
+        for row in lost.iter().take(anew) {
+            self.server.write(row.serial, &row.invocation);
+        }
+    }
+
+    fn settle(&mut self) {
+        for step in [Step::Read, Step::Snapshot, Step::Read, Step::Keep, Step::Snapshot, Step::Keep] {
+            self.take(&step);
+        }
+    }
+}
+
+type Series = BTreeMap<(String, String), ([u64; 2], Histogram)>;
+
+/// What SQL would count from the rows, each once.
+fn counted<'r>(rows: impl Iterator<Item = &'r Invocation>) -> Series {
+    let mut series = Series::new();
+    for row in rows {
+        let phase = row.workflow_phase.clone().unwrap_or_else(|| "unknown".to_owned());
+        let (counts, durations) = series.entry((row.skill_name.clone(), phase)).or_default();
+        counts[usize::from(row.completed)] += 1;
+        if let Some(seconds) = row.duration_seconds {
+            durations.buckets[bucket_of(seconds)] += 1;
+            durations.sum += seconds;
+        }
+    }
+    series
+}
+
+fn shown(shown: &Shown) -> Series {
+    let series = shown.skills().flat_map(|skill| {
+        skill.phases.iter().map(|phase| {
+            let names = (skill.skill_name.to_string(), phase.workflow_phase.to_string());
+            (names, ([phase.abandoned, phase.completed], phase.durations))
+        })
+    });
+    series.collect()
+}
+
+fn by_skill(names: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    names.fold(BTreeMap::new(), |mut counts, name| {
+        *counts.entry(name).or_default() += 1;
+        counts
+    })
+}
+
+fn histories() -> u32 {
+    let asked = env::var("SESSION_BUDDY_BRIDGE_HISTORIES").ok().map(|text| text.parse().expect("a number"));
+    asked.unwrap_or(if env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some() { 20_000 } else { 400 })
+}
+
+fn appends(skills: usize) -> impl Strategy<Value = Step> {
+    prop::collection::vec(invocations(skills), 1..12).prop_map(Step::Append)
+}
+
+fn anomalies(skills: usize) -> impl Strategy<Value = Step> {
+    (0..skills, prop_oneof![4 => 1_usize..3, 1 => 10_usize..30])
+        .prop_map(|(skill, times)| Step::Anomalies { skill, times })
+}
+
+fn fates(skills: usize) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => appends(skills),
+        3 => anomalies(skills),
+        6 => Just(Step::Snapshot),
+        8 => Just(Step::Read),
+        1 => Just(Step::Fail),
+        6 => Just(Step::Keep),
+        3 => Just(Step::Die),
+        2 => (1_usize..8, 0_usize..8).prop_map(|(lost, anew)| Step::PowerCut { lost, anew }),
+        1 => Just(Step::Replace),
+        1 => (1_usize..20).prop_map(Step::DeleteOld),
+    ]
+}
+
+fn comings_and_goings(skills: usize) -> impl Strategy<Value = Step> {
+    prop_oneof![
+        10 => appends(skills),
+        3 => anomalies(skills),
+        8 => Just(Step::Snapshot),
+        4 => Just(Step::Read),
+        2 => Just(Step::Fail),
+        6 => Just(Step::Keep),
+        2 => Just(Step::Die),
+        3 => any::<bool>().prop_map(|detail| Step::Restart { detail }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: histories(),
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
+
+    /// Power cuts, replaced databases, deleted rows, kills: every series is what the rows tell, bucket by bucket.
+    #[test]
+    fn every_row_counts_once(steps in (1_usize..16).prop_flat_map(|skills| prop::collection::vec(fates(skills), 1..60))) {
+        let mut history = History::new(10_000, true);
+        steps.iter().for_each(|step| history.take(step));
+        history.settle();
+        let (now, then) = (shown(&history.shown), counted(history.kept.invocations.values()));
+        prop_assert_eq!(now.keys().collect::<BTreeSet<_>>(), then.keys().collect::<BTreeSet<_>>());
+        for (names, (counts, durations)) in &now {
+            prop_assert_eq!(counts, &then[names].0, "{:?}", names);
+            prop_assert_eq!(durations.buckets, then[names].1.buckets, "{:?}", names);
+            prop_assert!((durations.sum - then[names].1.sum).abs() <= 1e-9 * durations.sum.max(1.0), "{:?}", names);
+        }
+        let anomalies: BTreeMap<_, _> =
+            history.shown.anomalies().into_iter().map(|((_, skill), count)| (skill, count)).collect();
+        prop_assert_eq!(anomalies, by_skill(history.kept.anomalies.values().cloned()));
+        prop_assert_eq!(history.shown.feed(0).detail_mismatches, 0);
+    }
+
+    /// On and off, readable and not: all in all the counts are the database's.
+    #[test]
+    fn coming_and_going_loses_nothing(
+        steps in (1_usize..16).prop_flat_map(|skills| prop::collection::vec(comings_and_goings(skills), 1..60)),
+        begins_with_detail in any::<bool>(),
+        is_slow in any::<bool>(),
+    ) {
+        let mut history = History::new(if is_slow { 3_000_000 } else { 10_000 }, begins_with_detail);
+        steps.iter().for_each(|step| history.take(step));
+        history.take(&Step::Restart { detail: true });
+        history.settle();
+        let mut counts: BTreeMap<(String, bool), u64> = BTreeMap::new();
+        for row in &history.server.rows {
+            *counts.entry((row.invocation.skill_name.clone(), row.invocation.completed)).or_default() += 1;
+        }
+        prop_assert_eq!(history.shown.counts(), counts);
+        let anomalies: BTreeMap<_, _> =
+            history.shown.anomalies().into_iter().map(|((_, skill), count)| (skill, count)).collect();
+        prop_assert_eq!(anomalies, by_skill(history.server.anomalies.iter().map(|(_, skill)| skill.clone())));
+        prop_assert_eq!(history.shown.feed(0).resets, 0);
+        prop_assert_eq!(history.shown.feed(0).detail_mismatches, 0);
+    }
+}

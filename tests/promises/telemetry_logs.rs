@@ -1,0 +1,135 @@
+//! Each event of the bridge is said once, on one line, at the level that it deserves.
+
+use std::cell::RefCell;
+use std::io;
+use std::sync::Once;
+
+use crate::support::alone::alone;
+use session_buddy_bridge::feed::FeedState;
+use session_buddy_bridge::health::Health;
+use session_buddy_bridge::ledger::{Notice, ResetCause};
+use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
+use session_buddy_bridge::telemetry::Telemetry;
+
+const FEED: &str = "ws://localhost:8765/";
+
+thread_local! {
+    static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Writer;
+
+impl io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        WRITTEN.with_borrow_mut(|written| written.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The lines that `act` logs on this thread, without their times, but for those of the levels in `quiet`. The subscriber
+/// is the process's only one: subscribers that come and go with each test race for tracing's cache of what is enabled.
+fn lines(quiet: &[&str], act: impl FnOnce()) -> Vec<String> {
+    static SUBSCRIBER: Once = Once::new();
+    SUBSCRIBER.call_once(|| {
+        let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).without_time();
+        subscriber.with_target(false).with_ansi(false).with_writer(|| Writer).init();
+    });
+    WRITTEN.take();
+    act();
+    let written = String::from_utf8(WRITTEN.take()).unwrap();
+    let lines = written.lines().map(str::trim_start).filter(|line| !quiet.iter().any(|level| line.starts_with(level)));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_healthy_feed_is_two_lines_at_info() {
+    alone(|| {
+        let logged = lines(&["DEBUG", "TRACE"], || {
+            let (feed, health) = (Telemetry::new().feed(FEED), Health::new().feed(FEED));
+            let report = |state: &FeedState| feed.state_changed(state, health.update(state));
+            report(&FeedState::Connecting);
+            feed.connected();
+            feed.message(MessageType::Connected, 1.0);
+            report(&FeedState::Live);
+            (0..100).for_each(|second| feed.message(MessageType::MetricsUpdate, f64::from(second)));
+            report(&FeedState::Live);
+        });
+        assert_eq!(logged, ["INFO connected feed=ws://localhost:8765/", "INFO live feed=ws://localhost:8765/"]);
+    });
+}
+
+#[test]
+fn what_repeats_is_said_once_and_cut_short() {
+    alone(|| {
+        let logged = lines(&["TRACE"], || {
+            let feed = Telemetry::new().feed("f");
+            let long = "\u{202e}\r\n\"é\"".to_owned() + &"x".repeat(1000);
+            for _ in 0..1000 {
+                feed.rejected(&Rejection::new(RejectionReason::MalformedFrame, long.clone()));
+                feed.rejected(&Rejection::new(RejectionReason::InvalidNumber, "rate is NaN"));
+                feed.notice(&Notice::AnomalyWindowOverflowed);
+                feed.notice(&Notice::LateEvents { events: 3 });
+            }
+        });
+        let cut = format!("\\u{{202e}}\\r\\n\"é\"{}…", "x".repeat(194));
+        assert_eq!(
+            logged,
+            [
+                format!("WARN not applied: {cut} feed=f reason=\"malformed_frame\""),
+                "WARN not applied: rate is NaN feed=f reason=\"invalid_number\"".to_owned(),
+                "WARN the list of anomalies may have hidden some feed=f".to_owned(),
+                "WARN events dropped: no snapshot accounted for them feed=f events=3".to_owned(),
+            ]
+        );
+    });
+}
+
+#[test]
+fn every_notice_is_a_line_that_names_what_is_at_fault() {
+    alone(|| {
+        let skill_name = || "pytest\n-run".to_owned();
+        for (notice, level, parts) in [
+            (
+                Notice::Reset(ResetCause::TotalFell { skill_name: skill_name(), from: 9, to: 2 }),
+                "WARN",
+                "the total of pytest\\n-run fell from 9 to 2",
+            ),
+            (Notice::Reset(ResetCause::SplitFell { skill_name: skill_name() }), "WARN", "pytest\\n-run has fewer"),
+            (
+                Notice::Reset(ResetCause::SkillMissing { skill_name: skill_name() }),
+                "WARN",
+                "pytest\\n-run is no longer",
+            ),
+            (Notice::RolledBack, "WARN", "a few writes younger"),
+            (Notice::AliasFound { of: "ws://b:1/".to_owned() }, "ERROR", "of=ws://b:1/"),
+            (Notice::AliasCleared, "INFO", "a server of its own"),
+            (Notice::SkillsOverflowed { skill_name: skill_name(), skills_max: 20 }, "WARN", "skills_max=20"),
+        ] {
+            let logged = lines(&[], || Telemetry::new().feed("f").notice(&notice));
+            let [line] = &logged[..] else { panic!("{notice:?}: {logged:?}") };
+            assert!(line.starts_with(level) && line.contains(parts) && line.contains("feed=f"), "{notice:?}: {line}");
+        }
+    });
+}
+
+#[test]
+fn an_end_at_shutdown_is_no_warning_and_other_ends_are() {
+    alone(|| {
+        let logged = lines(&["DEBUG", "TRACE"], || {
+            let feed = Telemetry::new().feed("f");
+            feed.disconnected("shutdown", "the bridge ends");
+            feed.disconnected("4001", "Authentication failed; check the token");
+            feed.disconnected("4001", "Authentication failed; check the token");
+        });
+        assert_eq!(
+            logged,
+            [
+                "INFO disconnected: the bridge ends feed=f code=\"shutdown\"",
+                "WARN disconnected: Authentication failed; check the token feed=f code=\"4001\"",
+            ]
+        );
+    });
+}
