@@ -1,4 +1,4 @@
-//! The process itself: the `process_*` metrics that Prometheus clients share.
+//! The `process_*` metrics that Prometheus client libraries have in common.
 //!
 //! The `prometheus` crate's own collector cuts CPU time to whole seconds, which makes a rate of a mostly idle process
 //! a row of zeros with spikes.
@@ -23,14 +23,14 @@ const START_TIME: Family<0> =
 const THREADS: Family<0> = Family::gauge("process_threads", "Number of OS threads in the process.", []);
 const VIRTUAL_BYTES: Family<0> = Family::gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", []);
 
-/// Shows this process. What the system does not tell is left out: without `/proc` that is all but CPU time and the
+/// The metrics of this process. Those that the system does not provide are left out: without `/proc` all but CPU time and the
 /// limit of file descriptors.
 pub struct ProcessCollector {
     descs: [Desc; 7],
 }
 
 impl ProcessCollector {
-    /// A collector for the calling process.
+    /// Creates a collector for the calling process.
     pub fn new() -> Self {
         let families = [&CPU_SECONDS, &MAX_FDS, &OPEN_FDS, &RESIDENT_BYTES, &START_TIME, &THREADS, &VIRTUAL_BYTES];
         Self { descs: families.map(Family::desc) }
@@ -82,7 +82,7 @@ fn start_time_seconds(stat: &Stat) -> Option<f64> {
     Some(boot_seconds + stat.start_ticks / clock_ticks_per_second() as f64)
 }
 
-/// What is used of `/proc/self/stat`; see proc_pid_stat(5).
+/// The fields of `/proc/self/stat` that are used. Source: proc_pid_stat(5).
 #[derive(Debug, PartialEq)]
 struct Stat {
     threads: f64,

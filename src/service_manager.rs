@@ -1,6 +1,5 @@
-//! What systemd is told: ready once the bridge listens, alive as long as its event loop turns, and when it ends.
-//!
-//! Without `NOTIFY_SOCKET` in the environment nobody is told anything.
+//! Notifications to systemd: `READY=1` once the bridge listens, `WATCHDOG=1` while its event loop runs, `STOPPING=1` when it
+//! ends. Source: sd_notify(3). Without `NOTIFY_SOCKET` in the environment nothing is sent.
 
 use std::time::Duration;
 
@@ -8,22 +7,22 @@ use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Says that the bridge listens, and goes on to say that it lives, twice as often as `WatchdogSec=` asks for, until
-/// `shutdown`; then that it ends. To be called on the event loop whose life it tells of.
+/// Sends `READY=1`, then `WATCHDOG=1` twice in each `WatchdogSec=` until `shutdown`, then `STOPPING=1`. To be called on the
+/// event loop that the watchdog watches.
 pub(crate) fn notify_systemd(shutdown: CancellationToken) -> JoinHandle<()> {
-    tell(&[NotifyState::Ready]);
+    notify(&[NotifyState::Ready]);
     let interval = sd_notify::watchdog_enabled().map(|timeout| timeout / 2).filter(|interval| !interval.is_zero());
     tokio::spawn(async move {
-        // Without a watchdog there is nothing to say before the end.
+        // Without a watchdog there is nothing to send before the end.
         let interval = interval.unwrap_or(Duration::MAX);
         while tokio::time::timeout(interval, shutdown.cancelled()).await.is_err() {
-            tell(&[NotifyState::Watchdog]);
+            notify(&[NotifyState::Watchdog]);
         }
-        tell(&[NotifyState::Stopping]);
+        notify(&[NotifyState::Stopping]);
     })
 }
 
-fn tell(state: &[NotifyState<'_>]) {
+fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         tracing::warn!(%error, "the service manager cannot be told how the bridge is");
     }

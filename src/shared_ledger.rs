@@ -1,39 +1,36 @@
-//! The ledger where many threads can reach it, and the view that scrapes read.
+//! The ledger behind a lock, and the view that scrapes read.
 //!
-//! Writers hold the ledger's lock for one message, a scrape holds it only while it takes what changed; rendering happens
-//! under the view's own lock, so that a slow scrape never stands in the way of a feed.
+//! A feed holds the ledger's lock for one message, a scrape only while it takes the changes. Text is written under the view's
+//! own lock, so that a slow scrape never delays a feed.
 //!
-//! A ledger in memory shows a change at the next scrape. A ledger with a [`Persister`](crate::persister::Persister)
-//! shows it once it is on disk: then only the persister takes changes from the ledger and brings them to the view.
+//! Without a state file a change is exposed by the next scrape. With one it is exposed once it is on disk: then only the
+//! [`Persister`](crate::persister::Persister) takes changes from the ledger and applies them to the view.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-#[cfg(not(target_os = "linux"))]
-use std::time::{SystemTime, UNIX_EPOCH};
 
-#[cfg(target_os = "linux")]
-use rustix::time::{ClockId, clock_gettime};
-
+use crate::clock::wall_micros;
 use crate::exposition::{View, ViewProvider};
 use crate::ledger::memory::Table;
 use crate::ledger::{
     Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
 };
 use crate::protocol::Message;
+use crate::sync::lock;
 
-/// All counts of this process.
+/// The ledger behind a lock, and the view that scrapes read. It is shared by an `Arc` and ends with the last one.
 #[derive(Debug)]
 pub struct SharedLedger {
     ledger: Mutex<Ledger>,
     view: Mutex<View>,
     started: Instant,
-    /// Whether changes are shown by a persister, once they are kept.
+    /// Whether changes are exposed only once they are persisted.
     is_kept: bool,
     due: Mutex<Due>,
     due_changed: Condvar,
 }
 
-/// What a persister is waited for to do.
+/// What the persister has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Due {
     pub changed: bool,
@@ -41,12 +38,12 @@ pub(crate) struct Due {
 }
 
 impl SharedLedger {
-    /// An empty board, in memory.
+    /// Creates an empty ledger, in memory.
     pub fn new(limits: Limits) -> Self {
         Self::of(Ledger::new(limits), View::default(), Instant::now(), false)
     }
 
-    /// The ledger that `whole` was, to be kept by a persister.
+    /// Restores a ledger from the state file, to be persisted from now on.
     ///
     /// # Errors
     /// See [`Ledger::restore`].
@@ -54,7 +51,7 @@ impl SharedLedger {
         let started = Instant::now();
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
-        // What another process has counted.
+        // An earlier process counted it.
         view.take_increase();
         let ledger = Ledger::restore(limits, whole, moment(started, started))?;
         Ok(Self::of(ledger, view, started, true))
@@ -78,7 +75,7 @@ impl SharedLedger {
             let feed = ledger.add_feed(spec);
             (feed, ledger.counters(feed).clone())
         };
-        // What is kept of it must not vanish from the scrapes between a restart and the first commit after it.
+        // Its counters must not vanish from scrapes between a restart and the first commit.
         if self.is_kept {
             self.view().show_feed(counters);
         }
@@ -90,7 +87,7 @@ impl SharedLedger {
         let now = self.now();
         let identity = {
             let mut ledger = self.ledger();
-            // Before, since another may go on in its place.
+            // Before it is removed, because another feed may take its slot.
             let identity = ledger.counters(feed).identity.clone();
             ledger.remove_feed(feed, now);
             identity
@@ -113,7 +110,7 @@ impl SharedLedger {
     pub fn open(&self, feed: FeedId) -> ConnectionId {
         let now = self.now();
         let connection = self.ledger().open(feed, now);
-        // The first of all begins a wait, of which the persister must learn.
+        // The first connection starts a deadline, which the persister must learn of.
         self.note_changed();
         connection
     }
@@ -124,12 +121,12 @@ impl SharedLedger {
         self.ledger().close(connection, now);
     }
 
-    /// See [`Ledger::apply`]. What somebody should hear of.
+    /// See [`Ledger::apply`]. Returns what should be logged.
     pub fn apply(&self, connection: ConnectionId, message: &Message<'_>) -> Vec<Notice> {
         self.apply_at(connection, message, self.now())
     }
 
-    /// The same for a message of a frame that was heard at `now`: a frame can hold thousands.
+    /// The same for a message of a frame that was received at `now`: a frame can contain thousands.
     pub(crate) fn apply_at(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Vec<Notice> {
         let mut notices = Vec::new();
         let has_changed = {
@@ -160,7 +157,7 @@ impl SharedLedger {
         self.ledger().detail_marks(feed, table)
     }
 
-    /// See [`Ledger::apply_detail`]. What somebody should hear of.
+    /// See [`Ledger::apply_detail`]. Returns what should be logged.
     pub fn apply_detail(&self, feed: FeedId, reading: DetailReading) -> Vec<Notice> {
         let mut notices = Vec::new();
         let now = self.now();
@@ -176,17 +173,17 @@ impl SharedLedger {
         self.note_changed();
     }
 
-    /// This moment, as the ledger takes it.
+    /// Returns the current time, as the ledger takes it.
     pub fn now(&self) -> Moment {
         self.moment(Instant::now())
     }
 
-    /// The moment at which the clock showed `at`, a moment ago.
+    /// Returns the time of `at`, which was a moment ago.
     pub(crate) fn moment(&self, at: Instant) -> Moment {
         moment(self.started, at)
     }
 
-    /// Takes what changed, to be kept. `None` if nothing did.
+    /// Takes the changes, to be persisted; `None` if there are none.
     pub(crate) fn take_changes(&self) -> Option<Changes> {
         let now = self.now();
         let mut ledger = self.ledger();
@@ -194,18 +191,19 @@ impl SharedLedger {
         ledger.has_changed().then(|| ledger.drain(now))
     }
 
-    /// `changes` could not be kept: they are to be taken once more. `is_shown` says whether they are shown nevertheless.
+    /// Gives back `changes` that could not be persisted, so that they are taken once more. `is_shown` says whether they are
+    /// exposed all the same.
     pub(crate) fn untake(&self, changes: &Changes, is_shown: bool) {
         self.ledger().untake(changes, is_shown);
         self.note_changed();
     }
 
-    /// Shows `changes`.
+    /// Exposes `changes`.
     pub(crate) fn show(&self, changes: Changes) {
         self.view().apply(changes);
     }
 
-    /// Waits until there is something to keep, a wait of the ledger is over, or the end is asked for. Takes the notice.
+    /// Waits until there are changes, a deadline of the ledger is reached, or the bridge stops, and returns which.
     pub(crate) fn wait_until_due(&self) -> Due {
         let deadline = self.ledger().deadline();
         let patience = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(self.started.elapsed()));
@@ -219,43 +217,43 @@ impl SharedLedger {
         Due { changed: std::mem::take(&mut due.changed), is_stopping: due.is_stopping }
     }
 
-    /// Waits for `pause`, or until the end is asked for. Whether it was.
+    /// Waits for `pause` or until the bridge stops. Returns whether it stops.
     pub(crate) fn pause(&self, pause: Duration) -> bool {
         let waited = self.due_changed.wait_timeout_while(self.due(), pause, |due| !due.is_stopping);
         waited.unwrap_or_else(PoisonError::into_inner).0.is_stopping
     }
 
-    /// Asks the persister to commit what there is and to end.
+    /// Requests a last commit, after which the persister ends.
     pub(crate) fn stop_persisting(&self) {
         self.due().is_stopping = true;
         self.due_changed.notify_one();
     }
 
     fn note_changed(&self) {
-        // Who waits has been told once already: telling is a call of the system.
+        // A notification is a system call, and one that is pending is enough.
         if !std::mem::replace(&mut self.due().changed, true) {
             self.due_changed.notify_one();
         }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A message that panicked half way leaves counts that were proved: better shown than lost.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
+        // A message that panicked half way leaves counts that were proved.
+        lock(&self.ledger)
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.view)
     }
 
     fn due(&self) -> MutexGuard<'_, Due> {
-        self.due.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.due)
     }
 }
 
 impl ViewProvider for SharedLedger {
     fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
-        // The view's lock is taken first, and no writer takes it: two scrapes apply their changes in the order in which
-        // they took them.
+        // The view is locked first, and feeds never lock it: two scrapes apply their changes in the order in which they
+        // took them.
         let mut view = self.view();
         let now = self.now();
         let (changes, active_sessions) = {
@@ -279,18 +277,4 @@ impl ViewProvider for SharedLedger {
 
 fn moment(started: Instant, at: Instant) -> Moment {
     Moment { wall_micros: wall_micros(), elapsed: at.saturating_duration_since(started) }
-}
-
-/// Microseconds since the Unix epoch, as the kernel noted them at its last tick, some milliseconds ago: what wall time is
-/// for is a matter of seconds, and every frame asks.
-#[cfg(target_os = "linux")]
-fn wall_micros() -> i64 {
-    let wall = clock_gettime(ClockId::RealtimeCoarse);
-    wall.tv_sec.saturating_mul(1_000_000).saturating_add(wall.tv_nsec / 1_000)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn wall_micros() -> i64 {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(wall.as_micros()).unwrap_or(i64::MAX)
 }

@@ -12,14 +12,14 @@ use crate::ledger::DURATION_BUCKETS_SECONDS;
 use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::view::View;
 
-/// Where a collector finds what it shows.
+/// Provides the view that scrapes, collectors and the live page read.
 pub trait ViewProvider: Send + Sync {
-    /// Calls `read` with the view and the number of active sessions, both of one moment.
+    /// Calls `read` with the view and the number of active sessions, both of the same moment.
     fn read(&self, read: &mut dyn FnMut(&mut View, u64));
 }
 
-/// Shows the five families, and when each skill was last listed, to a registry. A registry drops families without series,
-/// and prints the bound 1.0 as `1`; [`super::encode_families`] does neither, so `/metrics` does not go through here.
+/// The five families, and when each skill was last listed, for a registry. A registry drops families without series and writes
+/// the bound 1.0 as `1`; [`super::encode_families`] does neither, and `/metrics` uses that.
 pub struct FamiliesCollector {
     provider: Arc<dyn ViewProvider>,
     descs: Vec<Desc>,
@@ -29,11 +29,11 @@ thread_local! {
     static OTHERS_ONLY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Gathers everything of `registry` but what [`FamiliesCollector`]s show: `/metrics` writes these families itself, at a
-/// fraction of the cost of building them here. A registry collects on the thread that gathers, so a mark on the thread
-/// reaches exactly this call.
+/// Gathers everything of `registry` except for what a [`FamiliesCollector`] collects: `/metrics` writes these families itself,
+/// at a fraction of the cost. A registry collects on the thread that gathers, so a thread-local mark reaches exactly this
+/// call.
 pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
-    /// Takes the mark off again even if a collector panics: the thread lives on.
+    /// Removes the mark even if a collector panics: the thread is reused.
     struct Mark;
     impl Drop for Mark {
         fn drop(&mut self) {
@@ -46,7 +46,7 @@ pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
 }
 
 impl FamiliesCollector {
-    /// A collector of what `provider` shows.
+    /// Creates a collector of the families of `provider`.
     pub fn new(provider: Arc<dyn ViewProvider>) -> Self {
         let mut descs = vec![
             INVOCATIONS.desc(),
@@ -104,7 +104,7 @@ fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
     ]
 }
 
-/// Finite bounds only: the crate's encoder adds `+Inf` from the count.
+/// Finite bounds only: the crate's encoder derives `+Inf` from the count.
 fn histogram(durations: &crate::ledger::Histogram) -> Histogram {
     let mut cumulative = 0;
     let buckets = DURATION_BUCKETS_SECONDS.iter().zip(durations.buckets).map(|(bound, count)| {

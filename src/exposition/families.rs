@@ -1,4 +1,4 @@
-//! The names that people's dashboards and alerts query: an interface.
+//! The families that dashboards and alerts query. Names and labels are an interface and never change.
 
 use super::family::Family;
 
@@ -20,7 +20,7 @@ pub(crate) const DURATIONS: Family<2> = Family::histogram(
 pub(crate) const COMPLETION_RATE: Family<1> =
     Family::gauge("skill_completion_rate", "Current skill completion rate", ["skill_name"]);
 
-/// Sessions; a gauge whose name ends like a counter's, as the interface has it.
+/// Sessions: a gauge, although its name has the suffix of a counter.
 pub(crate) const ACTIVE_SESSIONS: Family<0> =
     Family::gauge("active_sessions_total", "Number of currently active sessions", []);
 
@@ -28,7 +28,7 @@ pub(crate) const ACTIVE_SESSIONS: Family<0> =
 pub(crate) const ANOMALIES: Family<2> =
     Family::counter("anomalies_detected_total", "Total number of anomalies detected", ["anomaly_type", "skill_name"]);
 
-/// When a snapshot last listed a skill: beside the completion rate, which is of that time.
+/// When a snapshot last listed a skill, which is the time of its completion rate.
 pub(crate) const LAST_LISTED: Family<1> = Family::gauge(
     "session_buddy_bridge_skill_last_listed_timestamp_seconds",
     "When a snapshot last listed the skill, in seconds since the Unix epoch; its completion rate is of that time.",

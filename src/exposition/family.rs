@@ -1,7 +1,7 @@
-//! Metric families with their labels spelled out.
+//! Metric families with explicit labels.
 //!
-//! The `prometheus` crate's own vectors find a series by a hash of its label values without a separator between them,
-//! so that two series can be one. Here a family is built anew for each scrape, from numbers that live elsewhere.
+//! The `prometheus` crate's own vectors identify a series by a hash of its label values without a separator between them, so
+//! that two series can become one. Here a family is built for each scrape, from values that are stored elsewhere.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFami
 
 use super::format::Format;
 
-/// What is constant about a family.
+/// The constants of a family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Family<const LABELS: usize> {
     pub(crate) name: &'static str,
@@ -33,7 +33,7 @@ impl<const LABELS: usize> Family<LABELS> {
         Self { name, help, kind: MetricType::HISTOGRAM, labels }
     }
 
-    /// The lines before the first series.
+    /// Returns HELP and TYPE.
     pub(super) fn head(&self, format: Format) -> String {
         let kind = match self.kind {
             MetricType::COUNTER => "counter",
@@ -51,8 +51,8 @@ impl<const LABELS: usize> Family<LABELS> {
             .expect("every family is a constant with a valid name, help and labels")
     }
 
-    /// The names under which a histogram's samples are written. A registry does not know them: unless they are claimed,
-    /// another metric may take one, and two series of the scrape are the same.
+    /// Returns the names of a histogram's samples. A registry does not know them: unless they are claimed, another metric may
+    /// use one, and a scrape would contain a series twice.
     pub(crate) fn sample_descs(&self) -> impl Iterator<Item = Desc> {
         ["_bucket", "_sum", "_count"].into_iter().map(|suffix| {
             Desc::new(format!("{}{suffix}", self.name), self.help.to_owned(), Vec::new(), HashMap::new())
@@ -60,7 +60,7 @@ impl<const LABELS: usize> Family<LABELS> {
         })
     }
 
-    /// The counter or gauge with these series. Without any, a `Registry` leaves it out.
+    /// Returns the counter or gauge with these series. A `Registry` drops it if there are none.
     pub(crate) fn with<'a>(&self, series: impl IntoIterator<Item = ([&'a str; LABELS], f64)>) -> MetricFamily {
         self.of(series.into_iter().map(|(values, value)| {
             let mut metric = self.metric(values);
@@ -77,7 +77,7 @@ impl<const LABELS: usize> Family<LABELS> {
         }))
     }
 
-    /// The histogram with these series.
+    /// Returns the histogram with these series.
     pub(crate) fn with_histograms<'a>(
         &self,
         series: impl IntoIterator<Item = ([&'a str; LABELS], Histogram)>,
@@ -110,7 +110,7 @@ impl<const LABELS: usize> Family<LABELS> {
 }
 
 impl Family<0> {
-    /// The family with its only series.
+    /// Returns the family with its only series.
     pub(crate) fn value(&self, value: f64) -> MetricFamily {
         self.with([([], value)])
     }

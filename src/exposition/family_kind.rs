@@ -1,16 +1,17 @@
-//! Which lines a family has of a skill, and how a line is written.
+//! Which samples a family has for a skill.
 
-use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Exemplar, PhaseSeries, SkillSeries};
+use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, PhaseSeries, SkillSeries};
 
 use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::format::Format;
-use super::view::SkillView;
+use super::sample::{OpenMetricsSuffix, Sample, Value};
+use super::skill_view::SkillView;
 
-/// The bounds of the buckets as they are written: `le` is part of a series' identity, so it is the same text always. In
-/// the order of [`crate::ledger::DURATION_BUCKETS_SECONDS`], with `+Inf` behind.
+/// The values of `le`, which are part of the series' identity and must never change. In the order of
+/// [`crate::ledger::DURATION_BUCKETS_SECONDS`], followed by `+Inf`.
 const BUCKET_LABELS: [&str; 10] = ["0.1", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0", "60.0", "300.0", "+Inf"];
 
-/// A family with lines of each skill.
+/// A family with samples for each skill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FamilyKind {
     Invocations,
@@ -20,33 +21,9 @@ pub(super) enum FamilyKind {
     LastListed,
 }
 
-/// The value of a line.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Value {
-    Count(u64),
-    Number(f64),
-}
-
-/// One line. A label without a name is none.
-pub(super) struct Sample<'a> {
-    pub name: &'static str,
-    pub suffix: &'static str,
-    pub labels: [(&'static str, &'a str); 4],
-    pub value: Value,
-}
-
-/// What OpenMetrics says of a line beyond its value.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct OpenMetricsSuffix<'a> {
-    /// An invocation that the line counts, and the value that the exemplar has.
-    pub exemplar: Option<(&'a Exemplar, f64)>,
-    /// Where this line is the last of series that came into being under watch: when, in microseconds since the Unix epoch.
-    pub born_micros: Option<i64>,
-}
-
 const NONE: (&str, &str) = ("", "");
 
-/// Every sample of a skill: the series as a scrape has it, and its value.
+/// Returns every sample of a skill: the series as in a scrape, and its value.
 pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
     let skill = SkillView { series: series.clone(), last_listed_micros: None, last_changed_micros: None };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
@@ -62,11 +39,11 @@ pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
 }
 
 impl FamilyKind {
-    /// Every kind, in the order in which they are shown.
+    /// Every kind, in the order in which they are exposed.
     pub const ALL: [Self; 5] =
         [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies, Self::LastListed];
 
-    /// The lines that every scrape has before those of the skills.
+    /// Returns HELP and TYPE.
     pub fn head(self, format: Format) -> String {
         match self {
             Self::Invocations => INVOCATIONS.head(format),
@@ -77,8 +54,8 @@ impl FamilyKind {
         }
     }
 
-    /// How many skills share a block. Of a family with many lines a skill it is few: what one skill changes is written,
-    /// and compressed, again with the rest of its block.
+    /// Returns how many skills share a block: few in a family with many samples for each skill, because a change to one skill
+    /// rewrites and compresses its whole block again.
     pub fn block_skills(self) -> usize {
         match self {
             Self::Durations => 4,
@@ -87,7 +64,7 @@ impl FamilyKind {
         }
     }
 
-    /// Whether any line of `skill` has an exemplar, and whether any has a time of birth.
+    /// Returns whether any sample of `skill` has an exemplar, and whether any has a created timestamp.
     pub fn has_suffixes(self, skill: &SkillView) -> (bool, bool) {
         let SkillSeries { phases, anomalies, .. } = &skill.series;
         match self {
@@ -100,8 +77,8 @@ impl FamilyKind {
         }
     }
 
-    /// What OpenMetrics has beside each line of `skill`, in the order of [`FamilyKind::each_sample`]; nothing for the lines that
-    /// are left. Apart from the lines, which every scrape writes by the hundred thousand.
+    /// Returns what OpenMetrics adds to each sample of `skill`, in the order of [`FamilyKind::each_sample`]; nothing for
+    /// samples beyond the end. Kept apart from the samples, of which a scrape writes hundreds of thousands.
     pub fn suffixes(self, skill: &SkillView) -> Vec<OpenMetricsSuffix<'_>> {
         let SkillSeries { phases, anomalies, .. } = &skill.series;
         let mut suffixes = Vec::new();
@@ -138,7 +115,7 @@ impl FamilyKind {
         suffixes
     }
 
-    /// Calls `each` with every line of `skill`, in an order that depends on its series alone.
+    /// Calls `each` with every sample of `skill`, in an order that depends on its series only.
     #[inline]
     pub fn each_sample(self, skill: &SkillView, mut each: impl FnMut(Sample<'_>)) {
         let skill_name = &*skill.series.skill_name;
@@ -200,91 +177,6 @@ impl FamilyKind {
     }
 }
 
-impl Sample<'_> {
-    /// Writes everything up to the value.
-    pub fn write_series(&self, out: &mut Vec<u8>) {
-        self.write_series_as(self.name, self.suffix, out);
-    }
-
-    /// Writes what OpenMetrics has behind the value, up to the end of the line: an exemplar.
-    pub fn write_exemplar(suffix: OpenMetricsSuffix<'_>, out: &mut Vec<u8>) {
-        if let Some((exemplar, value)) = suffix.exemplar {
-            out.extend_from_slice(b" # {session_id=\"");
-            push_escaped(&exemplar.session_id, |chunk| out.extend_from_slice(chunk.as_bytes()));
-            out.extend_from_slice(b"\"} ");
-            Value::Number(value).with_text(|text| out.extend_from_slice(text));
-            out.push(b' ');
-            Value::Number(exemplar.wall_micros as f64 / 1e6).with_text(|text| out.extend_from_slice(text));
-        }
-    }
-
-    /// Writes the line that OpenMetrics has behind this one where these series came into being under watch.
-    pub fn write_created(&self, suffix: OpenMetricsSuffix<'_>, out: &mut Vec<u8>) {
-        if let Some(micros) = suffix.born_micros {
-            let stem = self.name.strip_suffix("_total").unwrap_or(self.name);
-            self.write_series_as(stem, "_created", out);
-            Value::Number(micros as f64 / 1e6).with_text(|text| out.extend_from_slice(text));
-            out.push(b'\n');
-        }
-    }
-
-    fn write_series_as(&self, name: &str, suffix: &str, out: &mut Vec<u8>) {
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(suffix.as_bytes());
-        let mut separator = b'{';
-        for (name, text) in self.labels.into_iter().filter(|(name, _)| !name.is_empty()) {
-            out.push(separator);
-            separator = b',';
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"=\"");
-            push_escaped(text, |chunk| out.extend_from_slice(chunk.as_bytes()));
-            out.push(b'"');
-        }
-        out.extend_from_slice(b"} ");
-    }
-}
-
-impl Value {
-    /// The bits of the value, by which two of one line are told apart.
-    pub fn bits(self) -> u64 {
-        match self {
-            Self::Count(count) => count,
-            Self::Number(number) => number.to_bits(),
-        }
-    }
-
-    /// Calls `read` with the shortest text that is read back as the same number.
-    #[inline]
-    pub fn with_text<T>(self, read: impl FnOnce(&[u8]) -> T) -> T {
-        /// Up to here every whole number is a double, and its digits are its shortest text.
-        const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
-        match self {
-            Self::Count(count) => read(itoa::Buffer::new().format(count).as_bytes()),
-            Self::Number(number) if number.fract() == 0.0 && number.abs() <= WHOLE_MAX => {
-                read(itoa::Buffer::new().format(number as i64).as_bytes())
-            }
-            Self::Number(number) if number.is_finite() => read(zmij::Buffer::new().format_finite(number).as_bytes()),
-            Self::Number(f64::INFINITY) => read(b"+Inf"),
-            Self::Number(f64::NEG_INFINITY) => read(b"-Inf"),
-            Self::Number(_) => read(b"NaN"),
-        }
-    }
-}
-
-/// Gives `push` the value of a label, chunk by chunk.
-pub(super) fn push_escaped(text: &str, mut push: impl FnMut(&str)) {
-    for chunk in text.split_inclusive(['\\', '"', '\n']) {
-        let (plain, escape) = match chunk.as_bytes().last() {
-            Some(b'\\') => (&chunk[..chunk.len() - 1], "\\\\"),
-            Some(b'"') => (&chunk[..chunk.len() - 1], "\\\""),
-            Some(b'\n') => (&chunk[..chunk.len() - 1], "\\n"),
-            _ => (chunk, ""),
-        };
-        push(plain);
-        push(escape);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -294,25 +186,5 @@ mod tests {
         for (label, bound) in BUCKET_LABELS.iter().zip(DURATION_BUCKETS_SECONDS) {
             assert_eq!(*label, format!("{bound:?}"));
         }
-    }
-
-    #[test]
-    fn label_values_are_escaped() {
-        let mut out = String::new();
-        push_escaped("a\\b\"c\nd\u{e9}", |chunk| out.push_str(chunk));
-        assert_eq!(out, "a\\\\b\\\"c\\nd\u{e9}");
-    }
-
-    #[test]
-    fn values_are_read_back_as_they_were() {
-        for number in [0.0, 1.0, 0.96875, 1e-9, 1.5e300, 5e-324, 9_007_199_254_740_993.0, 1_795_341_600.123_456] {
-            let text = Value::Number(number).with_text(|text| String::from_utf8(text.to_vec()).unwrap());
-            assert_eq!(text.parse::<f64>().unwrap().to_bits(), number.to_bits(), "{text}");
-        }
-        let text = |value: Value| value.with_text(|text| String::from_utf8(text.to_vec()).unwrap());
-        assert_eq!(text(Value::Number(5.0)), "5");
-        assert_eq!(text(Value::Count(u64::MAX)), u64::MAX.to_string());
-        assert_eq!(text(Value::Number(f64::INFINITY)), "+Inf");
-        assert_eq!(text(Value::Number(f64::NAN)), "NaN");
     }
 }

@@ -1,41 +1,42 @@
-//! One family as text, in blocks of a few skills each. A block is written anew only where something in it changed, and
-//! then what stands between the values is taken from the text before: a scrape costs what changed since the last one.
+//! The text of one family, in blocks of a few skills each. Only blocks in which something changed are rewritten, and what
+//! stands between their values is copied from the previous text: a scrape costs what changed since the last one.
 
 use bytes::Bytes;
 
-use super::family_kind::{FamilyKind, Sample, Value};
+use super::family_kind::FamilyKind;
 use super::format::Format;
 use super::gzip::{CompressedChunk, GzipEncoder};
-use super::view::SkillView;
+use super::sample::{Sample, Value};
+use super::skill_view::SkillView;
 
-/// Every line of one family.
+/// The text of every sample of one family.
 ///
-/// Invariant: a block that is not stale is the text of its skills as the view has them. What breaks it is a change to a
-/// skill without [`FamilyText::mark`].
+/// Invariant: a block that is not stale is the text of its skills in the view. A change to a skill without
+/// [`FamilyText::mark`] breaks it.
 #[derive(Debug)]
 pub(super) struct FamilyText {
     kind: FamilyKind,
-    /// In no order; a block's place never changes.
+    /// In no order; the index of a block never changes.
     blocks: Vec<Block>,
-    /// Places of blocks, by the names of their skills.
+    /// Indices of blocks, sorted by the names of their skills.
     order: Vec<u32>,
-    /// The block of each skill, by the skill's own place.
+    /// The block of each skill, by the index of the skill.
     block_of: Vec<u32>,
     stale: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
 struct Block {
-    /// Places of skills, by name. Never empty.
+    /// Indices of skills, sorted by name. Never empty.
     skills: Vec<u32>,
     text: Bytes,
-    /// The value of each line.
+    /// The value of each sample.
     values: Vec<Written>,
     compressed: Option<CompressedChunk>,
-    /// Whether OpenMetrics has exemplars, and times of birth, in between.
+    /// Whether OpenMetrics adds exemplars, and created timestamps.
     has_exemplars: bool,
     has_created: bool,
-    /// The text with these, compressed, and whether it tells of created.
+    /// The compressed text with these, and whether it has created timestamps.
     compressed_with_suffixes: Option<(bool, CompressedChunk)>,
     staleness: Staleness,
 }
@@ -48,16 +49,16 @@ struct Written {
     end: u32,
 }
 
-/// What of a skill is not in the text yet.
+/// Which changes to a skill are not in the text yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) enum Staleness {
-    /// Nothing.
+    /// None.
     #[default]
     Fresh,
-    /// Values of lines that are there.
+    /// Changed values of existing samples.
     Values,
-    /// There are other lines.
-    Lines,
+    /// Added or removed samples.
+    Samples,
 }
 
 impl FamilyText {
@@ -65,16 +66,16 @@ impl FamilyText {
         Self { kind, blocks: Vec::new(), order: Vec::new(), block_of: Vec::new(), stale: Vec::new() }
     }
 
-    /// Every skill's place, by name.
+    /// Returns the indices of all skills, sorted by name.
     pub fn skills(&self) -> impl Iterator<Item = usize> {
-        self.order.iter().flat_map(|&block| self.blocks[block as usize].skills.iter().map(|&place| place as usize))
+        self.order.iter().flat_map(|&block| self.blocks[block as usize].skills.iter().map(|&index| index as usize))
     }
 
-    /// Adds the skill at `place`, which has the next place of all.
-    pub fn add(&mut self, place: usize, skills: &[SkillView]) {
-        let name = |place: &u32| &*skills[*place as usize].series.skill_name;
-        let added = u32::try_from(place).expect("the limit of skills is far below 2^32");
-        debug_assert_eq!(self.block_of.len(), place);
+    /// Adds the skill at `index`, which must be the next of all.
+    pub fn add(&mut self, index: usize, skills: &[SkillView]) {
+        let name = |index: &u32| &*skills[*index as usize].series.skill_name;
+        let added = u32::try_from(index).expect("the limit of skills is far below 2^32");
+        debug_assert_eq!(self.block_of.len(), index);
         let after = self.order.partition_point(|&block| {
             self.blocks[block as usize].skills.first().is_some_and(|first| name(first) < name(&added))
         });
@@ -84,32 +85,32 @@ impl FamilyText {
             self.order.push(0);
             self.blocks.push(Block { skills: vec![added], ..Block::default() });
             self.block_of.push(0);
-            return self.mark(place, Staleness::Lines);
+            return self.mark(index, Staleness::Samples);
         };
         self.block_of.push(block);
         let members = &mut self.blocks[block as usize].skills;
         let position = members.partition_point(|other| name(other) < name(&added));
         members.insert(position, added);
         if members.len() > 2 * self.kind.block_skills() {
-            // In the order of names a half would stay as it is for ever.
+            // Where names arrive sorted, halves would never be filled again.
             let kept = if position + 1 == members.len() { members.len() - 1 } else { members.len() / 2 };
             let moved = members.split_off(kept);
-            self.mark(place, Staleness::Lines);
+            self.mark(index, Staleness::Samples);
             let new = u32::try_from(self.blocks.len()).expect("there are fewer blocks than skills");
-            moved.iter().for_each(|&place| self.block_of[place as usize] = new);
+            moved.iter().for_each(|&index| self.block_of[index as usize] = new);
             let first = moved[0] as usize;
             self.blocks.push(Block { skills: moved, ..Block::default() });
             self.order.insert(at + 1, new);
-            self.mark(first, Staleness::Lines);
+            self.mark(first, Staleness::Samples);
             let left = self.blocks[block as usize].skills[0] as usize;
-            return self.mark(left, Staleness::Lines);
+            return self.mark(left, Staleness::Samples);
         }
-        self.mark(place, Staleness::Lines);
+        self.mark(index, Staleness::Samples);
     }
 
-    /// Notes that something of the skill at `place` is not in the text.
-    pub fn mark(&mut self, place: usize, staleness: Staleness) {
-        let block = self.block_of[place];
+    /// Marks the text of the skill at `index` as stale.
+    pub fn mark(&mut self, index: usize, staleness: Staleness) {
+        let block = self.block_of[index];
         let known = &mut self.blocks[block as usize].staleness;
         if *known == Staleness::Fresh && staleness > Staleness::Fresh {
             self.stale.push(block);
@@ -117,19 +118,19 @@ impl FamilyText {
         *known = staleness.max(*known);
     }
 
-    /// Writes what is stale.
+    /// Rewrites what is stale.
     pub fn refresh(&mut self, skills: &[SkillView]) {
-        for place in self.stale.drain(..) {
-            let block = &mut self.blocks[place as usize];
+        for index in self.stale.drain(..) {
+            let block = &mut self.blocks[index as usize];
             match std::mem::take(&mut block.staleness) {
                 Staleness::Fresh => {}
                 Staleness::Values => block.write_values(self.kind, skills),
-                Staleness::Lines => block.write_lines(self.kind, skills),
+                Staleness::Samples => block.write_samples(self.kind, skills),
             }
         }
     }
 
-    /// Every block's text, in order. Nothing may be stale.
+    /// Returns the text of every block, in order. Nothing may be stale.
     pub fn texts(&self, format: Format, skills: &[SkillView]) -> impl Iterator<Item = Bytes> {
         debug_assert!(self.stale.is_empty());
         let blocks =
@@ -140,7 +141,7 @@ impl FamilyText {
         })
     }
 
-    /// The same compressed.
+    /// Calls `each` with every block, compressed. Nothing may be stale.
     pub fn each_compressed(
         &mut self,
         format: Format,
@@ -168,11 +169,11 @@ impl FamilyText {
 }
 
 impl Block {
-    fn write_lines(&mut self, kind: FamilyKind, skills: &[SkillView]) {
+    fn write_samples(&mut self, kind: FamilyKind, skills: &[SkillView]) {
         let mut out = Vec::with_capacity(self.text.len());
         self.values.clear();
-        for &place in &self.skills {
-            kind.each_sample(&skills[place as usize], |sample| {
+        for &index in &self.skills {
+            kind.each_sample(&skills[index as usize], |sample| {
                 sample.write_series(&mut out);
                 self.values.push(push_value(sample.value, &mut out));
                 out.push(b'\n');
@@ -183,14 +184,14 @@ impl Block {
     }
 
     fn replace(&mut self, text: Bytes, kind: FamilyKind, skills: &[SkillView]) {
-        let suffixes = self.skills.iter().map(|&place| kind.has_suffixes(&skills[place as usize]));
+        let suffixes = self.skills.iter().map(|&index| kind.has_suffixes(&skills[index as usize]));
         (self.has_exemplars, self.has_created) = suffixes.fold((false, false), |a, b| (a.0 | b.0, a.1 | b.1));
         self.text = text;
         self.compressed = None;
         self.compressed_with_suffixes = None;
     }
 
-    /// Whether `format` has this block with times of birth or without; `None` where it is the same in both formats.
+    /// Returns whether `format` needs created timestamps in this block; `None` if the block is the same in both formats.
     fn suffixes(&self, format: Format) -> Option<bool> {
         let Format::OpenMetrics { with_created } = format else { return None };
         let with_created = with_created && self.has_created;
@@ -202,9 +203,9 @@ impl Block {
         let mut out = Vec::with_capacity(text.len() + text.len() / 8);
         let mut copied = 0;
         let mut values = self.values.iter();
-        for &place in &self.skills {
-            let mut suffixes = kind.suffixes(&skills[place as usize]).into_iter();
-            kind.each_sample(&skills[place as usize], |sample| {
+        for &index in &self.skills {
+            let mut suffixes = kind.suffixes(&skills[index as usize]).into_iter();
+            kind.each_sample(&skills[index as usize], |sample| {
                 let suffix = suffixes.next().unwrap_or_default();
                 let end = values.next().expect("nothing is stale").end as usize;
                 out.extend_from_slice(&text[copied..end]);
@@ -219,15 +220,14 @@ impl Block {
         out
     }
 
-    /// The lines are those of the text before: only values that changed are written, and what stands between two of them
-    /// is copied at once.
+    /// Rewrites changed values; the samples are those of the previous text, of which everything else is copied.
     fn write_values(&mut self, kind: FamilyKind, skills: &[SkillView]) {
         let before = &*self.text;
         let mut out = Vec::with_capacity(before.len() + before.len() / 64 + 16);
         let mut copied = 0_u32;
         let mut values = self.values.iter_mut();
-        for &place in &self.skills {
-            kind.each_sample(&skills[place as usize], |sample| {
+        for &index in &self.skills {
+            kind.each_sample(&skills[index as usize], |sample| {
                 let written = values.next().expect("who adds a line marks it");
                 if written.bits == sample.value.bits() {
                     // What is still to be copied up to here keeps its length.
@@ -251,7 +251,7 @@ fn push_value(value: Value, out: &mut Vec<u8>) -> Written {
     Written { bits: value.bits(), begin, end: position(out) }
 }
 
-/// A block holds a few skills, whose lines the limits of labels and phases keep far below 4 GiB.
+/// A block has a few skills, and the limits of labels and phases keep their text far below 4 GiB.
 fn position(out: &[u8]) -> u32 {
     u32::try_from(out.len()).expect("a block is far smaller than 4 GiB")
 }

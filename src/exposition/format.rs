@@ -1,8 +1,8 @@
-//! The two formats, where they differ.
+//! The two exposition formats, where they differ.
 
 use std::fmt::Write as _;
 
-/// How a scrape is written. The series are the same in both, above all `le`: who changes the format keeps the history.
+/// The format of a scrape. The series are the same in both, `le` included, so that changing the format keeps the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
     /// The Prometheus text format, version 0.0.4.
@@ -10,8 +10,7 @@ pub enum Format {
     Text,
     /// OpenMetrics 1.0.0.
     OpenMetrics {
-        /// Whether series that came into being under watch tell when, as `_created`. Prometheus stores these as series
-        /// of their own.
+        /// Whether created timestamps are exposed, as `_created`. Prometheus stores these as series of their own.
         with_created: bool,
     },
 }
@@ -25,7 +24,7 @@ impl Format {
         }
     }
 
-    /// What has to be behind the last line.
+    /// Returns what must follow the last line.
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Text => "",
@@ -33,10 +32,10 @@ impl Format {
         }
     }
 
-    /// Writes the lines before the first series of `name`, of the type `kind` in words.
+    /// Writes HELP and TYPE of `name`; `kind` is the type as the text format calls it.
     ///
-    /// In OpenMetrics a counter is called without `_total`, which only its samples have. One whose samples lack it cannot
-    /// be a counter there; its type is `unknown`, so that the series keeps its name.
+    /// In OpenMetrics the name of a counter lacks the suffix `_total` of its samples. A counter whose samples lack it has the
+    /// type `unknown` there, so that the series keeps its name.
     pub(super) fn push_head(self, name: &str, help: &str, kind: &str, out: &mut String) {
         let (name, kind) = match (self, kind, name.strip_suffix("_total")) {
             (Self::Text, ..) => (name, kind),
@@ -56,7 +55,7 @@ impl Format {
         let _ = write!(out, "\n# TYPE {name} {kind}\n");
     }
 
-    /// Writes a time behind a value: milliseconds since the Unix epoch in the one, seconds in the other.
+    /// Writes the timestamp of a sample: milliseconds since the Unix epoch in the text format, seconds in OpenMetrics.
     pub(super) fn push_timestamp(self, millis: i64, out: &mut String) {
         let _ = match self {
             Self::Text => write!(out, " {millis}"),

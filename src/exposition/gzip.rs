@@ -1,26 +1,25 @@
-//! A gzip member out of chunks that were compressed apart, so that a chunk that stays as it is needs to be compressed only once.
+//! A gzip member of chunks that are compressed independently, so that an unchanged chunk is compressed only once.
 //!
-//! Each chunk is a run of deflate blocks that looks back at nothing before it and ends at a byte, as a full flush leaves it
-//! (RFC 1951, 3.2.4). Runs can be put one behind the other, and what is left is the checksum of them all, which is made of
-//! theirs.
+//! Each chunk is a run of deflate blocks that refers to nothing before it and ends at a byte, as after a full flush (RFC 1951,
+//! 3.2.4). Runs can be concatenated, and the checksum of the whole is combined from theirs.
 
 use bytes::Bytes;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 
-/// Method deflate, no flags, no time, no hint, and a system that is not told: RFC 1952, 2.3.
+/// Method deflate, no flags, no modification time, unknown operating system: RFC 1952, 2.3.
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
-/// The last block of a deflate stream, which is empty: fixed codes, and the end at once.
+/// The final block of the deflate stream: fixed codes, empty.
 const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
 
-/// A chunk.
+/// A compressed chunk.
 #[derive(Debug)]
 pub(super) struct CompressedChunk {
     deflate: Bytes,
     crc: Crc,
 }
 
-/// Packs chunks. Its tables are some hundred KiB: one is enough.
+/// Compresses chunks. Its tables take some hundred KiB, so that a view has only one.
 #[derive(Debug)]
 pub(super) struct GzipEncoder {
     deflate: Compress,
@@ -29,7 +28,7 @@ pub(super) struct GzipEncoder {
 
 impl GzipEncoder {
     pub fn new() -> Self {
-        // The first level: the text repeats itself so much that the others gain little.
+        // Level 1: the text is so repetitive that higher levels gain little.
         Self { deflate: Compress::new(Compression::new(1), false), buffer: Vec::new() }
     }
 
@@ -37,12 +36,12 @@ impl GzipEncoder {
         self.deflate.reset();
         self.buffer.clear();
         loop {
-            // What cannot be compressed grows by little; room for it lets one call do.
+            // Incompressible text grows a little; with this capacity one call is enough.
             self.buffer.reserve(text.len() + text.len() / 64 + 256);
             let done = usize::try_from(self.deflate.total_in()).unwrap_or(text.len());
             let compressed = self.deflate.compress_vec(&text[done..], &mut self.buffer, FlushCompress::Full);
             compressed.expect("deflating what is in memory cannot fail");
-            // Room that is left over says that the flush is complete.
+            // The flush is complete if capacity is left.
             if self.buffer.len() < self.buffer.capacity() {
                 break;
             }
@@ -53,7 +52,7 @@ impl GzipEncoder {
     }
 }
 
-/// A member that is being put together.
+/// A gzip member under construction.
 #[derive(Debug)]
 pub(super) struct GzipMember {
     chunks: Vec<Bytes>,
@@ -91,7 +90,7 @@ mod tests {
 
     fn unpacked(chunks: &[Bytes]) -> Vec<u8> {
         let member = chunks.concat();
-        // One member, and nothing behind it: what is left over would be lost.
+        // One member and nothing behind it: clients would ignore a second one.
         let mut decoder = GzDecoder::new(&member[..]);
         let mut text = Vec::new();
         decoder.read_to_end(&mut text).expect("a member with the right checksum");
@@ -101,7 +100,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_make_one_member(chunks in vec(vec(prop_oneof![any::<u8>(), Just(b'a')], 0..3_000), 0..12)) {
+        fn chunks_make_one_member(chunks in vec(vec(prop_oneof![any::<u8>(), Just(b'a')], 0..3_000), 0..12)) {
             let mut encoder = GzipEncoder::new();
             let compressed: Vec<_> = chunks.iter().map(|chunk| encoder.compress(chunk)).collect();
             let mut member = GzipMember::new();
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_packed_is_whole() {
+    fn incompressible_text_is_complete() {
         let mut rng = fastrand::Rng::with_seed(7);
         let noise: Vec<u8> = (0..1_000_000).map(|_| rng.u8(..)).collect();
         let mut member = GzipMember::new();

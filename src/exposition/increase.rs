@@ -1,13 +1,13 @@
-//! What series rose by while they were watched.
+//! By how much series increased while they were observed.
 
 use crate::ledger::{Histogram, SkillSeries};
 
-/// A rise of all series together.
+/// An increase of all series together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Increase {
     /// Invocations.
     pub invocations: u64,
-    /// Those of them that are history which joined a series already shown: they happened at some other time.
+    /// Those of them that happened before the first snapshot and were added to series already exposed.
     pub backfilled: u64,
     /// Those of them that were completed.
     pub completed: u64,
@@ -18,7 +18,7 @@ pub struct Increase {
 }
 
 impl Increase {
-    /// Adds another rise.
+    /// Adds another increase.
     pub fn merge(&mut self, other: &Self) {
         self.invocations += other.invocations;
         self.backfilled += other.backfilled;
@@ -28,8 +28,8 @@ impl Increase {
         self.durations.sum = (self.durations.sum + other.durations.sum).min(f64::MAX);
     }
 
-    /// Adds what a skill rose by. A series that is new rose from 0 if it was born watched; otherwise its first value is
-    /// history, which happened at some other time.
+    /// Adds the increase of a skill. A new series with a created timestamp increased from 0; the first value of one without is
+    /// older than the first snapshot and no increase.
     pub fn add(&mut self, before: Option<&SkillSeries>, now: &SkillSeries) {
         for phase in &now.phases {
             let known =

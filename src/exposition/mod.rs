@@ -1,8 +1,20 @@
-//! The ledger's series as text, in the formats that Prometheus reads, and as a `prometheus` collector.
+//! The ledger's series as text, in the formats that Prometheus scrapes, and as a `prometheus` collector.
 //!
-//! Architecture invariant: what is shown is [`View`], a copy of the ledger's series that [`View::apply`] keeps up to date;
-//! nothing here counts. The view holds each series' text too, in blocks that are written, and compressed, anew only where
-//! something changed. The text and the collector read the same view, and a property test holds them equal once parsed.
+//! | file | job |
+//! | --- | --- |
+//! | `view` | [`View`]: a copy of the ledger's series, sorted by name |
+//! | `skill_view` | one skill of it |
+//! | `increase` | by how much its series increased, for the live page |
+//! | `families`, `family` | names, labels and HELP of the families |
+//! | `family_kind` | which samples a family has for a skill |
+//! | `sample`, `format` | how a sample, HELP and TYPE are written, in both formats |
+//! | `text_cache`, `family_text`, `gzip` | the text, kept from scrape to scrape and compressed in chunks |
+//! | `text` | the body of a scrape |
+//! | `others` | everything else that a registry gathers, as text |
+//! | `collector` | the families for a `prometheus::Registry` |
+//!
+//! Architecture invariant: nothing here counts. The text and the collector read the same view, and a property test holds them
+//! equal once parsed.
 
 mod collector;
 mod families;
@@ -13,7 +25,10 @@ mod format;
 mod gzip;
 mod increase;
 mod others;
+mod sample;
+mod skill_view;
 mod text;
+mod text_cache;
 mod view;
 
 pub use collector::{FamiliesCollector, ViewProvider, gather_others};
@@ -21,5 +36,6 @@ pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;
 pub use others::encode_others;
+pub use skill_view::SkillView;
 pub use text::{Encoding, encode_families, render};
-pub use view::{SkillView, View};
+pub use view::View;

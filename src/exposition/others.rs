@@ -1,16 +1,16 @@
-//! Whatever else a registry gathers, as text.
+//! Everything else that a registry gathers, as text.
 
 use prometheus::proto::{Metric, MetricFamily, MetricType};
 
-use super::family_kind::{Value, push_escaped};
 use super::format::Format;
+use super::sample::{Value, push_escaped};
 
-/// Writes families that `Registry::gather` gave. The crate's own encoder knows one format only, and writes the bound 1.0 as
-/// `1`, which OpenMetrics does not allow: the same series would have two names.
+/// Writes families that `Registry::gather` returned. The crate's own encoder knows one format only, and writes the bound 1.0
+/// as `1`, which OpenMetrics forbids: one series would have two names.
 pub fn encode_others(families: &[MetricFamily], format: Format, out: &mut String) {
     for family in families {
         let kind = family.get_field_type();
-        format.push_head(family.name(), family.help(), words(kind), out);
+        format.push_head(family.name(), family.help(), type_name(kind), out);
         for metric in family.get_metric() {
             let mut samples = Samples { name: family.name(), metric, format, out };
             match kind {
@@ -25,7 +25,7 @@ pub fn encode_others(families: &[MetricFamily], format: Format, out: &mut String
     }
 }
 
-fn words(kind: MetricType) -> &'static str {
+fn type_name(kind: MetricType) -> &'static str {
     match kind {
         MetricType::COUNTER => "counter",
         MetricType::GAUGE => "gauge",
@@ -93,7 +93,7 @@ impl Samples<'_> {
     }
 }
 
-/// As OpenMetrics wants it: whole numbers have a point too.
+/// As OpenMetrics requires it: integers have a decimal point too.
 fn bound_text(bound: f64) -> String {
     if bound == f64::INFINITY { "+Inf".to_owned() } else { format!("{bound:?}") }
 }

@@ -8,32 +8,33 @@ use super::families::ACTIVE_SESSIONS;
 use super::family_kind::FamilyKind;
 use super::family_text::FamilyText;
 use super::format::Format;
-use super::gzip::{GzipEncoder, GzipMember};
+use super::gzip::GzipMember;
 use super::others::encode_others;
-use super::view::{SkillView, View};
+use super::skill_view::SkillView;
+use super::view::View;
 
-/// How a body is encoded.
+/// The content coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// Not at all.
+    /// None.
     Identity,
     /// As one gzip member (RFC 1952).
     Gzip,
 }
 
-/// What a body is made of, in order.
+/// A part of a body.
 enum Part<'v> {
     Text(String),
-    Lines(&'v mut FamilyText, &'v [SkillView]),
+    Samples(&'v mut FamilyText, &'v [SkillView]),
 }
 
-/// Calls `each` with all that the families and [`super::families::LAST_LISTED`] consist of. HELP and TYPE are there with or
-/// without series: a name that exists is a query that can be written.
+/// Calls `each` with every part of the five families and of [`super::families::LAST_LISTED`], in order. HELP and TYPE are
+/// written with or without series, so that queries can be written before there are any.
 fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut dyn FnMut(FamilyKind, Part<'_>)) {
     for kind in FamilyKind::ALL {
         each(kind, Part::Text(kind.head(format)));
-        let (family, skills) = view.lines(kind);
-        each(kind, Part::Lines(family, skills));
+        let (text, skills) = view.text();
+        each(kind, Part::Samples(text.refreshed(kind, skills), skills));
         if kind == FamilyKind::CompletionRates {
             let sessions = format!("{}{} {active_sessions}\n", ACTIVE_SESSIONS.head(format), ACTIVE_SESSIONS.name);
             each(kind, Part::Text(sessions));
@@ -47,17 +48,17 @@ pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) 
     each_part(view, active_sessions, Format::Text, &mut |kind, part| match part {
         _ if kind == FamilyKind::LastListed => {}
         Part::Text(text) => push(text.as_bytes()),
-        Part::Lines(family, skills) => family.texts(Format::Text, skills).for_each(|text| push(&text)),
+        Part::Samples(family, skills) => family.texts(Format::Text, skills).for_each(|text| push(&text)),
     });
 }
 
-/// The whole body of a scrape, in chunks: the families that `provider` shows, all of one moment, and everything else of
-/// `registry`.
+/// Returns the body of a scrape, in chunks: the families of `provider`, all of one moment, and everything else that
+/// `registry` gathers.
 ///
-/// Pieces are shared with later scrapes as long as nothing in them changes, so that a scrape costs what changed since the
-/// last one; with [`Encoding::Gzip`] what did not change is not compressed again.
+/// Chunks are shared with later scrapes until something in them changes, so that a scrape costs what changed since the last
+/// one; with [`Encoding::Gzip`] unchanged chunks are not compressed again.
 pub fn render(provider: &dyn ViewProvider, registry: &Registry, format: Format, encoding: Encoding) -> Vec<Bytes> {
-    // Before the view is taken, which the collectors take too, and for a shorter time than they need.
+    // Before the view is locked: collectors lock it too, and a scrape should hold it no longer than it needs.
     let mut others = String::new();
     encode_others(&gather_others(registry), format, &mut others);
     others.push_str(format.end());
@@ -76,23 +77,23 @@ fn identity(view: &mut View, active_sessions: u64, format: Format, others: Strin
     let mut chunks = Vec::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
         Part::Text(text) => chunks.push(text.into()),
-        Part::Lines(family, skills) => chunks.extend(family.texts(format, skills)),
+        Part::Samples(family, skills) => chunks.extend(family.texts(format, skills)),
     });
     chunks.push(others.into());
     chunks
 }
 
 fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &str) -> Vec<Bytes> {
-    let mut encoder = view.take_encoder().unwrap_or_else(|| Box::new(GzipEncoder::new()));
+    let mut encoder = view.text().0.take_encoder();
     let mut member = GzipMember::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
         Part::Text(text) => member.push(&encoder.compress(text.as_bytes())),
-        Part::Lines(family, skills) => {
+        Part::Samples(family, skills) => {
             family.each_compressed(format, skills, &mut encoder, |compressed| member.push(compressed))
         }
     });
     member.push(&encoder.compress(others.as_bytes()));
-    view.return_encoder(encoder);
+    view.text().0.return_encoder(encoder);
     member.finish()
 }
 

@@ -1,4 +1,4 @@
-//! What a scrape sees.
+//! What a scrape exposes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,59 +9,31 @@ use crate::ledger::{
 };
 
 use super::family_kind::FamilyKind;
-use super::family_text::{FamilyText, Staleness};
-use super::gzip::GzipEncoder;
+use super::family_text::Staleness;
 use super::increase::Increase;
+use super::skill_view::SkillView;
+use super::text_cache::TextCache;
 
-/// A copy of the ledger's series, and their text, in the order in which they are shown: by name.
-#[derive(Debug)]
+/// A copy of the ledger's series, in the order in which they are exposed, with their cached text.
+#[derive(Debug, Default)]
 pub struct View {
-    /// By their places in the ledger.
+    /// In the order of their [`SkillIndex`].
     skills: Vec<SkillView>,
-    /// In the order of [`FamilyKind::ALL`].
-    families: [FamilyText; FamilyKind::ALL.len()],
-    /// By identity: a feed's place in the ledger may become another's.
+    text: TextCache,
+    /// By identity, because another feed may take the slot of a removed one.
     feeds: BTreeMap<Arc<str>, FeedCounters>,
     rules: RuleCounters,
     /// The latest, oldest first.
     anomalies: VecDeque<SeenAnomaly>,
     /// Since it was last taken.
     increase: Increase,
-    /// Made when it is first needed: not everybody asks for gzip.
-    encoder: Option<Box<GzipEncoder>>,
-}
-
-/// A skill as shown: phases and anomaly types by name.
-#[derive(Debug)]
-pub struct SkillView {
-    /// Its series, phases and anomaly types by name.
-    pub series: SkillSeries,
-    /// When a snapshot last listed it, in microseconds since the Unix epoch.
-    pub last_listed_micros: Option<i64>,
-    /// When a number of it was last seen to change, its first sight included, in microseconds since the Unix epoch; `None`
-    /// where that was before this process.
-    pub last_changed_micros: Option<i64>,
-}
-
-impl Default for View {
-    fn default() -> Self {
-        Self {
-            skills: Vec::new(),
-            families: FamilyKind::ALL.map(FamilyText::new),
-            feeds: BTreeMap::new(),
-            rules: RuleCounters::default(),
-            anomalies: VecDeque::new(),
-            increase: Increase::default(),
-            encoder: None,
-        }
-    }
 }
 
 impl View {
-    /// Brings the view up to date. Applying the same changes twice does no harm.
+    /// Applies changes of the ledger. Applying the same changes twice has no effect.
     pub fn apply(&mut self, changes: Changes) {
         let Changes { mut skills, last_listed, feeds, anomalies, wall_micros, rules, memory: _ } = changes;
-        // Changes that could not be kept come again behind newer ones: new skills are added in the order of their places.
+        // Changes that could not be persisted come again behind newer ones: new skills are added in the order of their indices.
         skills.sort_unstable_by_key(|row| row.index);
         for SkillRow { index, series, last_listed_micros } in skills {
             self.show(index, series, (wall_micros > 0).then_some(wall_micros));
@@ -75,17 +47,17 @@ impl View {
         self.anomalies.drain(..self.anomalies.len().saturating_sub(RECENT_ANOMALIES_MAX));
     }
 
-    /// Shows the numbers of one feed.
+    /// Exposes the counters of a feed.
     pub fn show_feed(&mut self, counters: FeedCounters) {
         self.feeds.insert(counters.identity.clone(), counters);
     }
 
-    /// Shows the numbers of a feed no more.
+    /// Stops exposing the counters of a feed.
     pub fn hide_feed(&mut self, identity: &str) {
         self.feeds.remove(identity);
     }
 
-    /// Notes when skills were last listed, in microseconds since the Unix epoch.
+    /// Records when skills were last listed, in microseconds since the Unix epoch.
     pub fn note_last_listed(&mut self, listed: Vec<(SkillIndex, i64)>) {
         for (index, micros) in listed {
             self.note_listed(index, micros);
@@ -93,29 +65,29 @@ impl View {
     }
 
     fn note_listed(&mut self, SkillIndex(index): SkillIndex, micros: i64) {
-        let place = index as usize;
-        let Some(skill) = self.skills.get_mut(place) else { return };
+        let index = index as usize;
+        let Some(skill) = self.skills.get_mut(index) else { return };
         if micros > 0 && skill.last_listed_micros < Some(micros) {
-            let staleness = if skill.last_listed_micros.is_some() { Staleness::Values } else { Staleness::Lines };
+            let staleness = if skill.last_listed_micros.is_some() { Staleness::Values } else { Staleness::Samples };
             skill.last_listed_micros = Some(micros);
-            self.family(FamilyKind::LastListed).mark(place, staleness);
+            self.text.mark(FamilyKind::LastListed, index, staleness);
         }
     }
 
     fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries, changed_micros: Option<i64>) {
         series.phases.sort_unstable_by(|a, b| a.workflow_phase.cmp(&b.workflow_phase));
         series.anomalies.sort_unstable_by(|a, b| a.anomaly_type.cmp(&b.anomaly_type));
-        let place = index as usize;
-        let Some(skill) = self.skills.get_mut(place) else {
-            assert_eq!(place, self.skills.len(), "the ledger gives places without gaps");
+        let index = index as usize;
+        let Some(skill) = self.skills.get_mut(index) else {
+            assert_eq!(index, self.skills.len(), "the ledger gives indices without gaps");
             self.increase.add(None, &series);
             self.skills.push(SkillView { series, last_listed_micros: None, last_changed_micros: changed_micros });
-            self.families.iter_mut().for_each(|family| family.add(place, &self.skills));
+            self.text.add(index, &self.skills);
             return;
         };
-        // A series never goes but for the rate, and never changes its name: as many as before are the same as before.
+        // Series other than the rate are never removed or renamed: if there are as many as before, they are the same.
         let staleness = |is_other: bool, has_other_lines: bool| match (is_other, has_other_lines) {
-            (_, true) => Staleness::Lines,
+            (_, true) => Staleness::Samples,
             (true, false) => Staleness::Values,
             (false, false) => Staleness::Fresh,
         };
@@ -129,62 +101,48 @@ impl View {
         if [invocations, anomalies, rates] != [Staleness::Fresh; 3] {
             skill.last_changed_micros = changed_micros.or(skill.last_changed_micros);
         }
-        self.family(FamilyKind::Invocations).mark(place, invocations);
-        self.family(FamilyKind::Durations).mark(place, invocations);
-        self.family(FamilyKind::CompletionRates).mark(place, rates);
-        self.family(FamilyKind::Anomalies).mark(place, anomalies);
+        self.text.mark(FamilyKind::Invocations, index, invocations);
+        self.text.mark(FamilyKind::Durations, index, invocations);
+        self.text.mark(FamilyKind::CompletionRates, index, rates);
+        self.text.mark(FamilyKind::Anomalies, index, anomalies);
     }
 
-    /// The numbers that the ledger keeps of each feed, in the order of their identities.
+    /// Returns the ledger's counters of each feed, sorted by identity.
     pub fn feeds(&self) -> impl Iterator<Item = &FeedCounters> {
         self.feeds.values()
     }
 
-    /// What the series rose by since the last call. What had happened before it was watched is no rise.
+    /// Returns the increase since the last call. What happened before the first snapshot is not part of it.
     pub fn take_increase(&mut self) -> Increase {
         std::mem::take(&mut self.increase)
     }
 
-    /// The anomalies that were counted last, up to [`RECENT_ANOMALIES_MAX`] of them, oldest first.
+    /// Returns the anomalies that were counted last, up to [`RECENT_ANOMALIES_MAX`] of them, oldest first.
     pub fn recent_anomalies(&self) -> impl Iterator<Item = &SeenAnomaly> {
         self.anomalies.iter()
     }
 
-    /// The counters of the rules.
+    /// Returns the counters of the counting rules.
     pub fn rules(&self) -> RuleCounters {
         self.rules
     }
 
-    /// Every skill, by name.
+    /// Returns the series of every skill, sorted by name.
     pub fn skills(&self) -> impl Iterator<Item = &SkillSeries> {
         self.shown().map(|skill| &skill.series)
     }
 
-    /// Every skill, by name, with what is known beside its series.
+    /// Returns every skill, sorted by name.
     pub fn shown(&self) -> impl Iterator<Item = &SkillView> {
-        self.families[0].skills().map(|place| &self.skills[place])
+        self.text.by_name().map(|index| &self.skills[index])
     }
 
     pub(super) fn phases(&self) -> impl Iterator<Item = (&str, &PhaseSeries)> {
         self.skills().flat_map(|skill| skill.phases.iter().map(|phase| (&*skill.skill_name, phase)))
     }
 
-    fn family(&mut self, kind: FamilyKind) -> &mut FamilyText {
-        &mut self.families[kind as usize]
-    }
-
-    /// The lines of `kind`, as of now, and what they are of.
-    pub(super) fn lines(&mut self, kind: FamilyKind) -> (&mut FamilyText, &[SkillView]) {
-        let family = &mut self.families[kind as usize];
-        family.refresh(&self.skills);
-        (family, &self.skills)
-    }
-
-    pub(super) fn take_encoder(&mut self) -> Option<Box<GzipEncoder>> {
-        self.encoder.take()
-    }
-
-    pub(super) fn return_encoder(&mut self, encoder: Box<GzipEncoder>) {
-        self.encoder = Some(encoder);
+    /// Returns the cached text, and the skills that it is refreshed from.
+    pub(super) fn text(&mut self) -> (&mut TextCache, &[SkillView]) {
+        (&mut self.text, &self.skills)
     }
 }
