@@ -25,6 +25,7 @@
 //! enters the ledger as a value ([`ledger::Moment`]).
 
 pub mod bridge;
+mod build_info;
 mod clock;
 pub mod demo;
 mod explanation;

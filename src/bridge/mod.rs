@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::build_info;
 use crate::demo::{DemoFeed, guide};
 use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
@@ -106,6 +107,7 @@ impl Bridge {
     /// file at [`StateLocation::Default`] that cannot be written is no error: counts are in memory then, and a warning is
     /// logged.
     pub fn bind(settings: Settings) -> Result<Self, BridgeError> {
+        log_start(&settings.feeds);
         let listeners = bind_all(&settings)?;
         let mut local_addrs = Vec::new();
         for listener in &listeners {
@@ -354,6 +356,12 @@ pub async fn demo(
         bridge.run(shutdown.cancelled_owned()).await
     };
     Ok(tokio::join!(running, feed.serve(bridge_ended.clone())).0?)
+}
+
+/// The first line of a bridge's log. An identity holds no query, which may hold secrets.
+fn log_start(feeds: &[FeedTarget]) {
+    let feeds = feeds.iter().map(|feed| feed.identity.as_str()).collect::<Vec<_>>().join(", ");
+    tracing::info!(version = build_info::VERSION, revision = build_info::REVISION, feeds, "starting");
 }
 
 fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<PersistentLedger>, BridgeError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Persistence;
+use crate::build_info;
 use crate::clock::{seconds, wall_seconds};
 use crate::exposition::{View, ViewProvider};
 use crate::health::FeedReport;
@@ -92,7 +93,7 @@ pub(super) fn status(
     anomalies.reverse();
     let feeds = telemetry.feeds();
     Status {
-        version: env!("CARGO_PKG_VERSION"),
+        version: build_info::VERSION,
         now_seconds: wall_seconds(),
         started_seconds,
         state: match persistence {

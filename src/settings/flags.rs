@@ -15,6 +15,7 @@ use clap_complete::Shell;
 
 use super::number::within;
 use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SettingsError, Timing, duration};
+use crate::build_info::LONG_VERSION;
 
 pub(super) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(super) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
@@ -70,7 +71,8 @@ Examples:
 /// Session-Buddy's RealTimeMetricsServer repeats its totals every second over a WebSocket. This bridge subscribes to
 /// it, works out what is new, and shows it as Prometheus metrics. Without a command it runs the bridge.
 #[derive(Debug, Parser)]
-#[command(name = "session-buddy-bridge", version, args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+#[command(name = "session-buddy-bridge", version, long_version = LONG_VERSION)]
+#[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
 pub(super) struct CommandLine {
     #[command(subcommand)]
     pub command: Option<Subcommands>,

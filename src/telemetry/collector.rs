@@ -6,16 +6,17 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
 use super::Telemetry;
+use crate::build_info;
 use crate::exposition::family::Family;
 use crate::feed::FeedState;
 use crate::health::{FeedReport, Health};
 use crate::ledger::{FeedCounters, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
 
-const BUILD_INFO: Family<1> = Family::gauge(
+const BUILD_INFO: Family<4> = Family::gauge(
     "session_buddy_bridge_build_info",
-    "Always 1; the label tells the version of the bridge.",
-    ["version"],
+    "1, labelled with what the bridge was built from: its version, the commit, the compiler and the target.",
+    ["revision", "rustc", "target", "version"],
 );
 
 const FEED_UP: Family<1> = Family::gauge(
@@ -206,7 +207,8 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
         let reports = self.health.reports();
         let (refused, accept_failures, web_config_failures) = self.telemetry.http_counts();
         let mut families = vec![
-            BUILD_INFO.with([([env!("CARGO_PKG_VERSION")], 1.0)]),
+            BUILD_INFO
+                .with([([build_info::REVISION, build_info::RUSTC, build_info::TARGET, build_info::VERSION], 1.0)]),
             FEED_UP.with(reports.iter().map(|report| ([&*report.identity], one_if(report.is_live())))),
             FEED_STATE.with(reports.iter().flat_map(states)),
             FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),

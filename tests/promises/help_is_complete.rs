@@ -133,12 +133,14 @@ fn the_configuration_page_tells_of_every_flag_and_of_no_other() {
 
 #[test]
 fn the_version_is_the_package_s() {
-    let output = bridge(&["--version"]);
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        concat!("session-buddy-bridge ", env!("CARGO_PKG_VERSION"), "\n")
-    );
+    for flag in ["-V", "--version"] {
+        let output = bridge(&[flag]);
+        assert_eq!(output.status.code(), Some(0));
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(printed.lines().next(), Some(concat!("session-buddy-bridge ", env!("CARGO_PKG_VERSION"))));
+        // What the program was built from follows in the long form.
+        assert_eq!(printed.lines().count(), if flag == "-V" { 1 } else { 4 }, "{printed}");
+    }
 }
 
 #[test]

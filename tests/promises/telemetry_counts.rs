@@ -74,8 +74,10 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         assert_eq!(scrape.value("session_buddy_bridge_feed_disconnects_total", &labels), Some(0.0), "{code}");
     }
     assert_eq!(scrape.series("session_buddy_bridge_feed_disconnects_total").len(), CODES_FROM_ZERO.len());
-    let version = [("version", env!("CARGO_PKG_VERSION"))];
-    assert_eq!(scrape.value("session_buddy_bridge_build_info", &version), Some(1.0));
+    let series = scrape.series("session_buddy_bridge_build_info");
+    let [(labels, 1.0)] = series.into_iter().collect::<Vec<_>>()[..] else { panic!("{scrape:?}") };
+    assert_eq!(labels["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(labels.keys().collect::<Vec<_>>(), ["revision", "rustc", "target", "version"]);
     assert_eq!(scrape.value("session_buddy_bridge_feed_up", &[("feed", FEED)]), Some(0.0));
     for state in FeedState::LABELS {
         let labels = [("feed", FEED), ("state", state)];
