@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use prometheus::Registry;
 use serde::Deserialize;
-use session_buddy_bridge::exposition::{Encoding, Format, ViewProvider, render};
-use session_buddy_bridge::ledger::{self, ConnectionId};
-use session_buddy_bridge::protocol::{Limits, read};
-use session_buddy_bridge::shared_ledger::SharedLedger;
+use session_buddy_bridge::internals::exposition::{Encoding, Format, ViewProvider, render};
+use session_buddy_bridge::internals::ledger::{self, ConnectionId};
+use session_buddy_bridge::internals::protocol::{Limits, read};
+use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 
 criterion_main!(parts);
 criterion_group!(parts, protocol, exposition);

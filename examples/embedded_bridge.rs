@@ -11,7 +11,7 @@ mod common;
 
 use common::{Args, Outcome};
 use prometheus::IntCounter;
-use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use session_buddy_bridge::settings::FeedTarget;
 use session_buddy_bridge::{Bridge, Settings};
 use tokio_util::sync::CancellationToken;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use common::{Args, Outcome};
 use futures::StreamExt;
-use session_buddy_bridge::protocol::{self, ConnectionMessage, Message, Number, Snapshot};
+use session_buddy_bridge::internals::protocol::{self, ConnectionMessage, Message, Number, Snapshot};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message as Frame;
 

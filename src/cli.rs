@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use session_buddy_bridge::bridge;
-use session_buddy_bridge::healthcheck;
-use session_buddy_bridge::settings::{self, SettingsError, Task};
+use session_buddy_bridge::internals::bridge;
+use session_buddy_bridge::internals::healthcheck;
+use session_buddy_bridge::internals::settings::{self, Task};
+use session_buddy_bridge::settings::SettingsError;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -31,7 +31,7 @@ mod text;
 mod text_cache;
 mod view;
 
-pub use collector::{FamiliesCollector, ViewProvider, gather_others};
+pub use collector::{FamiliesCollector, ViewProvider};
 pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;

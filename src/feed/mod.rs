@@ -39,9 +39,9 @@ mod watchdog;
 
 pub use credentials::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TlsFiles, TokenSource,
+    SecretSource, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
-pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, Step, retry_policy};
+pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, retry_policy};
 pub use listener::{FeedListener, FrameSummary, SnapshotSummary};
 pub use settings::{FeedSettings, Timing};
 pub use state::FeedState;

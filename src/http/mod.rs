@@ -39,7 +39,7 @@ use thiserror::Error;
 
 pub use accept::Accepts;
 pub use limits::HttpLimits;
-pub use listen::{BindError, BoundListener, SocketFile, bind, bind_unix, from_systemd};
+pub use listen::{BindError, BoundListener, bind, bind_unix, from_systemd};
 pub use serve::serve;
 pub use web_config::{WebConfigError, WebConfigFile};
 

@@ -37,16 +37,11 @@ use std::sync::Arc;
 use clap::ValueEnum;
 
 pub use config_file::{ConfigFile, ConfigFileError, ReloadableSettings};
-pub use duration::DurationError;
 pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
-pub use number::NumberError;
-pub use tasks::{
-    CheckTask, DemoTask, ExplainTask, Explained, HealthcheckTask, RecordTask, ReplayTask, StateTask, Task,
-    unknown_variables,
-};
+pub(crate) use tasks::{CheckTask, DemoTask, ExplainTask, Explained, RecordTask, ReplayTask, StateTask};
 
 pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,

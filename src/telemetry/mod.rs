@@ -21,10 +21,10 @@ use std::time::Instant;
 use tracing::{error, info, warn};
 
 pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
-pub use feed::{CODES_FROM_ZERO, FeedTelemetry, Traffic};
+pub use feed::{CODES_FROM_ZERO, FeedTelemetry};
 pub(crate) use notices::{log_notice, log_notices};
-pub use recent::{RECENT_REJECTIONS_MAX, SeenRejection};
-pub use state::{StateCollector, StateTelemetry};
+pub use recent::SeenRejection;
+pub use state::StateTelemetry;
 
 use crate::health::Health;
 use crate::http::WebConfigError;

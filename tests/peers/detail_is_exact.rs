@@ -21,7 +21,7 @@ use crate::support::scrape::Scrape;
 use crate::support::watcher::Watcher;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
-use session_buddy_bridge::ledger::DURATION_BUCKETS_SECONDS;
+use session_buddy_bridge::internals::ledger::DURATION_BUCKETS_SECONDS;
 use tempfile::TempDir;
 
 /// More skills than the feed lists.

@@ -22,7 +22,7 @@ use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::watcher::Watcher;
 use crate::support::{is_long, patiently};
-use session_buddy_bridge::feed::Timing;
+use session_buddy_bridge::internals::feed::Timing;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tempfile::TempDir;
 

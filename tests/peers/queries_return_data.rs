@@ -11,7 +11,7 @@ use crate::support::peers::{eventually, in_repository};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
 use serde_json::Value;
-use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;

@@ -9,7 +9,9 @@ use crate::support::peers::bridge::{Bridge, sums};
 use crate::support::peers::eventually;
 use crate::support::peers::session_buddy::{RealServer, SessionBuddy};
 use crate::support::recording_listener::{Note, RunningFeed, disconnect_reason, ends, settings, with_token};
-use session_buddy_bridge::feed::{FeedSettings, FeedState, Minting, Secret, SecretSource, TOKEN_LIFETIME, TokenSource};
+use session_buddy_bridge::internals::feed::{
+    FeedSettings, FeedState, Minting, Secret, SecretSource, TOKEN_LIFETIME, TokenSource,
+};
 use tempfile::TempDir;
 use url::Url;
 

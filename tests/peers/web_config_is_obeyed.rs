@@ -17,7 +17,7 @@ use data_encoding::BASE64;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use session_buddy_bridge::http::{HttpSettings, WebConfigFile};
+use session_buddy_bridge::internals::http::{HttpSettings, WebConfigFile};
 
 struct Site {
     folder: tempfile::TempDir,

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use session_buddy_bridge::exposition::{View, encode_families};
-use session_buddy_bridge::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Notice, Whole};
-use session_buddy_bridge::protocol;
+use session_buddy_bridge::internals::exposition::{View, encode_families};
+use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Notice, Whole};
+use session_buddy_bridge::internals::protocol;
 
 use crate::support::scrape::Scrape;
 

@@ -6,8 +6,8 @@ use crate::support::model::{Anomaly, Database, LISTED_MAX, SECOND, anomaly_event
 use crate::support::observer::Observer;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use session_buddy_bridge::ledger::Notice;
-use session_buddy_bridge::protocol::RejectionReason;
+use session_buddy_bridge::internals::ledger::Notice;
+use session_buddy_bridge::internals::protocol::RejectionReason;
 
 const CASES: u32 = 256;
 

@@ -10,7 +10,7 @@ use crate::support::model::{Anomaly, Database, Invocation, SECOND, sql_time};
 use crate::support::running_bridge::{RunningBridge, counted, families};
 use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
-use session_buddy_bridge::feed::Timing;
+use session_buddy_bridge::internals::feed::Timing;
 use session_buddy_bridge::settings::{FeedTarget, Settings};
 
 /// Quick to come back, and quick to notice silence. What a healthy feed owes comes much sooner than any alarm, so that

@@ -8,8 +8,8 @@ use crate::support::running_bridge::{RunningBridge, counted};
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use rusqlite::Connection;
+use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
-use session_buddy_bridge::store::Store;
 
 fn invocation() -> Invocation {
     Invocation { skill_name: "a".to_owned(), workflow_phase: None, completed: true, duration_seconds: None }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
-use session_buddy_bridge::protocol;
+use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::internals::protocol;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;

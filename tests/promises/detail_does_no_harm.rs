@@ -14,9 +14,9 @@ use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use rusqlite::Connection;
-use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::skills_db::{SkillsDatabase, SkillsDatabaseError};
 use session_buddy_bridge::settings::{FeedTarget, Settings};
-use session_buddy_bridge::skills_db::{SkillsDatabase, SkillsDatabaseError};
 
 const TABLE: &str = "CREATE TABLE skill_invocation (
     id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name TEXT, workflow_phase TEXT, completed BOOLEAN, duration_seconds REAL,

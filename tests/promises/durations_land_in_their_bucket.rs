@@ -5,7 +5,7 @@ use crate::support::observer::Observer;
 use crate::support::shown::bucket_of;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use session_buddy_bridge::ledger::DURATION_BUCKETS_SECONDS;
+use session_buddy_bridge::internals::ledger::DURATION_BUCKETS_SECONDS;
 
 const CASES: u32 = 512;
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::support::scrape::Scrape;
 use crate::support::{PATIENCE, patiently};
 use rustix::process::{Pid, Signal, kill_process};
-use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use tokio_util::sync::CancellationToken;
 
 /// Where cargo puts the examples: beside the directory of the tests.

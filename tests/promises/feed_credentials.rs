@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::support::certificates::{Authority, ClientFiles};
 use crate::support::recording_listener::{Note, RunningFeed, disconnect_reason, ends, settings, snapshot, with_token};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step, Visit};
-use session_buddy_bridge::feed::{
+use session_buddy_bridge::internals::feed::{
     ClientIdentity, Credentials, FeedSettings, FeedState, Minting, SecretSource, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
 

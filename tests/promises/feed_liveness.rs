@@ -2,7 +2,7 @@
 
 use crate::support::recording_listener::{Note, RunningFeed, disconnect_reason, settings, snapshot, timing};
 use crate::support::scripted_feed::{ScriptedFeed, Step};
-use session_buddy_bridge::feed::{FeedSettings, FeedState, Timing};
+use session_buddy_bridge::internals::feed::{FeedSettings, FeedState, Timing};
 use std::time::Duration;
 
 const EVENT: &str = r#"{"type":"skill_invocation","data":{"skill_name":"a","completed":true}}"#;

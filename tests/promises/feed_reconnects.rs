@@ -4,7 +4,7 @@ use crate::support::recording_listener::{
     Note, RunningFeed, disconnect_reason, ends, retry_in, settings, snapshot, texts, timing,
 };
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
-use session_buddy_bridge::feed::{DisconnectReason, FeedSettings, FeedState, Timing};
+use session_buddy_bridge::internals::feed::{DisconnectReason, FeedSettings, FeedState, Timing};
 use std::time::Duration;
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use crate::support::recording_listener::{
     RunningFeed, disconnect_reason, retry_in, settings, snapshot, timing, with_token,
 };
 use crate::support::scripted_feed::{ScriptedFeed, Step};
-use session_buddy_bridge::feed::{DisconnectReason, FeedSettings, FeedState, Secret, Timing, TokenSource};
+use session_buddy_bridge::internals::feed::{DisconnectReason, FeedSettings, FeedState, Secret, Timing, TokenSource};
 use std::time::Duration;
 
 const SLOW: Duration = Duration::from_secs(3600);

@@ -3,7 +3,7 @@
 use crate::support::clogged::Clogged;
 use crate::support::recording_listener::{Note, RunningFeed, settings, snapshot, with_token};
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
-use session_buddy_bridge::feed::{DisconnectReason, FeedSettings, FeedState, TokenSource};
+use session_buddy_bridge::internals::feed::{DisconnectReason, FeedSettings, FeedState, TokenSource};
 use std::time::Duration;
 use url::Url;
 

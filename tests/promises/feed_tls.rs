@@ -2,7 +2,7 @@
 
 use crate::support::recording_listener::{RunningFeed, disconnect_reason, settings, snapshot};
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
-use session_buddy_bridge::feed::FeedSettings;
+use session_buddy_bridge::internals::feed::FeedSettings;
 
 fn trusting(server: &ScriptedFeed, trusted: &ScriptedFeed) -> FeedSettings {
     FeedSettings { tls: trusted.client_tls.clone(), ..settings(server.url()) }

@@ -2,7 +2,7 @@
 
 use crate::support::recording_listener::{RunningFeed, disconnect_reason, settings, snapshot, with_token};
 use crate::support::scripted_feed::{ScriptedFeed, Step};
-use session_buddy_bridge::feed::{FeedSettings, FeedState, Secret, TokenSource};
+use session_buddy_bridge::internals::feed::{FeedSettings, FeedState, Secret, TokenSource};
 
 #[tokio::test]
 async fn token_then_subscription_on_each_connection() {

@@ -6,7 +6,7 @@ use crate::support::model::{Database, Invocation, SECOND, invocations};
 use crate::support::observer::Observer;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use session_buddy_bridge::ledger::Notice;
+use session_buddy_bridge::internals::ledger::Notice;
 
 const CASES: u32 = 256;
 

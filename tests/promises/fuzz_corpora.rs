@@ -8,9 +8,9 @@ use std::{env, fs};
 
 use crate::support::fuzz_bodies::{self, STATE_FEED};
 use rusqlite::Connection;
-use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment, Whole};
-use session_buddy_bridge::protocol;
-use session_buddy_bridge::store::{Opened, Store};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::store::{Opened, Store};
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)

@@ -4,7 +4,7 @@ use crate::support::http_client::{Connection, get, request};
 use crate::support::scrape::Scrape;
 use crate::support::served::{MadeUp, Served};
 use bytes::Bytes;
-use session_buddy_bridge::http::HttpSettings;
+use session_buddy_bridge::internals::http::HttpSettings;
 
 const METRICS: &str = "# HELP shown Something.\n# TYPE shown gauge\nshown 1\n";
 const PATHS: [&str; 4] = ["/metrics", "/", "/-/healthy", "/-/ready"];

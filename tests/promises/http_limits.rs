@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::http_client::{Connection, PATIENCE, get};
 use crate::support::served::{MadeUp, Served, wait_until};
 use bytes::Bytes;
-use session_buddy_bridge::http::{HttpLimits, HttpSettings};
+use session_buddy_bridge::internals::http::{HttpLimits, HttpSettings};
 
 const SHORT: Duration = Duration::from_millis(200);
 const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n";

@@ -9,7 +9,7 @@ use crate::support::http_client::Connection;
 use crate::support::served::{MadeUp, Served, wait_until};
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use session_buddy_bridge::http::HttpSettings;
+use session_buddy_bridge::internals::http::HttpSettings;
 
 #[test]
 fn a_connection_that_finds_no_descriptor_is_served_once_there_is_one() {

@@ -12,7 +12,7 @@ use crate::support::http_client::{Connection, PATIENCE};
 use crate::support::program::Program;
 use crate::support::served::{MadeUp, Served};
 use rustix::process::Signal;
-use session_buddy_bridge::http::HttpSettings;
+use session_buddy_bridge::internals::http::HttpSettings;
 
 const NO_FEED: &str = "--feed.url=ws://127.0.0.1:9";
 

@@ -9,7 +9,7 @@ use crate::support::patiently;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
 use serde_json::Value;
-use session_buddy_bridge::feed::Timing;
+use session_buddy_bridge::internals::feed::Timing;
 use session_buddy_bridge::settings::{FeedTarget, Settings};
 
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoiYSJ9.dBjftJeZ4CVPmB92K27uhbUJU1p1r";

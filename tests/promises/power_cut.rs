@@ -23,12 +23,12 @@ use crate::support::observer::moment;
 use crate::support::running_bridge::{RunningBridge, families};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use rusqlite::Connection;
-use session_buddy_bridge::ledger::{
+use session_buddy_bridge::internals::ledger::{
     ConnectionId, FeedSpec, Ledger, Limits, PhaseSeries, RuleCounters, SkillRow, SkillSeries, Whole,
 };
-use session_buddy_bridge::protocol;
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::store::{Opened, Store};
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
-use session_buddy_bridge::store::{Opened, Store};
 use tempfile::TempDir;
 
 const IDENTITY: &str = "feed";

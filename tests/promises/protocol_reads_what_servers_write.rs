@@ -10,7 +10,7 @@ use RejectionReason::{
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use session_buddy_bridge::protocol::{
+use session_buddy_bridge::internals::protocol::{
     self, AnomalyEntry, ConnectionMessage, Event, EventKind, Limits, Message, Number, Rejection, RejectionReason,
     SkillEntry, Snapshot,
 };

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::support::model::{SECOND, python_float, python_string};
 use crate::support::observer::Observer;
 use serde::Deserialize;
-use session_buddy_bridge::protocol::RejectionReason;
+use session_buddy_bridge::internals::protocol::RejectionReason;
 
 /// One line of a recording.
 #[derive(Deserialize)]

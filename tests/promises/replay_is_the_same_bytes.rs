@@ -8,7 +8,7 @@ use std::{env, fs};
 
 use crate::support::running_bridge::FAMILIES;
 use crate::support::scrape::Scrape;
-use session_buddy_bridge::ledger::Limits;
+use session_buddy_bridge::internals::ledger::Limits;
 
 fn recordings() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recordings");

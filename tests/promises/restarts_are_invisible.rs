@@ -19,11 +19,11 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use rusqlite::{Connection, OpenFlags};
-use session_buddy_bridge::ledger::{
+use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole,
 };
-use session_buddy_bridge::protocol;
-use session_buddy_bridge::store::{Opened, Store};
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::store::{Opened, Store};
 
 /// What becomes of a commit.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -14,12 +14,12 @@ use crate::support::shown::{Shown, bucket_of};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use rusqlite::{Connection, params};
-use session_buddy_bridge::ledger::{
+use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
 };
-use session_buddy_bridge::protocol;
-use session_buddy_bridge::skills_db::SkillsDatabase;
-use session_buddy_bridge::store::{Opened, Store};
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::skills_db::SkillsDatabase;
+use session_buddy_bridge::internals::store::{Opened, Store};
 use tempfile::TempDir;
 
 const SCHEMA: &str = "

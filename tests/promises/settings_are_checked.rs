@@ -5,13 +5,14 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use session_buddy_bridge::demo::DemoSettings;
-use session_buddy_bridge::feed::{
+use session_buddy_bridge::internals::demo::DemoSettings;
+use session_buddy_bridge::internals::feed::{
     ClientIdentity, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
-use session_buddy_bridge::ledger::Limits;
+use session_buddy_bridge::internals::ledger::Limits;
+use session_buddy_bridge::internals::settings::Task;
 use session_buddy_bridge::settings::{
-    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StateLocation, Task,
+    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StateLocation,
 };
 
 fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {

@@ -11,7 +11,7 @@ use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::running_bridge::{RunningBridge, counted, families};
 use crate::support::scrape::Series;
 use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
-use session_buddy_bridge::feed::Timing;
+use session_buddy_bridge::internals::feed::Timing;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tokio::runtime::Runtime;
 use url::Url;

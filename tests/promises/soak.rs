@@ -7,11 +7,11 @@ use std::fmt::Write as _;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use session_buddy_bridge::demo::{DemoFeed, DemoSettings};
-use session_buddy_bridge::exposition::{View, encode_families};
-use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
-use session_buddy_bridge::protocol;
-use session_buddy_bridge::store::Store;
+use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
+use session_buddy_bridge::internals::exposition::{View, encode_families};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::alone::alone;

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use session_buddy_bridge::ledger::memory::Memory;
-use session_buddy_bridge::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
-use session_buddy_bridge::protocol;
-use session_buddy_bridge::store::{Opened, Quarantine, Store, StoreError};
+use session_buddy_bridge::internals::ledger::memory::Memory;
+use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::store::{Opened, Quarantine, Store, StoreError};
 use std::time::Duration;
 use tempfile::TempDir;
 

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::support::scrape::Scrape;
 use prometheus::{Registry, TextEncoder};
-use session_buddy_bridge::feed::{DISCONNECT_CODES, FeedState};
-use session_buddy_bridge::health::Health;
-use session_buddy_bridge::ledger::{FeedCounters, Notice, RuleCounters};
-use session_buddy_bridge::process::ProcessCollector;
-use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::{CODES_FROM_ZERO, LedgerCounters, Telemetry};
+use session_buddy_bridge::internals::feed::{DISCONNECT_CODES, FeedState};
+use session_buddy_bridge::internals::health::Health;
+use session_buddy_bridge::internals::ledger::{FeedCounters, Notice, RuleCounters};
+use session_buddy_bridge::internals::process::ProcessCollector;
+use session_buddy_bridge::internals::protocol::{MessageType, Rejection, RejectionReason};
+use session_buddy_bridge::internals::telemetry::{CODES_FROM_ZERO, LedgerCounters, Telemetry};
 
 const FEED: &str = "ws://localhost:8765/";
 

@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Once;
 
 use crate::support::alone::alone;
-use session_buddy_bridge::feed::FeedState;
-use session_buddy_bridge::health::Health;
-use session_buddy_bridge::ledger::{Notice, ResetCause};
-use session_buddy_bridge::protocol::{MessageType, Rejection, RejectionReason};
-use session_buddy_bridge::telemetry::Telemetry;
+use session_buddy_bridge::internals::feed::FeedState;
+use session_buddy_bridge::internals::health::Health;
+use session_buddy_bridge::internals::ledger::{Notice, ResetCause};
+use session_buddy_bridge::internals::protocol::{MessageType, Rejection, RejectionReason};
+use session_buddy_bridge::internals::telemetry::Telemetry;
 
 const FEED: &str = "ws://localhost:8765/";
 

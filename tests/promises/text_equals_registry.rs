@@ -16,11 +16,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
-use session_buddy_bridge::exposition::{
+use session_buddy_bridge::internals::exposition::{
     Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render,
 };
-use session_buddy_bridge::ledger::{FeedSpec, Ledger, Limits, Moment};
-use session_buddy_bridge::protocol::{AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::protocol::{
+    AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot,
+};
 
 const FIVE: [(&str, &str); 5] = [
     ("skill_invocations_total", "counter"),

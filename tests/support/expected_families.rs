@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use session_buddy_bridge::ledger::DURATION_BUCKETS_SECONDS;
+use session_buddy_bridge::internals::ledger::DURATION_BUCKETS_SECONDS;
 
 use super::model::{Database, Invocation};
 use super::scrape::Series;

@@ -6,11 +6,11 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use session_buddy_bridge::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Whole};
-use session_buddy_bridge::protocol::{
+use session_buddy_bridge::internals::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::protocol::{
     self, Event, EventKind, Message, MessageType, Number, Rejection, RejectionReason, Snapshot,
 };
-use session_buddy_bridge::store::{Quarantine, Store, StoreError};
+use session_buddy_bridge::internals::store::{Quarantine, Store, StoreError};
 
 use super::shown::Shown;
 

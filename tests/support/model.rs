@@ -263,6 +263,6 @@ pub fn invocations(skills: usize) -> impl Strategy<Value = Invocation> {
 pub fn durations() -> impl Strategy<Value = f64> {
     prop_oneof![
         6 => (1_u32..4_000_000).prop_map(|steps| f64::from(steps) / 1e4),
-        1 => prop::sample::select(session_buddy_bridge::ledger::DURATION_BUCKETS_SECONDS.to_vec()),
+        1 => prop::sample::select(session_buddy_bridge::internals::ledger::DURATION_BUCKETS_SECONDS.to_vec()),
     ]
 }

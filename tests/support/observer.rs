@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use session_buddy_bridge::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
-use session_buddy_bridge::protocol::{self, RejectionReason};
+use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
+use session_buddy_bridge::internals::protocol::{self, RejectionReason};
 
 use super::model::START_MICROS;
 use super::shown::Shown;

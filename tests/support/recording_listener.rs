@@ -2,7 +2,7 @@
 
 use super::patiently;
 use serde_json::Value;
-use session_buddy_bridge::feed::{
+use session_buddy_bridge::internals::feed::{
     self, Credentials, DisconnectReason, FeedListener, FeedSettings, FeedState, FrameSummary, SnapshotSummary, Timing,
     TokenSource,
 };

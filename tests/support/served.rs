@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
 use bytes::Bytes;
-use session_buddy_bridge::http::{self, Content, HttpSettings, QueryError, Readiness};
+use session_buddy_bridge::internals::http::{self, Content, HttpSettings, QueryError, Readiness};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 

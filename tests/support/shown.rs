@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use session_buddy_bridge::ledger::{
+use session_buddy_bridge::internals::ledger::{
     Changes, DURATION_BUCKETS_SECONDS, FeedCounters, Histogram, PhaseSeries, RuleCounters, SkillIndex, SkillRow,
     SkillSeries,
 };

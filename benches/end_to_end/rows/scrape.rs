@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use prometheus::core::Collector;
 use prometheus::{CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
-use session_buddy_bridge::exposition::{self, Encoding, Format};
-use session_buddy_bridge::ledger::{DURATION_BUCKETS_SECONDS, Limits};
-use session_buddy_bridge::protocol;
-use session_buddy_bridge::shared_ledger::SharedLedger;
+use session_buddy_bridge::internals::exposition::{self, Encoding, Format};
+use session_buddy_bridge::internals::ledger::{DURATION_BUCKETS_SECONDS, Limits};
+use session_buddy_bridge::internals::protocol;
+use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 
 use super::Running;
 use crate::Outcome;

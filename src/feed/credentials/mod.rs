@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::http::HeaderMap;
 pub use headers::HeaderProblem;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
-pub use token::{Minting, SecretSource, TOKEN_BYTES_MAX, TOKEN_LIFETIME, TokenSource};
+pub use token::{Minting, SecretSource, TOKEN_LIFETIME, TokenSource};
 
 /// What is shorter is not blotted out of frames.
 const FRAME_SECRET_BYTES_MIN: usize = 12;
