@@ -151,8 +151,9 @@ pub mod internals {
     }
     pub mod ledger {
         pub use crate::ledger::{
-            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, FeedCounters, FeedId, FeedSpec, Histogram, Ledger, Limits,
-            Moment, Notice, PhaseSeries, ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries, Whole, memory,
+            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, DetailReading, FeedCounters, FeedId, FeedSpec, Histogram,
+            Ledger, Limits, Moment, Notice, PhaseSeries, ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries,
+            Whole, memory,
         };
     }
     pub mod process {
@@ -171,7 +172,11 @@ pub mod internals {
         pub use crate::shared_ledger::SharedLedger;
     }
     pub mod skills_db {
-        pub use crate::skills_db::{SkillsDatabase, SkillsDatabaseError};
+        pub use crate::skills_db::{
+            AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReader, DatabaseReading, FileIdentity, MissingRows,
+            ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase, SkillsDatabaseError, Table,
+            TableCursor,
+        };
     }
     pub mod store {
         pub use crate::store::{Opened, Quarantine, Store, StoreError};

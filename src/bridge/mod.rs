@@ -8,6 +8,7 @@ mod explain;
 mod ingest_listener;
 mod record;
 mod replay;
+mod rows;
 mod site_content;
 mod state;
 mod subscriptions;

@@ -14,6 +14,7 @@ use crate::skills_db::DatabaseReader;
 use crate::telemetry::Telemetry;
 
 use super::ingest_listener::IngestListener;
+use super::rows::FeedRows;
 use super::{BridgeError, subscription};
 
 /// One task for each configured feed, and one thread for each database beside a feed.
@@ -41,6 +42,7 @@ struct Prepared {
     target: FeedTarget,
     feed: FeedId,
     listener: Arc<IngestListener>,
+    ends: CancellationToken,
     reader: Option<DatabaseReader>,
 }
 
@@ -128,22 +130,24 @@ impl Subscriptions {
         let telemetry = self.telemetry.feed(&target.identity);
         let health = self.health.feed(&target.identity);
         let ledger = Arc::clone(&self.ledger);
+        let ends = self.shutdown.child_token();
         let reader = match &target.skills_db {
             None => None,
             Some(path) => {
                 ledger.expect_detail(feed);
-                let reader = DatabaseReader::start(path.clone(), Arc::clone(&ledger), feed, Arc::clone(&telemetry));
+                telemetry.detail_configured(path);
+                let rows = FeedRows::new(Arc::clone(&ledger), feed, Arc::clone(&telemetry));
+                let reader = DatabaseReader::start(path.clone(), rows, ends.clone());
                 Some(reader.map_err(BridgeError::Thread)?)
             }
         };
         let waker = reader.as_ref().map(DatabaseReader::waker);
         let listener = Arc::new(IngestListener::new(ledger, feed, telemetry, health, waker));
-        Ok(Prepared { target: target.clone(), feed, listener, reader })
+        Ok(Prepared { target: target.clone(), feed, listener, ends, reader })
     }
 
     fn start(&self, prepared: Prepared) -> Subscription {
-        let Prepared { target, feed, listener, reader } = prepared;
-        let ends = self.shutdown.child_token();
+        let Prepared { target, feed, listener, ends, reader } = prepared;
         let settings = subscription(&target, self.frame_bytes_max, &self.timing);
         let task = tokio::spawn(feed::run(settings, listener, ends.clone()));
         Subscription { target, feed, ends, task: Some(task), reader }

@@ -46,6 +46,8 @@ pub struct DetailPosition {
     pub anomalies: Position,
     /// Whether snapshots have counted what rows have not: then the numbers of each skill are needed too.
     pub is_changeover: bool,
+    /// The number of a connection that what the feed lists speaks against.
+    pub distrusted_connection: Option<u64>,
 }
 
 /// How a table continues what was read of it.
@@ -91,6 +93,8 @@ impl Anchor {
 /// What was read in one transaction of the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetailReading {
+    /// The number of the connection that read it.
+    pub connection: u64,
     /// How `skill_invocation` continues.
     pub invocations_anchor: Anchor,
     /// Its next rows, in the order of their keys.
@@ -224,6 +228,9 @@ pub(super) struct Detail {
     pub has_more: bool,
     pub invocations: Trail,
     pub anomalies: Trail,
+    /// The connection of the latest reading, and the latest that is no longer trusted.
+    connection: u64,
+    distrusted_connection: Option<u64>,
     changed: bool,
 }
 
@@ -238,6 +245,8 @@ impl Default for Detail {
             has_more: false,
             invocations: Trail::default(),
             anomalies: Trail::default(),
+            connection: 0,
+            distrusted_connection: None,
             changed: false,
         }
     }
@@ -283,6 +292,7 @@ impl Detail {
             invocations: self.invocations.position(),
             anomalies: self.anomalies.position(),
             is_changeover: self.is_changeover(),
+            distrusted_connection: self.distrusted_connection,
         }
     }
 
@@ -330,8 +340,20 @@ impl Detail {
         self.joined
     }
 
+    /// Distrusts the connection of the latest reading, and returns its number.
+    pub fn distrust(&mut self) -> u64 {
+        self.distrusted_connection = Some(self.connection);
+        self.connection
+    }
+
+    /// Whether everything was read by a connection later than this one.
+    pub fn is_read_after(&self, connection: u64) -> bool {
+        self.connection > connection && !self.has_more
+    }
+
     /// Rows move the counters.
-    pub fn join(&mut self, anomalies: bool, has_more: bool) {
+    pub fn join(&mut self, anomalies: bool, has_more: bool, connection: u64) {
+        self.connection = connection;
         self.mode = Mode::Rows { anomalies };
         self.changed |= !std::mem::replace(&mut self.joined, true);
         self.changed |= std::mem::take(&mut self.moved_alone);
@@ -507,7 +529,7 @@ mod tests {
         assert!(!detail.tick(Duration::from_secs(100)), "the clock starts when it is first looked at");
         assert!(!detail.tick(Duration::from_secs(109)));
         assert!(detail.tick(Duration::from_secs(110)) && detail.leaves_alone());
-        detail.join(true, false);
+        detail.join(true, false, 1);
         detail.fail(Duration::from_secs(200));
         assert!(!detail.leaves_alone() && detail.tick(Duration::from_secs(210)));
     }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::detail::Mark;
 use super::series::{FeedCounters, SkillIndex};
 
+pub use crate::skills_db::Table;
+
 /// Rows by kind. A row that is `None` is forgotten; in the whole there is none of those.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Memory {
@@ -276,25 +278,6 @@ pub struct DetailRow {
     pub invocations_rewritten: bool,
     /// The same of `skill_anomalies`.
     pub anomalies_rewritten: bool,
-}
-
-/// A table of the server's database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    /// `skill_invocation`
-    Invocations,
-    /// `skill_anomalies`
-    Anomalies,
-}
-
-impl Table {
-    /// What it is called there.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Invocations => "skill_invocation",
-            Self::Anomalies => "skill_anomalies",
-        }
-    }
 }
 
 /// A row of the server's database that was read.

@@ -15,6 +15,7 @@
 //! | `ids` | which events were applied already |
 //! | `alias` | two feeds that are one server |
 //! | `detail` | what the rows of the server's database prove, and which were read |
+//! | `reading` | what the reader found, in the terms of `detail` |
 //! | `book` | the series themselves, by their full labels |
 //! | [`memory`] | what must be kept so that all of this holds across restarts |
 //! | `sound` | what of that can be true |
@@ -36,6 +37,7 @@ mod limits;
 pub mod memory;
 mod moment;
 mod notice;
+mod reading;
 pub mod records;
 mod series;
 mod server_time;

@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::support::model::Invocation;
+use crate::support::rows::read_batch;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
@@ -17,6 +18,7 @@ use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::internals::skills_db::{SkillsDatabase, SkillsDatabaseError};
 use session_buddy_bridge::settings::{FeedTarget, Settings};
+use tokio_util::sync::CancellationToken;
 
 const TABLE: &str = "CREATE TABLE skill_invocation (
     id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name TEXT, workflow_phase TEXT, completed BOOLEAN, duration_seconds REAL,
@@ -67,16 +69,17 @@ fn what_is_no_database_is_refused_and_left_as_it_is() {
     for (name, said) in [
         ("whole.db", "is not open in any server"),
         ("truncated.db", "malformed"),
-        ("text.db", "not a database"),
-        ("empty.db", "has no column \"id\" in skill_invocation"),
-        ("folder.db", "is no file: --feed.skills-db names the server's skills.db"),
-        ("device.db", "is no file"),
-        ("pipe.db", "is no file"),
-        ("older.db", "has no column \"workflow_phase\" in skill_invocation"),
+        ("text.db", "is not an SQLite database"),
+        ("empty.db", "has no table skill_invocation"),
+        ("folder.db", "is not a file: let --feed.skills-db name the server's skills.db"),
+        ("device.db", "is not a file"),
+        ("pipe.db", "is not a file"),
+        ("older.db", "has no column \"invoked_at\" in skill_invocation"),
         ("absent.db", "there is no database at"),
     ] {
         let was = contents(name).map(Result::unwrap);
-        let refused: SkillsDatabaseError = SkillsDatabase::open(&place(name)).expect_err(name);
+        let refused: SkillsDatabaseError =
+            SkillsDatabase::open(&place(name), &CancellationToken::new()).expect_err(name);
         assert!(refused.to_string().contains(said), "{name}: {refused}");
         assert_eq!(contents(name).map(Result::unwrap), was, "{name} was changed");
     }
@@ -151,16 +154,13 @@ fn a_writer_at_full_speed_never_waits_for_the_reader() {
         let mut ledger = Ledger::new(Limits::default());
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
         ledger.expect_detail(feed);
-        let mut database = SkillsDatabase::open(&path).expect("a database");
+        let mut database = SkillsDatabase::open(&path, &CancellationToken::new()).expect("a database");
         let (now, mut read, mut rounds) = (Moment::default(), 0, 0);
         loop {
             let was_over = is_over.load(Ordering::Acquire);
             while database.has_changed().expect("never locked") {
-                let position = ledger.detail_position(feed, now).expect("no alias");
-                let marks = |table| ledger.detail_marks(feed, table);
-                let reading = database.read(&position, marks).expect("never locked");
-                read += reading.invocations.len() as u64;
-                ledger.apply_detail(feed, reading, now, &mut Vec::new());
+                let rows = read_batch(&mut database, &mut ledger, feed, now, &mut Vec::new()).expect("never locked");
+                read += rows as u64;
                 rounds += 1;
             }
             if was_over {

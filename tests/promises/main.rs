@@ -48,6 +48,7 @@ mod rows_tell_the_counts;
 mod scrape_is_strict;
 mod settings_are_checked;
 mod several_feeds;
+mod skills_db_delivers_facts;
 mod soak;
 mod state_is_kept;
 mod states_of_earlier_versions;

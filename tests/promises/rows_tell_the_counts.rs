@@ -10,6 +10,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use crate::support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
+use crate::support::rows::read_batch;
+use crate::support::server_database::SCHEMA;
 use crate::support::shown::{Shown, bucket_of};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -21,30 +23,7 @@ use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
 use session_buddy_bridge::internals::store::{Opened, Store};
 use tempfile::TempDir;
-
-const SCHEMA: &str = "
-CREATE TABLE skill_invocation (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name TEXT NOT NULL, invoked_at TEXT NOT NULL, session_id TEXT NOT NULL,
-    workflow_path TEXT, completed BOOLEAN NOT NULL DEFAULT 0, duration_seconds REAL, user_query TEXT, error_type TEXT,
-    embedding BLOB, workflow_phase TEXT
-);
-CREATE TABLE skill_metrics (
-    skill_name TEXT PRIMARY KEY, total_invocations INTEGER NOT NULL DEFAULT 0,
-    completed_invocations INTEGER NOT NULL DEFAULT 0, total_duration_seconds REAL NOT NULL DEFAULT 0.0
-);
-CREATE TABLE skill_anomalies (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, skill_name TEXT NOT NULL, detected_at TEXT NOT NULL, anomaly_type TEXT NOT NULL,
-    deviation_score REAL, resolved_at TEXT
-);
-CREATE TRIGGER metrics AFTER INSERT ON skill_invocation BEGIN
-    INSERT OR IGNORE INTO skill_metrics (skill_name) VALUES (NEW.skill_name);
-    UPDATE skill_metrics SET total_invocations = total_invocations + 1,
-        completed_invocations = completed_invocations + (NEW.completed = 1),
-        total_duration_seconds =
-            total_duration_seconds + CASE WHEN NEW.completed = 1 THEN coalesce(NEW.duration_seconds, 0) ELSE 0 END
-    WHERE skill_name = NEW.skill_name;
-END;
-";
+use tokio_util::sync::CancellationToken;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -330,15 +309,15 @@ impl History {
             return;
         }
         let now = self.now();
-        let database = match self.database.take().filter(SkillsDatabase::is_at_its_place) {
+        let database = match self.database.take().filter(SkillsDatabase::is_current) {
             Some(database) => self.database.insert(database),
-            None => self.database.insert(SkillsDatabase::open(&self.server.path).expect("a database")),
+            None => {
+                let database = SkillsDatabase::open(&self.server.path, &CancellationToken::new());
+                self.database.insert(database.expect("a database"))
+            }
         };
         while database.has_changed().expect("it can be read") {
-            let position = self.ledger.detail_position(self.feed, now).expect("no alias");
-            let reading = database.read(&position, |table| self.ledger.detail_marks(self.feed, table));
-            let reading = reading.expect("it can be read");
-            self.ledger.apply_detail(self.feed, reading, now, &mut self.notices);
+            read_batch(database, &mut self.ledger, self.feed, now, &mut self.notices).expect("it can be read");
         }
         let rows = self.server.rows.iter().map(|row| (row.serial, row.invocation.clone()));
         self.read.invocations.extend(rows);

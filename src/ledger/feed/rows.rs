@@ -38,6 +38,8 @@ pub(super) struct Comparison {
     told_before: Option<(u64, u64)>,
     disagreeing: u32,
     since: Duration,
+    /// The connection that was in use when the two had disagreed for long: a later one has to confirm it.
+    distrusted: Option<u64>,
 }
 
 impl Comparison {
@@ -52,6 +54,7 @@ impl Comparison {
             && completed.is_none_or(|completed| (low.1..=high.1).contains(&completed));
         if agrees {
             self.disagreeing = 0;
+            self.distrusted = None;
             return Some(false);
         }
         if self.disagreeing == 0 {
@@ -136,7 +139,7 @@ impl Feed {
             self.detail_anomalies(anomalies, desk);
         }
         self.held_anomalies.clear();
-        self.detail.join(reading.anomalies.is_some(), reading.has_more);
+        self.detail.join(reading.anomalies.is_some(), reading.has_more, reading.connection);
         self.show_detail(desk);
     }
 
@@ -301,7 +304,14 @@ impl Feed {
         desk.book.set_listed(skill.series, desk.now.wall_micros);
         let was_listed = std::mem::replace(&mut skill.listed, true);
         let told = skill.remembered.filter(|_| is_joined).map(|numbers| (numbers.total, numbers.completed));
-        let judged = skill.comparison.get_or_insert_default().judge(listing, told, desk.now.elapsed);
+        let comparison = skill.comparison.get_or_insert_default();
+        let judged = comparison.judge(listing, told, desk.now.elapsed).filter(|disagrees| {
+            // What is open may be what nobody writes any more: only what is there now can disagree.
+            !disagrees || {
+                let distrusted = *comparison.distrusted.get_or_insert_with(|| self.detail.distrust());
+                self.detail.is_read_after(distrusted)
+            }
+        });
         let is_news = judged.is_some_and(|disagrees| std::mem::replace(&mut skill.disagrees, disagrees) != disagrees);
         if is_news && skill.disagrees {
             self.counters.detail_mismatches += 1;
