@@ -89,6 +89,7 @@ mod health;
 mod healthcheck;
 mod http;
 #[allow(dead_code, unused_imports, reason = "parts of it are written before they are connected")]
+#[allow(rustdoc::private_intra_doc_links, reason = "its documentation is for contributors")]
 mod ledger;
 mod live;
 mod persister;
