@@ -9,19 +9,30 @@
 
 mod common;
 
-use common::{Args, Outcome};
+use clap::Parser;
+use common::{EndFlags, Outcome, PortFlags, announce};
 use prometheus::IntCounter;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use session_buddy_bridge::settings::FeedTarget;
 use session_buddy_bridge::{Bridge, Settings};
 use tokio_util::sync::CancellationToken;
 
+/// Serves the metrics of a WebSocket server that runs in the same program.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    port: PortFlags<9093>,
+    #[command(flatten)]
+    end: EndFlags,
+}
+
 #[tokio::main]
 async fn main() -> Outcome {
-    let mut args = Args::read()?;
+    let args = Args::parse();
+    let mut end = args.end.listen()?;
     let server = DemoFeed::bind(DemoSettings::default()).await?;
     let mut settings = Settings::new(vec![FeedTarget::new(&server.url())?]);
-    settings.listen = vec![args.address(9093)];
+    settings.listen = vec![args.port.address()];
     let bridge = Bridge::bind(settings)?;
 
     // Whatever the program registers is served beside the skills.
@@ -29,12 +40,13 @@ async fn main() -> Outcome {
     bridge.registry().register(Box::new(starts.clone()))?;
     starts.inc();
 
-    println!("The server is at {}, the metrics at http://{}/metrics.", server.url(), bridge.local_addrs()[0]);
-    println!("Ctrl-C ends both.");
+    let (server_url, address) = (server.url(), bridge.local_addrs()[0]);
+    announce(format_args!("The server is at {server_url}, the metrics at http://{address}/metrics."));
+    announce("Ctrl-C ends both.");
 
     let server_ends = CancellationToken::new();
     let serving = tokio::spawn(server.serve(server_ends.clone()));
-    bridge.run(args.end.wait()).await?;
+    bridge.run(end.wait()).await?;
     server_ends.cancel();
     serving.await?;
     Ok(())

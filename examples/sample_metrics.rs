@@ -7,13 +7,24 @@
 
 mod common;
 
-use common::{Args, Outcome};
+use clap::Parser;
+use common::{EndFlags, Outcome, PortFlags, announce};
 use session_buddy_bridge::PrometheusExporter;
+
+/// Serves sample metrics: the exporter on its own, without a feed.
+#[derive(Parser)]
+struct Args {
+    #[command(flatten)]
+    port: PortFlags<9092>,
+    #[command(flatten)]
+    end: EndFlags,
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let mut args = Args::read()?;
-    let exporter = PrometheusExporter::at(args.address(9092));
+    let args = Args::parse();
+    let mut end = args.end.listen()?;
+    let exporter = PrometheusExporter::at(args.port.address());
     exporter.start()?;
 
     for (skill_name, workflow_phase, completed, duration_seconds) in [
@@ -34,9 +45,9 @@ async fn main() -> Outcome {
     exporter.update_active_sessions(3)?;
 
     let url = exporter.url().ok_or("the exporter ended")?;
-    println!("Six invocations of three skills, two anomalies, three sessions: {url}");
-    println!("Ctrl-C ends it.");
-    args.end.wait().await;
+    announce(format_args!("Six invocations of three skills, two anomalies, three sessions: {url}"));
+    announce("Ctrl-C ends it.");
+    end.wait().await;
     exporter.stop();
     Ok(())
 }

@@ -5,15 +5,29 @@
 //! curl http://localhost:9094/metrics
 //! ```
 //!
-//! Without a file the store is in memory. With one, the counters go on where the last run ended: they are the store's.
+//! Without a file the store is in memory. With one, the counters continue where the last run ended: they are the store's.
 
 mod common;
 
+use std::error::Error;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Args, Outcome};
+use clap::Parser;
+use common::{EndFlags, Outcome, PortFlags, announce};
 use rusqlite::{Connection, params};
 use session_buddy_bridge::PrometheusExporter;
+
+/// Keeps invocations in SQLite and serves their metrics.
+#[derive(Parser)]
+struct Args {
+    /// File of the store, created if it does not exist; without one the store is in memory
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    port: PortFlags<9094>,
+    #[command(flatten)]
+    end: EndFlags,
+}
 
 struct Invocation {
     skill_name: String,
@@ -29,8 +43,11 @@ struct Tracker {
 }
 
 impl Tracker {
-    fn open(path: &str, exporter: PrometheusExporter) -> Result<Self, Box<dyn std::error::Error>> {
-        let store = Connection::open(path)?;
+    fn open(file: Option<&Path>, exporter: PrometheusExporter) -> Result<Self, Box<dyn Error>> {
+        let store = match file {
+            Some(file) => Connection::open(file)?,
+            None => Connection::open_in_memory()?,
+        };
         store.execute_batch(
             "create table if not exists invocation (
                  id integer primary key, skill_name text not null, workflow_phase text,
@@ -82,13 +99,14 @@ impl Tracker {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let mut args = Args::read()?;
-    let exporter = PrometheusExporter::at(args.address(9094));
+    let args = Args::parse();
+    let mut end = args.end.listen()?;
+    let exporter = PrometheusExporter::at(args.port.address());
     exporter.start()?;
     let url = exporter.url().ok_or("the exporter ended")?;
-    let tracker = Tracker::open(args.word.as_deref().unwrap_or(":memory:"), exporter)?;
-    println!("An invocation is stored and exported every half second: {url}");
-    println!("Ctrl-C ends it.");
+    let tracker = Tracker::open(args.file.as_deref(), exporter)?;
+    announce(format_args!("An invocation is stored and exported every half second: {url}"));
+    announce("Ctrl-C ends it.");
 
     let work = async {
         let mut every = tokio::time::interval(Duration::from_millis(500));
@@ -105,10 +123,10 @@ async fn main() -> Outcome {
     };
     let outcome = tokio::select! {
         outcome = work => outcome,
-        () = args.end.wait() => Ok(()),
+        () = end.wait() => Ok(()),
     };
     let stored: i64 = tracker.store.query_row("select count(*) from invocation", [], |row| row.get(0))?;
-    println!("{stored} invocations are stored.");
+    announce(format_args!("{stored} invocations are stored."));
     tracker.exporter.stop();
     outcome
 }

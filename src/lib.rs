@@ -48,7 +48,7 @@
 //!
 //! | module | job |
 //! | --- | --- |
-//! | `settings` | command line, environment and configuration file to validated settings; starts nothing |
+//! | `settings` | flags, environment and configuration file to validated settings; starts nothing |
 //! | `feed` | connect, authenticate, subscribe, receive, keep alive, reconnect; parses no message |
 //! | `protocol` | frames to messages; pure, and without memory of earlier frames |
 //! | `skills_db` | the database beside a feed's server, read-only: rows, and how they continue what was read |
@@ -61,12 +61,11 @@
 //! | `live` | the JSON API of the live page, from the view, `health` and `telemetry` |
 //! | `http`, `scrape` | serve what they are given, within limits; content negotiation of a scrape |
 //! | `process` | the `process_*` metrics |
-//! | `bridge` | connects all of the above: [`Bridge`], and the commands that run one or look at a feed |
+//! | `bridge` | connects all of the above: [`Bridge`] |
+//! | `cli` | the command line: one file a command, its flags beside what it does |
 //! | `exporter` | [`PrometheusExporter`]: a ledger with one local feed |
 //! | `recording`, `replay` | recordings of feeds, and the metrics that they lead to |
-//! | `explanation` | what each message changes, and by which rule |
 //! | `demo` | a simulated server; knows nothing of the bridge |
-//! | `healthcheck` | asks a running bridge over HTTP whether it is healthy |
 //! | `service_manager` | notifications to systemd |
 //! | `build_info` | version, revision, compiler and target of this build |
 //! | `clock`, `sync`, `text` | wall time, locks, and text made safe to show |
@@ -79,14 +78,13 @@
 
 mod bridge;
 mod build_info;
+mod cli;
 mod clock;
 mod demo;
-mod explanation;
 mod exporter;
 mod exposition;
 mod feed;
 mod health;
-mod healthcheck;
 mod http;
 #[allow(dead_code, unused_imports, reason = "parts of it are written before they are connected")]
 #[allow(rustdoc::private_intra_doc_links, reason = "its documentation is for contributors")]
@@ -120,8 +118,13 @@ pub use store::StoreError;
 /// What this project's own binary, tests, benches and fuzz targets need beyond the API. Changes without notice.
 #[doc(hidden)]
 pub mod internals {
-    pub mod bridge {
-        pub use crate::bridge::{check, demo, explain, record, replay, run, state};
+    pub mod cli {
+        pub use crate::cli::demo::Demo;
+        pub use crate::cli::healthcheck::Healthcheck;
+        pub use crate::cli::record::Record;
+        pub use crate::cli::replay::Replay;
+        pub use crate::cli::run::Run;
+        pub use crate::cli::{Command, main, parse};
     }
     pub mod demo {
         pub use crate::demo::{DemoFeed, DemoSettings};
@@ -140,9 +143,6 @@ pub mod internals {
     }
     pub mod health {
         pub use crate::health::Health;
-    }
-    pub mod healthcheck {
-        pub use crate::healthcheck::check;
     }
     pub mod http {
         pub use crate::http::{
@@ -165,9 +165,6 @@ pub mod internals {
             AnomalyEntry, ConnectionMessage, Event, EventKind, Limits, Message, MessageType, Number, Rejection,
             RejectionReason, SkillEntry, Snapshot, read,
         };
-    }
-    pub mod settings {
-        pub use crate::settings::tasks::{Task, unknown_variables};
     }
     pub mod shared_ledger {
         pub use crate::shared_ledger::SharedLedger;

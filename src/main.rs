@@ -1,10 +1,5 @@
-//! The command line of the bridge: flags in, logs and signals on, exit code out.
+//! The program; everything that it does is in the library, so that linking it costs little.
 
-mod cli;
-mod logging;
-
-use std::process::ExitCode;
-
-fn main() -> ExitCode {
-    cli::run()
+fn main() -> std::process::ExitCode {
+    session_buddy_bridge::internals::cli::main()
 }

@@ -1,74 +1,75 @@
-//! What the examples share: their command line.
+//! What the examples share: when they end, and how they print.
 #![allow(dead_code, reason = "each example uses its own part of this")]
 
-use std::env;
 use std::error::Error;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// What an example returns: any error, printed.
 pub type Outcome = Result<(), Box<dyn Error>>;
 
-/// `[WORD] [--port N] [--seconds N]`.
-pub struct Args {
-    /// The one word, for examples that make use of one.
-    pub word: Option<String>,
-    /// When to end.
-    pub end: End,
-    port: Option<u16>,
+/// When an example ends.
+#[derive(Debug, Args)]
+pub struct EndFlags {
+    /// End after this many seconds, instead of on Ctrl-C alone
+    #[arg(long, value_name = "NUMBER", value_parser = seconds)]
+    pub seconds: Option<Duration>,
 }
 
-/// Ctrl-C, heard from the beginning, or `--seconds`.
+/// Where an example serves.
+#[derive(Debug, Args)]
+pub struct PortFlags<const DEFAULT: u16> {
+    /// Port on 127.0.0.1; 0 is any that is free
+    #[arg(long, value_name = "NUMBER", default_value_t = DEFAULT)]
+    port: u16,
+}
+
+/// Ctrl-C from now on, or the time.
 pub struct End {
     interrupt: Signal,
-    after: Option<Duration>,
+    after: Duration,
 }
 
-impl Args {
-    /// Reads the command line of this process. To be called in a tokio runtime.
-    pub fn read() -> Result<Self, Box<dyn Error>> {
-        let end = End { interrupt: signal(SignalKind::interrupt())?, after: None };
-        let mut read = Self { word: None, end, port: None };
-        let mut args = env::args().skip(1);
-        while let Some(arg) = args.next() {
-            let mut value = || args.next().ok_or(format!("{arg} should be followed by a number"));
-            match arg.as_str() {
-                "--port" => read.port = Some(value()?.parse().map_err(|error| format!("--port: {error}"))?),
-                "--seconds" => {
-                    let seconds = value()?.parse().map_err(|error| format!("--seconds: {error}"))?;
-                    let after = Duration::try_from_secs_f64(seconds).map_err(|error| format!("--seconds: {error}"))?;
-                    read.end.after = Some(after);
-                }
-                _ => {
-                    if let Some(earlier) = read.word.replace(arg) {
-                        return Err(format!("one word too many beside \"{earlier}\"").into());
-                    }
-                }
-            }
-        }
-        Ok(read)
+impl<const DEFAULT: u16> PortFlags<DEFAULT> {
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
+}
 
-    /// Where to serve: on this machine alone, at `--port` (0 is any that is free) or else at `usual_port`.
-    pub fn address(&self, usual_port: u16) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port.unwrap_or(usual_port)).into()
+impl EndFlags {
+    /// To be called in a tokio runtime.
+    pub fn listen(&self) -> io::Result<End> {
+        Ok(End { interrupt: signal(SignalKind::interrupt())?, after: self.seconds.unwrap_or(Duration::MAX) })
     }
 }
 
 impl End {
     /// Returns when it has come.
     pub async fn wait(&mut self) {
-        let time_is_up = async {
-            match self.after {
-                Some(after) => tokio::time::sleep(after).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = time_is_up => {}
-            _ = self.interrupt.recv() => {}
-        }
+        let _ = tokio::time::timeout(self.after, self.interrupt.recv()).await;
     }
+}
+
+fn seconds(text: &str) -> Result<Duration, Box<dyn Error + Send + Sync>> {
+    Ok(Duration::try_from_secs_f64(text.parse()?)?)
+}
+
+/// Prints a line. `println!` would panic once the reader has closed the pipe, as `head` does.
+pub fn print(line: impl Display) -> io::Result<()> {
+    writeln!(io::stdout(), "{line}")
+}
+
+/// Prints a line of a program that serves, whether or not anybody reads it.
+pub fn announce(line: impl Display) {
+    let _ = print(line);
+}
+
+/// A reader that has closed the pipe has read all that it wants.
+pub fn unless_broken_pipe(printed: io::Result<()>) -> io::Result<()> {
+    printed.or_else(|error| if error.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }

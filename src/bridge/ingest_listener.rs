@@ -62,7 +62,7 @@ impl IngestListener {
 
 /// Distinguishes a feed's new snapshots from repeated ones, over all its connections.
 #[derive(Debug, Default)]
-pub(super) struct Freshness {
+pub(crate) struct Freshness {
     latest_timestamp: Option<Box<str>>,
 }
 
@@ -79,7 +79,7 @@ impl Freshness {
 }
 
 /// Summarizes a frame without applying it.
-pub(super) fn summarize(frame: &str, freshness: &mut Freshness) -> FrameSummary {
+pub(crate) fn summarize(frame: &str, freshness: &mut Freshness) -> FrameSummary {
     let mut summary = FrameSummary::default();
     protocol::read(frame, &protocol::Limits::default(), &mut |message| {
         let Ok(message) = message else { return };

@@ -1,16 +1,10 @@
 //! The bridge: subscribes to the feeds, counts, persists and serves. It connects the other modules and has no rules of its
 //! own.
 
-mod check;
-mod ear;
 mod error;
-mod explain;
-mod ingest_listener;
-mod record;
-mod replay;
+pub(crate) mod ingest_listener;
 mod rows;
 mod site_content;
-mod state;
 mod subscriptions;
 
 use std::net::SocketAddr;
@@ -18,33 +12,25 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use prometheus::Registry;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::build_info;
-use crate::demo::{DemoFeed, guide};
 use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
 use crate::health::Health;
-use crate::http::{self, BindError, BoundListener, HttpSettings};
+use crate::http::{self, BoundListener, HttpSettings};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
-use crate::service_manager;
-use crate::settings::{DemoTask, FeedTarget, ReloadableSettings, Settings, StateLocation};
+use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::{LedgerCounters, StateTelemetry, Telemetry};
 use site_content::SiteContent;
 use subscriptions::Subscriptions;
 
-pub use check::check;
-pub use error::{BridgeError, CommandError};
-pub use explain::explain;
-pub use record::record;
-pub use replay::replay;
-pub use state::state;
+pub use error::BridgeError;
 
 /// A bridge from Session-Buddy feeds to Prometheus. It is bound and holds its state when it is created, connects to the feeds
 /// and answers requests while [`Bridge::run`] is polled, and ends with it.
@@ -298,67 +284,6 @@ impl Service {
     }
 }
 
-/// Runs the bridge until `shutdown`, for the command `run`: systemd is notified, and SIGHUP reloads the configuration file.
-///
-/// # Errors
-/// See [`Bridge::bind`] and [`Bridge::run`].
-pub async fn run(settings: Settings, shutdown: CancellationToken) -> Result<(), CommandError> {
-    let bridge = Bridge::bind(settings)?;
-    // It listens already: whoever connects now is answered as soon as the first task runs.
-    let notifying = service_manager::notify_systemd(shutdown.clone());
-    let _reloading = tokio::spawn(reload_on_hangup(bridge.reload_handle(), shutdown.clone()));
-    let ended = bridge.run(shutdown.clone().cancelled_owned()).await;
-    shutdown.cancel();
-    let _ = notifying.await;
-    Ok(ended?)
-}
-
-async fn reload_on_hangup(handle: ReloadHandle, shutdown: CancellationToken) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return tracing::warn!(%error, "SIGHUP will not be heard"),
-    };
-    while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
-        handle.reload();
-    }
-}
-
-/// Runs a simulated server and the bridge beside it until `shutdown`. `announce` is called with a guide for the user once both
-/// can be reached.
-///
-/// # Errors
-/// As for [`run`]; a simulated server that cannot be bound.
-pub async fn demo(
-    task: DemoTask,
-    announce: impl FnOnce(&str),
-    shutdown: CancellationToken,
-) -> Result<(), CommandError> {
-    let feed = DemoFeed::bind(task.feed).await.map_err(CommandError::DemoFeed)?;
-    let feed_url = feed.url();
-    let settings = Settings { feeds: vec![FeedTarget::new(&feed_url)?], ..task.bridge };
-    let telemetry_path = settings.telemetry_path.clone();
-
-    let mut taken = None;
-    let bridge = match Bridge::bind(settings.clone()) {
-        Err(BridgeError::Listen(BindError::InUse { address })) if task.any_port => {
-            taken = Some(address);
-            Bridge::bind(Settings { listen: vec![SocketAddr::new(address.ip(), 0)], ..settings })?
-        }
-        bridge => bridge?,
-    };
-    if let Some(address) = bridge.local_addrs().first() {
-        announce(&guide(&feed_url, *address, &telemetry_path, taken));
-    }
-
-    // The feed ends when the bridge has: were it to end first, the bridge would warn of a feed that is gone.
-    let bridge_ended = CancellationToken::new();
-    let running = async {
-        let _ended = bridge_ended.clone().drop_guard();
-        bridge.run(shutdown.cancelled_owned()).await
-    };
-    Ok(tokio::join!(running, feed.serve(bridge_ended.clone())).0?)
-}
-
 /// The first line of a bridge's log. An identity holds no query, which may hold secrets.
 fn log_start(feeds: &[FeedTarget]) {
     let feeds = feeds.iter().map(|feed| feed.identity.as_str()).collect::<Vec<_>>().join(", ");
@@ -404,7 +329,7 @@ fn bind_all(settings: &Settings) -> Result<Vec<BoundListener>, BridgeError> {
     Ok(listeners)
 }
 
-fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) -> FeedSettings {
+pub(crate) fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: &Timing) -> FeedSettings {
     FeedSettings {
         identity: target.identity.clone(),
         url: target.url.clone(),

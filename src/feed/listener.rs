@@ -2,10 +2,21 @@
 
 use super::disconnect_reason::DisconnectReason;
 use super::state::FeedState;
+use std::task::{Context, Poll};
 use std::time::Instant;
+
+/// Other calls of a [`FeedListener`] that can follow one [`FeedListener::poll_ready`] before the next.
+pub const CALLS_PER_READY_MAX: usize = 8;
 
 /// Receives what a feed delivers. The feed awaits each call, so that nothing is queued between the two.
 pub trait FeedListener: Send + Sync + 'static {
+    /// Returns whether the listener takes more. Until it does nothing is read: what the peer sends stays in the socket, and
+    /// TCP's flow control holds the peer up. A listener that returns [`Poll::Pending`] wakes `cx` once it may be ready. At
+    /// most [`CALLS_PER_READY_MAX`] other calls follow before the next of this.
+    fn poll_ready(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
+
     /// The WebSocket handshake is done. A newer connection supersedes every older one.
     fn opened(&self);
 

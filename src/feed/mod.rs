@@ -42,7 +42,7 @@ pub use credentials::{
     SecretSource, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, retry_policy};
-pub use listener::{FeedListener, FrameSummary, SnapshotSummary};
+pub use listener::{CALLS_PER_READY_MAX, FeedListener, FrameSummary, SnapshotSummary};
 pub use settings::{FeedSettings, Timing};
 pub use state::FeedState;
 
@@ -70,7 +70,7 @@ pub async fn run(settings: FeedSettings, listener: Arc<dyn FeedListener>, shutdo
         watch: SnapshotWatch::new(timing.silence_timeout, settings.skill.is_some()),
     };
 
-    while !shutdown.is_cancelled() {
+    while shutdown.run_until_cancelled(session::ready(&*listener)).await.is_some() {
         let (reason, was_healthy) = feed.attempt().await;
         if was_healthy {
             ordinary.reset();

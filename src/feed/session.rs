@@ -9,6 +9,7 @@ use super::state::FeedState;
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
 use futures::{FutureExt as _, SinkExt, StreamExt};
 use serde_json::json;
+use std::future::poll_fn;
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -54,6 +55,13 @@ impl<'a> Session<'a> {
         let Timing { ping_interval, pong_timeout, .. } = self.settings.timing;
         let mut keepalive = Keepalive::new(ping_interval, pong_timeout);
         loop {
+            if ready(listener).now_or_never().is_none() {
+                ready(listener).await;
+                // Nothing was read meanwhile, so nothing is known of the peer, and it has its whole time again.
+                watch.interrupted();
+                watch.opened(Instant::now());
+                keepalive = Keepalive::new(ping_interval, pong_timeout);
+            }
             let now = Instant::now();
             if let Some(alarm) = watch.alarm(now) {
                 return self.alarmed(alarm, watch);
@@ -82,6 +90,9 @@ impl<'a> Session<'a> {
                     }
                     // What came with it is taken in before the clock is looked at again.
                     for _ in 0..BURST_MESSAGES {
+                        if ready(listener).now_or_never().is_none() {
+                            break;
+                        }
                         let Some(received) = next(&mut self.connection.socket).now_or_never() else { break };
                         if let Some(reason) = self.received(received, at, watch, listener) {
                             return reason;
@@ -187,12 +198,13 @@ impl<'a> Session<'a> {
         listener: &dyn FeedListener,
     ) -> Option<DisconnectReason> {
         let hear_out = async {
-            while let Some(Ok(message)) = next(&mut self.connection.socket).await {
+            loop {
+                ready(listener).await;
+                let Some(Ok(message)) = next(&mut self.connection.socket).await else { return None };
                 if let Some(reason) = self.receive(message, Instant::now(), watch, listener) {
                     return Some(reason);
                 }
             }
-            None
         };
         timeout(CLOSE_TIMEOUT, hear_out).await.ok().flatten()
     }
@@ -222,6 +234,11 @@ impl<'a> Session<'a> {
         // A peer that does not take part is hung up on.
         let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
     }
+}
+
+/// Returns once `listener` takes more.
+pub(super) async fn ready(listener: &dyn FeedListener) {
+    poll_fn(|cx| listener.poll_ready(cx)).await;
 }
 
 /// The next message. It is what a task is charged for: one read from the network can hold thousands of messages, and a

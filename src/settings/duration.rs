@@ -24,7 +24,7 @@ pub enum DurationError {
 }
 
 /// Reads a number with one of the units `ms`, `s`, `m`, `h`, within `min..=max`.
-pub(super) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration, DurationError> {
+pub(crate) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration, DurationError> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
     let value: f64 = number.parse().map_err(|_| DurationError::Malformed)?;
@@ -43,7 +43,7 @@ pub(super) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration
 }
 
 /// The shortest way to write `duration` that [`parse`] reads.
-pub(super) fn show(duration: Duration) -> String {
+pub(crate) fn show(duration: Duration) -> String {
     match (duration.as_secs(), duration.subsec_millis()) {
         (0, millis) => format!("{millis}ms"),
         (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),

@@ -112,7 +112,7 @@ fn read_url(text: &str) -> Result<Url, FeedUrlError> {
 
 /// `text` fit to be shown in an error. What stands before an `@` may be a password and what follows a `?` a token; the
 /// text may be too malformed to tell, so the cut is a wide one.
-pub(super) fn redacted(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) if !scheme.contains('@') => (format!("{scheme}://"), rest),
         _ => (String::new(), text),

@@ -23,7 +23,7 @@ pub enum HealthcheckUrlError {
     Port,
 }
 
-pub(super) fn read(text: &str) -> Result<Url, HealthcheckUrlError> {
+pub(crate) fn read(text: &str) -> Result<Url, HealthcheckUrlError> {
     let url = match Url::parse(text) {
         Ok(url) => url,
         Err(url::ParseError::RelativeUrlWithoutBase) => return Err(HealthcheckUrlError::Scheme),

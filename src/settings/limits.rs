@@ -2,7 +2,7 @@
 
 use super::{Limits, SettingsError, flags};
 
-pub(super) fn from_flags(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
+pub(crate) fn from_flags(flags: &flags::LimitFlags) -> Result<Limits, SettingsError> {
     let limits = Limits {
         skills_max: flags.skills_max as usize,
         remembered_skills_max: flags.remembered_skills_max as usize,
@@ -12,7 +12,7 @@ pub(super) fn from_flags(flags: &flags::LimitFlags) -> Result<Limits, SettingsEr
     checked(limits)
 }
 
-pub(super) fn checked(limits: Limits) -> Result<Limits, SettingsError> {
+pub(crate) fn checked(limits: Limits) -> Result<Limits, SettingsError> {
     if limits.remembered_skills_max < limits.skills_max {
         return Err(SettingsError::RememberedSkills {
             remembered: limits.remembered_skills_max,

@@ -5,31 +5,29 @@
 //! | `mod` | [`Settings`] |
 //! | `feed_target`, `config_file`, `listen_address`, `healthcheck_url` | parts of the settings, each with its error |
 //! | `flags` | what the command line says, literally |
-//! | `tasks` | flags to the task of a command |
-//! | `run`, `commands` | builders: the task of `run`; those of the other commands |
+//! | `run` | builder of the settings of `run` |
 //! | `subscription`, `credentials`, `web`, `limits`, `state_path` | builders that several commands share |
 //! | `error` | every setting that can be refused, and why |
 //!
 //! Nothing is started here. Architecture invariant: the environment is passed in as a function, so that no test touches that
 //! of the process.
 
-mod commands;
 mod config_file;
 mod credentials;
-mod duration;
+pub(crate) mod duration;
 mod error;
-mod feed_target;
-mod flags;
-mod healthcheck_url;
-mod limits;
+pub(crate) mod feed_target;
+pub(crate) mod flags;
+pub(crate) mod healthcheck_url;
+pub(crate) mod limits;
 mod listen_address;
-mod number;
-mod run;
-mod state_path;
-mod subscription;
-pub(crate) mod tasks;
-mod web;
+pub(crate) mod number;
+pub(crate) mod run;
+pub(crate) mod state_path;
+pub(crate) mod subscription;
+pub(crate) mod web;
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,7 +39,6 @@ pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
-pub(crate) use tasks::{CheckTask, DemoTask, ExplainTask, Explained, RecordTask, ReplayTask, StateTask};
 
 pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
@@ -49,6 +46,9 @@ pub use crate::feed::{
 };
 pub use crate::http::{WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;
+
+/// Looks up a variable of the environment.
+pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Feeds of one bridge. Every two of them are compared at each snapshot to find out whether they are one server.
 const FEEDS_MAX: usize = 64;

@@ -13,7 +13,7 @@ pub struct NumberError {
 }
 
 /// What reads a number within `min..=max`, both of which `T` can hold.
-pub(super) fn within<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T, NumberError> + Clone {
+pub(crate) fn within<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T, NumberError> + Clone {
     move |text| {
         let number = text.parse().ok().filter(|number| (min..=max).contains(number));
         number.and_then(|number| T::try_from(number).ok()).ok_or(NumberError { min, max })

@@ -1,37 +1,18 @@
 //! Builders of the settings of `run`.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::flags::{self, FEED_URL_DEFAULT};
 use super::subscription::{Subscription, checked_name, timing};
-use super::tasks::Task;
 use super::{
-    ConfigFile, FEEDS_MAX, FeedTarget, ReloadableSettings, Secret, Settings, SettingsError, StateLocation, limits,
-    state_path, web,
+    ConfigFile, Environment, FEEDS_MAX, FeedTarget, ReloadableSettings, Secret, Settings, SettingsError, StateLocation,
+    limits, state_path, web,
 };
 
-pub(super) fn task(
-    flags: flags::RunFlags,
-    environment: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Task, SettingsError> {
-    let checks = flags.config.check;
-    let settings = settings(flags, environment)?;
-    match (checks, &settings.config_file) {
-        (false, _) => Ok(Task::Run(settings)),
-        (true, None) => Err(SettingsError::MissingConfigFile),
-        (true, Some(file)) => {
-            let mut text = format!("{} can be used. Feeds:\n", file.path.display());
-            for feed in &settings.feeds {
-                text.push_str(&format!("  {}\n", feed.identity));
-            }
-            Ok(Task::Print(text.into_bytes()))
-        }
-    }
-}
-
-fn settings(flags: flags::RunFlags, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Settings, SettingsError> {
+/// # Errors
+/// The first setting that cannot be used.
+pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> Result<Settings, SettingsError> {
     let given = feed_setting_given(&flags);
     let flags::RunFlags { config, feeds: feed_flags, connection, web, state, limits: limit_flags, log } = flags;
     let ledger_limits = limits::from_flags(&limit_flags)?;

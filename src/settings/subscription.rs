@@ -1,11 +1,9 @@
 //! Builders of feeds.
 
-use std::ffi::OsString;
-
-use super::{Credentials, FeedTarget, NameError, SettingsError, Timing, credentials, feed_target, flags};
+use super::{Credentials, Environment, FeedTarget, NameError, SettingsError, Timing, credentials, feed_target, flags};
 
 /// What the flags ask of every feed alike.
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     skill: Option<String>,
     credentials: Credentials,
 }
@@ -14,7 +12,7 @@ impl Subscription {
     pub fn new(
         flags: flags::SubscriptionFlags,
         label_chars_max: usize,
-        environment: &dyn Fn(&str) -> Option<OsString>,
+        environment: Environment<'_>,
     ) -> Result<Self, SettingsError> {
         let checked = |skill| checked_name("--feed.skill", skill, label_chars_max);
         let credentials = credentials::read(flags.credentials, environment)?;
@@ -42,7 +40,7 @@ impl Subscription {
     }
 }
 
-pub(super) fn checked_name(flag: &'static str, name: String, chars_max: usize) -> Result<String, SettingsError> {
+pub(crate) fn checked_name(flag: &'static str, name: String, chars_max: usize) -> Result<String, SettingsError> {
     let chars = name.chars().count();
     let problem = match () {
         () if name.trim().is_empty() => NameError::Empty,
@@ -53,6 +51,6 @@ pub(super) fn checked_name(flag: &'static str, name: String, chars_max: usize) -
     Err(SettingsError::Name { flag, name, problem })
 }
 
-pub(super) fn timing(flags: &flags::ConnectionFlags) -> Timing {
+pub(crate) fn timing(flags: &flags::ConnectionFlags) -> Timing {
     Timing { silence_timeout: flags.silence_timeout, ..Timing::default() }
 }

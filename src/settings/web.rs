@@ -7,7 +7,7 @@ use super::flags::{self, LISTEN_ADDRESS_DEFAULT};
 use super::{FeedTarget, Limits, Settings, SettingsError, TelemetryPathError, WebConfigFile, listen_address};
 
 /// Returns the settings that `run` and `demo` share.
-pub(super) fn settings(
+pub(crate) fn settings(
     web: flags::WebFlags,
     ledger_limits: Limits,
     log: &flags::LogFlags,

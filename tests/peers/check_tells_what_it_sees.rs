@@ -40,11 +40,11 @@ async fn a_sound_feed_is_told_in_words_with_the_metrics_that_it_would_give() {
     assert!(well, "{said}");
     for words in [
         "reachable     yes",
-        "authenticated not asked for",
+        "authenticated not required",
         "a snapshot every 0.0",
         "2 listed: every skill that the server has",
-        "right: each rate is a percentage",
-        "no reset, no rollback, nothing that could not be applied",
+        "valid: each is the percentage",
+        "no reset, no rollback, no rejected message",
         r#"skill_invocations_total{skill_name="a",workflow_phase="unknown",completed="true"} 7"#,
         r#"skill_completion_rate{skill_name="a"} 0.875"#,
         "Next: start the bridge",
@@ -58,11 +58,11 @@ async fn a_sound_feed_is_told_in_words_with_the_metrics_that_it_would_give() {
 async fn what_a_feed_hides_or_has_wrong_is_said() {
     let full = feed(snapshot((0..10).map(|number| (format!("skill-{number}"), 10 + number, 100.0))));
     let (well, said, _) = check(full.url().as_str(), &[]).await;
-    assert!(well && said.contains("further ones can have up to 10 invocations each"), "{said}");
+    assert!(well && said.contains("others can have up to 10 invocations each"), "{said}");
 
     let ratios = feed(snapshot([("a".to_owned(), 8, 0.875)]));
     let (_, said, _) = check(ratios.url().as_str(), &[]).await;
-    assert!(said.contains("rates look like ratios of 0 to 1"), "{said}");
+    assert!(said.contains("look like ratios of 0 to 1"), "{said}");
 
     let resets = [9, 9, 2, 2, 2].map(|total| Step::send(snapshot([("a".to_owned(), total, 100.0)])));
     let resetting = ScriptedFeed::start(vec![resets.into()]);
@@ -84,7 +84,7 @@ async fn a_feed_that_cannot_be_heard_is_a_failure_that_says_what_to_look_at() {
     let silent = ScriptedFeed::start(vec![vec![Step::send(r#"{"type": "connected", "authenticated": true}"#)]]);
     let (well, said, log) = check(silent.url().as_str(), &["--seconds", "1"]).await;
     assert!(!well && said.contains("authenticated yes") && said.contains("no snapshot within"), "{said}");
-    assert!(log.contains("is this the port of RealTimeMetricsServer"), "{log}");
+    assert!(log.contains("check that this is the port of RealTimeMetricsServer"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -97,5 +97,5 @@ async fn the_real_server_passes() {
     assert!(session_buddy.drive(&database, &pace).await_end().success());
     let (well, said, log) = check(&format!("ws://127.0.0.1:{}", server.port), &[]).await;
     assert!(well, "{said}\n{log}");
-    assert!(said.contains("a snapshot every 1.0") && said.contains("right: each rate is a percentage"), "{said}");
+    assert!(said.contains("a snapshot every 1.0") && said.contains("valid: each is the percentage"), "{said}");
 }

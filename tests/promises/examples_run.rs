@@ -155,5 +155,5 @@ async fn print_feed_tells_what_a_server_sends() {
     shutdown.cancel();
     patiently("the end of the feed", serving).await.unwrap();
     let said = patiently("the end of print_feed", tokio::task::spawn_blocking(|| example.ends())).await.unwrap();
-    assert!(said.ends_with("the server is gone\n"), "{said}");
+    assert!(said.ends_with("the server closed the connection\n"), "{said}");
 }

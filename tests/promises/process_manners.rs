@@ -245,7 +245,7 @@ async fn a_recording_of_nothing_is_a_failure_and_leaves_no_file() {
             Program::start(["record", file.to_str().unwrap(), "--seconds", "1", "--feed.url", url.as_str()]).end();
         assert_eq!(ended.code, Some(1), "{}", ended.stderr);
         let last = ended.stderr.lines().last().unwrap_or_default();
-        assert!(last.contains(&format!("nothing was heard of the feed {url}")) && last.contains(why), "{last}");
+        assert!(last.contains(&format!("nothing was received from the feed {url}")) && last.contains(why), "{last}");
         assert!(
             ended.stderr.lines().rev().skip(1).all(|line| line.contains(&format!(" feed={url}"))),
             "{}",

@@ -1,34 +1,35 @@
 //! Every flag and variable is judged before anything starts: what is right gets through, what is wrong is named.
 
+use std::any::Any;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use session_buddy_bridge::internals::cli::{Command, Demo, Healthcheck, Record, Replay, Run, parse};
 use session_buddy_bridge::internals::demo::DemoSettings;
 use session_buddy_bridge::internals::feed::{
     ClientIdentity, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
 use session_buddy_bridge::internals::ledger::Limits;
-use session_buddy_bridge::internals::settings::Task;
 use session_buddy_bridge::settings::{
     FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StateLocation,
 };
 
-fn task_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Task, SettingsError> {
+fn command_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Box<dyn Command>, SettingsError> {
     let found = |name: &str| environment.iter().find(|(key, _)| *key == name).map(|(_, value)| OsString::from(value));
-    Task::from_args(["session-buddy-bridge"].iter().chain(args), found)
+    parse(["session-buddy-bridge"].iter().chain(args), found)
 }
 
-fn task(args: &[&str]) -> Task {
-    task_in(&[], args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+/// The command that `args` make, which is a `C`.
+fn made_in<C: Command>(environment: &[(&str, &str)], args: &[&str]) -> C {
+    let command = command_in(environment, args).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+    let command: Box<dyn Any> = command;
+    *command.downcast().unwrap_or_else(|_| panic!("{args:?} make another command"))
 }
 
 fn settings_in(environment: &[(&str, &str)], args: &[&str]) -> Settings {
-    match task_in(environment, args) {
-        Ok(Task::Run(settings)) => settings,
-        other => panic!("{args:?}: {other:?}"),
-    }
+    made_in::<Run>(environment, args).settings
 }
 
 fn settings(args: &[&str]) -> Settings {
@@ -36,7 +37,7 @@ fn settings(args: &[&str]) -> Settings {
 }
 
 fn refusal_in(environment: &[(&str, &str)], args: &[&str]) -> String {
-    task_in(environment, args).expect_err("should be refused").to_string()
+    command_in(environment, args).expect_err("should be refused").to_string()
 }
 
 fn refusal(args: &[&str]) -> String {
@@ -412,7 +413,7 @@ fn headers_and_certificates_come_from_files_that_are_looked_into() {
 fn a_token_that_is_no_text_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let found = |name: &str| (name == "SESSION_BUDDY_BRIDGE_FEED_TOKEN").then(|| OsString::from_vec(vec![0xff]));
-    let refused = Task::from_args(["session-buddy-bridge"], found).unwrap_err();
+    let refused = parse(["session-buddy-bridge"], found).unwrap_err();
     assert_eq!(
         refused.to_string(),
         "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to what is asked for alone, or unset it"
@@ -497,10 +498,7 @@ fn a_number_outside_its_range_is_refused_with_the_range() {
 
 #[test]
 fn the_demo_may_move_only_while_nobody_chose_an_address() {
-    let demo = |environment: &[(&str, &str)], args: &[&str]| match task_in(environment, args) {
-        Ok(Task::Demo(demo)) => demo,
-        other => panic!("{args:?}: {other:?}"),
-    };
+    let demo = made_in::<Demo>;
     let default = demo(&[], &["demo"]);
     assert!(default.any_port);
     assert_eq!(default.bridge.listen, ["127.0.0.1:9090".parse::<SocketAddr>().unwrap()]);
@@ -516,26 +514,21 @@ fn the_demo_may_move_only_while_nobody_chose_an_address() {
 
 #[test]
 fn a_recording_is_made_and_replayed() {
-    let Task::Record(record) = task(&["record", "feed.ndjson", "--seconds", "5", "--feed.skill", "x"]) else {
-        panic!()
-    };
+    let record: Record = made_in(&[], &["record", "feed.ndjson", "--seconds", "5", "--feed.skill", "x"]);
     assert_eq!(record.file.to_str(), Some("feed.ndjson"));
     assert_eq!(record.duration, Duration::from_secs(5));
     assert_eq!(record.feed.identity, "ws://localhost:8765/ skill=x");
     assert!(refusal(&["record", "f", "--seconds", "0"]).contains("give a whole number from 1 to 86400"));
     assert!(refusal(&["record"]).contains("<FILE>"));
 
-    let Task::Replay(replay) = task(&["replay", "feed.ndjson", "--limit.skills", "3"]) else { panic!() };
+    let replay: Replay = made_in(&[], &["replay", "feed.ndjson", "--limit.skills", "3"]);
     assert_eq!(replay.skill, None);
     assert_eq!(replay.ledger_limits.skills_max, 3);
 }
 
 #[test]
 fn a_health_check_is_asked_where_and_for_how_long() {
-    let healthcheck = |environment: &[(&str, &str)], args: &[&str]| match task_in(environment, args) {
-        Ok(Task::Healthcheck(healthcheck)) => healthcheck,
-        other => panic!("{args:?}: {other:?}"),
-    };
+    let healthcheck = made_in::<Healthcheck>;
     let default = healthcheck(&[], &["healthcheck"]);
     assert_eq!(default.url.as_str(), "http://127.0.0.1:9090/-/healthy");
     assert_eq!(default.timeout, Duration::from_secs(3));

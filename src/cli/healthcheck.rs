@@ -1,14 +1,21 @@
-//! Asks a running bridge whether it works, for containers that hold no other HTTP client.
+//! `healthcheck`: a health request to a running bridge, for containers without another HTTP client.
 //!
-//! Architecture invariant: the other side of `http`, over the wire alone. It has no runtime and no thread: the process
-//! that asks is started every few seconds.
+//! Architecture invariant: it shares nothing with a bridge but HTTP. It has no runtime and no thread: the process is
+//! started every few seconds.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use clap::Args;
+use clap::builder::ValueParser;
 use thiserror::Error;
 use url::{Position, Url};
+
+use super::{Command, CommandError};
+use crate::settings::duration::{self, DurationError};
+use crate::settings::flags::LogFlags;
+use crate::settings::{LogSettings, SettingsError, feed_target, healthcheck_url};
 
 /// Bytes of an answer that are read: its first line is all that counts.
 const ANSWER_BYTES_MAX: usize = 256;
@@ -44,12 +51,58 @@ pub enum HealthcheckError {
     },
 }
 
+#[derive(Debug, Args)]
+pub(super) struct HealthcheckFlags {
+    /// Where to ask, http:// alone: TLS is not spoken
+    #[arg(id = "healthcheck.url", value_name = "URL", default_value = "http://127.0.0.1:9090/-/healthy")]
+    pub url: String,
+    /// How long the answer may take [range: 100ms to 1m]
+    #[arg(long = "healthcheck.timeout", value_name = "DURATION", default_value = "3s")]
+    #[arg(value_parser = ValueParser::new(healthcheck_timeout))]
+    pub timeout: Duration,
+    #[command(flatten)]
+    pub log: LogFlags,
+}
+
+fn healthcheck_timeout(text: &str) -> Result<Duration, DurationError> {
+    duration::parse(text, Duration::from_millis(100), Duration::from_secs(60))
+}
+
+/// Requests the health of a running bridge; succeeds on a 200.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// The URL to request: `http`, with a host, without userinfo.
+    pub url: Url,
+    /// How long the response may take.
+    pub timeout: Duration,
+    /// What is logged, and how.
+    pub log: LogSettings,
+}
+
+impl Healthcheck {
+    pub(super) fn new(flags: HealthcheckFlags) -> Result<Self, SettingsError> {
+        let url = healthcheck_url::read(&flags.url)
+            .map_err(|error| SettingsError::HealthcheckUrl { url: feed_target::redacted(&flags.url), error })?;
+        Ok(Self { url, timeout: flags.timeout, log: flags.log.settings() })
+    }
+}
+
+impl Command for Healthcheck {
+    fn log(&self) -> LogSettings {
+        self.log
+    }
+
+    fn execute(self: Box<Self>) -> Result<(), CommandError> {
+        Ok(check(&self.url, self.timeout)?)
+    }
+}
+
 /// Sends a GET to `url`, which is `http` and has a host, and returns if the answer is 200. Blocks for `timeout` at the
 /// most, beside the time that the system takes to resolve a name.
 ///
 /// # Errors
 /// Everything but 200.
-pub fn check(url: &Url, timeout: Duration) -> Result<(), HealthcheckError> {
+fn check(url: &Url, timeout: Duration) -> Result<(), HealthcheckError> {
     let deadline = Instant::now() + timeout;
     let unresolved = |error| HealthcheckError::Unresolved { url: url.to_string(), error };
     let mut addresses = url.socket_addrs(|| None).map_err(unresolved)?.into_iter();

@@ -4,7 +4,6 @@ use std::fmt::{self, Debug, Write as _};
 use std::io;
 
 use jiff::Timestamp;
-use session_buddy_bridge::settings::{LogFormat, LogLevel, LogSettings};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
@@ -15,6 +14,8 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, layer};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::settings::{LogFormat, LogLevel, LogSettings};
 
 /// Starts to log as `settings` say. Libraries are heard at `warn` and above alone: what they tell beyond that is noise,
 /// and could hold what is secret.

@@ -93,7 +93,7 @@ impl Explainer {
             }
         }
         for notice in notices {
-            let (rule, words) = notice_words(&notice);
+            let (rule, words) = describe(&notice);
             let is_of_all = !matches!(notice, Notice::Rejected(_) | Notice::LateEvents { .. });
             if is_of_all || self.skill.as_deref().is_none_or(|skill| words.contains(skill)) {
                 lines.push(format!("[{rule}] {words}"));
@@ -167,7 +167,7 @@ fn push_moves(before: Option<&SkillSeries>, now: &SkillSeries, lines: &mut Vec<S
 }
 
 /// The rule, by its number in `docs/translation.md`, and what it says.
-pub(crate) fn notice_words(notice: &Notice) -> (&'static str, String) {
+pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
     match notice {
         Notice::Rejected(rejection) => {
             ("2", format!("not applied, {}: {}", rejection.reason.label(), rejection.detail))

@@ -1,0 +1,89 @@
+//! Why a command failed.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::check::CheckProblem;
+use super::healthcheck::HealthcheckError;
+use super::record::SilentFeed;
+use crate::bridge::BridgeError;
+use crate::recording::RecordingError;
+use crate::settings::FeedUrlError;
+use crate::store::StoreError;
+
+/// Why a command failed; nothing is wrong with its settings.
+#[derive(Debug, Error)]
+pub enum CommandError {
+    /// The bridge failed.
+    #[error(transparent)]
+    Bridge(#[from] BridgeError),
+    /// No threads for the event loop.
+    #[error("cannot start threads: {0}")]
+    Threads(#[source] io::Error),
+    /// No handlers of signals.
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    /// Standard output takes nothing more.
+    #[error("cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// The simulated server has no port.
+    #[error("the demo's feed cannot listen on 127.0.0.1: {0}")]
+    DemoFeed(#[source] io::Error),
+    /// The simulated server has an invalid URL.
+    #[error("the demo's feed {0}")]
+    DemoUrl(#[from] FeedUrlError),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", .file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// A file is not a recording.
+    #[error("{}: {source}", .file.display())]
+    Recording {
+        /// The file.
+        file: PathBuf,
+        /// Its first fault.
+        source: RecordingError,
+    },
+    /// A file would be overwritten.
+    #[error("{}: the file exists already: choose another name or delete it", .file.display())]
+    FileExists {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The feed sent no frame while it was recorded.
+    #[error("nothing was received from the feed {identity}, so there is no recording: {source}")]
+    NothingReceived {
+        /// The feed.
+        identity: String,
+        /// How the latest attempt to connect went.
+        source: SilentFeed,
+    },
+    /// The bridge could not count the feed.
+    #[error("the feed {identity}: {source}")]
+    CheckFailed {
+        /// The feed.
+        identity: String,
+        /// Why not.
+        source: CheckProblem,
+    },
+    /// The state file cannot be used.
+    #[error(transparent)]
+    State(#[from] StoreError),
+    /// The state has no such feed.
+    #[error("the state {} knows no feed {identity:?}; `state show` lists those that it knows", path.display())]
+    NoSuchFeed {
+        /// The state file.
+        path: PathBuf,
+        /// The identity that was given.
+        identity: String,
+    },
+    /// The bridge is not healthy.
+    #[error(transparent)]
+    Healthcheck(#[from] HealthcheckError),
+}

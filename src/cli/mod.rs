@@ -1,0 +1,229 @@
+//! The command line: flags and environment in, logs and signals on, exit code out.
+//!
+//! One file a command. Each holds the flags as they are written, the [`Command`] that they make once they are validated,
+//! and what that does. `run` and `demo` serve; the others end by themselves.
+
+pub mod check;
+pub mod demo;
+mod environment;
+mod error;
+pub mod explain;
+mod explanation;
+mod feed_tap;
+pub mod healthcheck;
+mod logging;
+mod one_feed;
+mod output;
+pub mod print;
+pub mod record;
+pub mod replay;
+pub mod run;
+mod signals;
+pub mod state;
+
+use std::any::Any;
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::build_info::LONG_VERSION;
+use crate::settings::flags::RunFlags;
+use crate::settings::{LogSettings, SettingsError};
+use check::{Check, CheckFlags};
+use demo::{Demo, DemoFlags};
+pub use error::CommandError;
+use explain::{Explain, ExplainFlags};
+use healthcheck::{Healthcheck, HealthcheckFlags};
+use output::unless_broken_pipe;
+use print::Print;
+use record::{Record, RecordFlags};
+use replay::{Replay, ReplayFlags};
+use signals::until_signal;
+use state::{State, StateFlags};
+
+const FAILED: u8 = 1;
+const REFUSED: u8 = 2;
+
+/// What clap appends to its own errors.
+const HELP_HINT: &str = "\n\nFor more information, try '--help'.";
+
+const AFTER_HELP: &str = "\
+Environment:
+  A flag with a dot in its name can also be set by a variable: its name in
+  capitals, _ for . and -, after SESSION_BUDDY_BRIDGE_. The flag wins. What may
+  be repeated is separated by commas. An empty variable counts as unset.
+  Two variables have no flag, because every user of a machine can read its
+  command lines: SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET holds the secret of servers
+  that ask for a token, SESSION_BUDDY_BRIDGE_FEED_TOKEN a token itself.
+
+Durations:
+  A number and a unit: 500ms, 10s, 1.5m, 1h.
+
+Exit codes:
+  0  ended as asked: by a signal, or the work was done
+  1  failed while running, for example because the address was in use
+  2  a flag or a variable was refused; nothing was started
+  130, 143  a second SIGINT or SIGTERM ended it at once
+
+Examples:
+  session-buddy-bridge
+      subscribe to ws://localhost:8765, serve http://localhost:9090/metrics
+  session-buddy-bridge demo
+      the same without a Session-Buddy server, on a feed that is made up
+  session-buddy-bridge --feed.url ws://alpha:8765 --feed.url ws://beta:8765
+      two servers in one scrape
+  session-buddy-bridge --web.listen-address :9101
+      serve other machines too, on port 9101
+  session-buddy-bridge check --feed.url ws://alpha:8765
+      see whether that server is one to count, and what would be counted
+  session-buddy-bridge record feed.ndjson --seconds 60
+  session-buddy-bridge replay feed.ndjson
+  session-buddy-bridge explain feed.ndjson --skill pytest-run
+      keep what a server sends, see what becomes of it, and why
+  session-buddy-bridge healthcheck http://127.0.0.1:9101/-/healthy
+      ask a bridge on port 9101 whether it works";
+
+/// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
+///
+/// Session-Buddy's RealTimeMetricsServer repeats its totals every second over a WebSocket. This bridge subscribes to
+/// it, works out what is new, and shows it as Prometheus metrics. Without a command it runs the bridge.
+#[derive(Debug, Parser)]
+#[command(name = "session-buddy-bridge", version, long_version = LONG_VERSION)]
+#[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Subcommands>,
+    #[command(flatten)]
+    run: RunFlags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Subscribe to the feeds and serve their metrics until told to stop (what happens without a command)
+    Run(RunFlags),
+    /// See it work without a server: a made-up feed and the bridge subscribed to it, on this machine alone
+    Demo(DemoFlags),
+    /// Look at a feed once and say in words what is seen: reachable, authenticated, its cadence, its skills, what the
+    /// metrics would be
+    Check(CheckFlags),
+    /// Say of each message what it changed and by which rule: of a recording, or of a live feed
+    Explain(ExplainFlags),
+    /// Write down what a feed sends, one JSON line for each frame
+    Record(RecordFlags),
+    /// Print the metrics that a recording leads to
+    Replay(ReplayFlags),
+    /// Ask a running bridge whether it works: exit code 0 if it does, else 1 (for containers without curl)
+    Healthcheck(HealthcheckFlags),
+    /// See or mend what is kept over restarts
+    #[command(subcommand)]
+    State(StateFlags),
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page, for man(1)
+    Man,
+}
+
+/// One command of the command line, validated and not yet started.
+pub trait Command: Any + Debug {
+    /// What it logs, and how.
+    fn log(&self) -> LogSettings {
+        LogSettings::default()
+    }
+
+    /// Whether its failure is logged, as a service's is, instead of printed for a person.
+    fn is_service(&self) -> bool {
+        false
+    }
+
+    /// Does it. Blocks until it is done or, where it waits for anything, until a signal ends it.
+    ///
+    /// # Errors
+    /// The work is not done, or not to its end.
+    fn execute(self: Box<Self>) -> Result<(), CommandError>;
+}
+
+/// The whole program: its exit code is 0 if it ended as asked, 1 if it failed, 2 if a setting was refused.
+pub fn main() -> ExitCode {
+    let command = match parse(env::args_os(), |name| env::var_os(name)) {
+        Ok(command) => command,
+        Err(SettingsError::CommandLine(answer)) => {
+            // Help and version are such answers, too.
+            return match answer.print() {
+                _ if answer.use_stderr() => ExitCode::from(REFUSED),
+                printed => unless_broken_pipe(printed).map_or_else(|failure| fail(&failure), |()| ExitCode::SUCCESS),
+            };
+        }
+        Err(refusal) => return refuse(&refusal),
+    };
+    logging::start(command.log());
+    // Names alone: a value may be a token under a name that is almost right.
+    for variable in environment::unknown_variables(&CommandLine::command(), env::vars_os().map(|(name, _)| name)) {
+        tracing::warn!(variable, "unknown environment variable is ignored; --help lists the known ones");
+    }
+    let is_service = command.is_service();
+    match command.execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if is_service => {
+            tracing::error!("{failure}");
+            ExitCode::from(FAILED)
+        }
+        Err(failure) => fail(&failure),
+    }
+}
+
+/// Parses a command line (the first of `args` is the program's name) over an environment, and validates it. A host name
+/// to listen on is resolved, and files of credentials are read, so that what cannot work is refused here.
+///
+/// # Errors
+/// The first setting that cannot be used. A request for help or the version is such an error, too.
+pub fn parse(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Box<dyn Command>, SettingsError> {
+    let CommandLine { command, run } = environment::with_defaults_from(CommandLine::command(), &environment)
+        .try_get_matches_from(args)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches))
+        .map_err(|error| match environment::variable_at_fault(&error, &environment) {
+            Some(variable) => SettingsError::Environment { variable, error },
+            None => SettingsError::CommandLine(error),
+        })?;
+    Ok(match command.unwrap_or(Subcommands::Run(run)) {
+        Subcommands::Run(flags) => run::command(flags, &environment)?,
+        Subcommands::Demo(flags) => Box::new(Demo::new(flags)?),
+        Subcommands::Check(flags) => Box::new(Check::new(flags, &environment)?),
+        Subcommands::Explain(flags) => Box::new(Explain::new(flags, &environment)?),
+        Subcommands::Record(flags) => Box::new(Record::new(flags, &environment)?),
+        Subcommands::Replay(flags) => Box::new(Replay::new(flags)?),
+        Subcommands::Healthcheck(flags) => Box::new(Healthcheck::new(flags)?),
+        Subcommands::State(flags) => Box::new(State::new(flags, &environment)?),
+        Subcommands::Completions { shell } => Box::new(Print::completions(without_environment(), shell)),
+        Subcommands::Man => Box::new(Print::man_page(without_environment())),
+    })
+}
+
+/// The command line with the names of the variables and none of their values.
+fn without_environment() -> clap::Command {
+    environment::with_defaults_from(CommandLine::command(), &|_| None)
+}
+
+fn fail(failure: &CommandError) -> ExitCode {
+    // If this cannot be printed, the exit code is all that is left.
+    let _ = writeln!(io::stderr(), "error: {failure}");
+    ExitCode::from(FAILED)
+}
+
+fn refuse(refusal: &SettingsError) -> ExitCode {
+    let complaint = refusal.to_string();
+    let complaint = complaint.trim_end();
+    let hint = if complaint.ends_with(HELP_HINT) { "" } else { HELP_HINT };
+    let _ = writeln!(io::stderr(), "error: {complaint}{hint}");
+    ExitCode::from(REFUSED)
+}

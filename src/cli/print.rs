@@ -1,0 +1,32 @@
+//! `completions`, `man` and `run --config.check`: a text that is known once the command line is parsed.
+
+use clap_complete::Shell;
+
+use super::{Command, CommandError, output};
+
+/// Prints a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Print(pub Vec<u8>);
+
+impl Print {
+    /// A script that completes the `command` line in `shell`.
+    pub(super) fn completions(mut command: clap::Command, shell: Shell) -> Self {
+        let (name, mut script) = (command.get_name().to_owned(), Vec::new());
+        clap_complete::generate(shell, &mut command, name, &mut script);
+        Self(script)
+    }
+
+    /// The manual page of the `command` line, in the language of man(7).
+    pub(super) fn man_page(command: clap::Command) -> Self {
+        let mut page = Vec::new();
+        let manual = clap_mangen::Man::new(command).manual("User Commands");
+        manual.render(&mut page).expect("writing to a Vec does not fail");
+        Self(page)
+    }
+}
+
+impl Command for Print {
+    fn execute(self: Box<Self>) -> Result<(), CommandError> {
+        output::print(&self.0)
+    }
+}

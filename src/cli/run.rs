@@ -1,0 +1,73 @@
+//! `run`: the bridge as a service.
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::print::Print;
+use super::{Command, CommandError, until_signal};
+use crate::bridge::{Bridge, BridgeError, ReloadHandle};
+use crate::service_manager;
+use crate::settings::flags::RunFlags;
+use crate::settings::{self, Environment, LogSettings, Settings, SettingsError};
+
+/// Runs the bridge until a signal ends it. systemd is notified, and SIGHUP reloads the configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The validated settings.
+    pub settings: Settings,
+}
+
+/// The bridge, or the result of `--config.check`.
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<Box<dyn Command>, SettingsError> {
+    let is_check = flags.config.check;
+    let settings = settings::run::settings(flags, environment)?;
+    if !is_check {
+        return Ok(Box::new(Run { settings }));
+    }
+    let file = settings.config_file.as_ref().ok_or(SettingsError::MissingConfigFile)?;
+    let mut text = format!("{} can be used. Feeds:\n", file.path.display());
+    for feed in &settings.feeds {
+        text.push_str(&format!("  {}\n", feed.identity));
+    }
+    Ok(Box::new(Print(text.into_bytes())))
+}
+
+impl Run {
+    async fn run(self, shutdown: CancellationToken) -> Result<(), BridgeError> {
+        let bridge = Bridge::bind(self.settings)?;
+        // It listens already: whoever connects now is answered as soon as the first task runs.
+        let notifying = service_manager::notify_systemd(shutdown.clone());
+        let _reloading = tokio::spawn(reload_on_hangup(bridge.reload_handle(), shutdown.clone()));
+        let ended = bridge.run(shutdown.clone().cancelled_owned()).await;
+        shutdown.cancel();
+        let _ = notifying.await;
+        ended
+    }
+}
+
+impl Command for Run {
+    fn log(&self) -> LogSettings {
+        self.settings.log
+    }
+
+    fn is_service(&self) -> bool {
+        true
+    }
+
+    fn execute(self: Box<Self>) -> Result<(), CommandError> {
+        Ok(until_signal(|shutdown| self.run(shutdown))??)
+    }
+}
+
+async fn reload_on_hangup(handle: ReloadHandle, shutdown: CancellationToken) {
+    let mut hangups = match signal(SignalKind::hangup()) {
+        Ok(hangups) => hangups,
+        Err(error) => return tracing::warn!(%error, "cannot listen for SIGHUP; the configuration is not reloaded"),
+    };
+    while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
+        handle.reload();
+    }
+}

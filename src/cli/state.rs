@@ -1,0 +1,114 @@
+//! `state`: the persistent state, for people.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{Command, CommandError, output};
+use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::settings::{Environment, SettingsError, state_path};
+use crate::store::Store;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum StateFlags {
+    /// Print what is kept, feed by feed; a running bridge is not disturbed
+    Show(StatePathFlags),
+    /// Forget what is remembered of a feed, so that its whole past counts once more when it is seen again; the bridge
+    /// must not be running
+    Forget(ForgetFlags),
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "State")]
+pub(super) struct StatePathFlags {
+    /// File that keeps the counts [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long = "state.path", value_name = "FILE")]
+    pub path: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ForgetFlags {
+    /// The feed's identity, as `state show` and the label `feed` have it
+    pub feed: String,
+    #[command(flatten)]
+    pub state: StatePathFlags,
+}
+
+/// Prints the persistent state, or deletes a feed from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// The state file.
+    pub path: PathBuf,
+    /// What to do with it.
+    pub action: Action,
+}
+
+/// What to do with the state file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Print it, feed by feed.
+    Show,
+    /// Delete what is remembered of the feed with this identity.
+    Forget(String),
+}
+
+impl State {
+    pub(super) fn new(flags: StateFlags, environment: Environment<'_>) -> Result<Self, SettingsError> {
+        let (state, action) = match flags {
+            StateFlags::Show(state) => (state, Action::Show),
+            StateFlags::Forget(ForgetFlags { feed, state }) => (state, Action::Forget(feed)),
+        };
+        let path = state.path.or_else(|| state_path::default(environment)).ok_or(SettingsError::NoStatePath)?;
+        Ok(Self { path, action })
+    }
+}
+
+impl Command for State {
+    fn execute(self: Box<Self>) -> Result<(), CommandError> {
+        let text = match &self.action {
+            Action::Show => show(&self.path, &Store::look(&self.path)?),
+            Action::Forget(identity) => forget(&self.path, identity)?,
+        };
+        output::print(text.as_bytes())
+    }
+}
+
+fn show(path: &Path, whole: &Whole) -> String {
+    let memory = &whole.memory;
+    let mut text = String::new();
+    let mut line = |words: String| writeln!(text, "{words}").expect("a String takes everything");
+    line(format!("{}: {} skills with series", path.display(), whole.skills.len()));
+    for feed in &memory.feeds {
+        let skills: Vec<_> = memory.feed_skills.iter().filter(|skill| skill.feed == feed.place).collect();
+        let invocations: u64 = skills.iter().filter_map(|skill| skill.remembered).map(|numbers| numbers.total).sum();
+        let anomalies: u64 = memory
+            .tallies
+            .iter()
+            .filter(|tally| tally.feed == feed.place)
+            .map(|tally| tally.listed.max(tally.streamed))
+            .sum();
+        line(format!("{}", feed.counters.identity));
+        line(format!("  skills remembered        {}", skills.len()));
+        line(format!("  invocations remembered   {invocations}"));
+        line(format!("  anomalies counted        {anomalies}"));
+        line(format!("  new databases            {}", feed.counters.resets));
+        line(format!("  databases rolled back    {}", feed.counters.rollbacks));
+        if let Some(other) = feed.alias_of.and_then(|place| memory.feeds.get(place)) {
+            line(format!("  same server as           {}", other.counters.identity));
+        }
+    }
+    text
+}
+
+fn forget(path: &Path, identity: &str) -> Result<String, CommandError> {
+    let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
+    // Opening a state begins one where there is none, which is not what was asked for.
+    Store::look(path)?;
+    let mut opened = Store::open(path, fits)?;
+    if opened.store.forget_feed(identity)? {
+        Ok(format!("forgot {identity}\n"))
+    } else {
+        Err(CommandError::NoSuchFeed { path: path.to_owned(), identity: identity.to_owned() })
+    }
+}
