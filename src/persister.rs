@@ -25,6 +25,9 @@ pub const EXPOSE_UNCOMMITTED_AFTER: Duration = Duration::from_secs(10);
 /// Least time between two commits: far less than a scrape notices, and each commit costs as much as many changes do.
 const COMMIT_INTERVAL_MIN: Duration = Duration::from_millis(5);
 
+/// Time between two checks that the path still leads to the open file, if nothing else happens.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Delay before a failed commit is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -77,7 +80,8 @@ impl PersistentLedger {
         let ledger = Arc::clone(&self.ledger);
         let thread = thread::Builder::new().name("state".to_owned()).spawn(move || {
             let _bridge = bridge.drop_guard();
-            persist(&self.ledger, self.store, &telemetry);
+            let (ledger, telemetry) = (&*self.ledger, &*telemetry);
+            Worker { ledger, store: self.store, telemetry, committed: Instant::now(), failing_since: None }.run();
         })?;
         Ok(Persister { ledger, thread })
     }
@@ -92,38 +96,64 @@ impl Persister {
     }
 }
 
-fn persist(ledger: &SharedLedger, mut store: Store, telemetry: &StateTelemetry) {
-    let mut failing_since = None;
-    let mut committed = Instant::now();
-    loop {
-        let mut due = ledger.wait_until_due();
-        // The first change after a quiet while is committed at once; under load several share a commit.
-        due.is_stopping |= ledger.pause(COMMIT_INTERVAL_MIN.saturating_sub(committed.elapsed()));
-        if let Some(changes) = ledger.take_changes() {
-            match store.commit(&changes) {
-                Ok(()) => {
-                    committed = Instant::now();
-                    failing_since = None;
-                    telemetry.committed();
-                    ledger.show(changes);
+/// What the thread works with.
+struct Worker<'p> {
+    ledger: &'p SharedLedger,
+    store: Store,
+    telemetry: &'p StateTelemetry,
+    committed: Instant,
+    failing_since: Option<Instant>,
+}
+
+impl Worker<'_> {
+    fn run(mut self) {
+        loop {
+            let mut due = self.ledger.wait_until_due(CHECK_INTERVAL);
+            // The first change after a quiet while is committed at once; under load several share a commit.
+            due.is_stopping |= self.ledger.pause(COMMIT_INTERVAL_MIN.saturating_sub(self.committed.elapsed()));
+            if self.persist() {
+                if due.is_stopping {
+                    return;
                 }
-                Err(error) => {
-                    let since: &Instant = failing_since.get_or_insert_with(Instant::now);
-                    let is_exposed = since.elapsed() >= EXPOSE_UNCOMMITTED_AFTER;
-                    telemetry.commit_failed(&error, is_exposed);
-                    ledger.untake(&changes, is_exposed);
-                    if is_exposed {
-                        ledger.show(changes);
-                    }
-                    if ledger.pause(RETRY_AFTER) && due.is_stopping {
-                        return;
-                    }
-                    continue;
-                }
+            } else if self.ledger.pause(RETRY_AFTER) && due.is_stopping {
+                return;
             }
         }
-        if due.is_stopping {
-            return;
+    }
+
+    /// Commits and exposes what has changed. Returns whether everything is on disk.
+    fn persist(&mut self) -> bool {
+        let in_place = self.keep_in_place();
+        let changes = self.ledger.take_changes();
+        let Err(error) = in_place.and_then(|()| changes.as_ref().map_or(Ok(()), |changes| self.store.commit(changes)))
+        else {
+            if let Some(changes) = changes {
+                self.committed = Instant::now();
+                self.telemetry.committed();
+                self.ledger.show(changes);
+            }
+            self.failing_since = None;
+            return true;
+        };
+        let since = self.failing_since.get_or_insert_with(Instant::now);
+        let is_exposed = since.elapsed() >= EXPOSE_UNCOMMITTED_AFTER;
+        self.telemetry.commit_failed(&error, is_exposed);
+        if let Some(changes) = changes {
+            self.ledger.untake(&changes, is_exposed);
+            if is_exposed {
+                self.ledger.show(changes);
+            }
         }
+        false
+    }
+
+    /// Writes the state again where somebody deleted, renamed or replaced its file: a restart would not find it otherwise.
+    fn keep_in_place(&mut self) -> Result<(), StoreError> {
+        if !self.store.is_in_place() {
+            self.telemetry.displaced(self.store.path());
+            let renamed = self.store.rewrite()?;
+            self.telemetry.rewritten(self.store.path(), renamed.as_deref());
+        }
+        Ok(())
     }
 }

@@ -203,17 +203,14 @@ impl SharedLedger {
         self.view().apply(changes);
     }
 
-    /// Waits until there are changes, a deadline of the ledger is reached, or the bridge stops, and returns which.
-    pub(crate) fn wait_until_due(&self) -> Due {
+    /// Waits until there are changes, a deadline of the ledger is reached, the bridge stops, or `timeout` is over, and returns
+    /// which.
+    pub(crate) fn wait_until_due(&self, timeout: Duration) -> Due {
         let deadline = self.ledger().deadline();
-        let patience = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(self.started.elapsed()));
+        let deadline = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(self.started.elapsed()));
         let nothing = |due: &mut Due| *due == Due::default();
-        let mut due = if patience == Duration::MAX {
-            self.due_changed.wait_while(self.due(), nothing).unwrap_or_else(PoisonError::into_inner)
-        } else {
-            let waited = self.due_changed.wait_timeout_while(self.due(), patience, nothing);
-            waited.unwrap_or_else(PoisonError::into_inner).0
-        };
+        let waited = self.due_changed.wait_timeout_while(self.due(), deadline.min(timeout), nothing);
+        let mut due = waited.unwrap_or_else(PoisonError::into_inner).0;
         Due { changed: std::mem::take(&mut due.changed), is_stopping: due.is_stopping }
     }
 

@@ -301,7 +301,7 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
         StateLocation::Path(path) => (path, true),
     };
     let persistent = match PersistentLedger::open(path, settings.ledger_limits) {
-        Err(PersistError::Store(error)) if !is_chosen && error.is_about_the_place() => {
+        Err(PersistError::Store(error)) if !is_chosen && error.is_about_the_path() => {
             telemetry.in_memory(&error.to_string());
             return Ok(None);
         }

@@ -1,48 +1,51 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::ErrorCode;
 use thiserror::Error;
 
-/// What can be wrong with a state.
+/// Why a state cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Another bridge has it open.
     #[error(
-        "the state {} is in use by another session-buddy-bridge (process {holder}): stop that one, or give this one a state of its own with --state.path",
-        path.display()
+        "the state {} is in use by another session-buddy-bridge{}: stop that one, or choose another file with --state.path",
+        path.display(),
+        holder.map(|holder| format!(" (process {holder})")).unwrap_or_default()
     )]
     InUse {
         /// The state.
         path: PathBuf,
-        /// Its process.
-        holder: String,
+        /// The other's process id, where it is known.
+        holder: Option<u32>,
     },
-    /// Nothing is there.
-    #[error("there is no state at {} yet; a bridge makes one, or say where it is with --state.path", path.display())]
+    /// There is no file.
+    #[error("there is no state at {}: a bridge creates one, or name another file with --state.path", path.display())]
     Absent {
-        /// Where it was looked for.
+        /// The state.
         path: PathBuf,
     },
-    /// A later version wrote it.
+    /// A later version of this program wrote it.
     #[error(
-        "the state {} has the schema version {found}, and this version knows {known}: run the newer session-buddy-bridge, or give this one a state of its own with --state.path",
+        "the state {} has version {found}, but this session-buddy-bridge knows versions up to {known}: run the newer program, or \
+         choose another file with --state.path",
         path.display()
     )]
     Newer {
         /// The state.
         path: PathBuf,
-        /// Its schema version.
+        /// Its version.
         found: i64,
-        /// The one of this program.
+        /// The version of this program.
         known: i64,
     },
-    /// A database of another program.
-    #[error("{} is a database of another program: choose another place with --state.path", path.display())]
+    /// A file of another program.
+    #[error("{} is not a state of session-buddy-bridge: choose another file with --state.path", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// It cannot be read as what it should be.
+    /// A state of ours that is damaged.
     #[error("the state {} is corrupt: {problem}", path.display())]
     Corrupt {
         /// The state.
@@ -50,12 +53,13 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
-    /// The file or its folder cannot be used.
-    #[error("cannot use {} for the state: {error}; choose another place with --state.path", path.display())]
-    Place {
+    /// The file or its directory cannot be used.
+    #[error("cannot use the state {}: {error}; choose another file with --state.path", path.display())]
+    Io {
         /// The state.
         path: PathBuf,
-        /// What the system said.
+        /// What the system answered.
+        #[source]
         error: io::Error,
     },
     /// SQLite failed.
@@ -63,17 +67,18 @@ pub enum StoreError {
     Sqlite {
         /// The state.
         path: PathBuf,
-        /// What SQLite said.
+        /// What SQLite answered.
+        #[source]
         error: rusqlite::Error,
     },
 }
 
 impl StoreError {
-    /// Whether the place cannot be used, so that another one would do.
-    pub fn is_about_the_place(&self) -> bool {
-        use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    /// Returns whether the file or its directory is at fault, so that another path would do.
+    pub fn is_about_the_path(&self) -> bool {
+        use ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
         match self {
-            Self::Place { .. } => true,
+            Self::Io { .. } => true,
             Self::Sqlite { error, .. } => matches!(
                 error.sqlite_error_code(),
                 Some(CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
@@ -86,15 +91,37 @@ impl StoreError {
         }
     }
 
-    pub(super) fn place(path: &Path, error: io::Error) -> Self {
-        Self::Place { path: path.to_owned(), error }
+    pub(super) fn in_use(path: &Path, holder: Option<u32>) -> Self {
+        Self::InUse { path: path.to_owned(), holder }
+    }
+
+    pub(super) fn corrupt(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_owned(), problem: problem.into() }
+    }
+
+    pub(super) fn io(path: &Path, error: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), error }
     }
 
     pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
-        let path = path.to_owned();
-        if super::is_corrupt(&error) {
-            return Self::Corrupt { path, problem: error.to_string() };
+        if is_corruption(&error) {
+            return Self::corrupt(path, error.to_string());
         }
-        Self::Sqlite { path, error }
+        Self::Sqlite { path: path.to_owned(), error }
+    }
+}
+
+/// Returns whether the cause is what the file holds.
+pub(super) fn is_corruption(error: &rusqlite::Error) -> bool {
+    match error {
+        rusqlite::Error::SqliteFailure(failure, _) => {
+            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        }
+        // A state holds these columns with these types: anything else was not written by this program.
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::Utf8Error(..) => true,
+        _ => false,
     }
 }

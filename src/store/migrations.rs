@@ -10,8 +10,8 @@ const MIGRATIONS: [fn(&Connection) -> rusqlite::Result<()>; VERSION as usize] =
 /// The version that this program writes.
 pub(super) const VERSION: i64 = 1;
 
-/// Brings a state of the version `found` to [`VERSION`].
-pub(super) fn run(tx: &Transaction<'_>, found: i64) -> rusqlite::Result<()> {
-    let missing = MIGRATIONS.iter().skip(found.try_into().unwrap_or_default());
-    missing.into_iter().try_for_each(|migration| migration(tx))
+/// Brings a state from one version, which is known, to another.
+pub(super) fn run(tx: &Transaction<'_>, from: i64, to: i64) -> rusqlite::Result<()> {
+    let steps = (from..to).filter_map(|version| MIGRATIONS.get(usize::try_from(version).ok()?));
+    steps.into_iter().try_for_each(|migration| migration(tx))
 }

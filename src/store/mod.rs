@@ -1,38 +1,43 @@
-//! The ledger on disk: SQLite, one transaction a batch.
+//! The ledger on disk: an SQLite database, one transaction for each batch of changes.
 //!
-//! Architecture invariant: knows rows, not rules. What is written is what [`Ledger::drain`](crate::ledger::Ledger::drain)
-//! gave; what is read back is the whole of it, or nothing.
+//! Architecture invariant: knows rows, not rules. It writes what [`Ledger::drain`](crate::ledger::Ledger::drain) returned, and
+//! reads back either all of it or nothing.
 //!
-//! WAL with `synchronous=FULL`: a commit that returned has reached the disk, and one that did not return leaves no trace. A
-//! lock file beside the database keeps a second bridge out; the database itself stays free to be read by others.
+//! WAL with `synchronous=FULL`: a commit that returned has reached the disk, and one that did not return leaves no trace. One
+//! bridge at a time has a state; others can read it with the sqlite3 shell.
 
 mod error;
+mod file;
 mod migrations;
+mod recognize;
 mod schema;
 mod tables;
 
-use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Seek, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, OpenFlags};
 
 use crate::ledger::{Changes, Whole};
+use file::StateFile;
 
 pub use error::StoreError;
 
 /// How long a commit waits for another program that has the database locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// More than there are statements, so that a commit prepares none again.
+const CACHED_STATEMENTS_MAX: usize = 64;
+
 /// An open state.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
     path: PathBuf,
-    /// Held as long as the store: its lock says that a bridge is at work. A state that is no file has none.
-    _lock: Option<File>,
+    /// `None` for a database in memory. Dropped after the connection.
+    file: Option<StateFile>,
 }
 
 /// A state that was opened, and what it held.
@@ -56,34 +61,42 @@ pub struct Quarantine {
 }
 
 impl Store {
-    /// Opens the state at `path`, or begins one. `fits` judges whether what it holds makes sense.
+    /// Opens the state at `path`, or creates one; an empty file is a new state. `fits` validates what it holds.
     ///
-    /// A file that is corrupt, or whose content does not fit, is quarantined, and an empty state begins.
+    /// A state of ours that is damaged, or whose content is not valid, is quarantined, and an empty one is created.
     ///
     /// # Errors
-    /// A state that another bridge has open, that a newer version wrote, or that is no state of this program; a place that
-    /// cannot be written. Nothing was changed then.
+    /// A state that another bridge has open or that a newer version wrote; a file that is no state of ours; a path that cannot
+    /// be used. No file of that name was changed then.
     pub fn open(path: &Path, fits: impl Fn(&Whole) -> Result<(), String>) -> Result<Opened, StoreError> {
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|error| StoreError::place(path, error))?;
-        }
-        let lock = lock(path)?;
-        let problem = match Self::read(path, &fits) {
-            Ok((connection, whole)) => {
-                let store = Self { connection, path: path.to_owned(), _lock: Some(lock) };
-                return Ok(Opened { store, whole, quarantined: None });
+        let file = StateFile::lock(path)?;
+        let problem = match Self::connect(file.real(), path, &fits) {
+            Ok((connection, whole)) => return Ok(Self::opened(connection, path, file, whole, None)),
+            Err(StoreError::Corrupt { problem, .. }) if is_ours(&file, path, false)? => problem,
+            Err(StoreError::Foreign { .. }) if is_ours(&file, path, true)? => {
+                "its header does not say whose it is".to_owned()
             }
-            Err(StoreError::Corrupt { problem, .. }) => problem,
+            Err(StoreError::Corrupt { .. }) => return Err(StoreError::Foreign { path: path.to_owned() }),
             Err(error) => return Err(error),
         };
-        let quarantined = quarantine(path).map_err(|error| StoreError::place(path, error))?;
-        let (connection, whole) = Self::read(path, &fits)?;
-        let store = Self { connection, path: path.to_owned(), _lock: Some(lock) };
-        Ok(Opened { store, whole, quarantined: Some(Quarantine { path: quarantined, problem }) })
+        let (file, aside) = file.quarantine()?;
+        let (connection, whole) = Self::connect(file.real(), path, &fits)?;
+        Ok(Self::opened(connection, path, file, whole, Some(Quarantine { path: aside, problem })))
     }
 
-    /// Opens the state behind `connection`, or begins one there: for a database that is no file, such as one in memory.
-    /// Nothing is quarantined, and no lock keeps another bridge out. `path` is what errors call it.
+    fn opened(
+        connection: Connection,
+        path: &Path,
+        mut file: StateFile,
+        whole: Whole,
+        quarantined: Option<Quarantine>,
+    ) -> Opened {
+        file.note_companions();
+        Opened { store: Self { connection, path: path.to_owned(), file: Some(file) }, whole, quarantined }
+    }
+
+    /// Opens the state behind `connection`, or creates one there: for a database that is no file, such as one in memory.
+    /// Nothing is quarantined, and no lock keeps another bridge out. `path` is its name in errors.
     ///
     /// # Errors
     /// As [`Store::open`], and a state that is corrupt.
@@ -93,11 +106,15 @@ impl Store {
         fits: impl Fn(&Whole) -> Result<(), String>,
     ) -> Result<(Self, Whole), StoreError> {
         let whole = Self::begin(&connection, path, &fits)?;
-        Ok((Self { connection, path: path.to_owned(), _lock: None }, whole))
+        Ok((Self { connection, path: path.to_owned(), file: None }, whole))
     }
 
-    fn read(path: &Path, fits: &dyn Fn(&Whole) -> Result<(), String>) -> Result<(Connection, Whole), StoreError> {
-        let connection = Connection::open(path).map_err(|error| StoreError::sqlite(path, error))?;
+    fn connect(
+        real: &Path,
+        path: &Path,
+        fits: &dyn Fn(&Whole) -> Result<(), String>,
+    ) -> Result<(Connection, Whole), StoreError> {
+        let connection = Connection::open(real).map_err(|error| StoreError::sqlite(path, error))?;
         let whole = Self::begin(&connection, path, fits)?;
         Ok((connection, whole))
     }
@@ -109,27 +126,27 @@ impl Store {
     ) -> Result<Whole, StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+        connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
         // Before the first write, even that of the journal mode: a file of somebody else is left as it is.
-        schema::check(connection, path)?;
+        let version = schema::check(connection, path)?;
+        if !schema::is_intact(connection, version).map_err(failed)? {
+            return Err(StoreError::corrupt(path, format!("its tables are not those of version {version}")));
+        }
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;")
             .map_err(failed)?;
-        schema::upgrade(connection).map_err(failed)?;
-        if !schema::is_intact(connection).map_err(failed)? {
-            let problem = "its tables are not those that this version made".to_owned();
-            return Err(StoreError::Corrupt { path: path.to_owned(), problem });
+        // Not the quick one: a table whose index disagrees reads well, and refuses every commit.
+        let answer: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        if answer != "ok" {
+            return Err(StoreError::corrupt(path, answer));
         }
-        // Not the quick one: a table without its index in step reads well, and refuses every commit.
-        let sound: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
-        if sound != "ok" {
-            return Err(StoreError::Corrupt { path: path.to_owned(), problem: sound });
-        }
+        schema::upgrade(connection, path, version)?;
         let whole = tables::load(connection).map_err(failed)?;
-        fits(&whole).map_err(|problem| StoreError::Corrupt { path: path.to_owned(), problem })?;
+        fits(&whole).map_err(|problem| StoreError::corrupt(path, problem))?;
         Ok(whole)
     }
 
-    /// What the state at `path` holds, without keeping a bridge from it.
+    /// Returns what the state at `path` holds, whether or not a bridge has it open, and changes nothing.
     ///
     /// # Errors
     /// A file that is not there, cannot be read or is no state.
@@ -138,101 +155,91 @@ impl Store {
         if let Err(error) = fs::metadata(path) {
             return Err(match error.kind() {
                 io::ErrorKind::NotFound => StoreError::Absent { path: path.to_owned() },
-                _ => StoreError::place(path, error),
+                _ => StoreError::io(path, error),
             });
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        schema::check(&connection, path)?;
-        let moment = connection.transaction().map_err(failed)?;
-        tables::load(&moment).map_err(failed)
+        let version = schema::check(&connection, path)?;
+        let tx = connection.transaction().map_err(failed)?;
+        if version == migrations::VERSION {
+            return tables::load(&tx).map_err(failed);
+        }
+        let copy = schema::copy(&tx).map_err(failed)?;
+        schema::upgrade(&copy, path, version)?;
+        tables::load(&copy).map_err(failed)
     }
 
     /// Writes `changes` in one transaction. When this returns they are on disk.
     ///
     /// # Errors
-    /// Whatever SQLite says; nothing of `changes` is on disk then.
+    /// Whatever SQLite answers; nothing of `changes` is on disk then.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        let failed = |error| StoreError::sqlite(&self.path, error);
-        let transaction = self.connection.transaction().map_err(failed)?;
-        tables::save(&transaction, changes).map_err(failed)?;
-        transaction.commit().map_err(failed)
+        self.transact(|connection| tables::save(connection, changes))
     }
 
-    /// Forgets everything that is remembered of the feed `identity`: when it is seen again, its whole past counts once
-    /// more. Series are kept. Whether there was such a feed.
+    /// Forgets everything that is remembered of the feed `identity`: when it is seen again, its history counts once more.
+    /// Series stay. Returns whether there was such a feed.
     ///
     /// # Errors
-    /// Whatever SQLite says; nothing is forgotten then.
+    /// Whatever SQLite answers; nothing is forgotten then.
     pub fn forget_feed(&mut self, identity: &str) -> Result<bool, StoreError> {
-        let failed = |error| StoreError::sqlite(&self.path, error);
-        let transaction = self.connection.transaction().map_err(failed)?;
-        let found = tables::forget_feed(&transaction, identity).map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        Ok(found)
+        self.transact(|connection| tables::forget_feed(connection, identity))
     }
 
-    /// Where the state is.
+    /// As [`Connection::transaction`], but with statements that are prepared once.
+    fn transact<T>(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let execute = |statement| self.connection.prepare_cached(statement)?.execute([]).map(drop);
+        let written = execute("BEGIN IMMEDIATE").and_then(|()| {
+            let written = write(&self.connection).and_then(|value| execute("COMMIT").map(|()| value));
+            if written.is_err() && !self.connection.is_autocommit() {
+                // Its error would hide the one that led here.
+                let _ = execute("ROLLBACK");
+            }
+            written
+        });
+        written.map_err(|error| StoreError::sqlite(&self.path, error))
+    }
+
+    /// Returns whether the path still leads to the file that is open, with its companions. Somebody may have deleted, renamed
+    /// or replaced it: a restart would not find then what is committed.
+    pub fn is_in_place(&self) -> bool {
+        self.file.as_ref().is_none_or(StateFile::is_in_place)
+    }
+
+    /// Writes everything to a new file at the path, after somebody deleted, renamed or replaced the one that is open. It takes
+    /// its place at once and as a whole. Returns the new name of a state that was there instead.
+    ///
+    /// # Errors
+    /// Another bridge has the file at the path, or it is no state of ours; the file system or SQLite refuses. The open file
+    /// stays open then.
+    pub fn rewrite(&mut self) -> Result<Option<PathBuf>, StoreError> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let failed = |error| StoreError::sqlite(&self.path, error);
+        // Its name is gone, its content is not.
+        let whole = tables::load(&self.connection).map_err(failed)?;
+        let staged = file.stage()?;
+        let fits = |_: &Whole| Ok(());
+        let (connection, _) = Self::connect(&staged.staged, &self.path, &fits)?;
+        let new = Self { connection, path: self.path.clone(), file: None };
+        let Whole { skills, rules, memory } = whole;
+        new.transact(|connection| tables::save(connection, &Changes { skills, rules, memory, ..Changes::default() }))?;
+        // Everything into the one file that is renamed.
+        new.connection.pragma_update(None, "journal_mode", "DELETE").map_err(failed)?;
+        drop(new);
+        let (file, renamed) = staged.publish()?;
+        let (connection, _) = Self::connect(file.real(), &self.path, &fits)?;
+        *self = Self::opened(connection, &self.path, file, Whole::default(), None).store;
+        Ok(renamed)
+    }
+
+    /// Where the state is, as configured.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-/// Takes the lock beside `path`. The file stays when the lock goes: removing it would let two processes lock two files of
-/// one name.
-fn lock(path: &Path) -> Result<File, StoreError> {
-    let lock_path = with_suffix(path, ".lock");
-    let failed = |error| StoreError::place(path, error);
-    let mut file =
-        File::options().create(true).truncate(false).read(true).write(true).open(&lock_path).map_err(failed)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.take(20).read_to_string(&mut holder);
-            return Err(StoreError::InUse { path: path.to_owned(), holder: holder.trim().to_owned() });
-        }
-        Err(TryLockError::Error(error)) => return Err(failed(error)),
-    }
-    file.set_len(0).and_then(|()| file.rewind()).map_err(failed)?;
-    writeln!(file, "{}", std::process::id()).map_err(failed)?;
-    Ok(file)
-}
-
-/// Renames the database and its companions, so that nothing of them is lost.
-fn quarantine(path: &Path) -> io::Result<PathBuf> {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let free = (0..).map(|number| match number {
-        0 => format!(".corrupt-{seconds}"),
-        _ => format!(".corrupt-{seconds}-{number}"),
-    });
-    let aside = free.map(|suffix| with_suffix(path, &suffix)).find(|aside| !aside.exists());
-    let aside = aside.expect("one of endlessly many names is free");
-    for companion in ["", "-wal", "-shm"] {
-        match fs::rename(with_suffix(path, companion), with_suffix(&aside, companion)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-    }
-    Ok(aside)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(suffix);
-    name.into()
-}
-
-fn is_corrupt(error: &rusqlite::Error) -> bool {
-    match error {
-        rusqlite::Error::SqliteFailure(failure, _) => {
-            matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
-        }
-        // What was written has these columns with these types: anything else was not written by this program.
-        rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::InvalidColumnType(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..) => true,
-        _ => false,
-    }
+fn is_ours(file: &StateFile, path: &Path, is_readable: bool) -> Result<bool, StoreError> {
+    file.is_ours(is_readable).map_err(|error| StoreError::io(path, error))
 }

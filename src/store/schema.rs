@@ -2,23 +2,28 @@
 
 use std::path::Path;
 
-use rusqlite::Connection;
+use rusqlite::types::Value;
+use rusqlite::{Connection, ErrorCode, params_from_iter};
 
+use super::error::is_corruption;
 use super::{StoreError, migrations};
 
 /// Marks the file as a state of this program, in SQLite's header: "SBBr".
-const APPLICATION_ID: i64 = 0x5342_4272;
+pub(super) const APPLICATION_ID: i64 = 0x5342_4272;
 
-/// Refuses a file that is neither a state of a known version nor empty.
-pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreError> {
+/// Returns the version of a state, 0 for an empty database.
+///
+/// # Errors
+/// A version that this program does not know; no state at all.
+pub(super) fn check(connection: &Connection, path: &Path) -> Result<i64, StoreError> {
     let failed = |error| StoreError::sqlite(path, error);
     let number = |query: &str| connection.query_row(query, [], |row| row.get::<_, i64>(0)).map_err(failed);
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     let is_empty = number("SELECT count(*) FROM sqlite_schema")? == 0;
     match (application, version) {
-        (0, 0) if is_empty => Ok(()),
-        (APPLICATION_ID, 1..=migrations::VERSION) => Ok(()),
+        (0, 0) if is_empty => Ok(0),
+        (APPLICATION_ID, 1..=migrations::VERSION) => Ok(version),
         (APPLICATION_ID, found) if found > migrations::VERSION => {
             Err(StoreError::Newer { path: path.to_owned(), found, known: migrations::VERSION })
         }
@@ -26,26 +31,54 @@ pub(super) fn check(connection: &Connection, path: &Path) -> Result<(), StoreErr
     }
 }
 
-/// Creates the tables of a new state, and brings those of an older version up to date. One transaction, with the version:
-/// a state is of one version or of the next, never between two.
-pub(super) fn upgrade(connection: &Connection) -> rusqlite::Result<()> {
-    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if found == migrations::VERSION {
+/// Brings a state of the version `found` up to date, and an empty database to a state. One transaction, with the version: a
+/// state is of one version or of the next, never between two.
+pub(super) fn upgrade(connection: &Connection, path: &Path, found: i64) -> Result<(), StoreError> {
+    migrate(connection, found, migrations::VERSION).map_err(|error| {
+        let breaks_a_rule = error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation);
+        if is_corruption(&error) || breaks_a_rule {
+            return StoreError::corrupt(path, format!("it cannot be migrated from version {found}: {error}"));
+        }
+        StoreError::sqlite(path, error)
+    })
+}
+
+fn migrate(connection: &Connection, found: i64, version: i64) -> rusqlite::Result<()> {
+    if found == version {
         return Ok(());
     }
     let tx = connection.unchecked_transaction()?;
-    migrations::run(&tx, found)?;
+    migrations::run(&tx, found, version)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID)?;
-    tx.pragma_update(None, "user_version", migrations::VERSION)?;
+    tx.pragma_update(None, "user_version", version)?;
     tx.commit()
 }
 
-/// Returns whether the tables are those that this version creates, to the letter. A flipped bit in the text of one can
-/// leave a state that reads well and refuses every commit.
-pub(super) fn is_intact(connection: &Connection) -> rusqlite::Result<bool> {
+/// Returns whether the tables are those of `version`, to the letter. A flipped bit in the text of one can leave a state that
+/// reads well and refuses every commit.
+pub(super) fn is_intact(connection: &Connection, version: i64) -> rusqlite::Result<bool> {
     let model = Connection::open_in_memory()?;
-    upgrade(&model)?;
+    migrate(&model, 0, version)?;
     Ok(entries(connection)? == entries(&model)?)
+}
+
+/// Copies a database of any version into memory.
+pub(super) fn copy(connection: &Connection) -> rusqlite::Result<Connection> {
+    let copy = Connection::open_in_memory()?;
+    for (kind, table, _, text) in entries(connection)? {
+        let Some(text) = text.filter(|_| kind == "table") else { continue };
+        copy.execute_batch(&text)?;
+        let mut query = connection.prepare(&format!("SELECT * FROM {table}"))?;
+        let columns = query.column_count();
+        let marks = vec!["?"; columns].join(", ");
+        let mut insert = copy.prepare(&format!("INSERT INTO {table} VALUES ({marks})"))?;
+        let mut rows = query.query([])?;
+        while let Some(row) = rows.next()? {
+            let values = (0..columns).map(|column| row.get::<_, Value>(column)).collect::<Result<Vec<_>, _>>()?;
+            insert.execute(params_from_iter(values))?;
+        }
+    }
+    Ok(copy)
 }
 
 /// Type, name, table and text of an entry of the schema.

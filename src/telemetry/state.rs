@@ -15,7 +15,7 @@ use crate::sync::lock;
 
 const DURABLE: Family<0> = Family::gauge(
     "session_buddy_bridge_state_durable",
-    "1 while what is shown is on disk; 0 while commits fail, or because there is no place for it, and memory is shown.",
+    "1 if what is exposed is in the state file, 0 while commits fail, the file was deleted or replaced, or there is none.",
     [],
 );
 const COMMITS: Family<0> =
@@ -46,6 +46,7 @@ struct State {
     is_failing: bool,
     is_shown_anyway: bool,
     is_in_memory: bool,
+    is_displaced: bool,
 }
 
 impl StateTelemetry {
@@ -70,6 +71,21 @@ impl StateTelemetry {
         lock(&self.state).quarantined += 1;
         let Quarantine { path, problem } = quarantine;
         error!(quarantine = %path.display(), %problem, "the state is corrupt: it was renamed, and counting starts again");
+    }
+
+    /// The file at `path` is no longer the one that is open.
+    pub fn displaced(&self, path: &Path) {
+        if !std::mem::replace(&mut lock(&self.state).is_displaced, true) {
+            let path = path.display();
+            error!(%path, "the state was deleted, renamed or replaced while it is in use: it is written again");
+        }
+    }
+
+    /// The state is at `path` again. `renamed` is what was there instead.
+    pub fn rewritten(&self, path: &Path, renamed: Option<&Path>) {
+        lock(&self.state).is_displaced = false;
+        let (path, renamed) = (path.display(), renamed.map(|renamed| tracing::field::display(renamed.display())));
+        info!(%path, renamed, "the state was written again; nothing was lost");
     }
 
     /// A transaction is on disk.
@@ -117,7 +133,7 @@ impl StateTelemetry {
 
 impl State {
     fn is_durable(&self) -> bool {
-        !self.is_shown_anyway && !self.is_in_memory
+        !self.is_shown_anyway && !self.is_in_memory && !self.is_displaced
     }
 }
 

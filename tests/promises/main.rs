@@ -51,6 +51,7 @@ mod settings_are_checked;
 mod several_feeds;
 mod skills_db_delivers_facts;
 mod soak;
+mod state_file;
 mod state_is_kept;
 mod states_of_earlier_versions;
 mod telemetry_counts;
