@@ -8,6 +8,7 @@ mod anomalies_count_once;
 mod bridge_survives_faults;
 mod commits_that_fail;
 mod configuration_reloads;
+mod database_mode_is_safe;
 mod demo_feed_speaks_the_protocol;
 mod detail_does_no_harm;
 mod durations_count_once;
