@@ -17,7 +17,7 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 #[derive(Debug, Args)]
 pub struct EndFlags {
     /// End after this many seconds, instead of on Ctrl-C alone
-    #[arg(long, value_name = "NUMBER", value_parser = seconds)]
+    #[arg(long, value_name = "NUMBER", value_parser = seconds, overrides_with = "seconds")]
     pub seconds: Option<Duration>,
 }
 

@@ -98,6 +98,45 @@ fn an_example_ends_by_itself_if_asked() {
 }
 
 #[test]
+fn help_is_help_and_not_the_name_of_a_file() {
+    for name in ["embedded_bridge", "print_feed", "sample_metrics", "sqlite_storage"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(directory().join(name));
+        let output = command.arg("--help").current_dir(folder.path()).output().unwrap();
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && stdout.contains("Usage:") && stdout.contains("--seconds"),
+            "{name}: {stdout}"
+        );
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{name} created a file");
+    }
+}
+
+/// Runs an example whose reader is gone before it prints, and returns what it reports.
+fn on_closed_pipe(name: &str, args: &[&str]) -> String {
+    let (_, writer) = std::io::pipe().unwrap();
+    let output = Command::new(directory().join(name)).args(args).stdout(writer).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{name}: {:?}: {stderr}", output.status);
+    stderr
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_has_read_enough_is_no_failure() {
+    for name in ["embedded_bridge", "sample_metrics", "sqlite_storage"] {
+        assert_eq!(on_closed_pipe(name, &["--port", "0", "--seconds", "0.01"]), "", "{name}");
+    }
+    let feed = DemoFeed::bind(DemoSettings::default()).await.unwrap();
+    let url = feed.url();
+    let shutdown = CancellationToken::new();
+    let serving = tokio::spawn(feed.serve(shutdown.clone()));
+    let printing = tokio::task::spawn_blocking(move || on_closed_pipe("print_feed", &[&url]));
+    assert_eq!(patiently("the end of print_feed", printing).await.unwrap(), "");
+    shutdown.cancel();
+    patiently("the end of the feed", serving).await.unwrap();
+}
+
+#[test]
 fn sample_metrics_shows_what_it_says() {
     let mut example = Example::start("sample_metrics", &["--port", "0"]);
     let scrape = Scrape::fetch(example.address(), "/metrics");

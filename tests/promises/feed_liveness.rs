@@ -1,9 +1,17 @@
 //! A connection over which nothing comes is noticed, and one over which nothing has to come is left alone.
 
+use crate::support::patiently;
 use crate::support::recording_listener::{Note, RunningFeed, disconnect_reason, settings, snapshot, timing};
-use crate::support::scripted_feed::{ScriptedFeed, Step};
-use session_buddy_bridge::internals::feed::{FeedSettings, FeedState, Timing};
-use std::time::Duration;
+use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
+use futures::task::AtomicWaker;
+use session_buddy_bridge::internals::feed::{
+    self, DisconnectReason, FeedListener, FeedSettings, FeedState, FrameSummary, SnapshotSummary, Timing,
+};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
 
 const EVENT: &str = r#"{"type":"skill_invocation","data":{"skill_name":"a","completed":true}}"#;
 
@@ -102,4 +110,78 @@ async fn every_byte_is_a_sign_of_life() {
     assert!(!notes.iter().any(is_closed), "{notes:?}");
     assert_eq!(notes.last(), Some(&Note::State(FeedState::Live)));
     feed.stop().await;
+}
+
+/// Takes a frame, and no more before it is told to. Then it takes all, in their order.
+#[derive(Default)]
+struct OneAtFirst {
+    takes_all: AtomicBool,
+    waker: AtomicWaker,
+    frames: AtomicUsize,
+    disconnects: AtomicUsize,
+}
+
+impl OneAtFirst {
+    fn frames(&self) -> usize {
+        self.frames.load(Ordering::SeqCst)
+    }
+
+    fn is_ready(&self) -> bool {
+        self.takes_all.load(Ordering::SeqCst) || self.frames() == 0
+    }
+}
+
+impl FeedListener for OneAtFirst {
+    fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.waker.register(cx.waker());
+        if self.is_ready() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn opened(&self) {}
+
+    fn text(&self, frame: &str, _at: Instant) -> FrameSummary {
+        assert!(self.is_ready(), "a frame that was not asked for");
+        let number = self.frames.fetch_add(1, Ordering::SeqCst);
+        assert_eq!(frame, snapshot(number as u64));
+        FrameSummary { understood: true, snapshot: Some(SnapshotSummary { fresh: true }) }
+    }
+
+    fn binary(&self, _bytes: usize) {}
+
+    fn closed(&self, reason: &DisconnectReason) {
+        if *reason != DisconnectReason::Shutdown {
+            self.disconnects.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    fn state_changed(&self, _state: &FeedState) {}
+}
+
+#[tokio::test]
+async fn a_listener_that_takes_nothing_holds_up_the_server_and_keeps_the_connection() {
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let next = move || snapshot(counter.fetch_add(1, Ordering::SeqCst) as u64);
+    let server = ScriptedFeed::start(vec![vec![Step::rounds(&Gate::default(), Duration::from_millis(5), next)]]);
+    let mut settings = watchful(&server);
+    settings.timing.pong_timeout = Duration::from_millis(50);
+    let silence_timeout = settings.timing.silence_timeout;
+    let (listener, shutdown) = (Arc::new(OneAtFirst::default()), CancellationToken::new());
+    let running = tokio::spawn(feed::run(settings, listener.clone(), shutdown.clone()));
+
+    // Past every timeout of a connection over which nothing comes.
+    tokio::time::sleep(2 * silence_timeout).await;
+    assert_eq!(listener.frames(), 1);
+    let sent_by_then = sent.load(Ordering::SeqCst);
+    listener.takes_all.store(true, Ordering::SeqCst);
+    listener.waker.wake();
+    let caught_up = async {
+        while listener.frames() <= sent_by_then {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    patiently("every frame", caught_up).await;
+    shutdown.cancel();
+    patiently("the end", running).await.unwrap();
+    assert_eq!((listener.disconnects.load(Ordering::SeqCst), server.visits().len()), (0, 1));
 }

@@ -39,6 +39,7 @@ mod ledger_agrees_with_the_database;
 mod listens_where_it_is_told;
 mod live_json;
 mod mutations_lose_nothing;
+mod output_holds_nothing_up;
 mod power_cut;
 mod process_manners;
 mod protocol_reads_what_servers_write;

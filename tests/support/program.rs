@@ -43,21 +43,32 @@ impl Program {
 
     /// With these variables and no others.
     pub fn start_in<'a>(environment: &[(&str, &str)], args: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::spawn(environment, args, Stdio::piped())
+    }
+
+    /// With `stdout` as its standard output, which is not read here.
+    pub fn start_onto<'a>(stdout: impl Into<Stdio>, args: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::spawn(&[], args, stdout.into())
+    }
+
+    fn spawn<'a>(environment: &[(&str, &str)], args: impl IntoIterator<Item = &'a str>, stdout: Stdio) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
             .args(args)
             .env_clear()
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(stdout)
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
         let (said, lines) = channel();
-        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (out, err) = (child.stdout.take(), child.stderr.take().unwrap());
         let said_too = said.clone();
         let is_deaf = Arc::new(AtomicBool::new(false));
         let deaf = is_deaf.clone();
-        thread::spawn(move || for_each_line(out, |line| said.send(Line::Out(line)).is_ok()));
+        if let Some(out) = out {
+            thread::spawn(move || for_each_line(out, |line| said.send(Line::Out(line)).is_ok()));
+        }
         thread::spawn(move || {
             for_each_line(err, |line| !deaf.load(Ordering::Relaxed) && said_too.send(Line::Err(line)).is_ok());
         });
@@ -66,6 +77,10 @@ impl Program {
 
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     pub fn signal(&self, signal: Signal) {
