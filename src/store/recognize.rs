@@ -13,8 +13,16 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const APPLICATION_ID_OFFSET: usize = 68;
 
 /// Tables of any version of the schema with names that other programs hardly have.
-const TABLES: [&str; 7] =
-    ["anomaly_count", "anomaly_tally", "event_id", "feed_skill", "detail_row", "source_skill", "source_row"];
+const TABLES: [&str; 8] = [
+    "anomaly_count",
+    "anomaly_tally",
+    "event_id",
+    "feed_skill",
+    "detail_row",
+    "source_skill",
+    "listing_history",
+    "fingerprint",
+];
 
 /// So many of [`TABLES`] make a database ours.
 const TABLES_MIN: usize = 2;

@@ -11,6 +11,7 @@ mod configuration_reloads;
 mod database_mode_is_safe;
 mod demo_feed_speaks_the_protocol;
 mod detail_does_no_harm;
+mod drained_is_restorable;
 mod durations_count_once;
 mod durations_land_in_their_bucket;
 mod events_take_their_place;

@@ -4,8 +4,11 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::Connection;
+use rusqlite::hooks::{AuthContext, Authorization};
 use session_buddy_bridge::internals::ledger::memory::Memory;
 use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
 use session_buddy_bridge::internals::protocol;
@@ -68,6 +71,32 @@ fn sorted(mut whole: Whole) -> Whole {
     sessions.sort_by_key(|(_, id, _)| id.clone());
     whole.skills.sort_by_key(|row| row.index);
     whole
+}
+
+/// Every statement is authorized when it is prepared, and only then.
+#[test]
+fn a_commit_prepares_no_statement_again() {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/states/1.db");
+    let Whole { skills, rules, memory } = Store::look(Path::new(fixture)).unwrap();
+    let last_listed = skills.iter().map(|row| (row.index, 1)).collect();
+    let everything = Changes { skills, last_listed, rules, memory, ..Changes::default() };
+
+    let (_folder, path) = folder();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let connection = Connection::open(&path).unwrap();
+    let authorized = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&authorized);
+    let authorize = move |_: AuthContext<'_>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        Authorization::Allow
+    };
+    connection.authorizer(Some(authorize)).unwrap();
+    let (mut store, _) = Store::on(connection, &path, |_| Ok(())).unwrap();
+    store.commit(&everything).unwrap();
+    let before = authorized.swap(0, Ordering::Relaxed);
+    assert!(before > 100, "only {before} authorizations: the hook is not called");
+    store.commit(&everything).unwrap();
+    assert_eq!(authorized.load(Ordering::Relaxed), 0);
 }
 
 fn as_whole(changes: Changes) -> Whole {
