@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use crate::support::http_client::{Connection, Response};
-use crate::support::peers::in_repository;
-use crate::support::peers::process::run;
+use crate::support::in_repository;
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::peers::session_buddy::SessionBuddy;
+use crate::support::program::run;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{ScriptedFeed, Step};
 use flate2::read::GzDecoder;
@@ -26,9 +26,9 @@ struct Family(String, String, Vec<Sample>);
 
 fn parsed(session_buddy: &SessionBuddy, format: &str, text: &str) -> Vec<Family> {
     let mut parser = session_buddy.python();
-    let output = run(parser.arg(in_repository("tests/programs/parse_exposition.py")).arg(format), text);
-    assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let ended = run(parser.arg(in_repository("tests/programs/parse_exposition.py")).arg(format), text);
+    assert!(ended.is_success(), "{}\n{text}", ended.stderr);
+    serde_json::from_str(&ended.stdout).unwrap()
 }
 
 fn series(families: &[Family]) -> BTreeSet<(String, BTreeMap<String, String>)> {
@@ -185,7 +185,7 @@ async fn prometheus_lints_the_text_without_a_complaint_but_for_the_names_that_ar
     let (_feed, bridge) = bridge(false).await;
     let text = get(bridge.address(), "GET", TEXT, "identity");
     let output = tools.promtool(["check", "metrics"], text.text());
-    let printed = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let printed = output.printed();
     let complaints: Vec<&str> = printed.lines().filter(|line| !line.contains("active_sessions_total")).collect();
     assert_eq!(complaints, Vec::<&str>::new());
     bridge.stop().await;

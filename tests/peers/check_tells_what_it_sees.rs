@@ -1,17 +1,16 @@
 //! `check` looks at a feed once, says what it sees and what to do, and fails where the bridge would.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
+use crate::support::program::Program;
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
+use tokio::task::spawn_blocking;
 
 async fn check(url: &str, more: &[&str]) -> (bool, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"));
-    command.args(["check", "--feed.url", url]).args(more);
-    let Output { status, stdout, stderr } =
-        tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    (status.success(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let args: Vec<String> = ["check", "--feed.url", url].iter().chain(more).map(|arg| (*arg).to_owned()).collect();
+    let ended = spawn_blocking(move || Program::start(args.iter().map(String::as_str)).end()).await.unwrap();
+    (ended.is_success(), ended.stdout, ended.stderr)
 }
 
 fn snapshot(skills: impl IntoIterator<Item = (String, u64, f64)>) -> String {
@@ -94,7 +93,7 @@ async fn the_real_server_passes() {
     let database = folder.path().join("skills.db");
     let server = session_buddy.serve(&database, 0, &[]);
     let pace = Pace { invocations: 20, invocations_per_second: 1e4, anomaly_every: 5, skills: 3, seed: 7 };
-    assert!(session_buddy.drive(&database, &pace).await_end().success());
+    assert!(session_buddy.drive(&database, &pace).end().is_success());
     let (well, said, log) = check(&format!("ws://127.0.0.1:{}", server.port), &[]).await;
     assert!(well, "{said}\n{log}");
     assert!(said.contains("a snapshot every 1.0") && said.contains("valid: each is the percentage"), "{said}");

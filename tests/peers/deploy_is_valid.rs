@@ -2,10 +2,10 @@
 
 use std::fs::read_to_string;
 
-use crate::support::peers::in_repository;
-use crate::support::peers::process::run;
+use crate::support::in_repository;
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::peers::session_buddy::SessionBuddy;
+use crate::support::program::run;
 use serde_json::Value;
 
 const YAML_TO_JSON: &str = "import json, sys; from ruamel.yaml import YAML; \
@@ -16,9 +16,9 @@ fn read(path: &str) -> String {
 }
 
 fn yaml(session_buddy: &SessionBuddy, path: &str) -> Value {
-    let output = run(session_buddy.python().args(["-c", YAML_TO_JSON]), &read(path));
-    assert!(output.status.success(), "{path}: {}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    let ended = run(session_buddy.python().args(["-c", YAML_TO_JSON]), &read(path));
+    assert!(ended.is_success(), "{path}: {}", ended.stderr);
+    serde_json::from_str(&ended.stdout).expect("JSON")
 }
 
 /// The words of the first line that starts with `instruction`, which is in exec form.
@@ -42,9 +42,8 @@ fn promtool_accepts_the_configuration_and_the_rules_give_their_numbers() {
         (["test", "rules"], "alerts_test.yml"),
     ] {
         let file = in_repository("deploy/prometheus").join(file).display().to_string();
-        let output = tools.promtool(check.into_iter().chain([file.as_str()]), "");
-        let printed = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{check:?} {file}: {}", String::from_utf8_lossy(&printed));
+        let ended = tools.promtool(check.into_iter().chain([file.as_str()]), "");
+        assert!(ended.is_success(), "{check:?} {file}: {}", ended.printed());
     }
 }
 
@@ -77,8 +76,8 @@ fn the_compose_file_meets_its_schema() {
     let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };
     let mut check = session_buddy.python();
     check.args(["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]);
-    let output = run(check.arg(in_repository("docker-compose.yml")), "");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let ended = run(check.arg(in_repository("docker-compose.yml")), "");
+    assert!(ended.is_success(), "{}", ended.printed());
 }
 
 #[test]

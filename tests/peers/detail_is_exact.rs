@@ -7,18 +7,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::is_long;
 use crate::support::peers::bridge::sums;
 use crate::support::peers::numbers::Near;
-use crate::support::peers::process::Process;
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
-use crate::support::peers::{eventually, http_get};
+use crate::support::program::Program;
 use crate::support::scrape::Scrape;
 use crate::support::watcher::Watcher;
+use crate::support::{equal, eventually, is_long};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use session_buddy_bridge::internals::ledger::DURATION_BUCKETS_SECONDS;
@@ -124,37 +122,26 @@ struct Stage {
     feed_port: u16,
     database: PathBuf,
     state: PathBuf,
-    bridge: Option<Process>,
+    bridge: Option<Program>,
 }
 
 impl Stage {
     /// Killed with `kill -9` if it runs, and started.
     fn start(&mut self) {
         self.bridge = None;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"));
-        command
-            .env_clear()
-            .args(["--feed.url", &format!("ws://127.0.0.1:{}", self.feed_port)])
-            .args(["--web.listen-address", &self.address.to_string()])
-            .arg("--feed.skills-db")
-            .arg(&self.database)
-            .arg("--state.path")
-            .arg(&self.state);
-        self.bridge = Some(Process::spawn("the bridge", &mut command));
+        let (feed, listen) = (format!("ws://127.0.0.1:{}", self.feed_port), self.address.to_string());
+        let (database, state) = (self.database.to_str().unwrap(), self.state.to_str().unwrap());
+        let serving = ["--feed.url", &feed, "--web.listen-address", &listen];
+        let files = ["--feed.skills-db", database, "--state.path", state];
+        self.bridge = Some(Program::start(serving.into_iter().chain(files)));
     }
 
     fn scrape(&self) -> Result<Scrape, String> {
-        match http_get(self.address, "/metrics")? {
-            (200, body) => Scrape::parse(&body),
-            (status, body) => Err(format!("{status}: {body}")),
-        }
+        Scrape::try_fetch(self.address)
     }
 
     fn until_equal(&self, held: &Series) {
-        eventually("every series to equal the rows", || {
-            let shown = Series::shown(&self.scrape()?);
-            if shown == *held { Ok(()) } else { Err(format!("{shown:#?}\nwhere the rows tell {held:#?}")) }
-        });
+        eventually("every series to equal the rows", || equal(&Series::shown(&self.scrape()?), held));
     }
 }
 

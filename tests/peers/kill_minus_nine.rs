@@ -4,18 +4,16 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::is_long;
 use crate::support::peers::bridge::sums;
 use crate::support::peers::numbers::Numbers;
-use crate::support::peers::process::Process;
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
-use crate::support::peers::{eventually, http_get};
+use crate::support::program::Program;
 use crate::support::scrape::Scrape;
 use crate::support::watcher::Watcher;
+use crate::support::{eventually, holds, is_long};
 use tempfile::TempDir;
 
 /// Written until the test has seen enough. Ten skills, so that none is hidden; and so few anomalies a second (0.5) that
@@ -52,7 +50,7 @@ fn no_kill_shows() {
             until(address, "a snapshot", |scrape| heard(scrape) > 0.0);
         }
         thread::sleep(Duration::from_micros(chance.u64(0..[60_000, 400_000, 2_000_000][kill % 3])));
-        killed_before_they_answered += usize::from(!bridge.output().contains("listening"));
+        killed_before_they_answered += usize::from(!bridge.printed().contains("listening"));
         drop(bridge);
         bridge = start(address, server.port, &state);
     }
@@ -61,12 +59,12 @@ fn no_kill_shows() {
 
     let held = Numbers::held(&session_buddy.truth(&database));
     let shown = eventually("the scrape to equal the database", || {
-        let shown = Numbers::shown(&scrape(address)?);
+        let shown = Numbers::shown(&Scrape::try_fetch(address)?);
         if shown == held { Ok(shown) } else { Err(format!("{shown:#?}\nwhere the database holds {held:#?}")) }
     });
-    let enough = heard(&scrape(address).unwrap()) + 5.0;
+    let enough = heard(&Scrape::try_fetch(address).unwrap()) + 5.0;
     until(address, "snapshots that say nothing new", |scrape| heard(scrape) >= enough);
-    let later = scrape(address).unwrap();
+    let later = Scrape::try_fetch(address).unwrap();
     assert_eq!(Numbers::shown(&later), held, "snapshots that say nothing new change nothing");
     assert_eq!(later.sum("session_buddy_bridge_feed_resets_total"), 0.0);
     assert_eq!(later.sum("session_buddy_bridge_feed_rollbacks_total"), 0.0);
@@ -96,25 +94,14 @@ fn unused_address() -> SocketAddr {
 }
 
 /// Dropping it is `kill -9`.
-fn start(address: SocketAddr, feed_port: u16, state: &Path) -> Process {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"));
-    command
-        .env_clear()
-        .args(["--feed.url", &format!("ws://127.0.0.1:{feed_port}")])
-        .args(["--web.listen-address", &address.to_string(), "--state.path"])
-        .arg(state);
-    Process::spawn("the bridge", &mut command)
-}
-
-fn scrape(address: SocketAddr) -> Result<Scrape, String> {
-    match http_get(address, "/metrics")? {
-        (200, body) => Scrape::parse(&body),
-        (status, body) => Err(format!("{status}: {body}")),
-    }
+fn start(address: SocketAddr, feed_port: u16, state: &Path) -> Program {
+    let (feed, listen) = (format!("ws://127.0.0.1:{feed_port}"), address.to_string());
+    let state = state.to_str().unwrap();
+    Program::start(["--feed.url", &feed, "--web.listen-address", &listen, "--state.path", state])
 }
 
 fn until(address: SocketAddr, awaited: &str, mut look: impl FnMut(&Scrape) -> bool) {
-    eventually(awaited, || if look(&scrape(address)?) { Ok(()) } else { Err("not yet".to_owned()) });
+    eventually(awaited, || holds(look(&Scrape::try_fetch(address)?), "not yet"));
 }
 
 fn heard(scrape: &Scrape) -> f64 {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use crate::support::browser::Browser;
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
-use crate::support::patiently;
 use crate::support::peers::node::Node;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
+use crate::support::{eventually_async, holds};
 use serde_json::Value;
 use session_buddy_bridge::PrometheusExporter;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
@@ -174,14 +174,9 @@ async fn the_last_hour_is_plotted_with_anomalies_as_marks_and_told_as_a_table() 
         });
     }
     let plots = "return [...document.querySelectorAll('#plots [role=img]')].map(plot => plot.ariaLabel).join('\\n')";
-    let told = patiently("the plots to tell", async {
-        loop {
-            let told = browser.run(plots).await.as_str().unwrap().to_owned();
-            if told.contains("; 1 anomaly.") {
-                return told;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    let told = eventually_async("the plots to tell", async || {
+        let told = browser.run(plots).await.as_str().unwrap().to_owned();
+        if told.contains("; 1 anomaly.") { Ok(told) } else { Err(told) }
     })
     .await;
     assert!(told.contains("Completed, last hour: from 75 % to 75 %"), "{told}");
@@ -236,10 +231,9 @@ async fn it_stands_still_while_it_is_paused() {
     let before = points().await;
     browser.run("performance.clearResourceTimings()").await;
     database.lock().unwrap().invocations.extend(invoked(&[("pytest-run", 1, 0)]).invocations);
-    patiently("two more points", async {
-        while points().await < before + 2 {
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+    eventually_async("two more points", async || {
+        let now = points().await;
+        holds(now >= before + 2, now)
     })
     .await;
     let asked = browser.run("return performance.getEntriesByType('resource').map(entry => entry.name)").await;

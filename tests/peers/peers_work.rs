@@ -1,6 +1,6 @@
 //! The peers themselves do what the tests beside them rely on.
 
-use crate::support::peers::eventually;
+use crate::support::eventually;
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use serde_json::json;
@@ -67,7 +67,7 @@ fn a_seed_makes_one_history() {
     let history = |file: &str, seed| {
         let database = directory.path().join(file);
         let pace = Pace { invocations: 60, invocations_per_second: 1000.0, anomaly_every: 15, skills: 5, seed };
-        assert!(session_buddy.drive(&database, &pace).await_end().success());
+        assert!(session_buddy.drive(&database, &pace).end().is_success());
         session_buddy.truth(&database)
     };
 

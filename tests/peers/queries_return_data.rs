@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::support::model::{Database, Invocation};
 use crate::support::peers::prometheus::{Prometheus, PrometheusTools, Series};
-use crate::support::peers::{eventually, in_repository};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
+use crate::support::{eventually, in_repository};
 use serde_json::Value;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};

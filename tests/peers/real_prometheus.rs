@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::support::peers::bridge::Bridge;
 use crate::support::peers::prometheus::{Prometheus, PrometheusTools, Series};
 use crate::support::peers::session_buddy::SessionBuddy;
-use crate::support::peers::{eventually, in_repository};
+use crate::support::{eventually, in_repository};
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -1,8 +1,8 @@
 //! Beside the real server, killed and started again while skills go on being invoked, the scrape comes to equal the
 //! server's own database.
 
+use crate::support::eventually;
 use crate::support::peers::bridge::Bridge;
-use crate::support::peers::eventually;
 use crate::support::peers::numbers::Numbers;
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use tempfile::TempDir;
@@ -22,7 +22,7 @@ fn the_scrape_equals_the_servers_database() {
     let bridge = Bridge::start(port, &[]);
     bridge.await_snapshots(1);
 
-    let mut driver = session_buddy.drive(&database, &PACE);
+    let driver = session_buddy.drive(&database, &PACE);
     bridge.scrape_until("a good part of the invocations", |scrape| match scrape.sum("skill_invocations_total") {
         many if many >= 150.0 => Ok(()),
         few => Err(format!("{few}")),
@@ -40,7 +40,7 @@ fn the_scrape_equals_the_servers_database() {
     });
     let _server = session_buddy.serve(&database, port, &[]);
 
-    assert!(driver.await_end().success());
+    assert!(driver.end().is_success());
     let held = Numbers::held(&session_buddy.truth(&database));
     assert_eq!(held.total(), u64::from(PACE.invocations));
     bridge.scrape_until("the scrape to equal the database", |scrape| match Numbers::shown(scrape) {

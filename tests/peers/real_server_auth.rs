@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::support::eventually;
 use crate::support::peers::bridge::{Bridge, sums};
-use crate::support::peers::eventually;
 use crate::support::peers::session_buddy::{RealServer, SessionBuddy};
 use crate::support::recording_listener::{Note, RunningFeed, disconnect_reason, ends, settings, with_token};
 use session_buddy_bridge::internals::feed::{

@@ -1,14 +1,15 @@
-//! The service tells systemd when it listens, that it lives and when it ends, and its unit is one that systemd takes.
+//! The service tells systemd when it listens, that it lives and when it ends, serves the sockets that systemd passes, and its
+//! unit is one that systemd takes.
 
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::http_client::{self, PATIENCE};
-use crate::support::peers::{found_or_skip, in_repository};
-use crate::support::program::Program;
+use crate::support::peers::found_or_skip;
+use crate::support::program::{Program, run};
 use crate::support::scripted_feed::Reserved;
+use crate::support::{PATIENCE, http_client, in_repository};
 use rustix::process::Signal;
 
 struct Manager {
@@ -97,18 +98,18 @@ fn the_unit_is_one_that_systemd_takes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("session-buddy-bridge.service");
     fs::write(&path, here).unwrap();
-    let output = Command::new("systemd-analyze").arg("verify").arg(&path).output().unwrap();
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let ended = run(Command::new("systemd-analyze").arg("verify").arg(&path), "");
+    let said = ended.printed();
     let of_this: Vec<&str> = said.lines().filter(|line| line.contains("session-buddy-bridge")).collect();
-    assert!(output.status.success() && of_this.is_empty(), "{said}");
+    assert!(ended.is_success() && of_this.is_empty(), "{said}");
 }
 
 #[test]
 fn completions_and_manual_come_from_the_command_line_itself() {
     let printed = |arguments: &[&str]| {
-        let output = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge")).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        let ended = Program::start(arguments.iter().copied()).end();
+        assert!(ended.is_success(), "{arguments:?}: {}", ended.stderr);
+        ended.stdout
     };
     for shell in ["bash", "zsh", "fish"] {
         let script = printed(&["completions", shell]);
@@ -120,12 +121,54 @@ fn completions_and_manual_come_from_the_command_line_itself() {
     let completed = "source \"$0\"; words=$(complete -p session-buddy-bridge); words=${words#*-F }; \
                      COMP_WORDS=(session-buddy-bridge --web.te); COMP_CWORD=1; \
                      ${words%% *} session-buddy-bridge --web.te session-buddy-bridge; echo \"${COMPREPLY[@]}\"";
-    let output = Command::new("bash").args(["-c", completed]).arg(&script).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "--web.telemetry-path", "{output:?}");
+    let ended = run(Command::new("bash").args(["-c", completed]).arg(&script), "");
+    assert_eq!(ended.stdout.trim(), "--web.telemetry-path", "{ended:?}");
 
     let manual = printed(&["man"]);
     assert!(manual.contains(".TH session-buddy-bridge 1"), "{manual}");
     for words in ["feed.jwt\\-secret\\-file", "SESSION_BUDDY_BRIDGE_STATE_PATH", "Exit codes"] {
         assert!(manual.contains(words), "{words}\n{manual}");
     }
+}
+
+const NO_FEED: &str = "--feed.url=ws://127.0.0.1:9";
+
+/// Starts the bridge as systemd would: with what `listen` is bound to, a path or a port of the loopback interface, as its
+/// third descriptor. Returns what it is bound to beside it.
+fn activated(listen: &str) -> (Program, String) {
+    let launcher = "import os, socket, sys
+address = sys.argv[1]
+family = socket.AF_UNIX if address.startswith('/') else socket.AF_INET
+listener = socket.socket(family)
+listener.bind(address if family == socket.AF_UNIX else ('127.0.0.1', int(address)))
+listener.listen()
+bound = listener.getsockname()
+print('bound', bound if family == socket.AF_UNIX else '%s:%d' % bound, flush=True)
+os.dup2(listener.fileno(), 3)
+os.set_inheritable(3, True)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
+os.execv(sys.argv[2], sys.argv[2:])";
+    let arguments = [env!("CARGO_BIN_EXE_session-buddy-bridge"), NO_FEED, "--state.disabled", "--web.systemd-socket"];
+    let mut command = Command::new("python3");
+    command.args(["-c", launcher, listen]).args(arguments);
+    let mut program = Program::spawn("the activated bridge", &mut command);
+    let bound = program.until_line("what it is bound to", |line| line.strip_prefix("bound ").map(str::to_owned));
+    (program, bound)
+}
+
+#[test]
+fn sockets_that_systemd_passes_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("activated.sock");
+    let (program, _) = activated(&path.display().to_string());
+    assert_eq!(http_client::get_over_unix(&path, "/-/healthy").status, 200);
+    drop(program);
+    assert!(path.exists(), "the file is systemd's");
+
+    let (_program, address) = activated("0");
+    assert_eq!(http_client::get(address.parse().unwrap(), "/-/healthy").status, 200);
+
+    let alone = Program::start([NO_FEED, "--state.disabled", "--web.systemd-socket"]).end_within(PATIENCE);
+    assert_eq!(alone.code, Some(1));
+    assert!(alone.stderr.contains("systemd passed no socket"), "{}", alone.stderr);
 }

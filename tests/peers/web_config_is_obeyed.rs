@@ -2,17 +2,18 @@
 //! it cannot be obeyed.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use crate::support::certificates::{Authority, ClientFiles};
-use crate::support::http_client::{Connection, PATIENCE, Response};
+use crate::support::http_client::{self, Connection, Response};
 use crate::support::peers::prometheus::PrometheusTools;
+use crate::support::program::{Ended, Program};
 use crate::support::served::{MadeUp, Served};
+use crate::support::{PATIENCE, eventually, wait_until};
 use data_encoding::BASE64;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -54,8 +55,8 @@ impl Site {
         WebConfigFile::open(&self.path()).unwrap_err().to_string()
     }
 
-    /// The status line of a GET over TLS, or why there is none.
-    fn get_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> Result<String, String> {
+    /// The status of a GET over TLS, or why there is none.
+    fn get_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> io::Result<u16> {
         let mut roots = RootCertStore::empty();
         let ca = fs::read(self.folder.path().join("ca.pem")).unwrap();
         roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
@@ -74,18 +75,9 @@ impl Site {
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut stream = StreamOwned::new(connection, stream);
-        let exchange = |stream: &mut StreamOwned<ClientConnection, TcpStream>| -> std::io::Result<String> {
-            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-            let mut answer = Vec::new();
-            let read = stream.read_to_end(&mut answer);
-            if answer.is_empty() {
-                read?;
-            }
-            Ok(String::from_utf8_lossy(&answer).into_owned())
-        };
-        let answer = exchange(&mut stream).map_err(|error| error.to_string())?;
-        Ok(answer.lines().next().unwrap_or_default().to_owned())
+        let mut connection = Connection::over(StreamOwned::new(connection, stream));
+        connection.try_send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        Ok(connection.try_response_to("GET")?.status)
     }
 }
 
@@ -105,17 +97,6 @@ fn get(address: SocketAddr, authorization: &str) -> Response {
 
 fn basic(user: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", BASE64.encode(format!("{user}:{password}").as_bytes()))
-}
-
-fn until<T: PartialEq + std::fmt::Debug>(expected: T, look: impl Fn() -> T) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let seen = look();
-        if seen == expected {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{seen:?} instead of {expected:?}");
-    }
 }
 
 #[test]
@@ -176,7 +157,7 @@ fn a_file_that_comes_after_its_name_is_found() {
     let said = server.content.web_config_failures.lock().unwrap().clone();
     assert!(matches!(&said[..], [one] if one.contains("later.pem")), "told once: {said:?}");
     fs::copy(site.folder.path().join("server.pem"), site.folder.path().join("later.pem")).unwrap();
-    assert_eq!(site.get_encrypted(server.address, None).unwrap(), "HTTP/1.1 200 OK");
+    assert_eq!(site.get_encrypted(server.address, None).unwrap(), 200);
     server.stop();
 }
 
@@ -187,7 +168,7 @@ fn headers_are_added_to_every_answer() {
     let response = get(server.address, "");
     assert_eq!(response.header("x-frame-options"), Some("deny"));
     assert_eq!(response.header("strict-transport-security"), Some("max-age=60"));
-    assert_eq!(crate::support::http_client::get(server.address, "/nowhere").header("x-frame-options"), Some("deny"));
+    assert_eq!(http_client::get(server.address, "/nowhere").header("x-frame-options"), Some("deny"));
     server.stop();
 }
 
@@ -195,11 +176,10 @@ fn headers_are_added_to_every_answer() {
 fn connections_are_encrypted_and_clients_proved() {
     let site = Site::new();
     let server = site.serve(TLS);
-    assert_eq!(site.get_encrypted(server.address, None).unwrap(), "HTTP/1.1 200 OK");
-    let mut plain = TcpStream::connect(server.address).unwrap();
-    plain.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = Vec::new();
-    let _ = plain.read_to_end(&mut answer);
+    assert_eq!(site.get_encrypted(server.address, None).unwrap(), 200);
+    let mut plain = Connection::open(server.address);
+    plain.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let answer = plain.rest();
     assert!(!answer.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&answer));
 
     let clients = Authority::new("of the clients");
@@ -212,15 +192,16 @@ fn connections_are_encrypted_and_clients_proved() {
         "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n  min_version: TLS13\n  \
          cipher_suites: [TLS_AES_256_GCM_SHA384]\n  curve_preferences: [X25519]\n"
     ));
-    until(true, || site.get_encrypted(server.address, None).is_err());
-    assert_eq!(site.get_encrypted(server.address, Some(&known)).unwrap(), "HTTP/1.1 200 OK");
+    wait_until("strangers to be refused", || site.get_encrypted(server.address, None).is_err());
+    assert_eq!(site.get_encrypted(server.address, Some(&known)).unwrap(), 200);
     assert!(site.get_encrypted(server.address, Some(&unknown)).is_err());
 
     site.write(&format!(
         "{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: clients.pem\n  \
          client_allowed_sans: [somebody.else]\n"
     ));
-    until(true, || !matches!(site.get_encrypted(server.address, Some(&known)), Ok(line) if line.contains("200")));
+    let is_refused = || !matches!(site.get_encrypted(server.address, Some(&known)), Ok(200));
+    wait_until("a name that is not allowed to be refused", is_refused);
     assert!(server.content.web_config_failures.lock().unwrap().is_empty());
     server.stop();
     drop(site.authority);
@@ -262,12 +243,8 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
     site.write("");
     WebConfigFile::open(&site.path()).expect("an empty file asks for nothing");
 
-    let output = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
-        .args(["--web.config.file", "/nowhere/web.yml"])
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let Ended { code, stderr: said, .. } = Program::start(["--web.config.file", "/nowhere/web.yml"]).end();
+    assert_eq!(code, Some(2));
     assert!(said.contains("--web.config.file /nowhere/web.yml: No such file"), "{said}");
 }
 
@@ -291,7 +268,7 @@ fn prometheus_scrapes_with_a_password_and_a_certificate() {
         server.address,
     );
     let prometheus = tools.start(&configuration);
-    crate::support::peers::eventually("Prometheus to have scraped", || {
+    eventually("Prometheus to have scraped", || {
         match prometheus.query("a", None).first().map(|series| series.value()) {
             Some(1.0) => Ok(()),
             other => Err(format!("{other:?}")),

@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::support::model::{Anomaly, Database, LISTED_MAX, SECOND, anomaly_event, iso_time, metrics_update, sql_time};
 use crate::support::observer::Observer;
+use crate::support::property;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use session_buddy_bridge::internals::ledger::Notice;
 use session_buddy_bridge::internals::protocol::RejectionReason;
-
-const CASES: u32 = 256;
 
 const HOUR: i64 = 3600 * SECOND;
 
@@ -58,11 +56,7 @@ fn counts<'r>(rows: impl IntoIterator<Item = &'r Anomaly>) -> BTreeMap<(String, 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     #[test]
     fn exactly_once_while_the_list_has_room(seconds in seconds(4)) {

@@ -2,18 +2,16 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::PATIENCE;
 use crate::support::http_client;
 use crate::support::model::{Database, Invocation};
-use crate::support::peers::eventually;
-use crate::support::program::Program;
+use crate::support::program::{Ended, Program};
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step, Visit};
+use crate::support::{PATIENCE, equal, eventually};
 use rustix::process::Signal;
 
 const SUCCESSFUL: &str = "session_buddy_bridge_config_last_reload_successful";
@@ -70,10 +68,7 @@ fn scrape(program: &mut Program) -> Scrape {
 }
 
 fn until<T: PartialEq + std::fmt::Debug>(program: &mut Program, what: &str, expected: &T, look: impl Fn(&Scrape) -> T) {
-    eventually(what, || {
-        let seen = look(&scrape(program));
-        (seen == *expected).then_some(()).ok_or(format!("{seen:?} instead of {expected:?}"))
-    });
+    eventually(what, || equal(&look(&scrape(program)), expected));
 }
 
 fn up(scrape: &Scrape) -> Vec<(String, f64)> {
@@ -203,9 +198,8 @@ async fn without_a_file_a_hangup_ends_nothing() {
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
-    let program = env!("CARGO_BIN_EXE_session-buddy-bridge");
-    let Output { status, stdout, stderr } = Command::new(program).args(arguments).output().unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    let Ended { code, stdout, stderr } = Program::start(arguments.iter().copied()).end();
+    (code, stdout, stderr)
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::support::{PATIENCE, eventually_async};
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
@@ -13,8 +14,6 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use tokio_util::sync::CancellationToken;
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Demo {
     url: String,
@@ -188,11 +187,7 @@ async fn a_client_too_many_is_dropped_and_a_place_that_is_free_is_given_again() 
     client.next_of("metrics_update").await;
     client.0.close(None).await.unwrap();
     while timeout(PATIENCE, client.0.next()).await.unwrap().is_some_and(|message| message.is_ok()) {}
-    let served_again = timeout(PATIENCE, async {
-        while connect_async(&demo.url).await.is_err() {
-            tokio::task::yield_now().await;
-        }
-    });
-    served_again.await.expect("the place is given again");
+    let again = async || connect_async(&demo.url).await.map(drop).map_err(|error| error.to_string());
+    eventually_async("the place to be given again", again).await;
     demo.stop().await;
 }

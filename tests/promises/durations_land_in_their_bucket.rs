@@ -2,12 +2,10 @@
 
 use crate::support::model::{Metrics, SECOND, metrics_update};
 use crate::support::observer::Observer;
+use crate::support::property;
 use crate::support::shown::bucket_of;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use session_buddy_bridge::internals::ledger::DURATION_BUCKETS_SECONDS;
-
-const CASES: u32 = 512;
 
 /// The error that a difference of two reconstructed sums can have, as a share of the larger sum.
 const EPSILON: f64 = 1.0 / (1_u64 << 50) as f64;
@@ -30,11 +28,7 @@ fn expected_bucket(seconds: f64, sum: f64) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     /// After a past of any size, one more completion a snapshot; abandoned ones and ones without a duration between.
     #[test]

@@ -5,11 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::support::model::{Database, Invocation, SECOND, invocation_event, invocations};
 use crate::support::observer::Observer;
+use crate::support::property;
 use crate::support::shown::bucket_of;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
-
-const CASES: u32 = 256;
 
 /// Longer than every wait of rule 4.8: snapshots go on for so many seconds after the last frame of a history.
 const SETTLING_SECONDS: i64 = 15;
@@ -207,11 +205,7 @@ impl<'s> Stage<'s> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     #[test]
     fn no_fault_adds_a_count(script in scripts(Faults {

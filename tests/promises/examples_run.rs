@@ -2,16 +2,14 @@
 //!
 //! Cargo builds the examples where it is asked for all tests; for this file alone, `cargo build --examples` comes first.
 
-use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
 
+use crate::support::program::Program;
 use crate::support::scrape::Scrape;
-use crate::support::{PATIENCE, patiently};
-use rustix::process::{Pid, Signal, kill_process};
+use crate::support::{PATIENCE, eventually, patiently};
+use rustix::process::Signal;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use tokio_util::sync::CancellationToken;
 
@@ -21,31 +19,28 @@ fn directory() -> PathBuf {
     test.parent().and_then(Path::parent).expect("a test lies in target/PROFILE/deps").join("examples")
 }
 
-/// A running example that does not outlive its test.
+/// A running example.
 struct Example {
-    child: Child,
-    stdout: BufReader<ChildStdout>,
+    program: Program,
+    /// How much of its standard output was looked at.
+    read: usize,
 }
 
 impl Example {
     /// Starts one that ends by itself before anybody waits for it too long.
     fn start(name: &str, args: &[&str]) -> Self {
-        let program = directory().join(name);
-        let mut command = Command::new(&program);
+        let path = directory().join(name);
+        assert!(path.is_file(), "there is no {}; `cargo test` builds it, or `cargo build --examples`", path.display());
+        let mut command = Command::new(path);
         command.arg("--seconds").arg(PATIENCE.as_secs().to_string()).args(args);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap_or_else(|error| {
-            panic!("{}: {error}; `cargo test` builds it, or `cargo build --examples`", program.display())
-        });
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        Self { child, stdout }
+        Self { program: Program::spawn(name, &mut command), read: 0 }
     }
 
-    /// What it said up to the first line that holds `wanted`.
+    /// What it said since the last call, up to the first line that holds `wanted`.
     fn says(&mut self, wanted: &str) -> String {
-        let mut said = String::new();
-        while !said.contains(wanted) {
-            assert_ne!(self.stdout.read_line(&mut said).unwrap(), 0, "{wanted:?} did not come after:\n{said}");
-        }
+        let read = self.read;
+        let said = self.program.until_stdout(wanted, |said| said[read..].contains(wanted))[read..].to_owned();
+        self.read += said.len();
         said
     }
 
@@ -57,37 +52,24 @@ impl Example {
     }
 
     fn interrupt(self) -> String {
-        kill_process(Pid::from_child(&self.child), Signal::INT).expect("it runs");
+        self.program.signal(Signal::INT);
         self.ends()
     }
 
     /// What it still said, once it has ended well.
-    fn ends(mut self) -> String {
-        let mut rest = String::new();
-        self.stdout.read_to_string(&mut rest).unwrap();
-        assert!(self.child.wait().unwrap().success(), "{rest}");
-        rest
-    }
-}
-
-impl Drop for Example {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    fn ends(self) -> String {
+        let ended = self.program.end();
+        assert!(ended.is_success(), "{}", ended.printed());
+        ended.stdout[self.read..].to_owned()
     }
 }
 
 /// Scrapes until `wanted` is there.
 fn scrape_until(address: SocketAddr, wanted: impl Fn(&Scrape) -> bool) -> Scrape {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("what the example shows", || {
         let scrape = Scrape::fetch(address, "/metrics");
-        if wanted(&scrape) {
-            return scrape;
-        }
-        assert!(Instant::now() < deadline, "waited in vain; last: {scrape:?}");
-        thread::sleep(Duration::from_millis(20));
-    }
+        if wanted(&scrape) { Ok(scrape) } else { Err(format!("{scrape:?}")) }
+    })
 }
 
 #[test]

@@ -2,19 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::support::peers::in_repository;
+use crate::support::in_repository;
+use crate::support::program::Program;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{ScriptedFeed, Step};
 
-const PROGRAM: &str = env!("CARGO_BIN_EXE_session-buddy-bridge");
-
 fn printed(arguments: &[&str]) -> String {
-    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let ended = Program::start(arguments.iter().copied()).end();
+    assert!(ended.is_success(), "{arguments:?}: {}", ended.stderr);
+    ended.stdout
 }
 
 fn recording(name: &str) -> PathBuf {

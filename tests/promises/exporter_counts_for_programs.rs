@@ -1,14 +1,15 @@
 //! `PrometheusExporter`, the front door for programs that record skills themselves.
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
-use crate::support::PATIENCE;
+use crate::support::http_client::Connection;
 use crate::support::scrape::Scrape;
+use crate::support::{PATIENCE, port_9090};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Counter, Gauge, IntCounter, IntCounterVec, Opts};
@@ -101,8 +102,7 @@ fn an_address_in_use_is_said_and_leaves_it_not_running() {
 
 #[test]
 fn port_9090_in_use_is_perhaps_prometheus() {
-    // Whether this takes the port or finds it taken, it is taken.
-    let _taken = TcpListener::bind("127.0.0.1:9090");
+    port_9090::occupy();
     let said = PrometheusExporter::new(9090).start().unwrap_err().to_string();
     assert!(said.contains("127.0.0.1:9090") && said.contains("Prometheus's own default port"), "{said}");
 }
@@ -150,8 +150,8 @@ fn a_collector_that_hangs_does_not_hang_the_stop() {
     let desc = Desc::new("hanging".to_owned(), "Hangs.".to_owned(), Vec::new(), HashMap::new()).unwrap();
     let (collecting, released) = (Mutex::new(begin), Mutex::new(released));
     exporter.registry().register(Box::new(Hanging { desc, collecting, released })).unwrap();
-    let mut scraper = TcpStream::connect(exporter.local_addr().unwrap()).unwrap();
-    scraper.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
+    let mut scraper = Connection::open(exporter.local_addr().unwrap());
+    scraper.send(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n");
     begun.recv_timeout(PATIENCE).expect("a scrape");
 
     let (end, ended) = channel();

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::support::model::{Database, Invocation, SECOND, invocations};
 use crate::support::observer::Observer;
+use crate::support::property;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use session_buddy_bridge::internals::ledger::Notice;
-
-const CASES: u32 = 256;
 
 /// Snapshots that every feed hears after its history. The first snapshot of a feed is held for one interval.
 const FINAL_ROUNDS: i64 = 3;
@@ -122,11 +120,7 @@ impl Stage {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     #[test]
     fn two_servers_add_up(history in histories(), second_opens_at in 0_usize..40) {

@@ -2,22 +2,17 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Command;
 use std::thread;
 
+use crate::support::program::Program;
 use session_buddy_bridge::PrometheusExporter;
 
 /// The exit code, and standard error; nothing is ever said on standard output.
 fn healthcheck(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
-        .arg("healthcheck")
-        .args(args)
-        .env_clear()
-        .envs(variables.iter().copied())
-        .output()
-        .expect("the program runs");
-    assert_eq!(output.stdout, b"");
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let args = ["healthcheck"].into_iter().chain(args.iter().copied());
+    let ended = Program::start_in(variables, args).end();
+    assert_eq!(ended.stdout, "");
+    (ended.code, ended.stderr)
 }
 
 fn loopback() -> SocketAddr {

@@ -1,25 +1,20 @@
 //! The help tells a stranger everything: each flag, its variable, its default, the exit codes.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Output};
+
+use crate::support::program::{Ended, Program};
 
 const COMMANDS: [&str; 10] =
     ["", "run", "demo", "check", "explain", "record", "replay", "healthcheck", "state show", "state forget"];
 
-fn bridge(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
-        .args(args)
-        .env_clear()
-        .env("COLUMNS", "100")
-        .output()
-        .expect("the program runs")
+fn bridge(args: &[&str]) -> Ended {
+    Program::start_in(&[("COLUMNS", "100")], args.iter().copied()).end()
 }
 
 fn help(args: &[&str]) -> String {
-    let output = bridge(args);
-    assert_eq!(output.status.code(), Some(0));
-    assert_eq!(output.stderr, b"");
-    String::from_utf8(output.stdout).unwrap()
+    let Ended { code, stdout, stderr } = bridge(args);
+    assert_eq!((code, stderr.as_str()), (Some(0), ""));
+    stdout
 }
 
 /// Each flag with what is said of it.
@@ -134,9 +129,8 @@ fn the_configuration_page_tells_of_every_flag_and_of_no_other() {
 #[test]
 fn the_version_is_the_package_s() {
     for flag in ["-V", "--version"] {
-        let output = bridge(&[flag]);
-        assert_eq!(output.status.code(), Some(0));
-        let printed = String::from_utf8(output.stdout).unwrap();
+        let Ended { code, stdout: printed, .. } = bridge(&[flag]);
+        assert_eq!(code, Some(0));
         assert_eq!(printed.lines().next(), Some(concat!("session-buddy-bridge ", env!("CARGO_PKG_VERSION"))));
         // What the program was built from follows in the long form.
         assert_eq!(printed.lines().count(), if flag == "-V" { 1 } else { 4 }, "{printed}");
@@ -146,10 +140,8 @@ fn the_version_is_the_package_s() {
 #[test]
 fn a_refused_setting_is_exit_code_2_with_a_word_of_help() {
     for args in [&["--feed.url", "http://localhost"][..], &["--log.level", "loud"], &["replay"], &["no-such-command"]] {
-        let output = bridge(args);
-        assert_eq!(output.status.code(), Some(2), "{args:?}");
-        assert_eq!(output.stdout, b"", "{args:?}");
-        let complaint = String::from_utf8(output.stderr).unwrap();
+        let Ended { code, stdout, stderr: complaint } = bridge(args);
+        assert_eq!((code, stdout.as_str()), (Some(2), ""), "{args:?}");
         assert!(complaint.starts_with("error: "), "{complaint}");
         assert!(complaint.ends_with("For more information, try '--help'.\n"), "{complaint}");
     }
@@ -157,12 +149,9 @@ fn a_refused_setting_is_exit_code_2_with_a_word_of_help() {
 
 #[test]
 fn a_variable_of_the_process_is_heard() {
-    let output = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"))
-        .env("SESSION_BUDDY_BRIDGE_LOG_LEVEL", "loud")
-        .output()
-        .expect("the program runs");
-    assert_eq!(output.status.code(), Some(2));
-    let complaint = String::from_utf8(output.stderr).unwrap();
+    let environment = [("SESSION_BUDDY_BRIDGE_LOG_LEVEL", "loud")];
+    let Ended { code, stderr: complaint, .. } = Program::start_in(&environment, []).end();
+    assert_eq!(code, Some(2));
     assert!(
         complaint.starts_with("error: in the environment variable SESSION_BUDDY_BRIDGE_LOG_LEVEL: "),
         "{complaint}"

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use crate::support::http_client::{Connection, PATIENCE, get};
-use crate::support::served::{MadeUp, Served, wait_until};
+use crate::support::http_client::{Connection, get};
+use crate::support::served::{MadeUp, Served};
+use crate::support::{PATIENCE, wait_until};
 use bytes::Bytes;
 use session_buddy_bridge::internals::http::{HttpLimits, HttpSettings};
 
@@ -54,10 +55,7 @@ fn a_header_byte_at_a_time_does_not_extend_the_time() {
     let server = Served::start(small(), limited(HttpLimits { header_read_timeout: SHORT, ..HttpLimits::default() }));
     let mut dripping = Connection::open(server.address);
     dripping.send(b"GET /metrics HTTP/1.1\r\nX: ");
-    wait_until("the connection ends", || {
-        std::thread::sleep(Duration::from_millis(2));
-        dripping.try_send(b"x").is_err()
-    });
+    wait_until("the connection ends", || dripping.try_send(b"x").is_err());
     server.stop();
 }
 

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 
 use crate::support::alone::alone;
 use crate::support::http_client::Connection;
-use crate::support::served::{MadeUp, Served, wait_until};
+use crate::support::served::{MadeUp, Served};
+use crate::support::wait_until;
 use bytes::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use session_buddy_bridge::internals::http::HttpSettings;

@@ -6,11 +6,9 @@ use crate::support::model::{
     Database, Invocation, LISTED_MAX, Metrics, SECOND, invocations, metrics_update, skill_name,
 };
 use crate::support::observer::Observer;
+use crate::support::property;
 use crate::support::shown::bucket_of;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
-
-const CASES: u32 = 256;
 
 /// What happens to the server, and to the feed.
 #[derive(Debug, Clone)]
@@ -295,11 +293,7 @@ fn agrees(steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     #[test]
     fn where_every_skill_is_listed(steps in (1_usize..=10).prop_flat_map(steps)) {

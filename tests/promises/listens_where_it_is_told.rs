@@ -1,34 +1,25 @@
-//! The bridge serves at Unix sockets and at those that systemd passes, and shows its page to no one who was led astray.
+//! The bridge serves at Unix sockets, and shows its page to no one who was led astray.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::support::http_client::{Connection, PATIENCE};
+use crate::support::http_client::{Connection, get_over_unix};
 use crate::support::program::Program;
 use crate::support::served::{MadeUp, Served};
+use crate::support::{PATIENCE, wait_until};
 use rustix::process::Signal;
 use session_buddy_bridge::internals::http::HttpSettings;
 
 const NO_FEED: &str = "--feed.url=ws://127.0.0.1:9";
 
-fn answer(path: &Path, page: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
-    let mut stream = loop {
-        match UnixStream::connect(path) {
-            Ok(stream) => break stream,
-            Err(error) => assert!(Instant::now() < deadline, "{error}"),
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    };
-    write!(stream, "GET {page} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+/// The body of the page, served well at a socket that may still have to come.
+fn answer(socket: &Path, page: &str) -> String {
+    wait_until("a socket", || UnixStream::connect(socket).is_ok());
+    let response = get_over_unix(socket, page);
+    assert_eq!(response.status, 200, "{page}: {}", response.text());
+    response.text().to_owned()
 }
 
 fn start(listen: &str) -> Program {
@@ -41,7 +32,7 @@ fn a_unix_socket_is_served_and_taken_away_at_the_end() {
     let path = folder.path().join("bridge.sock");
     for written in [format!("unix:{}", path.display()), format!("unix://{}", path.display())] {
         let program = start(&written);
-        assert!(answer(&path, "/-/healthy").starts_with("HTTP/1.1 200 "), "{written}");
+        answer(&path, "/-/healthy");
         assert!(
             answer(&path, "/metrics").contains("\nskill_invocations_total")
                 || answer(&path, "/metrics").contains("active_sessions_total 0")
@@ -61,12 +52,12 @@ fn what_a_killed_bridge_left_is_replaced_and_nothing_else_is() {
     // A dropped listener leaves its file, as a killed process does.
     drop(UnixListener::bind(&path).unwrap());
     let program = start(&written);
-    assert!(answer(&path, "/-/healthy").starts_with("HTTP/1.1 200 "));
+    answer(&path, "/-/healthy");
 
     let second = start(&written).end_within(PATIENCE);
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("somebody else serves it; choose another path"), "{}", second.stderr);
-    assert!(answer(&path, "/-/healthy").starts_with("HTTP/1.1 200 "), "the first goes on");
+    answer(&path, "/-/healthy");
     drop(program);
 
     let file = folder.path().join("file");
@@ -78,52 +69,6 @@ fn what_a_killed_bridge_left_is_replaced_and_nothing_else_is() {
 
     let nowhere = start("unix:/nowhere/at/all.sock").end_within(PATIENCE);
     assert!(nowhere.stderr.contains("a path in a folder that this user can write to"), "{}", nowhere.stderr);
-}
-
-/// Starts the bridge as systemd would: with what `listen` is bound to as its third descriptor.
-fn activated(listen: &str) -> std::process::Child {
-    let launcher = "import os, socket, sys
-address = sys.argv[1]
-family = socket.AF_UNIX if address.startswith('/') else socket.AF_INET
-listener = socket.socket(family)
-listener.bind(address if family == socket.AF_UNIX else ('127.0.0.1', int(address)))
-listener.listen()
-os.dup2(listener.fileno(), 3)
-os.set_inheritable(3, True)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')
-os.execv(sys.argv[2], sys.argv[2:])";
-    let program = env!("CARGO_BIN_EXE_session-buddy-bridge");
-    let arguments = [NO_FEED, "--state.disabled", "--web.systemd-socket"];
-    let mut command = Command::new("python3");
-    command.args(["-c", launcher, listen, program]).args(arguments).stderr(Stdio::null());
-    command.spawn().unwrap()
-}
-
-#[test]
-fn sockets_that_systemd_passes_are_served() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("activated.sock");
-    let mut child = activated(&path.display().to_string());
-    assert!(answer(&path, "/-/healthy").starts_with("HTTP/1.1 200 "));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(path.exists(), "the file is systemd's");
-
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut child = activated(&port.to_string());
-    let deadline = Instant::now() + PATIENCE;
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
-    while std::net::TcpStream::connect(address).is_err() {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    assert_eq!(crate::support::http_client::get(address, "/-/healthy").status, 200);
-    child.kill().unwrap();
-    child.wait().unwrap();
-
-    let alone = Program::start([NO_FEED, "--state.disabled", "--web.systemd-socket"]).end_within(PATIENCE);
-    assert_eq!(alone.code, Some(1));
-    assert!(alone.stderr.contains("systemd passed no socket"), "{}", alone.stderr);
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::support::eventually_async;
 use crate::support::http_client::Connection;
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
-use crate::support::patiently;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
 use serde_json::Value;
@@ -21,16 +21,11 @@ async fn json(bridge: &RunningBridge, path: &'static str) -> Value {
 }
 
 async fn until(bridge: &RunningBridge, path: &'static str, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
-    patiently(what, async {
-        loop {
-            let answer = json(bridge, path).await;
-            if is_so(&answer) {
-                return answer;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await
+    let look = async || {
+        let answer = json(bridge, path).await;
+        if is_so(&answer) { Ok(answer) } else { Err(answer.to_string()) }
+    };
+    eventually_async(what, look).await
 }
 
 fn bridge(feeds: Vec<FeedTarget>) -> RunningBridge {

@@ -5,15 +5,14 @@
 //! snapshots too, which any message that slipped through would disturb.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crate::support::alone::alone;
-use crate::support::http_client::{self, PATIENCE};
+use crate::support::http_client::{self, Connection};
 use crate::support::model::{Database, Invocation, START_MICROS, invocation_event};
 use crate::support::running_bridge::{RunningBridge, counted};
 use crate::support::scrape::Scrape;
@@ -294,18 +293,11 @@ const REQUEST_SPLINTERS: [&[u8]; 14] = [
 
 /// Sends a mutated request, and says what came back until the server closed.
 fn answered(address: SocketAddr, request: &[u8]) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).expect("a connection");
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // A server that has said no need not read on.
-    let _ = stream.write_all(request);
-    let _ = stream.shutdown(Shutdown::Write);
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
-        Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
-            panic!("no end to the answer to {:?}", String::from_utf8_lossy(request))
-        }
-        _ => answer,
-    }
+    let mut connection = Connection::open(address);
+    // The server may have hung up before it has read it all.
+    let _ = connection.try_send(request);
+    let _ = connection.end_sending();
+    connection.rest()
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::certificates::Authority;
 use crate::support::clogged::Clogged;
@@ -15,7 +15,7 @@ use crate::support::program::{Ended, Program};
 use crate::support::running_bridge::{FAMILIES, families};
 use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
-use crate::support::{PATIENCE, patiently};
+use crate::support::{eventually, eventually_async, holds, port_9090};
 use rustix::process::Signal;
 
 /// The promise: within this time of a signal it has ended, whatever it waits for.
@@ -35,15 +35,10 @@ fn end_cleanly(program: Program, signal: Signal) -> Ended {
 }
 
 fn until_live(address: SocketAddr) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("a live feed", || {
         let answer = http_client::get(address, "/-/ready");
-        if answer.status == 200 {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{}", answer.text());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        holds(answer.status == 200, answer.text())
+    });
 }
 
 /// Three invocations, two of them completed.
@@ -169,8 +164,7 @@ fn an_address_in_use_is_exit_code_1_and_is_named() {
     assert!(ended.stderr.contains(&format!("{address}: the address is in use")), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Prometheus"), "{}", ended.stderr);
 
-    // Whether this takes the port or finds it taken, it is taken.
-    let _taken = TcpListener::bind("127.0.0.1:9090");
+    port_9090::occupy();
     let ended = Program::start(["--web.listen-address", "127.0.0.1:9090"]).end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     assert!(ended.stderr.contains("9090 is also Prometheus's own default port"), "{}", ended.stderr);
@@ -207,12 +201,8 @@ async fn what_record_writes_replay_folds_into_the_same_bytes_each_time() {
     let ended = record(&timed, "1").end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     let program = record(&signalled, "86400");
-    let recorded = async {
-        while fs::read_to_string(&signalled).unwrap_or_default().lines().count() < 3 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    patiently("three lines", recorded).await;
+    let recorded = || fs::read_to_string(&signalled).unwrap_or_default().lines().count();
+    eventually_async("three lines", async || holds(recorded() >= 3, recorded())).await;
     end_cleanly(program, Signal::INT);
 
     let mut down = expected_families(&[&database()], []);
@@ -343,18 +333,13 @@ fn the_demo_prints_a_url_that_answers_with_all_five_families() {
     let url = url(guide).expect("a URL for the metrics");
     let (address, path) = url.split_once('/').unwrap();
     let address = address.parse().unwrap();
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    eventually("a series of each family", || {
         let scrape = Scrape::fetch(address, &format!("/{path}"));
         let has_series = |family: &str| scrape.samples.keys().any(|series| series.name.starts_with(family));
         let missing: Vec<_> = FAMILIES.into_iter().filter(|family| !has_series(family)).collect();
         assert!(FAMILIES.iter().all(|family| scrape.families.contains_key(*family)));
-        if missing.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "no series of {missing:?}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+        holds(missing.is_empty(), format!("no series of {missing:?}"))
+    });
     end_cleanly(demo, Signal::INT);
 }
 

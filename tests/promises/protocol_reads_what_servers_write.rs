@@ -4,18 +4,16 @@ use std::borrow::Cow;
 
 use crate::support::model::{Anomaly, Database, Invocation, SECOND, anomaly_event, invocation_event};
 use crate::support::observer::Observer;
+use crate::support::property;
 use ConnectionMessage::{Connected, Pong, SubscriptionConfirmed};
 use RejectionReason::{
     InvalidField, InvalidNumber, MalformedFrame, MalformedMessage, MissingField, NumberOutOfRange, TooManyEntries,
 };
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use session_buddy_bridge::internals::protocol::{
     self, AnomalyEntry, ConnectionMessage, Event, EventKind, Limits, Message, Number, Rejection, RejectionReason,
     SkillEntry, Snapshot,
 };
-
-const CASES: u32 = 512;
 
 /// Reads the frame and compares each item; a rejection by its reason.
 #[track_caller]
@@ -539,11 +537,7 @@ fn mutated(frame: &str, mutations: &[Mutation]) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: CASES,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     /// Nor does a counter fall, or a value reach a series that is none: the observer looks after every frame.
     #[test]

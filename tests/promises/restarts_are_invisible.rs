@@ -1,23 +1,23 @@
 //! A bridge that dies at any instant and starts again shows what one would have shown that never heard what was lost; and
 //! after the next snapshot, what one would have shown that never died.
 //!
-//! 10,000 histories; `SESSION_BUDDY_BRIDGE_LONG=1` plays a million, or as many as
-//! `SESSION_BUDDY_BRIDGE_HISTORIES` says.
+//! As many random histories as `PROPTEST_CASES` says; with `SESSION_BUDDY_BRIDGE_LONG=1` more of the fixed ones.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{env, fs};
 
 use crate::support::model::{
     Anomaly, Database, Invocation, LISTED_MAX, START_MICROS, anomaly_event, invocation_event, invocations, skill_name,
     sql_time,
 };
 use crate::support::shown::Shown;
+use crate::support::{is_long, property};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{FileFailurePersistence, TestRunner};
+use proptest::test_runner::TestRunner;
 use rusqlite::{Connection, OpenFlags};
 use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole,
@@ -451,17 +451,8 @@ fn play(plan: &Plan) -> Result<usize, TestCaseError> {
     })
 }
 
-fn histories() -> u32 {
-    let asked = env::var("SESSION_BUDDY_BRIDGE_HISTORIES").ok().map(|text| text.parse().expect("a number"));
-    asked.unwrap_or(if env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some() { 1_000_000 } else { 10_000 })
-}
-
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: histories() / 2,
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     #[test]
     fn anything_may_follow_anything(plan in any_plan()) {
@@ -487,7 +478,7 @@ fn eventful(count: usize) -> Vec<Plan> {
 fn the_bridge_may_die_at_every_commit_and_every_commit_may_fail() {
     let fates: Vec<_> = CRASHES.into_iter().chain(TABLES.map(Fate::Fails)).collect();
     let mut failed_commits = BTreeMap::new();
-    for plan in eventful(if env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some() { 500 } else { 4 }) {
+    for plan in eventful(if is_long() { 500 } else { 4 }) {
         for place in 0..plan.steps.len() {
             for fate in &fates {
                 let keep = |at| Step::Keep(if at == place { *fate } else { Fate::Shown });

@@ -1,20 +1,17 @@
 //! With the server's database beside the feed every row counts exactly once, whatever becomes of the database, of the
 //! bridge, or of the reading.
-//!
-//! 400 histories of each kind; `SESSION_BUDDY_BRIDGE_LONG=1` plays 20,000, or as many as
-//! `SESSION_BUDDY_BRIDGE_HISTORIES` says.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
-use std::{env, fs};
 
 use crate::support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
+use crate::support::property;
 use crate::support::rows::read_batch;
 use crate::support::server_database::SCHEMA;
 use crate::support::shown::{Shown, bucket_of};
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
 use rusqlite::{Connection, params};
 use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
@@ -408,11 +405,6 @@ fn by_skill(names: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
     })
 }
 
-fn histories() -> u32 {
-    let asked = env::var("SESSION_BUDDY_BRIDGE_HISTORIES").ok().map(|text| text.parse().expect("a number"));
-    asked.unwrap_or(if env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some() { 20_000 } else { 400 })
-}
-
 fn appends(skills: usize) -> impl Strategy<Value = Step> {
     prop::collection::vec(invocations(skills), 1..12).prop_map(Step::Append)
 }
@@ -451,11 +443,7 @@ fn comings_and_goings(skills: usize) -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: histories(),
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     /// Power cuts, replaced databases, deleted rows, kills: every series is what the rows tell, bucket by bucket.
     #[test]

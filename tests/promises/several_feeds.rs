@@ -62,25 +62,23 @@ fn with_anomaly(mut database: Database, skill_name: &str) -> Database {
     database
 }
 
-/// A server's clock. Whoever asks within one round gets the same time of it, as all clients of a server do.
+/// A server that sends the same rounds to all of its clients.
 #[derive(Clone, Copy)]
-struct Clock {
-    began: Instant,
-    /// Tells this server's rounds from those of others.
+struct Server {
+    clock: Clock,
+    /// Distinguishes this server's rounds from those of others.
     offset_micros: i64,
 }
 
-impl Clock {
+impl Server {
     fn new(offset_micros: i64) -> Self {
-        Self { began: Instant::now(), offset_micros }
+        Self { clock: Clock::new(ROUND_INTERVAL), offset_micros }
     }
 
     fn rounds(self, until: &Gate, database: &Database) -> Step {
-        let database = database.clone();
-        Step::rounds(until, ROUND_INTERVAL, move || {
-            let round = self.began.elapsed().as_millis() / ROUND_INTERVAL.as_millis();
-            database.snapshot(round as i64 * 50_000 + self.offset_micros)
-        })
+        let (database, interval_micros) = (database.clone(), ROUND_INTERVAL.as_micros() as i64);
+        let text = move |round: u64| database.snapshot(round as i64 * interval_micros + self.offset_micros);
+        Step::Clocked(until.clone(), self.clock, Box::new(text))
     }
 }
 
@@ -98,8 +96,8 @@ async fn two_servers_sum() {
     let server = |clock: Clock, before, after| {
         ScriptedFeed::start(vec![vec![clock.rounds(&gate, before), clock.rounds(&Gate::default(), after)]])
     };
-    let first_server = server(Clock::new(0), &first, &first_after);
-    let second_server = server(Clock::new(7), &second, &second_after);
+    let first_server = server(Server::new(0), &first, &first_after);
+    let second_server = server(Server::new(7), &second, &second_after);
     let bridge = bridge(vec![target(&first_server.url()), target(&second_server.url())]);
 
     bridge.until("the sum of the past", &expected_families(&[&first, &second], []), families).await;
@@ -124,7 +122,7 @@ async fn one_server_under_two_addresses() {
     let before = with_anomaly(database(&[("pytest-run", 3), ("lint", 1)]), "lint");
     let mut after = before.clone();
     invoke(&mut after, "pytest-run", Some(4.0));
-    let (gate, clock) = (Gate::default(), Clock::new(0));
+    let (gate, clock) = (Gate::default(), Server::new(0));
     let script = vec![clock.rounds(&gate, &before), clock.rounds(&Gate::default(), &after)];
     let server = ScriptedFeed::start(vec![script]);
     let mut by_name = server.url();
@@ -153,7 +151,7 @@ async fn one_server_under_two_addresses() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_feed_that_does_not_count_is_still_called_so_after_a_restart() {
     let database = database(&[("pytest-run", 3)]);
-    let server = ScriptedFeed::start(vec![vec![Clock::new(0).rounds(&Gate::default(), &database)]]);
+    let server = ScriptedFeed::start(vec![vec![Server::new(0).rounds(&Gate::default(), &database)]]);
     let mut by_name = server.url();
     by_name.set_host(Some("localhost")).unwrap();
     let feeds = vec![target(&server.url()), target(&by_name)];
@@ -172,7 +170,7 @@ async fn a_feed_that_does_not_count_is_still_called_so_after_a_restart() {
 async fn a_feed_that_left_the_configuration_is_shown_no_more_and_its_counts_stay() {
     let [of_a, of_b] = [database(&[("a", 3)]), database(&[("b", 5)])];
     let [server_a, server_b] = [(&of_a, 0), (&of_b, 7)]
-        .map(|(database, at)| ScriptedFeed::start(vec![vec![Clock::new(at).rounds(&Gate::default(), database)]]));
+        .map(|(database, at)| ScriptedFeed::start(vec![vec![Server::new(at).rounds(&Gate::default(), database)]]));
     let (a, b) = (&target(&server_a.url()), &target(&server_b.url()));
     let folder = tempfile::tempdir().unwrap();
     let all = expected_families(&[&of_a, &of_b], []);
@@ -204,7 +202,7 @@ async fn a_subscription_to_one_skill_counts_that_one() {
     let before = database(&[("pytest-run", 3)]);
     let mut after = before.clone();
     invoke(&mut after, "pytest-run", Some(4.0));
-    let (gate, clock) = (Gate::default(), Clock::new(0));
+    let (gate, clock) = (Gate::default(), Server::new(0));
     let server = ScriptedFeed::start(vec![vec![
         Step::expect(|text| text == r#"{"skill":"pytest-run","type":"subscribe"}"#),
         Step::send(r#"{"type": "connected", "authenticated": false}"#),

@@ -15,15 +15,12 @@ use session_buddy_bridge::internals::store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::alone::alone;
+use crate::support::is_long;
 use crate::support::model::{iso_time, sql_time};
 use crate::support::program::Program;
 use crate::support::scrape::Scrape;
 
 const SECOND: i64 = 1_000_000;
-
-fn is_long() -> bool {
-    std::env::var_os("SESSION_BUDDY_BRIDGE_LONG").is_some()
-}
 
 /// Resident memory of a process, in KiB.
 fn resident_kib(process: &str) -> u64 {

@@ -6,6 +6,7 @@ use std::io::Read as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::support::property;
 use crate::support::scrape::{Family, Scrape, Series};
 use flate2::read::GzDecoder;
 use prometheus::proto::{Metric, MetricFamily, MetricType};
@@ -15,7 +16,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
-use proptest::test_runner::{FileFailurePersistence, TestRunner};
+use proptest::test_runner::TestRunner;
 use session_buddy_bridge::internals::exposition::{
     Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render,
 };
@@ -285,10 +286,7 @@ fn samples(kind: MetricType, metric: &Metric) -> Vec<(&'static str, Option<Strin
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(property())]
 
     #[test]
     fn the_text_is_what_the_registry_gathers(

@@ -6,15 +6,15 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::patiently;
 use super::peers::found_or_skip;
 use super::peers::node::Node;
-use super::peers::process::Process;
+use super::program::Program;
 use super::webdriver::Session;
+use super::{eventually_async, patiently};
 
 pub struct Browser {
     pub page: Session,
-    _driver: Process,
+    _driver: Program,
 }
 
 impl Browser {
@@ -29,8 +29,8 @@ impl Browser {
         };
         let chromium = found_or_skip(find("chromium"))?;
         let mut driver =
-            Process::spawn("chromedriver", Command::new(found_or_skip(find("chromedriver"))?).arg("--port=0"));
-        let port: u16 = driver.await_line("its port", |line| {
+            Program::spawn("chromedriver", Command::new(found_or_skip(find("chromedriver"))?).arg("--port=0"));
+        let port: u16 = driver.until_line("its port", |line| {
             line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
         });
         let capabilities = json!({
@@ -77,20 +77,11 @@ impl Browser {
 
     /// Waits until the texts of the elements are as wanted.
     pub async fn until_texts(&self, css: &str, is_so: impl Fn(&[String]) -> bool) -> Vec<String> {
-        let mut last = Vec::new();
-        let seen = async {
-            loop {
-                last = self.texts(css).await;
-                if is_so(&last) {
-                    break;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            }
+        let look = async || {
+            let texts = self.texts(css).await;
+            if is_so(&texts) { Ok(texts) } else { Err(format!("{texts:?}")) }
         };
-        if tokio::time::timeout(super::PATIENCE, seen).await.is_err() {
-            panic!("waited in vain for {css}: {last:?}; console: {:?}", self.console().await);
-        }
-        last
+        eventually_async(css, look).await
     }
 
     pub async fn until_text(&self, css: &str, part: &str) {

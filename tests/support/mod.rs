@@ -1,5 +1,5 @@
 //! What the tests share.
-#![allow(dead_code, reason = "each test file uses its own part of this")]
+#![allow(dead_code, reason = "each of the two test binaries uses its own part of this")]
 
 pub mod alone;
 pub mod browser;
@@ -12,6 +12,7 @@ pub mod http_client;
 pub mod model;
 pub mod observer;
 pub mod peers;
+pub mod port_9090;
 pub mod program;
 pub mod recording_listener;
 pub mod rows;
@@ -24,10 +25,13 @@ pub mod shown;
 pub mod watcher;
 pub mod webdriver;
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-/// Far longer than anything here takes: it turns a test that hangs into one that fails.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+use proptest::test_runner::{Config, FileFailurePersistence};
+
+/// Far longer than anything here takes on a busy machine: it turns a test that hangs into one that fails.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Awaits `future`, or fails with `what` was missing.
 pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -37,7 +41,90 @@ pub async fn patiently<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Whether the long form of the tests is asked for, which takes minutes.
+/// Polls until `look` returns an `Ok`: for what no event announces. Blocks the thread.
+///
+/// # Panics
+/// With the last `Err`, once patience is at its end.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let mut polling = Polling::of(what);
+    loop {
+        match look() {
+            Ok(seen) => return seen,
+            Err(instead) => std::thread::sleep(polling.pause(&instead)),
+        }
+    }
+}
+
+/// Polls until `condition` holds. Blocks the thread.
+///
+/// # Panics
+/// Once patience is at its end.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    eventually(what, || holds(condition(), "it does not hold"));
+}
+
+/// [`eventually`] for code that awaits.
+///
+/// # Panics
+/// With the last `Err`, once patience is at its end.
+pub async fn eventually_async<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let mut polling = Polling::of(what);
+    loop {
+        match look().await {
+            Ok(seen) => return seen,
+            Err(instead) => tokio::time::sleep(polling.pause(&instead)).await,
+        }
+    }
+}
+
+/// `Ok` if `seen` is `expected`; else an account of the difference, for [`eventually`].
+pub fn equal<T: PartialEq + std::fmt::Debug>(seen: &T, expected: &T) -> Result<(), String> {
+    if seen == expected { Ok(()) } else { Err(format!("expected {expected:#?}\nfound {seen:#?}")) }
+}
+
+/// `Ok` if `condition` holds; else `instead`, for [`eventually`].
+pub fn holds(condition: bool, instead: impl std::fmt::Display) -> Result<(), String> {
+    if condition { Ok(()) } else { Err(instead.to_string()) }
+}
+
+/// One wait by polling: how long to pause, and when to give up.
+struct Polling<'a> {
+    what: &'a str,
+    deadline: Instant,
+    next_pause: Duration,
+}
+
+impl<'a> Polling<'a> {
+    /// What comes at once is seen at once; what takes long is not looked at so often that it takes longer.
+    const PAUSE_MIN: Duration = Duration::from_millis(4);
+    const PAUSE_MAX: Duration = Duration::from_millis(64);
+
+    fn of(what: &'a str) -> Self {
+        Self { what, deadline: Instant::now() + PATIENCE, next_pause: Self::PAUSE_MIN }
+    }
+
+    fn pause(&mut self, instead: &str) -> Duration {
+        assert!(Instant::now() < self.deadline, "waited {PATIENCE:?} in vain for {}: {instead}", self.what);
+        let pause = self.next_pause;
+        self.next_pause = (pause * 2).min(Self::PAUSE_MAX);
+        pause
+    }
+}
+
+/// Whether the long form of the tests is requested, which takes minutes: more kills, more faults, longer runs. The number
+/// of cases of a property is another matter: see [`property`].
 pub fn is_long() -> bool {
     std::env::var("SESSION_BUDDY_BRIDGE_LONG").is_ok_and(|value| value == "1")
+}
+
+/// How properties are tested: with 256 cases, or as many as `PROPTEST_CASES` says, after the regressions that lie beside
+/// the test file.
+pub fn property() -> Config {
+    let beside = FileFailurePersistence::WithSource("regressions");
+    Config { failure_persistence: Some(Box::new(beside)), ..Config::default() }
+}
+
+/// The absolute path of a file of the repository.
+pub fn in_repository(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

@@ -6,17 +6,13 @@
 pub mod bridge;
 pub mod node;
 pub mod numbers;
-pub mod process;
 pub mod prometheus;
 pub mod session_buddy;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::path::PathBuf;
 
-/// Far beyond what anything awaited here takes on a busy machine: reaching it is a failure.
-const PATIENCE: Duration = Duration::from_secs(90);
+use super::in_repository;
 
 /// Unwraps a peer, or says why the test is skipped.
 ///
@@ -41,48 +37,4 @@ pub fn peers_directory() -> PathBuf {
         Some(directory) => directory.into(),
         None => in_repository("target/peers"),
     }
-}
-
-/// The absolute path of a file of the repository.
-pub fn in_repository(path: impl AsRef<Path>) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-/// Polls until `look` gives an `Ok`.
-///
-/// # Panics
-/// With the last `Err`, once patience is at its end.
-pub fn eventually<T>(awaited: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match look() {
-            Ok(seen) => return seen,
-            Err(instead) if Instant::now() > deadline => panic!("waited in vain for {awaited}: {instead}"),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
-        }
-    }
-}
-
-/// Status and body of a GET.
-///
-/// # Errors
-/// In words, if there is no whole answer.
-pub fn http_get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    let exchange = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        // HTTP/1.0, so that the answer is neither chunked nor followed by another.
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = exchange().map_err(|error| format!("GET http://{address}{path}: {error}"))?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(|| format!("GET {path}: no end of head: {answer}"))?;
-    let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
-    if length.is_some_and(|length: usize| length != body.len()) {
-        return Err(format!("GET {path}: {} bytes of {length:?}", body.len()));
-    }
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    Ok((status.ok_or_else(|| format!("GET {path}: no status: {head}"))?, body.to_owned()))
 }

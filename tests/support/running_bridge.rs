@@ -2,19 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use session_buddy_bridge::{Bridge, BridgeError, Settings};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::http_client::{self, Response};
 use super::scrape::{Scrape, Series};
-use super::{PATIENCE, patiently};
-
-/// Between two looks at what nobody announces.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+use super::{equal, eventually_async, patiently};
 
 /// The families that the feed is translated into.
 pub const FAMILIES: [&str; 5] = [
@@ -58,28 +53,16 @@ impl RunningBridge {
 
     /// Scrapes until the view of it is `expected`, or fails and shows how they differ.
     pub async fn until<T: PartialEq + std::fmt::Debug>(&self, what: &str, expected: &T, view: impl Fn(&Scrape) -> T) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let seen = view(&self.scrape().await);
-            if seen == *expected {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{what}: expected {expected:#?}\nfound {seen:#?}");
-            sleep(LOOK_INTERVAL).await;
-        }
+        eventually_async(what, async || equal(&view(&self.scrape().await), expected)).await;
     }
 
     /// Asks whether it is ready until the answer is as described, and returns it.
     pub async fn until_ready(&self, what: &str, condition: impl Fn(&Response) -> bool) -> Response {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+        let look = async || {
             let answer = self.get("/-/ready").await;
-            if condition(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "{what}: {} {}", answer.status, answer.text());
-            sleep(LOOK_INTERVAL).await;
-        }
+            if condition(&answer) { Ok(answer) } else { Err(format!("{} {}", answer.status, answer.text())) }
+        };
+        eventually_async(what, look).await
     }
 
     pub async fn stop(self) {

@@ -41,6 +41,18 @@ impl Scrape {
         Self::parse(response.text()).unwrap_or_else(|why| panic!("{why}\n{}", response.text()))
     }
 
+    /// Scrapes a bridge that may be dead, or die while it answers.
+    ///
+    /// # Errors
+    /// With the reason, where there is no whole and proper exposition.
+    pub fn try_fetch(address: SocketAddr) -> Result<Self, String> {
+        let response = http_client::try_get(address, "/metrics").map_err(|error| error.to_string())?;
+        match response.status {
+            200 => Self::parse(response.text()),
+            status => Err(format!("{status}: {}", response.text())),
+        }
+    }
+
     /// Refused are, with the line at fault: a line that is no HELP, TYPE or sample in canonical spacing, a family
     /// without HELP and TYPE before its samples, a family in two places, a series twice, a counter that is negative or
     /// no number, and a histogram whose buckets do not add up.

@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue};
@@ -67,6 +68,10 @@ pub enum Step {
     Repeat(String, Duration),
     /// What the function says, at once and then at this interval, until the test opens the gate.
     Rounds(Gate, Duration, Box<dyn Fn() -> String + Send + Sync>),
+    /// What the function says of each round of the server's clock, beginning with the one that it is, until the test opens the
+    /// gate. No round is left out: on a busy machine those that are late follow at once, as they do from a server that
+    /// sends each round to all of its clients.
+    Clocked(Gate, Clock, Box<dyn Fn(u64) -> String + Send + Sync>),
     /// Bytes as they are, one at a time.
     Trickle(Vec<u8>, Duration),
     /// From here on nothing is read, so that pings stay unanswered and a client that leaves goes unnoticed.
@@ -92,6 +97,28 @@ impl Step {
 
     fn replaces_handshake(&self) -> bool {
         matches!(self, Step::Refuse | Step::HttpStatus(..) | Step::Answer(_) | Step::StallHandshake)
+    }
+}
+
+/// The rounds of a server, counted from the first.
+#[derive(Clone, Copy)]
+pub struct Clock {
+    began: Instant,
+    every: Duration,
+}
+
+impl Clock {
+    pub fn new(every: Duration) -> Self {
+        Self { began: Instant::now(), every }
+    }
+
+    /// The round that it is.
+    fn round(self) -> u64 {
+        (self.began.elapsed().as_nanos() / self.every.as_nanos()) as u64
+    }
+
+    fn begins(self, round: u64) -> Instant {
+        self.began + self.every * u32::try_from(round).expect("no test has so many rounds")
     }
 }
 
@@ -442,6 +469,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<'_, S> {
                     self.socket.send(Message::text(text())).await?;
                     let opened = until.0.cancelled();
                     self.attend(async { drop(tokio::time::timeout(*every, opened).await) }).await?;
+                }
+            }
+            Step::Clocked(until, clock, text) => {
+                for round in clock.round().. {
+                    let gate = until.0.cancelled();
+                    self.attend(async { drop(tokio::time::timeout_at(clock.begins(round), gate).await) }).await?;
+                    if until.0.is_cancelled() {
+                        break;
+                    }
+                    self.socket.send(Message::text(text(round))).await?;
                 }
             }
             Step::Trickle(bytes, every) => {

@@ -4,14 +4,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Instant;
 
 use bytes::Bytes;
 use session_buddy_bridge::internals::http::{self, Content, HttpSettings, QueryError, Readiness};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use super::http_client::PATIENCE;
+use super::PATIENCE;
 
 type Metrics = Box<dyn Fn() -> Bytes + Send + Sync>;
 
@@ -98,14 +97,5 @@ impl Served {
     pub fn stop(self) {
         self.begin_shutdown();
         self.ended.recv_timeout(PATIENCE).expect("the server ends");
-    }
-}
-
-/// Waits for something that no event announces.
-pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !holds() {
-        assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::yield_now();
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::peers::http_get;
+use super::http_client::try_get;
 use super::scrape::{Scrape, Series};
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -76,12 +76,12 @@ impl Watcher {
 
 impl Watched {
     fn look(&mut self, address: SocketAddr) {
-        let Ok((200, body)) = http_get(address, "/metrics") else {
+        let Some(response) = try_get(address, "/metrics").ok().filter(|response| response.status == 200) else {
             self.unanswered += 1;
             return;
         };
         self.scrapes += 1;
-        let scrape = Scrape::parse(&body).unwrap_or_else(|why| panic!("{why}\n{body}"));
+        let scrape = Scrape::parse(response.text()).unwrap_or_else(|why| panic!("{why}\n{}", response.text()));
         let stays = |series: &Series| NEVER_FALLS.contains(&series.name.as_str());
         let now: BTreeMap<_, _> = scrape.samples.into_iter().filter(|(series, _)| stays(series)).collect();
         for (series, was) in &self.latest {

@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::process::Command;
 
-use serde_json::Value;
 use tempfile::TempDir;
 
-use super::eventually;
-use super::process::Process;
-use crate::support::http_client;
+use crate::support::program::Program;
 use crate::support::scrape::Scrape;
+use crate::support::{eventually, holds, http_client};
 
 /// A running bridge on one feed, at a free port of the loopback interface.
 pub struct Bridge {
     /// Where it serves.
     pub address: SocketAddr,
-    _process: Process,
+    _program: Program,
     _state: TempDir,
 }
 
@@ -24,20 +21,11 @@ impl Bridge {
     /// Starts it with a state of its own on the feed at 127.0.0.1 and `feed_port`, whether anything listens there or not.
     pub fn start(feed_port: u16, environment: &[(&str, &str)]) -> Self {
         let state = TempDir::new().expect("a temporary directory");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_session-buddy-bridge"));
-        command
-            .args(["--feed.url", &format!("ws://127.0.0.1:{feed_port}")])
-            .args(["--web.listen-address", "127.0.0.1:0", "--log.format", "json"])
-            .arg("--state.path")
-            .arg(state.path().join("state.db"))
-            .envs(environment.iter().copied());
-        let mut process = Process::spawn("the bridge", &mut command);
-        let address = process.await_line("its address", |line| {
-            let line: Value = serde_json::from_str(line).ok()?;
-            let fields = line.get("fields").unwrap_or(&line);
-            (fields["message"] == "listening").then(|| fields["address"].as_str()?.parse().ok())?
-        });
-        Self { address, _process: process, _state: state }
+        let (feed, path) = (format!("ws://127.0.0.1:{feed_port}"), state.path().join("state.db"));
+        let path = path.to_str().expect("a temporary directory has a name in UTF-8");
+        let arguments = ["--feed.url", &feed, "--web.listen-address", "127.0.0.1:0", "--state.path", path];
+        let mut program = Program::start_in(environment, arguments);
+        Self { address: program.address(), _program: program, _state: state }
     }
 
     /// Status and body of a GET.
@@ -67,10 +55,7 @@ impl Bridge {
         let snapshot = ["metrics_update".to_owned()];
         let heard = |scrape: &Scrape| sums(scrape, "session_buddy_bridge_feed_messages_total", ["type"])[&snapshot];
         let goal = heard(&self.scrape()) + f64::from(more);
-        self.scrape_until("snapshots", |scrape| match heard(scrape) {
-            enough if enough >= goal => Ok(()),
-            few => Err(format!("{few} of {goal}")),
-        });
+        self.scrape_until("snapshots", |scrape| holds(heard(scrape) >= goal, format!("{} of {goal}", heard(scrape))));
     }
 }
 

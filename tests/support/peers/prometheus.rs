@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::process::{Process, run};
-use super::{found_or_skip, http_get, peers_directory};
+use super::{found_or_skip, peers_directory};
+use crate::support::http_client::try_get;
+use crate::support::program::{Ended, Program, run};
 
 /// The two installed programs.
 pub struct PrometheusTools {
@@ -22,7 +23,7 @@ pub struct PrometheusTools {
 pub struct Prometheus {
     /// Where its API is.
     pub address: SocketAddr,
-    _process: Process,
+    _program: Program,
     _storage: tempfile::TempDir,
 }
 
@@ -47,15 +48,13 @@ impl PrometheusTools {
     }
 
     /// Runs promtool.
-    pub fn promtool<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Output {
+    pub fn promtool<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Ended {
         run(Command::new(&self.promtool).args(arguments), input)
     }
 
     /// What `promtool check metrics` finds in an exposition, a line each.
     pub fn findings(&self, exposition: &str) -> Vec<String> {
-        let output = self.promtool(["check", "metrics"], exposition);
-        let printed = [output.stdout, output.stderr].concat();
-        String::from_utf8(printed).expect("promtool prints UTF-8").lines().map(str::to_owned).collect()
+        self.promtool(["check", "metrics"], exposition).printed().lines().map(str::to_owned).collect()
     }
 
     /// Starts Prometheus on a configuration file of this text, with its own port taken from the free ones.
@@ -68,13 +67,13 @@ impl PrometheusTools {
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", storage.path().join("data").display()))
             .args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
-        let mut process = Process::spawn("Prometheus", &mut command);
-        let address = process.await_line("its address", |line| {
+        let mut program = Program::spawn("Prometheus", &mut command);
+        let address = program.until_line("its address", |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["msg"] == "Listening on").then(|| line["address"].as_str()?.parse().ok())?
         });
-        process.await_line("readiness", |line| line.contains("ready to receive web requests").then_some(()));
-        Prometheus { address, _process: process, _storage: storage }
+        program.until_line("readiness", |line| line.contains("ready to receive web requests").then_some(()));
+        Prometheus { address, _program: program, _storage: storage }
     }
 }
 
@@ -111,9 +110,9 @@ impl Prometheus {
     /// # Panics
     /// If it is an error.
     pub fn api(&self, path: &str) -> Value {
-        let (status, body) = http_get(self.address, &format!("/api/v1/{path}")).expect("Prometheus answers");
-        assert_eq!(status, 200, "{path}: {body}");
-        let mut answer: Value = serde_json::from_str(&body).expect("its answers are JSON");
+        let response = try_get(self.address, &format!("/api/v1/{path}")).expect("Prometheus answers");
+        assert_eq!(response.status, 200, "{path}: {}", response.text());
+        let mut answer: Value = serde_json::from_slice(&response.body).expect("its answers are JSON");
         answer["data"].take()
     }
 }

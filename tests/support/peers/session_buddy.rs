@@ -6,8 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::process::{Process, run};
-use super::{found_or_skip, in_repository, peers_directory};
+use super::{found_or_skip, peers_directory};
+use crate::support::in_repository;
+use crate::support::program::{Program, run};
 
 /// The installed packages.
 pub struct SessionBuddy {
@@ -18,7 +19,7 @@ pub struct SessionBuddy {
 pub struct RealServer {
     /// The port that it listens on, on 127.0.0.1.
     pub port: u16,
-    _process: Process,
+    _program: Program,
 }
 
 /// What to store, and how fast.
@@ -85,17 +86,16 @@ impl SessionBuddy {
         let mut command = self.peer("serve");
         command.args(["--interval", &interval_seconds.to_string(), "--port", &port.to_string(), "--database"]);
         command.arg(database).envs(environment.iter().copied());
-        let mut process = Process::spawn("the real server", &mut command);
-        let port =
-            process.await_line("ready PORT", |line| line.strip_prefix("ready ").and_then(|port| port.parse().ok()));
-        RealServer { port, _process: process }
+        let mut program = Program::spawn("the real server", &mut command);
+        let port = program.until_line("ready PORT", |line| line.strip_prefix("ready ")?.parse().ok());
+        RealServer { port, _program: program }
     }
 
     /// Whether the deployment's health check finds the server well.
     pub fn check(&self, server: &RealServer, environment: &[(&str, &str)]) -> bool {
         let mut command = self.peer("check");
         command.args(["--port", &server.port.to_string()]).envs(environment.iter().copied());
-        run(&mut command, "").status.success()
+        run(&mut command, "").is_success()
     }
 
     /// A token that a server with this secret accepts for an hour.
@@ -110,7 +110,7 @@ impl SessionBuddy {
     }
 
     /// Starts storing; the process ends when all is stored.
-    pub fn drive(&self, database: &Path, pace: &Pace) -> Process {
+    pub fn drive(&self, database: &Path, pace: &Pace) -> Program {
         let mut command = self.peer("drive");
         command
             .arg(database)
@@ -119,7 +119,7 @@ impl SessionBuddy {
             .args(["--anomaly-every", &pace.anomaly_every.to_string()])
             .args(["--skills", &pace.skills.to_string()])
             .args(["--seed", &pace.seed.to_string()]);
-        Process::spawn("the driver", &mut command)
+        Program::spawn("the driver", &mut command)
     }
 
     /// Stores `{"invocations": [...], "anomalies": [...]}`; an invocation's `times` repeats it.
@@ -148,9 +148,9 @@ impl SessionBuddy {
     }
 
     fn print(&self, command: &mut Command) -> String {
-        let output = run(command, "");
-        assert!(output.status.success(), "{command:?} failed: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("it prints UTF-8")
+        let ended = run(command, "");
+        assert!(ended.is_success(), "{command:?} failed: {}", ended.stderr);
+        ended.stdout
     }
 }
 
