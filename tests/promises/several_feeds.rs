@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::alone::alone;
 use crate::support::expected_families::expected_families;
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::running_bridge::{RunningBridge, counted, families};
 use crate::support::scrape::Series;
-use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
+use crate::support::scripted_feed::{Clock, Gate, Reserved, ScriptedFeed, Step};
 use session_buddy_bridge::internals::feed::Timing;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tokio::runtime::Runtime;
@@ -93,8 +93,8 @@ async fn two_servers_sum() {
         database
     };
     let (first_after, second_after) = (after(&first, 4.0), after(&second, 40.0));
-    let server = |clock: Clock, before, after| {
-        ScriptedFeed::start(vec![vec![clock.rounds(&gate, before), clock.rounds(&Gate::default(), after)]])
+    let server = |server: Server, before, after| {
+        ScriptedFeed::start(vec![vec![server.rounds(&gate, before), server.rounds(&Gate::default(), after)]])
     };
     let first_server = server(Server::new(0), &first, &first_after);
     let second_server = server(Server::new(7), &second, &second_after);
@@ -122,8 +122,8 @@ async fn one_server_under_two_addresses() {
     let before = with_anomaly(database(&[("pytest-run", 3), ("lint", 1)]), "lint");
     let mut after = before.clone();
     invoke(&mut after, "pytest-run", Some(4.0));
-    let (gate, clock) = (Gate::default(), Server::new(0));
-    let script = vec![clock.rounds(&gate, &before), clock.rounds(&Gate::default(), &after)];
+    let (gate, server) = (Gate::default(), Server::new(0));
+    let script = vec![server.rounds(&gate, &before), server.rounds(&Gate::default(), &after)];
     let server = ScriptedFeed::start(vec![script]);
     let mut by_name = server.url();
     by_name.set_host(Some("localhost")).unwrap();
@@ -202,15 +202,15 @@ async fn a_subscription_to_one_skill_counts_that_one() {
     let before = database(&[("pytest-run", 3)]);
     let mut after = before.clone();
     invoke(&mut after, "pytest-run", Some(4.0));
-    let (gate, clock) = (Gate::default(), Server::new(0));
+    let (gate, server) = (Gate::default(), Server::new(0));
     let server = ScriptedFeed::start(vec![vec![
         Step::expect(|text| text == r#"{"skill":"pytest-run","type":"subscribe"}"#),
         Step::send(r#"{"type": "connected", "authenticated": false}"#),
         // Not confirmed yet, so that the server still tells of everything.
         Step::send(all.snapshot(0)),
         Step::send(r#"{"type": "subscription_confirmed", "skill": "pytest-run"}"#),
-        clock.rounds(&gate, &before),
-        clock.rounds(&Gate::default(), &after),
+        server.rounds(&gate, &before),
+        server.rounds(&Gate::default(), &after),
     ]]);
     let bridge = bridge(vec![target(&server.url()).with_skill("pytest-run")]);
     bridge.until("the skill's past", &expected_families(&[&before], []), families).await;

@@ -63,7 +63,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     eventually(what, || holds(condition(), "it does not hold"));
 }
 
-/// [`eventually`] for code that awaits.
+/// [`eventually`] for code that awaits. Its future is not `Send`; where it has to be, [`Polling`] does the same.
 ///
 /// # Panics
 /// With the last `Err`, once patience is at its end.
@@ -88,7 +88,7 @@ pub fn holds(condition: bool, instead: impl std::fmt::Display) -> Result<(), Str
 }
 
 /// One wait by polling: how long to pause, and when to give up.
-struct Polling<'a> {
+pub struct Polling<'a> {
     what: &'a str,
     deadline: Instant,
     next_pause: Duration,
@@ -99,11 +99,15 @@ impl<'a> Polling<'a> {
     const PAUSE_MIN: Duration = Duration::from_millis(4);
     const PAUSE_MAX: Duration = Duration::from_millis(64);
 
-    fn of(what: &'a str) -> Self {
+    pub fn of(what: &'a str) -> Self {
         Self { what, deadline: Instant::now() + PATIENCE, next_pause: Self::PAUSE_MIN }
     }
 
-    fn pause(&mut self, instead: &str) -> Duration {
+    /// How long to wait before the next look, after one that saw `instead`.
+    ///
+    /// # Panics
+    /// Once patience is at its end.
+    pub fn pause(&mut self, instead: &str) -> Duration {
         assert!(Instant::now() < self.deadline, "waited {PATIENCE:?} in vain for {}: {instead}", self.what);
         let pause = self.next_pause;
         self.next_pause = (pause * 2).min(Self::PAUSE_MAX);

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::http_client::{self, Response};
 use super::scrape::{Scrape, Series};
-use super::{equal, eventually_async, patiently};
+use super::{Polling, equal, patiently};
 
 /// The families that the feed is translated into.
 pub const FAMILIES: [&str; 5] = [
@@ -53,16 +53,22 @@ impl RunningBridge {
 
     /// Scrapes until the view of it is `expected`, or fails and shows how they differ.
     pub async fn until<T: PartialEq + std::fmt::Debug>(&self, what: &str, expected: &T, view: impl Fn(&Scrape) -> T) {
-        eventually_async(what, async || equal(&view(&self.scrape().await), expected)).await;
+        let mut polling = Polling::of(what);
+        while let Err(instead) = equal(&view(&self.scrape().await), expected) {
+            tokio::time::sleep(polling.pause(&instead)).await;
+        }
     }
 
     /// Asks whether it is ready until the answer is as described, and returns it.
     pub async fn until_ready(&self, what: &str, condition: impl Fn(&Response) -> bool) -> Response {
-        let look = async || {
+        let mut polling = Polling::of(what);
+        loop {
             let answer = self.get("/-/ready").await;
-            if condition(&answer) { Ok(answer) } else { Err(format!("{} {}", answer.status, answer.text())) }
-        };
-        eventually_async(what, look).await
+            if condition(&answer) {
+                return answer;
+            }
+            tokio::time::sleep(polling.pause(&format!("{} {}", answer.status, answer.text()))).await;
+        }
     }
 
     pub async fn stop(self) {

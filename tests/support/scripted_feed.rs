@@ -68,7 +68,7 @@ pub enum Step {
     Repeat(String, Duration),
     /// What the function says, at once and then at this interval, until the test opens the gate.
     Rounds(Gate, Duration, Box<dyn Fn() -> String + Send + Sync>),
-    /// What the function says of each round of the server's clock, beginning with the one that it is, until the test opens the
+    /// What the function says of each round of the server's clock, beginning with the next, until the test opens the
     /// gate. No round is left out: on a busy machine those that are late follow at once, as they do from a server that
     /// sends each round to all of its clients.
     Clocked(Gate, Clock, Box<dyn Fn(u64) -> String + Send + Sync>),
@@ -472,7 +472,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<'_, S> {
                 }
             }
             Step::Clocked(until, clock, text) => {
-                for round in clock.round().. {
+                for round in clock.round() + 1.. {
                     let gate = until.0.cancelled();
                     self.attend(async { drop(tokio::time::timeout_at(clock.begins(round), gate).await) }).await?;
                     if until.0.is_cancelled() {
