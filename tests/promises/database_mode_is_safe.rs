@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::support::eventually;
 use crate::support::http_client;
 use crate::support::model::{Metrics, SECOND, metrics_update};
-use crate::support::peers::eventually;
 use crate::support::program::Program;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};

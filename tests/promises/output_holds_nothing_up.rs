@@ -11,7 +11,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use crate::support::patiently;
-use crate::support::peers::in_repository;
+use crate::support::in_repository;
 use crate::support::program::Program;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 
