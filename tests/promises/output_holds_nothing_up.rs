@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::patiently;
 use crate::support::in_repository;
+use crate::support::patiently;
 use crate::support::program::Program;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 
