@@ -51,7 +51,7 @@
 //! | `settings` | flags, environment and configuration file to validated settings; starts nothing |
 //! | `feed` | connect, authenticate, subscribe, receive, keep alive, reconnect; parses no message |
 //! | `protocol` | frames to messages; pure, and without memory of earlier frames |
-//! | `skills_db` | the database beside a feed's server, read-only: rows, and how they continue what was read |
+//! | `skills_db` | the database beside a feed's server, read-only: rows as facts; decides nothing |
 //! | `ledger` | messages and rows to counts; pure: time is passed in, and no socket, file or clock is known |
 //! | `shared_ledger` | the ledger behind a lock, and the view that scrapes read |
 //! | `persister`, `store` | commit to the state file, then expose; the state file (SQLite) itself |

@@ -49,6 +49,23 @@ pub struct PersistentLedger {
 }
 
 /// Why a ledger cannot be persisted.
+///
+/// ```
+/// use session_buddy_bridge::settings::StateLocation;
+/// use session_buddy_bridge::{Bridge, BridgeError, PersistError, Settings, StoreError};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("state.db");
+/// let settings = || Settings {
+///     listen: vec!["127.0.0.1:0".parse().unwrap()],
+///     state: StateLocation::Path(path.clone()),
+///     ..Settings::new(Vec::new())
+/// };
+/// let first = Bridge::bind(settings()).unwrap();
+/// let second = Bridge::bind(settings());
+/// assert!(matches!(second, Err(BridgeError::State(PersistError::Store(StoreError::InUse { .. })))));
+/// # drop(first);
+/// ```
 #[derive(Debug, Error)]
 pub enum PersistError {
     /// The state cannot be opened.

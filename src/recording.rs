@@ -40,7 +40,16 @@ pub enum ConnectionEvent {
     Close,
 }
 
-/// A recording that is none.
+/// Why something is not a recording.
+///
+/// ```
+/// use session_buddy_bridge::settings::Limits;
+/// use session_buddy_bridge::{RecordingError, replay};
+///
+/// let error = replay(b"not JSON\n", None, Limits::default()).unwrap_err();
+/// assert!(matches!(error, RecordingError::Line { number: 1, .. }));
+/// assert_eq!(replay(b"", None, Limits::default()), Err(RecordingError::Empty));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum RecordingError {
     /// A line that is none.

@@ -8,6 +8,20 @@ use crate::http::BindError;
 use crate::persister::PersistError;
 
 /// Why a bridge could not start, or ended before it was shut down.
+///
+/// ```
+/// use std::net::TcpListener;
+///
+/// use session_buddy_bridge::{BindError, Bridge, BridgeError, Settings};
+///
+/// let other = TcpListener::bind("127.0.0.1:0")?;
+/// let settings = Settings { listen: vec![other.local_addr()?], ..Settings::new(Vec::new()) };
+/// match Bridge::bind(settings) {
+///     Err(BridgeError::Listen(BindError::InUse { address })) => assert_eq!(address, other.local_addr()?),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Error)]
 pub enum BridgeError {
     /// An address cannot be bound.

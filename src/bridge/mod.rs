@@ -149,6 +149,26 @@ impl Bridge {
     }
 
     /// Returns a handle that requests reloads of the configuration file.
+    ///
+    /// ```
+    /// use session_buddy_bridge::{Bridge, Settings};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("bridge.yaml");
+    /// std::fs::write(&path, "limits:\n  skills: 100\n")?;
+    /// let mut settings = Settings::from_config_file(&path)?;
+    /// settings.listen = vec!["127.0.0.1:0".parse()?];
+    /// let bridge = Bridge::bind(settings)?;
+    /// let handle = bridge.reload_handle();
+    ///
+    /// std::fs::write(&path, "limits:\n  skills: 200\n")?;
+    /// handle.reload();
+    /// # bridge.run(async {}).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn reload_handle(&self) -> ReloadHandle {
         ReloadHandle(Arc::clone(&self.service.reload_requested))
     }

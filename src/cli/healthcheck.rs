@@ -29,6 +29,7 @@ pub enum HealthcheckError {
         /// The URL asked.
         url: String,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
     /// Nobody took the connection or gave an answer in time.
@@ -39,6 +40,7 @@ pub enum HealthcheckError {
         /// The last address tried.
         address: SocketAddr,
         /// What the system said.
+        #[source]
         error: io::Error,
     },
     /// An answer other than 200, or one that is no HTTP.

@@ -1,4 +1,4 @@
-//! What one feed needs.
+//! The settings of one feed.
 
 use super::credentials::Credentials;
 use std::fmt;
@@ -6,24 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
-/// What one feed needs; validated elsewhere.
+/// The settings of one feed, already validated.
 #[derive(Clone)]
 pub struct FeedSettings {
-    /// The name that the feed is known by. It is shown, so it holds nothing secret.
+    /// The name of the feed. It is exposed, so that it must not contain secrets.
     pub identity: String,
     /// `ws` or `wss`, without userinfo. Path and query are sent as they are.
     pub url: Url,
     /// The one skill to subscribe to; `None` for all.
     pub skill: Option<String>,
-    /// What the server is shown, and how it is known.
+    /// How the server is authenticated, and how the client is.
     pub credentials: Credentials,
-    /// Every wait of this feed.
+    /// Timeouts and intervals.
     pub timing: Timing,
     /// The longest frame, and the longest message in fragments, that is accepted, in bytes. A longer one ends the
     /// connection.
     pub frame_bytes_max: usize,
-    /// TLS for `wss` in place of what the credentials say of it. Its crypto provider has to be chosen explicitly, with
-    /// `ClientConfig::builder_with_provider`: two providers in one program leave rustls without a default.
+    /// TLS for `wss` instead of that of the credentials. Its crypto provider must be chosen explicitly, with
+    /// `ClientConfig::builder_with_provider`: with two providers in one program rustls has no default.
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -42,32 +42,44 @@ impl fmt::Debug for FeedSettings {
     }
 }
 
-/// How long a feed waits, and for what.
+/// Timeouts and intervals of a feed.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::Timing;
+///
+/// let timing = Timing { silence_timeout: Duration::from_secs(60), ..Timing::default() };
+/// assert_eq!(timing.ping_interval, Duration::from_secs(5));
+/// let settings = Settings { timing, ..Settings::new(Vec::new()) };
+/// # drop(settings);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timing {
-    /// To resolve the host name, and again to connect to each of its addresses. 5 s.
+    /// Timeout of the name lookup, and of connecting to each address. 5 s.
     pub connect_timeout: Duration,
-    /// For TLS and the WebSocket handshake together. 10 s.
+    /// Timeout of the TLS and WebSocket handshakes together. 10 s.
     pub handshake_timeout: Duration,
-    /// For a frame to leave. 5 s.
+    /// Timeout of sending a frame. 5 s.
     pub send_timeout: Duration,
-    /// Without a byte before a ping is sent. 5 s.
+    /// Time without a received byte after which a ping is sent. 5 s.
     pub ping_interval: Duration,
-    /// After that ping before the connection is given up as dead. 5 s.
+    /// Time after that ping after which the connection is dead. 5 s.
     pub pong_timeout: Duration,
-    /// Without a fresh snapshot before a feed that sends snapshots is given up as silent or frozen; a feed whose own
-    /// interval is longer than a quarter of this gets four of its intervals instead. 15 s.
+    /// Time without a fresh snapshot after which a feed that sends snapshots is silent or frozen. A feed whose own interval is
+    /// longer than a quarter of this has four of its intervals instead. 15 s.
     pub silence_timeout: Duration,
-    /// The shortest wait before another attempt. 0.5 s.
+    /// Shortest delay before another attempt. 0.5 s.
     pub backoff_min: Duration,
-    /// The longest. 30 s.
+    /// Longest delay before another attempt. 30 s.
     pub backoff_max: Duration,
-    /// The shortest wait after a refusal that somebody has to do something about. 30 s.
+    /// Shortest delay after a refusal that needs somebody's action. 30 s.
     pub refused_backoff_min: Duration,
-    /// The longest, and the most of a server's `Retry-After` that is honoured. 300 s.
+    /// Longest delay after such a refusal, and the most of a server's `Retry-After` that is honoured. 300 s.
     pub refused_backoff_max: Duration,
-    /// A connection that was live as long as this has proved healthy: the next backoff starts over. 30 s, which is more
-    /// than `silence_timeout`, so that a server that falls silent after each connect is not hammered.
+    /// Time for which a connection must be live before the backoff starts over. 30 s, which is more than `silence_timeout`, so
+    /// that a server that falls silent after each connect is not hammered.
     pub healthy_after: Duration,
 }
 
@@ -89,7 +101,7 @@ impl Default for Timing {
     }
 }
 
-/// `url` without what may be secret: userinfo, query and fragment.
+/// Returns `url` without what may be secret: user info, query and fragment.
 pub(super) fn bare(url: &Url) -> Url {
     let mut url = url.clone();
     // Both fail only for URLs that cannot have userinfo.

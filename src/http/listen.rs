@@ -9,10 +9,22 @@ use thiserror::Error;
 
 const PROMETHEUS_DEFAULT_PORT: u16 = 9090;
 
-/// Why an address cannot be listened on.
+/// Why an address or a socket cannot be listened on.
+///
+/// ```
+/// use std::net::TcpListener;
+///
+/// use session_buddy_bridge::{BindError, PrometheusExporter, StartError};
+///
+/// let other = TcpListener::bind("127.0.0.1:0")?;
+/// let Err(StartError::Bind(error)) = PrometheusExporter::at(other.local_addr()?).start() else { panic!("it is in use") };
+/// assert!(matches!(error, BindError::InUse { .. }));
+/// assert!(error.to_string().ends_with("the address is in use; stop what uses it, or choose another"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug, Error)]
 pub enum BindError {
-    /// Something else listens there.
+    /// Another program listens there.
     #[error("cannot listen on {address}: the address is in use{}; stop what uses it, or choose another", hint(address))]
     InUse {
         /// The address asked for.
@@ -32,7 +44,7 @@ pub enum BindError {
         /// The address asked for.
         address: SocketAddr,
     },
-    /// A Unix socket that cannot be made.
+    /// A Unix socket cannot be created.
     #[error("cannot listen on unix:{}: {source}; it has to be a path in a folder that this user can write to", .path.display())]
     Unix {
         /// The path asked for.
@@ -40,7 +52,7 @@ pub enum BindError {
         /// What the system said.
         source: io::Error,
     },
-    /// A Unix socket that somebody serves, or a file that is none.
+    /// Another program listens on the Unix socket, or the file is not a socket.
     #[error("cannot listen on unix:{}: {problem}; choose another path", .path.display())]
     UnixInUse {
         /// The path asked for.
@@ -48,15 +60,15 @@ pub enum BindError {
         /// What is there.
         problem: &'static str,
     },
-    /// The service manager passed no sockets.
+    /// systemd passed no sockets.
     #[error(
         "--web.systemd-socket was given, and systemd passed no socket: start the bridge through a unit that ends in .socket"
     )]
     NoSystemdSocket,
-    /// What the service manager passed is no stream socket.
+    /// systemd passed something else than a stream socket.
     #[error("systemd passed a socket that cannot be served ({0}): give ListenStream= a port or a path")]
     SystemdSocket(#[source] io::Error),
-    /// Any other failure of the system.
+    /// Any other error of the system.
     #[error("cannot listen on {address}: {source}")]
     Other {
         /// The address asked for.
@@ -81,20 +93,20 @@ fn hint(address: &SocketAddr) -> &'static str {
     if address.port() == PROMETHEUS_DEFAULT_PORT { " (9090 is also Prometheus's own default port)" } else { "" }
 }
 
-/// Listens on `address`, port 0 for one that is free. Synchronous, so that a failure is known before anything starts;
-/// the listener is non-blocking, as [`tokio::net::TcpListener::from_std`] wants it.
+/// Listens on `address`; port 0 is one that is free. The listener is non-blocking, as [`tokio::net::TcpListener::from_std`]
+/// requires.
 pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
     TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
         .map_err(|source| BindError::new(address, source))
 }
 
-/// A listener that is bound and not served yet.
+/// A listener that is bound and not served yet. Clients that connect wait.
 #[derive(Debug)]
 pub enum BoundListener {
-    /// A port.
+    /// A TCP listener.
     Tcp(TcpListener),
-    /// A Unix socket. Its file goes with the second part.
+    /// A Unix socket, and its file if it is to be removed.
     Unix(UnixListener, Option<SocketFile>),
 }
 
@@ -115,7 +127,7 @@ impl From<TcpListener> for BoundListener {
 }
 
 impl BoundListener {
-    /// Where it listens, for people.
+    /// Returns the address, for people.
     pub fn name(&self) -> String {
         let unnamed = || "a socket without a name".to_owned();
         match self {
@@ -128,7 +140,7 @@ impl BoundListener {
         }
     }
 
-    /// The file of a Unix socket, to be kept for as long as the socket is served.
+    /// Takes the file of a Unix socket, to be held for as long as the socket is served.
     pub fn take_file(&mut self) -> Option<SocketFile> {
         match self {
             Self::Tcp(_) => None,
@@ -137,10 +149,10 @@ impl BoundListener {
     }
 }
 
-/// Listens on a Unix socket at `path`. A socket that a killed process left there is replaced.
+/// Listens on a Unix socket at `path`. A socket that a killed process left behind is replaced.
 ///
 /// # Errors
-/// A path that cannot be written, or at which something else is.
+/// A path that cannot be written, or that something else uses.
 pub fn bind_unix(path: &Path) -> Result<BoundListener, BindError> {
     let in_use = |problem| BindError::UnixInUse { path: path.to_owned(), problem };
     if let Ok(found) = fs::symlink_metadata(path) {
@@ -150,7 +162,7 @@ pub fn bind_unix(path: &Path) -> Result<BoundListener, BindError> {
         if UnixStream::connect(path).is_ok() {
             return Err(in_use("somebody else serves it"));
         }
-        // Nobody does: it was left behind.
+        // Nobody listens: it was left behind.
         let _ = fs::remove_file(path);
     }
     let listener = UnixListener::bind(path).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
@@ -160,10 +172,10 @@ pub fn bind_unix(path: &Path) -> Result<BoundListener, BindError> {
     }
 }
 
-/// Every socket that systemd passed to this process. Which they are stands in the unit.
+/// Returns every socket that systemd passed to this process, as its unit configures.
 ///
 /// # Errors
-/// No sockets, or one that no connection comes in by.
+/// No sockets, or one that is not a stream socket.
 pub fn from_systemd() -> Result<Vec<BoundListener>, BindError> {
     let mut passed = listenfd::ListenFd::from_env();
     if passed.len() == 0 {

@@ -21,10 +21,10 @@ use serde::Deserialize;
 use thiserror::Error;
 use warp::http::{HeaderName, HeaderValue};
 
-/// What is wrong with a web configuration file.
+/// Why a web configuration file cannot be used.
 #[derive(Debug, Error)]
 pub enum WebConfigError {
-    /// A file that cannot be read.
+    /// The file, or one that it names, cannot be read.
     #[error("{}: {error}", .file.display())]
     Unreadable {
         /// The file.
@@ -33,7 +33,7 @@ pub enum WebConfigError {
         #[source]
         error: io::Error,
     },
-    /// No YAML, or a field that there is not.
+    /// The file is not YAML, or has an unknown field.
     #[error("{}: {error}", .file.display())]
     Malformed {
         /// The file.
@@ -42,19 +42,38 @@ pub enum WebConfigError {
         #[source]
         error: Box<dyn StdError + Send + Sync>,
     },
-    /// A field with a value that cannot be.
+    /// A field has an invalid value.
     #[error("{}: {field}: {problem}", .file.display())]
     Field {
         /// The file.
         file: PathBuf,
-        /// The field, with those that it is in.
+        /// The path of the field.
         field: &'static str,
-        /// The value at fault, and what is right.
+        /// What is wrong with the value, and what is valid.
         problem: String,
     },
 }
 
-/// A web configuration file that is read again when it, or a file that it names, has changed.
+/// A web configuration file: TLS, client certificates, users and response headers. It is read again when it, or a file that
+/// it names, has changed. Source: docs/web-configuration.md of github.com/prometheus/exporter-toolkit.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::WebConfigFile;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("web.yaml");
+/// std::fs::write(&path, "http_server_config:\n  headers:\n    X-Frame-Options: deny\n")?;
+/// let web_config = WebConfigFile::open(&path)?;
+/// assert!(!web_config.has_tls());
+/// let settings = Settings { web_config: Some(Arc::new(web_config)), ..Settings::new(Vec::new()) };
+/// # drop(settings);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct WebConfigFile {
     path: PathBuf,
@@ -177,7 +196,7 @@ impl WebConfigFile {
         }
     }
 
-    /// Whether connections are encrypted.
+    /// Returns whether connections are encrypted.
     pub fn has_tls(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).current.tls.is_some()
     }

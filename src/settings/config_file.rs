@@ -12,6 +12,23 @@ use super::subscription::{Subscription, checked_name};
 use super::{FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, limits, run};
 
 /// A configuration file, and the defaults for what it leaves out.
+///
+/// ```
+/// use session_buddy_bridge::settings::{ConfigFile, ConfigFileError, SettingsError};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("bridge.yaml");
+/// std::fs::write(&path, "feeds:\n  - url: ws://alpha:8765\nlimits:\n  skills: 100\n")?;
+/// let file = ConfigFile::new(&path);
+/// assert_eq!(file.read()?.ledger_limits.skills_max, 100);
+///
+/// std::fs::write(&path, "limits:\n  skills: 0\n")?;
+/// let Err(SettingsError::ConfigFile { error, .. }) = file.read() else { panic!("0 skills are too few") };
+/// assert!(matches!(error, ConfigFileError::Limit { field: "skills", value: 0, .. }));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
     /// The file.

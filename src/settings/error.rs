@@ -1,4 +1,4 @@
-//! What can be wrong with settings.
+//! Why a setting is refused.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,19 @@ use super::listen_address::ListenAddressError;
 use crate::feed::CredentialError;
 use crate::http::WebConfigError;
 
-/// A setting that was refused: which one, what was wrong with it, and what is right.
+/// Why a setting is refused: which one, what is wrong with it, and the remedy. Settings are called as on the command line.
+///
+/// ```
+/// use std::error::Error;
+///
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::SettingsError;
+///
+/// let error = Settings::from_config_file("/nowhere/bridge.yaml").unwrap_err();
+/// assert!(matches!(error, SettingsError::ConfigFile { .. }));
+/// let cause = error.source().and_then(Error::source).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+/// assert_eq!(cause.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+/// ```
 #[derive(Debug, Error)]
 pub enum SettingsError {
     /// The command line as such; also a call for `--help` or `--version`, which is no mistake.

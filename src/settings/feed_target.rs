@@ -1,4 +1,4 @@
-//! Which feed to listen to, and the name under which it is known.
+//! A feed to subscribe to, and its identity.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,18 +8,28 @@ use url::Url;
 
 use crate::feed::Credentials;
 
-/// One feed to subscribe to.
+/// A feed to subscribe to.
+///
+/// ```
+/// use session_buddy_bridge::settings::{FeedTarget, FeedUrlError};
+///
+/// let feed = FeedTarget::new("wss://alpha.example:8765/feed")?;
+/// assert_eq!(feed.identity, "wss://alpha.example:8765/feed");
+/// assert_eq!(feed.with_skill("pytest-run").identity, "wss://alpha.example:8765/feed skill=pytest-run");
+/// assert!(matches!(FeedTarget::new("https://alpha.example"), Err(FeedUrlError::Http { .. })));
+/// # Ok::<(), FeedUrlError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct FeedTarget {
-    /// The name that tells this feed from others: the label `feed`, and the key of what is remembered of it.
+    /// The name by which feeds are distinguished: the label `feed`, and the key of what is persisted.
     pub identity: String,
     /// `ws` or `wss`, with a host, without userinfo and fragment.
     pub url: Url,
     /// The one skill to subscribe to; `None` for all.
     pub skill: Option<String>,
-    /// What the server is shown, and how it is known.
+    /// How the server is authenticated, and how the client is.
     pub credentials: Credentials,
-    /// The database of the server, to be read beside the feed.
+    /// The server's database. If it is given, counts come from its rows.
     pub skills_db: Option<PathBuf>,
 }
 
@@ -36,28 +46,28 @@ impl fmt::Debug for FeedTarget {
     }
 }
 
-/// Why a URL does not name a feed.
+/// Why a URL is not that of a feed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FeedUrlError {
     /// Not a URL.
     #[error("is no URL ({0}): write ws://HOST:PORT or wss://HOST:PORT")]
     Malformed(#[source] url::ParseError),
-    /// `http` or `https`, with what was probably meant.
+    /// The scheme is `http` or `https`.
     #[error("is a web address, but a feed speaks WebSocket: did you mean \"{meant}\"?")]
     Http {
         /// The same address with the scheme of a WebSocket.
         meant: String,
     },
-    /// Any other scheme; often none at all, as in `localhost:8765`.
+    /// Any other scheme, or none, as in `localhost:8765`.
     #[error("does not start with ws:// or wss://: write for example ws://localhost:8765")]
     Scheme,
-    /// User name or password in the URL.
+    /// The URL has a user name or a password.
     #[error(
         "holds a user name or password, which the feed does not ask for: put a token into the environment variable \
          SESSION_BUDDY_BRIDGE_FEED_TOKEN, or into a file named by --feed.token-file"
     )]
     Userinfo,
-    /// A fragment, which is never sent to a server.
+    /// The URL has a fragment, which is never sent to a server.
     #[error("has a fragment (#), which no server ever sees: leave it out, or write # as %23")]
     Fragment,
     /// Port 0.
@@ -66,14 +76,18 @@ pub enum FeedUrlError {
 }
 
 impl FeedTarget {
-    /// The feed at `url`, all skills, without credentials, under the identity that the URL gives it.
+    /// Returns the feed at `url`, of all skills, without credentials. Its identity is the URL without user info, query and
+    /// fragment.
+    ///
+    /// # Errors
+    /// A URL that is not that of a feed.
     pub fn new(url: &str) -> Result<Self, FeedUrlError> {
         let url = read_url(url)?;
         let (identity, credentials) = (identity(&url, None), Credentials::default());
         Ok(Self { identity, url, skill: None, credentials, skills_db: None })
     }
 
-    /// The same feed, but only the skill named `skill`. The identity follows.
+    /// Returns the same feed, subscribed to one skill. Its identity contains the skill.
     pub fn with_skill(mut self, skill: &str) -> Self {
         self.identity = identity(&self.url, Some(skill));
         self.skill = Some(skill.to_owned());

@@ -14,6 +14,7 @@ mod detail_does_no_harm;
 mod drained_is_restorable;
 mod durations_count_once;
 mod durations_land_in_their_bucket;
+mod errors_keep_their_cause;
 mod events_take_their_place;
 mod examples_run;
 mod exit_codes;

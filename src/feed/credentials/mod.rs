@@ -1,8 +1,8 @@
-//! What a feed shows to its server, and how it knows the server.
+//! How a feed authenticates its server, and itself.
 //!
-//! Files are read again at each connect, because what they hold expires and is replaced; each is read to a limit and off
-//! the async threads. Architecture invariant: what is secret leaves this room as a [`Secret`] or as a header that is
-//! marked sensitive, and no error repeats a word of what a file holds.
+//! Files are read again at each connect, because what they contain expires and is replaced; up to a limit, and not on async
+//! threads. Architecture invariant: secrets leave this module as a [`Secret`] or as a header that is marked sensitive, and no
+//! error quotes a file.
 
 mod headers;
 mod secret;
@@ -23,31 +23,44 @@ pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
 pub use token::{Minting, SecretSource, TOKEN_LIFETIME, TokenSource};
 
-/// What is shorter is not blotted out of frames.
+/// Shorter secrets are not redacted from frames.
 const FRAME_SECRET_BYTES_MIN: usize = 12;
 
-/// What a feed shows to its server, and how it knows the server.
+/// How a feed authenticates its server, and itself.
+///
+/// ```
+/// use session_buddy_bridge::settings::{
+///     Credentials, FeedTarget, Minting, Secret, SecretSource, TOKEN_LIFETIME, TokenSource,
+/// };
+///
+/// let secret = SecretSource::Static(Secret::new("the server's JWT secret"));
+/// let token = TokenSource::Minted(Minting { secret, lifetime: TOKEN_LIFETIME });
+/// let mut feed = FeedTarget::new("ws://localhost:8765").unwrap();
+/// feed.credentials = Credentials { token: Some(token), ..Credentials::default() };
+/// assert_eq!(feed.credentials.check(), Ok(()));
+/// assert!(!format!("{feed:?}").contains("JWT secret"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Credentials {
-    /// Sent as the first frame of each connection, if there is one.
+    /// The token, sent as the first frame of each connection.
     pub token: Option<TokenSource>,
-    /// File of headers for the handshake, one `Name: value` a line, that do not belong to WebSocket itself.
+    /// File of headers for the handshake, one `Name: value` a line. Those of WebSocket itself are not allowed.
     pub headers_file: Option<PathBuf>,
-    /// How `wss` is trusted, and what it is shown.
+    /// Trusted certificates, and the client's own, for `wss`.
     pub tls: TlsFiles,
 }
 
 impl Credentials {
-    /// Reads every file as a connect would, and lets go of what it held.
+    /// Reads every file as a connect would.
     ///
     /// # Errors
-    /// The first one that would be in the way of a connect.
+    /// The first one that would make a connect fail.
     pub fn check(&self) -> Result<(), CredentialError> {
         self.presented()?;
         self.tls.check()
     }
 
-    /// What is said to the server, as it is now.
+    /// Reads what is presented to the server now.
     pub(super) async fn read(&self) -> Result<PresentedCredentials, CredentialError> {
         let credentials = self.clone();
         off_thread(move || credentials.presented()).await
@@ -61,7 +74,7 @@ impl Credentials {
     }
 }
 
-/// What the server of one connection is told.
+/// What is presented to the server on one connection.
 #[derive(Default)]
 pub(super) struct PresentedCredentials {
     pub(super) token: Option<Secret>,
@@ -69,13 +82,13 @@ pub(super) struct PresentedCredentials {
 }
 
 impl PresentedCredentials {
-    /// `text` without what it quotes of this: peers like to quote what they refuse.
+    /// Returns `text` without these secrets: peers tend to quote what they refuse.
     pub(super) fn redact(&self, text: &str) -> String {
         self.secrets().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
     }
 
-    /// `frame` without what it quotes of this: whoever listens may log it or write it down. What is short stays, since it
-    /// can be one of the feed's own words, as `session_id` is where a cookie is named so, and a message would become another.
+    /// Returns `frame` without these secrets: it may be logged or recorded. Short ones stay, since they can be words of the
+    /// protocol, such as `session_id` if a cookie is called so, and the message would become another.
     pub(super) fn redact_frame<'f>(&self, frame: &'f str) -> Cow<'f, str> {
         let quoted = self.secrets().filter(|secret| secret.len() >= FRAME_SECRET_BYTES_MIN && frame.contains(secret));
         quoted.fold(Cow::Borrowed(frame), |frame, secret| frame.replace(secret, "***").into())
@@ -87,13 +100,22 @@ impl PresentedCredentials {
     }
 }
 
-/// What can be wrong with a credential. Nothing that it holds is repeated.
+/// Why a credential cannot be used. No secret is quoted.
+///
+/// ```
+/// use session_buddy_bridge::settings::{Credential, CredentialProblem, Credentials, TokenSource};
+///
+/// let token = TokenSource::File("/nowhere/token".into());
+/// let error = Credentials { token: Some(token), ..Credentials::default() }.check().unwrap_err();
+/// assert_eq!(error.credential, Credential::Token);
+/// assert!(matches!(error.problem, CredentialProblem::Unreadable { .. }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {problem}", origin(*credential, file.as_deref()))]
 pub struct CredentialError {
     /// What it is.
     pub credential: Credential,
-    /// Where it was looked for; `None` for one that was given as a value.
+    /// The file; `None` for one that was given as a value.
     pub file: Option<PathBuf>,
     /// What is wrong with it.
     #[source]
@@ -137,28 +159,28 @@ impl fmt::Display for Credential {
     }
 }
 
-/// What is wrong with a credential, and what to do about it.
+/// What is wrong with a credential, and the remedy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialProblem {
-    /// The file is not there, not to be opened, or no regular file.
+    /// The file does not exist, cannot be opened, or is not a regular file.
     #[error("cannot be read ({what}): give a regular file that this user may read")]
     Unreadable {
         /// What the operating system said.
         what: String,
     },
-    /// Nothing, or nothing but white space.
+    /// It is empty, or only white space.
     #[error("is empty: write the {0} into it")]
     Empty(Credential),
-    /// More than is ever needed.
+    /// It is longer than any valid one.
     #[error("is longer than {bytes_max} bytes: is it the right one?")]
     TooLong {
-        /// What is enough.
+        /// The limit, in bytes.
         bytes_max: usize,
     },
-    /// Not UTF-8.
+    /// It is not UTF-8.
     #[error("is not UTF-8 text: is it the right one?")]
     NotUtf8,
-    /// A line that is no header for this purpose.
+    /// A line is not a header that may be sent.
     #[error("has a line {line} that {problem}")]
     Header {
         /// Counted from 1.
@@ -167,22 +189,22 @@ pub enum CredentialProblem {
         #[source]
         problem: HeaderProblem,
     },
-    /// None of what it is for.
+    /// The PEM file contains no item of the wanted kind.
     #[error("holds no {wanted} in PEM: write one into it, from -----BEGIN to -----END")]
     NoPem {
         /// `certificate` or `private key (unencrypted)`.
         wanted: &'static str,
     },
-    /// Something that starts as PEM and goes on as something else.
+    /// The PEM is malformed.
     #[error("is broken PEM: write it anew")]
     BrokenPem,
-    /// PEM of something that cannot serve.
+    /// The PEM is well-formed and its content cannot be used.
     #[error("cannot be used ({what}): check what was written into it")]
     Unusable {
-        /// What TLS has against it.
+        /// The error of the TLS library.
         what: String,
     },
-    /// Key and certificate do not belong together.
+    /// The key does not belong to the certificate.
     #[error("is not the key of the certificate in \"{}\": give the two of one pair", certificate.display())]
     KeyMismatch {
         /// The file of the certificate.
@@ -195,7 +217,7 @@ impl Credential {
         CredentialError { credential: self, file: file.map(Path::to_owned), problem }
     }
 
-    /// The whole of `file`, of no more than `bytes_max` bytes.
+    /// Reads all of `file`, which may have up to `bytes_max` bytes.
     fn bytes(self, file: &Path, bytes_max: usize) -> Result<Vec<u8>, CredentialError> {
         let read = read_regular(file, bytes_max)
             .map_err(|error| self.wrong(Some(file), CredentialProblem::Unreadable { what: error.to_string() }))?;
@@ -211,7 +233,7 @@ impl Credential {
     }
 }
 
-/// Reads one byte more than `bytes_max` at the most.
+/// Reads at most `bytes_max` + 1 bytes.
 fn read_regular(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     // Opening a pipe that nobody writes to would never return, and a blocking thread cannot be interrupted.
     if !file.metadata()?.is_file() {
@@ -222,7 +244,7 @@ fn read_regular(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Runs `read`, which waits for a disk, where nobody else waits for it.
+/// Runs `read`, which blocks, on a thread that may block.
 pub(super) async fn off_thread<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(read).await {
         Ok(read) => read,
