@@ -1,9 +1,9 @@
-//! How long to wait before the next attempt.
+//! Delays between attempts.
 
 use std::time::Duration;
 
 /// Exponential delays with jitter: the ceiling doubles from twice `min` up to `max`, and each delay lies between half
-/// the ceiling and the ceiling, so that clients which lost one server together do not come back together.
+/// the ceiling and the ceiling, so that clients that lost a server together do not reconnect together.
 #[derive(Debug)]
 pub struct Backoff {
     min: Duration,
@@ -13,13 +13,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays from `min` to `max`; `max` counts as at least `min`.
+    /// Creates delays from `min` to `max`, which is raised to `min` if it is less.
     pub fn new(min: Duration, max: Duration, rng: fastrand::Rng) -> Self {
         let max = max.max(min);
         Self { min, max, ceiling: first_ceiling(min, max), rng }
     }
 
-    /// The delay before the next attempt, never outside `min..=max`.
+    /// Returns the delay before the next attempt, within `min..=max`.
     pub fn next_delay(&mut self) -> Duration {
         let floor = self.min.max(self.ceiling / 2);
         let delay = floor + (self.ceiling - floor).mul_f64(self.rng.f64());
@@ -27,7 +27,7 @@ impl Backoff {
         delay
     }
 
-    /// Starts over.
+    /// Starts over with the shortest delays.
     pub fn reset(&mut self) {
         self.ceiling = first_ceiling(self.min, self.max);
     }

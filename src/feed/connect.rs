@@ -22,27 +22,27 @@ use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::clie
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
 use url::Url;
 
-/// Pongs to a peer that does not read pile up here, and no further. A token escaped for JSON fits in.
+/// Pongs to a peer that does not read are buffered up to this many bytes. An escaped token fits in.
 const WRITE_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
 pub(super) type Socket = WebSocketStream<MaybeTlsStream<ActivityStream<TcpStream>>>;
 
-/// A WebSocket after its handshake, and when it was last heard.
+/// A WebSocket after its handshake, and when its last byte was received.
 pub(super) struct Connection {
     pub(super) socket: Socket,
     pub(super) last_received: LastReceived,
 }
 
-/// Opens connections. Keeps the system's roots once they are loaded.
+/// Opens connections. Loads the system's root certificates once.
 #[derive(Default)]
 pub(super) struct Dialer {
     system_roots: Option<Arc<RootCertStore>>,
 }
 
 impl Dialer {
-    /// Resolves, connects to the first address that answers, and shakes hands. Every step has its timeout, and dropping
-    /// the future interrupts each of them.
+    /// Resolves the host name, connects to the first address that accepts, and performs the handshakes. Every step has a
+    /// timeout, and can be cancelled by dropping the future.
     pub(super) async fn dial(
         &mut self,
         settings: &FeedSettings,
@@ -119,7 +119,7 @@ fn load_system_roots() -> Result<RootCertStore, SystemRootsError> {
 async fn connect(settings: &FeedSettings) -> Result<TcpStream, DisconnectReason> {
     let limit = settings.timing.connect_timeout;
     let host = settings.url.host_str().unwrap_or_default();
-    // The resolver wants IPv6 addresses without the brackets that a URL has.
+    // The resolver expects IPv6 addresses without the brackets of a URL.
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = settings.url.port_or_known_default().unwrap_or_default();
     let unresolved = |what: String| DisconnectReason::Dns { host: host.to_owned(), what };
@@ -163,7 +163,7 @@ fn handshake_failure(error: tungstenite::Error, url: &Url, presented: &Presented
     }
 }
 
-/// Which side does not trust which, in words: rustls knows only what the standards call it.
+/// Returns which side does not trust which, and what to check: rustls only has the names of the standards.
 fn tls_text(error: &rustls::Error) -> String {
     use CertificateError as Certificate;
     let advice = match error {
@@ -214,7 +214,7 @@ fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// `Retry-After` is a number of seconds or a date; a date that has passed means now.
+/// Parses `Retry-After`: a number of seconds, or a date, of which one in the past means now. Source: RFC 9110, 10.2.3.
 fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
@@ -224,7 +224,7 @@ fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
 }
 
-/// When the last byte came.
+/// When the last byte was received.
 #[derive(Clone)]
 pub(super) struct LastReceived(Arc<Mutex<Instant>>);
 
@@ -238,7 +238,8 @@ impl LastReceived {
     }
 }
 
-/// A stream that notes when bytes arrive. It sits below TLS and frames, so that a long frame that trickles in is life.
+/// A stream that records when bytes arrive. It is below TLS and frames, so that a long frame that arrives slowly counts as
+/// activity.
 pub(super) struct ActivityStream<S> {
     inner: S,
     last_received: LastReceived,

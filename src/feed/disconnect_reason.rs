@@ -1,15 +1,15 @@
-//! How an attempt to hear a feed ends, and what is done about it.
+//! Why an attempt to connect or a connection ends, and when it is retried.
 
 use super::credentials::{Credential, CredentialError};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The longest text of a peer that is repeated, in characters.
+/// Characters of a peer's text that are quoted.
 const PEER_TEXT_CHARS_MAX: usize = 200;
 
-/// Why a connection ended, or why there was none. [`std::fmt::Display`] says it to people, with what to check; neither
-/// it nor `Debug` holds a token, userinfo or a query.
+/// Why a connection ended, or was not established. `Display` explains it, with what to check; neither it nor `Debug` contains
+/// a token, user info or a query.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DisconnectReason {
     /// The peer sent a close frame.
@@ -17,32 +17,32 @@ pub enum DisconnectReason {
     Closed {
         /// 1005 for a close frame without a code; 1002 for a code that must not be sent.
         code: u16,
-        /// The peer's words, escaped, the token blotted out.
+        /// The peer's reason, escaped, with secrets redacted.
         reason: String,
     },
     /// The TCP connection broke, or ended without a close frame.
     #[error("the connection was lost without a close frame: {what}")]
     Lost {
-        /// What the operating system said.
+        /// The system's error.
         what: String,
     },
-    /// The handshake was answered with another HTTP status than 101.
+    /// The handshake was answered with an HTTP status other than 101.
     #[error("{}", http_text(*status, location.as_deref()))]
     Http {
         /// 100 to 999.
         status: u16,
-        /// Where a redirect points, without userinfo, query and fragment. It is not followed.
+        /// Target of a redirect, without user info, query and fragment. It is not followed.
         location: Option<String>,
-        /// How long the server asks to be left alone.
+        /// The server's `Retry-After`.
         retry_after: Option<Duration>,
     },
-    /// The handshake was answered with something that is no WebSocket handshake, or not answered to its end.
+    /// The answer is not a WebSocket handshake, or is incomplete.
     #[error("no WebSocket handshake: {what}; check that the URL's port and path are those of the feed")]
     Handshake {
         /// What was wrong with it.
         what: String,
     },
-    /// TLS was not established.
+    /// The TLS handshake failed.
     #[error("TLS failed: {what}")]
     Tls {
         /// What was wrong with it, and what to check.
@@ -53,69 +53,69 @@ pub enum DisconnectReason {
     Dns {
         /// The name.
         host: String,
-        /// What the resolver said.
+        /// The resolver's error.
         what: String,
     },
-    /// No address of the host could be connected to.
+    /// No address of the host accepted a connection.
     #[error("cannot connect to {address}: {what}; check that the server runs and listens there")]
     Connect {
-        /// The last one tried.
+        /// The last address tried.
         address: SocketAddr,
-        /// Whether that one refused the connection, so that the host is up and nothing listens.
+        /// Whether the connection was refused: the host is up and nothing listens.
         refused: bool,
-        /// What the operating system said.
+        /// The system's error.
         what: String,
     },
-    /// Something took longer than it may.
+    /// A step timed out.
     #[error("{step} took longer than {limit:?}")]
     Timeout {
-        /// What was waited for.
+        /// The step.
         step: Step,
-        /// How long.
+        /// Its timeout.
         limit: Duration,
     },
-    /// A token, a header or a certificate could not be had, so nothing was connected to.
+    /// A token, a header or a certificate cannot be used; no connection was attempted.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// A frame or a fragmented message was over the limit.
+    /// A frame or a fragmented message was too long.
     #[error("the peer sent a message of more than {limit_bytes} bytes")]
     Oversized {
-        /// The limit.
+        /// The limit, in bytes.
         limit_bytes: usize,
     },
     /// A text frame was not UTF-8.
     #[error("the peer sent text that is not UTF-8")]
     InvalidUtf8,
-    /// The peer broke the WebSocket protocol.
+    /// The peer violated the WebSocket protocol.
     #[error("the peer broke the WebSocket protocol: {what}")]
     Protocol {
-        /// How.
+        /// How it did.
         what: String,
     },
-    /// Not a byte came, in spite of a ping.
+    /// No byte was received, although a ping was sent.
     #[error("not a byte for {after:?}, in spite of a ping")]
     Dead {
         /// Time since the last byte.
         after: Duration,
     },
-    /// The feed has sent snapshots before, and now sends none.
+    /// The feed sent snapshots before and stopped.
     #[error("no snapshot for {after:?}")]
     Silent {
-        /// How long one was waited for.
+        /// Time without a snapshot.
         after: Duration,
     },
-    /// The feed sends the same snapshot again and again.
+    /// The feed keeps sending the same snapshot.
     #[error("the same snapshot again and again for {after:?}: the server's clock or its loop stands still")]
     Frozen {
-        /// How long another one was waited for.
+        /// Time without a fresh snapshot.
         after: Duration,
     },
-    /// This program shuts down.
+    /// This program is shutting down.
     #[error("shutting down")]
     Shutdown,
 }
 
-/// What can take too long.
+/// A step that can time out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Resolving the host name.
@@ -139,18 +139,18 @@ impl fmt::Display for Step {
     }
 }
 
-/// What to do about an [`DisconnectReason`]. The table is in the [module's documentation](crate::feed).
+/// When to reconnect after a [`DisconnectReason`]. The table is in the module's documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryPolicy {
-    /// Try again after the ordinary backoff.
+    /// Retry after the ordinary backoff.
     Backoff,
-    /// Try again when the server asked, and then after the ordinary backoff.
+    /// Retry after the time that the server asked for, and then the ordinary backoff.
     BackoffAfter(Duration),
-    /// Nothing will change until somebody changes something: try again slowly.
+    /// Retry slowly: the next attempt will fail too unless somebody changes something.
     Refused,
 }
 
-/// The reaction to `ending`: the one place that decides it.
+/// Returns the retry policy of `reason`. The one place that decides it.
 pub fn retry_policy(reason: &DisconnectReason) -> RetryPolicy {
     match reason {
         DisconnectReason::Closed { code: 1008 | 3000 | 3003 | 4001, .. } => RetryPolicy::Refused,
@@ -177,7 +177,7 @@ pub fn retry_policy(reason: &DisconnectReason) -> RetryPolicy {
 }
 
 impl DisconnectReason {
-    /// The bounded name that `session_buddy_bridge_feed_disconnects_total` is labelled with, one of [`DISCONNECT_CODES`].
+    /// Returns the label `code` of `session_buddy_bridge_feed_disconnects_total`, one of [`DISCONNECT_CODES`].
     pub fn code(&self) -> &'static str {
         match self {
             DisconnectReason::Closed { code, .. } => close_label(*code),
@@ -352,7 +352,7 @@ fn http_text(status: u16, location: Option<&str>) -> String {
     format!("the handshake was answered with HTTP {status}; {advice}")
 }
 
-/// A peer's text, safe to show: one line, cut short.
+/// Returns a peer's text on one line, cut short, with control characters escaped.
 pub(super) fn printable(text: &str) -> String {
     text.chars().take(PEER_TEXT_CHARS_MAX).flat_map(char::escape_debug).collect()
 }
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn every_ending_has_a_listed_code_and_every_listed_code_an_ending() {
+    fn every_reason_has_a_listed_code_and_every_listed_code_a_reason() {
         let mut seen = std::collections::BTreeSet::new();
         seen.extend((0..=u16::MAX).map(|code| closed(code).code()));
         seen.extend((100..1000).map(|status| http(status, None).code()));
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_heard_where_it_means_something() {
+    fn retry_after_is_honoured_for_429_and_503() {
         let wait = Duration::from_secs(7);
         assert_eq!(retry_policy(&http(429, Some(wait))), RetryPolicy::BackoffAfter(wait));
         assert_eq!(retry_policy(&http(503, Some(wait))), RetryPolicy::BackoffAfter(wait));

@@ -1,31 +1,31 @@
-//! One feed: connect, authenticate, subscribe, listen, keep alive, reconnect, for ever.
+//! One feed: connect, authenticate, subscribe, receive, keep alive, reconnect, until shutdown.
 //!
-//! Architecture invariant: the only user of tokio-tungstenite as a client. No JSON is parsed here and no metric is
-//! seen: a frame goes to the [`FeedListener`] as text, and the two facts that the feed needs of it come back as [`FrameSummary`].
+//! Architecture invariant: the only user of tokio-tungstenite as a client. No JSON is parsed here and no metric is known: a
+//! frame is passed to the [`FeedListener`] as text, which returns the two facts that the feed needs as [`FrameSummary`].
 //!
-//! Each ending of an attempt has one retry_policy, decided by [`retry_policy`]:
+//! Each [`DisconnectReason`] has one [`RetryPolicy`], decided by [`retry_policy`]:
 //!
-//! | ending | what it means | reaction |
+//! | reason | meaning | policy |
 //! | --- | --- | --- |
 //! | close 1000, 1001, 1011, 1012, 1013 | the server ends, restarts, fails or is overloaded | backoff |
-//! | close 1002, 1003, 1007, 1009, 1010 | the server minds something that was sent | backoff |
+//! | close 1002, 1003, 1007, 1009, 1010 | the server rejects something that was sent | backoff |
 //! | close 1005; the codes that must not be sent (0 to 999, 1004, 1006, 1014 to 2999, from 5000), which come as 1002 | the server does not say | backoff |
 //! | close 1008, 3000, 3003, 4001 | the token or this client is refused | refused |
 //! | any other close code of 3000 to 4999 | the server's own | backoff |
-//! | lost (`1006`), dead, silent, frozen | nobody is there, or nobody who counts | backoff |
-//! | oversized, invalid UTF-8, protocol violation | the server sends what cannot be read | backoff |
-//! | HTTP 1xx other than 101, 5xx; 408, 425, 429 | the server, or a proxy, cannot just now | backoff |
-//! | HTTP 429, 503 with `Retry-After` | it says when | backoff after that time, `refused_backoff_max` at the most |
-//! | HTTP 3xx | redirected: not followed, because a token is for the server that was configured | refused |
+//! | lost (`1006`), dead, silent, frozen | the server or its loop does not respond | backoff |
+//! | oversized, invalid UTF-8, protocol violation | the server sends something invalid | backoff |
+//! | HTTP 1xx other than 101, 5xx; 408, 425, 429 | the server or a proxy is temporarily unable | backoff |
+//! | HTTP 429, 503 with `Retry-After` | the server says when to retry | backoff after that time, `refused_backoff_max` at the most |
+//! | HTTP 3xx | a redirect, not followed because the token is for the configured server | refused |
 //! | HTTP 401, 403, 407 | the token, this client, or a proxy's credentials are refused | refused |
-//! | HTTP 2xx, any other 4xx | that is no feed | refused |
-//! | no WebSocket handshake, TLS, DNS, connect, timeouts | not there, or not yet | backoff |
-//! | no token, header or certificate to show | the file is empty or not there yet | backoff, without connecting |
-//! | shutdown | | the end |
+//! | HTTP 2xx, any other 4xx | the URL is not that of a feed | refused |
+//! | no WebSocket handshake, TLS, DNS, connect, timeouts | the server is unreachable, or not yet up | backoff |
+//! | token, header or certificate unusable | the file is empty or missing | backoff, without connecting |
+//! | shutdown | | no further attempt |
 //!
 //! *Backoff* is [`FeedState::Waiting`] with `backoff_min` to `backoff_max`, *refused* is [`FeedState::Refused`] with
 //! `refused_backoff_min` to `refused_backoff_max`. Both grow exponentially, are jittered, and start over only after a
-//! connection that was live for `healthy_after`: accepting and closing at once is not a recovery.
+//! connection that was live for `healthy_after`: accepting a connection and closing it is not a recovery.
 
 mod backoff;
 mod connect;
@@ -56,8 +56,8 @@ use watchdog::SnapshotWatch;
 
 /// Keeps `listener` connected to the feed until `shutdown`.
 ///
-/// Shutdown interrupts every wait; an open connection is then closed with a close frame, for which the peer has one
-/// second. Dropping the future instead ends the connection without a word, and without [`FeedListener::closed`].
+/// Shutdown interrupts every wait. An open connection is then closed with a close frame, to which the peer has one second to
+/// respond. Dropping the future instead drops the connection, without a call of [`FeedListener::closed`].
 pub async fn run(settings: FeedSettings, listener: Arc<dyn FeedListener>, shutdown: CancellationToken) {
     let timing = &settings.timing;
     let mut ordinary = Backoff::new(timing.backoff_min, timing.backoff_max, fastrand::Rng::new());
@@ -104,7 +104,7 @@ struct Feed<'a> {
 }
 
 impl Feed<'_> {
-    /// One connection, or none: how it ended, and whether it was healthy.
+    /// Makes one attempt. Returns why it ended, and whether the connection was healthy.
     async fn attempt(&mut self) -> (DisconnectReason, bool) {
         self.listener.state_changed(&FeedState::Connecting);
         let (connection, presented) = match self.shutdown.run_until_cancelled(self.connect()).await {

@@ -1,4 +1,4 @@
-//! One open connection, from the first frame sent to the last.
+//! One open connection, from the first frame to the last.
 
 use super::connect::{Connection, Socket};
 use super::credentials::PresentedCredentials;
@@ -17,13 +17,13 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_tungstenite::tungstenite::{self, Bytes};
 
-/// For saying goodbye, or for the peer's last word. Shutdown waits for it.
+/// Timeout of the closing handshake. Shutdown waits for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Messages that are taken in between two looks at the clock, if they are there already.
+/// Messages that are received between two checks of the clock, if they have arrived already.
 const BURST_MESSAGES: usize = 256;
 
-/// Waits that are not due within this time are looked at again after it.
+/// Deadlines beyond this time are checked again after it.
 const IDLE_TURN: Duration = Duration::from_secs(3600);
 
 pub(super) struct Session<'a> {
@@ -38,13 +38,13 @@ impl<'a> Session<'a> {
         Self { connection, settings, presented, live_since: None }
     }
 
-    /// Whether the connection was live for long enough to trust the next one.
+    /// Returns whether the connection was live for [`Timing::healthy_after`].
     pub(super) fn was_healthy(&self) -> bool {
         self.live_since.is_some_and(|since| since.elapsed() >= self.settings.timing.healthy_after)
     }
 
-    /// Introduces itself and listens until the connection ends. May be dropped at any await: no frame is lost or half
-    /// sent by it, and [`Session::close`] can still follow.
+    /// Sends the opening frames and receives until the connection ends. Cancel-safe: no frame is lost or half sent, and
+    /// [`Session::close`] can still follow.
     pub(super) async fn run(&mut self, watch: &mut SnapshotWatch, listener: &dyn FeedListener) -> DisconnectReason {
         watch.opened(Instant::now());
         for frame in self.opening_frames() {
@@ -80,15 +80,15 @@ impl<'a> Session<'a> {
             }
             let wake = due.map(|(at, _)| at).into_iter().chain(watch.deadline()).fold(now + IDLE_TURN, Instant::min);
             tokio::select! {
-                // What has arrived is read before silence is believed: this process may have been the one that stalled.
+                // What has arrived is read before a timeout is acted upon: this process may have been the one that stalled.
                 biased;
-                // The pong to a ping leaves with the next read, so nothing is awaited here between two reads.
+                // Pongs are sent with the next read, so that nothing else may be awaited between two reads.
                 received = next(&mut self.connection.socket) => {
                     let at = Instant::now();
                     if let Some(reason) = self.received(received, at, watch, listener) {
                         return reason;
                     }
-                    // What came with it is taken in before the clock is looked at again.
+                    // What arrived with it is received before the clock is checked again.
                     for _ in 0..BURST_MESSAGES {
                         if ready(listener).now_or_never().is_none() {
                             break;
@@ -99,13 +99,14 @@ impl<'a> Session<'a> {
                         }
                     }
                 }
-                // Bytes of an unfinished frame move what is due, so that it is asked again instead of acted upon.
+                // Bytes of an incomplete frame postpone what is due, so that it is checked again instead of acted upon.
                 () = sleep_until(wake) => {}
             }
         }
     }
 
-    /// The token must be the first text frame; a subscription is forgotten by the server with its connection.
+    /// Returns the token, which must be the first text frame, and the subscription, which the server forgets with the
+    /// connection.
     fn opening_frames(&self) -> Vec<Message> {
         let token = self.presented.token.as_ref().map(|token| json!({ "token": token.expose() }));
         let skill = self.settings.skill.as_ref().map(|skill| json!({ "type": "subscribe", "skill": skill }));
@@ -135,11 +136,11 @@ impl<'a> Session<'a> {
     ) -> Option<DisconnectReason> {
         match message {
             Message::Text(frame) => {
-                let heard = listener.text(&self.presented.redact_frame(&frame), at.into_std());
-                if let Some(snapshot) = heard.snapshot {
+                let summary = listener.text(&self.presented.redact_frame(&frame), at.into_std());
+                if let Some(snapshot) = summary.snapshot {
                     watch.snapshot(snapshot.fresh, at);
                 }
-                if heard.understood && self.live_since.is_none() {
+                if summary.understood && self.live_since.is_none() {
                     self.live_since = Some(Instant::now());
                     listener.state_changed(&FeedState::Live);
                 }
@@ -190,14 +191,14 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Hears the peer out once it reads no more: when it refuses a token while the subscription is still on its way,
-    /// its close code is the reason, not the write that failed.
+    /// Reads what the peer sent before a write failed: if it refused a token while the subscription was being sent, its close
+    /// code is the reason, not the failed write.
     async fn final_close_frame(
         &mut self,
         watch: &mut SnapshotWatch,
         listener: &dyn FeedListener,
     ) -> Option<DisconnectReason> {
-        let hear_out = async {
+        let read_on = async {
             loop {
                 ready(listener).await;
                 let Some(Ok(message)) = next(&mut self.connection.socket).await else { return None };
@@ -206,11 +207,11 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        timeout(CLOSE_TIMEOUT, hear_out).await.ok().flatten()
+        timeout(CLOSE_TIMEOUT, read_on).await.ok().flatten()
     }
 
-    /// Ends the connection as the protocol wants it, within [`CLOSE_TIMEOUT`]: tells the peer why, or confirms its
-    /// own close frame, and waits for it to hang up. What still arrives is not applied.
+    /// Performs the closing handshake (RFC 6455, 7) within [`CLOSE_TIMEOUT`]: sends a close frame, or confirms that of the peer,
+    /// and waits until the peer closes the connection. Frames that still arrive are discarded.
     pub(super) async fn close(mut self, reason: &DisconnectReason) {
         let code = match reason {
             DisconnectReason::Closed { .. } => None,
@@ -222,7 +223,7 @@ impl<'a> Session<'a> {
             _ => return,
         };
         let socket = &mut self.connection.socket;
-        let goodbye = async {
+        let handshake = async {
             if let Some(code) = code {
                 socket.close(Some(CloseFrame { code, reason: reason.code().into() })).await?;
             }
@@ -231,8 +232,8 @@ impl<'a> Session<'a> {
             }
             Ok::<_, tungstenite::Error>(())
         };
-        // A peer that does not take part is hung up on.
-        let _ = timeout(CLOSE_TIMEOUT, goodbye).await;
+        // A peer that does not respond is disconnected.
+        let _ = timeout(CLOSE_TIMEOUT, handshake).await;
     }
 }
 
@@ -241,8 +242,8 @@ pub(super) async fn ready(listener: &dyn FeedListener) {
     poll_fn(|cx| listener.poll_ready(cx)).await;
 }
 
-/// The next message. It is what a task is charged for: one read from the network can hold thousands of messages, and a
-/// flood of them would otherwise keep shutdown, timeouts and the other feeds of this thread waiting.
+/// Returns the next message. Each consumes task budget, because one read from the network can contain thousands of messages,
+/// which would otherwise delay shutdown, timeouts and the other feeds of this thread.
 async fn next(socket: &mut Socket) -> Option<Result<Message, tungstenite::Error>> {
     consume_budget().await;
     socket.next().await

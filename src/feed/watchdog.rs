@@ -1,28 +1,28 @@
-//! When a connection is given up: pure, time comes in as a value.
+//! When a connection is given up. Pure: time is passed in.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A feed may be this many of its own intervals late before it is suspected.
+/// Intervals of its own that a feed may be late.
 const CADENCES_ALLOWED: u32 = 4;
-/// No interval counts as longer: what a feed teaches must not switch the watch off.
+/// Longest interval that is learnt, so that a feed cannot disable the timeout.
 const CADENCE_MAX: Duration = Duration::from_secs(600);
 const INTERVALS_REMEMBERED: usize = 9;
 
-/// What ends a connection that is open.
+/// Why an open connection is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Alarm {
-    /// Not a byte, in spite of a ping.
+    /// No byte, although a ping was sent.
     Dead,
     /// No snapshot.
     Silent,
-    /// Snapshots, but always the same one.
+    /// Snapshots, but always the same.
     Frozen,
 }
 
-/// Watches over a feed's snapshots. It outlives connections: a feed that has ever sent one owes more, on every later
-/// connection too, while a feed that never did may be silent for ever.
+/// The silence timeout of a feed. It outlives connections: a feed that has ever sent a snapshot must send more, on later
+/// connections too, while one that never did may be silent for ever.
 #[derive(Debug)]
 pub struct SnapshotWatch {
     silence_timeout: Duration,
@@ -36,8 +36,8 @@ pub struct SnapshotWatch {
 }
 
 impl SnapshotWatch {
-    /// A watch that waits at least `silence_timeout`. A `filtered` feed sends snapshots only while its skill is listed,
-    /// so none are expected of it.
+    /// Creates a timeout of at least `silence_timeout`. A `filtered` feed sends snapshots only while its skill is listed, so
+    /// that none are expected of it.
     pub fn new(silence_timeout: Duration, filtered: bool) -> Self {
         Self {
             silence_timeout,
@@ -69,32 +69,32 @@ impl SnapshotWatch {
         }
     }
 
-    /// The time to the next snapshot will say nothing about the feed's cadence, because the server was away.
+    /// The server was away: the time to the next snapshot will not be an interval of the feed.
     ///
-    /// Not to be called when this watch itself ended the connection: the interval across a false alarm is the only
-    /// proof that a feed is slower than the timeout.
+    /// Not to be called if this timeout ended the connection: the interval across a false alarm is the only evidence that a
+    /// feed is slower than the timeout.
     pub fn interrupted(&mut self) {
         self.last_fresh = None;
     }
 
-    /// When [`SnapshotWatch::alarm`] will be due if nothing arrives.
+    /// Returns when [`SnapshotWatch::alarm`] will be due if nothing arrives.
     pub fn deadline(&self) -> Option<Instant> {
         let expecting = self.has_seen_snapshot && !self.filtered;
         self.waiting_since.filter(|_| expecting).and_then(|since| since.checked_add(self.allowance))
     }
 
-    /// What is wrong by now, if anything.
+    /// Returns what is wrong at `now`, if anything.
     pub fn alarm(&self, now: Instant) -> Option<Alarm> {
         self.deadline().filter(|deadline| now >= *deadline)?;
         Some(if self.repeats { Alarm::Frozen } else { Alarm::Silent })
     }
 
-    /// How long the feed may now go without a fresh snapshot.
+    /// Returns how long the feed may be without a fresh snapshot.
     pub fn allowance(&self) -> Duration {
         self.allowance
     }
 
-    /// The median, because one interval during which the server was blocked must not teach patience.
+    /// Uses the median, so that one interval in which the server was blocked does not extend the timeout.
     fn learn(&mut self, interval: Duration) {
         if self.intervals.len() == INTERVALS_REMEMBERED {
             self.intervals.pop_front();
@@ -106,7 +106,7 @@ impl SnapshotWatch {
     }
 }
 
-/// Watches over one connection: a ping once nothing was heard for a while, the end once that brings nothing either.
+/// Keepalive of one connection: a ping after some time without a byte, and the end if none follows.
 #[derive(Debug)]
 pub struct Keepalive {
     ping_interval: Duration,
@@ -114,12 +114,12 @@ pub struct Keepalive {
     pinged: Option<Instant>,
 }
 
-/// What [`Keepalive::next`] asks for.
+/// What is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// Send a ping.
     Ping,
-    /// Give the connection up.
+    /// Give up the connection.
     Dead,
 }
 
@@ -129,12 +129,12 @@ impl Keepalive {
         Self { ping_interval, pong_timeout, pinged: None }
     }
 
-    /// What to do next and when, if nothing is heard after `heard`. `None` is never, for intervals beyond the clock.
-    pub fn next(&self, heard: Instant) -> Option<(Instant, Due)> {
+    /// Returns what is due next and when, if nothing is received after `last_received`; `None` for intervals beyond the clock.
+    pub fn next(&self, last_received: Instant) -> Option<(Instant, Due)> {
         match self.pinged {
-            // Counted from the ping and not from `heard`: after a stall of our own the peer still has its whole time.
-            Some(pinged) if pinged > heard => Some((pinged.checked_add(self.pong_timeout)?, Due::Dead)),
-            _ => Some((heard.checked_add(self.ping_interval)?, Due::Ping)),
+            // Counted from the ping: after a stall of this process the peer still has the whole timeout.
+            Some(pinged) if pinged > last_received => Some((pinged.checked_add(self.pong_timeout)?, Due::Dead)),
+            _ => Some((last_received.checked_add(self.ping_interval)?, Due::Ping)),
         }
     }
 

@@ -11,8 +11,7 @@ use url::ParseError;
 
 /// The first cause of `error`, itself included, that is a `T`.
 fn cause<'e, T: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e T> {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|error| error.downcast_ref())
+    error.downcast_ref().or_else(|| cause(error.source()?))
 }
 
 fn io_cause(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {

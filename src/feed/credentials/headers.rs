@@ -1,4 +1,4 @@
-//! Headers for the handshake.
+//! Headers of the WebSocket handshake.
 
 use std::path::Path;
 
@@ -6,10 +6,10 @@ use tokio_tungstenite::tungstenite::http::header::{self, HeaderMap, HeaderName, 
 
 use super::{Credential, CredentialError, CredentialProblem};
 
-/// The longest file of headers, in bytes; servers take no more than this in a whole request.
+/// Longest file of headers, in bytes: servers accept no more in a whole request.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
-/// A shorter part of a value is not blotted out of what a peer says: it would be in every other word.
+/// Shorter parts of a value are not redacted from a peer's text: they would match common words.
 const QUOTABLE_BYTES_MIN: usize = 6;
 
 /// What is wrong with a line of a file of headers. None of it repeats the line, which may hold a secret.
@@ -62,7 +62,7 @@ fn belongs_to_handshake(name: &HeaderName) -> bool {
     taken.contains(name) || name.as_str().starts_with("sec-websocket-")
 }
 
-/// A value and those of its parts that could be secrets by themselves, as in `Bearer SECRET` and `session=SECRET; a=b`.
+/// Returns a value, and those of its parts that could be secrets, as in `Bearer SECRET` and `session=SECRET; a=b`.
 pub(super) fn quotable(value: &str) -> impl Iterator<Item = &str> {
     let parts = value.split([' ', ';', ',', '=', '"']);
     std::iter::once(value).chain(parts).filter(|part| part.len() >= QUOTABLE_BYTES_MIN)

@@ -1,18 +1,18 @@
-//! Text that is never printed.
+//! Secrets.
 
 use std::fmt;
 
-/// A string that is never printed.
+/// A string that is never printed: `Debug` is `***`, and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides `text`.
+    /// Wraps `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(text.into())
     }
 
-    /// The text itself. Whoever calls this answers for where it goes.
+    /// Returns the text. The caller is responsible for where it goes.
     pub fn expose(&self) -> &str {
         &self.0
     }

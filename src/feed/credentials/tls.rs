@@ -1,4 +1,4 @@
-//! TLS: whom to trust, and whom to be.
+//! Trusted certificates, and the client's own.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,24 +9,24 @@ use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 
 use super::{Credential, CredentialError, CredentialProblem};
 
-/// The longest PEM file, in bytes: several times all the roots that a system trusts.
+/// Longest PEM file, in bytes: several times the root certificates of a system.
 const PEM_BYTES_MAX: usize = 1024 * 1024;
 
-/// The PEM files of a client.
+/// The PEM files of a TLS client.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
-    /// One or more certificates that are trusted in place of the system's roots.
+    /// Certificates that are trusted instead of the system's roots.
     pub ca: Option<PathBuf>,
-    /// Who this client is, for servers that want to know.
+    /// The client's certificate, for servers that request one.
     pub identity: Option<ClientIdentity>,
 }
 
-/// Who a client is.
+/// A client's certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
-    /// PEM file of its certificate, and after it of those that lead to one which the server trusts.
+    /// PEM file of the certificate, followed by its intermediate certificates.
     pub certificate: PathBuf,
-    /// PEM file of the certificate's private key, unencrypted. It may be the same file.
+    /// PEM file of the private key, unencrypted. It may be the same file.
     pub key: PathBuf,
 }
 
@@ -36,7 +36,7 @@ impl TlsFiles {
         self.config(roots).map(drop)
     }
 
-    /// What is trusted in place of the system's roots.
+    /// Returns the certificates that are trusted instead of the system's roots.
     pub(in crate::feed) fn roots(&self) -> Result<Option<RootCertStore>, CredentialError> {
         self.ca.as_deref().map(trusted).transpose()
     }
@@ -92,7 +92,7 @@ fn certificates(credential: Credential, file: &Path) -> Result<Vec<CertificateDe
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
     let pem = Credential::Key.bytes(file, PEM_BYTES_MAX)?;
-    // The reader's own words quote the file.
+    // The parser's own message quotes the file.
     let problem = |error| match error {
         pem::Error::NoItemsFound => CredentialProblem::NoPem { wanted: "private key (unencrypted)" },
         _ => CredentialProblem::BrokenPem,

@@ -1,4 +1,4 @@
-//! Tokens, and where they come from.
+//! Tokens, and their sources.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,53 +9,53 @@ use serde_json::json;
 
 use super::{Credential, CredentialError, CredentialProblem, Secret};
 
-/// The longest token that is sent, and the longest secret to sign one with, in bytes. A token of this length still fits
-/// the connection's write buffer once it is escaped for JSON.
+/// Longest token, and longest secret to sign one with, in bytes. A token of this length, escaped for JSON, fits the write
+/// buffer of a connection.
 pub const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// How long a minted token is good for: long enough for a slow connect and for a server whose clock is as far ahead.
+/// Lifetime of a minted token: long enough for a slow connect, and for a server whose clock is ahead.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(120);
 
-/// How far the clock of a server may be behind that still takes a minted token for one of its past.
+/// How far the clock of a server may be behind that still accepts a minted token.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// What the server's log calls this client.
+/// The client's name in the server's log.
 const USER_ID: &str = "session-buddy-bridge";
 const PERMISSIONS: [&str; 1] = ["session-buddy:read"];
 
-/// Where a feed's token comes from.
+/// The source of a feed's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenSource {
-    /// A token that stays the same as long as the process runs.
+    /// A fixed token.
     Static(Secret),
-    /// A regular file that is read again at each connect, because tokens expire and are checked at connect only.
-    /// White space around the token is ignored.
+    /// A regular file, read again at each connect, because tokens expire and are only checked then. White space around the
+    /// token is ignored.
     File(PathBuf),
     /// A new token at each connect.
     Minted(Minting),
 }
 
-/// Tokens made here, as the server's own package makes them: JWT, HS256, with the right to read.
+/// How tokens are minted: as by the server's own package, JWT with HS256 and the permission to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Minting {
-    /// What the server checks signatures with.
+    /// The secret that the server verifies signatures with.
     pub secret: SecretSource,
-    /// How long each token is good for, in whole seconds. [`TOKEN_LIFETIME`] unless there is a reason.
+    /// Lifetime of each token, in whole seconds. [`TOKEN_LIFETIME`] unless there is a reason.
     pub lifetime: Duration,
 }
 
-/// Where the secret comes from that tokens are signed with.
+/// The source of the secret that tokens are signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// One that stays the same as long as the process runs.
+    /// A fixed secret.
     Static(Secret),
-    /// A regular file that is read again at each connect. Line breaks at its end are no part of the secret; any other
-    /// white space is, as it is to the server.
+    /// A regular file, read again at each connect. Line breaks at its end are not part of the secret; other white space is, as
+    /// for the server.
     File(PathBuf),
 }
 
 impl TokenSource {
-    /// The token as it is now.
+    /// Reads or mints the token.
     pub(super) fn read(&self) -> Result<Secret, CredentialError> {
         match self {
             TokenSource::Static(secret) => checked(Credential::Token, secret.expose().trim(), None),
@@ -92,7 +92,7 @@ fn checked(credential: Credential, text: &str, file: Option<&Path>) -> Result<Se
     Err(credential.wrong(file, problem))
 }
 
-/// `now` since 1970. The server refuses a token that was issued after what its own clock says.
+/// Mints a token at `now` since the Unix epoch. Servers refuse tokens that were issued later than their own clock.
 fn mint(secret: &Secret, lifetime: Duration, now: Duration) -> Secret {
     let issued_at = now.saturating_sub(CLOCK_SKEW).as_secs();
     let expires_at = now.saturating_add(lifetime).as_secs();
@@ -149,7 +149,7 @@ mod tests {
         );
     }
 
-    /// What PyJWT makes of the same header, claims and secret.
+    /// Source of the expected token: PyJWT with the same header, claims and secret.
     #[test]
     fn a_token_is_what_others_make_of_the_same_claims() {
         let token = mint(
