@@ -46,14 +46,14 @@ impl RowConsumer for FeedRows {
 
     fn consume(&self, reading: DatabaseReading) {
         let rows = reading.invocations.len() + reading.anomalies.as_ref().map_or(0, Vec::len);
-        self.telemetry.detail_read(rows as u64);
+        self.telemetry.skills_db_rows_read(rows as u64);
         for notice in self.ledger.apply_detail(self.feed, DetailReading::new(&self.requested(), reading)) {
             self.telemetry.notice(&notice);
         }
     }
 
     fn failed(&self, error: &SkillsDatabaseError) {
-        self.telemetry.detail_failed(error);
+        self.telemetry.skills_db_failed(error);
         self.ledger.detail_failed(self.feed);
     }
 }

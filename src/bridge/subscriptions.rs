@@ -135,7 +135,7 @@ impl Subscriptions {
             None => None,
             Some(path) => {
                 ledger.expect_detail(feed);
-                telemetry.detail_configured(path);
+                telemetry.skills_db_configured(path);
                 let rows = FeedRows::new(Arc::clone(&ledger), feed, Arc::clone(&telemetry));
                 let reader = DatabaseReader::start(path.clone(), rows, ends.clone());
                 Some(reader.map_err(BridgeError::Thread)?)

@@ -1,9 +1,9 @@
-//! What a person who started the demo is told.
+//! What the demo prints.
 
 use std::net::SocketAddr;
 
-/// Words for the terminal: what runs at `feed_url` and `bridge`, and what to try. `usual` is the address that was taken,
-/// if the bridge had to move.
+/// Returns what runs at `feed_url` and `bridge`, and what to try. `usual` is the default address, if it was in use and the
+/// bridge listens on another.
 pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Option<SocketAddr>) -> String {
     // An unspecified address is for listening; from this machine the bridge is reached at any of its own.
     let is_wide = !bridge.ip().is_loopback();

@@ -1,15 +1,14 @@
-//! A made-up feed, for a first look without a Session-Buddy server.
+//! A simulated server, to try the bridge without Session-Buddy.
 //!
-//! | part | job |
+//! | file | job |
 //! | --- | --- |
-//! | `workload` | what happens when: skills, durations, anomalies, by seeded chance |
-//! | `model` | the server's database as far as the feed shows it |
-//! | `wire` | the server's frames, byte for byte in its style |
-//! | `server` | connections, subscriptions, a round a second |
-//! | `guide` | what a person is told |
+//! | `workload` | random invocations and anomalies, from a seed |
+//! | `model` | the server's database, as far as the feed exposes it |
+//! | `wire` | the server's frames, byte for byte |
+//! | `server` | connections, subscriptions, a snapshot a second |
+//! | `guide` | what the demo prints |
 //!
-//! Architecture invariant: this is the other side of the wire. Nothing here knows the bridge, and the bridge treats it
-//! like any server.
+//! Architecture invariant: nothing here knows the bridge, and the bridge treats it like any server.
 
 mod guide;
 mod model;

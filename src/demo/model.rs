@@ -1,4 +1,4 @@
-//! The server's database, as far as the feed shows it.
+//! The server's database, as far as the feed exposes it.
 
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -11,11 +11,11 @@ pub(super) const LISTED_ANOMALIES_MAX: usize = 10;
 
 const HOUR_SECONDS: i64 = 3600;
 
-/// Totals since the beginning, and the newest anomalies.
+/// Totals of all skills, and recent anomalies.
 #[derive(Debug, Default)]
 pub(super) struct Database {
     skills: Vec<Totals>,
-    /// Oldest first. Only the newest can be listed ever again, so only those are kept.
+    /// Oldest first. Only those that can still be listed are kept.
     anomalies: VecDeque<Anomaly>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct SkillRow {
     pub skill_name: &'static str,
     pub total_invocations: u64,
     pub completion_rate_percent: f64,
-    /// `None` while nothing was completed. A completion without a duration counts as one of 0 seconds.
+    /// `None` until an invocation completed. A completion without a duration counts as 0 seconds.
     pub average_duration_seconds: Option<f64>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Anomaly {
 }
 
 impl Database {
-    /// Adds one invocation. The duration of one that was not completed is not kept.
+    /// Adds one invocation. The duration of an abandoned one is dropped.
     pub fn invoke(&mut self, skill_name: &'static str, completed: bool, duration_seconds: Option<f64>) {
         let place = self.skills.iter().position(|skill| skill.skill_name == skill_name).unwrap_or_else(|| {
             self.skills.push(Totals { skill_name, total: 0, completed: 0, duration_sum_seconds: 0.0 });
@@ -69,14 +69,14 @@ impl Database {
         self.anomalies.push_back(anomaly);
     }
 
-    /// The skills with the most invocations, most first.
+    /// Returns the skills with the most invocations, most first.
     pub fn top_skills(&self) -> Vec<SkillRow> {
         let mut ranked: Vec<&Totals> = self.skills.iter().collect();
         ranked.sort_by_key(|skill| Reverse(skill.total));
         ranked.iter().take(LISTED_SKILLS_MAX).map(|skill| skill.row()).collect()
     }
 
-    /// The last hour's anomalies, newest first.
+    /// Returns the anomalies of the last hour, newest first.
     pub fn recent_anomalies(&self, now_seconds: i64) -> Vec<Anomaly> {
         let recent = |anomaly: &&Anomaly| anomaly.detected_at_seconds >= now_seconds - HOUR_SECONDS;
         self.anomalies.iter().rev().take_while(recent).cloned().collect()

@@ -1,4 +1,4 @@
-//! Connections to the made-up feed.
+//! Connections to the simulated server.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,16 +29,16 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const REQUEST_BYTES_MAX: usize = 64 * 1024;
 
-/// How the made-up feed behaves.
+/// Settings of the simulated server.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DemoSettings {
     /// The same seed gives the same invocations.
     pub seed: u64,
-    /// Time from one snapshot to the next; more than 0.
+    /// Time between two snapshots; more than 0.
     pub interval: Duration,
-    /// Mean number of invocations in a second; more than 0.
+    /// Mean number of invocations per second; more than 0.
     pub invocations_per_second: f64,
-    /// Connections at one time; a further one is dropped at once.
+    /// Open connections; further ones are dropped.
     pub clients_max: usize,
 }
 
@@ -48,7 +48,7 @@ impl Default for DemoSettings {
     }
 }
 
-/// A server that speaks Session-Buddy's protocol and makes up what it says. Reachable from this machine alone.
+/// A simulated server that speaks Session-Buddy's protocol. It listens on loopback only.
 #[derive(Debug)]
 pub struct DemoFeed {
     listener: TcpListener,
@@ -57,13 +57,13 @@ pub struct DemoFeed {
 }
 
 impl DemoFeed {
-    /// Takes a free port of `127.0.0.1`. Clients can connect from now on; they are answered once it serves.
+    /// Binds a free port of `127.0.0.1`. Clients can connect; they are answered once it serves.
     pub async fn bind(settings: DemoSettings) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         Ok(Self { address: listener.local_addr()?, listener, settings })
     }
 
-    /// Where to subscribe.
+    /// Returns the URL of the feed.
     pub fn url(&self) -> String {
         format!("ws://{}/", self.address)
     }
@@ -127,7 +127,7 @@ async fn attend(stream: TcpStream, rounds: watch::Receiver<Arc<Round>>, shutdown
     }
 }
 
-/// Snapshots out, requests in, until the client leaves or is lost.
+/// Sends snapshots and receives requests, until the client closes the connection or it is lost.
 async fn converse(
     socket: &mut WebSocketStream<TcpStream>,
     mut rounds: watch::Receiver<Arc<Round>>,
@@ -172,7 +172,7 @@ async fn converse(
     }
 }
 
-/// What the server says to a request, and what it remembers of it. Anything unknown is ignored.
+/// Returns the response to a request, and updates the subscription. Unknown requests are ignored.
 fn answer(text: &str, subscribed: &mut Option<String>) -> Option<String> {
     let request: Value = serde_json::from_str(text).ok()?;
     match request.get("type")?.as_str()? {

@@ -1,4 +1,4 @@
-//! Frames as the server writes them: the spacing, number format and escapes of Python's `json.dumps`.
+//! Frames as the server writes them: with the spacing, number format and escapes of Python's `json.dumps`.
 
 use std::fmt::Write as _;
 
@@ -8,11 +8,11 @@ use super::model::{Anomaly, Database, SkillRow};
 
 pub(super) const PONG: &str = r#"{"type": "pong"}"#;
 
-/// What every client of one round is told.
+/// The snapshots of one round, for every subscription.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     timestamp: String,
-    /// By skill name, in the order listed.
+    /// By skill name, in listed order.
     skills: Vec<(&'static str, String)>,
     anomalies: String,
 }
@@ -26,7 +26,7 @@ impl Round {
         }
     }
 
-    /// The snapshot for a client subscribed to `skill`, or to all. One that is not listed means silence.
+    /// Returns the snapshot for a client subscribed to `skill`, or to all; `None` if that skill is not listed.
     pub fn frame(&self, skill: Option<&str>) -> Option<String> {
         let (skills, anomalies) = match skill {
             None => (joined(self.skills.iter().map(|(_, entry)| entry)), self.anomalies.as_str()),
@@ -87,7 +87,7 @@ fn joined(entries: impl Iterator<Item = impl AsRef<str>>) -> String {
     all
 }
 
-/// A JSON string in ASCII; what lies beyond the basic plane is a pair of surrogates.
+/// Returns a JSON string in ASCII; characters beyond the basic plane are surrogate pairs.
 fn string(text: &str) -> String {
     let mut quoted = String::from("\"");
     for unit in text.encode_utf16() {

@@ -1,4 +1,4 @@
-//! What happens when, by seeded chance and with time as a value.
+//! Random invocations and anomalies, from a seed. Time is passed in.
 
 use std::f64::consts::TAU;
 
@@ -6,7 +6,7 @@ use fastrand::Rng;
 
 use super::model::{Anomaly, Database};
 
-/// Names, most popular first, with a typical duration in seconds. More than a snapshot lists, so that some hide.
+/// Names, most popular first, with a typical duration in seconds. More than a snapshot lists.
 const SKILLS: [(&str, f64); 14] = [
     ("pytest-run", 12.0),
     ("ruff-check", 0.6),
@@ -30,18 +30,18 @@ const DURATION_MISSING_SHARE: f64 = 0.03;
 const DURATION_SPREAD: f64 = 0.8;
 const SECONDS_BETWEEN_ANOMALIES: f64 = 25.0;
 
-/// How far back the first look reaches, and how much of a sleep of the machine is made up for.
+/// How far back the history begins, and how much of a suspend of the machine is caught up with, in seconds.
 const HISTORY_SECONDS: i64 = 600;
 
-/// Invocations and anomalies.
+/// The processes of invocations and of anomalies.
 #[derive(Debug)]
 pub(super) struct Workload {
     invocations: PoissonProcess,
     anomalies: PoissonProcess,
 }
 
-/// Things of one kind, each independent of the others. Every kind has a chance of its own, so that it does not matter
-/// how often one looks.
+/// Independent events at random times. Each process has a generator of its own, so that the events do not depend on how often
+/// it is advanced.
 #[derive(Debug)]
 struct PoissonProcess {
     rng: Rng,
@@ -56,7 +56,7 @@ impl Workload {
         Self { invocations: every(1.0 / invocations_per_second), anomalies: every(SECONDS_BETWEEN_ANOMALIES) }
     }
 
-    /// Lets everything happen that is due by `now_micros` (since the Unix epoch).
+    /// Adds all events that are due at `now_micros` since the Unix epoch.
     pub fn advance(&mut self, database: &mut Database, now_micros: i64) {
         while self.invocations.due(now_micros).is_some() {
             invoke(&mut self.invocations.rng, database);
@@ -68,7 +68,7 @@ impl Workload {
 }
 
 impl PoissonProcess {
-    /// When the next one happens, if that is not after `now_micros`.
+    /// Returns the time of the next event, unless it is after `now_micros`.
     fn due(&mut self, now_micros: i64) -> Option<i64> {
         let at_micros = self.next_micros.max(now_micros - HISTORY_SECONDS * 1_000_000);
         if at_micros > now_micros {
@@ -98,7 +98,7 @@ fn anomaly(rng: &mut Rng, at_micros: i64) -> Anomaly {
     }
 }
 
-/// A skill, the nth most popular one with a weight of 1/n.
+/// Returns a skill; the nth most popular one has a weight of 1/n.
 fn skill(rng: &mut Rng) -> (&'static str, f64) {
     let weights = || (1..=SKILLS.len()).map(|rank| 1.0 / rank as f64);
     let mut left = rng.f64() * weights().sum::<f64>();
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_look_shows_a_believable_past() {
+    fn the_history_is_believable() {
         let (mut workload, mut database) = (Workload::new(1, 4.0), Database::default());
         workload.advance(&mut database, NOW_MICROS);
         let rows = database.top_skills();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_decides_everything_however_often_one_looks() {
+    fn a_seed_decides_everything_however_often_it_is_advanced() {
         let rows = |looks: i64| {
             let (mut workload, mut database) = (Workload::new(7, 4.0), Database::default());
             (0..=looks).for_each(|n| workload.advance(&mut database, NOW_MICROS + n * 60_000_000 / looks));
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_sleep_is_made_up_for_in_part() {
+    fn a_long_suspend_is_caught_up_with_in_part() {
         let (mut workload, mut database) = (Workload::new(1, 4.0), Database::default());
         workload.advance(&mut database, NOW_MICROS);
         let before = totals(&database);

@@ -1,24 +1,24 @@
-//! What a client accepts: RFC 9110, 12.5.
+//! Content negotiation: RFC 9110, 12.5.
 
 use warp::http::{HeaderMap, HeaderName, header};
 
-/// What a scraper would like the metrics to be.
+/// The formats that a client accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Accepts {
-    /// Packed with gzip.
+    /// The content coding gzip.
     pub gzip: bool,
     /// OpenMetrics 1.0 rather than the text format 0.0.4.
     pub openmetrics: bool,
 }
 
 impl Accepts {
-    /// What these headers of a request say.
+    /// Returns what the headers of a request accept.
     pub(super) fn read(headers: &HeaderMap) -> Self {
         Self { gzip: gzip(headers), openmetrics: openmetrics(headers) }
     }
 }
 
-/// Whether gzip is named, or everything, and not with a weight of 0.
+/// Returns whether gzip, or any coding, is accepted with a weight above 0.
 fn gzip(headers: &HeaderMap) -> bool {
     let mut of_all = None;
     for item in items(headers, &header::ACCEPT_ENCODING) {
@@ -32,8 +32,8 @@ fn gzip(headers: &HeaderMap) -> bool {
     of_all.unwrap_or(false)
 }
 
-/// Whether OpenMetrics 1.0 is named, and not after the text format. Who names neither is given text: `*/*` is what
-/// browsers and `curl` say.
+/// Returns whether OpenMetrics 1.0 is accepted and not preferred less than the text format. The default is text: browsers and
+/// `curl` send `*/*`.
 fn openmetrics(headers: &HeaderMap) -> bool {
     let (mut openmetrics, mut text) = (0.0_f32, 0.0_f32);
     for item in items(headers, &header::ACCEPT) {
@@ -50,7 +50,7 @@ fn openmetrics(headers: &HeaderMap) -> bool {
 struct Item<'h> {
     name: &'h str,
     parameters: &'h str,
-    /// 0 to 1. What is no number counts as 0: nothing is sent that a client may have meant to refuse.
+    /// 0 to 1. An invalid weight counts as 0, so that nothing is sent that a client may have meant to refuse.
     weight: f32,
 }
 

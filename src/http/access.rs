@@ -1,4 +1,4 @@
-//! Who is let in: TLS, client certificates and passwords, as the web configuration file says at that moment.
+//! Access control: TLS, client certificates and passwords, by the current web configuration.
 
 use std::io;
 use std::sync::Arc;
@@ -13,15 +13,16 @@ use super::basic_auth::PasswordVerifier;
 use super::socket::Socket;
 use super::web_config::{WebConfig, WebConfigFile};
 
-/// What is read from and written to.
+/// A plain or encrypted connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<W: AsyncRead + AsyncWrite + Send + Unpin> Wire for W {}
 
-/// Marks a request that is answered with 401.
+/// Marks a request that is to be answered with 401.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Unauthorized;
 
+/// Decides which connections and requests are served.
 pub(super) struct AccessControl {
     file: Option<Arc<WebConfigFile>>,
     verifier: PasswordVerifier,
@@ -33,12 +34,12 @@ impl AccessControl {
         Self { file, verifier: PasswordVerifier::new(), content }
     }
 
-    /// Lets a connection in: at once, or after its TLS handshake.
-    pub async fn enter(&self, socket: Socket) -> io::Result<Box<dyn Wire>> {
+    /// Accepts a connection: at once, or after its TLS handshake.
+    pub async fn accept(&self, socket: Socket) -> io::Result<Box<dyn Wire>> {
         let Some(config) = self.config().await? else { return Ok(Box::new(socket)) };
         let Some(tls) = &config.tls else { return Ok(Box::new(socket)) };
         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(socket).await?;
-        if config.admits(stream.get_ref().1.peer_certificates()) {
+        if config.allows_certificate(stream.get_ref().1.peer_certificates()) {
             Ok(Box::new(stream))
         } else {
             Err(io::Error::new(
@@ -48,19 +49,19 @@ impl AccessControl {
         }
     }
 
-    /// Marks a request that has to be refused, and gives the headers that its response is to have.
-    pub async fn judge<B>(&self, request: &mut Request<B>) -> HeaderMap {
+    /// Marks a request that must be refused, and returns the headers that its response must have.
+    pub async fn authorize<B>(&self, request: &mut Request<B>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         match self.config().await {
             Ok(None) => {}
             Ok(Some(config)) => {
                 let authorization = request.headers().get(header::AUTHORIZATION);
-                if !config.users.is_empty() && !self.verifier.admits(&config.users, authorization).await {
+                if !config.users.is_empty() && !self.verifier.verify(&config.users, authorization).await {
                     request.extensions_mut().insert(Unauthorized);
                 }
                 headers.extend(config.headers.iter().cloned());
             }
-            // Who may come in cannot be told: nobody.
+            // Without a configuration nobody is authorized.
             Err(_) => {
                 request.extensions_mut().insert(Unauthorized);
             }
@@ -68,12 +69,12 @@ impl AccessControl {
         headers
     }
 
-    /// What the file says; nothing where there is none. An error must never be taken for that.
+    /// Returns the current configuration; `None` if there is no file. An error must never be taken for that.
     async fn config(&self) -> io::Result<Option<Arc<WebConfig>>> {
         let Some(file) = &self.file else { return Ok(None) };
         let file = Arc::clone(file);
-        let looked = tokio::task::spawn_blocking(move || file.current()).await;
-        let (config, failed) = looked.map_err(io::Error::other)?;
+        let read = tokio::task::spawn_blocking(move || file.current()).await;
+        let (config, failed) = read.map_err(io::Error::other)?;
         if let Some(error) = failed {
             self.content.web_config_failed(&error);
         }

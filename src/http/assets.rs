@@ -1,13 +1,12 @@
-//! The live page: its files, as they lie in `page/`.
-//!
-//! There is no build step. `uPlot.*` are those of the package uplot 1.6.32, unchanged; its licence lies beside them.
+//! The files of the live page, from `page/`, without a build step. `uPlot.*` are those of the package uplot 1.6.32,
+//! unchanged, with its licence beside them.
 
 use bytes::Bytes;
 
-/// Where the page's links to the metrics go: known at run time alone.
+/// Placeholder for the telemetry path, which is only known at run time.
 const TELEMETRY_PATH: &str = "{telemetry_path}";
 
-/// A file.
+/// A file of the live page.
 #[derive(Debug)]
 pub(super) struct Asset {
     path: &'static str,

@@ -9,18 +9,18 @@ use ring::rand::SystemRandom;
 use tokio::sync::Semaphore;
 use warp::http::HeaderValue;
 
-/// A hash takes some 60 ms of a processor. More at a time would let strangers take all of them.
+/// A hash takes some 60 ms of CPU. More at a time would let strangers occupy every CPU.
 const CHECKS_AT_ONCE: usize = 1;
 
-/// Pairs of user and password that were right. Beyond, all are forgotten.
+/// Valid pairs of user and password that are cached. All are dropped when there are more.
 const CACHED_MAX: usize = 100;
 
-/// Of the cost that people choose, so that an unknown user takes as long as a known one.
-const NOBODYS_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+/// A hash of the usual cost, so that an unknown user takes as long as a known one.
+const UNKNOWN_USER_HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
-/// Checks passwords, off the event loop, and remembers which were right.
+/// Verifies passwords on blocking threads, and caches valid ones.
 pub(super) struct PasswordVerifier {
-    /// Of this process alone: what is remembered is worth nothing elsewhere.
+    /// Random for each process: what is cached is useless elsewhere.
     key: hmac::Key,
     right: Mutex<HashSet<[u8; 32]>>,
     checks: Semaphore,
@@ -32,11 +32,11 @@ impl PasswordVerifier {
         Self { key, right: Mutex::default(), checks: Semaphore::new(CHECKS_AT_ONCE) }
     }
 
-    /// Whether this value of `Authorization` names one of `users` with the right password.
-    pub async fn admits(&self, users: &BTreeMap<String, String>, authorization: Option<&HeaderValue>) -> bool {
+    /// Returns whether this value of `Authorization` names one of `users` with the right password.
+    pub async fn verify(&self, users: &BTreeMap<String, String>, authorization: Option<&HeaderValue>) -> bool {
         let Some((user, password)) = authorization.and_then(read) else { return false };
         let known = users.get(&user);
-        let hash = known.map_or(NOBODYS_HASH, String::as_str).to_owned();
+        let hash = known.map_or(UNKNOWN_USER_HASH, String::as_str).to_owned();
         let tag = self.tag(&user, &password, &hash);
         if known.is_some() && self.right.lock().unwrap_or_else(PoisonError::into_inner).contains(&tag) {
             return true;
@@ -54,7 +54,7 @@ impl PasswordVerifier {
         is_right
     }
 
-    /// What is remembered of a pair: neither is in it. The hash is, so that a new password makes the old one void.
+    /// Returns the key of a pair in the cache. It depends on the hash, so that a changed password invalidates the old one.
     fn tag(&self, user: &str, password: &[u8], hash: &str) -> [u8; 32] {
         let mut context = hmac::Context::with_key(&self.key);
         for part in [user.as_bytes(), hash.as_bytes(), password] {
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn an_unknown_user_takes_the_time_of_a_hash() {
-        let parts = NOBODYS_HASH.parse::<bcrypt::HashParts>().unwrap();
+        let parts = UNKNOWN_USER_HASH.parse::<bcrypt::HashParts>().unwrap();
         assert_eq!(parts.get_cost(), 10);
-        assert!(!bcrypt::verify("", NOBODYS_HASH).unwrap());
+        assert!(!bcrypt::verify("", UNKNOWN_USER_HASH).unwrap());
     }
 
     #[test]

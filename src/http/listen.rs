@@ -1,3 +1,5 @@
+//! Binding of TCP ports, Unix sockets and the sockets that systemd passes.
+
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};

@@ -1,4 +1,4 @@
-//! A connection that waits for its client, but not for ever.
+//! Write timeouts of a connection.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long, after the last response, a client may take to close its side.
+/// How long a client may take to close its side after the last response.
 const LINGER: Duration = Duration::from_millis(500);
 
 /// A stream whose writes fail once the client has been behind for `write_timeout`: from the first write that found

@@ -1,4 +1,4 @@
-//! Which path is answered with what.
+//! Paths and their responses.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -26,13 +26,13 @@ const HEALTHY_PATH: &str = "/-/healthy";
 const READY_PATH: &str = "/-/ready";
 const API_PATH: &str = "/api/v1/";
 
-/// Everything that the page shows is its own: no other site, no inline script or style, and nobody's frame.
+/// The page loads nothing from other sites, has no inline scripts or styles, and must not be framed.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'; trusted-types 'none'";
 
-/// All pages as one filter that never rejects. `warp::path` and `warp::get` would answer HEAD with 405 and no `Allow`,
-/// and the telemetry path is known only at run time.
+/// Returns all pages as one filter that never rejects. `warp::path` and `warp::get` would answer HEAD with 405 and no `Allow`,
+/// and the telemetry path is only known at run time.
 pub(super) fn routes(
     content: Arc<dyn Content>,
     settings: &HttpSettings,
@@ -54,11 +54,11 @@ pub(super) fn routes(
               by_loopback: Option<ByLoopback>,
               refused: Option<_>| {
             let site = Arc::clone(&site);
-            let is_misled = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
+            let is_rebound = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
             async move {
                 match refused {
                     Some(Unauthorized) => unauthorized(),
-                    None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), is_misled).await,
+                    None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), is_rebound).await,
                 }
             }
         },
@@ -93,7 +93,7 @@ impl Site {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, query: &str, accepts: Accepts, is_misled: bool) -> Response {
+    async fn answer(&self, method: &Method, path: &str, query: &str, accepts: Accepts, is_rebound: bool) -> Response {
         let Some(page) = self.page(path) else { return self.not_found() };
         if !matches!(*method, Method::GET | Method::HEAD) {
             let refusal = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method not allowed. Use GET or HEAD.\n");
@@ -103,7 +103,7 @@ impl Site {
         match page {
             Page::Metrics => self.metrics(accepts).await,
             // Scrapers and probes may call this machine what they like: they are no browsers that show other people's pages.
-            Page::Asset(_) | Page::Api(_) if is_misled => reply(
+            Page::Asset(_) | Page::Api(_) if is_rebound => reply(
                 StatusCode::MISDIRECTED_REQUEST,
                 TEXT,
                 "This page is for this machine alone. Call it localhost, or by its address.\n",
@@ -188,12 +188,12 @@ fn unauthorized() -> Response {
     with(refusal, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
 }
 
-/// Whether a request came in over the loopback interface.
+/// Whether a request was received over the loopback interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByLoopback(pub bool);
 
-/// Whether `Host` is an address or a name that nobody else can point at this machine. Otherwise a page of some web site
-/// could give its own name this machine's address, and read in the name of the browser what is here (DNS rebinding).
+/// Returns whether `Host` is an address, or a name that nobody else can resolve to this machine. Otherwise a web site could
+/// resolve its own name to this machine's address and read these pages through the visitor's browser (DNS rebinding).
 fn names_this_machine(headers: &HeaderMap) -> bool {
     // HTTP/1.0 has no Host, and browsers do not speak it.
     let Some(host) = headers.get(header::HOST) else { return true };

@@ -1,4 +1,4 @@
-//! The accept loop.
+//! The accept loop of a listener.
 
 use std::convert::Infallible;
 use std::io;
@@ -37,12 +37,12 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
     \r\n\
     Too many connections. Try again shortly.\n";
 
-/// Serves `content` on `bound` until `shutdown`. Then nothing more is accepted, idle connections close, requests
-/// that are being answered have [`HttpLimits::shutdown_grace`] to end, and what is left is cut off. When this returns,
-/// every task it started has ended, but for a [`Content::metrics`] that is still running on its own thread.
+/// Serves `content` on `bound` until `shutdown`. Then no connection is accepted, idle connections are closed, requests in
+/// progress have [`HttpLimits::shutdown_grace`] to finish, and the rest is aborted. When this returns, every task that it
+/// started has ended, except for a [`Content::metrics`] that is still running on a thread of its own.
 ///
 /// # Errors
-/// A listener that the event loop does not take; nothing is served then.
+/// A listener that cannot be registered with the event loop; nothing is served then.
 pub async fn serve(
     bound: impl Into<BoundListener>,
     content: Arc<dyn Content>,
@@ -72,8 +72,8 @@ pub async fn serve(
         match accepted {
             Ok((socket, _)) if connections.len() >= limits.connections_max => {
                 content.connection_refused(limits.connections_max);
-                // Nobody must be able to make the accept loop wait. A request that has arrived is read off first, because
-                // closing over unread bytes would reset the connection.
+                // The accept loop must never wait for a client. A request that has arrived is read first, because closing with
+                // unread bytes would reset the connection.
                 socket.answer_at_once(FULL);
             }
             Ok((socket, peer)) => {
@@ -82,7 +82,7 @@ pub async fn serve(
                 let (service, access) = (service.clone(), Arc::clone(&access));
                 let (protocol, limits, shutdown) = (protocol.clone(), limits.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    let entered = async { tokio::time::timeout(limits.header_read_timeout, access.enter(socket)).await };
+                    let entered = async { tokio::time::timeout(limits.header_read_timeout, access.accept(socket)).await };
                     let stream = tokio::select! {
                         entered = entered => match entered {
                             Ok(Ok(stream)) => stream,
@@ -98,7 +98,7 @@ pub async fn serve(
                         request.extensions_mut().insert(by_loopback);
                         let (service, access) = (service.clone(), Arc::clone(&access));
                         async move {
-                            let headers = access.judge(&mut request).await;
+                            let headers = access.authorize(&mut request).await;
                             let mut response = service.call(request).await?;
                             response.headers_mut().extend(headers);
                             Ok::<_, Infallible>(response)

@@ -1,4 +1,4 @@
-//! What connections come in by.
+//! Listeners and connections, of TCP and of Unix sockets.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use super::BoundListener;
 
-/// A listener that the event loop has taken.
+/// A listener registered with the event loop.
 pub(super) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-/// A connection.
+/// An accepted connection.
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
@@ -30,7 +30,7 @@ impl Listener {
         }
     }
 
-    /// A connection, and who it is of where that can be told.
+    /// Accepts a connection, with the address of the peer if it has one.
     pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
         match self {
             Self::Tcp(listener) => {
@@ -44,8 +44,7 @@ impl Listener {
 }
 
 impl Socket {
-    /// Whether it came in over this machine's loopback interface, where a web browser beside the bridge can be made to
-    /// connect.
+    /// Returns whether the connection is over the loopback interface, where web sites can make a browser connect.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Tcp(stream) => stream.local_addr().is_ok_and(|address| address.ip().to_canonical().is_loopback()),
@@ -53,7 +52,7 @@ impl Socket {
         }
     }
 
-    /// What waits to be read, thrown away, and `text` written, both as far as that goes at once.
+    /// Discards what can be read and writes `text`, both without waiting.
     pub fn answer_at_once(self, text: &[u8]) {
         fn answer<S: Read + Write>(stream: io::Result<S>, text: &[u8]) {
             if let Ok(mut stream) = stream {

@@ -265,8 +265,8 @@ impl WebConfig {
         Ok(config)
     }
 
-    /// Whether a client with this certificate may come in: the handshake has proved that somebody who is trusted signed it.
-    pub fn admits(&self, certificates: Option<&[CertificateDer<'_>]>) -> bool {
+    /// Returns whether a client with this certificate is allowed. The handshake has verified its signature.
+    pub fn allows_certificate(&self, certificates: Option<&[CertificateDer<'_>]>) -> bool {
         if self.client_sans.is_empty() {
             return true;
         }

@@ -1,4 +1,4 @@
-//! The last hour: what series rose by, sample by sample.
+//! The last hour: by how much series increased, sample by sample.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use super::quantile::quantile;
 use crate::exposition::Increase;
 use crate::http::QueryError;
 
-/// What is shown.
+/// The time that is exposed.
 const SPAN: Duration = Duration::from_secs(3600);
 
-/// What each point looks back on.
+/// The time before a point that it summarizes.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A rate of less than this is no rate yet.
+/// Shortest time from which a rate is computed.
 const COVERED_MIN: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Sample {
     at: Instant,
     at_seconds: f64,
-    /// Since the sample before.
+    /// Time since the sample before.
     covered: Duration,
-    /// Without history that joined a series already shown: it happened at some other time.
+    /// Without invocations from before the first snapshot that were added to series already exposed.
     invocations: u64,
-    /// Nothing but anomalies where such history is among it: nobody can tell which of it was completed, and how long it took.
+    /// Only anomalies if there are such invocations: it is unknown which of them completed, and how long they took.
     increase: Increase,
     active_sessions: u64,
 }
@@ -38,14 +38,14 @@ pub(super) struct History {
     latest: Instant,
 }
 
-/// The answer.
+/// The response.
 #[derive(Debug, Serialize)]
 pub(super) struct Points {
     window_seconds: u64,
     points: Vec<Point>,
 }
 
-/// What happened in the minute before a moment.
+/// What happened in the minute before a point in time.
 #[derive(Debug, Serialize)]
 struct Point {
     at_seconds: f64,
@@ -58,7 +58,7 @@ struct Point {
     active_sessions: u64,
 }
 
-/// The parameter `after`, in seconds since the Unix epoch.
+/// Returns the parameter `after`, in seconds since the Unix epoch.
 pub(super) fn after(query: &str) -> Result<f64, QueryError> {
     let Some((_, value)) = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "after") else {
         return Ok(f64::NEG_INFINITY);
@@ -94,7 +94,7 @@ impl History {
         }
     }
 
-    /// The points later than `after_seconds` since the Unix epoch, at most those of [`SPAN`].
+    /// Returns the points later than `after_seconds` since the Unix epoch, within [`SPAN`].
     pub fn points(&self, after_seconds: f64) -> Points {
         let is_asked_for = |sample: &Sample| {
             sample.at_seconds > after_seconds && self.latest.saturating_duration_since(sample.at) <= SPAN

@@ -2,8 +2,8 @@
 
 use crate::ledger::{DURATION_BUCKETS_SECONDS, Histogram};
 
-/// The quantile `share`, in seconds, as Prometheus's `histogram_quantile` estimates it: evenly spread within a bucket, from
-/// 0 in the first, and the last bound for whatever is beyond it. `None` without observations.
+/// Returns the quantile `share`, in seconds, as estimated by Prometheus's `histogram_quantile`: observations are spread evenly
+/// within a bucket, from 0 in the first; beyond the last bound it is that bound. `None` without observations.
 pub(super) fn quantile(share: f64, durations: &Histogram) -> Option<f64> {
     let rank = share * durations.count() as f64;
     let (mut below, mut lower) = (0.0, 0.0);

@@ -1,4 +1,4 @@
-//! The skills: sorted, filtered, a window at a time.
+//! The skills: sorted, filtered and paginated.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::exposition::{SkillView, ViewProvider};
 use crate::http::QueryError;
 use crate::ledger::Histogram;
 
-/// Rows of one answer.
+/// Most rows of one response.
 const LIMIT_MAX: usize = 500;
 const LIMIT_DEFAULT: usize = 50;
 
-/// What is asked for.
+/// A validated query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SkillsQuery {
     sort: Column,
@@ -27,7 +27,7 @@ pub(super) struct SkillsQuery {
     limit: usize,
 }
 
-/// What rows are sorted by.
+/// The column by which rows are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Column {
     Name,
@@ -57,7 +57,7 @@ impl Column {
     ];
 }
 
-/// The answer.
+/// The response.
 #[derive(Debug, Serialize)]
 pub(super) struct Skills {
     skills_total: usize,
@@ -117,13 +117,13 @@ impl SkillsQuery {
                 _ => {}
             }
         }
-        // Who sorts by a number wants to see the greatest.
+        // Numbers are sorted with the greatest first by default.
         asked.descending = order.unwrap_or(asked.sort != Column::Name);
         Ok(asked)
     }
 }
 
-/// The rows that are asked for. An offset beyond the last row gives none.
+/// Returns the requested rows; none if the offset is beyond the last row.
 pub(super) fn window(provider: &dyn ViewProvider, query: &SkillsQuery) -> Skills {
     let (mut rows, mut skills_total) = (Vec::new(), 0);
     provider.read(&mut |view, _| {
@@ -134,7 +134,7 @@ pub(super) fn window(provider: &dyn ViewProvider, query: &SkillsQuery) -> Skills
             }
         }
     });
-    // They come by name, and the sort is stable: rows that are alike stay where they are from answer to answer.
+    // Skills come sorted by name, and the sort is stable: equal rows keep their order from response to response.
     rows.sort_by(|a, b| query.compare(a, b));
     let skills_matched = rows.len();
     let skills = rows.into_iter().skip(query.offset).take(query.limit).collect();
@@ -146,7 +146,7 @@ impl SkillsQuery {
         let count = |value: fn(&Row) -> u64| self.directed(value(a).cmp(&value(b)));
         let number = |value: fn(&Row) -> Option<f64>| match (value(a), value(b)) {
             (Some(a), Some(b)) => self.directed(a.total_cmp(&b)),
-            // What is unknown comes last, whichever way.
+            // Unknown values come last in either order.
             (a, b) => b.is_some().cmp(&a.is_some()),
         };
         match self.sort {

@@ -1,4 +1,4 @@
-//! How the bridge and its feeds are, and what happened lately.
+//! The state of the bridge and its feeds, recent anomalies and rejections.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::health::FeedReport;
 use crate::ledger::{FeedCounters, SeenAnomaly};
 use crate::telemetry::{FeedTelemetry, SeenRejection, Telemetry};
 
-/// The answer.
+/// The response.
 #[derive(Debug, Serialize)]
 pub(super) struct Status {
     version: &'static str,
@@ -29,7 +29,7 @@ pub(super) struct Status {
     rejections: Vec<Rejected>,
 }
 
-/// Sums over all skills, of everything that was ever counted.
+/// Sums of all skills since counting began.
 #[derive(Debug, Default, Serialize)]
 struct Totals {
     skills: usize,

@@ -1,8 +1,8 @@
-//! Any frame to its raw records, by serde: one typed pass, whatever the order of its keys.
+//! Any frame to raw records, by serde: one typed pass, whatever the order of keys.
 //!
-//! Every known field is read as a [`Field`], which takes any JSON value, so that a field of the wrong kind spoils its own
-//! entry and not the frame. Unknown fields are read the same way and dropped: serde's own way of ignoring a value skips
-//! over lone surrogates and numbers that overflow, and those reject a frame wherever they stand.
+//! Every known field is read as a [`Field`], which takes any JSON value, so that a field of the wrong kind invalidates
+//! its entry and not the frame. Unknown fields are read the same way and dropped: serde's own way of ignoring a value skips
+//! lone surrogates and numbers that overflow, and those reject a frame wherever they are.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::marker::PhantomData;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::Limits;
-use super::raw::{Field, List, Place, Record, Slot};
+use super::raw::{Destination, Field, List, Record, Slot};
 
 pub(super) struct FieldSeed;
 
@@ -131,12 +131,12 @@ impl<'de, T: Record<'de>> Visitor<'de> for SlotSeed<'_, T> {
         let mut record = T::default();
         while let Some(key) = map.next_key_seed(FieldSeed)? {
             let Field::Text(key) = key else { return Err(A::Error::custom("an object key that is no string")) };
-            match record.place(&key) {
-                Place::Scalar(field) => *field = map.next_value_seed(FieldSeed)?,
-                Place::Data(slot) => *slot = map.next_value_seed(SlotSeed::new(self.0))?,
-                Place::Skills(list) => *list = map.next_value_seed(ListSeed::new(self.0))?,
-                Place::Anomalies(list) => *list = map.next_value_seed(ListSeed::new(self.0))?,
-                Place::Nowhere => drop(map.next_value_seed(FieldSeed)?),
+            match record.destination(&key) {
+                Destination::Scalar(field) => *field = map.next_value_seed(FieldSeed)?,
+                Destination::Data(slot) => *slot = map.next_value_seed(SlotSeed::new(self.0))?,
+                Destination::Skills(list) => *list = map.next_value_seed(ListSeed::new(self.0))?,
+                Destination::Anomalies(list) => *list = map.next_value_seed(ListSeed::new(self.0))?,
+                Destination::Ignored => drop(map.next_value_seed(FieldSeed)?),
             }
         }
         Ok(Slot::Record(record))
@@ -184,8 +184,8 @@ impl<'de, T: Record<'de>> Visitor<'de> for ListSeed<'_, T> {
     }
 }
 
-/// Replaces `NaN`, `Infinity` and `-Infinity` outside strings by an empty object, which no field takes for a value of its
-/// own: an empty list would be a snapshot that lists no skill. `None` where there is nothing to replace.
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside strings by an empty object, which is invalid for every field: an empty
+/// list would be a snapshot without skills. `None` if there is nothing to replace.
 pub(super) fn without_python_numbers(text: &str) -> Option<String> {
     let mut repaired = String::new();
     let mut kept_to = 0;

@@ -1,24 +1,24 @@
-//! What a frame can say.
+//! Messages, and why something was rejected.
 
 use std::borrow::Cow;
 
 use thiserror::Error;
 
-/// One message of a feed, as the wire said it. Strings borrow from the frame where they hold no escape.
+/// One message of a feed, as received. Strings borrow from the frame unless they contain an escape.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message<'a> {
-    /// The connection's own business: it moves no count.
+    /// About the connection: changes no count.
     Connection(ConnectionMessage<'a>),
     /// A cumulative snapshot (`metrics_update`).
     Snapshot(Snapshot<'a>),
     /// A single streamed event.
     Event(Event<'a>),
-    /// A type or event name that this version does not know. Feeds grow: it is counted and ignored.
+    /// An unknown type or event name: counted and ignored.
     Unknown,
 }
 
 impl Message<'_> {
-    /// What `session_buddy_bridge_feed_messages_total` counts this message as.
+    /// Returns the label `type` of `session_buddy_bridge_feed_messages_total`.
     pub fn message_type(&self) -> MessageType {
         match self {
             Message::Connection(ConnectionMessage::Connected { .. }) => MessageType::Connected,
@@ -38,12 +38,12 @@ impl Message<'_> {
     }
 }
 
-/// What a server says about the connection itself.
+/// A message about the connection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ConnectionMessage<'a> {
-    /// The server's first word.
+    /// The server's first message.
     Connected {
-        /// Whether the server accepted a token; `None` where it does not say.
+        /// Whether the server accepted a token; `None` if it does not say.
         authenticated: Option<bool>,
     },
     /// The answer to `subscribe`.
@@ -55,34 +55,34 @@ pub enum ConnectionMessage<'a> {
     Pong,
 }
 
-/// A number as it stood in the frame.
+/// A number as received.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Number {
     /// Absent or null.
     Missing,
-    /// A finite number. Integers above 2^53 have lost their low bits, which no rule needs.
+    /// A finite number. Integers above 2^53 are rounded, which no rule depends on.
     Finite(f64),
-    /// Something that is no number: a string, a boolean, `NaN`, an infinity.
+    /// Not a finite number: a string, a boolean, `NaN`, an infinity.
     Invalid,
 }
 
-/// The cumulative numbers of the listed skills, and the last hour's anomalies.
+/// The totals of the listed skills, and the anomalies of the last hour.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Snapshot<'a> {
-    /// The server's own time of the round, verbatim.
+    /// The server's time, verbatim.
     pub timestamp: Option<Cow<'a, str>>,
-    /// How many skill entries the list had, including those that could not be read.
+    /// Number of entries in the list of skills, including invalid ones.
     pub listed: usize,
-    /// The entries in the order listed. An entry that cannot be read at all is `Err`.
+    /// The entries, in order; `Err` for invalid ones.
     pub skills: Vec<Result<SkillEntry<'a>, Rejection>>,
-    /// How many anomalies the list had, including those that could not be read.
+    /// Number of entries in the list of anomalies, including invalid ones.
     pub anomalies_listed: usize,
-    /// The anomalies in the order listed.
+    /// The anomalies, in order; `Err` for invalid ones.
     pub anomalies: Vec<Result<AnomalyEntry<'a>, Rejection>>,
 }
 
 impl Snapshot<'_> {
-    /// The same snapshot, with strings of its own.
+    /// Returns the same snapshot, independent of the frame.
     pub fn into_owned(self) -> Snapshot<'static> {
         let text = |text: Cow<'_, str>| Cow::<'static, str>::Owned(text.into_owned());
         let skill = |entry: SkillEntry<'_>| SkillEntry {
@@ -107,8 +107,8 @@ impl Snapshot<'_> {
     }
 }
 
-/// One skill of a snapshot. Only the name is vouched for: the numbers are judged by the ledger, because an entry with
-/// bad numbers still proves that its skill is listed.
+/// One skill of a snapshot. Only the name is validated: the ledger validates the numbers, because an entry with invalid ones
+/// still proves that its skill is listed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SkillEntry<'a> {
     /// Never empty.
@@ -126,16 +126,16 @@ pub struct SkillEntry<'a> {
 pub struct AnomalyEntry<'a> {
     /// Never empty.
     pub skill_name: Cow<'a, str>,
-    /// Never empty: `drop`, `spike`, `pattern_shift`, or what a server calls it.
+    /// Never empty: `drop`, `spike`, `pattern_shift`, or another.
     pub anomaly_type: Cow<'a, str>,
-    /// When the server found it, verbatim; a space or a `T` between date and time.
+    /// When the server detected it, verbatim; a space or a `T` between date and time.
     pub detected_at: Option<Cow<'a, str>>,
-    /// Distance from the baseline; `None` where it is absent or null. Finite.
+    /// Distance from the baseline, finite; `None` if absent or null.
     pub deviation_score: Option<f64>,
 }
 
 impl AnomalyEntry<'_> {
-    /// The same, independent of the frame that it came in.
+    /// Returns the same anomaly, independent of the frame.
     pub fn into_owned(self) -> AnomalyEntry<'static> {
         AnomalyEntry {
             skill_name: self.skill_name.into_owned().into(),
@@ -146,10 +146,10 @@ impl AnomalyEntry<'_> {
     }
 }
 
-/// A streamed event with what identifies it.
+/// A streamed event.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event<'a> {
-    /// The sender's identifier, which tells a repetition.
+    /// The sender's identifier, by which repetitions are recognized.
     pub id: Option<Cow<'a, str>>,
     /// The sender's time, verbatim.
     pub timestamp: Option<Cow<'a, str>>,
@@ -164,9 +164,9 @@ pub enum EventKind<'a> {
     Invocation {
         /// Never empty.
         skill_name: Cow<'a, str>,
-        /// `None` where it is missing, null or empty.
+        /// `None` if missing, null or empty.
         workflow_phase: Option<Cow<'a, str>>,
-        /// Whether the skill ran to its end.
+        /// Whether the skill completed.
         completed: bool,
         /// Finite and not negative.
         duration_seconds: Option<f64>,
@@ -182,7 +182,7 @@ pub enum EventKind<'a> {
     },
     /// One anomaly.
     Anomaly(AnomalyEntry<'a>),
-    /// How many sessions are open.
+    /// The number of open sessions.
     ActiveSessions {
         /// At most 2^53.
         count: u64,
@@ -220,7 +220,7 @@ pub struct Rejection {
 }
 
 impl Rejection {
-    /// A rejection for `reason`, said in words by `detail`.
+    /// Creates a rejection for `reason`, which `detail` explains.
     pub fn new(reason: RejectionReason, detail: impl Into<String>) -> Self {
         Self { reason, detail: detail.into() }
     }
@@ -234,10 +234,10 @@ macro_rules! label_values {
         pub enum $set { $($(#[$doc])* $name,)* }
 
         impl $set {
-            /// Every one, in the order of their numbers.
+            /// Every value, in order of declaration.
             pub const ALL: &[Self] = &[$(Self::$name,)*];
 
-            /// The value of the label.
+            /// Returns the value of the label.
             pub const fn label(self) -> &'static str {
                 match self { $(Self::$name => $label,)* }
             }
@@ -278,15 +278,15 @@ label_values! {
     RejectionReason {
     /// The feed sent a binary frame; the feed speaks text.
     BinaryFrame => "binary_frame",
-    /// The text is no JSON, nests too deep, or holds a lone surrogate or a number that overflows.
+    /// The text is not JSON, nests too deep, or holds a lone surrogate or a number that overflows.
     MalformedFrame => "malformed_frame",
-    /// A message is no object, or has no `type`.
+    /// A message is not an object, or has no `type`.
     MalformedMessage => "malformed_message",
-    /// A field that the message needs is absent, null or empty.
+    /// A required field is absent, null or empty.
     MissingField => "missing_field",
-    /// A field holds another kind of value than it should.
+    /// A field has a value of the wrong kind.
     InvalidField => "invalid_field",
-    /// A field holds no number, or `NaN`, or an infinity.
+    /// A field is not a finite number.
     InvalidNumber => "invalid_number",
     /// A number outside its range: a negative total, a rate above 100 percent.
     NumberOutOfRange => "number_out_of_range",
@@ -298,7 +298,7 @@ label_values! {
     DuplicateEntry => "duplicate_entry",
     /// More entries in one snapshot, or messages in one frame, than the limit.
     TooManyEntries => "too_many_entries",
-    /// An event with an unseen id that is older than what the memory of ids reaches back to.
+    /// An event with an unseen id, older than the remembered ids.
     StaleEvent => "stale_event",
     /// More skills with remembered numbers than the limit.
     SkillLimit => "skill_limit",

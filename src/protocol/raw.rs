@@ -1,5 +1,5 @@
-//! What a frame holds before its meaning is known. Both front-ends fill it, the one of serde and the scanner, and it alone
-//! says which key goes where, so that they cannot differ in what they take for a field.
+//! What a frame contains, before it is interpreted. The scanner and serde both fill it, and only it decides which key goes
+//! where, so that they cannot disagree about fields.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ pub(super) enum Field<'a> {
     Compound,
 }
 
-/// Where a record is expected: the record, or what stood there instead.
+/// The value of a record: the record, or what was found instead.
 #[derive(Debug)]
 pub(super) enum Slot<'a, T> {
     Record(T),
@@ -29,7 +29,7 @@ impl<T> Default for Slot<'_, T> {
     }
 }
 
-/// Where a list of records is expected.
+/// The value of a list of records.
 #[derive(Debug)]
 pub(super) enum List<'a, T> {
     /// At most as many items as the limit allows; `length` counts all of them.
@@ -46,20 +46,20 @@ impl<T> Default for List<'_, T> {
     }
 }
 
-/// An object with the fields that this version knows. Of a key that stands twice the last value counts, whole.
+/// An object with the fields that this version knows. Of a repeated key the last value is used.
 pub(super) trait Record<'a>: Default {
-    /// Where the value of `key` goes.
-    fn place(&mut self, key: &str) -> Place<'_, 'a>;
+    /// Returns the destination of the value of `key`.
+    fn destination(&mut self, key: &str) -> Destination<'_, 'a>;
 }
 
-/// Where a value goes, and so what it should be.
-pub(super) enum Place<'r, 'a> {
+/// The destination of a value, and so the expected kind.
+pub(super) enum Destination<'r, 'a> {
     Scalar(&'r mut Field<'a>),
     Data(&'r mut Slot<'a, RawData<'a>>),
     Skills(&'r mut List<'a, RawSkill<'a>>),
     Anomalies(&'r mut List<'a, RawAnomaly<'a>>),
-    /// The key is unknown. Its value is read all the same, because it can reject the frame.
-    Nowhere,
+    /// The key is unknown. Its value is parsed all the same, because it can reject the frame.
+    Ignored,
 }
 
 /// The envelope of every message.
@@ -75,21 +75,21 @@ pub(super) struct RawMessage<'a> {
 }
 
 impl<'a> Record<'a> for RawMessage<'a> {
-    fn place(&mut self, key: &str) -> Place<'_, 'a> {
-        Place::Scalar(match key {
+    fn destination(&mut self, key: &str) -> Destination<'_, 'a> {
+        Destination::Scalar(match key {
             "type" => &mut self.r#type,
             "event" => &mut self.event,
             "id" => &mut self.id,
             "timestamp" => &mut self.timestamp,
             "skill" => &mut self.skill,
             "authenticated" => &mut self.authenticated,
-            "data" => return Place::Data(&mut self.data),
-            _ => return Place::Nowhere,
+            "data" => return Destination::Data(&mut self.data),
+            _ => return Destination::Ignored,
         })
     }
 }
 
-/// The `data` of every message that has one: the fields of all of them, since `data` may stand before `type`.
+/// The `data` of a message: the fields of all types, since `data` may precede `type`.
 #[derive(Debug, Default)]
 pub(super) struct RawData<'a> {
     pub(super) top_skills: List<'a, RawSkill<'a>>,
@@ -104,17 +104,17 @@ pub(super) struct RawData<'a> {
 }
 
 impl<'a> Record<'a> for RawData<'a> {
-    fn place(&mut self, key: &str) -> Place<'_, 'a> {
-        Place::Scalar(match key {
-            "top_skills" => return Place::Skills(&mut self.top_skills),
-            "anomalies" => return Place::Anomalies(&mut self.anomalies),
+    fn destination(&mut self, key: &str) -> Destination<'_, 'a> {
+        Destination::Scalar(match key {
+            "top_skills" => return Destination::Skills(&mut self.top_skills),
+            "anomalies" => return Destination::Anomalies(&mut self.anomalies),
             "workflow_phase" => &mut self.workflow_phase,
             "completed" => &mut self.completed,
             "duration_seconds" => &mut self.duration_seconds,
             "session_id" => &mut self.session_id,
             "rate" => &mut self.rate,
             "count" => &mut self.count,
-            _ => return self.anomaly.place(key),
+            _ => return self.anomaly.destination(key),
         })
     }
 }
@@ -127,10 +127,10 @@ macro_rules! scalar_record {
         pub(super) struct $name<'a> { $(pub(super) $field: Field<'a>,)* }
 
         impl<'a> Record<'a> for $name<'a> {
-            fn place(&mut self, key: &str) -> Place<'_, 'a> {
+            fn destination(&mut self, key: &str) -> Destination<'_, 'a> {
                 match key {
-                    $(stringify!($field) => Place::Scalar(&mut self.$field),)*
-                    _ => Place::Nowhere,
+                    $(stringify!($field) => Destination::Scalar(&mut self.$field),)*
+                    _ => Destination::Ignored,
                 }
             }
         }

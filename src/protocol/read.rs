@@ -9,7 +9,7 @@ use super::scan::scan;
 use super::{Message, Rejection};
 use crate::protocol::RejectionReason::{MalformedFrame, MalformedMessage, TooManyEntries};
 
-/// How much one frame may hold. Nesting is limited by the JSON parser, to 127 levels.
+/// Limits of one frame. Nesting is limited to 127 levels by the JSON parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Entries of each list of a snapshot; those beyond are rejected, one rejection for all of them.
@@ -24,10 +24,10 @@ impl Default for Limits {
     }
 }
 
-/// Reads one text frame and hands over its messages in order, each whole or as a rejection.
+/// Parses a text frame, and calls `each` with its messages in order, or with the rejection of each.
 ///
-/// A frame that is no JSON gives one rejection and nothing else, even if some of its messages could be read: nothing of
-/// it is applied. Python's `NaN` and infinities are invalid numbers, not invalid frames.
+/// A frame that is not JSON is one rejection and nothing else, even if some of its messages could be parsed. Python's `NaN` and
+/// infinities are invalid numbers, not invalid frames.
 pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) {
     if scan(text, limits, each).is_some() {
         return;
@@ -44,14 +44,14 @@ pub fn read(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>
     each(Err(Rejection::new(MalformedFrame, format!("no valid JSON ({error}): {}", quote(text)))));
 }
 
-/// A parsed frame. Almost every frame is one message, which then needs no list.
+/// A parsed frame. Almost every frame is one message, which needs no list.
 enum Frame<'a> {
     One(Result<Message<'a>, Rejection>),
     Many { messages: Vec<Result<Message<'a>, Rejection>>, length: usize },
 }
 
 impl<'a> Frame<'a> {
-    /// A frame that is valid JSON and no message.
+    /// A frame that is valid JSON and not a message.
     fn scalar(found: Field<'a>) -> Self {
         Frame::One(element(Slot::Other(found)))
     }
@@ -73,7 +73,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Reads a frame by serde alone.
+/// Parses a frame by serde only.
 #[cfg(test)]
 pub(super) fn serde_front_end(
     text: &str,

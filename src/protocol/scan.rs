@@ -1,28 +1,27 @@
-//! An ordinary frame to its raw records, by a scanner of one pass: several times as fast as serde, which must keep state
-//! for what ordinary frames do not have.
+//! Plain frames to raw records, by a scanner of one pass: several times as fast as serde, which needs state for what plain
+//! frames do not contain.
 //!
-//! Invariant: the scanner either reads exactly what serde reads or gives up. It gives up at all that is not plain: an
-//! escape, a list or an object where a scalar is expected, an entry beyond a limit, any error of syntax. What a frame that
-//! is malformed is rejected with is thus serde's business alone.
+//! Invariant: the scanner either reads exactly what serde reads, or gives up: at an escape, a list or an object where a scalar
+//! is expected, an entry beyond a limit, any syntax error. The rejection of a malformed frame thus always comes from serde.
 
 use std::borrow::Cow;
 
 use super::interpret::message;
-use super::raw::{Field, List, Place, RawData, RawMessage, Record, Slot};
+use super::raw::{Destination, Field, List, RawData, RawMessage, Record, Slot};
 use super::{Limits, Message, Rejection};
 
-/// Powers of ten that are doubles, as many as a significand of [`DIGITS_MAX`] digits can be divided by.
+/// The powers of ten by which a significand of [`DIGITS_MAX`] digits can be divided, all exact as doubles.
 const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
     [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19];
 
-/// So many digits never overflow a `u64`.
+/// Digits that never overflow a `u64`.
 const DIGITS_MAX: usize = 19;
 
-/// Up to here every integer is a double.
+/// Up to here every integer is exact as a double.
 const EXACT_MAX: u64 = 1 << 53;
 
-/// Reads a frame that is an object or an array of objects and hands over its messages; `None`, and nothing handed over, if
-/// it is not plain.
+/// Calls `each` with the messages of a frame that is an object or an array of objects. Returns `None`, without a call, if the
+/// frame is not plain.
 pub(super) fn scan(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) -> Option<()> {
     let mut scanner = Scanner { text, at: 0, limits };
     match scanner.token()? {
@@ -54,12 +53,12 @@ struct Scanner<'a, 'l> {
 }
 
 impl<'a> Scanner<'a, '_> {
-    /// Nothing but whitespace may follow.
+    /// Expects nothing but whitespace.
     fn end(&mut self) -> Option<()> {
         self.token().is_none().then_some(())
     }
 
-    /// The objects of an array whose bracket was read.
+    /// Reads the objects of an array whose bracket was read.
     fn list<T>(&mut self, items_max: usize, item: fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         let mut items = Vec::new();
         let mut token = self.token()?;
@@ -102,20 +101,20 @@ impl<'a> Scanner<'a, '_> {
             if self.token()? != b':' {
                 return None;
             }
-            match (record.place(key), self.token()?) {
-                (Place::Data(slot), b'{') => {
+            match (record.destination(key), self.token()?) {
+                (Destination::Data(slot), b'{') => {
                     // Filled where it stands: it is large to move.
                     *slot = Slot::Record(RawData::default());
                     let Slot::Record(data) = slot else { return None };
                     self.record(data)?;
                 }
-                (Place::Skills(list), b'[') => *list = self.records()?,
-                (Place::Anomalies(list), b'[') => *list = self.records()?,
-                (Place::Scalar(field), first) => *field = self.scalar(first)?,
-                (Place::Data(slot), first) => *slot = Slot::Other(self.scalar(first)?),
-                (Place::Skills(list), first) => *list = List::Other(self.scalar(first)?),
-                (Place::Anomalies(list), first) => *list = List::Other(self.scalar(first)?),
-                (Place::Nowhere, first) => drop(self.scalar(first)?),
+                (Destination::Skills(list), b'[') => *list = self.records()?,
+                (Destination::Anomalies(list), b'[') => *list = self.records()?,
+                (Destination::Scalar(field), first) => *field = self.scalar(first)?,
+                (Destination::Data(slot), first) => *slot = Slot::Other(self.scalar(first)?),
+                (Destination::Skills(list), first) => *list = List::Other(self.scalar(first)?),
+                (Destination::Anomalies(list), first) => *list = List::Other(self.scalar(first)?),
+                (Destination::Ignored, first) => drop(self.scalar(first)?),
             }
             match self.token()? {
                 b',' => token = self.token()?,
@@ -125,7 +124,7 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// The scalar whose `first` byte was read.
+    /// Reads the scalar whose `first` byte was read.
     fn scalar(&mut self, first: u8) -> Option<Field<'a>> {
         match first {
             b'"' => Some(Field::Text(Cow::Borrowed(self.string()?))),
@@ -140,14 +139,14 @@ impl<'a> Scanner<'a, '_> {
         }
     }
 
-    /// The `word` of a value whose first letter was read.
+    /// Reads the `word` of a value whose first letter was read.
     fn rest(&mut self, word: &[u8], value: Field<'a>) -> Option<Field<'a>> {
         let found = self.bytes()[self.at..].starts_with(word);
         self.at += word.len();
         found.then_some(value)
     }
 
-    /// The string whose opening quote was read.
+    /// Reads the string whose opening quote was read.
     fn string(&mut self) -> Option<&'a str> {
         let begin = self.at;
         let end = begin + plain_length(&self.bytes()[begin..]);
@@ -185,7 +184,7 @@ impl<'a> Scanner<'a, '_> {
         self.text[begin..self.at].parse().ok().filter(|value: &f64| value.is_finite())
     }
 
-    /// `number` with the digits that follow, and how many these are. Beyond [`DIGITS_MAX`] digits it wraps.
+    /// Returns `number` extended by the digits that follow, and how many these are. Wraps beyond [`DIGITS_MAX`] digits.
     fn digits(&mut self, mut number: u64) -> (u64, usize) {
         let begin = self.at;
         while let Some(byte @ b'0'..=b'9') = self.peek() {
@@ -195,7 +194,7 @@ impl<'a> Scanner<'a, '_> {
         (number, self.at - begin)
     }
 
-    /// The first byte of the next token.
+    /// Reads the first byte of the next token.
     fn token(&mut self) -> Option<u8> {
         loop {
             let byte = self.peek()?;
@@ -221,7 +220,7 @@ impl<'a> Scanner<'a, '_> {
     }
 }
 
-/// How many bytes stand before the first that a plain string cannot hold: a quote, a backslash, a control character.
+/// Returns the number of bytes before the first that a plain string cannot contain: a quote, a backslash, a control character.
 fn plain_length(bytes: &[u8]) -> usize {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
@@ -234,8 +233,8 @@ fn plain_length(bytes: &[u8]) -> usize {
     words.len() * 8 + end.unwrap_or(rest.len())
 }
 
-/// Eight bytes at once: the lowest bit set is the top one of the first byte that is not plain. Bits above it mean nothing,
-/// because the subtractions borrow.
+/// Checks eight bytes at once: the lowest bit set is the top bit of the first byte that is not plain. Higher bits are
+/// meaningless, because the subtractions borrow.
 fn not_plain(word: u64) -> u64 {
     const EACH: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = EACH << 7;

@@ -1,6 +1,6 @@
-//! What a server is shown, from flags and from the environment.
+//! Builder of credentials, from flags and from the environment.
 //!
-//! Every secret is in a file or in a variable: every user of a machine can read its command lines.
+//! Secrets are in files or variables, because every user of a machine can read its command lines.
 
 use std::ffi::OsString;
 
@@ -18,7 +18,7 @@ const CA_FILE: &str = "--feed.ca-file";
 const CERT_FILE: &str = "--feed.cert-file";
 const KEY_FILE: &str = "--feed.key-file";
 
-/// Looks into each file, so that what cannot work is refused now.
+/// Reads each file, so that what cannot be used is refused now.
 pub(super) fn read(
     flags: CredentialFlags,
     environment: &dyn Fn(&str) -> Option<OsString>,
@@ -52,12 +52,12 @@ pub(super) fn read(
     }
 }
 
-/// The first flag that means something to TLS alone.
+/// Returns the first flag that concerns TLS only.
 pub(super) fn tls_flag(tls: &TlsFiles) -> Option<&'static str> {
     tls.ca.as_ref().map(|_| CA_FILE).or(tls.identity.as_ref().map(|_| CERT_FILE))
 }
 
-/// A variable that has no flag. One that holds nothing counts as unset.
+/// Returns the value of a variable that has no flag; an empty one counts as unset.
 fn variable(
     name: &'static str,
     environment: &dyn Fn(&str) -> Option<OsString>,

@@ -1,13 +1,13 @@
-//! Durations as people write them on a command line.
+//! Durations on the command line.
 
 use std::time::Duration;
 
 use thiserror::Error;
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DurationError {
-    /// A number alone, which could be seconds or milliseconds.
+    /// A number without a unit, which could be seconds or milliseconds.
     #[error("has no unit: write for example {0}s or {0}ms")]
     NoUnit(String),
     /// Not a number with a unit.
@@ -23,7 +23,7 @@ pub enum DurationError {
     },
 }
 
-/// Reads a number with one of the units `ms`, `s`, `m`, `h`, within `min..=max`.
+/// Parses a number with one of the units `ms`, `s`, `m`, `h`, within `min..=max`.
 pub(crate) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration, DurationError> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -42,7 +42,7 @@ pub(crate) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration
         .ok_or(DurationError::OutOfRange { min, max })
 }
 
-/// The shortest way to write `duration` that [`parse`] reads.
+/// Returns the shortest text that [`parse`] reads as `duration`.
 pub(crate) fn show(duration: Duration) -> String {
     match (duration.as_secs(), duration.subsec_millis()) {
         (0, millis) => format!("{millis}ms"),
@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_told_apart() {
+    fn invalid_durations_are_distinguished() {
         assert_eq!(parse("10", Duration::ZERO, HOUR), Err(DurationError::NoUnit("10".to_owned())));
         for text in ["", "s", "-1s", "1 s", "1d", "1s2", "1.2.3s", ".", "NaNs", "infs", "1e3s"] {
             assert_eq!(parse(text, Duration::ZERO, HOUR), Err(DurationError::Malformed), "{text}");

@@ -1,21 +1,21 @@
-//! Where to ask whether a bridge works.
+//! The URL of a health check.
 
 use thiserror::Error;
 use url::Url;
 
-/// Why a URL cannot be asked for health.
+/// Why a URL cannot be checked.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HealthcheckUrlError {
     /// Not a URL.
     #[error("is no URL ({0}): write for example http://127.0.0.1:9090/-/healthy")]
     Malformed(#[source] url::ParseError),
-    /// TLS.
+    /// The scheme is `https`.
     #[error("asks for TLS, which a health check does not speak: ask the bridge itself, with http://")]
     Https,
-    /// Any other scheme; often none at all, as in `localhost:9090`.
+    /// Any other scheme, or none, as in `localhost:9090`.
     #[error("does not start with http://: write for example http://127.0.0.1:9090/-/healthy")]
     Scheme,
-    /// User name or password in the URL.
+    /// The URL has a user name or a password.
     #[error("holds a user name or password, which the bridge does not ask for: leave it out")]
     Userinfo,
     /// Port 0.

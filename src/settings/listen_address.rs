@@ -1,4 +1,4 @@
-//! Where to serve, as people write it.
+//! Addresses to listen on, as on the command line.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
@@ -7,35 +7,35 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Why a text names no address to listen on.
+/// Why a text is not an address to listen on.
 #[derive(Debug, Error)]
 pub enum ListenAddressError {
     /// Not `HOST:PORT`.
     #[error("has no port: write HOST:PORT, for example localhost:9090, or :9090 for every interface")]
     NoPort,
-    /// Part of a URL.
+    /// A URL or a path.
     #[error("is a URL or a path: write HOST:PORT alone, for example localhost:9090")]
     Url,
-    /// The port is no number from 0 to 65535.
+    /// The port is not a number from 0 to 65535.
     #[error("has the port \"{0}\": a port is a number from 1 to 65535, or 0 for one that is free")]
     Port(String),
-    /// An IPv6 address that does not stand between brackets, or something else between brackets.
+    /// An IPv6 address without brackets, or something else between brackets.
     #[error("is no IPv6 address between brackets: write [ADDRESS]:PORT, for example [::1]:9090")]
     Brackets,
-    /// The host name has no address.
+    /// The host name cannot be resolved.
     #[error("names a host that cannot be resolved ({0}): give an address of this machine, or localhost")]
     Unresolved(#[source] io::Error),
 }
 
-/// The path of a Unix socket, where `text` is one: `unix:PATH`.
+/// Returns the path of a Unix socket if `text` is `unix:PATH`.
 pub(super) fn unix_path(text: &str) -> Option<PathBuf> {
     // A host may be called unix, but no port begins with a slash.
     let path = text.strip_prefix("unix:").filter(|path| path.starts_with('/'))?;
     Some(path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path).into())
 }
 
-/// The addresses that `text` means, without repetition: `:PORT` is every interface, `localhost` every loopback address
-/// that this machine has.
+/// Returns the addresses of `text`, without duplicates: `:PORT` is every interface, `localhost` every loopback address of this
+/// machine.
 pub(super) fn resolve(text: &str) -> Result<Vec<SocketAddr>, ListenAddressError> {
     if text.contains('/') {
         return Err(ListenAddressError::Url);
@@ -68,14 +68,14 @@ fn localhost(port: u16) -> Vec<SocketAddr> {
     if port != 0 && exists(v6.ip()) { vec![v4, v6] } else { vec![v4] }
 }
 
-/// `[::]` takes IPv4 in as well, but a machine without IPv6 does not have it.
+/// `[::]` accepts IPv4 as well, but does not exist on a machine without IPv6.
 fn every_interface() -> IpAddr {
     let v6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
     if exists(v6) { v6 } else { Ipv4Addr::UNSPECIFIED.into() }
 }
 
-/// Whether this machine has `address`. Binding is the only question that every system answers truly: containers list
-/// `::1` in their hosts file with IPv6 switched off.
+/// Returns whether this machine has `address`. Only binding tells reliably: containers list `::1` in their hosts file although
+/// IPv6 is disabled.
 fn exists(address: IpAddr) -> bool {
     UdpSocket::bind((address, 0)).is_ok()
 }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_no_address_is_told_apart() {
+    fn invalid_addresses_are_distinguished() {
         use ListenAddressError as E;
         assert!(matches!(resolve("9090"), Err(E::NoPort)));
         assert!(matches!(resolve("http://localhost:9090"), Err(E::Url)));

@@ -1,8 +1,8 @@
-//! Numbers within a range.
+//! Numbers on the command line.
 
 use thiserror::Error;
 
-/// A text that is no whole number, or one outside its range.
+/// A text is not an integer, or out of range.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("give a whole number from {min} to {max}")]
 pub struct NumberError {
@@ -12,7 +12,7 @@ pub struct NumberError {
     pub max: u64,
 }
 
-/// What reads a number within `min..=max`, both of which `T` can hold.
+/// Returns a parser of numbers within `min..=max`, both of which `T` can represent.
 pub(crate) fn within<T: TryFrom<u64>>(min: u64, max: u64) -> impl Fn(&str) -> Result<T, NumberError> + Clone {
     move |text| {
         let number = text.parse().ok().filter(|number| (min..=max).contains(number));

@@ -147,13 +147,13 @@ const WEB_CONFIG_FAILURES: Family<0> = Family::counter(
 /// What the ledger counts beside the families: one value for each of the bridge's own metrics that come from it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LedgerCounters {
-    /// Of each feed, in any order; at most one for an identity.
+    /// The counters of each feed, in any order; at most one for an identity.
     pub feeds: Vec<FeedCounters>,
-    /// Over all feeds.
+    /// The counters of the counting rules, of all feeds together.
     pub rules: RuleCounters,
 }
 
-/// Shows [`Telemetry`], and the ledger's own numbers beside it, to a `prometheus::Registry`.
+/// The metrics of [`Telemetry`], with those of health and of the ledger, for a `prometheus::Registry`.
 pub struct TelemetryCollector<C> {
     telemetry: Arc<Telemetry>,
     health: Arc<Health>,
@@ -228,9 +228,10 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             FEED_LAST_MESSAGE.with(
                 feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds))),
             ),
-            DETAIL_ROWS.with(feeds().filter_map(|(feed, counts)| counts.detail.map(|(rows, _)| ([feed], rows as f64)))),
+            DETAIL_ROWS
+                .with(feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(rows, _)| ([feed], rows as f64)))),
             DETAIL_FAILURES.with(
-                feeds().filter_map(|(feed, counts)| counts.detail.map(|(_, failures)| ([feed], failures as f64))),
+                feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(_, failures)| ([feed], failures as f64))),
             ),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
@@ -252,7 +253,7 @@ fn one_if(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))
 }
 
-/// The counters that the translation rules name, and how much of each feed is hidden, as families.
+/// Returns the counters that belong to the counting rules as families.
 pub fn rule_families(counters: &LedgerCounters) -> Vec<MetricFamily> {
     let feeds = || counters.feeds.iter().map(|feed| (&*feed.identity, feed));
     let rules = counters.rules;

@@ -18,12 +18,12 @@ use crate::ledger::Notice;
 use crate::protocol::{MessageType, Rejection, RejectionReason};
 use crate::sync::lock;
 
-/// Values of the label `code` for one feed. Their set is bounded where they are made; should that ever fail, what is
-/// beyond is counted as [`OTHER_CODE`] rather than in ever more series.
+/// Values of the label `code` for one feed. The set is bounded where the codes are defined; should that ever fail, further
+/// codes are counted as [`OTHER_CODE`].
 const CODES_MAX: usize = 64;
 const OTHER_CODE: &str = "other";
 
-/// Codes that alerts ask for: their series are there from the start, so that a first disconnect is an increase.
+/// Codes that alerts query: their series exist from the start, so that a first disconnect is an increase.
 pub const CODES_FROM_ZERO: [&str; 15] = [
     "1000",
     "1001",
@@ -57,7 +57,7 @@ pub struct FeedTelemetry {
 struct State {
     counts: Counts,
     disconnect_throttle: BTreeMap<String, LogThrottle>,
-    detail_throttle: LogThrottle,
+    skills_db_throttle: LogThrottle,
     rejected_throttle: [LogThrottle; RejectionReason::ALL.len()],
     notice_throttle: HashMap<Discriminant<Notice>, LogThrottle>,
 }
@@ -78,8 +78,8 @@ pub(super) struct Counts {
     /// In the order of [`RejectionReason::ALL`].
     pub(super) rejected: [u64; RejectionReason::ALL.len()],
     pub(super) last_message_seconds: Option<f64>,
-    /// Rows read of the database beside the feed, and failures to read it; `None` where none is configured.
-    pub(super) detail: Option<(u64, u64)>,
+    /// Rows read from the feed's database, and failures to read it; `None` if none is configured.
+    pub(super) skills_db: Option<(u64, u64)>,
 }
 
 /// How much a feed has delivered.
@@ -153,31 +153,31 @@ impl FeedTelemetry {
         }
     }
 
-    /// A database beside the feed will be read.
-    pub fn detail_configured(&self, path: &Path) {
-        lock(&self.state).counts.detail.get_or_insert((0, 0));
+    /// A database is configured for the feed.
+    pub fn skills_db_configured(&self, path: &Path) {
+        lock(&self.state).counts.skills_db.get_or_insert((0, 0));
         debug!(feed = %self.identity, path = %path.display(), "the database beside the feed will be read");
     }
 
-    /// `rows` of the database beside the feed were read.
-    pub fn detail_read(&self, rows: u64) {
-        lock(&self.state).counts.detail.get_or_insert((0, 0)).0 += rows;
+    /// `rows` were read from the feed's database.
+    pub fn skills_db_rows_read(&self, rows: u64) {
+        lock(&self.state).counts.skills_db.get_or_insert((0, 0)).0 += rows;
         trace!(feed = %self.identity, rows, "rows read");
     }
 
-    /// The database beside the feed could not be read.
-    pub fn detail_failed(&self, error: &dyn Error) {
+    /// The feed's database could not be read.
+    pub fn skills_db_failed(&self, error: &dyn Error) {
         let passed = {
             let mut state = lock(&self.state);
-            state.counts.detail.get_or_insert((0, 0)).1 += 1;
-            state.detail_throttle.pass(Instant::now())
+            state.counts.skills_db.get_or_insert((0, 0)).1 += 1;
+            state.skills_db_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
             warn!(feed = %self.identity, suppressed, "the feed goes on without its database: {error}");
         }
     }
 
-    /// The ledger has something to say about what it just applied.
+    /// The ledger found out something while it applied a message.
     pub fn notice(&self, notice: &Notice) {
         if let Notice::Rejected(rejection) = notice {
             return self.rejected(rejection);

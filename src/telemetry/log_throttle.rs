@@ -1,16 +1,16 @@
-//! Repeated log lines, held back.
+//! Suppression of repeated log lines.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-/// How long a line that has been logged is not logged again.
+/// Interval in which a line is logged at most once.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// How many lines like it were held back since one was last logged. As a field, `None` is left out of the line.
+/// Number of lines that were suppressed since one was logged. As a field, `None` is omitted.
 pub(crate) type Suppressed = Option<NonZeroU64>;
 
-/// Lets one line through in a while and counts the others, so that a feed that is wrong in the same way a thousand
-/// times a second does not fill a disk.
+/// Passes one line in an interval and counts the others, so that a feed that fails a thousand times a second does not fill a
+/// disk.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LogThrottle {
     passed_at: Option<Instant>,
@@ -18,7 +18,7 @@ pub(super) struct LogThrottle {
 }
 
 impl LogThrottle {
-    /// Whether a line may be logged at `now`, and if so with what was held back.
+    /// Returns whether a line may be logged at `now`, and how many were suppressed before it.
     pub(super) fn pass(&mut self, now: Instant) -> Option<Suppressed> {
         if self.passed_at.is_some_and(|passed_at| now.saturating_duration_since(passed_at) < QUIET) {
             self.suppressed += 1;

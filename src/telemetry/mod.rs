@@ -51,18 +51,18 @@ struct ProcessCounts {
     accept_failures: u64,
     accept_failures_throttle: LogThrottle,
     web_config_failures: u64,
-    /// Whether the configuration file could not be used when it was last read again.
+    /// Whether the last reload of the configuration file failed.
     config_failed: bool,
 }
 
 impl Telemetry {
-    /// No feeds yet, every count at 0.
+    /// Creates telemetry without feeds.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What counts for the feed `identity`; the same for the same identity. Feeds are never dropped, so that identities
-    /// must come from the configuration, not from a server.
+    /// Returns the telemetry of the feed `identity`, which is added if it is new. Identities must come from the configuration,
+    /// not from a server, because feeds are only dropped by [`Telemetry::forget`].
     pub fn feed(&self, identity: &str) -> Arc<FeedTelemetry> {
         let mut feeds = lock(&self.feeds);
         if let Some(feed) = feeds.iter().find(|feed| &**feed.identity() == identity) {
@@ -73,34 +73,34 @@ impl Telemetry {
         feed
     }
 
-    /// Shows the feed `identity` no more.
+    /// Stops exposing the feed `identity`.
     pub fn forget(&self, identity: &str) {
         lock(&self.feeds).retain(|feed| &**feed.identity() != identity);
     }
 
-    /// The configuration file was read again, as asked, and `feeds` are what it names now.
+    /// The configuration file was reloaded; it configures `feeds` feeds.
     pub fn config_reloaded(&self, feeds: usize) {
         lock(&self.process).config_failed = false;
         info!(feeds, "configuration reloaded");
     }
 
-    /// The configuration file cannot be used: nothing has changed.
+    /// A reload of the configuration file failed; nothing has changed.
     pub fn config_failed(&self, error: &dyn std::error::Error) {
         lock(&self.process).config_failed = true;
         error!(%error, "configuration not reloaded, nothing has changed");
     }
 
-    /// SIGHUP, and there is no configuration file.
+    /// A reload was requested, and there is no configuration file.
     pub fn nothing_to_reload(&self) {
         info!("SIGHUP: there is no --config.file to read again");
     }
 
-    /// Every feed, in the order of first mention.
+    /// Returns every feed, in the order in which they were added.
     pub fn feeds(&self) -> Vec<Arc<FeedTelemetry>> {
         lock(&self.feeds).clone()
     }
 
-    /// What was not applied lately, of whichever feed, latest first.
+    /// Returns recent rejections of all feeds, latest first.
     pub fn recent_rejections(&self) -> Vec<SeenRejection> {
         self.rejections.latest_first()
     }
@@ -114,7 +114,7 @@ impl Telemetry {
         TelemetryCollector::new(Arc::clone(self), health, counters)
     }
 
-    /// An HTTP connection was closed unserved because `connections_max` others were open.
+    /// An HTTP connection was refused because `connections_max` others were open.
     pub fn http_connection_refused(&self, connections_max: usize) {
         let passed = {
             let mut http = lock(&self.process);
@@ -138,7 +138,7 @@ impl Telemetry {
         }
     }
 
-    /// The web configuration file has changed and cannot be used.
+    /// A reload of the web configuration file failed.
     pub fn web_config_failed(&self, error: &WebConfigError) {
         lock(&self.process).web_config_failures += 1;
         error!(%error, "the web configuration cannot be used; what it said before goes on to count");

@@ -1,4 +1,4 @@
-//! What was not applied lately, for people to look at.
+//! Recent rejections, for the live page.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -8,7 +8,7 @@ use crate::clock::wall_seconds;
 use crate::protocol::Rejection;
 use crate::sync::lock;
 
-/// How many rejections are remembered to be looked at.
+/// Rejections that are remembered.
 pub const RECENT_REJECTIONS_MAX: usize = 50;
 
 /// Characters of a rejection that are shown.
@@ -17,23 +17,23 @@ const SHOWN_CHARS_MAX: usize = 120;
 /// Shorter runs are words; tokens and keys are longer.
 const SECRET_CHARS_MIN: usize = 32;
 
-/// Something that was not applied.
+/// A recent rejection.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenRejection {
     /// The feed's identity.
     pub feed: Arc<str>,
     /// The label of the reason.
     pub reason: &'static str,
-    /// What was wrong, on one line, cut short, and without what could be a secret.
+    /// What was wrong, on one line, cut short, with possible secrets redacted.
     pub detail: String,
-    /// How often in a row the feed was found to be wrong in just this way.
+    /// Number of identical rejections in a row.
     pub times: u64,
-    /// When it was last seen, in seconds since the Unix epoch.
+    /// Unix timestamp of the last one, in seconds.
     pub last_seen_seconds: f64,
 }
 
-/// A server may be wrong a million times a second, and somebody looks each other second: so what happens is noted as it is, in
-/// the place of what is forgotten, and made fit to be seen when somebody looks.
+/// Rejections can come a million times a second and are read every other second: so they are recorded as they are, reusing the
+/// memory of forgotten ones, and formatted when they are read.
 #[derive(Debug, Default)]
 pub(super) struct RecentRejections(Mutex<VecDeque<Noted>>);
 
@@ -86,8 +86,8 @@ impl From<&Noted> for SeenRejection {
     }
 }
 
-/// `text` on one line, cut short. A server may have been sent a token and say it again in what it gets wrong; the page
-/// is read by more people than the log. So whatever has the length and the letters of a token is left out.
+/// Returns `text` on one line, cut short. A server may quote a token that it was sent, and more people read the page than the
+/// log, so that everything with the length and the characters of a token is redacted.
 fn shown(text: &str) -> String {
     let mut out = String::new();
     let is_of_token = |character: char| character.is_ascii_alphanumeric() || "-_.+/=~".contains(character);

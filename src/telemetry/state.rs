@@ -1,4 +1,4 @@
-//! What happens to the state on disk.
+//! What happens to the state file.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ const QUARANTINED: Family<0> = Family::counter(
     [],
 );
 
-/// Counts and logs what happens to the state.
+/// Counts and logs what happens to the state file.
 #[derive(Debug, Default)]
 pub struct StateTelemetry {
     state: Mutex<State>,
@@ -50,17 +50,17 @@ struct State {
 }
 
 impl StateTelemetry {
-    /// Nothing has happened yet.
+    /// Creates telemetry of which every count is 0.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The state at `path` is open.
+    /// The state file at `path` was opened.
     pub fn opened(&self, path: &Path) {
         info!(path = %path.display(), "state opened");
     }
 
-    /// There is no state, because of `reason`, and nobody insisted on one.
+    /// Counts are in memory only, because of `reason`; no state file was requested explicitly.
     pub fn in_memory(&self, reason: &str) {
         lock(&self.state).is_in_memory = true;
         warn!("counts are kept in memory alone, a restart begins anew: {reason}");
@@ -88,7 +88,7 @@ impl StateTelemetry {
         info!(%path, renamed, "the state was written again; nothing was lost");
     }
 
-    /// A transaction is on disk.
+    /// A transaction was committed.
     pub fn committed(&self) {
         let was_failing = {
             let mut state = lock(&self.state);
@@ -101,7 +101,7 @@ impl StateTelemetry {
         }
     }
 
-    /// A transaction failed. `is_shown_anyway`: for so long that memory is shown now.
+    /// A transaction failed. `is_shown_anyway`: memory is exposed now, because they have failed for too long.
     pub fn commit_failed(&self, error: &StoreError, is_shown_anyway: bool) {
         let (passed, was_shown_anyway) = {
             let mut state = lock(&self.state);
@@ -119,12 +119,12 @@ impl StateTelemetry {
         }
     }
 
-    /// Whether what is shown is on disk.
+    /// Returns whether what is exposed is on disk.
     pub fn is_durable(&self) -> bool {
         lock(&self.state).is_durable()
     }
 
-    /// All of this as metric families.
+    /// Returns all of this as metric families.
     pub fn collector(self: &Arc<Self>) -> StateCollector {
         let descs = [DURABLE, COMMITS, COMMIT_FAILURES, QUARANTINED].iter().map(Family::desc).collect();
         StateCollector { telemetry: Arc::clone(self), descs }
@@ -137,7 +137,7 @@ impl State {
     }
 }
 
-/// Shows [`StateTelemetry`] to a `prometheus::Registry`.
+/// The metrics of [`StateTelemetry`] for a `prometheus::Registry`.
 #[derive(Debug)]
 pub struct StateCollector {
     telemetry: Arc<StateTelemetry>,
