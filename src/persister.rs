@@ -149,7 +149,9 @@ impl Worker<'_> {
                 self.telemetry.committed();
                 self.ledger.show(changes);
             }
-            self.failing_since = None;
+            if self.failing_since.take().is_some() {
+                self.telemetry.recovered();
+            }
             return true;
         };
         let since = self.failing_since.get_or_insert_with(Instant::now);

@@ -28,6 +28,9 @@ pub use error::StoreError;
 /// How long a commit waits for another program that has the database locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Page size of a new state. A commit writes every page that it touches, most of them for the sake of a few bytes.
+const PAGE_BYTES: u32 = 1024;
+
 /// More than there are statements, so that a commit prepares none again.
 const CACHED_STATEMENTS_MAX: usize = 64;
 
@@ -132,6 +135,9 @@ impl Store {
         if !schema::is_intact(connection, version).map_err(failed)? {
             return Err(StoreError::corrupt(path, format!("its tables are not those of version {version}")));
         }
+        if version == 0 {
+            connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(failed)?;
+        }
         connection
             .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;")
             .map_err(failed)?;
@@ -141,6 +147,9 @@ impl Store {
             return Err(StoreError::corrupt(path, answer));
         }
         schema::upgrade(connection, path, version)?;
+        if (1..migrations::VERSION).contains(&version) {
+            set_page_size(connection).map_err(failed)?;
+        }
         let whole = tables::load(connection).map_err(failed)?;
         fits(&whole).map_err(|problem| StoreError::corrupt(path, problem))?;
         Ok(whole)
@@ -238,6 +247,15 @@ impl Store {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Gives a migrated state the page size of a new one. It stays in use without: somebody may read it just now, or the disk may
+/// be full.
+fn set_page_size(connection: &Connection) -> rusqlite::Result<()> {
+    // Only outside of WAL does a database take another one.
+    let _ =
+        connection.execute_batch(&format!("PRAGMA journal_mode = DELETE; PRAGMA page_size = {PAGE_BYTES}; VACUUM;"));
+    connection.execute_batch("PRAGMA journal_mode = WAL;")
 }
 
 fn is_ours(file: &StateFile, path: &Path, is_readable: bool) -> Result<bool, StoreError> {

@@ -15,19 +15,22 @@ use crate::sync::lock;
 
 const DURABLE: Family<0> = Family::gauge(
     "session_buddy_bridge_state_durable",
-    "1 if what is exposed is in the state file, 0 while commits fail, the file was deleted or replaced, or there is none.",
+    "1 if everything that is exposed is in the state file, 0 otherwise.",
     [],
 );
-const COMMITS: Family<0> =
-    Family::counter("session_buddy_bridge_state_commits_total", "Transactions written to the state.", []);
+const COMMITS: Family<0> = Family::counter(
+    "session_buddy_bridge_state_commits_total",
+    "Number of transactions that were written to the state file.",
+    [],
+);
 const COMMIT_FAILURES: Family<0> = Family::counter(
     "session_buddy_bridge_state_commit_failures_total",
-    "Transactions that could not be written to the state; each is tried again.",
+    "Number of transactions that could not be written to the state file; each is tried again.",
     [],
 );
 const QUARANTINED: Family<0> = Family::counter(
     "session_buddy_bridge_state_moved_aside_total",
-    "Number of corrupt states that were renamed at the start, so that counting started again.",
+    "Number of corrupt state files that were renamed at the start, so that counting started again.",
     [],
 );
 
@@ -43,8 +46,7 @@ struct State {
     failures: u64,
     failures_throttle: LogThrottle,
     quarantined: u64,
-    is_failing: bool,
-    is_shown_anyway: bool,
+    is_exposed_uncommitted: bool,
     is_in_memory: bool,
     is_displaced: bool,
 }
@@ -63,21 +65,21 @@ impl StateTelemetry {
     /// Counts are in memory only, because of `reason`; no state file was requested explicitly.
     pub fn in_memory(&self, reason: &str) {
         lock(&self.state).is_in_memory = true;
-        warn!("counts are kept in memory alone, a restart begins anew: {reason}");
+        warn!(reason, "counts are in memory only: a restart starts counting again");
     }
 
     /// A corrupt state was renamed.
     pub fn quarantined(&self, quarantine: &Quarantine) {
         lock(&self.state).quarantined += 1;
         let Quarantine { path, problem } = quarantine;
-        error!(quarantine = %path.display(), %problem, "the state is corrupt: it was renamed, and counting starts again");
+        error!(quarantine = %path.display(), %problem, "state file corrupt: it was renamed, and counting starts again");
     }
 
     /// The file at `path` is no longer the one that is open.
     pub fn displaced(&self, path: &Path) {
         if !std::mem::replace(&mut lock(&self.state).is_displaced, true) {
             let path = path.display();
-            error!(%path, "the state was deleted, renamed or replaced while it is in use: it is written again");
+            error!(%path, "state file deleted, renamed or replaced while in use: writing it again");
         }
     }
 
@@ -85,41 +87,40 @@ impl StateTelemetry {
     pub fn rewritten(&self, path: &Path, renamed: Option<&Path>) {
         lock(&self.state).is_displaced = false;
         let (path, renamed) = (path.display(), renamed.map(|renamed| tracing::field::display(renamed.display())));
-        info!(%path, renamed, "the state was written again; nothing was lost");
+        info!(%path, renamed, "state file written again; nothing was lost");
     }
 
     /// A transaction was committed.
     pub fn committed(&self) {
-        let was_failing = {
-            let mut state = lock(&self.state);
-            state.commits += 1;
-            state.is_shown_anyway = false;
-            std::mem::take(&mut state.is_failing)
-        };
-        if was_failing {
-            info!("the state is being written again; nothing was lost");
-        }
+        lock(&self.state).commits += 1;
     }
 
-    /// A transaction failed. `is_shown_anyway`: memory is exposed now, because they have failed for too long.
-    pub fn commit_failed(&self, error: &StoreError, is_shown_anyway: bool) {
-        let (passed, was_shown_anyway) = {
+    /// Everything is on disk again, after [`StateTelemetry::commit_failed`].
+    pub fn recovered(&self) {
+        lock(&self.state).is_exposed_uncommitted = false;
+        info!("state commits succeed again; nothing was lost");
+    }
+
+    /// A transaction failed, and changes are exposed without one by now if `is_exposed`.
+    pub fn commit_failed(&self, error: &StoreError, is_exposed: bool) {
+        let (passed, was_exposed) = {
             let mut state = lock(&self.state);
             state.failures += 1;
-            state.is_failing = true;
-            let was_shown_anyway = std::mem::replace(&mut state.is_shown_anyway, is_shown_anyway);
-            (state.failures_throttle.pass(Instant::now()), was_shown_anyway)
+            let was_exposed = std::mem::replace(&mut state.is_exposed_uncommitted, is_exposed);
+            (state.failures_throttle.pass(Instant::now()), was_exposed)
         };
         match passed {
-            Some(suppressed) => warn!(suppressed, "the state cannot be written, trying again: {error}"),
-            None => debug!("the state cannot be written, trying again: {error}"),
+            Some(suppressed) => warn!(suppressed, %error, "state commit failed; it is tried again"),
+            None => debug!(%error, "state commit failed; it is tried again"),
         }
-        if is_shown_anyway && !was_shown_anyway {
-            error!("the state could not be written for too long: memory is shown, and a restart now would lose counts");
+        if is_exposed && !was_exposed {
+            error!(
+                "state commits have failed for too long: counts are exposed from memory, and a restart would lose them"
+            );
         }
     }
 
-    /// Returns whether what is exposed is on disk.
+    /// Returns whether everything that is exposed is on disk.
     pub fn is_durable(&self) -> bool {
         lock(&self.state).is_durable()
     }
@@ -133,7 +134,7 @@ impl StateTelemetry {
 
 impl State {
     fn is_durable(&self) -> bool {
-        !self.is_shown_anyway && !self.is_in_memory && !self.is_displaced
+        !self.is_exposed_uncommitted && !self.is_in_memory && !self.is_displaced
     }
 }
 

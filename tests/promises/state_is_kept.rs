@@ -73,6 +73,24 @@ fn sorted(mut whole: Whole) -> Whole {
     whole
 }
 
+/// A page is written whole for the sake of its few bytes that changed, so that pages are small.
+#[test]
+fn a_commit_of_one_invocation_writes_few_bytes() {
+    let (_folder, path) = folder();
+    let mut opened = open(&path).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    lively(&mut ledger);
+    opened.store.commit(&ledger.drain(Moment::at(Duration::from_secs(4)))).unwrap();
+    ledger.tick(Moment::at(Duration::from_secs(20)), &mut Vec::new());
+    let changes = ledger.drain(Moment::at(Duration::from_secs(20)));
+    assert!(!changes.skills.is_empty());
+    let log = path.with_extension("db-wal");
+    let before = fs::metadata(&log).unwrap().len();
+    opened.store.commit(&changes).unwrap();
+    let written = fs::metadata(&log).unwrap().len() - before;
+    assert!((1..=12 * 1024).contains(&written), "{written} bytes");
+}
+
 /// Every statement is authorized when it is prepared, and only then.
 #[test]
 fn a_commit_prepares_no_statement_again() {
