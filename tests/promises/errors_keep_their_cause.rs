@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::fs;
 use std::io;
+use std::path::Path;
 
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::{FeedTarget, StateLocation, WebConfigFile};
 use session_buddy_bridge::{Bridge, BridgeError, Settings};
@@ -62,13 +64,11 @@ fn a_state_file_that_cannot_be_written_has_the_error_of_the_system() {
 }
 
 #[test]
-fn a_state_file_that_sqlite_cannot_open_has_the_error_of_sqlite() {
-    let folder = tempfile::tempdir().unwrap();
-    // A folder where a file should be.
-    let path = folder.path().join("state.db");
-    fs::create_dir(&path).unwrap();
-    let error = Store::open(&path, |_| Ok(())).unwrap_err();
-    assert!(cause::<rusqlite::Error>(&error).is_some(), "{error:?}");
+fn a_state_that_sqlite_cannot_write_has_the_error_of_sqlite() {
+    let connection = Connection::open_with_flags(":memory:", OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let error = Store::on(connection, Path::new("state.db"), |_| Ok(())).unwrap_err();
+    let code = cause::<rusqlite::Error>(&error).and_then(rusqlite::Error::sqlite_error_code);
+    assert_eq!(code, Some(ErrorCode::ReadOnly), "{error:?}");
 }
 
 #[test]
