@@ -16,11 +16,11 @@ use crate::settings::{FeedTarget, LogSettings, Settings, SettingsError, limits, 
 
 #[derive(Debug, Args)]
 pub(super) struct DemoFlags {
-    /// Where chance starts: the same number, the same invocations [range: 0 to 18446744073709551615]
+    /// Seed of the random numbers: the same seed gives the same invocations [range: 0 to 18446744073709551615]
     #[arg(long = "demo.seed", value_name = "NUMBER", default_value_t = 1, help_heading = "Demo")]
     #[arg(value_parser = within::<u64>(0, u64::MAX))]
     pub seed: u64,
-    /// How many invocations happen in a second, on average [range: 1 to 1000]
+    /// Average number of invocations per second [range: 1 to 1000]
     #[arg(long = "demo.invocations-per-second", value_name = "NUMBER", default_value_t = 4, help_heading = "Demo")]
     #[arg(value_parser = within::<u32>(1, 1000))]
     pub invocations_per_second: u32,

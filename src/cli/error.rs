@@ -76,7 +76,7 @@ pub enum CommandError {
     #[error(transparent)]
     State(#[from] StoreError),
     /// The state has no such feed.
-    #[error("the state {} knows no feed {identity:?}; `state show` lists those that it knows", path.display())]
+    #[error("the state file {} has no feed {identity:?}: `state show` lists its feeds", path.display())]
     NoSuchFeed {
         /// The state file.
         path: PathBuf,

@@ -1,4 +1,4 @@
-//! What each message of a feed changes, and by which rule, in words: from a number back to the frames that it came from.
+//! What each message of a feed changes, and by which rule: from a number back to the frames that it came from.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::ledger::{
 };
 use crate::protocol::{self, EventKind, Message};
 
-/// Counts as a bridge would, and says why.
+/// Counts as a bridge would, and reports why. Each method returns the text of what it changed.
 #[derive(Debug)]
 pub struct Explainer {
     ledger: Ledger,
@@ -22,8 +22,8 @@ pub struct Explainer {
 }
 
 impl Explainer {
-    /// For a feed that is subscribed to `subscribed`, or to all. Of what happens only what concerns `skill` is told, or
-    /// everything.
+    /// An explainer of a feed that is subscribed to the skill `subscribed`, or to all. It reports the changes of `skill` only, or
+    /// all of them.
     pub fn new(subscribed: Option<&str>, skill: Option<String>, limits: Limits) -> Self {
         let mut ledger = Ledger::new(limits);
         ledger.explain();
@@ -32,21 +32,21 @@ impl Explainer {
         Self { ledger, feed, connection: None, shown: HashMap::new(), active_sessions: 0, skill }
     }
 
-    /// A connection is established.
+    /// A connection was established.
     pub fn open(&mut self, at: Duration) -> String {
         self.connection = Some(self.ledger.open(self.feed, Moment::at(at)));
-        self.told(at, "a connection is established", Vec::new())
+        self.report(at, "connected", Vec::new())
     }
 
-    /// The connection ended, for `why`.
-    pub fn close(&mut self, at: Duration, why: &str) -> String {
+    /// The connection ended. `reason` is appended to the text.
+    pub fn close(&mut self, at: Duration, reason: &str) -> String {
         if let Some(connection) = self.connection.take() {
             self.ledger.close(connection, Moment::at(at));
         }
-        self.told(at, &format!("the connection ended{why}"), Vec::new())
+        self.report(at, &format!("disconnected{reason}"), Vec::new())
     }
 
-    /// Each message of a frame.
+    /// A frame was received.
     pub fn frame(&mut self, at: Duration, frame: &str) -> String {
         let now = Moment::at(at);
         let connection = match self.connection {
@@ -63,28 +63,28 @@ impl Explainer {
                 }
                 Err(rejection) => {
                     notices.push(Notice::Rejected(rejection));
-                    "a message that cannot be read".to_owned()
+                    "unreadable message".to_owned()
                 }
             };
-            text.push_str(&self.told(at, &head, notices));
+            text.push_str(&self.report(at, &head, notices));
         });
         text
     }
 
-    /// Time passes, and nothing is heard.
+    /// Time passed without a message.
     pub fn pass(&mut self, at: Duration) -> String {
         let mut notices = Vec::new();
         self.ledger.tick(Moment::at(at), &mut notices);
-        let told = self.changes(Moment::at(at), notices);
-        if told.is_empty() { String::new() } else { written(at, "nothing heard", &told) }
+        let changes = self.changes(Moment::at(at), notices);
+        if changes.is_empty() { String::new() } else { entry(at, "no message", &changes) }
     }
 
-    fn told(&mut self, at: Duration, head: &str, notices: Vec<Notice>) -> String {
-        let told = self.changes(Moment::at(at), notices);
-        if told.is_empty() && self.skill.is_some() { String::new() } else { written(at, head, &told) }
+    fn report(&mut self, at: Duration, head: &str, notices: Vec<Notice>) -> String {
+        let changes = self.changes(Moment::at(at), notices);
+        if changes.is_empty() && self.skill.is_some() { String::new() } else { entry(at, head, &changes) }
     }
 
-    /// What happened since the last call, a line each.
+    /// Returns the changes since the last call, a line each.
     fn changes(&mut self, now: Moment, notices: Vec<Notice>) -> Vec<String> {
         let mut lines = Vec::new();
         for finding in self.ledger.take_findings() {
@@ -93,10 +93,10 @@ impl Explainer {
             }
         }
         for notice in notices {
-            let (rule, words) = describe(&notice);
+            let (rule, text) = describe(&notice);
             let is_of_all = !matches!(notice, Notice::Rejected(_) | Notice::LateEvents { .. });
-            if is_of_all || self.skill.as_deref().is_none_or(|skill| words.contains(skill)) {
-                lines.push(format!("[{rule}] {words}"));
+            if is_of_all || self.skill.as_deref().is_none_or(|skill| text.contains(skill)) {
+                lines.push(format!("[{rule}] {text}"));
             }
         }
         let mut rows = self.ledger.drain(now).skills;
@@ -104,7 +104,7 @@ impl Explainer {
         for row in rows {
             let before = self.shown.insert(row.index, row.series.clone());
             if self.skill.as_deref().is_none_or(|skill| *skill == *row.series.skill_name) {
-                push_moves(before.as_ref(), &row.series, &mut lines);
+                push_changed_samples(before.as_ref(), &row.series, &mut lines);
             }
         }
         let sessions = self.ledger.active_sessions(now);
@@ -116,9 +116,9 @@ impl Explainer {
     }
 }
 
-fn written(at: Duration, head: &str, told: &[String]) -> String {
+fn entry(at: Duration, head: &str, changes: &[String]) -> String {
     let mut text = format!("{:>10.3} s  {head}\n", at.as_secs_f64());
-    for line in told {
+    for line in changes {
         let _ = writeln!(text, "              {line}");
     }
     text
@@ -149,29 +149,27 @@ fn headline(message: &Message<'_>) -> String {
     }
 }
 
-/// Every sample that moved. Buckets are cumulative: of those that moved the narrowest tells all.
-fn push_moves(before: Option<&SkillSeries>, now: &SkillSeries, lines: &mut Vec<String>) {
+/// Appends every sample that changed. Buckets are cumulative: of those that changed the narrowest implies the others.
+fn push_changed_samples(before: Option<&SkillSeries>, now: &SkillSeries, lines: &mut Vec<String>) {
     let before: HashMap<String, String> = before.map(samples).unwrap_or_default().into_iter().collect();
-    let mut bucket_moved = false;
+    let mut bucket_has_changed = false;
     for (series, value) in samples(now) {
         let was = before.get(&series).map_or("", String::as_str);
-        let has_moved = was != value && !(was.is_empty() && value == "0");
+        let has_changed = was != value && !(was.is_empty() && value == "0");
         let is_bucket = series.starts_with("skill_duration_seconds_bucket");
-        if has_moved && !(is_bucket && bucket_moved) {
+        if has_changed && !(is_bucket && bucket_has_changed) {
             let was = if was.is_empty() { "none" } else { was };
             let wider = if is_bucket { "  (and the wider ones)" } else { "" };
             lines.push(format!("    {series}  {was} -> {value}{wider}"));
         }
-        bucket_moved = is_bucket && (bucket_moved || has_moved);
+        bucket_has_changed = is_bucket && (bucket_has_changed || has_changed);
     }
 }
 
-/// The rule, by its number in `docs/translation.md`, and what it says.
+/// Returns the number of the rule in `docs/translation.md`, and the text of the notice.
 pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
     match notice {
-        Notice::Rejected(rejection) => {
-            ("2", format!("not applied, {}: {}", rejection.reason.label(), rejection.detail))
-        }
+        Notice::Rejected(rejection) => ("2", format!("rejected, {}: {}", rejection.reason.label(), rejection.detail)),
         Notice::Reset(cause) => {
             let cause = match cause {
                 ResetCause::TotalFell { skill_name, from, to } => {
@@ -180,26 +178,26 @@ pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
                 ResetCause::SplitFell { skill_name } => {
                     format!("{skill_name:?} has fewer completed or abandoned invocations than before")
                 }
-                ResetCause::RowsAreOthers => "none of the rows that were read is in it".to_owned(),
+                ResetCause::RowsAreOthers => "it contains none of the rows that were read before".to_owned(),
                 ResetCause::SkillMissing { skill_name } => {
                     format!("{skill_name:?} is not listed, though the list has room for it")
                 }
             };
-            ("4.3", format!("the database is a new one, what it holds counts on top: {cause}"))
+            ("4.3", format!("database reset detected, its totals are added: {cause}"))
         }
-        Notice::RolledBack => ("4.3", "the database is back a few writes younger: nothing counts".to_owned()),
-        Notice::AliasFound { of } => ("3", format!("this feed is the same server as {of}, and no longer counts")),
-        Notice::AliasCleared => ("3", "this feed is a server of its own after all: it counts".to_owned()),
-        Notice::AnomalyWindowOverflowed => ("5", "the list of anomalies may have hidden some".to_owned()),
+        Notice::RolledBack => ("4.3", "database rolled back by a few writes: nothing is counted".to_owned()),
+        Notice::AliasFound { of } => ("3", format!("same server as {of}: this feed is no longer counted")),
+        Notice::AliasCleared => ("3", "not the same server after all: this feed is counted".to_owned()),
+        Notice::AnomalyWindowOverflowed => ("5", "the list of anomalies may have omitted some".to_owned()),
         Notice::SkillsOverflowed { skill_name, skills_max } => {
-            ("7", format!("{skill_name:?} is beyond the limit of {skills_max} skills: it counts as __overflow__"))
+            ("7", format!("{skill_name:?} exceeds the limit of {skills_max} skills: it is counted as __overflow__"))
         }
         Notice::DetailMismatch { skill_name, listed, told } => {
-            ("8", format!("{skill_name:?} is listed with {listed}, and the rows tell {told}"))
+            ("8", format!("{skill_name:?} is listed with {listed} invocations, and the database has {told}"))
         }
-        Notice::DetailJoined => ("8", "the rows of the database tell the counts from here on".to_owned()),
+        Notice::DetailJoined => ("8", "counts come from the database from here on".to_owned()),
         Notice::LateEvents { events } => {
-            ("4.8", format!("{events} events that waited are dropped: no snapshot accounted for them"))
+            ("4.8", format!("{events} pending events are dropped: no snapshot accounted for them"))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `healthcheck`: a health request to a running bridge, for containers without another HTTP client.
 //!
-//! Architecture invariant: it shares nothing with a bridge but HTTP. It has no runtime and no thread: the process is
-//! started every few seconds.
+//! Architecture invariant: it shares nothing with a bridge but HTTP. It has no runtime, and no thread unless it logs:
+//! the process is started every few seconds.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -17,48 +17,46 @@ use crate::settings::duration::{self, DurationError};
 use crate::settings::flags::LogFlags;
 use crate::settings::{LogSettings, SettingsError, feed_target, healthcheck_url};
 
-/// Bytes of an answer that are read: its first line is all that counts.
-const ANSWER_BYTES_MAX: usize = 256;
+/// Bytes of a response that are read: only its first line matters.
+const RESPONSE_BYTES_MAX: usize = 256;
 
 /// Why a health check failed.
 #[derive(Debug, Error)]
 pub enum HealthcheckError {
     /// The host name has no address.
-    #[error("{url}: the host cannot be resolved: {error}")]
+    #[error("{url}: the host cannot be resolved: {source}")]
     Unresolved {
-        /// The URL asked.
+        /// The requested URL.
         url: String,
-        /// What the system said.
-        #[source]
-        error: io::Error,
+        /// The system's error.
+        source: io::Error,
     },
-    /// Nobody took the connection or gave an answer in time.
-    #[error("{url}: no answer from {address}: {error}; is the bridge running, and does it listen there?")]
-    NoAnswer {
-        /// The URL asked.
+    /// No address of the host accepted the connection or responded in time.
+    #[error("{url}: no response from {address}: {source}; check that the bridge runs and listens there")]
+    NoResponse {
+        /// The requested URL.
         url: String,
-        /// The last address tried.
+        /// The last address that was tried.
         address: SocketAddr,
-        /// What the system said.
-        #[source]
-        error: io::Error,
+        /// The system's error.
+        source: io::Error,
     },
-    /// An answer other than 200, or one that is no HTTP.
-    #[error("{url}: answered \"{}\" where 200 was expected", .answer.escape_debug())]
+    /// A response other than 200, or one that is not HTTP.
+    #[error("{url}: expected status 200, received \"{}\"", .status_line.escape_debug())]
     Unhealthy {
-        /// The URL asked.
+        /// The requested URL.
         url: String,
-        /// The first line of the answer.
-        answer: String,
+        /// The first line of the response.
+        status_line: String,
     },
 }
 
 #[derive(Debug, Args)]
 pub(super) struct HealthcheckFlags {
-    /// Where to ask, http:// alone: TLS is not spoken
+    /// URL to request; http:// only, TLS is not supported
     #[arg(id = "healthcheck.url", value_name = "URL", default_value = "http://127.0.0.1:9090/-/healthy")]
     pub url: String,
-    /// How long the answer may take [range: 100ms to 1m]
+    /// Longest time to wait for the response [range: 100ms to 1m]
     #[arg(long = "healthcheck.timeout", value_name = "DURATION", default_value = "3s")]
     #[arg(value_parser = ValueParser::new(healthcheck_timeout))]
     pub timeout: Duration,
@@ -99,59 +97,61 @@ impl Command for Healthcheck {
     }
 }
 
-/// Sends a GET to `url`, which is `http` and has a host, and returns if the answer is 200. Blocks for `timeout` at the
-/// most, beside the time that the system takes to resolve a name.
+/// Sends a GET to `url`, which is `http` and has a host, and returns if the response is 200. Blocks for `timeout` at most,
+/// beside the time that the system takes to resolve a name.
 ///
 /// # Errors
 /// Everything but 200.
 fn check(url: &Url, timeout: Duration) -> Result<(), HealthcheckError> {
     let deadline = Instant::now() + timeout;
-    let unresolved = |error| HealthcheckError::Unresolved { url: url.to_string(), error };
+    let unresolved = |source| HealthcheckError::Unresolved { url: url.to_string(), source };
     let mut addresses = url.socket_addrs(|| None).map_err(unresolved)?.into_iter();
     let mut address = addresses.next().ok_or_else(|| unresolved(io::ErrorKind::NotFound.into()))?;
-    let answer = loop {
-        match (ask(url, address, deadline), addresses.next()) {
-            (Ok(answer), _) => break answer,
+    let status_line = loop {
+        match (request(url, address, deadline), addresses.next()) {
+            (Ok(status_line), _) => break status_line,
             // `localhost` has two addresses, and a bridge may listen on either.
             (Err(_), Some(next)) => address = next,
-            (Err(error), None) => return Err(HealthcheckError::NoAnswer { url: url.to_string(), address, error }),
+            (Err(source), None) => {
+                return Err(HealthcheckError::NoResponse { url: url.to_string(), address, source });
+            }
         }
     };
-    let mut words = answer.split(' ');
+    let mut words = status_line.split(' ');
     match (words.next(), words.next()) {
         (Some("HTTP/1.1" | "HTTP/1.0"), Some("200")) => Ok(()),
-        _ => Err(HealthcheckError::Unhealthy { url: url.to_string(), answer }),
+        _ => Err(HealthcheckError::Unhealthy { url: url.to_string(), status_line }),
     }
 }
 
-/// The first line of the answer.
-fn ask(url: &Url, address: SocketAddr, deadline: Instant) -> io::Result<String> {
+/// Returns the first line of the response.
+fn request(url: &Url, address: SocketAddr, deadline: Instant) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, remaining(deadline)?)?;
     let host = &url[Position::BeforeHost..Position::AfterPort];
     let target = &url[Position::BeforePath..Position::AfterQuery];
     stream.set_write_timeout(Some(remaining(deadline)?))?;
     stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").as_bytes())?;
-    let mut answer = Vec::new();
-    let mut chunk = [0; ANSWER_BYTES_MAX];
-    while answer.len() < ANSWER_BYTES_MAX && !answer.contains(&b'\n') {
+    let mut response = Vec::new();
+    let mut chunk = [0; RESPONSE_BYTES_MAX];
+    while response.len() < RESPONSE_BYTES_MAX && !response.contains(&b'\n') {
         stream.set_read_timeout(Some(remaining(deadline)?))?;
         match stream.read(&mut chunk) {
             Ok(0) => break,
-            Ok(read) => answer.extend_from_slice(&chunk[..read]),
+            Ok(read) => response.extend_from_slice(&chunk[..read]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // What a socket calls the end of its timeout.
+            // The error of a socket whose timeout has passed.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(io::ErrorKind::TimedOut.into()),
             Err(error) => return Err(error),
         }
     }
-    if answer.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed without an answer"));
+    if response.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection was closed without a response"));
     }
-    let line = String::from_utf8_lossy(&answer);
+    let line = String::from_utf8_lossy(&response);
     Ok(line.lines().next().unwrap_or_default().to_owned())
 }
 
-/// Never zero, which a socket would refuse.
+/// Returns the time until `deadline`: never zero, which a socket would refuse.
 fn remaining(deadline: Instant) -> io::Result<Duration> {
     let remaining = deadline.saturating_duration_since(Instant::now());
     if remaining.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(remaining) }

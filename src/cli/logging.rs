@@ -15,11 +15,13 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_queue::{FlushOnDrop, LogQueue};
 use crate::settings::{LogFormat, LogLevel, LogSettings};
 
-/// Starts to log as `settings` say. Libraries are heard at `warn` and above alone: what they tell beyond that is noise,
-/// and could hold what is secret.
-pub fn start(settings: LogSettings) {
+/// Starts to log as `settings` request, until what this returns is dropped. Of libraries only `warn` and above is logged: the
+/// rest is noise, and could hold secrets.
+#[must_use = "what is logged after it is dropped may be lost"]
+pub(super) fn start(settings: LogSettings) -> FlushOnDrop {
     let level = match settings.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
@@ -28,12 +30,14 @@ pub fn start(settings: LogSettings) {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let filter = Targets::new().with_target("session_buddy_bridge", level).with_default(level.min(LevelFilter::WARN));
-    let lines = layer().with_writer(io::stderr);
+    let (queue, flush) = LogQueue::new(io::stderr());
+    let lines = layer().with_writer(queue);
     let lines = match settings.format {
         LogFormat::Logfmt => lines.event_format(Logfmt).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    flush
 }
 
 /// `ts=… level=… msg=… field=…`, one line an event.
@@ -68,7 +72,7 @@ impl Fields {
             return;
         }
         let written = write!(self.others, " {}=", field.name()).and_then(|()| write_value(&mut self.others, value));
-        written.expect("a String takes everything");
+        written.expect("writing to a String does not fail");
     }
 }
 

@@ -11,6 +11,7 @@ pub mod explain;
 mod explanation;
 mod feed_tap;
 pub mod healthcheck;
+mod log_queue;
 mod logging;
 mod one_feed;
 mod output;
@@ -65,7 +66,7 @@ Durations:
   A number and a unit: 500ms, 10s, 1.5m, 1h.
 
 Exit codes:
-  0  ended as asked: by a signal, or the work was done
+  0  ended as requested: by a signal, or the work is done
   1  failed while running, for example because the address was in use
   2  a flag or a variable was refused; nothing was started
   130, 143  a second SIGINT or SIGTERM ended it at once
@@ -74,24 +75,24 @@ Examples:
   session-buddy-bridge
       subscribe to ws://localhost:8765, serve http://localhost:9090/metrics
   session-buddy-bridge demo
-      the same without a Session-Buddy server, on a feed that is made up
+      the same without a Session-Buddy server, on a simulated feed
   session-buddy-bridge --feed.url ws://alpha:8765 --feed.url ws://beta:8765
       two servers in one scrape
   session-buddy-bridge --web.listen-address :9101
       serve other machines too, on port 9101
   session-buddy-bridge check --feed.url ws://alpha:8765
-      see whether that server is one to count, and what would be counted
+      check that server, and report what would be counted
   session-buddy-bridge record feed.ndjson --seconds 60
   session-buddy-bridge replay feed.ndjson
   session-buddy-bridge explain feed.ndjson --skill pytest-run
-      keep what a server sends, see what becomes of it, and why
+      record what a server sends, print its metrics, and explain them
   session-buddy-bridge healthcheck http://127.0.0.1:9101/-/healthy
-      ask a bridge on port 9101 whether it works";
+      check the health of a bridge on port 9101";
 
 /// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
 ///
 /// Session-Buddy's RealTimeMetricsServer repeats its totals every second over a WebSocket. This bridge subscribes to
-/// it, works out what is new, and shows it as Prometheus metrics. Without a command it runs the bridge.
+/// it, counts what is new, and serves it as Prometheus metrics. Without a command it runs the bridge.
 #[derive(Debug, Parser)]
 #[command(name = "session-buddy-bridge", version, long_version = LONG_VERSION)]
 #[command(args_conflicts_with_subcommands = true, after_help = AFTER_HELP)]
@@ -104,22 +105,21 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Subscribe to the feeds and serve their metrics until told to stop (what happens without a command)
+    /// Subscribe to the feeds and serve their metrics until SIGTERM or SIGINT (the default command)
     Run(RunFlags),
-    /// See it work without a server: a made-up feed and the bridge subscribed to it, on this machine alone
+    /// Run a simulated server, and the bridge subscribed to it, on this machine only
     Demo(DemoFlags),
-    /// Look at a feed once and say in words what is seen: reachable, authenticated, its cadence, its skills, what the
-    /// metrics would be
+    /// Connect once and report connectivity, authentication, interval, skills and rates, and what the metrics would be
     Check(CheckFlags),
-    /// Say of each message what it changed and by which rule: of a recording, or of a live feed
+    /// Report what each message of a recording, or of a live feed, changes, and by which rule
     Explain(ExplainFlags),
-    /// Write down what a feed sends, one JSON line for each frame
+    /// Record what a feed sends, one JSON line per frame
     Record(RecordFlags),
     /// Print the metrics that a recording leads to
     Replay(ReplayFlags),
-    /// Ask a running bridge whether it works: exit code 0 if it does, else 1 (for containers without curl)
+    /// Request the health of a running bridge: exit code 0 if it is healthy, 1 otherwise (for containers without curl)
     Healthcheck(HealthcheckFlags),
-    /// See or mend what is kept over restarts
+    /// Show or change the state file
     #[command(subcommand)]
     State(StateFlags),
     /// Print a script that completes this command line in a shell
@@ -163,7 +163,7 @@ pub fn main() -> ExitCode {
         }
         Err(refusal) => return refuse(&refusal),
     };
-    logging::start(command.log());
+    let log = logging::start(command.log());
     // Names alone: a value may be a token under a name that is almost right.
     for variable in environment::unknown_variables(&CommandLine::command(), env::vars_os().map(|(name, _)| name)) {
         tracing::warn!(variable, "unknown environment variable is ignored; --help lists the known ones");
@@ -175,7 +175,11 @@ pub fn main() -> ExitCode {
             tracing::error!("{failure}");
             ExitCode::from(FAILED)
         }
-        Err(failure) => fail(&failure),
+        Err(failure) => {
+            // What led to the failure stands before it.
+            drop(log);
+            fail(&failure)
+        }
     }
 }
 

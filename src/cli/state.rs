@@ -12,24 +12,24 @@ use crate::store::Store;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StateFlags {
-    /// Print what is kept, feed by feed; a running bridge is not disturbed
+    /// Print the state file, feed by feed; a running bridge is not disturbed
     Show(StatePathFlags),
-    /// Forget what is remembered of a feed, so that its whole past counts once more when it is seen again; the bridge
-    /// must not be running
+    /// Delete what is remembered of a feed, so that all its totals are counted again once it is connected; the bridge must
+    /// not run
     Forget(ForgetFlags),
 }
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "State")]
 pub(super) struct StatePathFlags {
-    /// File that keeps the counts [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or ~/.local/state]
+    /// State file [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long = "state.path", value_name = "FILE")]
     pub path: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ForgetFlags {
-    /// The feed's identity, as `state show` and the label `feed` have it
+    /// The feed's identity, as in `state show` and the label `feed`
     pub feed: String,
     #[command(flatten)]
     pub state: StatePathFlags,
@@ -77,7 +77,7 @@ impl Command for State {
 fn show(path: &Path, whole: &Whole) -> String {
     let memory = &whole.memory;
     let mut text = String::new();
-    let mut line = |words: String| writeln!(text, "{words}").expect("a String takes everything");
+    let mut line = |line: String| writeln!(text, "{line}").expect("writing to a String does not fail");
     line(format!("{}: {} skills with series", path.display(), whole.skills.len()));
     for feed in &memory.feeds {
         let skills: Vec<_> = memory.feed_skills.iter().filter(|skill| skill.feed == feed.place).collect();
@@ -92,8 +92,8 @@ fn show(path: &Path, whole: &Whole) -> String {
         line(format!("  skills remembered        {}", skills.len()));
         line(format!("  invocations remembered   {invocations}"));
         line(format!("  anomalies counted        {anomalies}"));
-        line(format!("  new databases            {}", feed.counters.resets));
-        line(format!("  databases rolled back    {}", feed.counters.rollbacks));
+        line(format!("  database resets          {}", feed.counters.resets));
+        line(format!("  database rollbacks       {}", feed.counters.rollbacks));
         if let Some(other) = feed.alias_of.and_then(|place| memory.feeds.get(place)) {
             line(format!("  same server as           {}", other.counters.identity));
         }
@@ -103,7 +103,7 @@ fn show(path: &Path, whole: &Whole) -> String {
 
 fn forget(path: &Path, identity: &str) -> Result<String, CommandError> {
     let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
-    // Opening a state begins one where there is none, which is not what was asked for.
+    // Opening a state file creates one where there is none, which was not requested.
     Store::look(path)?;
     let mut opened = Store::open(path, fits)?;
     if opened.store.forget_feed(identity)? {

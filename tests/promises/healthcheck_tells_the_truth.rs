@@ -50,7 +50,7 @@ fn a_bridge_that_works_is_healthy() {
     exporter.stop();
     let (code, said) = healthcheck(&[&localhost], &[]);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("refused") && said.contains("is the bridge running"), "{said}");
+    assert!(said.contains("refused") && said.contains("check that the bridge runs"), "{said}");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn what_is_no_200_is_shown_cut_short() {
         ("HTTP/1.1 2000 OK\r\n", "HTTP/1.1 2000 OK"),
         ("SSH-2.0-\u{1b}[31m 200\r\n", "SSH-2.0-"),
         (&long, "xxxx"),
-        ("", "closed without an answer"),
+        ("", "closed without a response"),
     ] {
         let bytes = answer.to_owned().into_bytes();
         let url = server(move |_, stream| drop(stream.write_all(&bytes)));

@@ -100,7 +100,7 @@ fn the_bare_help_tells_of_everything() {
         "SESSION_BUDDY_BRIDGE_FEED_TOKEN ",
         "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET ",
         "each file is read again at each connect",
-        "Exit codes: 0 ended as asked",
+        "Exit codes: 0 ended as requested",
         " 1 failed while running",
         " 2 a flag or a variable was refused",
         "Examples: session-buddy-bridge ",

@@ -2,13 +2,15 @@
 //! no signal, one that closes the pipe is served, and a full device is a failure that says so.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, PipeReader, PipeWriter, pipe};
+use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::in_repository;
 use crate::support::patiently;
@@ -311,5 +313,51 @@ fn the_demo_goes_on_whatever_becomes_of_its_guide() {
         let ended = demo.end_within(PROMISED);
         assert_eq!(ended.code, Some(0), "{}", ended.stderr);
         assert!(!ended.stderr.contains("panic"), "{}", ended.stderr);
+    }
+}
+
+/// A pipe that is full already, and its reader.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    let mut filler = writer.try_clone().unwrap();
+    // Blocks once the pipe is full, until its reader is gone.
+    std::thread::spawn(move || filler.write_all(&vec![b'.'; 16 << 20]));
+    (reader, writer)
+}
+
+/// Whether a bridge that serves at a Unix socket is healthy.
+fn is_healthy(socket: &Path) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).is_ok() && response.starts_with("HTTP/1.1 200 ")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_is_stuck_holds_up_neither_service_nor_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let (socket, file) = (folder.path().join("bridge.sock"), folder.path().join("feed.ndjson"));
+    let feed = sound_feed();
+    let url = feed.url().to_string();
+    let listen = format!("unix:{}", socket.display());
+    let run = ["run", "--feed.url", &url, "--web.listen-address", &listen, "--log.level", "debug", "--state.disabled"];
+    let record = ["record", file.to_str().unwrap(), "--feed.url", &url, "--seconds", "86400", "--log.level", "debug"];
+    let has_recorded = || fs::read_to_string(&file).unwrap_or_default().lines().count() >= 3;
+    let works: [(&[&str], &dyn Fn() -> bool); 2] = [(&run, &|| is_healthy(&socket)), (&record, &has_recorded)];
+    for (args, works) in works {
+        let (reader, writer) = full_pipe();
+        let mut program =
+            Command::new(PROGRAM).args(args).env_clear().stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+        let working = async {
+            while !works() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        patiently("a program that works", working).await;
+        kill_process(Pid::from_child(&program), Signal::TERM).unwrap();
+        let ended = tokio::task::spawn_blocking(move || program.wait().unwrap());
+        let ended = tokio::time::timeout(PROMISED, ended).await.expect("it ends in time").unwrap();
+        assert_eq!(ended.code(), Some(0), "{args:?}");
+        drop(reader);
     }
 }
