@@ -1,15 +1,29 @@
-# The bridge, alone in an image that has no shell and no package manager.
+# The bridge, alone in an image that has no shell and no package manager. The build context has no repository, so the commit is
+# an argument:
+#
+#   docker build --build-arg REVISION="$(git rev-parse HEAD)" --tag session-buddy-bridge .
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /src
 COPY . .
+ARG TARGETARCH REVISION=
+# Builds for two architectures may run at once; each has its own target directory.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
-    --mount=type=cache,target=/src/target \
-    cargo build --profile dist --locked --bin session-buddy-bridge \
+    --mount=type=cache,target=/src/target,id=session-buddy-bridge-$TARGETARCH \
+    BUILD_REVISION="$REVISION" cargo build --profile dist --locked --bin session-buddy-bridge \
     && cp target/dist/session-buddy-bridge /usr/local/bin/ \
     && mkdir /state
 
 # Debian 12, as above, for its C library; with CA roots for wss://, and a user that is not root.
 FROM gcr.io/distroless/cc-debian12:nonroot
+ARG REVISION=
+# A release adds `source` and `created`, which are its own.
+LABEL org.opencontainers.image.title="session-buddy-bridge" \
+      org.opencontainers.image.description="Counts a Session-Buddy metrics feed exactly once and serves it to Prometheus" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0" \
+      org.opencontainers.image.base.name="gcr.io/distroless/cc-debian12:nonroot"
+COPY LICENSE-MIT LICENSE-APACHE THIRD-PARTY-NOTICES.md /usr/share/doc/session-buddy-bridge/
 COPY --from=build /usr/local/bin/session-buddy-bridge /usr/local/bin/
 # A container's own loopback interface reaches nobody; what is published, the container's host decides.
 ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090
