@@ -76,6 +76,11 @@
 //! The API is what is documented here. Everything else is private, or in the hidden module `internals`, which is for this
 //! project's own tests, benches and fuzz targets and changes without notice.
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "hidden items are documented for contributors, who see private ones"
+)]
+
 mod bridge;
 mod build_info;
 mod cli;
@@ -87,7 +92,6 @@ mod feed;
 mod health;
 mod http;
 #[allow(dead_code, unused_imports, reason = "parts of it are written before they are connected")]
-#[allow(rustdoc::private_intra_doc_links, reason = "its documentation is for contributors")]
 mod ledger;
 mod live;
 mod persister;
@@ -146,8 +150,8 @@ pub mod internals {
     }
     pub mod http {
         pub use crate::http::{
-            Accepts, BindError, Content, HttpLimits, HttpSettings, Metrics, QueryError, Readiness, WebConfigError,
-            WebConfigFile, bind, serve,
+            Accepts, Content, HttpLimits, HttpSettings, Metrics, QueryError, Readiness, WebConfigError, WebConfigFile,
+            bind, serve,
         };
     }
     pub mod ledger {

@@ -39,7 +39,7 @@ pub enum DisconnectReason {
     /// The answer is not a WebSocket handshake, or is incomplete.
     #[error("no WebSocket handshake: {what}; check that the URL's port and path are those of the feed")]
     Handshake {
-        /// What was wrong with it.
+        /// What was wrong.
         what: String,
     },
     /// The TLS handshake failed.
@@ -51,7 +51,7 @@ pub enum DisconnectReason {
     /// The host name has no address.
     #[error("cannot resolve {host}: {what}; check the URL's host name")]
     Dns {
-        /// The name.
+        /// The host name.
         host: String,
         /// The resolver's error.
         what: String,
@@ -69,9 +69,9 @@ pub enum DisconnectReason {
     /// A step timed out.
     #[error("{step} took longer than {limit:?}")]
     Timeout {
-        /// The step.
+        /// The step that timed out.
         step: Step,
-        /// Its timeout.
+        /// The timeout of the step.
         limit: Duration,
     },
     /// A token, a header or a certificate cannot be used; no connection was attempted.

@@ -29,37 +29,37 @@ pub enum BindError {
     /// Another program listens there.
     #[error("cannot listen on {address}: the address is in use{}; stop what uses it, or choose another", hint(address))]
     InUse {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
     },
-    /// The system does not let this process have the port.
+    /// The system does not permit this process to use the port.
     #[error(
         "cannot listen on {address}: permission denied; choose a port of 1024 or above, or grant the right to bind low ports"
     )]
     Denied {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
     },
-    /// The address belongs to no interface of this machine.
+    /// No interface of this machine has the address.
     #[error("cannot listen on {address}: this machine has no such address; choose one that it has, or 0.0.0.0 for all")]
     NoSuchAddress {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
     },
     /// A Unix socket cannot be created.
     #[error("cannot listen on unix:{}: {source}; it has to be a path in a folder that this user can write to", .path.display())]
     Unix {
-        /// The path asked for.
+        /// The requested path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another program listens on the Unix socket, or the file is not a socket.
     #[error("cannot listen on unix:{}: {problem}; choose another path", .path.display())]
     UnixInUse {
-        /// The path asked for.
+        /// The requested path.
         path: PathBuf,
-        /// What is there.
+        /// What uses the path.
         problem: &'static str,
     },
     /// systemd passed no sockets.
@@ -73,9 +73,9 @@ pub enum BindError {
     /// Any other error of the system.
     #[error("cannot listen on {address}: {source}")]
     Other {
-        /// The address asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

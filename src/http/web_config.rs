@@ -27,16 +27,16 @@ pub enum WebConfigError {
     /// The file, or one that it names, cannot be read.
     #[error("{}: {error}", .file.display())]
     Unreadable {
-        /// The file.
+        /// Path of the file at fault.
         file: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         error: io::Error,
     },
     /// The file is not YAML, or has an unknown field.
     #[error("{}: {error}", .file.display())]
     Malformed {
-        /// The file.
+        /// Path of the file at fault.
         file: PathBuf,
         /// Line and column, and what is wrong there.
         #[source]
@@ -45,7 +45,7 @@ pub enum WebConfigError {
     /// A field has an invalid value.
     #[error("{}: {field}: {problem}", .file.display())]
     Field {
-        /// The file.
+        /// Path of the file at fault.
         file: PathBuf,
         /// The path of the field.
         field: &'static str,

@@ -31,7 +31,7 @@ use super::{FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, Sett
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigFile {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
     /// The feeds if the file names none.
     pub(super) feeds: Vec<FeedTarget>,
@@ -66,9 +66,9 @@ pub enum ConfigFileError {
     /// A limit is out of range.
     #[error("limits.{field}: {value} is not within {min} to {max}")]
     Limit {
-        /// The field.
+        /// Name of the field below `limits`.
         field: &'static str,
-        /// Its value.
+        /// The invalid value.
         value: usize,
         /// The smallest valid value.
         min: usize,

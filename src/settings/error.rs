@@ -26,189 +26,189 @@ use crate::http::WebConfigError;
 /// ```
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    /// The command line as such; also a call for `--help` or `--version`, which is no mistake.
+    /// The command line cannot be parsed, or requests `--help` or `--version`.
     #[error("{0}")]
     CommandLine(#[from] clap::Error),
-    /// A value that came from the environment and that the command line would have refused too.
+    /// A value of the environment cannot be parsed.
     #[error("in the environment variable {variable}: {}", .error.to_string().trim_start_matches("error: "))]
     Environment {
-        /// Where the value was found.
+        /// Name of the environment variable.
         variable: String,
-        /// What the command line says of it.
+        /// The error as for the flag of the same meaning.
         #[source]
         error: clap::Error,
     },
-    /// A configuration file that cannot be used.
+    /// The configuration file cannot be used.
     #[error("--config.file {}: {error}", .file.display())]
     ConfigFile {
-        /// The file.
+        /// Path of the configuration file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         #[source]
         error: ConfigFileError,
     },
-    /// Feeds both in a configuration file and beside it.
+    /// Feeds are configured both in the configuration file and beside it.
     #[error("{setting} was given beside --config.file {}, which names feeds: put it into the file, or leave the feeds out there", .file.display())]
     ConflictingFeeds {
-        /// The file.
+        /// Path of the configuration file.
         file: PathBuf,
-        /// The setting.
+        /// The flag that configures feeds beside the file.
         setting: &'static str,
     },
-    /// A check of a file that there is none of.
+    /// `--config.check` is given without `--config.file`.
     #[error("--config.check needs --config.file, which names what is to be checked")]
     MissingConfigFile,
-    /// A web configuration file that cannot be used.
+    /// The web configuration file cannot be used.
     #[error("--web.config.file {0}")]
     WebConfig(#[from] WebConfigError),
-    /// A URL that names no feed.
+    /// A URL is not that of a feed.
     #[error("--feed.url \"{url}\" {error}")]
     FeedUrl {
-        /// The URL without what may be secret in it.
+        /// The URL, with possible secrets redacted.
         url: String,
-        /// What is wrong with it.
+        /// What is wrong with the URL.
         #[source]
         error: FeedUrlError,
     },
-    /// More feeds than a bridge listens to.
+    /// There are more feeds than a bridge subscribes to.
     #[error(
         "there are {urls} --feed.url, and a bridge listens to at most {feeds_max}: run another bridge for the rest, with a \
          state of its own"
     )]
     TooManyFeeds {
-        /// How many URLs there are.
+        /// Number of URLs.
         urls: usize,
-        /// How many may be.
+        /// Most feeds of one bridge.
         feeds_max: usize,
     },
-    /// Two URLs for one feed.
+    /// Two feeds have the same identity.
     #[error(
         "two feeds have the identity \"{identity}\" (user, query and fragment of a URL are no part of it): remove one \
          --feed.url, or tell them apart with one --feed.name for each"
     )]
     DuplicateIdentity {
-        /// What both would be called.
+        /// The identity of both.
         identity: String,
     },
-    /// Names and URLs do not pair up.
+    /// The number of names differs from the number of URLs.
     #[error(
         "there are {names} --feed.name for {urls} --feed.url: give one name for each URL, in the same order, or none"
     )]
     NameCountMismatch {
-        /// How many names were given.
+        /// Number of names.
         names: usize,
-        /// How many URLs there are.
+        /// Number of URLs.
         urls: usize,
     },
-    /// Databases and URLs do not pair up.
+    /// The number of databases differs from the number of URLs.
     #[error(
         "there are {databases} --feed.skills-db for {urls} --feed.url: give one for each URL, in the same order, and \
          \"none\" for a feed without a database"
     )]
     SkillsDbCountMismatch {
-        /// How many databases were given.
+        /// Number of databases.
         databases: usize,
-        /// How many URLs there are.
+        /// Number of URLs.
         urls: usize,
     },
-    /// One database for two feeds.
+    /// Two feeds have the same database.
     #[error("--feed.skills-db \"{}\" is given for two feeds: it would be counted twice; leave one of them out", path.display())]
     DuplicateSkillsDb {
-        /// The database.
+        /// Path of the database.
         path: PathBuf,
     },
-    /// A name that cannot be one.
+    /// The name of a feed or of a skill is invalid.
     #[error("{flag} \"{name}\" {problem}", name = name.escape_debug())]
     Name {
-        /// The flag that the name was given to.
+        /// The flag with the name.
         flag: &'static str,
-        /// The name.
+        /// The invalid name.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the name.
         #[source]
         problem: NameError,
     },
-    /// A token from two places.
+    /// Two settings configure the token.
     #[error("{first} and {second} both say which token to send: give only one of them")]
     ConflictingTokens {
-        /// A flag or a variable.
+        /// One flag or variable.
         first: &'static str,
-        /// Another one.
+        /// The other flag or variable.
         second: &'static str,
     },
-    /// A variable that cannot be sent or signed with.
+    /// An environment variable with a secret is not UTF-8.
     #[error("{variable} holds something that is not UTF-8: set it to what is asked for alone, or unset it")]
     NotUtf8 {
-        /// Its name.
+        /// Name of the environment variable.
         variable: &'static str,
     },
-    /// A token, a header, a certificate or a key that cannot be used.
+    /// A token, a header, a certificate or a key cannot be used.
     #[error("{setting}{} {}", quoted(.error), .error.problem)]
     Credential {
-        /// The flag or the variable that it was given by.
+        /// The flag or variable that configures the credential.
         setting: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the credential.
         #[source]
         error: CredentialError,
     },
-    /// A certificate without its key, or a key without its certificate.
+    /// A client certificate is given without its key, or a key without its certificate.
     #[error("{given} is of no use without {missing}: give both")]
     IncompleteClientIdentity {
-        /// The flag that was given.
+        /// The flag that is given.
         given: &'static str,
-        /// The one that was not.
+        /// The flag that is missing.
         missing: &'static str,
     },
-    /// Certificates for feeds none of which is encrypted.
+    /// A TLS option is given, and no feed uses TLS.
     #[error("{flag} is for wss:// and no --feed.url starts with that: encrypt a feed, or leave it out")]
     TlsOptionWithoutTls {
-        /// The flag that was given.
+        /// The flag of the TLS option.
         flag: &'static str,
     },
-    /// An address that cannot be listened on.
+    /// An address to listen on is invalid.
     #[error("--web.listen-address \"{address}\" {error}")]
     ListenAddress {
-        /// What was given.
+        /// The invalid address.
         address: String,
-        /// What is wrong with it.
+        /// What is wrong with the address.
         #[source]
         error: ListenAddressError,
     },
-    /// A path at which metrics cannot be served.
+    /// The path of the metrics is invalid.
     #[error("--web.telemetry-path \"{path}\" {problem}", path = path.escape_debug())]
     TelemetryPath {
-        /// What was given.
+        /// The invalid path.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the path.
         #[source]
         problem: TelemetryPathError,
     },
-    /// A URL that cannot be asked for health.
+    /// The URL of a health check is invalid.
     #[error("URL \"{url}\" {error}")]
     HealthcheckUrl {
-        /// The URL without what may be secret in it.
+        /// The URL, with possible secrets redacted.
         url: String,
         /// What is wrong with it.
         #[source]
         error: HealthcheckUrlError,
     },
-    /// No place to look for the state.
+    /// The environment names no directory for the state file.
     #[error("neither XDG_STATE_HOME nor HOME says where the state is: give --state.path")]
     NoStatePath,
-    /// Fewer remembered skills than shown ones.
+    /// The limit of remembered skills is below that of exposed skills.
     #[error(
         "--limit.remembered-skills {remembered} is below --limit.skills {skills}: what is shown must be remembered, so \
          give at least {skills}"
     )]
     RememberedSkills {
-        /// What was given, or the default.
+        /// The limit of remembered skills.
         remembered: usize,
-        /// The other limit.
+        /// The limit of exposed skills.
         skills: usize,
     },
 }
 
-/// The file of a credential, as it follows a flag.
+/// Returns the file of a credential as it is written behind a flag.
 fn quoted(error: &CredentialError) -> String {
     error.file.as_ref().map(|file| format!(" \"{}\"", file.display())).unwrap_or_default()
 }
@@ -216,32 +216,32 @@ fn quoted(error: &CredentialError) -> String {
 /// What is wrong with the name of a feed or of a skill.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
-    /// Nothing, or nothing but spaces.
+    /// The name is empty, or only white space.
     #[error("is empty: give a name, or leave the flag out")]
     Empty,
-    /// Longer than a label may be.
+    /// The name is longer than a label may be.
     #[error("has {chars} characters, more than the {chars_max} that --limit.label-chars allows: shorten it")]
     TooLong {
-        /// Its length.
+        /// Length of the name, in characters.
         chars: usize,
-        /// The limit.
+        /// Length of the longest label, in characters.
         chars_max: usize,
     },
-    /// A line break or another character that has no shape.
+    /// The name contains a control character, such as a line break.
     #[error("holds a control character: leave it out")]
     ControlCharacter,
 }
 
-/// What is wrong with a path.
+/// What is wrong with the path of the metrics.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TelemetryPathError {
-    /// No slash.
+    /// The path does not start with a slash.
     #[error("does not start with a slash: write for example /metrics")]
     NoSlash,
-    /// A character that means something else in a request, or that no request carries as it is.
+    /// The path contains a character that is reserved in requests, or must be escaped in them.
     #[error("holds '{}', which no path can hold as it is: use letters, digits and - . _ ~ /", .0.escape_debug())]
     Character(char),
-    /// One of the paths that health is served at.
+    /// The path is that of a health endpoint.
     #[error(
         "is taken: /-/healthy and /-/ready answer for the health of the bridge; choose another, for example /metrics"
     )]

@@ -113,7 +113,7 @@ impl PresentedCredentials {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} {problem}", origin(*credential, file.as_deref()))]
 pub struct CredentialError {
-    /// What it is.
+    /// The kind of the credential.
     pub credential: Credential,
     /// The file; `None` for one that was given as a value.
     pub file: Option<PathBuf>,
