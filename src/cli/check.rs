@@ -27,8 +27,8 @@ const SNAPSHOTS_ENOUGH: usize = 5;
 /// Skills that a server lists at most: a list of this length may omit some.
 const SKILLS_LISTED_MAX: usize = 10;
 
-/// Notices that are printed; further ones are only counted.
-const NOTICES_PRINTED_MAX: usize = 10;
+/// Notices that are kept and printed; further ones are only counted, however many there are.
+const NOTICES_MAX: usize = 10;
 
 #[derive(Debug, Args)]
 pub(super) struct CheckFlags {
@@ -131,6 +131,7 @@ struct Observation {
     feed: FeedId,
     connection: Option<ConnectionId>,
     notices: Vec<Notice>,
+    more_notices: u64,
     is_filtered: bool,
     opened: Option<Duration>,
     /// What the server reported, if it did.
@@ -158,6 +159,7 @@ impl Observation {
             feed,
             connection: None,
             notices: Vec::new(),
+            more_notices: 0,
             is_filtered: skill.is_some(),
             opened: None,
             authenticated: None,
@@ -198,7 +200,7 @@ impl Observation {
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
             let message = match message {
                 Ok(message) => message,
-                Err(rejection) => return self.notices.push(Notice::Rejected(rejection)),
+                Err(rejection) => return self.note(vec![Notice::Rejected(rejection)]),
             };
             *self.messages.entry(message.message_type().label()).or_default() += 1;
             match &message {
@@ -220,8 +222,16 @@ impl Observation {
                 }
                 _ => {}
             }
-            self.ledger.apply(connection, &message, Moment::at(at), &mut self.notices);
+            let mut notices = Vec::new();
+            self.ledger.apply(connection, &message, Moment::at(at), &mut notices);
+            self.note(notices);
         });
+    }
+
+    fn note(&mut self, notices: Vec<Notice>) {
+        for notice in notices {
+            if self.notices.len() < NOTICES_MAX { self.notices.push(notice) } else { self.more_notices += 1 }
+        }
     }
 
     /// The text to print, and the problem if there is one.
@@ -263,7 +273,9 @@ impl Observation {
         }
 
         let end = Moment::at(took + crate::recording::REST);
-        self.ledger.tick(end, &mut self.notices);
+        let mut notices = Vec::new();
+        self.ledger.tick(end, &mut notices);
+        self.note(notices);
         let mut view = View::default();
         view.apply(self.ledger.drain(end));
         if let Some(latest) = &self.latest {
@@ -271,14 +283,13 @@ impl Observation {
             line("anomalies", &format!("{} listed", latest.anomalies));
             line("rates", &rates(&latest.completion_rates_percent, view.rules().inexact_rates));
         }
-        let (printed, more) = self.notices.split_at(self.notices.len().min(NOTICES_PRINTED_MAX));
-        for notice in printed {
+        for notice in &self.notices {
             line("notice", &describe(notice).1);
         }
-        match (printed.len(), more.len()) {
-            (0, _) => line("notice", "none: no reset, no rollback, no rejected message"),
-            (_, 0) => {}
-            (_, more) => line("notice", &format!("and {more} more")),
+        match self.more_notices {
+            _ if self.notices.is_empty() => line("notice", "none: no reset, no rollback, no rejected message"),
+            0 => {}
+            more => line("notice", &format!("and {more} more")),
         }
 
         let mut families = String::new();

@@ -14,7 +14,7 @@ use crate::settings::flags::{JWT_SECRET_VARIABLE, TOKEN_VARIABLE};
 
 const PREFIX: &str = "SESSION_BUDDY_BRIDGE_";
 
-/// `command` with the environment as its defaults.
+/// Returns `command` with the environment as its defaults.
 pub(super) fn with_defaults_from(command: Command, environment: Environment<'_>) -> Command {
     let with_default = |arg| with_default_from(arg, environment);
     command.mut_args(with_default).mut_subcommands(|subcommand| {
@@ -45,7 +45,7 @@ fn with_origins(arg: Arg, variable: Option<&str>) -> Arg {
     arg.help(help).hide_default_value(true)
 }
 
-/// The parts between commas. What is not UTF-8 stays whole, for the parser to refuse.
+/// Returns the parts between commas. What is not UTF-8 stays whole, for the parser to refuse.
 fn list(value: &OsString) -> Vec<OsString> {
     match value.to_str() {
         Some(text) => text.split(',').map(|part| OsString::from(part.trim())).collect(),
@@ -53,7 +53,7 @@ fn list(value: &OsString) -> Vec<OsString> {
     }
 }
 
-/// The variable that sets `arg`, if one does.
+/// Returns the variable that sets `arg`, if one does.
 fn variable_of(arg: &Arg) -> Option<String> {
     variable_named(arg.get_long().unwrap_or(arg.get_id().as_str()))
 }
@@ -62,7 +62,7 @@ fn variable_named(flag: &str) -> Option<String> {
     flag.contains('.').then(|| format!("{PREFIX}{}", flag.to_uppercase().replace(['.', '-'], "_")))
 }
 
-/// Those of `names`, an environment's, that have the prefix of this program's variables and set nothing: most likely
+/// Returns those of `names`, an environment's, that have the prefix of this program's variables and set nothing: most likely
 /// misspelt.
 pub(super) fn unknown_variables(command: &Command, names: impl IntoIterator<Item = OsString>) -> Vec<String> {
     let mut known = BTreeSet::from([TOKEN_VARIABLE, JWT_SECRET_VARIABLE].map(ToOwned::to_owned));
@@ -76,7 +76,7 @@ fn collect_variables(command: &Command, variables: &mut BTreeSet<String>) {
     command.get_subcommands().for_each(|subcommand| collect_variables(subcommand, variables));
 }
 
-/// The variable that holds the very value that `error` complains of.
+/// Returns the variable that holds the invalid value of `error`.
 pub(super) fn variable_at_fault(error: &clap::Error, environment: Environment<'_>) -> Option<String> {
     let text = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text),

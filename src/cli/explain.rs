@@ -152,6 +152,7 @@ async fn explain_feed(
     output.finish_unless(&shutdown).await
 }
 
+/// Returns the explanation of an event.
 fn explained_event(explainer: &mut Explainer, at: Duration, event: FeedEvent) -> String {
     match event {
         FeedEvent::Opened => explainer.open(at),
@@ -167,14 +168,14 @@ fn explained_event(explainer: &mut Explainer, at: Duration, event: FeedEvent) ->
     }
 }
 
-/// The explanation of a recording.
+/// Returns the explanation of a recording.
 fn explained(text: &str, mut explainer: Explainer) -> Result<String, RecordingError> {
     let mut out = String::new();
     let mut end = Duration::ZERO;
     for line in recording::lines(text) {
         let line = line?;
         end = Duration::from_secs_f64(line.at_seconds);
-        let said = match (line.event, line.frame) {
+        let text = match (line.event, line.frame) {
             (Some(ConnectionEvent::Open), _) => explainer.open(end),
             (Some(ConnectionEvent::Close), _) => {
                 let code = line.code.map(|code| format!(", code {code}")).unwrap_or_default();
@@ -183,7 +184,7 @@ fn explained(text: &str, mut explainer: Explainer) -> Result<String, RecordingEr
             (None, Some(frame)) => explainer.frame(end, &frame),
             (None, None) => String::new(),
         };
-        out.push_str(&said);
+        out.push_str(&text);
     }
     out.push_str(&explainer.pass(end + recording::REST));
     Ok(out)

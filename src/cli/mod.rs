@@ -133,24 +133,24 @@ enum Subcommands {
 
 /// One command of the command line, validated and not yet started.
 pub trait Command: Any + Debug {
-    /// What it logs, and how.
+    /// Returns what it logs, and how.
     fn log(&self) -> LogSettings {
         LogSettings::default()
     }
 
-    /// Whether its failure is logged, as a service's is, instead of printed for a person.
+    /// Returns whether its failure is logged, as a service's is, instead of printed for a person.
     fn is_service(&self) -> bool {
         false
     }
 
-    /// Does it. Blocks until it is done or, where it waits for anything, until a signal ends it.
+    /// Executes it. Blocks until it is done or, if it receives or serves, until a signal ends it.
     ///
     /// # Errors
     /// The work is not done, or not to its end.
     fn execute(self: Box<Self>) -> Result<(), CommandError>;
 }
 
-/// The whole program: its exit code is 0 if it ended as asked, 1 if it failed, 2 if a setting was refused.
+/// The whole program: its exit code is 0 if it ended as requested, 1 if it failed, 2 if a setting was refused.
 pub fn main() -> ExitCode {
     let command = match parse(env::args_os(), |name| env::var_os(name)) {
         Ok(command) => command,
@@ -164,7 +164,7 @@ pub fn main() -> ExitCode {
         Err(refusal) => return refuse(&refusal),
     };
     let log = logging::start(command.log());
-    // Names alone: a value may be a token under a name that is almost right.
+    // Only names: a value may be a token under a name that is almost right.
     for variable in environment::unknown_variables(&CommandLine::command(), env::vars_os().map(|(name, _)| name)) {
         tracing::warn!(variable, "unknown environment variable is ignored; --help lists the known ones");
     }
@@ -213,7 +213,7 @@ pub fn parse(
     })
 }
 
-/// The command line with the names of the variables and none of their values.
+/// Returns the command line with the names of the variables in its help and without their values.
 fn without_environment() -> clap::Command {
     environment::with_defaults_from(CommandLine::command(), &|_| None)
 }
@@ -225,9 +225,9 @@ fn fail(failure: &CommandError) -> ExitCode {
 }
 
 fn refuse(refusal: &SettingsError) -> ExitCode {
-    let complaint = refusal.to_string();
-    let complaint = complaint.trim_end();
-    let hint = if complaint.ends_with(HELP_HINT) { "" } else { HELP_HINT };
-    let _ = writeln!(io::stderr(), "error: {complaint}{hint}");
+    let message = refusal.to_string();
+    let message = message.trim_end();
+    let hint = if message.ends_with(HELP_HINT) { "" } else { HELP_HINT };
+    let _ = writeln!(io::stderr(), "error: {message}{hint}");
     ExitCode::from(REFUSED)
 }

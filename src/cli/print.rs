@@ -9,14 +9,14 @@ use super::{Command, CommandError, output};
 pub struct Print(pub Vec<u8>);
 
 impl Print {
-    /// A script that completes the `command` line in `shell`.
+    /// Returns a script that completes the `command` line in `shell`.
     pub(super) fn completions(mut command: clap::Command, shell: Shell) -> Self {
         let (name, mut script) = (command.get_name().to_owned(), Vec::new());
         clap_complete::generate(shell, &mut command, name, &mut script);
         Self(script)
     }
 
-    /// The manual page of the `command` line, in the language of man(7).
+    /// Returns the manual page of the `command` line, in the language of man(7).
     pub(super) fn man_page(command: clap::Command) -> Self {
         let mut page = Vec::new();
         let manual = clap_mangen::Man::new(command).manual("User Commands");

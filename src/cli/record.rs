@@ -129,7 +129,7 @@ impl Recorder {
         Ok(output.finish().await.map(|()| self))
     }
 
-    /// The line of an event; `None` for those that are not recorded.
+    /// Returns the line of an event; `None` for those that are not recorded.
     fn line(&mut self, at: Duration, event: FeedEvent) -> Option<Vec<u8>> {
         let feed = &self.identity;
         let (frame, event, code) = match &event {

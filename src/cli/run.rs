@@ -17,7 +17,7 @@ pub struct Run {
     pub settings: Settings,
 }
 
-/// The bridge, or the result of `--config.check`.
+/// Returns the bridge, or the result of `--config.check`.
 ///
 /// # Errors
 /// The first setting that cannot be used.

@@ -41,7 +41,7 @@ async fn a_sound_feed_is_told_in_words_with_the_metrics_that_it_would_give() {
         "reachable     yes",
         "authenticated not required",
         "a snapshot every 0.0",
-        "2 listed: every skill that the server has",
+        "2 listed: every skill of the server",
         "valid: each is the percentage",
         "no reset, no rollback, no rejected message",
         r#"skill_invocations_total{skill_name="a",workflow_phase="unknown",completed="true"} 7"#,
@@ -67,6 +67,13 @@ async fn what_a_feed_hides_or_has_wrong_is_said() {
     let resetting = ScriptedFeed::start(vec![resets.into()]);
     let (_, said, _) = check(resetting.url().as_str(), &[]).await;
     assert!(said.contains("the total of \"a\" fell from 9 to 2"), "{said}");
+
+    let garbage = std::iter::repeat_with(|| Step::send("garbage")).take(30);
+    let sound = Step::Repeat(snapshot([("a".to_owned(), 8, 87.5)]), Duration::from_millis(20));
+    let noisy = ScriptedFeed::start(vec![garbage.chain([sound]).collect()]);
+    let (_, said, _) = check(noisy.url().as_str(), &[]).await;
+    assert_eq!(said.matches("rejected, malformed_frame").count(), 10, "{said}");
+    assert!(said.contains("and 20 more"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
