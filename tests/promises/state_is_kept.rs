@@ -94,12 +94,13 @@ fn a_commit_of_one_invocation_writes_few_bytes() {
 /// Every statement is authorized when it is prepared, and only then.
 #[test]
 fn a_commit_prepares_no_statement_again() {
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/states/1.db");
-    let Whole { skills, rules, memory } = Store::look(Path::new(fixture)).unwrap();
+    let (folder, path) = folder();
+    let fixture = folder.path().join("fixture.db");
+    fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/states/1.db"), &fixture).unwrap();
+    let Whole { skills, rules, memory } = Store::look(&fixture).unwrap();
     let last_listed = skills.iter().map(|row| (row.index, 1)).collect();
     let everything = Changes { skills, last_listed, rules, memory, ..Changes::default() };
 
-    let (_folder, path) = folder();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let connection = Connection::open(&path).unwrap();
     let authorized = Arc::new(AtomicU64::new(0));

@@ -1,14 +1,58 @@
-//! A state of every earlier version is read as what it was. `tests/fixtures/states` says what is in them.
+//! A state of every earlier version is read as what it was, and counted on from. `tests/fixtures/states` says what is in them.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
+use rusqlite::Connection;
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
+use tempfile::TempDir;
+
+use crate::support::model::{Anomaly, Metrics, metrics_update};
 use crate::support::running_bridge::{RunningBridge, families};
 use crate::support::scrape::{Scrape, Series};
-use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
+use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/states");
+
+/// A state of an earlier version, copied, so that it can be migrated.
+struct Fixture {
+    folder: TempDir,
+    state: PathBuf,
+    /// What its writer exposed last.
+    written: BTreeMap<Series, f64>,
+}
+
+impl Fixture {
+    fn copy(version: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state.db");
+        fs::copy(Path::new(FIXTURES).join(format!("{version}.db")), &state).unwrap();
+        let text = fs::read_to_string(Path::new(FIXTURES).join(format!("{version}.prom"))).unwrap();
+        Self { folder, state, written: counts(&Scrape::parse(&text).unwrap()) }
+    }
+
+    /// The database of the server `beta`, as it was then.
+    fn database(&self, version: u32) -> PathBuf {
+        let path = self.folder.path().join("skills.db");
+        let sql = fs::read_to_string(Path::new(FIXTURES).join(format!("{version}.sql"))).unwrap();
+        Connection::open(&path).unwrap().execute_batch(&sql).unwrap();
+        path
+    }
+
+    fn start(&self, feed: FeedTarget) -> RunningBridge {
+        RunningBridge::start(Settings { state: StateLocation::Path(self.state.clone()), ..Settings::new(vec![feed]) })
+    }
+
+    /// What is exposed once the invocation of `lint` is counted that was pending.
+    fn settled(&self) -> BTreeMap<Series, f64> {
+        let mut settled = self.written.clone();
+        add_completed(&mut settled, "lint", "unknown", 0.75);
+        settled
+    }
+}
 
 /// Counters and histograms. Gauges are of the feeds that are configured now.
 fn counts(scrape: &Scrape) -> BTreeMap<Series, f64> {
@@ -16,32 +60,85 @@ fn counts(scrape: &Scrape) -> BTreeMap<Series, f64> {
     families(scrape).into_iter().filter(|(series, _)| !is_gauge(&series.name)).collect()
 }
 
+/// One completed invocation more.
+fn add_completed(counts: &mut BTreeMap<Series, f64>, skill_name: &str, workflow_phase: &str, seconds: f64) {
+    let labels = [("skill_name", skill_name), ("workflow_phase", workflow_phase)];
+    let mut add = |name: &str, extra: Option<(&str, &str)>, value: f64| {
+        let labels: Vec<_> = labels.into_iter().chain(extra).collect();
+        *counts.get_mut(&Series::new(name, &labels)).unwrap() += value;
+    };
+    add("skill_invocations_total", Some(("completed", "true")), 1.0);
+    add("skill_duration_seconds_count", None, 1.0);
+    add("skill_duration_seconds_sum", None, seconds);
+    for bound in ["0.1", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0", "60.0", "300.0"] {
+        if seconds <= bound.parse().unwrap() {
+            add("skill_duration_seconds_bucket", Some(("le", bound)), 1.0);
+        }
+    }
+    add("skill_duration_seconds_bucket", Some(("le", "+Inf")), 1.0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_state_shows_what_its_writer_showed_and_counts_what_was_pending() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("state.db");
-    fs::copy(Path::new(FIXTURES).join("1.db"), &path).unwrap();
-    let text = fs::read_to_string(Path::new(FIXTURES).join("1.prom")).unwrap();
-    let written = counts(&Scrape::parse(&text).unwrap());
-
+    let fixture = Fixture::copy(1);
     // Nobody listens there.
-    let feeds = vec![FeedTarget::new("ws://127.0.0.1:9/").unwrap()];
-    let bridge = RunningBridge::start(Settings { state: StateLocation::Path(path), ..Settings::new(feeds) });
-    assert_eq!(counts(&bridge.scrape().await), written);
-
-    let unknown = [("skill_name", "lint"), ("workflow_phase", "unknown")];
-    let invocation = [unknown[0], unknown[1], ("completed", "true")];
-    let added = |mut expected: BTreeMap<Series, f64>, name: &str, labels: &[(&str, &str)], value: f64| {
-        *expected.get_mut(&Series::new(name, labels)).unwrap() += value;
-        expected
-    };
-    let expected = added(written, "skill_invocations_total", &invocation, 1.0);
-    let expected = added(expected, "skill_duration_seconds_count", &unknown, 1.0);
-    let mut expected = added(expected, "skill_duration_seconds_sum", &unknown, 0.75);
-    for bound in ["1.0", "2.0", "5.0", "10.0", "30.0", "60.0", "300.0", "+Inf"] {
-        let bucket = [unknown[0], unknown[1], ("le", bound)];
-        expected = added(expected, "skill_duration_seconds_bucket", &bucket, 1.0);
-    }
-    bridge.until("the pending invocation", &expected, counts).await;
+    let bridge = fixture.start(FeedTarget::new("ws://127.0.0.1:9/").unwrap());
+    assert_eq!(counts(&bridge.scrape().await), fixture.written);
+    bridge.until("the pending invocation", &fixture.settled(), counts).await;
     bridge.stop().await;
+}
+
+/// What the server lists that has this database.
+fn snapshot(database: &Path, round: i64) -> String {
+    let database = Connection::open(database).unwrap();
+    let mut query = database
+        .prepare(
+            "SELECT skill_name, total_invocations, completed_invocations, total_duration_seconds FROM skill_metrics",
+        )
+        .unwrap();
+    let skill = |row: &rusqlite::Row<'_>| {
+        let (skill_name, duration_seconds) = (row.get(0)?, row.get(3)?);
+        Ok(Metrics { skill_name, total: row.get(1)?, completed: row.get(2)?, duration_seconds })
+    };
+    let skills: Vec<_> = query.query_map([], skill).unwrap().map(Result::unwrap).collect();
+    let mut query = database
+        .prepare("SELECT skill_name, anomaly_type, detected_at, deviation_score FROM skill_anomalies ORDER BY id DESC")
+        .unwrap();
+    let anomaly = |row: &rusqlite::Row<'_>| {
+        let (detected_at, deviation_score) = (row.get(2)?, row.get(3)?);
+        Ok(Anomaly { skill_name: row.get(0)?, anomaly_type: row.get(1)?, detected_at, deviation_score })
+    };
+    let anomalies: Vec<_> = query.query_map([], anomaly).unwrap().map(Result::unwrap).collect();
+    // Later than the fixture.
+    metrics_update(600_000_000 + round * 50_000, &skills, &anomalies)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_that_an_older_version_read_is_counted_on_from_with_it_and_without() {
+    for is_read in [true, false] {
+        let fixture = Fixture::copy(1);
+        let database = fixture.database(1);
+        let (round, served) = (AtomicI64::new(0), database.clone());
+        let snapshots = move || snapshot(&served, round.fetch_add(1, Ordering::Relaxed));
+        let rounds = Step::rounds(&Gate::default(), Duration::from_millis(50), snapshots);
+        let server = ScriptedFeed::start(vec![vec![rounds]]);
+        let skills_db = is_read.then(|| database.clone());
+        let target =
+            FeedTarget { identity: "beta".to_owned(), skills_db, ..FeedTarget::new(server.url().as_str()).unwrap() };
+        let bridge = fixture.start(target);
+        let mut expected = fixture.settled();
+        bridge.until("the counts of then", &expected, counts).await;
+        let received = |scrape: &Scrape| scrape.sum("session_buddy_bridge_feed_messages_total");
+        let so_far = received(&bridge.scrape().await);
+        bridge.until("more rounds", &true, |scrape| received(scrape) > so_far + 20.0).await;
+        assert_eq!(counts(&bridge.scrape().await), expected, "history is not counted again");
+
+        let row = "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds, workflow_phase)
+                   VALUES ('shared', '2026-11-22 10:20:00', 's', 1, 3.0, 'setup')";
+        Connection::open(&database).unwrap().execute(row, []).unwrap();
+        let phase = if is_read { "setup" } else { "unknown" };
+        add_completed(&mut expected, "shared", phase, 3.0);
+        bridge.until("one more", &expected, counts).await;
+        bridge.stop().await;
+    }
 }
