@@ -6,6 +6,7 @@ mod support;
 mod both_formats_are_one;
 mod check_tells_what_it_sees;
 mod dashboard_is_valid;
+mod database_maintenance;
 mod deploy_is_valid;
 mod detail_is_exact;
 mod fault_proxy;

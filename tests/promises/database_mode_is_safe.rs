@@ -4,17 +4,12 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::support::eventually;
-use crate::support::http_client;
-use crate::support::model::{Metrics, SECOND, metrics_update};
+use crate::support::database_stage::{DatabaseStage, RELOADED, invocations, skills_db, until};
 use crate::support::program::Program;
-use crate::support::scrape::Scrape;
-use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::server_database::{SCHEMA, ServerDatabase};
 use crate::support::{PATIENCE, is_long};
 use rusqlite::Connection;
@@ -27,8 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 /// The promise: within this time of SIGTERM it has ended, and within this time of SIGHUP it is reconfigured.
 const PROMISED: Duration = Duration::from_secs(5);
-
-const RELOADED: &str = "configuration reloaded";
 
 /// Never ends.
 const RECURSIVE_VIEW: &str = "CREATE VIEW skill_invocation AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)
@@ -251,80 +244,16 @@ fn a_distrusted_connection_is_replaced_though_nothing_has_changed() {
     assert!(numbers.recv().is_err(), "and is trusted");
 }
 
-/// A simulated server beside a database, and the program that reads both.
-struct Stage {
-    folder: tempfile::TempDir,
-    /// What the feed lists of each skill.
-    listed: Arc<AtomicU64>,
-    feed: ScriptedFeed,
-}
-
-impl Stage {
-    /// The feed lists these skills, each with the same number of invocations.
-    fn listing(skills: &'static [&'static str]) -> Self {
-        let listed = Arc::new(AtomicU64::new(0));
-        let (total, round) = (listed.clone(), AtomicU64::new(1));
-        let rounds = move || {
-            let total = total.load(Ordering::Relaxed);
-            let skill = |name: &&str| Metrics {
-                total,
-                completed: total,
-                duration_seconds: total as f64 / 2.0,
-                ..Metrics::none(name)
-            };
-            let skills: Vec<_> = skills.iter().filter(|_| total > 0).map(skill).collect();
-            metrics_update(i64::try_from(round.fetch_add(1, Ordering::Relaxed)).unwrap() * SECOND, &skills, &[])
-        };
-        let round = Step::Rounds(Gate::default(), Duration::from_millis(100), Box::new(rounds));
-        Self { folder: tempfile::tempdir().unwrap(), listed, feed: ScriptedFeed::start(vec![vec![round]]) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Feeds by name and what else is configured of them.
-    fn configure(&self, feeds: &[(&str, String)]) -> String {
-        let entry =
-            |(name, more): &(&str, String)| format!("  - {{name: {name}, url: \"{}\"{more}}}\n", self.feed.url());
-        let file = self.path("bridge.yml");
-        fs::write(&file, format!("feeds:\n{}", feeds.iter().map(entry).collect::<String>())).unwrap();
-        file.display().to_string()
-    }
-
-    fn start(&self, feeds: &[(&str, String)]) -> Program {
-        let file = self.configure(feeds);
-        let state = self.path("state.db").display().to_string();
-        Program::start(["--config.file", &file, "--state.path", &state, "--web.listen-address", "127.0.0.1:0"])
-    }
-}
-
-fn skills_db(path: &Path) -> String {
-    format!(", skills_db: \"{}\"", path.display())
-}
-
-fn until(program: &mut Program, what: &str, expected: f64, look: impl Fn(&Scrape) -> f64) {
-    let address = program.address();
-    eventually(what, || {
-        let seen = look(&Scrape::parse(http_client::get(address, "/metrics").text()).unwrap());
-        (seen == expected).then_some(()).ok_or(format!("{seen} instead of {expected}"))
-    });
-}
-
-fn invocations(scrape: &Scrape) -> f64 {
-    scrape.sum("skill_invocations_total")
-}
-
 /// Whoever restores a database or moves a server replaces its companions. A reader that keeps the former ones open sees
 /// no error and no change for ever: 5 rows of 25.
-async fn replaced_companions_are_noticed(feeds: impl Fn(&Stage) -> Vec<(&'static str, String)>) {
-    let stage = Stage::listing(&["a", "b"]);
+async fn replaced_companions_are_noticed(feeds: impl Fn(&DatabaseStage) -> Vec<(&'static str, String)>) {
+    let stage = DatabaseStage::new();
     let path = stage.path("skills.db");
     let server = ServerDatabase::create(&path);
     symlink(&path, stage.path("link.db")).unwrap();
     let invoke = |server: &ServerDatabase, times| ["a", "b"].map(|skill| server.invoke(skill, times));
     invoke(&server, 5);
-    stage.listed.store(5, Ordering::Relaxed);
+    stage.list(&[("a", 5), ("b", 5)]);
     let mut program = stage.start(&feeds(&stage));
     until(&mut program, "the rows", 10.0, invocations);
 
@@ -335,10 +264,10 @@ async fn replaced_companions_are_noticed(feeds: impl Fn(&Stage) -> Vec<(&'static
     }
     let server = ServerDatabase::open(&path);
     invoke(&server, 20);
-    stage.listed.store(25, Ordering::Relaxed);
+    stage.list(&[("a", 25), ("b", 25)]);
     until(&mut program, "the rows behind the new companions", 50.0, invocations);
     invoke(&server, 1);
-    stage.listed.store(26, Ordering::Relaxed);
+    stage.list(&[("a", 26), ("b", 26)]);
     until(&mut program, "another row", 52.0, invocations);
     program.signal(Signal::TERM);
     assert_eq!(program.end_within(PROMISED).code, Some(0));
@@ -361,10 +290,10 @@ async fn replaced_companions_are_opened_again_where_two_feeds_read_the_database(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recursive_view_neither_runs_nor_delays_a_signal() {
-    let stage = Stage::listing(&["a"]);
+    let stage = DatabaseStage::new();
     let path = stage.path("skills.db");
     Connection::open(&path).unwrap().execute_batch(RECURSIVE_VIEW).unwrap();
-    stage.listed.store(7, Ordering::Relaxed);
+    stage.list(&[("a", 7)]);
     for signal in [Signal::TERM, Signal::HUP] {
         let mut program = stage.start(&[("one", skills_db(&path))]);
         program.until_stderr("the refusal", |log| log.contains("is a view, not a table"));
@@ -375,7 +304,7 @@ async fn a_recursive_view_neither_runs_nor_delays_a_signal() {
 /// In the long form beside 20 million rows, which take minutes to read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_huge_table_does_not_delay_a_signal() {
-    let stage = Stage::listing(&["a"]);
+    let stage = DatabaseStage::new();
     let path = stage.path("skills.db");
     let server = ServerDatabase::create(&path);
     // Without the trigger, which would take an hour: the numbers that it would have written.
@@ -383,7 +312,7 @@ async fn a_huge_table_does_not_delay_a_signal() {
     let rows = if is_long() { 20_000_000 } else { 200_000 };
     server.invoke("a", rows);
     server.execute(&format!("INSERT INTO skill_metrics VALUES ('a', {rows}, {rows}, {})", rows / 2));
-    stage.listed.store(rows, Ordering::Relaxed);
+    stage.list(&[("a", rows)]);
     for signal in [Signal::TERM, Signal::HUP] {
         let mut program = stage.start(&[("one", skills_db(&path))]);
         program.address();
@@ -391,7 +320,7 @@ async fn a_huge_table_does_not_delay_a_signal() {
     }
 }
 
-fn signal_is_obeyed(stage: &Stage, mut program: Program, signal: Signal) {
+fn signal_is_obeyed(stage: &DatabaseStage, mut program: Program, signal: Signal) {
     if signal == Signal::HUP {
         stage.configure(&[("one", String::new())]);
         let began = Instant::now();

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::support::server_database::{ServerDatabase, remove_files};
+use crate::support::server_database::{ServerDatabase, copy, remove_files};
 use session_buddy_bridge::internals::skills_db::{
     AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReading, MissingRows, ReadPlan, ReadRequest, RowFingerprint,
     RowsRead, SkillsDatabase, Table, TableCursor,
@@ -212,7 +212,7 @@ fn rows_deleted_before_they_were_read_show_in_the_metrics() {
 fn a_backup_brings_back_its_sequence_and_its_metrics() {
     let mut stage = Stage::read(10);
     let backup = stage.folder.path().join("backup.db");
-    stage.server().back_up(&backup);
+    copy(&stage.path(), &backup);
     stage.server().invoke(SKILL, 5);
     stage.read_all();
     stage.restore(&backup);

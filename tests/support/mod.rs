@@ -5,6 +5,7 @@ pub mod alone;
 pub mod browser;
 pub mod certificates;
 pub mod clogged;
+pub mod database_stage;
 pub mod expected_families;
 pub mod fault_proxy;
 pub mod fuzz_bodies;

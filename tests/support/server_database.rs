@@ -120,11 +120,6 @@ impl ServerDatabase {
         let anomalies: Vec<_> = anomalies.expect("rows").map(|row| row.expect("a row")).collect();
         metrics_update(at_micros, &metrics, &anomalies)
     }
-
-    /// Copies everything into a new database file, as a backup does.
-    pub fn back_up(&self, to: &Path) {
-        self.connection.execute("VACUUM INTO ?1", [to.to_str().expect("a path in UTF-8")]).expect("a backup");
-    }
 }
 
 /// Removes a database with its companions.
@@ -132,4 +127,10 @@ pub fn remove_files(path: &Path) {
     for companion in ["", "-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{companion}", path.display()));
     }
+}
+
+/// Copies a database that is in use into a new file, as a backup does.
+pub fn copy(from: &Path, to: &Path) {
+    let connection = Connection::open(from).expect("a database");
+    connection.execute("VACUUM INTO ?1", [to.to_str().expect("a path in UTF-8")]).expect("a backup");
 }

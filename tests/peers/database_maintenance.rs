@@ -1,0 +1,215 @@
+//! Whatever its owner does to the database of the real server, made by the real storage, every invocation and every anomaly
+//! counts once: beside a feed alone, and beside its database.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::database_stage::{after_messages, invocations, scrape, skills_db, until};
+use crate::support::peers::session_buddy::{RealServer, SessionBuddy};
+use crate::support::program::Program;
+use crate::support::scrape::Scrape;
+use crate::support::server_database::remove_files;
+use rusqlite::Connection;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SNAPSHOT_INTERVAL_SECONDS: f64 = 0.2;
+
+/// So many messages are received before a count is believed to stay: longer than any wait of the ledger, which is 10 s.
+const MESSAGES_TO_SETTLE: f64 = 60.0;
+
+/// How the bridge counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Snapshots,
+    Rows,
+}
+
+struct Stage {
+    session_buddy: SessionBuddy,
+    folder: TempDir,
+    server: Option<RealServer>,
+    port: u16,
+    bridge: Option<Program>,
+}
+
+impl Stage {
+    /// A server with so many invocations.
+    fn with(invocations: u64) -> Option<Self> {
+        let session_buddy = SessionBuddy::find_or_skip()?;
+        let folder = tempfile::tempdir().unwrap();
+        let mut stage = Self { session_buddy, folder, server: None, port: 0, bridge: None };
+        stage.invoke(invocations);
+        stage.serve();
+        Some(stage)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn database(&self) -> PathBuf {
+        self.path("skills.db")
+    }
+
+    fn serve(&mut self) {
+        let server = self.session_buddy.serve_every(SNAPSHOT_INTERVAL_SECONDS, &self.database(), self.port, &[]);
+        self.port = server.port;
+        self.server = Some(server);
+    }
+
+    fn invoke(&self, times: u64) {
+        self.store(&self.database(), &invoked(times));
+    }
+
+    fn store(&self, database: &Path, plan: &Value) {
+        self.session_buddy.store(database, plan);
+    }
+
+    /// What the owner does with SQLite's own tools.
+    fn execute(&self, sql: &str) {
+        let connection = Connection::open(self.database()).unwrap();
+        connection.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
+        connection.execute_batch(sql).unwrap();
+    }
+
+    /// The server dies and is served from a copy of `from` from now on.
+    fn replace_database(&mut self, from: &Path) {
+        self.server = None;
+        remove_files(&self.database());
+        fs::copy(from, self.database()).unwrap();
+        self.serve();
+    }
+
+    fn configure(&self, database: Option<&Path>) -> String {
+        let file = self.path("bridge.yml");
+        let more = database.map(skills_db).unwrap_or_default();
+        fs::write(&file, format!("feeds:\n  - {{name: one, url: \"ws://127.0.0.1:{}\"{more}}}\n", self.port)).unwrap();
+        file.display().to_string()
+    }
+
+    fn start(&mut self, database: Option<&Path>) {
+        let file = self.configure(database);
+        let state = self.path("state.db").display().to_string();
+        self.bridge = Some(Program::start([
+            "--config.file",
+            &file,
+            "--state.path",
+            &state,
+            "--web.listen-address",
+            "127.0.0.1:0",
+        ]));
+    }
+
+    fn start_in(&mut self, mode: Mode) {
+        let database = self.database();
+        self.start(Some(database.as_path()).filter(|_| mode == Mode::Rows));
+    }
+
+    fn stop(&mut self) {
+        let bridge = self.bridge.take().unwrap();
+        bridge.signal(Signal::TERM);
+        assert_eq!(bridge.end().code, Some(0));
+    }
+
+    fn until(&mut self, what: &str, expected: u64) {
+        until(self.bridge.as_mut().unwrap(), what, expected as f64, invocations);
+    }
+
+    /// The count becomes as expected and stays so.
+    fn settles_at(&mut self, expected: u64, what: &str) {
+        self.until(what, expected);
+        let bridge = self.bridge.as_mut().unwrap();
+        after_messages(bridge, MESSAGES_TO_SETTLE);
+        assert_eq!(invocations(&scrape(bridge)), expected as f64, "{what}");
+    }
+
+    fn scrape(&mut self) -> Scrape {
+        scrape(self.bridge.as_mut().unwrap())
+    }
+}
+
+/// Of two skills, in the phase `setup`, three quarters of them completed after half a second.
+fn invoked(times: u64) -> Value {
+    let of = |skill: &str, completed: bool, times: u64| json!({"skill_name": skill, "completed": completed, "duration_seconds": if completed { Some(0.5) } else { None }, "workflow_phase": "setup", "times": times});
+    let (other, abandoned) = (times / 4, times / 4);
+    json!({"invocations": [
+        of("pytest-run", true, times - other - abandoned), of("ruff-check", true, other), of("pytest-run", false, abandoned),
+    ]})
+}
+
+fn detected(times: u64, first_score: f64) -> Value {
+    let anomaly = |time: u64| json!({"skill_name": "pytest-run", "anomaly_type": "drop", "deviation_score": first_score + time as f64});
+    json!({"anomalies": (0..times).map(anomaly).collect::<Vec<_>>()})
+}
+
+#[test]
+fn a_column_rewritten_in_every_row_changes_nothing() {
+    let Some(mut stage) = Stage::with(300) else { return };
+    stage.start_in(Mode::Rows);
+    stage.until("all rows", 300);
+    stage.execute(
+        "UPDATE skill_invocation SET workflow_phase = 'cleanup', duration_seconds = duration_seconds * 1.5,
+             session_id = 'merged', error_type = 'none'",
+    );
+    stage.invoke(5);
+    stage.settles_at(305, "new rows alone");
+    assert_eq!(stage.scrape().sum("session_buddy_bridge_feed_resets_total"), 0.0);
+}
+
+#[test]
+fn deleting_the_newest_rows_takes_nothing_back_beside_the_feed() {
+    let Some(mut stage) = Stage::with(300) else { return };
+    stage.start_in(Mode::Snapshots);
+    stage.until("all rows", 300);
+    stage.execute("DELETE FROM skill_invocation WHERE id > 290");
+    after_messages(stage.bridge.as_mut().unwrap(), 5.0);
+    stage.invoke(4);
+    stage.settles_at(304, "new rows alone");
+    assert_eq!(stage.scrape().sum("session_buddy_bridge_feed_resets_total"), 0.0);
+    assert_eq!(stage.scrape().sum("session_buddy_bridge_feed_rollbacks_total"), 0.0);
+}
+
+/// The database is emptied of 300 rows that nobody has read, and 10 come after them.
+#[test]
+fn rows_pruned_before_they_were_read_count_beside_the_feed() {
+    let Some(mut stage) = Stage::with(400) else { return };
+    stage.start_in(Mode::Snapshots);
+    stage.until("all rows", 400);
+    stage.stop();
+    stage.invoke(300);
+    stage.execute("DELETE FROM skill_invocation");
+    stage.invoke(10);
+    stage.start_in(Mode::Snapshots);
+    stage.settles_at(710, "pruned rows too");
+}
+
+#[test]
+fn a_larger_database_in_place_of_one_that_was_read_is_another() {
+    let Some(mut stage) = Stage::with(100) else { return };
+    let larger = stage.path("larger.db");
+    stage.store(&larger, &invoked(400));
+    stage.start_in(Mode::Rows);
+    stage.until("all rows", 100);
+    stage.stop();
+    stage.replace_database(&larger);
+    stage.start_in(Mode::Rows);
+    stage.settles_at(500, "the rows of both");
+}
+
+#[test]
+fn anomalies_pruned_while_nobody_read_them_stay_counted() {
+    let Some(mut stage) = Stage::with(4) else { return };
+    stage.store(&stage.database(), &detected(70, 2.0));
+    let anomalies = |scrape: &Scrape| scrape.sum("anomalies_detected_total");
+    stage.start_in(Mode::Rows);
+    until(stage.bridge.as_mut().unwrap(), "all anomalies", 70.0, anomalies);
+    stage.stop();
+    stage.execute("DELETE FROM skill_anomalies WHERE id <= 30");
+    stage.store(&stage.database(), &detected(33, 100.0));
+    stage.start_in(Mode::Rows);
+    until(stage.bridge.as_mut().unwrap(), "new anomalies", 103.0, anomalies);
+    after_messages(stage.bridge.as_mut().unwrap(), MESSAGES_TO_SETTLE);
+    assert_eq!(anomalies(&stage.scrape()), 103.0);
+}
