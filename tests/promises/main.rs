@@ -63,3 +63,4 @@ mod states_of_earlier_versions;
 mod telemetry_counts;
 mod telemetry_logs;
 mod text_equals_registry;
+mod workflows;
