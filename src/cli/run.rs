@@ -1,6 +1,8 @@
 //! `run`: the bridge as a service.
 
-use tokio::signal::unix::{SignalKind, signal};
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::print::Print;
@@ -37,10 +39,12 @@ pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<B
 
 impl Run {
     async fn run(self, shutdown: CancellationToken) -> Result<(), BridgeError> {
+        // Before it listens: whoever sees that it does may send one, which ends a process that has no handler yet.
+        let hangups = signal(SignalKind::hangup());
         let bridge = Bridge::bind(self.settings)?;
         // It listens already: whoever connects now is answered as soon as the first task runs.
         let notifying = service_manager::notify_systemd(shutdown.clone());
-        let _reloading = tokio::spawn(reload_on_hangup(bridge.reload_handle(), shutdown.clone()));
+        let _reloading = tokio::spawn(reload_on_hangup(hangups, bridge.reload_handle(), shutdown.clone()));
         let ended = bridge.run(shutdown.clone().cancelled_owned()).await;
         shutdown.cancel();
         let _ = notifying.await;
@@ -62,8 +66,8 @@ impl Command for Run {
     }
 }
 
-async fn reload_on_hangup(handle: ReloadHandle, shutdown: CancellationToken) {
-    let mut hangups = match signal(SignalKind::hangup()) {
+async fn reload_on_hangup(hangups: io::Result<Signal>, handle: ReloadHandle, shutdown: CancellationToken) {
+    let mut hangups = match hangups {
         Ok(hangups) => hangups,
         Err(error) => return tracing::warn!(%error, "cannot listen for SIGHUP; the configuration is not reloaded"),
     };
