@@ -168,11 +168,13 @@ impl Worker<'_> {
 
     /// Writes the state again where somebody deleted, renamed or replaced its file: a restart would not find it otherwise.
     fn keep_in_place(&mut self) -> Result<(), StoreError> {
-        if !self.store.is_in_place() {
-            self.telemetry.displaced(self.store.path());
-            let renamed = self.store.rewrite()?;
-            self.telemetry.rewritten(self.store.path(), renamed.as_deref());
+        if self.store.is_in_place() {
+            self.telemetry.in_place();
+            return Ok(());
         }
+        self.telemetry.displaced(self.store.path());
+        let renamed = self.store.rewrite()?;
+        self.telemetry.rewritten(self.store.path(), renamed.as_deref());
         Ok(())
     }
 }

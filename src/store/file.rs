@@ -153,6 +153,10 @@ impl StateFile {
         } else {
             Arc::new(LockFile::acquire(path, lock_path)?)
         };
+        // Before everything is written, perhaps in vain.
+        if let Some(id) = identify(&real).filter(|id| *id != self.id) {
+            lock_replacement(path, &real, id)?;
+        }
         let staged = with_suffix(&real, ".new");
         // What a bridge left there that was killed.
         for suffix in COMPANIONS.into_iter().chain(["", "-journal"]) {

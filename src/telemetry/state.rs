@@ -83,7 +83,14 @@ impl StateTelemetry {
         }
     }
 
-    /// The state is at `path` again. `renamed` is what was there instead.
+    /// The path leads to the open file.
+    pub fn in_place(&self) {
+        if std::mem::take(&mut lock(&self.state).is_displaced) {
+            info!("state file in its place again; nothing was lost");
+        }
+    }
+
+    /// The state is at `path` again, in a new file. `renamed` is what was there instead.
     pub fn rewritten(&self, path: &Path, renamed: Option<&Path>) {
         lock(&self.state).is_displaced = false;
         let (path, renamed) = (path.display(), renamed.map(|renamed| tracing::field::display(renamed.display())));

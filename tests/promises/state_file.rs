@@ -245,9 +245,18 @@ async fn a_file_of_somebody_else_in_the_states_place_is_not_touched_and_the_stat
         .until("a commit to fail", &true, |scrape| scrape.sum("session_buddy_bridge_state_commit_failures_total") > 1.0)
         .await;
     assert_eq!(fs::read_to_string(&path).unwrap(), "a letter");
+    assert!(beside(&path, ".new").is_empty(), "nothing is written in vain");
 
     fs::remove_file(&path).unwrap();
     bridge.until("the state to be written again", &(2.0, 1.0), |scrape| (exposed(scrape), is_durable(scrape))).await;
+    assert_eq!(persisted(&path), 2);
+
+    let away = with_suffix(&path, ".away");
+    fs::rename(&path, &away).unwrap();
+    fs::write(&path, "a letter").unwrap();
+    bridge.until("the replacement to be noticed", &0.0, is_durable).await;
+    fs::rename(&away, &path).unwrap();
+    bridge.until("the state to be in its place again", &1.0, is_durable).await;
     assert_eq!(persisted(&path), 2);
     bridge.stop().await;
 }
