@@ -114,7 +114,7 @@ pub use exporter::{PrometheusExporter, RecordError, StartError};
 pub use http::BindError;
 pub use persister::PersistError;
 pub use protocol::{Rejection, RejectionReason};
-pub use recording::RecordingError;
+pub use recording::{LineError, RecordingError};
 pub use replay::replay;
 pub use settings::Settings;
 pub use store::StoreError;

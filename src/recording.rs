@@ -4,6 +4,7 @@
 //! `{"at_seconds": 84.003, "event": "close", "code": 1006}` are the connection's beginning and end.
 
 use std::borrow::Cow;
+use std::str::Utf8Error;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,24 +14,24 @@ use crate::exposition::View;
 use crate::ledger::{FeedSpec, Ledger, Limits, Moment, Notice};
 use crate::protocol;
 
-/// One line.
+/// One line: either a frame or an event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Line<'a> {
-    /// Since the recording began.
+    /// Time since the recording began.
     pub at_seconds: f64,
-    /// A text frame.
+    /// The text frame that was received.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<Cow<'a, str>>,
     /// What happened to the connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event: Option<ConnectionEvent>,
-    /// The close code, where there was one.
+    /// The close code, if the connection ended with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
 }
 
-/// The ends of a connection.
+/// What happened to a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConnectionEvent {
@@ -44,75 +45,107 @@ pub enum ConnectionEvent {
 ///
 /// ```
 /// use session_buddy_bridge::settings::Limits;
-/// use session_buddy_bridge::{RecordingError, replay};
+/// use session_buddy_bridge::{LineError, RecordingError, replay};
 ///
 /// let error = replay(b"not JSON\n", None, Limits::default()).unwrap_err();
-/// assert!(matches!(error, RecordingError::Line { number: 1, .. }));
-/// assert_eq!(replay(b"", None, Limits::default()), Err(RecordingError::Empty));
+/// assert!(matches!(error, RecordingError::Line { number: 1, source: LineError::Json { .. }, .. }));
+/// let error = replay(b"", None, Limits::default()).unwrap_err();
+/// assert!(matches!(error, RecordingError::Empty));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Error)]
 pub enum RecordingError {
-    /// A line that is none.
-    #[error("line {number} is no line of a recording ({problem}): {text}")]
+    /// A line is invalid.
+    #[error("line {number} is not a line of a recording ({source}): {text}")]
     Line {
-        /// Counted from 1.
+        /// The number of the line, counted from 1.
         number: usize,
-        /// What is wrong with it.
-        problem: String,
-        /// The beginning of the line.
+        /// The first 60 characters of the line.
         text: String,
+        /// What is wrong with it.
+        source: LineError,
     },
-    /// No line at all.
+    /// There is no line.
     #[error("the recording is empty: there is nothing to replay")]
     Empty,
 }
 
-impl RecordingError {
-    fn line(number: usize, problem: impl Into<String>, text: &str) -> Self {
-        Self::Line { number, problem: problem.into(), text: text.chars().take(60).collect() }
+/// Why a line is not one of a recording.
+///
+/// ```
+/// use session_buddy_bridge::LineError;
+///
+/// assert_eq!(LineError::FrameOrEvent.to_string(), "there should be either `frame` or `event`");
+/// ```
+#[derive(Debug, Error)]
+pub enum LineError {
+    /// It is not UTF-8.
+    #[error("it is not UTF-8")]
+    NotUtf8(#[source] Utf8Error),
+    /// It is not JSON, or has an unknown field or a value of the wrong kind.
+    #[error("{}", without_line_number(source))]
+    Json {
+        /// What is wrong, and in which column.
+        source: serde_json::Error,
+    },
+    /// Its time is out of range.
+    #[error("`at_seconds` should be 0 to 1e9, not {at_seconds}")]
+    SecondsOutOfRange {
+        /// The time.
+        at_seconds: f64,
+    },
+    /// Its time is earlier than that of the line before.
+    #[error("`at_seconds` should not be less than the {previous_seconds} of the line before")]
+    SecondsDecrease {
+        /// The time of the line before.
+        previous_seconds: f64,
+    },
+    /// It has both a frame and an event, or neither.
+    #[error("there should be either `frame` or `event`")]
+    FrameOrEvent,
+}
+
+impl LineError {
+    fn at(self, number: usize, text: &str) -> RecordingError {
+        RecordingError::Line { number, text: text.chars().take(60).collect(), source: self }
     }
 }
 
 /// What a recording leads to.
 #[derive(Debug)]
 pub struct Replay {
-    /// The families at its end, five seconds after the last line: nothing waits for anything any more.
+    /// The families [`REST`] after the last line, when nothing is pending any more.
     pub view: View,
-    /// `active_sessions_total` at its end.
+    /// `active_sessions_total` at that time.
     pub active_sessions: u64,
-    /// What somebody would have heard of, in order.
+    /// Every notice, in order.
     pub notices: Vec<Notice>,
 }
 
-/// How long after its last line a recording is left alone: the longest that anything waits.
+/// How long after its last line a recording ends: the longest that an event or an increase is pending.
 pub(crate) const REST: Duration = Duration::from_secs(5);
 
-/// Reads one line; `number` counts from 1 and serves the error.
-///
-/// # Errors
-/// Anything but JSON of the form above.
-pub fn parse_line(text: &str, number: usize) -> Result<Line<'_>, RecordingError> {
-    let error = |problem: &str| RecordingError::line(number, problem, text);
-    let line: Line<'_> = serde_json::from_str(text).map_err(|cause| error(&said_of_one_line(&cause)))?;
+/// Parses one line.
+fn parse_line(text: &str) -> Result<Line<'_>, LineError> {
+    let line: Line<'_> = serde_json::from_str(text).map_err(|source| LineError::Json { source })?;
     if !(0.0..=1e9).contains(&line.at_seconds) {
-        return Err(error("`at_seconds` should be 0 to 1e9"));
+        return Err(LineError::SecondsOutOfRange { at_seconds: line.at_seconds });
     }
     match (&line.frame, line.event) {
         (Some(_), None) | (None, Some(_)) => Ok(line),
-        _ => Err(error("there should be either `frame` or `event`")),
+        _ => Err(LineError::FrameOrEvent),
     }
 }
 
-/// What serde_json says, without the number that it gives to the only line that it was shown.
-fn said_of_one_line(cause: &serde_json::Error) -> String {
-    let (said, column) = (cause.to_string(), cause.column());
-    match said.strip_suffix(&format!(" at line {} column {column}", cause.line())) {
-        Some(said) => format!("{said} at column {column}"),
-        None => said,
+/// Returns the message of `error` without the number of its line, which is always 1: one line is parsed at a time.
+fn without_line_number(error: &serde_json::Error) -> String {
+    let (message, column) = (error.to_string(), error.column());
+    match message.strip_suffix(&format!(" at line {} column {column}", error.line())) {
+        Some(message) => format!("{message} at column {column}"),
+        None => message,
     }
 }
 
-/// The text of a recording.
+/// Returns the text of a recording.
 ///
 /// # Errors
 /// The first line that is not UTF-8.
@@ -120,47 +153,46 @@ pub fn text(bytes: &[u8]) -> Result<&str, RecordingError> {
     std::str::from_utf8(bytes).map_err(|error| {
         let (before, rest) = bytes.split_at(error.valid_up_to());
         let number = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let begins = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        let ends = before.len() + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-        RecordingError::line(number, "it is not UTF-8", &String::from_utf8_lossy(&bytes[begins..ends]))
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let end = before.len() + rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+        LineError::NotUtf8(error).at(number, &String::from_utf8_lossy(&bytes[start..end]))
     })
 }
 
-/// Every line of a recording.
+/// Returns every line of a recording. Empty lines are skipped. The iterator ends after an error.
 ///
 /// # Errors
-/// The first line that is none, or is earlier than the one before it; no line at all. Nothing comes behind an error.
+/// The first line that is invalid, or earlier than the one before it; a recording without lines.
 pub fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, RecordingError>> {
     let mut previous_seconds = None;
-    let mut said = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let mut texts = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let mut has_failed = false;
     std::iter::from_fn(move || {
         if has_failed {
             return None;
         }
-        let line = match said.next() {
+        let line = match texts.next() {
             None if previous_seconds.is_some() => return None,
             None => Err(RecordingError::Empty),
-            Some((index, said)) => parse_line(said, index + 1).and_then(|line| {
-                match previous_seconds.replace(line.at_seconds).filter(|&previous| line.at_seconds < previous) {
-                    None => Ok(line),
-                    Some(previous) => {
-                        let problem = format!("`at_seconds` should not fall below the {previous} of the line before");
-                        Err(RecordingError::line(index + 1, problem, said))
+            Some((index, text)) => parse_line(text)
+                .and_then(|line| match previous_seconds.replace(line.at_seconds) {
+                    Some(previous_seconds) if line.at_seconds < previous_seconds => {
+                        Err(LineError::SecondsDecrease { previous_seconds })
                     }
-                }
-            }),
+                    _ => Ok(line),
+                })
+                .map_err(|error| error.at(index + 1, text)),
         };
         has_failed = line.is_err();
         Some(line)
     })
 }
 
-/// Folds a recording into series as the bridge would have, with the recording's own time. The same text gives the same
+/// Counts a recording as a bridge would have counted the feed, with the recording's own time. The same text gives the same
 /// result.
 ///
 /// # Errors
-/// The first line that is none, or is earlier than the one before it; no line at all.
+/// See [`lines`].
 pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -> Result<Replay, RecordingError> {
     let mut ledger = Ledger::new(limits);
     let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), skill: skill.map(ToOwned::to_owned) });

@@ -266,14 +266,14 @@ fn replay_says_what_is_no_recording() {
     for (bytes, complaint) in [
         (Vec::new(), "the recording is empty"),
         (b"\n  \n".to_vec(), "the recording is empty"),
-        (not_utf8, "line 2 is no line of a recording (it is not UTF-8): {\"at_seconds\": 6"),
+        (not_utf8, "line 2 is not a line of a recording (it is not UTF-8): {\"at_seconds\": 6"),
         (
             format!("{good}\n{{\"at_seconds\": 3, \"event\": \"close\"}}").into_bytes(),
-            "line 2 is no line of a recording (`at_seconds` should not fall below the 5.5 of the line before)",
+            "line 2 is not a line of a recording (`at_seconds` should not be less than the 5.5 of the line before)",
         ),
         (
             format!("{good}\n{good}\nnonsense").into_bytes(),
-            "line 3 is no line of a recording (expected ident at column 2)",
+            "line 3 is not a line of a recording (expected ident at column 2)",
         ),
     ] {
         fs::write(&file, &bytes).unwrap();
