@@ -12,14 +12,14 @@ use tokio::runtime;
 use tokio_util::sync::CancellationToken;
 
 use crate::exposition::FamiliesCollector;
-use crate::health::{self, Health};
-use crate::http::{self, Accepts, BindError, Content, HttpSettings, Metrics, QueryError, Readiness, WebConfigError};
+use crate::health::Health;
+use crate::http::{self, BindError, HttpSettings};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message, Rejection};
-use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
+use crate::site_content::SiteContent;
 use crate::sync::lock;
 use crate::telemetry::{Telemetry, log_notice};
 
@@ -50,20 +50,12 @@ const STUCK_THREADS_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct PrometheusExporter {
     address: SocketAddr,
-    records: Arc<Records>,
+    connection: ConnectionId,
+    content: Arc<SiteContent>,
     /// Held while the exporter starts or stops, so that it never binds an address that it is still releasing.
     transition: Mutex<()>,
     /// Held for a moment only: whoever asks whether it runs does not wait for a start or a stop.
     running: Mutex<Option<Running>>,
-}
-
-#[derive(Debug)]
-struct Records {
-    ledger: Arc<SharedLedger>,
-    connection: ConnectionId,
-    registry: Registry,
-    health: Arc<Health>,
-    api: Arc<LiveApi>,
 }
 
 #[derive(Debug)]
@@ -144,9 +136,10 @@ impl PrometheusExporter {
         registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
         // Without feeds there is nothing to report.
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
-        let api = LiveApi::new(ledger.clone(), telemetry, Arc::clone(&health), Persistence::InMemory);
-        let records = Records { ledger, connection, registry, health, api: Arc::new(api) };
-        Self { address, records: Arc::new(records), transition: Mutex::new(()), running: Mutex::new(None) }
+        let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), Persistence::InMemory);
+        let content = SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created: false };
+        let content = Arc::new(content);
+        Self { address, connection, content, transition: Mutex::new(()), running: Mutex::new(None) }
     }
 
     /// Starts serving, on a thread of its own; it listens when this returns. Does nothing if it runs. Waits for a
@@ -163,13 +156,13 @@ impl PrometheusExporter {
         let address = listener.local_addr()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
         let shutdown = CancellationToken::new();
-        let (records, cancelled) = (Arc::clone(&self.records), shutdown.clone());
+        let (content, cancelled) = (Arc::clone(&self.content), shutdown.clone());
         let serve = async move {
-            let history = Arc::clone(&records.api).record_history(cancelled.clone());
+            let history = Arc::clone(&content.api).record_history(cancelled.clone());
             let ends = cancelled.clone();
             let pages = async {
                 let _ended = ends.drop_guard();
-                if let Err(error) = http::serve(listener, records, HttpSettings::default(), cancelled).await {
+                if let Err(error) = http::serve(listener, content, HttpSettings::default(), cancelled).await {
                     tracing::error!(%error, "the exporter cannot listen");
                 }
             };
@@ -216,7 +209,7 @@ impl PrometheusExporter {
 
     /// Returns the registry behind `/metrics`. Whatever else is registered with it is served as well.
     pub fn registry(&self) -> &Registry {
-        &self.records.registry
+        &self.content.registry
     }
 
     /// Counts one invocation, and observes its duration if there is one. No phase, or an empty one, is `unknown`.
@@ -289,7 +282,7 @@ impl PrometheusExporter {
 
     fn apply(&self, kind: EventKind<'_>) -> Result<(), RecordError> {
         let message = Message::Event(Event { id: None, timestamp: None, kind });
-        for notice in self.records.ledger.apply(self.records.connection, &message) {
+        for notice in self.content.ledger.apply(self.connection, &message) {
             match notice {
                 Notice::Rejected(rejection) => return Err(rejection.into()),
                 other => log_notice(IDENTITY, &other, None),
@@ -312,33 +305,6 @@ impl Drop for PrometheusExporter {
 impl Running {
     fn is_alive(&self) -> bool {
         !self.thread.is_finished()
-    }
-}
-
-impl Content for Records {
-    fn metrics(&self, accepts: Accepts) -> Metrics {
-        body(&*self.ledger, &self.registry, accepts, false)
-    }
-
-    fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
-        self.api.answer(resource, query)
-    }
-
-    fn readiness(&self) -> Readiness {
-        let (is_ready, text) = health::readiness(&self.health.reports());
-        Readiness { is_ready, text }
-    }
-
-    fn connection_refused(&self, connections_max: usize) {
-        tracing::warn!(connections_max, "HTTP connection refused: too many are open");
-    }
-
-    fn web_config_failed(&self, error: &WebConfigError) {
-        tracing::error!(%error, "the web configuration cannot be used; what it said before goes on to count");
-    }
-
-    fn accept_failed(&self, error: &io::Error) {
-        tracing::warn!(%error, "HTTP connection not accepted; trying again");
     }
 }
 

@@ -59,7 +59,8 @@
 //! | `health` | how each feed stands: the one place that decides it |
 //! | `telemetry` | the bridge's own metrics and log, one function an event; decides nothing |
 //! | `live` | the JSON API of the live page, from the view, `health` and `telemetry` |
-//! | `http`, `scrape` | serve what they are given, within limits; content negotiation of a scrape |
+//! | `http` | serves what it is given, within limits; knows neither feeds nor metrics |
+//! | `site_content`, `scrape` | what it is given: metrics, API and readiness; content negotiation of a scrape |
 //! | `process` | the `process_*` metrics |
 //! | `bridge` | connects all of the above: [`Bridge`] |
 //! | `cli` | the command line: one file a command, its flags beside what it does |
@@ -103,6 +104,7 @@ mod scrape;
 mod service_manager;
 pub mod settings;
 mod shared_ledger;
+mod site_content;
 mod skills_db;
 mod store;
 mod sync;

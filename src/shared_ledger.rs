@@ -25,7 +25,7 @@ pub struct SharedLedger {
     view: Mutex<View>,
     started: Instant,
     /// Whether changes are exposed only once they are persisted.
-    is_kept: bool,
+    is_persisted: bool,
     due: Mutex<Due>,
     due_changed: Condvar,
 }
@@ -57,12 +57,12 @@ impl SharedLedger {
         Ok(Self::of(ledger, view, started, true))
     }
 
-    fn of(ledger: Ledger, view: View, started: Instant, is_kept: bool) -> Self {
+    fn of(ledger: Ledger, view: View, started: Instant, is_persisted: bool) -> Self {
         Self {
             ledger: Mutex::new(ledger),
             view: Mutex::new(view),
             started,
-            is_kept,
+            is_persisted,
             due: Mutex::default(),
             due_changed: Condvar::new(),
         }
@@ -76,7 +76,7 @@ impl SharedLedger {
             (feed, ledger.counters(feed).clone())
         };
         // Its counters must not vanish from scrapes between a restart and the first commit.
-        if self.is_kept {
+        if self.is_persisted {
             self.view().show_feed(counters);
         }
         feed
@@ -93,7 +93,7 @@ impl SharedLedger {
             identity
         };
         self.view().hide_feed(&identity);
-        self.note_changed();
+        self.notify_changed();
     }
 
     /// See [`Ledger::set_limits`].
@@ -111,7 +111,7 @@ impl SharedLedger {
         let now = self.now();
         let connection = self.ledger().open(feed, now);
         // The first connection starts a deadline, which the persister must learn of.
-        self.note_changed();
+        self.notify_changed();
         connection
     }
 
@@ -132,10 +132,10 @@ impl SharedLedger {
         let has_changed = {
             let mut ledger = self.ledger();
             ledger.apply(connection, message, now, &mut notices);
-            self.is_kept && ledger.has_changed()
+            self.is_persisted && ledger.has_changed()
         };
         if has_changed {
-            self.note_changed();
+            self.notify_changed();
         }
         notices
     }
@@ -143,7 +143,7 @@ impl SharedLedger {
     /// See [`Ledger::expect_detail`].
     pub fn expect_detail(&self, feed: FeedId) {
         self.ledger().expect_detail(feed);
-        self.note_changed();
+        self.notify_changed();
     }
 
     /// See [`Ledger::detail_position`].
@@ -162,7 +162,7 @@ impl SharedLedger {
         let mut notices = Vec::new();
         let now = self.now();
         self.ledger().apply_detail(feed, reading, now, &mut notices);
-        self.note_changed();
+        self.notify_changed();
         notices
     }
 
@@ -170,7 +170,7 @@ impl SharedLedger {
     pub fn detail_failed(&self, feed: FeedId) {
         let now = self.now();
         self.ledger().detail_failed(feed, now, &mut Vec::new());
-        self.note_changed();
+        self.notify_changed();
     }
 
     /// Returns the current time, as the ledger takes it.
@@ -195,7 +195,7 @@ impl SharedLedger {
     /// exposed all the same.
     pub(crate) fn untake(&self, changes: &Changes, is_shown: bool) {
         self.ledger().untake(changes, is_shown);
-        self.note_changed();
+        self.notify_changed();
     }
 
     /// Exposes `changes`.
@@ -226,7 +226,7 @@ impl SharedLedger {
         self.due_changed.notify_one();
     }
 
-    fn note_changed(&self) {
+    fn notify_changed(&self) {
         // A notification is a system call, and one that is pending is enough.
         if !std::mem::replace(&mut self.due().changed, true) {
             self.due_changed.notify_one();
@@ -256,13 +256,13 @@ impl ViewProvider for SharedLedger {
         let (changes, active_sessions) = {
             let mut ledger = self.ledger();
             let active_sessions = ledger.active_sessions(now);
-            let changes = if self.is_kept {
+            let changes = if self.is_persisted {
                 None
             } else {
                 ledger.tick(now, &mut Vec::new());
                 Some(ledger.drain(now))
             };
-            view.note_last_listed(ledger.take_last_listed());
+            view.record_last_listed(ledger.take_last_listed());
             (changes, active_sessions)
         };
         if let Some(changes) = changes {

@@ -4,7 +4,6 @@
 mod error;
 pub(crate) mod ingest_listener;
 mod rows;
-mod site_content;
 mod subscriptions;
 
 use std::net::SocketAddr;
@@ -26,8 +25,8 @@ use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
+use crate::site_content::SiteContent;
 use crate::telemetry::{LedgerCounters, StateTelemetry, Telemetry};
-use site_content::SiteContent;
 use subscriptions::Subscriptions;
 
 pub use error::BridgeError;
@@ -65,11 +64,7 @@ pub struct Bridge {
 #[derive(Debug)]
 struct Service {
     settings: Settings,
-    ledger: Arc<SharedLedger>,
-    telemetry: Arc<Telemetry>,
-    health: Arc<Health>,
-    registry: Registry,
-    api: Arc<LiveApi>,
+    content: Arc<SiteContent>,
     reload_requested: Arc<Notify>,
 }
 
@@ -132,8 +127,9 @@ impl Bridge {
             None => Persistence::InMemory,
         };
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), persistence);
-        let (api, reload_requested) = (Arc::new(api), Arc::new(Notify::new()));
-        let service = Service { settings, ledger, telemetry, health, registry, api, reload_requested };
+        let with_created = settings.with_created;
+        let content = SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created };
+        let service = Service { settings, content: Arc::new(content), reload_requested: Arc::new(Notify::new()) };
         Ok(Self { listeners, local_addrs, service, persistent, state_telemetry })
     }
 
@@ -145,7 +141,7 @@ impl Bridge {
 
     /// Returns the registry behind [`Settings::telemetry_path`]. Whatever else is registered with it is served as well.
     pub fn registry(&self) -> &Registry {
-        &self.service.registry
+        &self.service.content.registry
     }
 
     /// Returns a handle that requests reloads of the configuration file.
@@ -213,9 +209,9 @@ impl Service {
     async fn run(&self, listeners: Vec<BoundListener>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
         let mut servers = JoinSet::new();
         let mut feeds = Subscriptions::new(
-            Arc::clone(&self.ledger),
-            Arc::clone(&self.telemetry),
-            Arc::clone(&self.health),
+            Arc::clone(&self.content.ledger),
+            Arc::clone(&self.content.telemetry),
+            Arc::clone(&self.content.health),
             self.settings.timing.clone(),
             shutdown.clone(),
         );
@@ -250,16 +246,16 @@ impl Service {
 
     /// Reloads the configuration file: all of it is applied, or nothing.
     async fn reload(&self, feeds: &mut Subscriptions) {
-        let Some(file) = self.settings.config_file.clone() else { return self.telemetry.nothing_to_reload() };
+        let Some(file) = self.settings.config_file.clone() else { return self.content.telemetry.nothing_to_reload() };
         let configured = match tokio::task::spawn_blocking(move || file.read()).await {
             Ok(Ok(configured)) => configured,
-            Ok(Err(error)) => return self.telemetry.config_failed(&error),
-            Err(error) => return self.telemetry.config_failed(&error),
+            Ok(Err(error)) => return self.content.telemetry.config_failed(&error),
+            Err(error) => return self.content.telemetry.config_failed(&error),
         };
-        self.ledger.set_limits(configured.ledger_limits);
+        self.content.ledger.set_limits(configured.ledger_limits);
         match feeds.reconfigure(&configured).await {
-            Ok(()) => self.telemetry.config_reloaded(configured.feeds.len()),
-            Err(error) => self.telemetry.config_failed(&error),
+            Ok(()) => self.content.telemetry.config_reloaded(configured.feeds.len()),
+            Err(error) => self.content.telemetry.config_failed(&error),
         }
     }
 
@@ -269,15 +265,7 @@ impl Service {
         shutdown: &CancellationToken,
         servers: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
-        let content = Arc::new(SiteContent {
-            ledger: Arc::clone(&self.ledger),
-            telemetry: Arc::clone(&self.telemetry),
-            health: Arc::clone(&self.health),
-            registry: self.registry.clone(),
-            api: Arc::clone(&self.api),
-            with_created: self.settings.with_created,
-        });
-        servers.spawn(Arc::clone(&self.api).record_history(shutdown.clone()));
+        servers.spawn(Arc::clone(&self.content.api).record_history(shutdown.clone()));
         let web_config = self.settings.web_config.clone();
         // Logged only if it is true.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
@@ -291,7 +279,7 @@ impl Service {
             {
                 tracing::warn!(%address, "every machine that reaches this address can read the metrics");
             }
-            let (content, settings, ends) = (content.clone(), http_settings.clone(), shutdown.clone());
+            let (content, settings, ends) = (self.content.clone(), http_settings.clone(), shutdown.clone());
             servers.spawn(async move {
                 let _file = listener.take_file();
                 if let Err(error) = http::serve(listener, content, settings, ends.clone()).await {

@@ -37,9 +37,9 @@ impl View {
         skills.sort_unstable_by_key(|row| row.index);
         for SkillRow { index, series, last_listed_micros } in skills {
             self.show(index, series, (wall_micros > 0).then_some(wall_micros));
-            self.note_listed(index, last_listed_micros);
+            self.record_listed(index, last_listed_micros);
         }
-        self.note_last_listed(last_listed);
+        self.record_last_listed(last_listed);
         feeds.into_iter().for_each(|(_, counters)| self.show_feed(counters));
         self.increase.backfilled += rules.backfilled_invocations.saturating_sub(self.rules.backfilled_invocations);
         self.rules = rules;
@@ -58,13 +58,13 @@ impl View {
     }
 
     /// Records when skills were last listed, in microseconds since the Unix epoch.
-    pub fn note_last_listed(&mut self, listed: Vec<(SkillIndex, i64)>) {
+    pub fn record_last_listed(&mut self, listed: Vec<(SkillIndex, i64)>) {
         for (index, micros) in listed {
-            self.note_listed(index, micros);
+            self.record_listed(index, micros);
         }
     }
 
-    fn note_listed(&mut self, SkillIndex(index): SkillIndex, micros: i64) {
+    fn record_listed(&mut self, SkillIndex(index): SkillIndex, micros: i64) {
         let index = index as usize;
         let Some(skill) = self.skills.get_mut(index) else { return };
         if micros > 0 && skill.last_listed_micros < Some(micros) {

@@ -202,7 +202,7 @@ pub fn from_systemd() -> Result<Vec<BoundListener>, BindError> {
 mod tests {
     use super::*;
 
-    fn said(address: &str, kind: io::ErrorKind) -> String {
+    fn message(address: &str, kind: io::ErrorKind) -> String {
         BindError::new(address.parse().unwrap(), kind.into()).to_string()
     }
 
@@ -221,17 +221,18 @@ mod tests {
     #[test]
     fn port_9090_is_told_apart_because_prometheus_itself_uses_it() {
         assert!(
-            said("[::1]:9090", io::ErrorKind::AddrInUse).contains("[::1]:9090: the address is in use (9090 is also")
+            message("[::1]:9090", io::ErrorKind::AddrInUse).contains("[::1]:9090: the address is in use (9090 is also")
         );
-        assert!(!said("[::1]:9091", io::ErrorKind::AddrInUse).contains("9090"));
+        assert!(!message("[::1]:9091", io::ErrorKind::AddrInUse).contains("9090"));
     }
 
     #[test]
     fn other_failures_say_what_to_do() {
         assert!(
-            said("127.0.0.1:80", io::ErrorKind::PermissionDenied).contains("127.0.0.1:80: permission denied; choose")
+            message("127.0.0.1:80", io::ErrorKind::PermissionDenied)
+                .contains("127.0.0.1:80: permission denied; choose")
         );
-        assert!(said("192.0.2.1:80", io::ErrorKind::AddrNotAvailable).contains("no such address; choose one"));
-        assert!(said("127.0.0.1:80", io::ErrorKind::OutOfMemory).starts_with("cannot listen on 127.0.0.1:80: "));
+        assert!(message("192.0.2.1:80", io::ErrorKind::AddrNotAvailable).contains("no such address; choose one"));
+        assert!(message("127.0.0.1:80", io::ErrorKind::OutOfMemory).starts_with("cannot listen on 127.0.0.1:80: "));
     }
 }

@@ -75,7 +75,7 @@ impl History {
         Self { samples: VecDeque::new(), latest: began }
     }
 
-    pub fn note(&mut self, at: Instant, at_seconds: f64, increase: Increase, active_sessions: u64) {
+    pub fn record(&mut self, at: Instant, at_seconds: f64, increase: Increase, active_sessions: u64) {
         // A clock that was set back: points come in the order of their times, and these lie ahead now.
         while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
             self.samples.pop_back();
@@ -152,7 +152,7 @@ mod tests {
         let mut history = History::new(began);
         for (number, increase) in (1..).zip(samples) {
             let elapsed = Duration::from_secs(5 * number);
-            history.note(began + elapsed, 1000.0 + elapsed.as_secs_f64(), increase, 1);
+            history.record(began + elapsed, 1000.0 + elapsed.as_secs_f64(), increase, 1);
         }
         (began, history)
     }
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn points_keep_their_order_where_the_clock_is_set_back() {
         let (began, mut history) = history((0..4).map(|_| increase(1, 1)));
-        history.note(began + Duration::from_secs(25), 1012.0, increase(1, 1), 1);
+        history.record(began + Duration::from_secs(25), 1012.0, increase(1, 1), 1);
         let times: Vec<f64> = history.points(f64::NEG_INFINITY).points.iter().map(|point| point.at_seconds).collect();
         assert_eq!(times, [1005.0, 1010.0, 1012.0]);
     }
@@ -197,7 +197,7 @@ mod tests {
         assert_eq!(history.points(f64::NEG_INFINITY).points.len(), 721);
         assert!(history.samples.len() <= 734);
         let woken = Duration::from_secs(5000 + 600);
-        history.note(began + woken, 1000.0 + woken.as_secs_f64(), increase(100, 100), 1);
+        history.record(began + woken, 1000.0 + woken.as_secs_f64(), increase(100, 100), 1);
         assert_eq!(history.points(f64::NEG_INFINITY).points.last().unwrap().invocations_per_minute, Some(10.0));
     }
 }

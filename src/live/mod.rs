@@ -104,7 +104,7 @@ impl LiveApi {
             taken = Some((view.take_increase(), active_sessions));
         });
         if let Some((increase, active_sessions)) = taken {
-            lock(&self.history).note(Instant::now(), wall_seconds(), increase, active_sessions);
+            lock(&self.history).record(Instant::now(), wall_seconds(), increase, active_sessions);
         }
     }
 }

@@ -147,7 +147,7 @@ impl FeedTelemetry {
             state.counts.rejected[index] += 1;
             state.rejected_throttle[index].pass(Instant::now())
         };
-        self.rejections.note(&self.identity, rejection);
+        self.rejections.record(&self.identity, rejection);
         if let Some(suppressed) = passed {
             log_rejection(&self.identity, rejection, suppressed);
         }

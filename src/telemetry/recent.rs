@@ -46,7 +46,7 @@ struct Noted {
 }
 
 impl RecentRejections {
-    pub fn note(&self, feed: &Arc<str>, rejection: &Rejection) {
+    pub fn record(&self, feed: &Arc<str>, rejection: &Rejection) {
         let last_seen_seconds = wall_seconds();
         let mut noted = lock(&self.0);
         if let Some(last) = noted.back_mut()
@@ -132,8 +132,8 @@ mod tests {
         let (recent, feed) = (RecentRejections::default(), Arc::from("f"));
         for number in 0..60 {
             let rejection = Rejection::new(RejectionReason::InvalidNumber, format!("entry {number}"));
-            recent.note(&feed, &rejection);
-            recent.note(&feed, &rejection);
+            recent.record(&feed, &rejection);
+            recent.record(&feed, &rejection);
         }
         let seen = recent.latest_first();
         assert_eq!(seen.len(), RECENT_REJECTIONS_MAX);

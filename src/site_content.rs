@@ -1,4 +1,4 @@
-//! What HTTP serves of the bridge.
+//! What HTTP serves of a bridge, or of an exporter.
 
 use std::io;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
-/// What HTTP serves of the bridge: its metrics, the answers of its API and its readiness.
+/// Metrics, the answers of the API, and readiness. Failures of the server are counted and logged by telemetry.
 #[derive(Debug)]
-pub(super) struct SiteContent {
+pub(crate) struct SiteContent {
     pub ledger: Arc<SharedLedger>,
     pub telemetry: Arc<Telemetry>,
     pub health: Arc<Health>,
