@@ -113,7 +113,7 @@ fn addresses_agree_across_files() {
         for port in strings(&service["ports"]) {
             assert!(port.starts_with("127.0.0.1:"), "{name} publishes {port} beyond this host");
         }
-        if let Some(context) = service["build"].as_str() {
+        if let Some(context) = service["build"].as_str().or(service["build"]["context"].as_str()) {
             let dockerfile = in_repository(context).join("Dockerfile");
             let instructions = read_to_string(&dockerfile).expect("a service's Dockerfile");
             assert!(instructions.contains("\nHEALTHCHECK "), "{} has no health check", dockerfile.display());
@@ -122,6 +122,8 @@ fn addresses_agree_across_files() {
         }
     }
     assert_eq!(services["bridge"]["read_only"], true);
+    let argument = &services["bridge"]["build"]["args"]["REVISION"];
+    assert_eq!(argument, "${REVISION:-}", "the image does not know the commit that it is built from");
 }
 
 #[test]
