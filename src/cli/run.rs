@@ -30,7 +30,7 @@ pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<B
         return Ok(Box::new(Run { settings }));
     }
     let file = settings.config_file.as_ref().ok_or(SettingsError::MissingConfigFile)?;
-    let mut text = format!("{} can be used. Feeds:\n", file.path.display());
+    let mut text = format!("{} is valid. Feeds:\n", file.path.display());
     for feed in &settings.feeds {
         text.push_str(&format!("  {}\n", feed.identity));
     }

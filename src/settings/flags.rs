@@ -13,17 +13,17 @@ use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, T
 pub(crate) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(crate) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
 
-/// What is secret itself has no flag: a command line is visible to every user of the machine.
+/// Secrets have no flag: a command line is visible to every user of the machine.
 pub(crate) const TOKEN_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_TOKEN";
 pub(crate) const JWT_SECRET_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET";
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration")]
 pub(crate) struct ConfigFlags {
-    /// YAML file with feeds, each with name, URL, skill and credentials, and limits; read again on SIGHUP
+    /// YAML file with feeds, each with name, URL, skill and credentials, and limits; reloaded on SIGHUP
     #[arg(long = "config.file", value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Read --config.file and every file that it names, say whether they can be used, and end
+    /// Validate --config.file and every file that it names, report the result, and exit
     #[arg(long = "config.check", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub check: bool,
@@ -50,11 +50,10 @@ pub(crate) struct RunFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "State")]
 pub(crate) struct StateFlags {
-    /// File that keeps the counts over restarts [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or
-    /// ~/.local/state]
+    /// State file, which persists the counts [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long = "state.path", value_name = "FILE")]
     pub path: Option<PathBuf>,
-    /// Keep the counts in memory alone: a restart begins anew
+    /// Keep the counts in memory only: they are lost on restart
     // A flag that can stand alone, and that a variable can set to either value.
     #[arg(long = "state.disabled", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
@@ -71,8 +70,8 @@ pub(crate) struct FeedFlags {
     /// repeated)
     #[arg(long = "feed.name", value_name = "NAME")]
     pub names: Vec<String>,
-    /// File of the server's database, .session-buddy/skills.db where it runs, read along so that every skill, phase and
-    /// duration is exact; one for each URL, in the same order, `none` for a feed without (may be repeated)
+    /// Database of the server, .session-buddy/skills.db where it runs, to count from, so that every skill, phase and duration
+    /// is exact; one for each URL, in the same order, `none` for a feed without one (may be repeated)
     #[arg(long = "feed.skills-db", value_name = "FILE")]
     pub skills_dbs: Vec<PathBuf>,
     #[command(flatten)]
@@ -92,19 +91,19 @@ pub(crate) struct SubscriptionFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Credentials (of every feed; each file is read again at each connect)")]
 pub(crate) struct CredentialFlags {
-    /// File that holds the secret of servers that ask for a token: a token of two minutes is signed with it at each connect
+    /// File with the JWT secret of servers that require a token: a token valid for two minutes is signed at each connect
     #[arg(long = "feed.jwt-secret-file", value_name = "FILE")]
     pub jwt_secret_file: Option<PathBuf>,
-    /// File that holds a token, made elsewhere, for servers that ask for one
+    /// File with a pre-issued token, for servers that require one
     #[arg(long = "feed.token-file", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
-    /// File with headers for the handshake, for proxies that want them: one `Name: value` a line
+    /// File with headers of the handshake, for proxies that require them: one `Name: value` per line
     #[arg(long = "feed.headers-file", value_name = "FILE")]
     pub headers_file: Option<PathBuf>,
-    /// PEM file with the certificates to trust for wss://, in place of the system's
+    /// PEM file with the certificates to trust for wss://, instead of the system's
     #[arg(long = "feed.ca-file", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// PEM file with this client's certificate, for servers behind wss:// that ask for one
+    /// PEM file with the client certificate, for wss:// servers that require one
     #[arg(long = "feed.cert-file", value_name = "FILE")]
     pub cert_file: Option<PathBuf>,
     /// PEM file with the private key of that certificate, unencrypted
@@ -115,11 +114,11 @@ pub(crate) struct CredentialFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Feed")]
 pub(crate) struct ConnectionFlags {
-    /// Connect anew when a server that sends snapshots has sent none for this long [range: 1s to 1h]
+    /// Reconnect if a server that sends snapshots sends none within this time [range: 1s to 1h]
     #[arg(long = "feed.silence-timeout", value_name = "DURATION", default_value = silence_timeout_default())]
     #[arg(value_parser = ValueParser::new(silence_timeout))]
     pub silence_timeout: Duration,
-    /// Longest frame that is read; a longer one ends the connection [range: 1024 to 67108864]
+    /// Longest frame that is accepted; a longer one ends the connection [range: 1024 to 67108864]
     #[arg(long = "feed.max-frame-bytes", value_name = "BYTES", default_value_t = FRAME_BYTES_MAX_DEFAULT as u32)]
     #[arg(value_parser = within::<u32>(1024, 64 * 1024 * 1024))]
     pub frame_bytes_max: u32,
@@ -128,24 +127,24 @@ pub(crate) struct ConnectionFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
 pub(crate) struct WebFlags {
-    /// Where to serve: HOST:PORT, [IPV6]:PORT, :PORT for every interface, or unix:PATH (may be repeated) [default:
+    /// Address to listen on: HOST:PORT, [IPV6]:PORT, :PORT for every interface, or unix:PATH (may be repeated) [default:
     /// localhost:9090]
-    // The default is filled in later: the demo needs to know whether anybody chose.
+    // The default is filled in later: the demo needs to know whether an address was given.
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub listen_addresses: Vec<String>,
-    /// Serve at the sockets that systemd passes, in place of ports
+    /// Listen on the sockets that systemd passes, instead of ports
     #[arg(long = "web.systemd-socket", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub systemd_socket: bool,
-    /// YAML file with TLS, client certificates, users and headers, as the Prometheus exporter-toolkit defines it; read again
+    /// YAML file with TLS, client certificates, users and headers, as the Prometheus exporter-toolkit defines it; reloaded
     /// when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
     pub telemetry_path: String,
-    /// Tell scrapers that ask for OpenMetrics when counters and histograms began, where that is known, as `_created`: one
-    /// series more for each, which Prometheus stores
+    /// Expose created timestamps of counters and histograms, as `_created`, to scrapers that request OpenMetrics: one more
+    /// series each, which Prometheus stores
     #[arg(long = "web.created-timestamps", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub with_created: bool,
@@ -158,7 +157,7 @@ pub(crate) struct LimitFlags {
     #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = Limits::default().skills_max as u32)]
     #[arg(value_parser = within::<u32>(1, 1_000_000))]
     pub skills_max: u32,
-    /// Most skills of a feed whose numbers are remembered; further ones are not counted [range: --limit.skills to 2000000]
+    /// Most skills of a feed whose totals are remembered; further ones are not counted [range: --limit.skills to 2000000]
     #[arg(long = "limit.remembered-skills", value_name = "NUMBER")]
     #[arg(default_value_t = Limits::default().remembered_skills_max as u32, value_parser = within::<u32>(1, 2_000_000))]
     pub remembered_skills_max: u32,
@@ -171,10 +170,10 @@ pub(crate) struct LimitFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Log")]
 pub(crate) struct LogFlags {
-    /// Least important messages that are still logged, on standard error
+    /// Lowest level that is logged, on standard error
     #[arg(long = "log.level", value_name = "LEVEL", default_value = "info")]
     pub level: LogLevel,
-    /// How they are written
+    /// Format of the log
     #[arg(long = "log.format", value_name = "FORMAT", default_value = "logfmt")]
     pub format: LogFormat,
 }

@@ -209,7 +209,7 @@ fn a_check_says_whether_a_file_can_be_used_and_what_is_wrong_by_the_names_of_its
     folder.write("feeds:\n  - {url: \"ws://a:1\", token_file: token}\n  - {url: \"ws://b:1\", name: two, skill: s}\n");
     let file = folder.path().display().to_string();
     let (code, said, _) = run(&["--config.check", "--config.file", &file]);
-    assert_eq!((code, said), (Some(0), format!("{file} can be used. Feeds:\n  ws://a:1/\n  two\n")));
+    assert_eq!((code, said), (Some(0), format!("{file} is valid. Feeds:\n  ws://a:1/\n  two\n")));
 
     for (text, words) in [
         ("feedz: []", "feedz"),
