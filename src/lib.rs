@@ -43,8 +43,8 @@
 //!                       skills_db ──rows──┘ └──Changes──▶ persister ──▶ store
 //! ```
 //!
-//! Frames are parsed by `protocol::read`, counts change in `ledger::Ledger::apply` and nowhere else, and state is written by
-//! `store::Store::commit`, which `persister` calls.
+//! Frames are parsed by `protocol::read`, counts change in `ledger::Ledger` and nowhere else (`apply` takes messages), and
+//! state is written by `store::Store::commit`, which `persister` calls.
 //!
 //! | module | job |
 //! | --- | --- |
@@ -71,8 +71,8 @@
 //! | `build_info` | version, revision, compiler and target of this build |
 //! | `clock`, `sync`, `text` | wall time, locks, and text made safe to show |
 //!
-//! Architecture invariant: data flows one way. A scrape cannot reach a feed, and a feed cannot reach a series except through
-//! the ledger.
+//! Architecture invariant: data flows one way, and no two modules depend on each other. A scrape cannot reach a feed, and a
+//! feed cannot reach a series except through the ledger. `feed`, `protocol`, `http` and `demo` know no other module.
 //!
 //! The API is what is documented here. Everything else is private, or in the hidden module `internals`, which is for this
 //! project's own tests, benches and fuzz targets and changes without notice.

@@ -1,8 +1,9 @@
-//! The maps of modules, in `src/lib.rs` and in `docs/architecture.md`, name every module, and no other.
+//! The maps of modules, in `src/lib.rs` and in `docs/architecture.md`, name every module, and no other; and modules depend on
+//! each other as they say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
@@ -48,5 +49,86 @@ fn the_files_that_the_architecture_document_names_exist() {
     let files = document.split('`').skip(1).step_by(2).filter(|quoted| quoted.starts_with("src/"));
     for file in files {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} does not exist");
+    }
+}
+
+/// Every source file of a module.
+fn files(module: &str) -> Vec<PathBuf> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    let mut folders = vec![source.join(module)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    if files.is_empty() {
+        files.push(source.join(module).with_extension("rs"));
+    }
+    files
+}
+
+/// The modules that each module names in its code, tests and comments left out.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let of_module = |module: &String| {
+        let mut named = BTreeSet::new();
+        for file in files(module) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+            let code = code.lines().map(|line| line.split("//").next().unwrap_or_default());
+            for path in code.flat_map(|line| line.split("crate::").skip(1)) {
+                let name: String = path.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+                assert!(!name.is_empty(), "{}: write one `use crate::module` for each module", file.display());
+                named.insert(name);
+            }
+        }
+        named.remove(module);
+        named.retain(|name| declared().contains(name));
+        (module.clone(), named)
+    };
+    declared().iter().map(of_module).collect()
+}
+
+#[test]
+fn no_modules_depend_on_each_other_in_a_circle() {
+    let mut left = dependencies();
+    assert!(left["exposition"].contains("ledger"), "{left:?}");
+    // Whatever depends on nothing that is left is taken away; a circle stays.
+    loop {
+        let free: Vec<String> = left.iter().filter(|(_, on)| on.is_empty()).map(|(name, _)| name.clone()).collect();
+        if free.is_empty() {
+            break;
+        }
+        left.retain(|name, _| !free.contains(name));
+        left.values_mut().for_each(|on| on.retain(|name| !free.contains(name)));
+    }
+    assert_eq!(left, BTreeMap::new());
+}
+
+#[test]
+fn feed_protocol_http_and_demo_know_no_other_module() {
+    let dependencies = dependencies();
+    for module in ["feed", "protocol", "http", "demo"] {
+        assert_eq!(dependencies[module], BTreeSet::new(), "{module}");
+    }
+}
+
+#[test]
+fn the_ledger_knows_messages_and_rows_and_nothing_else() {
+    let allowed = BTreeSet::from(["protocol".to_owned(), "skills_db".to_owned()]);
+    let dependencies = dependencies();
+    assert!(dependencies["ledger"].is_subset(&allowed), "{:?}", dependencies["ledger"]);
+    for file in ["ledger", "protocol"].into_iter().flat_map(files) {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for impure in ["Instant::now", "SystemTime", "std::fs", "std::net", "std::thread", "tokio", "rusqlite"] {
+            let is_used = code.lines().any(|line| line.split("//").next().unwrap_or_default().contains(impure));
+            assert!(!is_used, "{} uses {impure}", file.display());
+        }
     }
 }
