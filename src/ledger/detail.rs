@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::protocol::Rejection;
+use crate::skills_db::DatabaseFacts;
 
 use super::memory::{DetailRow, MarkRow, Table};
 
@@ -95,6 +96,8 @@ impl Anchor {
 pub struct DetailReading {
     /// The number of the connection that read it.
     pub connection: u64,
+    /// All that the reader found about the database.
+    pub facts: DatabaseFacts,
     /// How `skill_invocation` continues.
     pub invocations_anchor: Anchor,
     /// Its next rows, in the order of their keys.

@@ -15,6 +15,7 @@
 //! | `ids` | which events were applied already |
 //! | `alias` | two feeds that are one server |
 //! | `detail` | what the rows of the server's database prove, and which were read |
+//! | `fingerprints` | which rows of a database are remembered |
 //! | `reading` | what the reader found, in the terms of `detail` |
 //! | `book` | the series themselves, by their full labels |
 //! | [`memory`] | what must be kept so that all of this holds across restarts |
@@ -30,6 +31,7 @@ mod detail;
 pub mod evidence;
 mod feed;
 mod finding;
+mod fingerprints;
 mod ids;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 mod ledger;

@@ -77,8 +77,18 @@ fn anchor(position: Position, facts: &TableFacts) -> Anchor {
         RowsRead::LastPresent => Anchor::Continues,
         RowsRead::NoneYet => Anchor::judge(position, None, false, 0),
         RowsRead::LastMissing(missing) => {
-            let has_earlier = missing.rows_up_to_cursor > 0;
-            Anchor::judge(position, missing.newest_present, has_earlier, facts.sequence.unwrap_or(0))
+            let Some(present) = missing.newest_present else {
+                let has_earlier = missing.rows_up_to_cursor > 0;
+                return Anchor::judge(position, None, has_earlier, facts.sequence.unwrap_or(0));
+            };
+            // Up to here every row was read, remembered or not: keys are given in order, and those beyond were given again.
+            let last_key = facts.sequence.or(facts.keys.map(|keys| keys.newest)).unwrap_or(0);
+            let read_until = missing.oldest_replaced.map_or(last_key, |key| last_key.min(key - 1)).max(present);
+            if read_until >= position.cursor {
+                // The newest rows were deleted, which takes nothing back.
+                return Anchor::Continues;
+            }
+            Anchor::CutBack { after: read_until }
         }
     }
 }
@@ -90,7 +100,7 @@ impl DetailReading {
         let (invocations_anchor, anomalies_anchor) = position.anchors(&facts);
         let numbers = row_counts.map(|counts| {
             let newest = facts.invocations.keys.map_or(0, |keys| keys.newest);
-            let skills = numbers(counts, facts.skill_metrics.unwrap_or_default());
+            let skills = numbers(counts, facts.skill_metrics.as_deref().unwrap_or_default());
             Numbers { skills, last_id: newest.max(plan.invocations_after) }
         });
         let tallies = anomaly_counts.map(|counts| {
@@ -108,7 +118,7 @@ impl DetailReading {
         });
         let connection = facts.connection;
         let invocations = invocations.into_iter().map(Into::into).collect();
-        Self { connection, invocations_anchor, invocations, numbers, anomalies, has_more }
+        Self { connection, facts, invocations_anchor, invocations, numbers, anomalies, has_more }
     }
 }
 
@@ -129,7 +139,7 @@ impl From<crate::skills_db::InvocationRow> for InvocationRow {
 
 /// The numbers of each skill: those of `skill_metrics`, which the feed lists and which hold rows that were deleted, else
 /// those of its rows.
-fn numbers(counts: Vec<SkillRowCounts>, metrics: Vec<SkillMetrics>) -> Vec<SkillNumbers> {
+fn numbers(counts: Vec<SkillRowCounts>, metrics: &[SkillMetrics]) -> Vec<SkillNumbers> {
     let from_rows = |skill: SkillRowCounts| {
         let numbers = SkillNumbers {
             skill_name: skill.skill_name.clone(),
@@ -144,7 +154,7 @@ fn numbers(counts: Vec<SkillRowCounts>, metrics: Vec<SkillMetrics>) -> Vec<Skill
     let mut skills: BTreeMap<Box<str>, SkillNumbers> = counts.into_iter().map(from_rows).collect();
     for skill in metrics {
         let numbers = skills.entry(skill.skill_name.clone()).or_insert(SkillNumbers {
-            skill_name: skill.skill_name,
+            skill_name: skill.skill_name.clone(),
             completed: 0,
             abandoned: 0,
             duration_sum: 0.0,
@@ -156,4 +166,55 @@ fn numbers(counts: Vec<SkillRowCounts>, metrics: Vec<SkillMetrics>) -> Vec<Skill
         numbers.duration_sum = skill.duration_seconds.unwrap_or(f64::NAN);
     }
     skills.into_values().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::skills_db::MissingRows;
+    use crate::skills_db::facts::KeyRange;
+
+    use super::*;
+
+    /// A table that was read up to the key 100, whose last row is missing.
+    fn judged(missing: MissingRows, newest: i64, sequence: Option<i64>) -> Anchor {
+        let position = Position { last: Some(Mark { id: 100, digest: 1 }), cursor: 100 };
+        let facts = TableFacts {
+            cursor: position.into(),
+            keys: Some(KeyRange { oldest: 1, newest }),
+            sequence,
+            rows_read: RowsRead::LastMissing(missing),
+        };
+        anchor(position, &facts)
+    }
+
+    /// Of the rows up to 90 those with even keys are remembered, and all after them.
+    fn missing(newest_present: i64, oldest_replaced: Option<i64>) -> MissingRows {
+        MissingRows {
+            newest_present: Some(newest_present),
+            oldest_replaced,
+            rows_up_to_cursor: 1,
+            ..MissingRows::default()
+        }
+    }
+
+    #[test]
+    fn deleting_the_newest_rows_moves_nothing() {
+        assert_eq!(judged(missing(95, None), 95, Some(100)), Anchor::Continues);
+        assert_eq!(judged(missing(95, None), 120, Some(120)), Anchor::Continues, "and others come after them");
+    }
+
+    #[test]
+    fn a_backup_is_read_on_from_its_last_row_though_that_is_not_remembered() {
+        assert_eq!(judged(missing(98, None), 98, Some(98)), Anchor::CutBack { after: 98 });
+        assert_eq!(judged(missing(50, None), 51, Some(51)), Anchor::CutBack { after: 51 });
+        assert_eq!(judged(missing(50, None), 51, None), Anchor::CutBack { after: 51 }, "keys without AUTOINCREMENT");
+    }
+
+    #[test]
+    fn a_backup_that_went_on_is_read_from_the_first_row_that_is_another() {
+        assert_eq!(judged(missing(95, Some(96)), 98, Some(98)), Anchor::CutBack { after: 95 });
+        assert_eq!(judged(missing(95, Some(96)), 130, Some(130)), Anchor::CutBack { after: 95 });
+        // Whether 51 is old or new nobody knows: in doubt less is counted.
+        assert_eq!(judged(missing(50, Some(52)), 130, Some(130)), Anchor::CutBack { after: 51 });
+    }
 }

@@ -193,3 +193,42 @@ fn may_be_read(table: &str, column: &str) -> bool {
         || is_row(Table::Anomalies, &["id"])
         || table.eq_ignore_ascii_case(METRICS)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is written into the database by others cannot run, and what nobody needs to know cannot be read.
+    #[test]
+    fn only_counted_columns_of_tables_can_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("skills.db");
+        let stored =
+            "CREATE TABLE skill_invocation (id INTEGER PRIMARY KEY, skill_name, invoked_at, workflow_phase, completed,
+                          duration_seconds, user_query, embedding);
+                      CREATE TABLE session (id);
+                      CREATE VIEW skill_metrics AS SELECT skill_name FROM skill_invocation;
+                      CREATE VIEW pragma_table_info AS SELECT skill_name FROM skill_invocation;";
+        Connection::open(&path).unwrap().execute_batch(stored).unwrap();
+        let connection = connect(&path, &CancellationToken::new()).unwrap();
+        connection.prepare("SELECT id, skill_name, max(completed) FROM main.skill_invocation").unwrap();
+        for refused in [
+            "SELECT user_query FROM skill_invocation",
+            "SELECT embedding FROM skill_invocation",
+            "SELECT * FROM skill_invocation",
+            "SELECT 1 FROM skill_invocation WHERE user_query LIKE '%secret%'",
+            "SELECT id FROM session",
+            "SELECT skill_name FROM skill_metrics",
+            "SELECT skill_name FROM main.pragma_table_info",
+            "SELECT load_extension('evil')",
+            "SELECT hex(skill_name) FROM skill_invocation",
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n",
+            "DELETE FROM skill_invocation",
+            "CREATE TEMP TABLE t (i)",
+            "ATTACH 'other.db' AS other",
+            "PRAGMA journal_mode = DELETE",
+        ] {
+            assert!(connection.prepare(refused).is_err(), "{refused}");
+        }
+    }
+}

@@ -142,7 +142,8 @@ pub enum RowsRead {
 pub struct MissingRows {
     /// Key of the newest remembered row that is still there.
     pub newest_present: Option<i64>,
-    /// Key of the oldest remembered row whose key belongs to another row now.
+    /// Key of the oldest remembered row after `newest_present` whose key belongs to another row now: at the latest from here
+    /// on the table holds rows that were not read. Before it, up to [`TableFacts::sequence`], all rows were.
     pub oldest_replaced: Option<i64>,
     /// Remembered rows that are still there.
     pub present: u64,

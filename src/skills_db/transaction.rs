@@ -52,20 +52,19 @@ impl<'t> ReadTransaction<'t> {
     ) -> rusqlite::Result<MissingRows> {
         let mut missing =
             MissingRows { rows_up_to_cursor: self.rows_up_to(table, cursor.key)?, ..MissingRows::default() };
+        let mut replaced = Vec::new();
         for fingerprint in remembered {
-            let key = fingerprint.key;
             match self.find(table, *fingerprint)? {
                 Found::Present => {
                     missing.present += 1;
-                    missing.newest_present = missing.newest_present.max(Some(key));
+                    missing.newest_present = missing.newest_present.max(Some(fingerprint.key));
                 }
                 Found::Absent => missing.absent += 1,
-                Found::Replaced => {
-                    missing.replaced += 1;
-                    missing.oldest_replaced = Some(missing.oldest_replaced.map_or(key, |oldest| oldest.min(key)));
-                }
+                Found::Replaced => replaced.push(fingerprint.key),
             }
         }
+        missing.replaced = replaced.len() as u64;
+        missing.oldest_replaced = replaced.into_iter().filter(|key| Some(*key) > missing.newest_present).min();
         Ok(missing)
     }
 

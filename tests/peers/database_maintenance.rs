@@ -158,10 +158,9 @@ fn a_column_rewritten_in_every_row_changes_nothing() {
     assert_eq!(stage.scrape().sum("session_buddy_bridge_feed_resets_total"), 0.0);
 }
 
-#[test]
-fn deleting_the_newest_rows_takes_nothing_back_beside_the_feed() {
+fn newest_deleted(mode: Mode) {
     let Some(mut stage) = Stage::with(300) else { return };
-    stage.start_in(Mode::Snapshots);
+    stage.start_in(mode);
     stage.until("all rows", 300);
     stage.execute("DELETE FROM skill_invocation WHERE id > 290");
     after_messages(stage.bridge.as_mut().unwrap(), 5.0);
@@ -169,6 +168,16 @@ fn deleting_the_newest_rows_takes_nothing_back_beside_the_feed() {
     stage.settles_at(304, "new rows alone");
     assert_eq!(stage.scrape().sum("session_buddy_bridge_feed_resets_total"), 0.0);
     assert_eq!(stage.scrape().sum("session_buddy_bridge_feed_rollbacks_total"), 0.0);
+}
+
+#[test]
+fn deleting_the_newest_rows_takes_nothing_back_beside_the_feed() {
+    newest_deleted(Mode::Snapshots);
+}
+
+#[test]
+fn deleting_the_newest_rows_takes_nothing_back_beside_the_database() {
+    newest_deleted(Mode::Rows);
 }
 
 /// The database is emptied of 300 rows that nobody has read, and 10 come after them.

@@ -41,6 +41,7 @@ mod layout_is_documented;
 mod ledger_agrees_with_the_database;
 mod listens_where_it_is_told;
 mod live_json;
+mod mismatches_are_confirmed;
 mod mutations_lose_nothing;
 mod output_holds_nothing_up;
 mod package;
