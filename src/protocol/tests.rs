@@ -172,8 +172,6 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
-
     #[test]
     fn what_is_scanned_is_what_is_parsed(frame in frame()) {
         agrees(&frame)?;

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;
+use std::sync::Mutex;
 use std::time::Duration;
 
-use crate::support::model::{Database, Invocation};
+use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::peers::prometheus::{Prometheus, PrometheusTools, Series};
 use crate::support::running_bridge::RunningBridge;
-use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
+use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
 use crate::support::{eventually, in_repository};
 use serde_json::Value;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
@@ -27,8 +28,9 @@ const QUERIES_OF_PEOPLE: [(&str, &[&str]); 7] = [
     ("active_sessions_total", &["instance"]),
 ];
 
-/// A skill of which fewer than 70 % complete.
-fn low() -> String {
+/// What a server sends of whose frames most are rejected. The others list a skill of which fewer than 70 % complete, and each
+/// of them one more anomaly.
+fn faulty_rounds() -> Step {
     let of_it = |completed: bool| Invocation {
         skill_name: "low".to_owned(),
         workflow_phase: None,
@@ -36,7 +38,22 @@ fn low() -> String {
         duration_seconds: completed.then_some(2.0),
     };
     let invocations = [true, true, true, false, false].map(of_it).to_vec();
-    Database { invocations, ..Database::default() }.snapshot(0)
+    let database = Mutex::new((0, Database { invocations, ..Database::default() }));
+    Step::rounds(&Gate::default(), Duration::from_millis(200), move || {
+        let (round, database) = &mut *database.lock().unwrap();
+        *round += 1;
+        if *round % 5 != 0 {
+            return "{".to_owned();
+        }
+        let at_micros = *round * 200_000;
+        database.anomalies.push(Anomaly {
+            skill_name: "low".to_owned(),
+            anomaly_type: "drop".to_owned(),
+            detected_at: sql_time(at_micros),
+            deviation_score: Some(2.5),
+        });
+        database.snapshot(at_micros)
+    })
 }
 
 /// A query, and what its answer has to be like.
@@ -231,8 +248,7 @@ async fn every_query_gives_data_of_its_shape() {
     });
     let demo = demo.await.unwrap();
     // Of the second feed something is rejected all the time; where the third should be, nobody is, and no database.
-    let junk = Step::Repeat("{".to_owned(), Duration::from_millis(200));
-    let faulty = ScriptedFeed::start(vec![vec![Step::Send(low()), junk]]);
+    let faulty = ScriptedFeed::start(vec![vec![faulty_rounds()]]);
     let nobody = Reserved::new();
     let urls = [demo.url(), faulty.url().to_string(), nobody.url().to_string()];
     let mut feeds = urls.map(|url| FeedTarget::new(&url).unwrap());

@@ -19,8 +19,8 @@ fn timing() -> Timing {
     Timing {
         handshake_timeout: Duration::from_secs(2),
         ping_interval: Duration::from_millis(500),
-        pong_timeout: Duration::from_millis(1000),
-        silence_timeout: Duration::from_secs(3),
+        pong_timeout: Duration::from_secs(2),
+        silence_timeout: Duration::from_secs(4),
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),
         refused_backoff_min: Duration::from_millis(1),
