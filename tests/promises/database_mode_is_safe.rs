@@ -73,8 +73,10 @@ fn only_tables_are_read() {
         let text = refused(&format!("{invocations}CREATE VIEW {table} AS SELECT {columns};"));
         assert!(text.contains(&format!("{} in", table.to_lowercase())) && text.contains("is a view"), "{text}");
     }
+    // Written as it would be by a program whose SQLite has the module: this one's has it not.
     let text = refused(
-        "CREATE VIRTUAL TABLE skill_invocation USING fts5(skill_name, invoked_at, workflow_phase, completed, duration_seconds)",
+        "PRAGMA writable_schema = ON; INSERT INTO sqlite_schema VALUES ('table', 'skill_invocation', 'skill_invocation', 0,
+             'CREATE VIRTUAL TABLE skill_invocation USING fts5(skill_name, invoked_at, workflow_phase, completed)')",
     );
     assert!(text.contains("is a virtual table, not a table"), "{text}");
 }
