@@ -102,8 +102,9 @@ fn scripts_that_steps_run_are_there() {
 #[test]
 fn a_tool_has_one_version_and_rust_is_the_oldest_that_is_supported() {
     let mut versions = BTreeMap::<String, BTreeSet<String>>::new();
-    let texts = ["CONTRIBUTING.md", "deploy/notices/generate", "deploy/release/sbom", WORKFLOWS[0], WORKFLOWS[1]];
-    for word in texts.map(read).iter().flat_map(|text| text.split_whitespace()) {
+    let scripts = ["deploy/deb/build", "deploy/notices/generate", "deploy/release/sbom"];
+    let texts = scripts.into_iter().chain(["CONTRIBUTING.md"]).chain(WORKFLOWS).map(read);
+    for word in texts.collect::<Vec<_>>().iter().flat_map(|text| text.split_whitespace()) {
         if let Some((tool, version)) = word.split_once('@').filter(|(tool, _)| tool.starts_with("cargo-")) {
             versions.entry(tool.to_owned()).or_default().insert(version.to_owned());
         }
