@@ -144,6 +144,24 @@ fn detected(times: u64, first_score: f64) -> Value {
     json!({"anomalies": (0..times).map(anomaly).collect::<Vec<_>>()})
 }
 
+/// The server dies and is started again after its `-wal` and `-shm` were removed. A reader that keeps the former ones open
+/// shows five rows for ever.
+#[test]
+fn replaced_companions_are_noticed() {
+    let Some(mut stage) = Stage::with(5) else { return };
+    stage.start_in(Mode::Rows);
+    stage.until("the first rows", 5);
+    stage.server = None;
+    stage.execute("PRAGMA wal_checkpoint(TRUNCATE)");
+    for companion in ["-wal", "-shm"] {
+        fs::remove_file(format!("{}{companion}", stage.database().display())).unwrap();
+    }
+    stage.serve();
+    stage.invoke(20);
+    stage.settles_at(25, "all rows");
+    assert_eq!(stage.scrape().sum("session_buddy_bridge_detail_up"), 1.0);
+}
+
 #[test]
 fn a_column_rewritten_in_every_row_changes_nothing() {
     let Some(mut stage) = Stage::with(300) else { return };
