@@ -31,11 +31,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Delay before a failed commit is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
-/// The thread that persists a ledger. It runs until [`Persister::finish`].
+/// The thread that persists a ledger. It runs until [`Persister::finish`]; one that is dropped commits and ends on its own.
 #[derive(Debug)]
 pub struct Persister {
     ledger: Arc<SharedLedger>,
-    thread: JoinHandle<()>,
+    /// `None` once it was joined.
+    thread: Option<JoinHandle<()>>,
 }
 
 /// A ledger restored from its state file. Nothing is written before [`PersistentLedger::start`].
@@ -100,16 +101,23 @@ impl PersistentLedger {
             let (ledger, telemetry) = (&*self.ledger, &*telemetry);
             Worker { ledger, store: self.store, telemetry, committed: Instant::now(), failing_since: None }.run();
         })?;
-        Ok(Persister { ledger, thread })
+        Ok(Persister { ledger, thread: Some(thread) })
     }
 }
 
 impl Persister {
     /// Commits what has changed and ends. Blocks for as long as a commit takes. Returns whether the thread ended without a
     /// panic.
-    pub fn finish(self) -> bool {
+    pub fn finish(mut self) -> bool {
         self.ledger.stop_persisting();
-        self.thread.join().is_ok()
+        self.thread.take().is_none_or(|thread| thread.join().is_ok())
+    }
+}
+
+impl Drop for Persister {
+    /// Without it the thread of a bridge that is dropped would hold the state file until the process ends.
+    fn drop(&mut self) {
+        self.ledger.stop_persisting();
     }
 }
 

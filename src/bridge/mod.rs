@@ -172,8 +172,8 @@ impl Bridge {
     /// Connects to the feeds and serves until `shutdown` completes. Returns at most 5 s later, when every task and thread of
     /// the bridge has ended and everything that was counted is in the state file.
     ///
-    /// Dropping the future instead closes the listeners and the connections without a word and does not wait for the state
-    /// file.
+    /// Dropping the future instead drops the listeners and the connections at once; the state file is committed and released a
+    /// moment later.
     ///
     /// # Errors
     /// A listener or a thread that cannot be used; a panic, which is a defect.

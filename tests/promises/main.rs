@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod a_bridge_is_embedded;
 mod an_alias_succeeds;
 mod anomalies_count_once;
 mod bridge_survives_faults;
