@@ -11,12 +11,10 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::files::{DatabaseFiles, OpenFiles};
-use super::schema::{METRICS, Schema, schema_version};
+use super::schema::{Schema, is_read, schema_version};
 use super::transaction::ReadTransaction;
-use super::{DatabaseFacts, DatabaseReading, FileIdentity, ReadPlan, ReadRequest, RowFingerprint, Table};
 use super::{
-    SkillsDatabaseError,
-    fingerprint::{fingerprint_columns, former_fingerprint_columns},
+    DatabaseFacts, DatabaseReading, FileIdentity, ReadPlan, ReadRequest, RowFingerprint, SkillsDatabaseError, Table,
 };
 
 /// How long a reading waits where another process has the whole database locked, which no server does in WAL mode.
@@ -172,26 +170,10 @@ fn authorize(context: AuthContext<'_>) -> Authorization {
             AuthAction::Pragma { pragma_name, .. } => {
                 ["data_version", "schema_version", "table_info"].contains(&pragma_name)
             }
-            AuthAction::Read { table_name, column_name } => may_be_read(table_name, column_name),
+            AuthAction::Read { table_name, column_name } => is_read(table_name, column_name),
             _ => false,
         };
     if is_permitted { Authorization::Allow } else { Authorization::Deny }
-}
-
-fn may_be_read(table: &str, column: &str) -> bool {
-    // A statement that reads no column of a table, as `count(*)`, names none.
-    let is_one_of =
-        |columns: &[&str]| column.is_empty() || columns.iter().any(|known| known.eq_ignore_ascii_case(column));
-    let is_row = |kind: Table, others: &[&str]| {
-        table.eq_ignore_ascii_case(kind.name())
-            && (is_one_of(others)
-                || is_one_of(fingerprint_columns(kind))
-                || is_one_of(former_fingerprint_columns(kind)))
-    };
-    ["sqlite_master", "sqlite_sequence", "pragma_table_info"].contains(&table)
-        || is_row(Table::Invocations, &["id", "workflow_phase", "completed", "duration_seconds"])
-        || is_row(Table::Anomalies, &["id"])
-        || table.eq_ignore_ascii_case(METRICS)
 }
 
 #[cfg(test)]
@@ -206,7 +188,7 @@ mod tests {
         let stored =
             "CREATE TABLE skill_invocation (id INTEGER PRIMARY KEY, skill_name, invoked_at, workflow_phase, completed,
                           duration_seconds, user_query, embedding);
-                      CREATE TABLE session (id);
+                      CREATE TABLE session (id); CREATE TABLE skill_anomalies (id, common_errors);
                       CREATE VIEW skill_metrics AS SELECT skill_name FROM skill_invocation;
                       CREATE VIEW pragma_table_info AS SELECT skill_name FROM skill_invocation;";
         Connection::open(&path).unwrap().execute_batch(stored).unwrap();
@@ -218,6 +200,7 @@ mod tests {
             "SELECT * FROM skill_invocation",
             "SELECT 1 FROM skill_invocation WHERE user_query LIKE '%secret%'",
             "SELECT id FROM session",
+            "SELECT common_errors FROM skill_anomalies",
             "SELECT skill_name FROM skill_metrics",
             "SELECT skill_name FROM main.pragma_table_info",
             "SELECT load_extension('evil')",

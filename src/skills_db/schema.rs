@@ -60,6 +60,25 @@ impl Schema {
     }
 }
 
+/// Whether a statement of the reader reads this column, which is empty where it reads no column in particular: what is
+/// counted from, what former fingerprints cover, and the tables in which SQLite keeps account of the others.
+pub(super) fn is_read(table: &str, column: &str) -> bool {
+    if ["sqlite_master", "sqlite_sequence", "pragma_table_info"].contains(&table) {
+        return true;
+    }
+    let former = former_fingerprint_columns(Table::Invocations);
+    let tables: [(&str, &[&str]); 4] = [
+        (Table::Invocations.name(), &INVOCATION_COLUMNS),
+        (Table::Invocations.name(), former),
+        (Table::Anomalies.name(), &ANOMALY_COLUMNS),
+        (METRICS, &METRICS_COLUMNS),
+    ];
+    tables.iter().any(|(name, columns)| {
+        name.eq_ignore_ascii_case(table)
+            && (column.is_empty() || columns.iter().any(|known| known.eq_ignore_ascii_case(column)))
+    })
+}
+
 /// `PRAGMA schema_version`, which rises with each change of the schema.
 pub(super) fn schema_version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA main.schema_version", [], |row| row.get(0))
