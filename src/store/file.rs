@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, Permissions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +59,7 @@ pub(super) struct StateFile {
     id: FileId,
     /// The companions, once a connection is open.
     companions: [Option<FileId>; 2],
-    database: File,
+    database: LockedFile,
     lock_file: Arc<LockFile>,
     _claim: Claim,
 }
@@ -98,6 +99,7 @@ impl StateFile {
             if !try_lock(&database).map_err(failed)? {
                 return Err(StoreError::in_use(path, None));
             }
+            let database = LockedFile(database);
             // Somebody may have renamed it since it was opened.
             if identify(&real) == Some(id) {
                 lock_file.write_process_id().map_err(failed)?;
@@ -220,7 +222,7 @@ impl StagedFile {
 ///
 /// # Errors
 /// Another bridge has it; it is no state of ours.
-fn lock_replacement(path: &Path, real: &Path, id: FileId) -> Result<File, StoreError> {
+fn lock_replacement(path: &Path, real: &Path, id: FileId) -> Result<LockedFile, StoreError> {
     let failed = |error| StoreError::io(path, error);
     if Claim::is_taken(id) {
         return Err(StoreError::in_use(path, Claim::holder(id)));
@@ -229,6 +231,7 @@ fn lock_replacement(path: &Path, real: &Path, id: FileId) -> Result<File, StoreE
     if !try_lock(&other).map_err(failed)? {
         return Err(StoreError::in_use(path, None));
     }
+    let other = LockedFile(other);
     let is_empty = other.metadata().map_err(failed)?.len() == 0;
     if is_empty || recognize::is_ours(&other, true).map_err(failed)? {
         return Ok(other);
@@ -236,10 +239,30 @@ fn lock_replacement(path: &Path, real: &Path, id: FileId) -> Result<File, StoreE
     Err(StoreError::Foreign { path: path.to_owned() })
 }
 
+/// A file that this process has locked. The lock ends with this value, not with the last descriptor: a child process that
+/// another thread is starting has one of its own until it executes its program.
+#[derive(Debug)]
+struct LockedFile(File);
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        // Closing it unlocks it too, only perhaps later.
+        let _ = self.0.unlock();
+    }
+}
+
 /// A file beside the state, locked, with the number of the process that has the state.
 #[derive(Debug)]
 struct LockFile {
-    file: File,
+    file: LockedFile,
     id: FileId,
 }
 
@@ -266,6 +289,7 @@ impl LockFile {
                 }
                 Err(TryLockError::Error(error)) => return Err(failed(error)),
             }
+            let file = LockedFile(file);
             let id = FileId::from(&file.metadata().map_err(failed)?);
             if identify(&lock_path) == Some(id) {
                 file.set_permissions(Permissions::from_mode(FILE_MODE)).map_err(failed)?;
@@ -280,7 +304,7 @@ impl LockFile {
     }
 
     fn write_process_id(&self) -> io::Result<()> {
-        let mut file = &self.file;
+        let mut file = &*self.file;
         file.set_len(0)?;
         file.seek(SeekFrom::Start(0))?;
         writeln!(file, "{}", std::process::id())

@@ -129,7 +129,8 @@ fn a_state_is_its_owners_alone() {
     running.kill().unwrap();
     running.wait().unwrap();
 
-    // A state of ours that somebody else can read, and that is damaged.
+    // A state of ours that somebody else can read, and that is damaged. Its log may have been complete enough to repair it.
+    fs::remove_file(with_suffix(&path, "-wal")).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
     fs::write(&path, [b"SQLite format 3\0".as_slice(), &[0xff; 4080]].concat()).unwrap();
     let opened = open(&path).unwrap();

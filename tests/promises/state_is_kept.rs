@@ -4,8 +4,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
@@ -166,6 +168,25 @@ fn series_keep_their_time_of_birth() {
     ];
     let setup = "a\"b setup Some(3000000)";
     assert_eq!(born, expected.into_iter().chain([setup]).collect());
+}
+
+/// A child process has all open files of its parent until it executes its program.
+#[test]
+fn a_state_that_was_closed_can_be_opened_while_another_thread_starts_programs() {
+    let (_folder, path) = folder();
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    Command::new("true").status().unwrap();
+                }
+            });
+        }
+        let reopened = (0..200).map(|_| Store::open(&path, |_| Ok(())).map(drop)).collect::<Result<Vec<_>, _>>();
+        is_over.store(true, Ordering::Relaxed);
+        reopened.unwrap();
+    });
 }
 
 #[test]
