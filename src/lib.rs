@@ -160,7 +160,7 @@ pub mod internals {
         pub use crate::ledger::{
             Changes, ConnectionId, DURATION_BUCKETS_SECONDS, DetailReading, FeedCounters, FeedId, FeedSpec, Histogram,
             Ledger, Limits, Moment, Notice, PhaseSeries, ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries,
-            Whole, memory,
+            Whole, binding, continuity, evidence, records,
         };
     }
     pub mod process {

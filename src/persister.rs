@@ -155,7 +155,7 @@ impl Worker<'_> {
             if let Some(changes) = changes {
                 self.committed = Instant::now();
                 self.telemetry.committed();
-                self.ledger.show(changes);
+                self.ledger.acknowledge(changes);
             }
             if self.failing_since.take().is_some() {
                 self.telemetry.recovered();
@@ -166,10 +166,7 @@ impl Worker<'_> {
         let is_exposed = since.elapsed() >= EXPOSE_UNCOMMITTED_AFTER;
         self.telemetry.commit_failed(&error, is_exposed);
         if let Some(changes) = changes {
-            self.ledger.untake(&changes, is_exposed);
-            if is_exposed {
-                self.ledger.show(changes);
-            }
+            self.ledger.retry(changes, is_exposed);
         }
         false
     }

@@ -195,7 +195,8 @@ pub fn lines(text: &str) -> impl Iterator<Item = Result<Line<'_>, RecordingError
 /// See [`lines`].
 pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -> Result<Replay, RecordingError> {
     let mut ledger = Ledger::new(limits);
-    let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), skill: skill.map(ToOwned::to_owned) });
+    let feed =
+        ledger.add_feed(FeedSpec { identity: identity.to_owned(), address: None, skill: skill.map(ToOwned::to_owned) });
     let mut notices = Vec::new();
     let mut connection = None;
     let mut elapsed = Duration::ZERO;

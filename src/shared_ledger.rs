@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::wall_micros;
 use crate::exposition::{View, ViewProvider};
-use crate::ledger::memory::Table;
+use crate::ledger::records::Table;
 use crate::ledger::{
     Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
 };
@@ -191,16 +191,32 @@ impl SharedLedger {
         ledger.has_changed().then(|| ledger.drain(now))
     }
 
-    /// Gives back `changes` that could not be persisted, so that they are taken once more. `is_shown` says whether they are
-    /// exposed all the same.
-    pub(crate) fn untake(&self, changes: &Changes, is_shown: bool) {
-        self.ledger().untake(changes, is_shown);
+    /// Exposes `changes`, which are persistent.
+    pub(crate) fn acknowledge(&self, changes: Changes) {
+        self.ledger().acknowledge(changes.sequence);
+        self.view().apply(changes);
+    }
+
+    /// `changes` could not be persisted: they are taken once more, together with what changed meanwhile. Exposes them all the
+    /// same if `is_exposed`.
+    pub(crate) fn retry(&self, changes: Changes, is_exposed: bool) {
+        if is_exposed {
+            self.ledger().note_exposed(changes.sequence);
+            self.view().apply(changes);
+        }
         self.notify_changed();
     }
 
-    /// Exposes `changes`.
-    pub(crate) fn show(&self, changes: Changes) {
-        self.view().apply(changes);
+    /// See [`Ledger::begin_configuration`].
+    pub fn begin_configuration(&self) {
+        self.ledger().begin_configuration();
+    }
+
+    /// See [`Ledger::end_configuration`].
+    pub fn end_configuration(&self) {
+        let now = self.now();
+        self.ledger().end_configuration(now);
+        self.notify_changed();
     }
 
     /// Waits until there are changes, a deadline of the ledger is reached, the bridge stops, or `timeout` is over, and returns
@@ -260,7 +276,9 @@ impl ViewProvider for SharedLedger {
                 None
             } else {
                 ledger.tick(now, &mut Vec::new());
-                Some(ledger.drain(now))
+                let changes = ledger.drain(now);
+                ledger.acknowledge(changes.sequence);
+                Some(changes)
             };
             view.record_last_listed(ledger.take_last_listed());
             (changes, active_sessions)

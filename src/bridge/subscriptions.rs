@@ -70,11 +70,12 @@ impl Subscriptions {
             .into_iter()
             .partition(|running| !frames_differ && configured.feeds.contains(&running.target));
         self.running = stay;
+        self.ledger.begin_configuration();
         for left in leave {
             let (feed, identity) = (left.feed, left.target.identity.clone());
             result = result.and(left.end().await);
+            self.ledger.remove_feed(feed);
             if !configured.feeds.iter().any(|target| target.identity == identity) {
-                self.ledger.remove_feed(feed);
                 self.telemetry.forget(&identity);
                 self.health.remove(&identity);
             }
@@ -84,6 +85,7 @@ impl Subscriptions {
         // All of them are prepared before any is connected: a bridge that does not know all of its feeds would report itself
         // ready, and the first feed to deliver would be taken for the last one that is pending.
         let new: Vec<_> = new.map(|target| self.prepare(target)).collect();
+        self.ledger.end_configuration();
         for prepared in new {
             match prepared {
                 Ok(prepared) => {
@@ -125,7 +127,11 @@ impl Subscriptions {
     }
 
     fn prepare(&self, target: &FeedTarget) -> Result<Prepared, BridgeError> {
-        let spec = FeedSpec { identity: target.identity.clone(), skill: target.skill.clone() };
+        let spec = FeedSpec {
+            identity: target.identity.clone(),
+            address: Some(target.address()),
+            skill: target.skill.clone(),
+        };
         let feed = self.ledger.add_feed(spec);
         let telemetry = self.telemetry.feed(&target.identity);
         let health = self.health.feed(&target.identity);

@@ -153,7 +153,11 @@ struct Listing {
 impl Observation {
     fn new(skill: Option<&str>, limits: Limits) -> Self {
         let mut ledger = Ledger::new(limits);
-        let feed = ledger.add_feed(FeedSpec { identity: "checked".to_owned(), skill: skill.map(ToOwned::to_owned) });
+        let feed = ledger.add_feed(FeedSpec {
+            identity: "checked".to_owned(),
+            address: None,
+            skill: skill.map(ToOwned::to_owned),
+        });
         Self {
             ledger,
             feed,

@@ -27,7 +27,8 @@ impl Explainer {
     pub fn new(subscribed: Option<&str>, skill: Option<String>, limits: Limits) -> Self {
         let mut ledger = Ledger::new(limits);
         ledger.explain();
-        let spec = FeedSpec { identity: "explained".to_owned(), skill: subscribed.map(ToOwned::to_owned) };
+        let spec =
+            FeedSpec { identity: "explained".to_owned(), address: None, skill: subscribed.map(ToOwned::to_owned) };
         let feed = ledger.add_feed(spec);
         Self { ledger, feed, connection: None, shown: HashMap::new(), active_sessions: 0, skill }
     }
@@ -186,11 +187,19 @@ pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
             ("4.3", format!("database reset detected, its totals are added: {cause}"))
         }
         Notice::RolledBack => ("4.3", "database rolled back by a few writes: nothing is counted".to_owned()),
-        Notice::AliasFound { of } => ("3", format!("same server as {of}: this feed is no longer counted")),
-        Notice::AliasCleared => ("3", "not the same server after all: this feed is counted".to_owned()),
+        Notice::AliasFound { of } => ("3", format!("this feed is on standby: {of} lists the same source")),
+        Notice::AliasCleared => ("3", "this feed is no longer on standby: it is counted".to_owned()),
+        Notice::SourcesJoined { counted_twice } => {
+            ("3", format!("two sources turned out to be one: {counted_twice} invocations were counted twice"))
+        }
+        Notice::SourceForked => ("3", "another database than that of the active feed: this feed is counted".to_owned()),
+        Notice::Undecided { doubt } => ("3", format!("undecided, less is counted: {}", doubt.code())),
         Notice::AnomalyWindowOverflowed => ("5", "the list of anomalies may have omitted some".to_owned()),
         Notice::SkillsOverflowed { skill_name, skills_max } => {
             ("7", format!("{skill_name:?} exceeds the limit of {skills_max} skills: it is counted as __overflow__"))
+        }
+        Notice::SeriesOverflowed { skill_name, series_max } => {
+            ("7", format!("{skill_name:?} is beyond the limit of {series_max} series: it counts as __overflow__"))
         }
         Notice::DetailMismatch { skill_name, listed, told } => {
             ("8", format!("{skill_name:?} is listed with {listed} invocations, and the database has {told}"))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{Command, CommandError, output};
-use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::ledger::{Ledger, Limits, Moment, SourceId, Whole};
 use crate::settings::{Environment, SettingsError, state_path};
 use crate::store::Store;
 
@@ -79,24 +79,38 @@ fn show(path: &Path, whole: &Whole) -> String {
     let mut text = String::new();
     let mut line = |line: String| writeln!(text, "{line}").expect("writing to a String does not fail");
     line(format!("{}: {} skills with series", path.display(), whole.skills.len()));
-    for feed in &memory.feeds {
-        let skills: Vec<_> = memory.feed_skills.iter().filter(|skill| skill.feed == feed.place).collect();
-        let invocations: u64 = skills.iter().filter_map(|skill| skill.remembered).map(|numbers| numbers.total).sum();
-        let anomalies: u64 = memory
-            .tallies
-            .iter()
-            .filter(|tally| tally.feed == feed.place)
-            .map(|tally| tally.listed.max(tally.streamed))
-            .sum();
-        line(format!("{}", feed.counters.identity));
+    let remembered = |line: &mut dyn FnMut(String), source: SourceId| {
+        let skills: Vec<_> = memory.skills.iter().filter(|skill| skill.source == source).collect();
+        let invocations: u64 = skills.iter().filter_map(|skill| skill.remembered).map(|totals| totals.total).sum();
+        let tallies = memory.tallies.iter().filter(|tally| tally.source == source);
+        let anomalies: u64 = tallies.map(|tally| tally.listed.max(tally.streamed)).sum();
         line(format!("  skills remembered        {}", skills.len()));
         line(format!("  invocations remembered   {invocations}"));
         line(format!("  anomalies counted        {anomalies}"));
+    };
+    for feed in &memory.feeds {
+        line(format!("{}", feed.counters.identity));
+        line(format!("  configured               {}", if feed.is_configured { "yes" } else { "no longer" }));
+        match feed.source {
+            Some(source) => {
+                line(format!("  source                   {}", source.0));
+                remembered(&mut line, source);
+            }
+            None => line("  source                   not bound".to_owned()),
+        }
         line(format!("  database resets          {}", feed.counters.resets));
         line(format!("  database rollbacks       {}", feed.counters.rollbacks));
-        if let Some(other) = feed.alias_of.and_then(|place| memory.feeds.get(place)) {
-            line(format!("  same server as           {}", other.counters.identity));
+        let active =
+            memory.sources.iter().find(|known| Some(known.id) == feed.source).and_then(|known| known.counted_by);
+        if let Some(other) =
+            active.filter(|active| *active != feed.slot).and_then(|slot| memory.feeds.get(slot.index()))
+        {
+            line(format!("  counted by               {}", other.counters.identity));
         }
+    }
+    for source in memory.sources.iter().filter(|known| memory.feeds.iter().all(|feed| feed.source != Some(known.id))) {
+        line(format!("source {} without a feed", source.id.0));
+        remembered(&mut line, source.id);
     }
     text
 }

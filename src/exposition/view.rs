@@ -32,7 +32,7 @@ pub struct View {
 impl View {
     /// Applies changes of the ledger. Applying the same changes twice has no effect.
     pub fn apply(&mut self, changes: Changes) {
-        let Changes { mut skills, last_listed, feeds, anomalies, wall_micros, rules, memory: _ } = changes;
+        let Changes { sequence: _, mut skills, last_listed, feeds, anomalies, wall_micros, rules, memory: _ } = changes;
         // Changes that could not be persisted come again behind newer ones: new skills are added in the order of their indices.
         skills.sort_unstable_by_key(|row| row.index);
         for SkillRow { index, series, last_listed_micros } in skills {

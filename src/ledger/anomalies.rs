@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use hashbrown::hash_map::EntryRef;
-use hashbrown::{Equivalent, HashMap, HashSet};
+use hashbrown::{Equivalent, HashMap};
 
-use crate::protocol::AnomalyEntry;
+use crate::protocol::{AnomalyEntry, Rejection};
 
+use super::dirty::Dirty;
+use super::evidence::anomaly_bits;
 use super::limits::{Limits, OVERFLOW};
-use super::memory::{AnomalyKey, AnomalyRow, TallyRow};
+use super::records::{AnomalyKey, AnomalyRecord, TallyRecord};
 use super::series::push_tight;
 use super::server_time;
+use super::slots::SourceId;
 
 /// A list of this length may have left some out.
 pub(super) const ANOMALIES_LISTED_MAX: usize = 10;
@@ -35,17 +38,15 @@ pub(super) struct Anomalies {
     keys: usize,
     round: u64,
     pruned_micros: i64,
-    changed_tallies: HashSet<(Arc<str>, Arc<str>)>,
-    changed_keys: HashSet<(Arc<str>, Arc<str>, Key)>,
+    changed_tallies: Dirty<(Arc<str>, Arc<str>)>,
+    changed_keys: Dirty<(Arc<str>, Arc<str>, Key)>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Tally {
     anomaly_type: Arc<str>,
     listed: u64,
     streamed: u64,
-    /// What was shown when the server's database was last found to be a new one.
-    before: u64,
     keys: HashMap<Key, Trace>,
 }
 
@@ -63,6 +64,16 @@ struct ListedKey<'e> {
     score_bits: Option<u64>,
 }
 
+impl<'e> ListedKey<'e> {
+    fn of(entry: &'e AnomalyEntry<'_>) -> Self {
+        Self {
+            detected_at: entry.detected_at.as_deref(),
+            // Scores compare as numbers: the two zeros are one.
+            score_bits: entry.deviation_score.map(|score| (score + 0.0).to_bits()),
+        }
+    }
+}
+
 impl Equivalent<Key> for ListedKey<'_> {
     fn equivalent(&self, key: &Key) -> bool {
         self.score_bits == key.score_bits && self.detected_at == key.detected_at.as_deref()
@@ -75,7 +86,7 @@ impl From<&ListedKey<'_>> for Key {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Trace {
     /// How many were ever listed at the same time.
     multiplicity: u64,
@@ -141,7 +152,7 @@ impl Anomalies {
         tally.streamed += 1;
         let rise = tally.shown() - before;
         let changed = (skill_name, tally.anomaly_type.clone());
-        self.changed_tallies.insert(changed);
+        self.changed_tallies.mark(changed);
         Ok(rise)
     }
 
@@ -159,7 +170,7 @@ impl Anomalies {
             tally.listed = tally.shown() + 1;
             tally.streamed = tally.listed;
             let changed = (skill_name, tally.anomaly_type.clone());
-            self.changed_tallies.insert(changed);
+            self.changed_tallies.mark(changed);
         }
         let round = self.round;
         // One that no longer fits is told by its row all the same, and no list counts while rows tell.
@@ -176,22 +187,12 @@ impl Anomalies {
     pub fn tell_number(&mut self, entry: &AnomalyEntry<'_>, times: u64, limits: &Limits) -> Result<u64, AnomaliesFull> {
         let (skill_name, tally) = self.tally(entry, limits)?;
         let shown = tally.shown();
-        let rise = times.saturating_sub(shown - tally.before);
+        let rise = times.saturating_sub(shown);
         tally.listed = shown + rise;
         tally.streamed = tally.listed;
         let changed = (skill_name, tally.anomaly_type.clone());
-        self.changed_tallies.insert(changed);
+        self.changed_tallies.mark(changed);
         Ok(rise)
-    }
-
-    /// The server's database is a new one: what was counted is not in it.
-    pub fn note_new_database(&mut self) {
-        for (skill_name, tallies) in &mut self.tallies {
-            for tally in tallies {
-                tally.before = tally.shown();
-                self.changed_tallies.insert((skill_name.clone(), tally.anomaly_type.clone()));
-            }
-        }
     }
 
     fn note(
@@ -201,11 +202,7 @@ impl Anomalies {
         limits: &Limits,
         count: impl FnOnce((&mut u64, &mut u64), &mut Trace),
     ) -> Result<u64, AnomaliesFull> {
-        let key = ListedKey {
-            detected_at: entry.detected_at.as_deref(),
-            // Scores compare as numbers: the two zeros are one.
-            score_bits: entry.deviation_score.map(|score| (score + 0.0).to_bits()),
-        };
+        let key = ListedKey::of(entry);
         // A feed without snapshots has no list in which something could be seen again.
         if self.keys >= limits.anomaly_keys_max && self.round == 0 {
             self.forget_old(now_micros);
@@ -232,9 +229,9 @@ impl Anomalies {
         self.keys += usize::from(is_new);
         if let Some(anomaly_type) = anomaly_type {
             if counted {
-                self.changed_tallies.insert((skill_name.clone(), anomaly_type.clone()));
+                self.changed_tallies.mark((skill_name.clone(), anomaly_type.clone()));
             }
-            self.changed_keys.insert((skill_name, anomaly_type, (&key).into()));
+            self.changed_keys.mark((skill_name, anomaly_type, (&key).into()));
         }
         Ok(rise)
     }
@@ -262,7 +259,7 @@ impl Anomalies {
         let name = if !is_known && is_full { OVERFLOW } else { &*entry.anomaly_type };
         let position = position(tallies, name).unwrap_or_else(|| {
             let anomaly_type = name.into();
-            push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, before: 0, keys: HashMap::new() });
+            push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, keys: HashMap::new() });
             tallies.len() - 1
         });
         Ok((skill_name, &mut tallies[position]))
@@ -282,7 +279,7 @@ impl Anomalies {
                 keys.retain(|key, trace| {
                     let is_kept = now_micros.saturating_sub(trace.seen_micros) < MEMORY_MICROS;
                     if !is_kept {
-                        changed.insert((skill_name.clone(), anomaly_type.clone(), key.clone()));
+                        changed.mark((skill_name.clone(), anomaly_type.clone(), key.clone()));
                     }
                     is_kept
                 });
@@ -292,62 +289,102 @@ impl Anomalies {
         self.keys = kept;
     }
 
-    /// The numbers that changed since the last call.
-    pub fn take_tallies(&mut self, feed: usize) -> Vec<TallyRow> {
-        let changed = std::mem::take(&mut self.changed_tallies);
-        let row = |(skill_name, anomaly_type): (Arc<str>, Arc<str>)| {
-            let tally = self.tallies.get(&skill_name)?.iter().find(|tally| tally.anomaly_type == anomaly_type)?;
-            let Tally { listed, streamed, before, .. } = *tally;
-            Some(TallyRow { feed, listed, streamed, before, skill_name, anomaly_type })
+    /// The numbers that changed and are not acknowledged.
+    pub fn collect_tallies(&mut self, source: SourceId) -> Vec<TallyRecord> {
+        let tallies = &self.tallies;
+        let row = |(skill_name, anomaly_type): &(Arc<str>, Arc<str>)| {
+            let tally = tallies.get(skill_name)?.iter().find(|tally| tally.anomaly_type == *anomaly_type)?;
+            let (skill_name, anomaly_type) = (skill_name.clone(), anomaly_type.clone());
+            Some(TallyRecord { source, listed: tally.listed, streamed: tally.streamed, skill_name, anomaly_type })
         };
-        changed.into_iter().filter_map(row).collect()
+        self.changed_tallies.collect().filter_map(row).collect()
     }
 
-    /// The anomalies that are new, changed or forgotten since the last call.
-    pub fn take_keys(&mut self, feed: usize) -> Vec<(AnomalyKey, Option<AnomalyRow>)> {
-        let changed = std::mem::take(&mut self.changed_keys);
-        let row = |(skill_name, anomaly_type, key): (Arc<str>, Arc<str>, Key)| {
-            let tallies = self.tallies.get_mut(&skill_name);
-            let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == anomaly_type));
-            let row = tally.and_then(|tally| tally.keys.get_mut(&key)).map(|trace| {
+    /// The anomalies that are new, changed or forgotten and not acknowledged.
+    pub fn collect_keys(&mut self, source: SourceId) -> Vec<(AnomalyKey, Option<AnomalyRecord>)> {
+        let tallies = &mut self.tallies;
+        let row = |(skill_name, anomaly_type, key): &(Arc<str>, Arc<str>, Key)| {
+            let of_skill = tallies.get_mut(skill_name);
+            let tally =
+                of_skill.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == *anomaly_type));
+            let row = tally.and_then(|tally| tally.keys.get_mut(key)).map(|trace| {
                 trace.kept_micros = trace.seen_micros;
                 let Trace { multiplicity, streamed, seen_micros, .. } = *trace;
-                AnomalyRow { multiplicity, streamed, seen_micros }
+                AnomalyRecord { multiplicity, streamed, seen_micros }
             });
-            let Key { detected_at, score_bits } = key;
-            (AnomalyKey { feed, skill_name, anomaly_type, detected_at, score_bits }, row)
+            let Key { detected_at, score_bits } = key.clone();
+            let (skill_name, anomaly_type) = (skill_name.clone(), anomaly_type.clone());
+            (AnomalyKey { source, skill_name, anomaly_type, detected_at, score_bits }, row)
         };
-        changed.into_iter().map(row).collect()
+        self.changed_keys.collect().map(row).collect()
     }
 
     pub fn has_changed(&self) -> bool {
         !self.changed_tallies.is_empty() || !self.changed_keys.is_empty()
     }
 
-    /// Makes [`Anomalies::take_tallies`] give this one once more.
-    pub fn untake_tally(&mut self, row: &TallyRow) {
-        self.changed_tallies.insert((row.skill_name.clone(), row.anomaly_type.clone()));
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.changed_tallies.acknowledge();
+        self.changed_keys.acknowledge();
     }
 
-    /// Makes [`Anomalies::take_keys`] give this one once more.
-    pub fn untake_key(&mut self, key: &AnomalyKey) {
-        let AnomalyKey { feed: _, skill_name, anomaly_type, detected_at, score_bits } = key.clone();
-        self.changed_keys.insert((skill_name, anomaly_type, Key { detected_at, score_bits }));
+    /// Bits of evidence that a list of anomalies is of this source: those of every one that is known.
+    pub fn evidence(&self, anomalies: &[Result<AnomalyEntry<'_>, Rejection>]) -> f64 {
+        let is_known = |entry: &&AnomalyEntry<'_>| self.knows(entry, &ListedKey::of(entry));
+        anomalies.iter().flatten().filter(is_known).map(|entry| anomaly_bits(entry.deviation_score)).sum()
+    }
+
+    /// Adds the anomalies of another source that turned out to be the same: of each key the greater multiplicity.
+    pub fn join(&mut self, other: Self) {
+        for (skill_name, tallies) in other.tallies {
+            for theirs in tallies {
+                let changed = (skill_name.clone(), theirs.anomaly_type.clone());
+                let own = self.tallies.entry(skill_name.clone()).or_default();
+                match own.iter_mut().find(|tally| tally.anomaly_type == theirs.anomaly_type) {
+                    Some(tally) => self.keys += tally.join(theirs),
+                    None => {
+                        self.keys += theirs.keys.len();
+                        push_tight(own, theirs);
+                    }
+                }
+                let keys =
+                    own.iter().filter(|tally| tally.anomaly_type == changed.1).flat_map(|tally| tally.keys.keys());
+                for key in keys {
+                    self.changed_keys.mark((changed.0.clone(), changed.1.clone(), key.clone()));
+                }
+                self.changed_tallies.mark(changed);
+            }
+        }
+    }
+
+    /// What a source of its own knows that has diverged from this one: the same.
+    pub fn fork(&self) -> Self {
+        let mut fork = Self { tallies: self.tallies.clone(), keys: self.keys, ..Self::default() };
+        for (skill_name, tallies) in &fork.tallies {
+            for tally in tallies {
+                for key in tally.keys.keys() {
+                    fork.changed_keys.mark((skill_name.clone(), tally.anomaly_type.clone(), key.clone()));
+                }
+                fork.changed_tallies.mark((skill_name.clone(), tally.anomaly_type.clone()));
+            }
+        }
+        fork
     }
 
     /// Adds a number that was kept.
-    pub fn restore_tally(&mut self, row: TallyRow) {
-        let TallyRow { feed: _, skill_name, anomaly_type, listed, streamed, before } = row;
-        let tally = Tally { anomaly_type, listed, streamed, before, keys: HashMap::new() };
+    pub fn restore_tally(&mut self, row: TallyRecord) {
+        let TallyRecord { source: _, skill_name, anomaly_type, listed, streamed } = row;
+        let tally = Tally { anomaly_type, listed, streamed, keys: HashMap::new() };
         self.tallies.entry(skill_name).or_default().push(tally);
     }
 
     /// Adds an anomaly that was kept, whose number was restored before.
-    pub fn restore_key(&mut self, key: AnomalyKey, row: AnomalyRow) {
+    pub fn restore_key(&mut self, key: AnomalyKey, row: AnomalyRecord) {
         let tallies = self.tallies.get_mut(&key.skill_name);
         let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == key.anomaly_type));
         if let Some(tally) = tally {
-            let AnomalyRow { multiplicity, streamed, seen_micros } = row;
+            let AnomalyRecord { multiplicity, streamed, seen_micros } = row;
             let trace = Trace { multiplicity, streamed, seen_micros, kept_micros: seen_micros, ..Trace::default() };
             tally.keys.insert(Key { detected_at: key.detected_at, score_bits: key.score_bits }, trace);
             self.keys += 1;
@@ -356,6 +393,28 @@ impl Anomalies {
 }
 
 impl Tally {
+    /// Adds the same tally of another source. Returns how many keys are new.
+    fn join(&mut self, other: Self) -> usize {
+        let mut new = 0;
+        for (key, theirs) in other.keys {
+            match self.keys.get_mut(&key) {
+                Some(trace) => {
+                    trace.multiplicity = trace.multiplicity.max(theirs.multiplicity);
+                    trace.streamed |= theirs.streamed;
+                    trace.seen_micros = trace.seen_micros.max(theirs.seen_micros);
+                }
+                None => {
+                    new += 1;
+                    self.listed += theirs.multiplicity;
+                    self.keys.insert(key, theirs);
+                }
+            }
+        }
+        self.listed = self.listed.max(other.listed);
+        self.streamed = self.streamed.max(other.streamed);
+        new
+    }
+
     fn shown(&self) -> u64 {
         self.listed.max(self.streamed)
     }
@@ -406,6 +465,7 @@ mod tests {
 
     const ROOM: Limits = Limits {
         skills_max: 100,
+        series_max: 100,
         remembered_skills_max: 100,
         label_chars_max: 100,
         phases_per_skill_max: 100,
@@ -473,7 +533,7 @@ mod tests {
         for name in ["a", "b", "c", "d", "c"] {
             anomalies.stream_identified(&of_type(name), &ROOM).unwrap();
         }
-        let mut tallies = anomalies.take_tallies(0);
+        let mut tallies = anomalies.collect_tallies(SourceId::FIRST);
         tallies.sort_by_key(|row| row.anomaly_type.clone());
         let shown: Vec<_> = tallies.iter().map(|row| (&*row.anomaly_type, row.streamed)).collect();
         assert_eq!(shown, [(OVERFLOW, 3), ("a", 1), ("b", 1)]);

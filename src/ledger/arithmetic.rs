@@ -77,7 +77,15 @@ pub(super) struct Seconds {
 }
 
 impl Seconds {
-    /// The rise from one sum to another. Negative where the sum fell.
+    /// The sum of both. Stays finite: an infinity could not be persisted.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            value: (self.value + other.value).clamp(f64::MIN, f64::MAX),
+            error: (self.error + other.error).min(f64::MAX),
+        }
+    }
+
+    /// The increase from one sum to another. Negative where the sum fell.
     pub fn between(earlier: f64, later: f64) -> Self {
         Self { value: later - earlier, error: RELATIVE_ERROR * later.max(earlier) }
     }

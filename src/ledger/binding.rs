@@ -21,10 +21,13 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::protocol::AnomalyEntry;
+use crate::protocol::{AnomalyEntry, Rejection};
 
-use super::continuity::{Continuity, DECISIVE_BITS, FORMER_BITS, SourceNumbers, Step};
+use super::continuity::{Continuity, DECISIVE_BITS, FORMER_BITS, Room, SourceNumbers, Step};
+use super::dirty::{Dirty, DirtyFlag};
 use super::evidence::{Listings, Totals};
+use super::records::{AddressRecord, AgreedRecord, FeedRecord, Records};
+use super::series::FeedCounters;
 use super::slots::{FeedSlot, SourceId};
 
 /// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
@@ -63,7 +66,11 @@ pub struct Entry {
 /// What a source carries to count with.
 pub trait Counts: Default {
     /// Bits of evidence that a list of anomalies is of this source.
-    fn anomaly_bits(&self, anomalies: &[&AnomalyEntry<'_>]) -> f64;
+    fn anomaly_bits(&self, anomalies: &[Result<AnomalyEntry<'_>, Rejection>]) -> f64;
+    /// Whether rows of its database move the counters, or are about to: then no snapshot does.
+    fn is_read(&self) -> bool;
+    /// The rows of its database are about to be read.
+    fn expect_rows(&mut self);
     /// Adds what `younger` carries, which turned out to be the same source.
     fn join(&mut self, younger: Self);
     /// What a source of its own carries that has diverged from this one.
@@ -79,10 +86,10 @@ pub struct Observation<'a> {
     pub stamp: Option<u64>,
     /// What it lists of the skills that the feed is subscribed to.
     pub listings: Arc<Listings>,
-    /// Whether the list would have named every skill of the database.
-    pub has_room: bool,
+    /// What the list proves about the skills that it does not name.
+    pub room: Room,
     /// The anomalies that it lists.
-    pub anomalies: &'a [&'a AnomalyEntry<'a>],
+    pub anomalies: &'a [Result<AnomalyEntry<'a>, Rejection>],
 }
 
 /// What became of a snapshot.
@@ -99,6 +106,11 @@ pub enum Outcome {
     },
     /// It is behind what is remembered of the source that it takes over: nothing moves.
     Behind {
+        /// The source.
+        source: SourceId,
+    },
+    /// The rows of the source's database move the counters: the snapshot is to be compared with them.
+    Read {
         /// The source.
         source: SourceId,
     },
@@ -131,8 +143,6 @@ pub enum SourceEvent {
         feed: FeedSlot,
         /// The source.
         source: SourceId,
-        /// Whether it is a new one.
-        is_new: bool,
     },
     /// The feed lists another database than before. It is bound again.
     Another {
@@ -306,6 +316,8 @@ struct FeedState {
     heir_of: Vec<SourceId>,
     /// The last listing of its own that is in the source's history, by skill. Persistent.
     agreed: HashMap<Arc<str>, Totals>,
+    changed_agreed: Dirty<Arc<str>>,
+    cleared_agreed: DirtyFlag,
     /// Whether all of the latest listing is in `agreed`.
     is_agreed: bool,
     first: Option<Arc<Listings>>,
@@ -315,12 +327,15 @@ struct FeedState {
     companions: HashMap<FeedSlot, Companion>,
     differing: Option<Streak>,
     behind: Option<Streak>,
-    /// Snapshots since the connection opened, and when the feed last began a source.
-    snapshots: u64,
-    began_source_at: Option<u64>,
-    /// Whether it is pending because it lists another database than before.
-    is_replaced: bool,
-    is_changed: bool,
+    /// Snapshots before it may begin another source in the place of one. Persistent.
+    hold_rounds: u32,
+    /// Whether what its next source holds happened while it was observed: it lists another database than before, or listed
+    /// none of its skills. Persistent.
+    is_observed: bool,
+    /// Whether a database is configured for it, and whether its source has yet to learn that it is about to be read.
+    has_rows: bool,
+    awaits_rows: bool,
+    is_changed: DirtyFlag,
 }
 
 impl FeedState {
@@ -349,6 +364,12 @@ impl FeedState {
         self.timeline.iter().rev().find(|span| span.from <= then).map(|span| &*span.listings)
     }
 
+    fn clear_agreed(&mut self) {
+        self.agreed.clear();
+        self.changed_agreed = Dirty::default();
+        self.cleared_agreed.mark();
+    }
+
     fn forget_connection(&mut self) {
         self.binding = Binding::Unbound;
         self.first = None;
@@ -359,11 +380,19 @@ impl FeedState {
         self.differing = None;
         self.behind = None;
         self.is_agreed = false;
-        self.is_replaced = false;
+    }
+
+    fn observe_next(&mut self) {
+        if !std::mem::replace(&mut self.is_observed, true) {
+            self.is_changed.mark();
+        }
     }
 
     fn receive(&mut self, seen: &Observation<'_>) {
-        self.snapshots += 1;
+        if self.hold_rounds > 0 {
+            self.hold_rounds -= 1;
+            self.is_changed.mark();
+        }
         self.received_at = Some(seen.now);
         self.first.get_or_insert_with(|| Arc::clone(&seen.listings));
         let is_unchanged = self.latest().is_some_and(|latest| Arc::ptr_eq(latest, &seen.listings));
@@ -397,6 +426,8 @@ pub struct Sources<C> {
     next: SourceId,
     /// The sources that each address was ever bound to. Persistent.
     addresses: HashMap<Box<str>, Vec<SourceId>>,
+    changed_addresses: Dirty<Box<str>>,
+    removed: Dirty<SourceId>,
     steps: Vec<Step>,
     events: Vec<SourceEvent>,
     wall_micros: i64,
@@ -409,6 +440,8 @@ impl<C> Default for Sources<C> {
             sources: BTreeMap::new(),
             next: SourceId::FIRST,
             addresses: HashMap::new(),
+            changed_addresses: Dirty::default(),
+            removed: Dirty::default(),
             steps: Vec::new(),
             events: Vec::new(),
             wall_micros: 0,
@@ -460,6 +493,13 @@ impl<C> Sources<C> {
         }
     }
 
+    /// The feed that moves the counters of a source instead of `feed`.
+    pub fn active_feed(&self, source: SourceId, feed: FeedSlot) -> Option<FeedSlot> {
+        let known = self.sources.get(&source)?;
+        let own = self.feed(feed).entry.filter.as_deref();
+        known.active_for(None).or_else(|| known.active_for(own)).filter(|active| *active != feed)
+    }
+
     /// The steps of the last snapshot that counted, in the order of its list.
     pub fn steps(&self) -> &[Step] {
         &self.steps
@@ -497,6 +537,30 @@ impl<C> Sources<C> {
         live.map(|(index, _)| FeedSlot::new(index))
     }
 
+    /// Whether a configured feed is, or was last, bound to a source.
+    pub fn is_covered(&self, source: SourceId) -> bool {
+        self.coverage(source).next().is_some()
+    }
+
+    /// The filters of the configured feeds that are, or were last, bound to a source.
+    pub fn coverage(&self, source: SourceId) -> impl Iterator<Item = Option<&str>> + '_ {
+        let covers = move |state: &&FeedState| {
+            state.is_configured
+                && (state.source() == Some(source) || state.source().is_none() && state.former == Some(source))
+        };
+        self.feeds.iter().filter(covers).map(|state| state.entry.filter.as_deref())
+    }
+
+    /// The entry of a feed.
+    pub fn entry(&self, feed: FeedSlot) -> &Entry {
+        &self.feed(feed).entry
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.feeds.len()
+    }
+
     fn feed(&self, feed: FeedSlot) -> &FeedState {
         &self.feeds[feed.index()]
     }
@@ -529,6 +593,26 @@ impl<C> Source<C> {
     /// Whether a snapshot of it was counted.
     pub fn has_begun(&self) -> bool {
         self.has_begun
+    }
+
+    /// A first snapshot of it is applied that lists nothing. Returns how it began, if it had not before.
+    pub fn begin(&mut self) -> Option<Beginning> {
+        (!std::mem::replace(&mut self.has_begun, true)).then_some(self.beginning)
+    }
+
+    /// How it began.
+    pub fn beginning(&self) -> Beginning {
+        self.beginning
+    }
+
+    /// The feed that moved the counters last.
+    pub fn counted_by(&self) -> Option<FeedSlot> {
+        self.counted_by
+    }
+
+    /// When it was last active, in microseconds since the Unix epoch.
+    pub fn active_micros(&self) -> i64 {
+        self.active_micros
     }
 
     fn active_for(&self, filter: Option<&str>) -> Option<FeedSlot> {
@@ -567,7 +651,7 @@ impl<C: Counts> Sources<C> {
             for feed in &new {
                 let state = self.feed_mut(*feed);
                 state.heir_of.clone_from(&left);
-                state.is_changed = true;
+                state.is_changed.mark();
             }
         }
         for feed in gone {
@@ -575,23 +659,30 @@ impl<C: Counts> Sources<C> {
             let state = self.feed_mut(feed);
             state.forget_connection();
             state.is_configured = false;
-            state.is_changed = true;
+            state.is_changed.mark();
         }
         for feed in new {
             let state = self.feed_mut(feed);
             state.forget_connection();
             state.is_configured = true;
-            state.is_changed = true;
+            state.is_changed.mark();
         }
         slots
     }
 
     /// The slot of an entry, which is made if there is none.
-    fn slot_of(&mut self, entry: &Entry) -> FeedSlot {
+    pub fn slot_of(&mut self, entry: &Entry) -> FeedSlot {
         if let Some(index) = self.feeds.iter().position(|feed| feed.entry == *entry) {
             return FeedSlot::new(index);
         }
-        self.feeds.push(FeedState { entry: entry.clone(), is_changed: true, ..FeedState::default() });
+        // One of a state of version 1, of which only the name is known.
+        let is_known_by_name = |feed: &FeedState| feed.entry.address.is_empty() && feed.entry.name == entry.name;
+        if let Some(index) = self.feeds.iter().position(is_known_by_name) {
+            self.feeds[index].entry = entry.clone();
+            self.feeds[index].is_changed.mark();
+            return FeedSlot::new(index);
+        }
+        self.feeds.push(FeedState { entry: entry.clone(), is_changed: DirtyFlag::NEW, ..FeedState::default() });
         FeedSlot::new(self.feeds.len() - 1)
     }
 
@@ -633,6 +724,148 @@ impl<C: Counts> Sources<C> {
     }
 }
 
+/// Databases, and feeds that send no snapshots.
+impl<C: Counts> Sources<C> {
+    /// The source that a feed is bound to or, while it is not, was last bound to.
+    pub fn expected_source(&self, feed: FeedSlot) -> Option<SourceId> {
+        let state = self.feed(feed);
+        state.source().or(state.former).filter(|source| self.sources.contains_key(source))
+    }
+
+    /// The source of a feed of which no snapshot is known: that of its entry, else, once it has been waited for others
+    /// (`is_over`) or if nobody else can be it, that of its address, of the feed that it replaced, or a new one. Its next
+    /// snapshots bind it.
+    pub fn adopt(&mut self, feed: FeedSlot, is_over: bool, wall_micros: i64) -> Option<SourceId> {
+        self.wall_micros = wall_micros;
+        if let Some(source) = self.expected_source(feed) {
+            return Some(source);
+        }
+        let is_other = |(index, state): (usize, &FeedState)| index != feed.index() && state.is_configured;
+        // Of the sources that there are none can be it if the feed has just listed another database than before.
+        let is_observed = self.feed(feed).is_observed;
+        let has_others = !(self.sources.is_empty() || is_observed) || self.feeds.iter().enumerate().any(is_other);
+        if has_others && !is_over {
+            return None;
+        }
+        let heir_of = self.feed(feed).heir_of.first().copied().filter(|source| self.sources.contains_key(source));
+        let beginning = if is_observed { Beginning::Observed } else { Beginning::History };
+        let source = match self.former(feed).or(heir_of).filter(|_| !is_observed) {
+            Some(source) => source,
+            None => self.begin_source(feed, beginning, None)?,
+        };
+        let state = self.feed_mut(feed);
+        state.former = Some(source);
+        state.is_changed.mark();
+        self.announce_rows(feed, source);
+        Some(source)
+    }
+
+    /// The database of the feed's source is about to be read. A feed that is not bound yet tells its source when it is.
+    pub fn expect_rows(&mut self, feed: FeedSlot) {
+        let state = self.feed_mut(feed);
+        state.has_rows = true;
+        state.awaits_rows = true;
+        if let Some(source) = self.expected_source(feed) {
+            self.announce_rows(feed, source);
+        }
+    }
+
+    /// No database is configured for the feed any more.
+    pub fn forget_rows(&mut self, feed: FeedSlot) {
+        let state = self.feed_mut(feed);
+        state.has_rows = false;
+        state.awaits_rows = false;
+    }
+
+    /// Whether the feed's source has yet to learn that its database is about to be read.
+    pub fn awaits_rows(&self, feed: FeedSlot) -> bool {
+        self.feed(feed).awaits_rows
+    }
+
+    fn announce_rows(&mut self, feed: FeedSlot, source: SourceId) {
+        if std::mem::take(&mut self.feed_mut(feed).awaits_rows)
+            && let Some(known) = self.sources.get_mut(&source)
+            && !known.counts.is_read()
+        {
+            known.counts.expect_rows();
+        }
+    }
+
+    /// Whether an event without an identifier counts that `feed` streams: of several feeds of a source one streams for all.
+    pub fn streams_for(&self, feed: FeedSlot, source: SourceId) -> bool {
+        let Some(known) = self.sources.get(&source) else { return false };
+        let is_listed = known.active.iter().any(|(_, active)| self.feed(*active).is_live);
+        if is_listed {
+            return known.is_active(feed);
+        }
+        self.live_feeds().find(|other| self.expected_source(*other) == Some(source)).is_none_or(|first| first == feed)
+    }
+
+    /// Moves the numbers of a source to what its database holds, all skills of it. Returns the source, which is another one
+    /// if the database is another; the steps are in [`Sources::steps`].
+    pub fn advance_to(
+        &mut self,
+        feed: FeedSlot,
+        source: SourceId,
+        listings: &Listings,
+        wall_micros: i64,
+    ) -> Option<SourceId> {
+        self.wall_micros = wall_micros;
+        self.steps.clear();
+        let known = self.sources.get(&source)?;
+        let live: Vec<&FeedState> = self.feeds_of(source).map(|other| self.feed(other)).collect();
+        let recent = live.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
+        let continuity = known.numbers.judge(listings, Room::Enough, || known.numbers.strength(listings, recent));
+        let fell = known.numbers.fallen(listings, Room::Enough);
+        let source = match continuity {
+            Continuity::Another => {
+                self.events.push(SourceEvent::Another { feed, fell });
+                self.replace(feed, source)?
+            }
+            Continuity::Damaged => {
+                self.events.push(SourceEvent::Damaged { feed, fell });
+                source
+            }
+            Continuity::Returned { .. } => {
+                self.events.push(SourceEvent::Returned { feed });
+                source
+            }
+            Continuity::Follows => source,
+        };
+        let continuity = if continuity == Continuity::Another { Continuity::Follows } else { continuity };
+        let wall_micros = self.wall_micros;
+        let known = self.sources.get_mut(&source)?;
+        known.has_begun = true;
+        known.active_micros = wall_micros;
+        known.numbers.advance(listings, Room::Enough, continuity, &mut self.steps);
+        Some(source)
+    }
+
+    /// Begins a source in the place of another: the database that `feed` reads is another one. The feeds of its server go
+    /// with it. Returns the new source.
+    pub fn replace(&mut self, feed: FeedSlot, old: SourceId) -> Option<SourceId> {
+        self.feed_mut(feed).hold_rounds = 0;
+        let source = self.begin_source(feed, Beginning::Observed, Some(old))?;
+        let companions: Vec<FeedSlot> =
+            self.feeds_of(old).filter(|other| *other == feed || self.is_one_server(feed, *other)).collect();
+        for other in companions.iter().copied().chain([feed]) {
+            let is_bound = self.source_of(other) == Some(old);
+            if let Some(known) = self.sources.get_mut(&old) {
+                known.unset_active(other);
+            }
+            let state = self.feed_mut(other);
+            if is_bound {
+                state.binding = Binding::Bound(source);
+            }
+            state.former = Some(source);
+            state.clear_agreed();
+            state.is_agreed = false;
+            state.is_changed.mark();
+        }
+        Some(source)
+    }
+}
+
 /// Snapshots.
 impl<C: Counts> Sources<C> {
     /// Takes a snapshot of a live feed.
@@ -656,10 +889,19 @@ impl<C: Counts> Sources<C> {
         self.steps.clear();
         let source = match self.source_of(feed) {
             Some(source) => source,
-            None if seen.listings.is_empty() => return Outcome::Pending,
+            None if seen.listings.is_empty() && seen.anomalies.is_empty() => {
+                if seen.room == Room::Enough {
+                    self.feed_mut(feed).observe_next();
+                }
+                return Outcome::Pending;
+            }
             None => {
+                let recent = &self.feed(feed).recent;
+                let before = recent.len().checked_sub(2).and_then(|index| recent[index].0);
+                // A server can send one round more than once.
+                let is_repeated = seen.stamp.is_some() && before == seen.stamp;
                 let rounds = match self.feed(feed).binding {
-                    Binding::Pending { rounds } => rounds + 1,
+                    Binding::Pending { rounds } => rounds + u32::from(!is_repeated),
                     Binding::Unbound | Binding::Bound(_) => 1,
                 };
                 self.feed_mut(feed).binding = Binding::Pending { rounds };
@@ -742,14 +984,14 @@ impl<C: Counts> Sources<C> {
         let is_possible = |source: SourceId| {
             let numbers = &self.sources[&source].numbers;
             let strength = || self.strength(feed, source, seen);
-            numbers.judge_unbound(&seen.listings, seen.has_room, strength) != Continuity::Another
+            numbers.judge_unbound(&seen.listings, seen.room, strength) != Continuity::Another
         };
         let former = former.filter(|former| is_possible(*former));
         if former.is_some() && self.feed(feed).former == former {
             return former;
         }
         let is_contradicted =
-            |source: SourceId| self.sources[&source].numbers.is_contradicted(&seen.listings, seen.has_room);
+            |source: SourceId| self.sources[&source].numbers.is_contradicted(&seen.listings, seen.room);
         // The source of the same address, whoever else lists it.
         let address = &self.feed(feed).entry.address;
         let is_of_address = |source: SourceId| {
@@ -779,8 +1021,9 @@ impl<C: Counts> Sources<C> {
         if let Some((_, source)) = inherited {
             return Some(*source);
         }
-        let is_replaced = self.feed(feed).is_replaced;
-        self.begin_source(feed, if is_replaced { Beginning::Observed } else { Beginning::History }, None)
+        let state = self.feed(feed);
+        let is_observed = state.is_observed || state.former.is_some();
+        self.begin_source(feed, if is_observed { Beginning::Observed } else { Beginning::History }, None)
     }
 
     /// The source that a feed's entry, its address or its name was last bound to. Those of address and name only if nobody
@@ -831,16 +1074,17 @@ impl<C: Counts> Sources<C> {
         is_alike
     }
 
-    /// Begins a source for a feed, at most one in three rounds; `None` where the feed has to wait.
+    /// Begins a source for a feed, in the place of another at most one in three rounds; `None` where the feed has to wait.
     fn begin_source(&mut self, feed: FeedSlot, beginning: Beginning, after: Option<SourceId>) -> Option<SourceId> {
         let state = self.feed_mut(feed);
-        let is_early = state.began_source_at.is_some_and(|at| state.snapshots - at < u64::from(ROUNDS));
-        if is_early {
-            return None;
+        if beginning == Beginning::Observed {
+            if state.hold_rounds > 0 {
+                return None;
+            }
+            state.hold_rounds = ROUNDS;
+            state.is_changed.mark();
         }
-        state.began_source_at = Some(state.snapshots);
         let source = self.add_source(Source { after, ..Source::new(C::default(), beginning) });
-        self.events.push(SourceEvent::Bound { feed, source, is_new: true });
         self.forget_free_sources(source);
         Some(source)
     }
@@ -877,18 +1121,22 @@ impl<C: Counts> Sources<C> {
     /// Forgets a source: its counts stay, and what its database holds would count once more.
     pub fn forget(&mut self, source: SourceId) {
         self.sources.remove(&source);
+        self.removed.mark(source);
         for state in &mut self.feeds {
             if state.former == Some(source) {
                 state.former = None;
-                state.is_changed = true;
+                state.is_changed.mark();
             }
             if state.source() == Some(source) {
                 state.binding = Binding::Unbound;
             }
             state.heir_of.retain(|heir| *heir != source);
         }
-        for sources in self.addresses.values_mut() {
-            sources.retain(|known| *known != source);
+        for (address, sources) in &mut self.addresses {
+            if sources.contains(&source) {
+                sources.retain(|known| *known != source);
+                self.changed_addresses.mark(address.clone());
+            }
         }
         self.events.push(SourceEvent::Forgotten { source });
     }
@@ -897,14 +1145,16 @@ impl<C: Counts> Sources<C> {
         let wall_micros = self.wall_micros;
         let state = self.feed_mut(feed);
         let is_other = state.former != Some(source);
+        let former = state.former.filter(|former| *former != source);
         state.binding = Binding::Bound(source);
         state.former = Some(source);
-        state.is_replaced = false;
+        state.is_observed = false;
         state.heir_of.clear();
-        state.agreed.clear();
+        state.clear_agreed();
         state.is_agreed = false;
-        state.is_changed = true;
+        state.is_changed.mark();
         let address = state.entry.address.clone();
+        self.changed_addresses.mark(address.clone());
         let known = self.addresses.entry(address).or_default();
         known.retain(|known| *known != source);
         known.push(source);
@@ -914,9 +1164,19 @@ impl<C: Counts> Sources<C> {
         if let Some(source) = self.sources.get_mut(&source) {
             source.active_micros = wall_micros;
         }
-        if is_other {
-            self.events.push(SourceEvent::Bound { feed, source, is_new: false });
+        if let Some(former) = former.and_then(|former| self.sources.get(&former)) {
+            // Its rows are of the new source, too.
+            let is_read = former.counts.is_read();
+            let state = &mut self.feeds[feed.index()];
+            state.awaits_rows |= state.has_rows && is_read;
+            let fell = former.numbers.fallen(now, Room::Unknown);
+            let fell = if fell.is_empty() { former.numbers.fallen(now, Room::Enough) } else { fell };
+            self.events.push(SourceEvent::Another { feed, fell });
         }
+        if is_other {
+            self.events.push(SourceEvent::Bound { feed, source });
+        }
+        self.announce_rows(feed, source);
         self.agree(feed, source, now);
     }
 
@@ -935,13 +1195,13 @@ impl<C: Counts> Sources<C> {
                     let remembered = numbers.skill(name).map_or(Totals::ZERO, |skill| skill.remembered);
                     let is_smaller = (totals.total, totals.completed) < (remembered.total, remembered.completed);
                     state.agreed.insert(name.clone(), if is_smaller { *totals } else { remembered });
-                    state.is_changed = true;
+                    state.changed_agreed.mark(name.clone());
                     state.is_agreed &= totals.total <= remembered.total;
                 }
                 Some(agreed) if totals.total > agreed.total => {
                     if numbers.knows(name, totals) {
                         *agreed = *totals;
-                        state.is_changed = true;
+                        state.changed_agreed.mark(name.clone());
                     } else {
                         state.is_agreed = false;
                     }
@@ -978,17 +1238,19 @@ impl<C: Counts> Sources<C> {
             }
             if state.former == Some(younger) {
                 state.former = Some(older);
-                state.is_changed = true;
+                state.is_changed.mark();
             }
             for heir in &mut state.heir_of {
                 if *heir == younger {
                     *heir = older;
-                    state.is_changed = true;
+                    state.is_changed.mark();
                 }
             }
         }
-        for sources in self.addresses.values_mut() {
+        self.removed.mark(younger);
+        for (address, sources) in &mut self.addresses {
             if sources.contains(&younger) {
+                self.changed_addresses.mark(address.clone());
                 sources.retain(|known| *known != younger && *known != older);
                 sources.push(older);
             }
@@ -1060,14 +1322,14 @@ impl<C: Counts> Sources<C> {
         state.binding = Binding::Bound(own);
         state.former = Some(own);
         state.differing = None;
-        state.is_changed = true;
+        state.is_changed.mark();
         let filter = state.entry.filter.clone();
         if let Some(own) = self.sources.get_mut(&own) {
             own.set_active(filter.as_deref(), feed);
         }
         self.events.push(SourceEvent::Forked { feed, from: source, into: own });
         self.forget_free_sources(own);
-        let seen = Observation { has_room: false, ..seen.clone() };
+        let seen = Observation { room: Room::Unknown, ..seen.clone() };
         self.apply(feed, own, &seen, true)
     }
 
@@ -1075,6 +1337,9 @@ impl<C: Counts> Sources<C> {
     fn apply(&mut self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>, is_fork: bool) -> Outcome {
         let now = &*seen.listings;
         let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
+        if known.counts.is_read() && !is_fork {
+            return Outcome::Read { source };
+        }
         let took_over = known.counted_by.is_some_and(|other| other != feed) && !is_fork;
         if took_over && self.is_behind(feed, source, now) {
             if !Streak::extend(&mut self.feed_mut(feed).behind, seen.now) {
@@ -1085,22 +1350,22 @@ impl<C: Counts> Sources<C> {
         self.feed_mut(feed).behind = None;
         let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
         let continuity = if is_fork {
-            if known.numbers.is_contradicted(now, false) { Continuity::Damaged } else { Continuity::Follows }
+            if known.numbers.is_contradicted(now, Room::Unknown) { Continuity::Damaged } else { Continuity::Follows }
         } else {
-            known.numbers.judge(now, seen.has_room, || self.strength(feed, source, seen))
+            known.numbers.judge(now, seen.room, || self.strength(feed, source, seen))
         };
         match continuity {
             Continuity::Another => return self.replace_source(feed, source, seen),
             Continuity::Damaged if is_fork => {}
             Continuity::Damaged => {
-                let fell = known.numbers.fallen(now, seen.has_room);
+                let fell = known.numbers.fallen(now, seen.room);
                 if self.strength(feed, source, seen) < DECISIVE_BITS {
                     self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Damage });
                 }
                 self.events.push(SourceEvent::Damaged { feed, fell });
             }
             Continuity::Returned { .. } => {
-                let is_decided = known.numbers.is_contradicted(now, seen.has_room);
+                let is_decided = known.numbers.is_contradicted(now, seen.room);
                 if !is_decided {
                     self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Return });
                 }
@@ -1114,7 +1379,7 @@ impl<C: Counts> Sources<C> {
             known.damaged_at = Some(seen.now);
         }
         let beginning = (!std::mem::replace(&mut known.has_begun, true)).then_some(known.beginning);
-        known.numbers.advance(now, seen.has_room, continuity, &mut self.steps);
+        known.numbers.advance(now, seen.room, continuity, &mut self.steps);
         known.counted_by = Some(feed);
         known.active_micros = wall_micros;
         if continuity == Continuity::Follows && self.steps.iter().any(Step::is_known_listing) {
@@ -1145,19 +1410,23 @@ impl<C: Counts> Sources<C> {
     /// The feed lists another database: it, and every feed of the same server, is unbound and bound again; the old source
     /// keeps its memory.
     fn replace_source(&mut self, feed: FeedSlot, old: SourceId, seen: &Observation<'_>) -> Outcome {
-        let fell = self.sources[&old].numbers.fallen(&seen.listings, seen.has_room);
+        let fell = self.sources[&old].numbers.fallen(&seen.listings, seen.room);
         self.events.push(SourceEvent::Another { feed, fell });
         let companions: Vec<FeedSlot> =
             self.feeds_of(old).filter(|other| *other != feed && self.is_one_server(feed, *other)).collect();
+        let is_read = self.sources[&old].counts.is_read();
         for other in companions.into_iter().chain([feed]) {
             self.unbind(other);
+            let state = self.feed_mut(other);
+            state.awaits_rows |= state.has_rows && is_read;
         }
         if seen.listings.is_empty() {
+            self.feed_mut(feed).observe_next();
             return Outcome::Pending;
         }
         let state = self.feed_mut(feed);
         state.binding = Binding::Pending { rounds: 1 };
-        state.is_replaced = true;
+        state.observe_next();
         let has_others = self.live_feeds().any(|other| other != feed && self.source_of(other) != Some(old));
         let found = self.find_replacement(feed, old, seen);
         let source = match found {
@@ -1178,7 +1447,7 @@ impl<C: Counts> Sources<C> {
         state.is_live = true;
         state.binding = Binding::Unbound;
         state.former = None;
-        state.is_changed = true;
+        state.is_changed.mark();
     }
 
     /// The source that has taken the place of `old`: one that a companion has just found, or a former one.
@@ -1196,7 +1465,7 @@ impl<C: Counts> Sources<C> {
         let fits = self.sources.iter().filter(|(id, _)| **id != old).filter_map(|(id, source)| {
             let bits = self.strength(feed, *id, seen);
             let is_former = former.is_some_and(|former| former.contains(id))
-                && !source.numbers.is_contradicted(&seen.listings, seen.has_room);
+                && !source.numbers.is_contradicted(&seen.listings, seen.room);
             (bits >= if is_former { FORMER_BITS } else { DECISIVE_BITS }).then_some((bits, *id))
         });
         fits.max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1))).map(|(_, id)| id)
@@ -1216,6 +1485,10 @@ pub struct FeedParts {
     pub heir_of: Vec<SourceId>,
     /// The last listing of its own that is in the source's history, by skill.
     pub agreed: HashMap<Arc<str>, Totals>,
+    /// Snapshots before it may begin another source in the place of one.
+    pub hold_rounds: u32,
+    /// Whether what its next source holds happened while it was observed.
+    pub is_observed: bool,
 }
 
 /// What of a source outlives a process.
@@ -1253,8 +1526,8 @@ impl<C: Counts> Sources<C> {
     /// What outlives the process.
     pub fn into_parts(self) -> Parts<C> {
         let feed = |state: FeedState| {
-            let FeedState { entry, is_configured, former, heir_of, agreed, .. } = state;
-            FeedParts { entry, is_configured, former, heir_of, agreed }
+            let FeedState { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed, .. } = state;
+            FeedParts { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed }
         };
         let source = |(id, source): (SourceId, Source<C>)| {
             let Source { numbers, counts, beginning, has_begun, counted_by, active_micros, .. } = source;
@@ -1272,8 +1545,9 @@ impl<C: Counts> Sources<C> {
     /// The feeds and sources that `parts` were. The configuration is that of then: call [`Sources::configure`].
     pub fn from_parts(parts: Parts<C>) -> Self {
         let feed = |parts: FeedParts| {
-            let FeedParts { entry, is_configured, former, heir_of, agreed } = parts;
-            FeedState { entry, is_configured, former, heir_of, agreed, ..FeedState::default() }
+            let FeedParts { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed } = parts;
+            let state = FeedState { entry, is_configured, former, heir_of, agreed, ..FeedState::default() };
+            FeedState { hold_rounds, is_observed, ..state }
         };
         let source = |(id, parts): (SourceId, SourceParts<C>)| {
             let SourceParts { numbers, counts, beginning, has_begun, counted_by, active_micros } = parts;
@@ -1287,6 +1561,64 @@ impl<C: Counts> Sources<C> {
             addresses: parts.addresses,
             next: parts.next,
             ..Self::default()
+        }
+    }
+}
+
+/// Persistence.
+impl<C> Sources<C> {
+    /// Whether there is something of feeds and addresses to persist.
+    pub fn has_changed(&self) -> bool {
+        let is_changed = |state: &FeedState| {
+            state.is_changed.is_set() || state.cleared_agreed.is_set() || !state.changed_agreed.is_empty()
+        };
+        !self.changed_addresses.is_empty() || !self.removed.is_empty() || self.feeds.iter().any(is_changed)
+    }
+
+    /// Adds what changed of feeds and addresses and is not acknowledged. `counters` returns those of a feed, if they changed
+    /// or have to accompany a record.
+    pub fn collect(&mut self, records: &mut Records, mut counters: impl FnMut(FeedSlot, bool) -> Option<FeedCounters>) {
+        records.sources_removed.extend(self.removed.collect().copied());
+        let Self { addresses, changed_addresses, .. } = self;
+        for address in changed_addresses.collect() {
+            let sources = addresses.get(address).cloned().unwrap_or_default();
+            records.addresses.push(AddressRecord { address: address.clone(), sources });
+        }
+        for (index, state) in self.feeds.iter_mut().enumerate() {
+            let slot = FeedSlot::new(index);
+            let is_changed = state.is_changed.collect();
+            if let Some(counters) = counters(slot, is_changed) {
+                records.feeds.push(FeedRecord {
+                    slot,
+                    entry: state.entry.clone(),
+                    is_configured: state.is_configured,
+                    counters,
+                    source: state.former,
+                    heir_of: state.heir_of.clone(),
+                    hold_rounds: state.hold_rounds,
+                    is_observed: state.is_observed,
+                });
+            }
+            if state.cleared_agreed.collect() {
+                records.agreed_cleared.push(slot);
+            }
+            let FeedState { agreed, changed_agreed, .. } = state;
+            let record = |skill_name: &Arc<str>| {
+                let totals = *agreed.get(skill_name)?;
+                Some(AgreedRecord { feed: slot, skill_name: skill_name.clone(), totals })
+            };
+            records.agreed.extend(changed_agreed.collect().filter_map(record));
+        }
+    }
+
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.removed.acknowledge();
+        self.changed_addresses.acknowledge();
+        for state in &mut self.feeds {
+            state.is_changed.acknowledge();
+            state.cleared_agreed.acknowledge();
+            state.changed_agreed.acknowledge();
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::limits::{Limits, OVERFLOW};
+use super::limits::{COUNT_MAX, Limits, OVERFLOW};
 use super::notice::Notice;
 use super::series::{
     AnomalySeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
@@ -22,18 +22,26 @@ pub(super) struct Book {
     by_name: HashMap<Arc<str>, SkillIndex>,
     overflow: Option<SkillIndex>,
     changed: Vec<SkillIndex>,
+    /// Collected and not acknowledged.
+    in_flight: Vec<SkillIndex>,
     listed: Vec<SkillIndex>,
-    /// Counted since they were last taken, the latest of them.
+    /// Phases and anomaly types of all skills.
+    series: usize,
+    /// Whether the limit of series was reported.
+    has_overflowed: bool,
+    /// Counted and not collected, the latest of them; and those that were collected and not exposed.
     seen_anomalies: VecDeque<SeenAnomaly>,
+    anomalies_in_flight: VecDeque<SeenAnomaly>,
 }
 
 #[derive(Debug)]
 struct Page {
     series: SkillSeries,
     changed: bool,
-    /// How many of its phases a drain has handed over, and how many before the last one: a scrape may have seen these.
+    is_in_flight: bool,
+    /// How many of its phases a scrape may have seen, and how many it may see once what was collected is exposed.
     phases_shown: usize,
-    phases_shown_before: usize,
+    phases_collected: usize,
     last_listed_micros: i64,
     /// `last_listed_micros` when this skill was last handed over whole.
     kept_listed_micros: i64,
@@ -50,13 +58,18 @@ impl Book {
             return index;
         }
         let skills = self.by_name.len() - usize::from(self.overflow.is_some());
-        if skills < limits.skills_max {
+        let has_room = self.series < limits.series_max;
+        if skills < limits.skills_max && has_room {
             return self.push(name.clone());
         }
         if let Some(index) = self.overflow {
             return index;
         }
-        notices.push(Notice::SkillsOverflowed { skill_name: name.to_string(), skills_max: limits.skills_max });
+        if has_room {
+            notices.push(Notice::SkillsOverflowed { skill_name: name.to_string(), skills_max: limits.skills_max });
+        } else if !std::mem::replace(&mut self.has_overflowed, true) {
+            notices.push(Notice::SeriesOverflowed { skill_name: name.to_string(), series_max: limits.series_max });
+        }
         let index = self.push(OVERFLOW.into());
         self.overflow = Some(index);
         index
@@ -69,8 +82,9 @@ impl Book {
         self.skills.push(Page {
             series,
             changed: false,
+            is_in_flight: false,
             phases_shown: 0,
-            phases_shown_before: 0,
+            phases_collected: 0,
             last_listed_micros: 0,
             kept_listed_micros: 0,
             listed: false,
@@ -93,6 +107,8 @@ impl Book {
             let page = &mut book.skills[index.0 as usize];
             page.changed = false;
             page.phases_shown = series.phases.len();
+            page.phases_collected = series.phases.len();
+            book.series += series.phases.len() + series.anomalies.len();
             page.series = series;
             page.last_listed_micros = last_listed_micros;
             page.kept_listed_micros = last_listed_micros;
@@ -102,16 +118,23 @@ impl Book {
     }
 
     pub fn has_changed(&self) -> bool {
-        !self.changed.is_empty()
+        !self.changed.is_empty() || !self.in_flight.is_empty()
     }
 
-    /// Makes [`Book::take_changed`] give this skill once more. Unless `is_shown`, no scrape has seen what it last gave.
-    pub fn untake(&mut self, index: SkillIndex, is_shown: bool) {
-        self.change(index);
-        let page = &mut self.skills[index.0 as usize];
-        if !is_shown {
-            page.phases_shown = page.phases_shown_before;
-        }
+    /// Invocations that are counted in all phases of a skill.
+    pub fn invocations(&self, index: SkillIndex) -> u64 {
+        let phases = &self.skills[index.0 as usize].series.phases;
+        phases.iter().map(|phase| phase.completed + phase.abandoned).sum()
+    }
+
+    /// The index of `__overflow__`, if there is one.
+    pub fn overflow(&self) -> Option<SkillIndex> {
+        self.overflow
+    }
+
+    /// The index under which a name is counted; `None` for one that is not known.
+    pub fn find(&self, name: &str) -> Option<SkillIndex> {
+        self.by_name.get(name).copied()
     }
 
     pub fn is_overflow(&self, index: SkillIndex) -> bool {
@@ -132,15 +155,17 @@ impl Book {
         born_micros: Option<i64>,
         limits: &Limits,
     ) -> &mut PhaseSeries {
-        let phases = &mut self.change(index).phases;
+        let has_room = self.series < limits.series_max;
+        self.change(index);
+        let phases = &mut self.skills[index.0 as usize].series.phases;
         let position = |name: &str| phases.iter().position(|series| &*series.workflow_phase == name);
+        let is_full = !has_room || phases.len() >= limits.phases_per_skill_max;
         let (name, found) = match position(phase) {
-            // What everything falls back to has a place beside the limit, so that no count is homeless.
-            None if phases.len() >= limits.phases_per_skill_max && phase != UNKNOWN_PHASE => {
-                (OVERFLOW, position(OVERFLOW))
-            }
+            // What everything falls back to has a series beside the limits, so that each count has one.
+            None if is_full && phase != UNKNOWN_PHASE => (OVERFLOW, position(OVERFLOW)),
             found => (phase, found),
         };
+        self.series += usize::from(found.is_none());
         let position = found.unwrap_or_else(|| {
             let durations = Histogram::default();
             let workflow_phase = name.into();
@@ -162,17 +187,21 @@ impl Book {
         born_micros: Option<i64>,
         limits: &Limits,
     ) {
-        let anomalies = &mut self.change(index).anomalies;
+        let has_room = self.series < limits.series_max;
+        self.change(index);
+        let anomalies = &mut self.skills[index.0 as usize].series.anomalies;
         let position = |name: &str| anomalies.iter().position(|series| &*series.anomaly_type == name);
+        let is_full = !has_room || anomalies.len() >= limits.anomaly_types_per_skill_max;
         let (name, found) = match position(anomaly_type) {
-            None if anomalies.len() >= limits.anomaly_types_per_skill_max => (OVERFLOW.into(), position(OVERFLOW)),
+            None if is_full => (OVERFLOW.into(), position(OVERFLOW)),
             found => (anomaly_type.clone(), found),
         };
+        self.series += usize::from(found.is_none());
         let position = found.unwrap_or_else(|| {
             push_tight(anomalies, AnomalySeries { anomaly_type: name, count: 0, born_micros });
             anomalies.len() - 1
         });
-        anomalies[position].count += more;
+        anomalies[position].count = anomalies[position].count.saturating_add(more).min(COUNT_MAX);
     }
 
     /// Remembers an anomaly that was counted, to be looked at.
@@ -183,15 +212,12 @@ impl Book {
         self.seen_anomalies.push_back(anomaly);
     }
 
-    /// Takes the anomalies that were noted since the last call.
-    pub fn take_anomalies(&mut self) -> Vec<SeenAnomaly> {
-        self.seen_anomalies.drain(..).collect()
-    }
-
-    /// Makes [`Book::take_anomalies`] give these once more.
-    pub fn untake_anomalies(&mut self, anomalies: &[SeenAnomaly]) {
-        let newer = std::mem::take(&mut self.seen_anomalies);
-        anomalies.iter().cloned().chain(newer).for_each(|anomaly| self.note_anomaly(anomaly));
+    /// Returns the anomalies that were counted and not exposed.
+    pub fn collect_anomalies(&mut self) -> Vec<SeenAnomaly> {
+        self.anomalies_in_flight.extend(self.seen_anomalies.drain(..));
+        let beyond = self.anomalies_in_flight.len().saturating_sub(RECENT_ANOMALIES_MAX);
+        self.anomalies_in_flight.drain(..beyond);
+        self.anomalies_in_flight.iter().cloned().collect()
     }
 
     /// Sets the completion rate, 0 to 1, or takes it away.
@@ -224,18 +250,40 @@ impl Book {
         &mut page.series
     }
 
-    /// Takes every skill that changed since the last call.
-    pub fn take_changed(&mut self) -> Vec<SkillRow> {
-        let skills = &mut self.skills;
-        let take = |index: SkillIndex| {
+    /// Returns every skill that changed and is not acknowledged.
+    pub fn collect(&mut self) -> Vec<SkillRow> {
+        let Self { skills, changed, in_flight, .. } = self;
+        for index in changed.drain(..) {
             let page = &mut skills[index.0 as usize];
             page.changed = false;
-            page.phases_shown_before = page.phases_shown;
-            page.phases_shown = page.series.phases.len();
+            if !std::mem::replace(&mut page.is_in_flight, true) {
+                in_flight.push(index);
+            }
+        }
+        let row = |index: &SkillIndex| {
+            let page = &mut skills[index.0 as usize];
+            page.phases_collected = page.series.phases.len();
             page.kept_listed_micros = page.last_listed_micros;
-            SkillRow { index, series: page.series.clone(), last_listed_micros: page.last_listed_micros }
+            SkillRow { index: *index, series: page.series.clone(), last_listed_micros: page.last_listed_micros }
         };
-        self.changed.drain(..).map(take).collect()
+        in_flight.iter().map(row).collect()
+    }
+
+    /// What was collected last is exposed.
+    pub fn note_exposed(&mut self) {
+        for index in &self.in_flight {
+            let page = &mut self.skills[index.0 as usize];
+            page.phases_shown = page.phases_collected;
+        }
+        self.anomalies_in_flight.clear();
+    }
+
+    /// What was collected last is persistent and exposed.
+    pub fn acknowledge(&mut self) {
+        self.note_exposed();
+        for index in self.in_flight.drain(..) {
+            self.skills[index.0 as usize].is_in_flight = false;
+        }
     }
 
     /// Takes every skill that was listed since the last call, and when.

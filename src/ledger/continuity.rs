@@ -46,6 +46,28 @@ pub enum Continuity {
     Another,
 }
 
+/// What a list proves about the skills that it does not name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// Nothing: it is of one skill, or some of its entries could not be accepted.
+    Unknown,
+    /// None of them has more invocations than this: the list is full, and this is its least total.
+    Full(u64),
+    /// There are none.
+    Enough,
+}
+
+impl Room {
+    /// Whether a skill with these numbers would be listed.
+    fn lists(self, totals: &Totals) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Full(least) => totals.total > least,
+            Self::Enough => totals.total > 0,
+        }
+    }
+}
+
 /// What the listing of a skill means for its counters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Delta {
@@ -243,15 +265,18 @@ impl SourceNumbers {
 
     /// Whether anything contradicts: a known skill is missing from a list that had room for it, or is not what a database
     /// that held the remembered numbers can hold later.
-    pub fn is_contradicted(&self, now: &Listings, has_room: bool) -> bool {
-        (has_room && self.missing(now).next().is_some())
+    pub fn is_contradicted(&self, now: &Listings, room: Room) -> bool {
+        self.missing(now, room).next().is_some()
             || self.common(now).any(|(_, remembered, totals)| !remembered.precedes(totals))
     }
 
-    /// The skills that the database holds and that `now` does not list.
-    fn missing<'a>(&'a self, now: &'a Listings) -> impl Iterator<Item = &'a Arc<str>> {
-        let missing = |(name, skill): &(&Arc<str>, &SkillNumbers)| skill.remembered.total > 0 && !now.contains(name);
-        self.skills.iter().filter(missing).map(|(name, _)| name)
+    /// The skills that the database holds and that `now` would list.
+    fn missing<'a>(&'a self, now: &'a Listings, room: Room) -> impl Iterator<Item = &'a Arc<str>> {
+        let is_missing =
+            move |(name, skill): &(&Arc<str>, &SkillNumbers)| room.lists(&skill.remembered) && !now.contains(name);
+        // Most lists prove nothing of others, or name every skill.
+        let is_open = room != Room::Unknown && (now.len() < self.skills.len() || self.common_skills(now) < now.len());
+        self.skills.iter().filter(move |_| is_open).filter(is_missing).map(|(name, _)| name)
     }
 
     /// The known skills that `now` lists: what is remembered, then what is listed.
@@ -284,9 +309,9 @@ impl SourceNumbers {
     }
 
     /// What `now` is to this source. `strength` is asked only where something contradicts.
-    pub fn judge(&self, now: &Listings, has_room: bool, strength: impl FnOnce() -> f64) -> Continuity {
-        let is_contradicted = self.is_contradicted(now, has_room);
-        if let Some(damage) = self.returned_to(now, has_room, is_contradicted) {
+    pub fn judge(&self, now: &Listings, room: Room, strength: impl FnOnce() -> f64) -> Continuity {
+        let is_contradicted = self.is_contradicted(now, room);
+        if let Some(damage) = self.returned_to(now, room, is_contradicted) {
             return Continuity::Returned { damage };
         }
         if !is_contradicted {
@@ -299,8 +324,8 @@ impl SourceNumbers {
     }
 
     /// The same, where no return to a former state is considered: of a feed that is not bound yet.
-    pub fn judge_unbound(&self, now: &Listings, has_room: bool, strength: impl FnOnce() -> f64) -> Continuity {
-        match self.is_contradicted(now, has_room) {
+    pub fn judge_unbound(&self, now: &Listings, room: Room, strength: impl FnOnce() -> f64) -> Continuity {
+        match self.is_contradicted(now, room) {
             false => Continuity::Follows,
             true if strength() >= FORMER_BITS => Continuity::Damaged,
             true => Continuity::Another,
@@ -308,22 +333,22 @@ impl SourceNumbers {
     }
 
     /// The skills that fell: what is remembered, and what is listed.
-    pub fn fallen(&self, now: &Listings, has_room: bool) -> Vec<(Arc<str>, u64, u64)> {
+    pub fn fallen(&self, now: &Listings, room: Room) -> Vec<(Arc<str>, u64, u64)> {
         let fell = |(_, remembered, totals): &(&Arc<str>, &Totals, &Totals)| !remembered.precedes(totals);
         let fallen = self.common(now).filter(fell);
         let fallen = fallen.map(|(name, remembered, totals)| (name.clone(), remembered.total, totals.total));
-        let missing = self.missing(now).filter(|_| has_room);
+        let missing = self.missing(now, room);
         fallen.chain(missing.map(|name| (name.clone(), self.skills[name].remembered.total, 0))).collect()
     }
 
     /// The state before a damage that `now` has come back to, if any: the one with the most invocations.
-    fn returned_to(&self, now: &Listings, has_room: bool, is_contradicted: bool) -> Option<usize> {
+    fn returned_to(&self, now: &Listings, room: Room, is_contradicted: bool) -> Option<usize> {
         let is_return = |state: &DamageState| {
             let common = || now.iter().filter_map(|(name, totals)| Some((name, state.get(name)?, totals)));
-            let is_missing = |name: &Arc<str>, totals: &Totals| totals.total > 0 && !now.contains(name);
+            let is_missing = |name: &Arc<str>, totals: &Totals| room.lists(totals) && !now.contains(name);
             if common().next().is_none()
                 || common().any(|(_, then, totals)| !then.precedes(totals))
-                || (has_room && state.iter().any(|(name, totals)| is_missing(name, totals)))
+                || state.iter().any(|(name, totals)| is_missing(name, totals))
             {
                 return false;
             }
@@ -342,7 +367,7 @@ impl SourceNumbers {
     /// Moves the remembered numbers to `now` and adds to `steps` what of each skill counts.
     ///
     /// `continuity` is what [`SourceNumbers::judge`] returned, and not [`Continuity::Another`].
-    pub fn advance(&mut self, now: &Listings, has_room: bool, continuity: Continuity, steps: &mut Vec<Step>) {
+    pub fn advance(&mut self, now: &Listings, room: Room, continuity: Continuity, steps: &mut Vec<Step>) {
         if continuity == Continuity::Damaged {
             self.remember_damage(now);
         }
@@ -351,17 +376,13 @@ impl SourceNumbers {
             _ => None,
         };
         // A state that is both a continuation of the present and a return counts only what is beyond both.
-        let is_continued = returned.is_some() && !self.is_contradicted(now, false);
+        let is_continued = returned.is_some() && !self.is_contradicted(now, Room::Unknown);
         for (name, totals) in now.iter() {
             let then = returned.as_ref().and_then(|state| state.get(name)).copied();
             steps.push(self.list(name, *totals, then, is_continued));
         }
-        if has_room {
-            for (name, skill) in &mut self.skills {
-                if !now.contains(name) {
-                    skill.remembered = Totals::ZERO;
-                }
-            }
+        if room == Room::Enough {
+            self.zero_missing(now);
         } else if let Some(state) = &returned {
             for (name, then) in state.iter().filter(|(name, _)| !now.contains(name)) {
                 let skill = self.skills.entry(name.clone()).or_default();
@@ -421,6 +442,32 @@ impl SourceNumbers {
         skill.history.push(totals.digest());
         self.listings += skill.history.len();
         Step { skill_name: name.clone(), to, delta }
+    }
+
+    /// Sets what is remembered of a skill, which its database's rows told. `counted` invocations of it were counted.
+    pub fn set(&mut self, name: &Arc<str>, totals: Totals, counted: u64) {
+        let skill = match self.skills.entry_ref(&**name) {
+            EntryRef::Occupied(known) => known.into_mut(),
+            EntryRef::Vacant(vacant) => vacant.insert_entry_with_key(name.clone(), SkillNumbers::default()).into_mut(),
+        };
+        skill.remembered = totals;
+        skill.counted += counted;
+        self.listings -= skill.history.len();
+        skill.history.push(totals.digest());
+        self.listings += skill.history.len();
+        self.bound_listings();
+    }
+
+    /// Zeroes what is remembered of every skill that `now` does not list.
+    pub fn zero_missing(&mut self, now: &Listings) {
+        if self.skills.len() == now.len() {
+            return;
+        }
+        for (name, skill) in &mut self.skills {
+            if !now.contains(name) {
+                skill.remembered = Totals::ZERO;
+            }
+        }
     }
 
     /// Remembers the present state as one before a damage, unless a remembered one holds it.
@@ -524,7 +571,7 @@ mod tests {
                     (format!("skill-{skill}").into(), totals)
                 })
                 .collect();
-            numbers.advance(&Listings::new(entries), true, Continuity::Follows, &mut Vec::new());
+            numbers.advance(&Listings::new(entries), Room::Enough, Continuity::Follows, &mut Vec::new());
             let listings: usize = numbers.skills.values().map(|skill| skill.history.len()).sum();
             assert_eq!(listings, numbers.listings);
             assert!(listings <= SOURCE_LISTINGS_MAX);

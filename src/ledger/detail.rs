@@ -10,7 +10,9 @@ use std::time::Duration;
 use crate::protocol::Rejection;
 use crate::skills_db::DatabaseFacts;
 
-use super::memory::{DetailRow, MarkRow, Table};
+use super::dirty::DirtyFlag;
+use super::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
+use super::slots::SourceId;
 
 /// For so long snapshots move nothing while rows are expected, at the start and after a failure. Then the feed goes on
 /// alone.
@@ -208,12 +210,13 @@ enum Mode {
 pub(super) struct Trail {
     cursor: i64,
     marks: VecDeque<Mark>,
-    /// How many of `marks`, from the end, have yet to be kept.
-    unkept: usize,
-    /// Digests of rows that were counted and that a power cut took back: written anew, they are the same.
+    /// How many of `marks`, from the end, are not persistent, and how many of these will be once they are acknowledged.
+    unacknowledged: usize,
+    in_flight: usize,
+    /// Digests of rows that were counted and that a power cut took back: written again, they are the same.
     lost: Vec<i64>,
-    /// Whether everything of it has to be kept anew.
-    is_rewritten: bool,
+    /// Whether all of it has to be persisted again.
+    is_rewritten: DirtyFlag,
 }
 
 /// What is remembered of the database beside a feed.
@@ -234,7 +237,7 @@ pub(super) struct Detail {
     /// The connection of the latest reading, and the latest that is no longer trusted.
     connection: u64,
     distrusted_connection: Option<u64>,
-    changed: bool,
+    changed: DirtyFlag,
 }
 
 impl Default for Detail {
@@ -250,7 +253,7 @@ impl Default for Detail {
             anomalies: Trail::default(),
             connection: 0,
             distrusted_connection: None,
-            changed: false,
+            changed: DirtyFlag::default(),
         }
     }
 }
@@ -283,7 +286,7 @@ impl Detail {
 
     /// A snapshot or an event moved the counters without the rows.
     pub fn note_alone(&mut self) {
-        self.changed |= self.joined && !std::mem::replace(&mut self.moved_alone, true);
+        self.changed.mark_if(self.joined && !std::mem::replace(&mut self.moved_alone, true));
     }
 
     /// Where to go on reading. From here on snapshots wait for the rows, so that what they counted stands still.
@@ -330,6 +333,20 @@ impl Detail {
         true
     }
 
+    /// Nobody reads the database any more. Returns whether that is news.
+    pub fn leave(&mut self) -> bool {
+        std::mem::replace(&mut self.mode, Mode::Alone) != Mode::Alone
+    }
+
+    /// The numbers of each skill are needed at the next reading: more skills count than were read.
+    pub fn require_numbers(&mut self) {
+        if self.joined {
+            self.changed.mark_if(!std::mem::replace(&mut self.moved_alone, true));
+            // Nothing need have changed in the database since it was read.
+            self.distrust();
+        }
+    }
+
     /// When [`Detail::tick`] has something to do.
     pub fn deadline(&self) -> Option<Duration> {
         match self.mode {
@@ -358,8 +375,8 @@ impl Detail {
     pub fn join(&mut self, anomalies: bool, has_more: bool, connection: u64) {
         self.connection = connection;
         self.mode = Mode::Rows { anomalies };
-        self.changed |= !std::mem::replace(&mut self.joined, true);
-        self.changed |= std::mem::take(&mut self.moved_alone);
+        self.changed.mark_if(!std::mem::replace(&mut self.joined, true));
+        self.changed.mark_if(std::mem::take(&mut self.moved_alone));
         self.has_more = has_more;
     }
 
@@ -368,44 +385,53 @@ impl Detail {
         if is_history {
             self.history_until = last_id;
         }
-        self.changed = true;
+        self.changed.mark();
     }
 
     pub fn has_changed(&self) -> bool {
-        self.changed || self.invocations.has_changed() || self.anomalies.has_changed()
+        self.changed.is_set() || self.invocations.has_changed() || self.anomalies.has_changed()
     }
 
-    /// What changed, to be kept: the row, and marks; `is_rewritten` of a table means that earlier ones are to be forgotten.
-    pub fn take_changed(&mut self, feed: usize, rows: &mut Vec<DetailRow>, marks: &mut Vec<MarkRow>) {
+    /// What changed and is not acknowledged: the record, and fingerprints.
+    pub fn collect(
+        &mut self,
+        source: SourceId,
+        databases: &mut Vec<DatabaseRecord>,
+        fingerprints: &mut Vec<FingerprintRecord>,
+    ) {
         if !self.has_changed() {
             return;
         }
-        self.changed = false;
-        let (invocations_rewritten, anomalies_rewritten) = (self.invocations.is_rewritten, self.anomalies.is_rewritten);
-        self.invocations.take_changed(feed, Table::Invocations, marks);
-        self.anomalies.take_changed(feed, Table::Anomalies, marks);
-        rows.push(DetailRow {
-            feed,
+        self.changed.mark();
+        self.changed.collect();
+        databases.push(DatabaseRecord {
+            source,
             moved_alone: self.moved_alone,
             told_until: self.told_until,
             history_until: self.history_until,
             invocations_cursor: self.invocations.cursor,
-            invocations_first: self.invocations.first(),
             anomalies_cursor: self.anomalies.cursor,
-            anomalies_first: self.anomalies.first(),
-            invocations_rewritten,
-            anomalies_rewritten,
+            invocations: self.invocations.collect(source, Table::Invocations, fingerprints),
+            anomalies: self.anomalies.collect(source, Table::Anomalies, fingerprints),
         });
     }
 
-    /// Everything has to be kept once more.
-    pub fn untake(&mut self) {
-        self.changed = true;
-        self.invocations.is_rewritten = true;
-        self.anomalies.is_rewritten = true;
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.changed.acknowledge();
+        self.invocations.acknowledge();
+        self.anomalies.acknowledge();
     }
 
-    pub fn restore(row: DetailRow, marks: Vec<MarkRow>) -> Self {
+    /// Everything has to be persisted again, under another source.
+    pub fn rewrite(&mut self) {
+        self.changed.mark();
+        self.invocations.is_rewritten.mark();
+        self.anomalies.is_rewritten.mark();
+    }
+
+    /// The database that was persisted.
+    pub fn restore(row: &DatabaseRecord, fingerprints: Vec<FingerprintRecord>) -> Self {
         let mut detail = Self {
             joined: true,
             moved_alone: row.moved_alone,
@@ -415,15 +441,15 @@ impl Detail {
         };
         detail.invocations.cursor = row.invocations_cursor;
         detail.anomalies.cursor = row.anomalies_cursor;
-        for MarkRow { table, mark, is_lost, .. } in marks {
+        for FingerprintRecord { table, key, digest, is_lost, .. } in fingerprints {
             let trail = match table {
                 Table::Invocations => &mut detail.invocations,
                 Table::Anomalies => &mut detail.anomalies,
             };
             if is_lost {
-                trail.lost.push(mark.digest);
+                trail.lost.push(digest);
             } else {
-                trail.marks.push_back(mark);
+                trail.marks.push_back(Mark { id: key, digest });
             }
         }
         detail
@@ -441,7 +467,7 @@ impl Trail {
             Anchor::Continues | Anchor::Emptied => return false,
             Anchor::CutBack { after } => after,
             Anchor::Other => {
-                *self = Self { is_rewritten: true, ..Self::default() };
+                *self = Self { is_rewritten: DirtyFlag::NEW, ..Self::default() };
                 return false;
             }
         };
@@ -451,7 +477,7 @@ impl Trail {
         let beyond = self.lost.len().saturating_sub(MARKS_MAX);
         self.lost.drain(..beyond);
         self.cursor = after;
-        self.is_rewritten = true;
+        self.is_rewritten.mark();
         true
     }
 
@@ -459,14 +485,15 @@ impl Trail {
     pub fn note(&mut self, mark: Mark) -> bool {
         self.cursor = mark.id;
         self.marks.push_back(mark);
-        self.unkept += 1;
+        self.unacknowledged += 1;
         if self.marks.len() > MARKS_MAX {
             self.marks.pop_front();
         }
+        self.unacknowledged = self.unacknowledged.min(self.marks.len());
         let known = self.lost.iter().position(|digest| *digest == mark.digest);
         if let Some(place) = known {
             self.lost.swap_remove(place);
-            self.is_rewritten = true;
+            self.is_rewritten.mark();
         }
         known.is_some()
     }
@@ -476,20 +503,34 @@ impl Trail {
     }
 
     fn has_changed(&self) -> bool {
-        self.unkept > 0 || self.is_rewritten
+        self.unacknowledged > 0 || self.is_rewritten.is_set()
     }
 
-    fn take_changed(&mut self, feed: usize, table: Table, rows: &mut Vec<MarkRow>) {
-        let unkept = std::mem::take(&mut self.unkept).min(self.marks.len());
-        let is_rewritten = std::mem::take(&mut self.is_rewritten);
-        let skipped = if is_rewritten { 0 } else { self.marks.len() - unkept };
-        let row = |mark: Mark, is_lost| MarkRow { feed, table, mark, is_lost };
-        rows.extend(self.marks.iter().skip(skipped).map(|mark| row(*mark, false)));
-        if is_rewritten {
-            // A lost row has no key any more; its place in the list stands in for one.
-            let lost = self.lost.iter().enumerate();
-            rows.extend(lost.map(|(place, digest)| row(Mark { id: place as i64, digest: *digest }, true)));
+    /// Adds the fingerprints that are not acknowledged. Returns what becomes of those that are persistent.
+    fn collect(
+        &mut self,
+        source: SourceId,
+        table: Table,
+        fingerprints: &mut Vec<FingerprintRecord>,
+    ) -> FingerprintsKept {
+        let is_rewritten = self.is_rewritten.collect();
+        self.in_flight = self.unacknowledged;
+        let skipped = if is_rewritten { 0 } else { self.marks.len() - self.unacknowledged.min(self.marks.len()) };
+        let row = |mark: Mark, is_lost| FingerprintRecord { source, table, is_lost, key: mark.id, digest: mark.digest };
+        fingerprints.extend(self.marks.iter().skip(skipped).map(|mark| row(*mark, false)));
+        if !is_rewritten {
+            return FingerprintsKept::From(self.first());
         }
+        // A lost row has no key any more; its index in the list stands in for one.
+        let lost = self.lost.iter().enumerate();
+        fingerprints.extend(lost.map(|(index, digest)| row(Mark { id: index as i64, digest: *digest }, true)));
+        FingerprintsKept::None
+    }
+
+    fn acknowledge(&mut self) {
+        self.unacknowledged -= self.in_flight.min(self.unacknowledged);
+        self.in_flight = 0;
+        self.is_rewritten.acknowledge();
     }
 }
 

@@ -66,10 +66,13 @@ impl Totals {
         is_split_possible && is_sum_possible && (has_completed_more || is_sum_equal)
     }
 
-    /// Whether `self` and `other` can be of one database at two times, or differ in a correction alone: the mild reading
+    /// Whether `self` and `other` can be of one database at two times but for a correction of durations: the mild reading
     /// under which nearness counts.
     pub fn is_compatible(&self, other: &Self) -> bool {
-        self.total == other.total || self.precedes(other) || other.precedes(self)
+        let without_sum = |totals: &Self| Self { duration_sum: None, ..*totals };
+        self.total == other.total
+            || without_sum(self).precedes(&without_sum(other))
+            || without_sum(other).precedes(&without_sum(self))
     }
 
     /// Bits of equality: how improbable it is that another database lists the same.
@@ -134,7 +137,7 @@ pub fn anomaly_bits(deviation_score: Option<f64>) -> f64 {
 }
 
 /// The finalizer of SplitMix64.
-fn mix(value: u64) -> u64 {
+pub(super) fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -177,6 +180,11 @@ impl Listings {
     /// The skills that both list: this one's numbers, then the other's.
     pub fn common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a Arc<str>, &'a Totals, &'a Totals)> {
         self.iter().filter_map(|(name, totals)| Some((name, totals, other.get(name)?)))
+    }
+
+    /// How many skills are listed.
+    pub fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Whether nothing is listed.

@@ -1,65 +1,93 @@
-//! The whole: feeds in their order, one book of series, and the rules that concern more than one feed.
+//! The public face of all counts: feeds join and leave, messages and readings are applied, changes are drained.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashSet;
+use crate::protocol::{Event, Message, Snapshot};
 
-use crate::protocol::Message;
-
-use super::alias::{AliasWatch, Verdict};
+use super::binding::{Beginning, Entry, Observation, Outcome, Role, SourceEvent, Sources};
 use super::book::Book;
-use super::detail::{DetailPosition, DetailReading, Mark};
-use super::feed::{Desk, Feed};
+use super::check::check_skill_name;
+use super::context::ApplyContext;
+use super::continuity::{Continuity, Room};
+use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
+use super::evidence::Totals;
+use super::feed::{Feed, HELD_EVENTS_MAX};
 use super::finding::Finding;
-use super::limits::Limits;
-use super::memory::{Memory, Table};
+use super::limits::{Limits, SERIES_COUNT_MAX};
 use super::moment::Moment;
-use super::notice::Notice;
+use super::notice::{Notice, ResetCause};
+use super::records::{Records, Table};
+use super::rows::{self, Coverage};
 use super::series::{Changes, FeedCounters, RuleCounters, SkillIndex, SkillRow};
+use super::server_time;
+use super::slots::{FeedSlot, SourceId};
+use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
+use super::source::{SourceCounts, skill_limit};
 
 /// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
-/// history of a slower feed would be a spike in a series that a faster one has begun.
+/// history of a slower feed would be a spike in a series that a faster one has begun. A feed that sends events alone is
+/// held as long, until it is known whose they are.
 const START_HOLD: Duration = Duration::from_secs(5);
 
-/// A feed that was added, in the order of adding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FeedId(pub usize);
+/// What changed is forgotten after so many messages where nobody persists it. One message changes little.
+const DISCARD_EVERY_MESSAGES: u64 = 256;
+
+/// A feed that was added.
+pub type FeedId = FeedSlot;
 
 /// One connection of a feed. Opening another makes it a thing of the past.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId {
-    feed: FeedId,
+    feed: FeedSlot,
     generation: u64,
 }
 
 /// What the ledger must know of a feed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FeedSpec {
     /// What the feed is called in logs and labels; no two feeds share it.
     pub identity: String,
+    /// Where it connects to: what is the same when only its name changes. `None` where that is its identity.
+    pub address: Option<String>,
     /// The one skill that is subscribed to; `None` for all.
     pub skill: Option<String>,
+}
+
+impl FeedSpec {
+    fn entry(&self) -> Entry {
+        Entry {
+            name: self.identity.as_str().into(),
+            address: self.address.as_ref().unwrap_or(&self.identity).as_str().into(),
+            filter: self.skill.as_deref().map(Into::into),
+        }
+    }
 }
 
 /// All counts, and what is needed to count on.
 #[derive(Debug)]
 pub struct Ledger {
-    limits: Limits,
-    book: Book,
-    rules: RuleCounters,
-    feeds: Vec<Feed>,
-    watches: Vec<AliasWatch>,
-    /// The place among `feeds` of each feed that was added. Feeds that were restored have places of their own.
-    places: Vec<usize>,
-    start: Start,
-    /// Whether somebody keeps what changes. Otherwise it is not collected.
-    keeps: bool,
+    pub(super) limits: Limits,
+    pub(super) book: Book,
+    pub(super) rules: RuleCounters,
+    pub(super) sources: Sources<SourceCounts>,
+    /// Every feed, by its slot.
+    pub(super) feeds: Vec<Feed>,
+    /// The configuration, and whether `sources` have yet to learn of it.
+    configured: Vec<FeedSlot>,
+    configuration: Configuration,
+    pub(super) start: Start,
+    /// Whether somebody persists what changes. Otherwise it is not collected.
+    pub(super) is_persisted: bool,
     /// Whether the gauges are of the feeds that are configured.
     began: bool,
-    kept_rules: RuleCounters,
-    /// Where somebody wants to know why.
+    pub(super) acknowledged_rules: RuleCounters,
+    collected_rules: RuleCounters,
+    sequence: u64,
+    messages: u64,
+    /// Where to explain, if somebody asked for it.
     findings: Option<Vec<Finding>>,
+    accepted: Vec<Accepted>,
 }
 
 /// Everything of a ledger, as plain data.
@@ -69,18 +97,37 @@ pub struct Whole {
     pub skills: Vec<SkillRow>,
     /// The counters of the rules.
     pub rules: RuleCounters,
-    /// Every row of what else is remembered.
-    pub memory: Memory,
+    /// Everything else that is remembered.
+    pub memory: Records,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Start {
+pub(super) enum Start {
     /// Nothing has happened yet.
     Awaited,
     Holding {
         since: Duration,
     },
     Over,
+}
+
+/// Whether the sources know of the present configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Configuration {
+    Known,
+    /// It changed: the sources learn of it with the next message.
+    Changed,
+    /// It is changing: the sources learn of it once that is over.
+    Changing,
+}
+
+/// How a feed stands, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedStanding {
+    /// The feed's identity.
+    pub identity: Arc<str>,
+    /// How it stands to its source.
+    pub role: Role,
 }
 
 impl Ledger {
@@ -90,47 +137,20 @@ impl Ledger {
             limits,
             book: Book::default(),
             rules: RuleCounters::default(),
+            sources: Sources::default(),
             feeds: Vec::new(),
-            watches: Vec::new(),
-            places: Vec::new(),
+            configured: Vec::new(),
+            configuration: Configuration::Known,
             start: Start::Awaited,
-            keeps: false,
+            is_persisted: false,
             began: false,
-            kept_rules: RuleCounters::default(),
+            acknowledged_rules: RuleCounters::default(),
+            collected_rules: RuleCounters::default(),
+            sequence: 0,
+            messages: 0,
             findings: None,
+            accepted: Vec::new(),
         }
-    }
-
-    /// The ledger that `whole` was, or an empty one, which from now on collects in [`Changes::memory`] what has to be
-    /// kept. What is configured of its feeds is told anew by [`Ledger::add_feed`].
-    ///
-    /// # Errors
-    /// Rows that do not fit together, with what is wrong: they were not written by [`Ledger::drain`].
-    pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, String> {
-        whole.check()?;
-        let Whole { skills, rules, memory } = whole;
-        let mut ledger = Self { keeps: true, kept_rules: rules, rules, ..Self::new(limits) };
-        if !skills.is_empty() || !memory.feeds.is_empty() {
-            ledger.start = Start::Over;
-        }
-        let places = skills.len();
-        if skills.iter().map(|row| row.index.0 as usize).collect::<HashSet<_>>() != (0..places).collect() {
-            return Err(format!("the {places} skills do not have the places 0 to {places}"));
-        }
-        if let Some(row) = memory.feed_skills.iter().find(|row| row.series.0 as usize >= places) {
-            return Err(format!("{:?} is counted at place {}, which is none", row.skill_name, row.series.0));
-        }
-        ledger.book = Book::restore(skills);
-        let mut feeds = memory.by_feed()?;
-        feeds.sort_unstable_by_key(|(row, _)| row.place);
-        for (place, (row, memory)) in feeds.into_iter().enumerate() {
-            if row.place != place || row.alias_of.is_some_and(|other| other >= place) {
-                return Err(format!("the feed {:?} has the place {}, which is none", row.counters.identity, row.place));
-            }
-            ledger.watches.push(AliasWatch::restore(row.alias_of));
-            ledger.feeds.push(Feed::restore(row, memory, now.elapsed));
-        }
-        Ok(ledger)
     }
 
     /// From now on collects why, for [`Ledger::take_findings`].
@@ -148,47 +168,105 @@ impl Ledger {
             findings.push(finding);
         }
     }
+}
 
-    /// Adds a feed after those that are there. Of two feeds that turn out to be one server, the later stops counting.
-    /// A feed of this identity that was restored goes on where it was.
+/// Configuration.
+impl Ledger {
+    /// Adds a feed after those that are there. One that was restored, or removed before, goes on where it was.
     pub fn add_feed(&mut self, spec: FeedSpec) -> FeedId {
-        let known = self.feeds.iter().position(|feed| *feed.counters.identity == *spec.identity);
-        let place = known.unwrap_or_else(|| {
-            self.feeds.push(Feed::new(&spec.identity));
-            self.watches.push(AliasWatch::default());
-            self.feeds.len() - 1
-        });
-        let feed = &mut self.feeds[place];
-        feed.configured = true;
-        feed.filter = spec.skill.map(Into::into);
-        feed.counters_changed = true;
-        self.places.push(place);
-        if self.began {
-            // Its rates, which left the gauges with it, are what they were.
-            for name in self.feeds[place].rated() {
-                self.show_rate(&name, &mut Vec::new());
-            }
+        let slot = self.sources.slot_of(&spec.entry());
+        while self.feeds.len() <= slot.index() {
+            let identity = self.sources.entry(FeedSlot::new(self.feeds.len())).name.clone();
+            self.feeds.push(Feed::new(&identity));
         }
-        FeedId(self.places.len() - 1)
+        if !self.configured.contains(&slot) {
+            self.configured.push(slot);
+        }
+        let feed = &mut self.feeds[slot.index()];
+        feed.is_configured = true;
+        feed.exposed.mark();
+        feed.has_database = false;
+        feed.counters.rows_tell = None;
+        self.sources.forget_rows(slot);
+        if self.configuration == Configuration::Known {
+            self.configuration = Configuration::Changed;
+        }
+        slot
     }
 
-    /// Takes a feed out of the configuration: what it counted stays, and it leaves the gauges. It may be added again.
+    /// Takes a feed out of the configuration: what its source counted stays. It may be added again.
     pub fn remove_feed(&mut self, feed: FeedId, now: Moment) {
-        self.note_start(now);
-        let place = self.places[feed.0];
-        let left = &mut self.feeds[place];
-        left.configured = false;
-        left.live = false;
-        // What its connection still has to say is of the past.
+        self.update_start(now);
+        let left = &mut self.feeds[feed.index()];
+        left.is_configured = false;
+        left.is_live = false;
+        left.has_begun = false;
+        left.has_database = false;
+        left.held = None;
+        left.held_events.clear();
+        // What its connection still delivers is of the past.
         left.generation += 1;
         left.touch();
-        let rated = self.feeds[place].rated();
-        self.succeed_rivals();
-        for name in rated {
-            self.show_rate(&name, &mut Vec::new());
+        self.sources.close(feed);
+        self.configured.retain(|known| *known != feed);
+        if self.configuration == Configuration::Known {
+            self.configuration = Configuration::Changed;
         }
         // Nobody waits for it any more.
-        self.note_start(now);
+        self.update_start(now);
+    }
+
+    /// Feeds are about to be removed and added: entries that come and go until [`Ledger::end_configuration`] do so in one
+    /// change.
+    pub fn begin_configuration(&mut self) {
+        self.configuration = Configuration::Changing;
+    }
+
+    /// The configuration is complete.
+    pub fn end_configuration(&mut self, now: Moment) {
+        self.configuration = Configuration::Changed;
+        self.commit_configuration(now);
+    }
+
+    /// Tells the sources of the configuration.
+    fn commit_configuration(&mut self, now: Moment) {
+        if self.configuration != Configuration::Changed {
+            return;
+        }
+        self.configuration = Configuration::Known;
+        let entries: Vec<Entry> = self.configured.iter().map(|feed| self.sources.entry(*feed).clone()).collect();
+        self.update_databases(now);
+        self.sources.configure(&entries);
+        self.update_databases(now);
+        if self.began {
+            self.show_all_rates();
+        }
+    }
+
+    /// Adapts the reading of databases to the feeds that sources have now.
+    fn update_databases(&mut self, now: Moment) {
+        let sources: Vec<SourceId> = self.sources.iter().map(|(id, _)| id).collect();
+        sources.into_iter().for_each(|source| self.update_database(source, now));
+    }
+
+    /// Ends the reading of a source's database if no configured feed has one any more, and requires the numbers of all
+    /// skills if others count than before.
+    fn update_database(&mut self, source: SourceId, now: Moment) {
+        let coverage = Coverage::of(self.sources.coverage(source));
+        let is_read = self
+            .configured
+            .iter()
+            .any(|feed| self.feeds[feed.index()].has_database && self.sources.expected_source(*feed) == Some(source));
+        let mut notices = Vec::new();
+        self.with_source(source, now, &mut notices, |known, ctx| {
+            let before = known.counts.coverage.replace(coverage.clone());
+            if before.is_some_and(|before| before != coverage) {
+                known.counts.detail.require_numbers();
+            }
+            if !is_read {
+                known.counts.leave_rows(ctx);
+            }
+        });
     }
 
     /// Changes how much is counted and remembered from now on. What there is already stays.
@@ -198,148 +276,697 @@ impl Ledger {
 
     /// What is counted of a feed.
     pub fn counters(&self, feed: FeedId) -> &FeedCounters {
-        &self.feeds[self.places[feed.0]].counters
+        &self.feeds[feed.index()].counters
+    }
+
+    /// How each configured feed stands to its source, in the order of the configuration.
+    pub fn standings(&self) -> Vec<FeedStanding> {
+        let standing = |feed: &FeedSlot| FeedStanding {
+            identity: self.feeds[feed.index()].counters.identity.clone(),
+            role: self.role(*feed),
+        };
+        self.configured.iter().map(standing).collect()
+    }
+
+    /// How a feed stands to its source.
+    pub fn role(&self, feed: FeedId) -> Role {
+        self.sources.role(feed)
     }
 
     /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
     pub fn add_local_feed(&mut self, identity: &str) -> FeedId {
-        let id = self.add_feed(FeedSpec { identity: identity.to_owned(), skill: None });
-        let feed = &mut self.feeds[self.places[id.0]];
-        feed.had_snapshot = true;
-        feed.reports_sessions(0);
-        id
+        let slot = self.add_feed(FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
+        self.commit_configuration(Moment::default());
+        self.feeds[slot.index()].has_begun = true;
+        if let Some(source) = self.sources.adopt(slot, true, 0)
+            && let Some(source) = self.sources.source_mut(source)
+        {
+            source.counts.report_sessions(0);
+        }
+        self.sources.take_events();
+        slot
+    }
+}
+
+/// Connections.
+impl Ledger {
+    /// A connection of `feed` is established. What an older one of it still delivers is discarded.
+    pub fn open(&mut self, feed: FeedId, now: Moment) -> ConnectionId {
+        self.commit_configuration(now);
+        self.update_start(now);
+        let open = &mut self.feeds[feed.index()];
+        open.generation += 1;
+        open.is_live = false;
+        open.opened_at = Some(now.elapsed);
+        open.held = None;
+        let generation = open.generation;
+        self.sources.open(feed);
+        ConnectionId { feed, generation }
     }
 
+    /// A connection has ended. Nothing happens if it is a thing of the past already. A feed that is still pending is bound
+    /// by what is known.
+    pub fn close(&mut self, connection: ConnectionId, now: Moment) {
+        let slot = connection.feed;
+        if self.feeds[slot.index()].generation != connection.generation {
+            return;
+        }
+        self.update_start(now);
+        let mut notices = Vec::new();
+        if let Some(held) = self.feeds[slot.index()].held.take() {
+            self.snapshot(slot, &held, true, now, &mut notices);
+        }
+        self.release_events(slot, true, now, &mut notices);
+        self.feeds[slot.index()].is_live = false;
+        self.sources.close(slot);
+    }
+
+    /// Applies one message, whole or not at all; in a snapshot a bad entry is left out alone. What somebody should learn of
+    /// is added to `notices`.
+    pub fn apply(&mut self, connection: ConnectionId, message: &Message<'_>, now: Moment, notices: &mut Vec<Notice>) {
+        let slot = connection.feed;
+        if self.feeds[slot.index()].generation != connection.generation {
+            return;
+        }
+        self.commit_configuration(now);
+        self.tick(now, notices);
+        self.feeds[slot.index()].is_live = true;
+        match message {
+            Message::Connection(_) | Message::Unknown => {}
+            Message::Event(event) => self.event(slot, event, now, notices),
+            Message::Snapshot(snapshot) => self.snapshot(slot, snapshot, false, now, notices),
+        }
+        if !self.is_persisted {
+            self.messages += 1;
+            if self.messages.is_multiple_of(DISCARD_EVERY_MESSAGES) {
+                self.discard();
+            }
+        }
+        self.update_start(now);
+    }
+
+    /// Forgets what changed, where nobody persists it: it must not pile up.
+    fn discard(&mut self) {
+        for (_, source) in self.sources.iter_mut() {
+            super::persist::collect_source(source_stub(), source, &mut Records::default());
+            source.counts.acknowledge();
+        }
+        self.sources.collect(&mut Records::default(), |_, _| None);
+        self.sources.acknowledge();
+    }
+
+    fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Moment, notices: &mut Vec<Notice>) {
+        let Some(source) = self.sources.adopt(slot, self.is_hold_over(slot, now), now.wall_micros) else {
+            let feed = &mut self.feeds[slot.index()];
+            if feed.held_events.len() < HELD_EVENTS_MAX {
+                feed.held_events.push(event.clone().into_owned());
+            } else {
+                super::pending::add(&mut self.rules.late_events, 1);
+                notices.push(Notice::LateEvents { events: 1 });
+            }
+            return;
+        };
+        self.release_events(slot, false, now, notices);
+        self.apply_event(slot, source, event, now, notices);
+        self.report(now, notices);
+        self.finish(source, now, notices);
+    }
+
+    fn apply_event(
+        &mut self,
+        slot: FeedSlot,
+        source: SourceId,
+        event: &Event<'_>,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let is_active = self.sources.streams_for(slot, source);
+        let filter = self.sources.entry(slot).filter.clone();
+        self.with_source(source, now, notices, |known, ctx| {
+            known.counts.event(event, filter.as_deref(), is_active, ctx);
+        });
+    }
+
+    /// Applies the events that were held until it is known whose they are.
+    fn release_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
+        if self.feeds[slot.index()].held_events.is_empty() {
+            return;
+        }
+        let Some(source) = self.sources.adopt(slot, is_over, now.wall_micros) else { return };
+        for event in std::mem::take(&mut self.feeds[slot.index()].held_events) {
+            self.apply_event(slot, source, &event, now, notices);
+        }
+        self.report(now, notices);
+        self.finish(source, now, notices);
+    }
+
+    fn is_hold_over(&self, slot: FeedSlot, now: Moment) -> bool {
+        let opened_at = self.feeds[slot.index()].opened_at;
+        opened_at.is_some_and(|at| now.elapsed.saturating_sub(at) >= START_HOLD)
+    }
+
+    /// Takes a snapshot: first all of its entries are judged, then what they show together of whose they are, and only then
+    /// does anything move.
+    fn snapshot(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        is_last: bool,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let mut accepted = std::mem::take(&mut self.accepted);
+        accepted.clear();
+        self.accept(slot, snapshot, &mut accepted, is_last, notices);
+        let filter = self.sources.entry(slot).filter.is_some();
+        let is_complete = !filter && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
+        let least = accepted.iter().map(|(_, listing)| listing.total).min();
+        let room = match least {
+            _ if filter || accepted.len() < snapshot.listed => Room::Unknown,
+            Some(least) if snapshot.listed >= SKILLS_LISTED_MAX => Room::Full(least),
+            _ => Room::Enough,
+        };
+        let entries = accepted.iter().map(|entry| (name_of(snapshot, entry), Totals::from(&entry.1)));
+        let listings = self.sources.listings(slot, entries);
+        let seen = Observation {
+            now: now.elapsed,
+            stamp: snapshot.timestamp.as_deref().and_then(server_time::stamp),
+            listings,
+            room,
+            anomalies: if filter { &[] } else { &snapshot.anomalies },
+        };
+        let outcome = if is_last {
+            self.sources.observe_last(slot, &seen, now.wall_micros)
+        } else {
+            self.sources.observe(slot, &seen, now.wall_micros)
+        };
+        drop(seen);
+        self.report(now, notices);
+        if !filter {
+            self.note_tenth(slot, snapshot.listed, &accepted);
+        }
+        if outcome == Outcome::Pending {
+            if accepted.is_empty() {
+                self.empty_snapshot(slot, snapshot, is_complete, now, notices);
+            } else if !is_last {
+                self.feeds[slot.index()].held = Some(Box::new(snapshot.clone().into_owned()));
+            }
+        } else {
+            self.feeds[slot.index()].held = None;
+            self.feeds[slot.index()].has_begun = true;
+            self.release_events(slot, true, now, notices);
+        }
+        self.report_role(slot, outcome, notices);
+        self.count(slot, snapshot, &accepted, is_complete, outcome, now, notices);
+        self.accepted = accepted;
+    }
+
+    /// Takes a snapshot that lists no skill. It binds nothing; but if nobody else can be the source of this feed, or nothing
+    /// is known of it yet, the next skill that is listed is provably new, and its anomalies count.
+    fn empty_snapshot(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        is_complete: bool,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        self.feeds[slot.index()].has_begun = true;
+        if self.sources.entry(slot).filter.is_some() || self.feeds[slot.index()].held.is_some() {
+            return;
+        }
+        let Some(source) = self.sources.adopt(slot, false, now.wall_micros) else { return };
+        self.report(now, notices);
+        let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
+        self.with_source(source, now, notices, |known, ctx| {
+            if known.numbers.iter().next().is_some() {
+                return;
+            }
+            let beginning = known.begin();
+            let counts = &mut known.counts;
+            counts.changed.mark_if(beginning.is_some() || counts.previous_was_complete != is_complete);
+            counts.previous_was_complete = is_complete;
+            if counts.detail.leaves_anomalies() {
+                let may_hide = counts.may_hide_anomalies(snapshot);
+                counts.list_anomalies(snapshot, beginning == Some(Beginning::History), ctx);
+                if may_hide {
+                    ctx.rules.anomaly_window_overflows += 1;
+                    ctx.notices.push(Notice::AnomalyWindowOverflowed);
+                }
+            }
+            counts.note_time(this_micros);
+        });
+        self.finish(source, now, notices);
+    }
+
+    fn accept(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        accepted: &mut Vec<Accepted>,
+        is_last: bool,
+        notices: &mut Vec<Notice>,
+    ) {
+        let Self { sources, book, limits, .. } = self;
+        let filter = sources.entry(slot).filter.as_deref();
+        let source = sources.expected_source(slot);
+        let known = source.and_then(|source| sources.source(source));
+        // What was rejected when it arrived was reported then.
+        let mut reject = |rejection| {
+            if !is_last {
+                notices.push(Notice::Rejected(rejection));
+            }
+        };
+        let mut unread: Vec<Box<str>> = Vec::new();
+        accept(snapshot, filter, accepted, |name, rejection| {
+            unread.extend(name.map(Box::from));
+            reject(rejection);
+        });
+        let mut skills = known.map_or(0, |known| known.counts.skills.len());
+        let mut reserved = 0_u64;
+        accepted.retain(|entry| {
+            let (name, listing) = (name_of(snapshot, entry), &entry.1);
+            let skill = known.and_then(|known| known.counts.skills.get(name));
+            if skill.is_none() {
+                let checked = check_skill_name(name, limits).and_then(|()| {
+                    skills += 1;
+                    if skills > limits.remembered_skills_max {
+                        return Err(skill_limit(name, limits.remembered_skills_max));
+                    }
+                    Ok(())
+                });
+                if let Err(rejection) = checked {
+                    reject(rejection);
+                    return false;
+                }
+            }
+            let remembered = known.and_then(|known| known.numbers.remembered(name)).map_or(0, |totals| totals.total);
+            if listing.total <= remembered {
+                return true;
+            }
+            // Several skills can share a series: what one of them may add is reserved for it.
+            let series = skill.map(|skill| skill.series).or_else(|| book.find(name)).or_else(|| book.overflow());
+            let counted = series.map_or(0, |series| book.invocations(series));
+            let pending = skill.map_or(0, |skill| skill.pending.invocations());
+            reserved = reserved.saturating_add(listing.total - remembered);
+            let is_possible = counted.saturating_add(pending).saturating_add(reserved) <= SERIES_COUNT_MAX;
+            if !is_possible {
+                reserved -= listing.total - remembered;
+                reject(super::check::too_many(name, listing.total));
+            }
+            is_possible
+        });
+        if let Some(source) = source.and_then(|source| sources.source_mut(source)) {
+            for name in unread {
+                if source.numbers.remembered(&name).is_none() {
+                    source.counts.changed.mark_if(source.counts.unread.insert(&name));
+                }
+            }
+        }
+    }
+
+    fn note_tenth(&mut self, slot: FeedSlot, listed: usize, accepted: &[Accepted]) {
+        let least = accepted.iter().map(|(_, listing)| listing.total).min();
+        let feed = &mut self.feeds[slot.index()];
+        let tenth = if listed < SKILLS_LISTED_MAX { Some(0) } else { least.or(feed.counters.tenth_skill_invocations) };
+        if feed.counters.tenth_skill_invocations != tenth {
+            feed.counters.tenth_skill_invocations = tenth;
+            feed.touch();
+        }
+    }
+
+    /// Reports when a feed becomes active or goes on standby.
+    fn report_role(&mut self, slot: FeedSlot, outcome: Outcome, notices: &mut Vec<Notice>) {
+        let feed = &mut self.feeds[slot.index()];
+        match outcome {
+            Outcome::Standby { source, .. } if !feed.is_on_standby => {
+                feed.is_on_standby = true;
+                let active = self.sources.active_feed(source, slot);
+                let of = active.map(|active| self.feeds[active.index()].counters.identity.to_string());
+                notices.push(Notice::AliasFound { of: of.unwrap_or_default() });
+            }
+            Outcome::Counted { .. } if feed.is_on_standby => {
+                feed.is_on_standby = false;
+                notices.push(Notice::AliasCleared);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what the outcome of a snapshot allows.
+    #[expect(clippy::too_many_arguments, reason = "a snapshot with all that is known of it")]
+    fn count(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        accepted: &[Accepted],
+        is_complete: bool,
+        outcome: Outcome,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let filter = self.sources.entry(slot).filter.is_some();
+        let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
+        let source = match outcome {
+            Outcome::Pending => return,
+            Outcome::Behind { source } => {
+                self.find(Finding::Alias);
+                source
+            }
+            Outcome::Standby { source, agrees } => {
+                self.find(Finding::Alias);
+                if agrees && !filter && !snapshot.anomalies.is_empty() {
+                    self.with_source(source, now, notices, |known, ctx| {
+                        if known.counts.detail.leaves_anomalies() {
+                            known.counts.list_anomalies(snapshot, false, ctx);
+                        }
+                    });
+                }
+                source
+            }
+            Outcome::Read { source } => {
+                let mut mismatches = 0;
+                self.with_source(source, now, notices, |known, ctx| {
+                    for entry in accepted {
+                        let name = name_of(snapshot, entry);
+                        let remembered = known.numbers.skill(name).map(|skill| skill.remembered);
+                        match known.counts.list_beside_rows(name, &entry.1, remembered, ctx) {
+                            Ok(begins) => mismatches += u64::from(begins),
+                            Err(rejection) => ctx.reject(rejection),
+                        }
+                    }
+                    if !filter {
+                        known.counts.previous_was_complete = is_complete;
+                        if known.counts.detail.leaves_anomalies() {
+                            known.counts.list_anomalies(snapshot, false, ctx);
+                        }
+                    }
+                    known.counts.note_time(this_micros);
+                });
+                if mismatches > 0 {
+                    self.feeds[slot.index()].counters.detail_mismatches += mismatches;
+                    self.feeds[slot.index()].touch();
+                }
+                source
+            }
+            Outcome::Counted { source, continuity, beginning } => {
+                let steps = self.sources.take_steps();
+                let may_hide = !filter
+                    && self.sources.source(source).is_some_and(|known| {
+                        known.counts.detail.leaves_anomalies() && known.counts.may_hide_anomalies(snapshot)
+                    });
+                self.with_source(source, now, notices, |known, ctx| {
+                    let counts = &mut known.counts;
+                    counts.detail.note_alone();
+                    let past_is_known =
+                        beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;
+                    let mut dropped = 0;
+                    for (entry, step) in accepted.iter().zip(&steps) {
+                        match counts.count_step(&entry.1, step, past_is_known, ctx) {
+                            Ok(of_this) => dropped += of_this,
+                            Err(rejection) => ctx.reject(rejection),
+                        }
+                    }
+                    counts.drop_events(dropped, ctx);
+                    if continuity != Continuity::Follows {
+                        // What is not listed moved, too.
+                        known.numbers.iter().for_each(|(name, _)| counts.changed_skills.mark(name.clone()));
+                        counts.changed_damages.mark();
+                    }
+                    counts.changed.mark_if(beginning.is_some());
+                    if !filter {
+                        counts.changed.mark_if(counts.previous_was_complete != is_complete);
+                        counts.previous_was_complete = is_complete;
+                        if counts.detail.leaves_anomalies() {
+                            counts.list_anomalies(snapshot, beginning == Some(Beginning::History), ctx);
+                        }
+                        counts.note_time(this_micros);
+                    }
+                    if may_hide {
+                        ctx.rules.anomaly_window_overflows += 1;
+                        ctx.notices.push(Notice::AnomalyWindowOverflowed);
+                    }
+                });
+                self.sources.reuse(steps);
+                source
+            }
+        };
+        self.finish(source, now, notices);
+    }
+
+    /// Turns what happened to sources into counters and notices.
+    fn report(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+        let events = self.sources.take_events();
+        // Which sources have a feed decides which rates are shown.
+        let changes_coverage = |event: &SourceEvent| {
+            !matches!(event, SourceEvent::Damaged { .. } | SourceEvent::Returned { .. } | SourceEvent::Undecided { .. })
+        };
+        if events.iter().any(changes_coverage) {
+            self.update_databases(now);
+            if self.began {
+                self.show_all_rates();
+            }
+        }
+        for event in events {
+            match event {
+                SourceEvent::Bound { .. } | SourceEvent::Forgotten { .. } => {}
+                SourceEvent::Another { feed, fell } => {
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.resets += 1;
+                    feed.touch();
+                    notices.push(Notice::Reset(ResetCause::of(&fell)));
+                }
+                SourceEvent::Damaged { feed, fell } => {
+                    let source = self.sources.expected_source(feed);
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.rollbacks += 1;
+                    feed.touch();
+                    notices.push(Notice::RolledBack);
+                    if let Some(source) = source.and_then(|source| self.sources.source_mut(source)) {
+                        for (name, ..) in &fell {
+                            if let Some(skill) = source.counts.skills.get_mut(name)
+                                && skill.pending.void_credit()
+                            {
+                                source.counts.changed_skills.mark(name.clone());
+                            }
+                        }
+                    }
+                }
+                SourceEvent::Returned { .. } => notices.push(Notice::RolledBack),
+                SourceEvent::Joined { feed, older, counted_twice, .. } => {
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.double_counted += counted_twice;
+                    feed.touch();
+                    notices.push(Notice::SourcesJoined { counted_twice });
+                    self.finish(older, now, notices);
+                }
+                SourceEvent::Forked { .. } => notices.push(Notice::SourceForked),
+                SourceEvent::Undecided { feed, doubt } => {
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.undecided[doubt as usize] += 1;
+                    feed.touch();
+                    notices.push(Notice::Undecided { doubt });
+                }
+            }
+        }
+    }
+
+    /// Shows what a source's rates have become.
+    fn finish(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+        let Some(known) = self.sources.source_mut(source) else { return };
+        if !known.counts.rates_changed.is_empty() {
+            for name in known.counts.take_rates_changed() {
+                self.show_rate(&name, notices);
+            }
+        }
+        self.update_start(now);
+    }
+
+    /// Calls `with` with a source and all that applying something to it needs.
+    fn with_source<R>(
+        &mut self,
+        source: SourceId,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+        with: impl FnOnce(&mut super::binding::Source<SourceCounts>, &mut ApplyContext<'_>) -> R,
+    ) -> Option<R> {
+        let Self { sources, book, rules, limits, findings, .. } = self;
+        let known = sources.source_mut(source)?;
+        let mut ctx = ApplyContext { book, rules, limits, notices, findings: findings.as_mut(), now };
+        Some(with(known, &mut ctx))
+    }
+}
+
+/// Databases.
+impl Ledger {
     /// The rows of the database beside `feed` will be read: until they are, and as long as they can be, its snapshots and
     /// events move no counters.
     pub fn expect_detail(&mut self, feed: FeedId) {
-        let feed = &mut self.feeds[self.places[feed.0]];
-        feed.detail.expect();
-        feed.counters.rows_tell = Some(false);
-        feed.counters_changed = true;
+        let state = &mut self.feeds[feed.index()];
+        state.has_database = true;
+        state.counters.rows_tell = Some(false);
+        state.exposed.mark();
+        self.sources.expect_rows(feed);
     }
 
-    /// Where to go on reading the database beside `feed`; `None` for an alias, whose database its rival's feed tells.
+    /// Where to go on reading the database beside `feed`; `None` while it is not known whose it is, and for a feed whose
+    /// source's database another feed reads.
     pub fn detail_position(&mut self, feed: FeedId, now: Moment) -> Option<DetailPosition> {
-        self.note_start(now);
-        let place = self.places[feed.0];
-        (!self.watches[place].is_alias()).then(|| self.feeds[place].detail.position(now.elapsed))
+        self.commit_configuration(now);
+        self.update_start(now);
+        if matches!(self.role(feed), Role::Pending) {
+            return None;
+        }
+        let opened_at = self.feeds[feed.index()].opened_at.get_or_insert(now.elapsed);
+        let is_over = now.elapsed.saturating_sub(*opened_at) >= START_HOLD;
+        let source = self.sources.adopt(feed, is_over, now.wall_micros)?;
+        self.report(now, &mut Vec::new());
+        let reads = |other: &FeedSlot| {
+            self.feeds[other.index()].has_database && self.sources.expected_source(*other) == Some(source)
+        };
+        if self.configured.iter().find(|other| reads(other)).is_some_and(|first| *first != feed) {
+            return None;
+        }
+        Some(self.sources.source_mut(source)?.counts.detail.position(now.elapsed))
     }
 
     /// The rows of a table that were read last, the newest first.
     pub fn detail_marks(&self, feed: FeedId, table: Table) -> Vec<Mark> {
-        self.feeds[self.places[feed.0]].detail.marks(table)
+        let source = self.sources.expected_source(feed).and_then(|source| self.sources.source(source));
+        source.map(|source| source.counts.detail.marks(table)).unwrap_or_default()
     }
 
     /// Counts what was read of the database beside `feed`, from the last [`Ledger::detail_position`] on.
-    pub fn apply_detail(&mut self, feed: FeedId, reading: DetailReading, now: Moment, notices: &mut Vec<Notice>) {
+    pub fn apply_detail(&mut self, feed: FeedId, mut reading: DetailReading, now: Moment, notices: &mut Vec<Notice>) {
+        self.commit_configuration(now);
         self.tick(now, notices);
-        let place = self.places[feed.0];
-        let (feed, mut desk) = self.desk(place, now, notices);
-        feed.apply_detail(reading, &mut desk);
-        self.finish(place, now, notices);
+        let Some(mut source) = self.sources.expected_source(feed) else { return };
+        let Some(known) = self.sources.source(source) else { return };
+        let was_joined = known.counts.detail.was_joined();
+        let mut is_changeover = known.counts.detail.is_changeover();
+        let state = &mut self.feeds[feed.index()];
+        match reading.invocations_anchor {
+            Anchor::Other if !is_changeover => {
+                state.counters.resets += 1;
+                state.touch();
+                notices.push(Notice::Reset(ResetCause::RowsAreOthers));
+                let Some(new) = self.sources.replace(feed, source) else { return };
+                self.abandon_database(source, now, notices);
+                source = new;
+                is_changeover = true;
+            }
+            Anchor::CutBack { .. } if !is_changeover => {
+                state.counters.rollbacks += 1;
+                state.touch();
+                notices.push(Notice::RolledBack);
+            }
+            Anchor::Continues | Anchor::Emptied | Anchor::CutBack { .. } | Anchor::Other => {}
+        }
+        let coverage = Coverage::of(self.sources.coverage(source));
+        if let Some(numbers) = &mut reading.numbers {
+            numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
+            let reject = |rejection| notices.push(Notice::Rejected(rejection));
+            let listings = rows::listings(numbers, &coverage, reject);
+            if is_changeover {
+                let before = source;
+                let Some(after) = self.sources.advance_to(feed, source, &listings, now.wall_micros) else { return };
+                source = after;
+                if source != before {
+                    self.abandon_database(before, now, notices);
+                }
+                let steps = self.sources.take_steps();
+                let is_history = !was_joined && !self.is_observed(source);
+                self.with_source(source, now, notices, |known, ctx| {
+                    known.counts.change_to_rows(numbers, &steps, is_history, ctx);
+                    known.counts.detail.note_told_until(numbers.last_id, !known.counts.detail.was_joined());
+                    known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
+                    known.counts.changed.mark();
+                    known.counts.changed_damages.mark();
+                });
+                self.sources.reuse(steps);
+                self.report(now, notices);
+            } else {
+                self.with_source(source, now, notices, |known, ctx| {
+                    known.counts.follow_numbers(&mut known.numbers, numbers, &listings, ctx);
+                    known.counts.detail.note_told_until(numbers.last_id, false);
+                });
+            }
+        }
+        let is_observed = self.is_observed(source);
+        let has_more = reading.has_more;
+        self.with_source(source, now, notices, |known, ctx| {
+            known.counts.detail.invocations.follow(reading.invocations_anchor);
+            known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
+            if let Some(anomalies) = &reading.anomalies {
+                known.counts.count_anomaly_rows(anomalies, &coverage, ctx);
+            }
+            known.counts.held_anomalies.clear();
+            known.counts.detail.join(reading.anomalies.is_some(), has_more, reading.connection);
+        });
+        self.show_databases(notices);
+        self.finish(source, now, notices);
+    }
+
+    fn is_observed(&self, source: SourceId) -> bool {
+        self.sources.source(source).is_some_and(|known| known.beginning() == Beginning::Observed)
+    }
+
+    /// Nobody reads the database of a source any more.
+    fn abandon_database(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+        self.with_source(source, now, notices, |known, ctx| known.counts.leave_rows(ctx));
     }
 
     /// The database beside `feed` cannot be read.
     pub fn detail_failed(&mut self, feed: FeedId, now: Moment, notices: &mut Vec<Notice>) {
+        self.commit_configuration(now);
         self.tick(now, notices);
-        let (feed, mut desk) = self.desk(self.places[feed.0], now, notices);
-        feed.detail_failed(&mut desk);
-    }
-
-    /// A connection of `feed` is established. What an older one of it still has to say is discarded.
-    pub fn open(&mut self, feed: FeedId, now: Moment) -> ConnectionId {
-        self.note_start(now);
-        let open = &mut self.feeds[self.places[feed.0]];
-        open.generation += 1;
-        open.live = false;
-        ConnectionId { feed, generation: open.generation }
-    }
-
-    /// A connection has ended. Nothing happens if it is a thing of the past already.
-    pub fn close(&mut self, connection: ConnectionId, now: Moment) {
-        self.note_start(now);
-        let feed = &mut self.feeds[self.places[connection.feed.0]];
-        if feed.generation == connection.generation {
-            feed.live = false;
+        if let Some(source) = self.sources.expected_source(feed).and_then(|source| self.sources.source_mut(source)) {
+            source.counts.detail.fail(now.elapsed);
         }
+        self.show_databases(notices);
     }
 
-    /// Applies one message, whole or not at all; in a snapshot a bad entry is left out alone. What somebody should hear of
-    /// is added to `notices`.
-    pub fn apply(&mut self, connection: ConnectionId, message: &Message<'_>, now: Moment, notices: &mut Vec<Notice>) {
-        let place = self.places[connection.feed.0];
-        if self.feeds[place].generation != connection.generation {
-            return;
-        }
-        self.tick(now, notices);
-        self.feeds[place].live = true;
-        match message {
-            Message::Connection(_) | Message::Unknown => {}
-            Message::Event(_) if self.watches[place].is_alias() => self.find(Finding::Alias),
-            Message::Event(event) => {
-                let (feed, mut desk) = self.desk(place, now, notices);
-                feed.event(event, &mut desk);
+    /// Shows, for each feed with a database, whether its rows move the counters.
+    fn show_databases(&mut self, notices: &mut Vec<Notice>) {
+        for slot in &self.configured {
+            let feed = &mut self.feeds[slot.index()];
+            if !feed.has_database {
+                continue;
             }
-            Message::Snapshot(snapshot) => match self.verdict(place, snapshot) {
-                Verdict::Apply(held) => {
-                    let (feed, mut desk) = self.desk(place, now, notices);
-                    if let Some(held) = held {
-                        feed.snapshot(&held, &mut desk);
-                    }
-                    feed.snapshot(snapshot, &mut desk);
+            let source = self.sources.expected_source(*slot).and_then(|source| self.sources.source(source));
+            let is_up = Some(source.is_some_and(|source| source.counts.detail.is_joined()));
+            if std::mem::replace(&mut feed.counters.rows_tell, is_up) != is_up {
+                feed.exposed.mark();
+                if is_up == Some(true) {
+                    notices.push(Notice::DetailJoined);
                 }
-                Verdict::AliasCleared => {
-                    notices.push(Notice::AliasCleared);
-                    self.feeds[place].touch();
-                    for name in self.feeds[place].rated() {
-                        self.show_rate(&name, notices);
-                    }
-                    let (feed, mut desk) = self.desk(place, now, notices);
-                    feed.snapshot(snapshot, &mut desk);
-                }
-                Verdict::AliasFound(rival) => {
-                    let of = self.feeds[rival].counters.identity.to_string();
-                    notices.push(Notice::AliasFound { of });
-                    // It is not waited for, since it has nothing of its own to say.
-                    self.feeds[place].had_snapshot = true;
-                    self.feeds[place].touch();
-                    for name in self.feeds[place].rated() {
-                        self.show_rate(&name, notices);
-                    }
-                }
-                Verdict::Alias => self.find(Finding::Alias),
-                Verdict::Hold => {}
-            },
+            }
         }
-        self.finish(place, now, notices);
     }
+}
 
-    fn finish(&mut self, place: usize, now: Moment, notices: &mut Vec<Notice>) {
-        for name in self.feeds[place].take_rates_changed() {
-            self.show_rate(&name, notices);
-        }
-        if !self.keeps {
-            self.feeds[place].discard_changes();
-        }
-        self.note_start(now);
-    }
-
-    /// Whether [`Ledger::drain`] would give something that has to be kept, or shown to have changed.
-    pub fn has_changed(&self) -> bool {
-        matches!(self.start, Start::Over)
-            && (self.book.has_changed()
-                || self.rules != self.kept_rules
-                || self.feeds.iter().any(|feed| feed.counters_changed)
-                || self.feeds.iter().any(Feed::has_changed))
-    }
-
+/// Time, gauges and changes.
+impl Ledger {
     /// Lets time pass: counts what has waited long enough. To be called at [`Ledger::deadline`] or whenever it suits.
     pub fn tick(&mut self, now: Moment, notices: &mut Vec<Notice>) {
-        self.note_start(now);
-        for place in 0..self.feeds.len() {
-            let (feed, mut desk) = self.desk(place, now, notices);
-            feed.tick(&mut desk);
+        self.commit_configuration(now);
+        self.update_start(now);
+        let mut has_left = false;
+        let Self { sources, book, rules, limits, findings, .. } = self;
+        for (_, known) in sources.iter_mut() {
+            let was_alone = known.counts.detail.leaves_alone();
+            let mut ctx = ApplyContext { book, rules, limits, notices, findings: findings.as_mut(), now };
+            known.counts.tick(&mut ctx);
+            has_left |= was_alone != known.counts.detail.leaves_alone();
+        }
+        if has_left {
+            self.show_databases(notices);
+        }
+        for index in 0..self.feeds.len() {
+            let slot = FeedSlot::new(index);
+            if !self.feeds[index].held_events.is_empty() && self.is_hold_over(slot, now) {
+                self.release_events(slot, true, now, notices);
+            }
         }
     }
 
@@ -349,135 +976,140 @@ impl Ledger {
             Start::Holding { since } => Some(since + START_HOLD),
             Start::Awaited | Start::Over => None,
         };
-        self.feeds.iter().filter_map(Feed::deadline).chain(hold).min()
+        let held = self.feeds.iter().filter(|feed| !feed.held_events.is_empty());
+        let held = held.filter_map(|feed| feed.opened_at.map(|at| at + START_HOLD));
+        let sources = self.sources.iter().filter_map(|(_, source)| source.counts.deadline());
+        sources.chain(held).chain(hold).min()
     }
 
-    /// `active_sessions_total`: the sessions that live feeds report, one for a live feed that reports none.
+    /// `active_sessions_total`: the sessions that the servers of live feeds report, and one for each live server of a source
+    /// that reports none.
     pub fn active_sessions(&self, now: Moment) -> u64 {
-        let counts = |(feed, watch): &(&Feed, &AliasWatch)| feed.live && !watch.is_alias();
-        self.feeds.iter().zip(&self.watches).filter(counts).map(|(feed, _)| feed.sessions(now)).sum()
+        let live: Vec<FeedSlot> =
+            self.configured.iter().copied().filter(|feed| self.feeds[feed.index()].is_live).collect();
+        let source_of = |feed: FeedSlot| self.sources.expected_source(feed);
+        let mut sessions = 0;
+        for (index, feed) in live.iter().enumerate() {
+            let earlier = &live[..index];
+            let source = source_of(*feed);
+            let reported = source
+                .and_then(|source| self.sources.source(source))
+                .and_then(|source| source.counts.sessions(now.wall_micros));
+            sessions += match reported {
+                Some(_) if earlier.iter().any(|other| source_of(*other) == source) => 0,
+                Some(reported) => reported,
+                None => u64::from(!earlier.iter().any(|other| self.sources.is_one_server(*feed, *other))),
+            };
+        }
+        sessions
     }
 
-    /// Takes what changed since the last call, as new values. While a process without a past waits for its feeds' first
-    /// snapshots, nothing is among it: series and what they were derived from are kept together or not at all.
+    /// Whether [`Ledger::drain`] would return something that has to be persisted, or exposed.
+    pub fn has_changed(&self) -> bool {
+        matches!(self.start, Start::Over)
+            && (self.book.has_changed()
+                || self.rules != self.acknowledged_rules
+                || self.feeds.iter().any(|feed| feed.exposed.is_set() || feed.persisted.is_set())
+                || self.sources.has_changed()
+                || self.sources.iter().any(|(_, source)| source.counts.has_changed()))
+    }
+
+    /// Returns what changed and is not acknowledged, as new values. While a process without a past waits for its feeds'
+    /// first snapshots, nothing is among it: series and what they were derived from are persisted together or not at all.
     pub fn drain(&mut self, now: Moment) -> Changes {
-        self.note_start(now);
+        self.commit_configuration(now);
+        self.update_start(now);
         if !matches!(self.start, Start::Over) {
-            return Changes { rules: self.kept_rules, ..Changes::default() };
+            return Changes { rules: self.acknowledged_rules, ..Changes::default() };
         }
-        self.kept_rules = self.rules;
-        let feeds = self.feeds.iter_mut().enumerate().filter(|(_, feed)| feed.configured);
-        let feeds = feeds
-            .filter_map(|(place, feed)| {
-                std::mem::take(&mut feed.counters_changed).then(|| (place, feed.counters.clone()))
-            })
-            .collect();
-        let mut memory = Memory::default();
-        if self.keeps {
-            for (place, (feed, watch)) in self.feeds.iter_mut().zip(&self.watches).enumerate() {
-                feed.take_changed(place, watch.alias_of(), &mut memory);
-            }
-        }
+        self.sequence += 1;
+        self.collected_rules = self.rules;
+        let configured = self.feeds.iter_mut().enumerate().filter(|(_, feed)| feed.is_configured);
+        let feeds =
+            configured.filter_map(|(index, feed)| feed.exposed.collect().then(|| (index, feed.counters.clone())));
+        let feeds = feeds.collect();
+        let memory = if self.is_persisted { self.collect() } else { Records::default() };
         Changes {
-            skills: self.book.take_changed(),
+            sequence: self.sequence,
+            skills: self.book.collect(),
             last_listed: self.book.take_listed(),
             feeds,
-            anomalies: self.book.take_anomalies(),
+            anomalies: self.book.collect_anomalies(),
             wall_micros: now.wall_micros,
             rules: self.rules,
             memory,
         }
     }
 
-    /// Makes [`Ledger::drain`] give `changes`, the last that it gave, once more, with the values of then: they could not be
-    /// kept. `is_shown` says whether they are shown nevertheless.
-    pub fn untake(&mut self, changes: &Changes, is_shown: bool) {
-        changes.skills.iter().for_each(|row| self.book.untake(row.index, is_shown));
-        if !is_shown {
-            self.book.untake_anomalies(&changes.anomalies);
+    /// The changes with this sequence number are persistent and exposed: [`Ledger::drain`] does not return them again. Does
+    /// nothing unless they are the latest.
+    pub fn acknowledge(&mut self, sequence: u64) {
+        if sequence != self.sequence {
+            return;
         }
-        for (place, feed) in self.feeds.iter_mut().enumerate() {
-            feed.untake(place, &changes.memory);
-            feed.counters_changed |= changes.feeds.iter().any(|(changed, _)| *changed == place);
+        self.acknowledged_rules = self.collected_rules;
+        self.book.acknowledge();
+        for feed in &mut self.feeds {
+            feed.exposed.acknowledge();
+            feed.persisted.acknowledge();
         }
-        // Anything else than what it is: the counters of the rules are to be kept once more.
-        self.kept_rules = RuleCounters { exact_observations: u64::MAX, ..self.rules };
+        if self.is_persisted {
+            self.sources.acknowledge();
+            for (_, source) in self.sources.iter_mut() {
+                source.counts.acknowledge();
+            }
+        }
+    }
+
+    /// The changes with this sequence number are exposed, although they could not be persisted.
+    pub fn note_exposed(&mut self, sequence: u64) {
+        if sequence == self.sequence {
+            self.book.note_exposed();
+        }
     }
 
     /// When skills were last listed, since the last call or [`Ledger::drain`]. It moves with every snapshot, and needs not
-    /// be kept before it is shown.
+    /// be persisted before it is exposed.
     pub fn take_last_listed(&mut self) -> Vec<(SkillIndex, i64)> {
         if matches!(self.start, Start::Over) { self.book.take_listed() } else { Vec::new() }
     }
 
-    fn note_start(&mut self, now: Moment) {
-        if !std::mem::replace(&mut self.began, true) {
-            self.succeed_rivals();
+    fn update_start(&mut self, now: Moment) {
+        if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {
             // Feeds that left the configuration leave the gauges, those that came back are in them again.
-            let rated: Vec<_> = self.feeds.iter().flat_map(Feed::rated).collect();
-            rated.iter().for_each(|name| self.show_rate(name, &mut Vec::new()));
+            self.show_all_rates();
         }
         let since = match self.start {
             Start::Over => return,
             Start::Awaited => now.elapsed,
             Start::Holding { since } => since,
         };
-        let all_began = self.feeds.iter().all(|feed| !feed.configured || feed.has_begun());
+        let is_awaited = |feed: &FeedSlot| {
+            let state = &self.feeds[feed.index()];
+            let source = self.sources.expected_source(*feed).and_then(|source| self.sources.source(source));
+            !state.has_begun
+                || self.sources.awaits_rows(*feed)
+                || source.is_some_and(|source| source.counts.detail.is_awaited())
+        };
+        let all_began = !self.configured.iter().any(is_awaited);
         let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;
         self.start = if is_over { Start::Over } else { Start::Holding { since } };
     }
 
-    /// An alias whose rival left the configuration is the same server by its other address, and goes on where the rival was:
-    /// the two change places. Otherwise nobody would count, or all of the past would count once more.
-    fn succeed_rivals(&mut self) {
-        for id in 0..self.places.len() {
-            let place = self.places[id];
-            let Some(rival) = self.watches[place].alias_of().filter(|rival| !self.feeds[*rival].configured) else {
-                continue;
-            };
-            let filter = self.feeds[place].filter.take();
-            self.feeds[rival].filter = filter;
-            let identity = self.feeds[place].counters.identity.clone();
-            self.feeds[place].counters.identity = std::mem::replace(&mut self.feeds[rival].counters.identity, identity);
-            // Its connection, if it has one, goes with it.
-            (self.feeds[rival].generation, self.feeds[rival].live) =
-                (self.feeds[place].generation, self.feeds[place].live);
-            for (place, configured) in [(place, false), (rival, true)] {
-                let feed = &mut self.feeds[place];
-                feed.configured = configured;
-                feed.counters_changed = true;
-                feed.touch();
-            }
-            self.places[id] = rival;
-        }
+    fn show_all_rates(&mut self) {
+        let mut rated: Vec<Arc<str>> = self.sources.iter().flat_map(|(_, source)| source.counts.rated()).collect();
+        rated.sort_unstable();
+        rated.dedup();
+        rated.iter().for_each(|name| self.show_rate(name, &mut Vec::new()));
     }
 
-    fn desk<'l>(&'l mut self, place: usize, now: Moment, notices: &'l mut Vec<Notice>) -> (&'l mut Feed, Desk<'l>) {
-        let Self { book, rules, limits, .. } = self;
-        let findings = self.findings.as_mut();
-        let desk = Desk { book, rules, limits, notices, findings, now };
-        (&mut self.feeds[place], desk)
-    }
-
-    fn verdict(&mut self, place: usize, snapshot: &crate::protocol::Snapshot<'_>) -> Verdict {
-        let own = self.feeds[place].filter.as_deref();
-        let overlaps = |rival: &usize| {
-            let other = self.feeds[*rival].filter.as_deref();
-            own.is_none() || other.is_none() || own == other
-        };
-        let rivals: Vec<usize> = (0..place).filter(|rival| self.feeds[*rival].configured).filter(overlaps).collect();
-        let hold_first = !self.feeds[place].had_snapshot;
-        AliasWatch::judge(&mut self.watches, place, &rivals, hold_first, snapshot)
-    }
-
-    /// Rule 4.6: the last listed rate; over several feeds, completed over total. A streamed rate only where no snapshot
+    /// Rule 4.6: the last listed rate; over several sources, completed over total. A streamed rate only where no snapshot
     /// ever listed the skill.
     fn show_rate(&mut self, name: &Arc<str>, notices: &mut Vec<Notice>) {
         let mut gauges = 0;
         let (mut completed, mut total, mut last, mut streamed) = (0.0, 0.0, 0.0, None);
-        let counts = |(feed, watch): &(&Feed, &AliasWatch)| feed.configured && !watch.is_alias();
-        for (feed, _) in self.feeds.iter().zip(&self.watches).filter(counts) {
-            let (gauge, rate) = feed.rate(name);
+        for (_, source) in self.sources.iter().filter(|(id, _)| self.sources.is_covered(*id)) {
+            let (gauge, rate) = source.counts.rate(name);
             streamed = rate.or(streamed);
             if let Some(gauge) = gauge {
                 gauges += 1;
@@ -495,4 +1127,9 @@ impl Ledger {
         let series = self.book.place(name, &self.limits, notices);
         self.book.set_rate(series, rate);
     }
+}
+
+/// Where an identifier is needed and does not matter.
+fn source_stub() -> SourceId {
+    SourceId::FIRST
 }

@@ -4,12 +4,22 @@
 /// theirs are. Reserved: a feed that uses it for a skill is refused that entry.
 pub const OVERFLOW: &str = "__overflow__";
 
+/// What every sum of counts stays within, with room to count on: a state with more is not accepted.
+pub(super) const COUNT_MAX: u64 = 1 << 62;
+
+/// Invocations of one series beyond which no snapshot is counted any more. Whole numbers up to here are exact as samples,
+/// and all pending increases together stay below [`COUNT_MAX`].
+pub(super) const SERIES_COUNT_MAX: u64 = 1 << 53;
+
 /// Bounds of everything that grows with what feeds say. What happens at each bound is said beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Skills with series of their own, over all feeds. Counts of further skills go to `__overflow__`.
     pub skills_max: usize,
-    /// Skills of each feed whose numbers are remembered. Entries and events of further skills are rejected.
+    /// Series of all skills: each phase of a skill and each type of its anomalies is one. Counts of further phases and types
+    /// go to `__overflow__`, and those of further skills to the skill of that name.
+    pub series_max: usize,
+    /// Skills of each source whose numbers are remembered. Entries and events of further skills are rejected.
     pub remembered_skills_max: usize,
     /// Characters of a label value. A longer one rejects its entry: cut short, it could be another's name.
     pub label_chars_max: usize,
@@ -17,13 +27,13 @@ pub struct Limits {
     pub phases_per_skill_max: usize,
     /// Anomaly types of each skill. Further types are counted under the type `__overflow__`.
     pub anomaly_types_per_skill_max: usize,
-    /// Anomalies that each feed remembers to recognise them. Further ones are rejected until some are forgotten.
+    /// Anomalies that each source remembers to recognise them. Further ones are rejected until some are forgotten.
     pub anomaly_keys_max: usize,
-    /// Event identifiers that each feed remembers. The oldest is forgotten, and events from before it become stale.
+    /// Event identifiers that each source remembers. The oldest is forgotten, and events from before it become stale.
     pub event_ids_max: usize,
-    /// Sessions of each feed, open or lately closed. Further ones are rejected until some expire.
+    /// Sessions of each source, open or lately closed. Further ones are rejected until some expire.
     pub session_ids_max: usize,
-    /// Streamed events of each feed that wait for a snapshot to prove them. Further ones are dropped as late.
+    /// Streamed events of each source that wait for a snapshot to prove them. Further ones are dropped as late.
     pub waiting_events_max: usize,
 }
 
@@ -31,6 +41,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             skills_max: 20_000,
+            series_max: 100_000,
             remembered_skills_max: 50_000,
             label_chars_max: 256,
             phases_per_skill_max: 64,

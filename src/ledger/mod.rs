@@ -6,54 +6,61 @@
 //!
 //! | file | the rule it keeps |
 //! | --- | --- |
-//! | `ledger` | several feeds: start-up hold, rates over feeds, sessions |
-//! | `feed` | snapshots: first sight, differences, new databases, rollbacks, filtered feeds |
+//! | `ledger` | the public face; start-up hold, rates over sources, sessions |
+//! | [`binding`] | which source a feed belongs to; active and standby feeds, joins and forks |
+//! | [`continuity`] | the same, a damaged or another database, and what of a listing counts |
+//! | [`evidence`] | what the numbers of skills prove about each other |
+//! | `source` | what a source carries to count with |
+//! | `snapshot`, `event`, `rows` | what each of them counts |
 //! | `arithmetic` | what totals, rates and averages prove, and to which error |
-//! | `waiting` | events and snapshots of the same skill |
-//! | `anomalies` | which anomalies were counted already |
-//! | `sessions` | reported sessions |
-//! | `ids` | which events were applied already |
-//! | `alias` | two feeds that are one server |
-//! | `detail` | what the rows of the server's database prove, and which were read |
+//! | `pending` | events and increases that wait for each other |
+//! | `anomalies`, `sessions`, `dedup` | anomalies, sessions and events that were applied already |
+//! | `detail` | where the rows of a source's database were read to |
 //! | `fingerprints` | which rows of a database are remembered |
 //! | `reading` | what the reader found, in the terms of `detail` |
 //! | `book` | the series themselves, by their full labels |
-//! | [`memory`] | what must be kept so that all of this holds across restarts |
-//! | `sound` | what of that can be true |
+//! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
+//! | `dirty` | what changed since it was last acknowledged |
+//! | `slots` | the only place where integers are indices |
 
-mod alias;
 mod anomalies;
 mod arithmetic;
 pub mod binding;
 mod book;
+mod check;
+mod context;
 pub mod continuity;
+mod dedup;
 mod detail;
+mod dirty;
+mod event;
 pub mod evidence;
 mod feed;
 mod finding;
 mod fingerprints;
-mod ids;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 mod ledger;
 mod limits;
-pub mod memory;
 mod moment;
 mod notice;
+mod pending;
+mod persist;
 mod reading;
 pub mod records;
+mod rows;
 mod series;
 mod server_time;
 mod sessions;
 mod slots;
-mod sound;
-mod waiting;
+mod snapshot;
+mod source;
 
 pub use detail::{
     Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
     Position, SkillNumbers, ToldInvocation,
 };
 pub use finding::Finding;
-pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
+pub use ledger::{ConnectionId, FeedId, FeedSpec, FeedStanding, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
 pub use notice::{Notice, ResetCause};

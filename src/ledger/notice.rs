@@ -1,6 +1,10 @@
 //! What happened while a message was applied that somebody should hear of.
 
+use std::sync::Arc;
+
 use crate::protocol::Rejection;
+
+use super::binding::Doubt;
 
 /// Something worth a log line. Counts that belong to the rules are already counted when a notice is given.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,13 +15,25 @@ pub enum Notice {
     Reset(ResetCause),
     /// The server's database is the same, a few writes back: nothing was counted.
     RolledBack,
-    /// This feed is the same server as an earlier feed, under another address: it counts no longer.
+    /// This feed is on standby: another one moves the counters of its source.
     AliasFound {
-        /// Identity of the feed that goes on counting.
+        /// Identity of the feed that is active.
         of: String,
     },
-    /// This feed was taken for an alias and has proved to be a server of its own: it counts.
+    /// This feed was on standby, and moves the counters from now on.
     AliasCleared,
+    /// Two sources turned out to be one, and go on as one.
+    SourcesJoined {
+        /// Invocations that both had counted.
+        counted_twice: u64,
+    },
+    /// This feed was on standby and lists another database than the active feed: it has a source of its own.
+    SourceForked,
+    /// What could not be decided was settled by counting less.
+    Undecided {
+        /// What was in doubt.
+        doubt: Doubt,
+    },
     /// The list of anomalies may have hidden some.
     AnomalyWindowOverflowed,
     /// A skill beyond the limit: its counts go to `__overflow__`. Given once per ledger.
@@ -26,6 +42,13 @@ pub enum Notice {
         skill_name: String,
         /// The limit, in skills.
         skills_max: usize,
+    },
+    /// A series beyond the limit: its counts go to `__overflow__`. Given once per ledger.
+    SeriesOverflowed {
+        /// The skill of the first series that found no place.
+        skill_name: String,
+        /// The limit, in series.
+        series_max: usize,
     },
     /// What the feed lists of a skill disagrees with the rows of the database beside it, and has for a while.
     DetailMismatch {
@@ -69,4 +92,20 @@ pub enum ResetCause {
         /// The skill.
         skill_name: String,
     },
+}
+
+impl ResetCause {
+    /// What the skills that fell show: with the remembered total and the present one.
+    pub(super) fn of(fell: &[(Arc<str>, u64, u64)]) -> Self {
+        let missing = || fell.iter().filter(|(_, _, to)| *to == 0).min();
+        let lower = fell.iter().filter(|(_, from, to)| to < from && *to > 0).min();
+        match lower.or_else(missing).or_else(|| fell.iter().min()) {
+            Some((name, _, 0)) => Self::SkillMissing { skill_name: name.to_string() },
+            Some((name, from, to)) if to < from => {
+                Self::TotalFell { skill_name: name.to_string(), from: *from, to: *to }
+            }
+            Some((name, ..)) => Self::SplitFell { skill_name: name.to_string() },
+            None => Self::RowsAreOthers,
+        }
+    }
 }

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 use super::binding::Entry;
 use super::evidence::Totals;
+pub use crate::skills_db::Table;
+
 use super::series::{FeedCounters, SkillIndex};
 use super::slots::{FeedSlot, SourceId};
 
@@ -86,6 +88,10 @@ pub struct FeedRecord {
     pub source: Option<SourceId>,
     /// Sources of entries that left the configuration in the change in which this one joined it, until it is bound.
     pub heir_of: Vec<SourceId>,
+    /// Snapshots before it may begin another source in the place of one, at most 3.
+    pub hold_rounds: u32,
+    /// Whether what its next source holds happened while it was observed.
+    pub is_observed: bool,
 }
 
 /// What a feed and its source had in common of a skill.
@@ -319,20 +325,13 @@ pub struct DatabaseRecord {
 /// What becomes of the fingerprints of a table that were persisted before, when others are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum FingerprintsKept {
-    /// They stay; in the whole, always.
+    /// All of them stay; in the whole, always.
     #[default]
     All,
+    /// Those of rows with this key and greater ones stay, and all that are lost.
+    From(i64),
     /// All of them are deleted.
     None,
-}
-
-/// A table of the server's database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Table {
-    /// `skill_invocation`
-    Invocations,
-    /// `skill_anomalies`
-    Anomalies,
 }
 
 /// A row of the server's database that was read.
@@ -348,6 +347,4 @@ pub struct FingerprintRecord {
     pub key: i64,
     /// Its digest.
     pub digest: i64,
-    /// Whether it is forgotten.
-    pub is_forgotten: bool,
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::memory::Memory;
+use super::records::Records;
 
 /// Upper bounds of the buckets of `skill_duration_seconds`, in seconds; `+Inf` is implied.
 pub const DURATION_BUCKETS_SECONDS: [f64; 9] = [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -168,12 +168,18 @@ pub struct FeedCounters {
     pub detail_mismatches: u64,
     /// Whether the rows of its database tell the feed's counts; `None` where none is configured.
     pub rows_tell: Option<bool>,
+    /// Invocations that two sources had counted which turned out to be one.
+    pub double_counted: u64,
+    /// Doubts that were settled by counting less, by [`super::binding::Doubt`].
+    pub undecided: [u64; super::binding::Doubt::ALL.len()],
 }
 
 /// What changed since the last time changes were taken: new values, not differences, so that applying them twice does
 /// no harm.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Changes {
+    /// What [`super::Ledger::acknowledge`] needs to know them by.
+    pub sequence: u64,
     /// Every skill that changed, whole.
     pub skills: Vec<SkillRow>,
     /// When a snapshot last listed a skill, in microseconds since the Unix epoch. Apart from the series, because it moves
@@ -188,5 +194,5 @@ pub struct Changes {
     /// The counters of the rules, all of them.
     pub rules: RuleCounters,
     /// What else changed and has to be kept to count on. Only a store looks at it.
-    pub memory: Memory,
+    pub memory: Records,
 }

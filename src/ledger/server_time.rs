@@ -2,6 +2,8 @@
 
 use jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 
+use super::evidence::mix;
+
 /// Bytes of a date.
 const DATE_BYTES: usize = "2026-11-22".len();
 
@@ -15,6 +17,21 @@ pub(super) fn micros(text: &str) -> Option<i64> {
     }
     let civil: DateTime = text.parse().ok()?;
     TimeZone::UTC.to_timestamp(civil).ok().map(|timestamp| timestamp.as_microsecond())
+}
+
+/// A longer timestamp is not looked at.
+const TIMESTAMP_BYTES_MAX: usize = 64;
+
+/// A digest of the timestamp of a snapshot, by which two feeds of one server are recognised; `None` where it has no fraction
+/// of a second, or is no such timestamp: two servers can share that by chance.
+pub(super) fn stamp(text: &str) -> Option<u64> {
+    let has_fraction =
+        text.get("2026-11-22T10:24:23".len()..)?.strip_prefix('.')?.starts_with(|c: char| c.is_ascii_digit());
+    if !has_fraction || text.len() > TIMESTAMP_BYTES_MAX {
+        return None;
+    }
+    let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    Some(text.as_bytes().chunks(8).fold(0, |digest, bytes| mix(digest ^ word(bytes))))
 }
 
 #[cfg(test)]

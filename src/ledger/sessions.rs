@@ -1,10 +1,11 @@
-//! The sessions that a feed reports.
+//! The sessions that the servers of a source report.
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
-use super::memory::SessionRow;
+use super::dirty::{Dirty, DirtyFlag};
+use super::records::SessionRecord;
 
 /// Sessions are taken for closed when nothing is heard of them for this long.
 const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
@@ -17,13 +18,13 @@ const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
 pub(super) struct Sessions {
     reported: bool,
     count: u64,
-    by_id: HashMap<Arc<str>, SessionRow>,
-    changed: HashSet<Arc<str>>,
-    cleared: bool,
+    by_id: HashMap<Arc<str>, SessionRecord>,
+    changed: Dirty<Arc<str>>,
+    cleared: DirtyFlag,
 }
 
 /// A session that is new, changed, or (`None`) forgotten.
-pub(super) type Change = (Arc<str>, Option<SessionRow>);
+pub(super) type Change = (Arc<str>, Option<SessionRecord>);
 
 /// There is no room to remember another session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +36,8 @@ impl Sessions {
         self.reported = true;
         self.count = count;
         self.by_id.clear();
-        self.changed.clear();
-        self.cleared = true;
+        self.changed = Dirty::default();
+        self.cleared.mark();
     }
 
     pub fn created(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
@@ -51,7 +52,7 @@ impl Sessions {
         self.reported = true;
         if let Some((id, _)) = self.by_id.get_key_value(id) {
             let id = id.clone();
-            self.put(id, SessionRow { open: false, seen_micros: now_micros });
+            self.put(id, SessionRecord { open: false, seen_micros: now_micros });
             return Ok(());
         }
         // A session that is not known by name can only be one of those that were counted.
@@ -66,7 +67,7 @@ impl Sessions {
             self.by_id.retain(|id, session| {
                 let alive = is_alive(*session, now_micros);
                 if !alive {
-                    changed.insert(id.clone());
+                    changed.mark(id.clone());
                 }
                 alive
             });
@@ -74,13 +75,13 @@ impl Sessions {
         if self.by_id.len() >= sessions_max {
             return Err(SessionsFull);
         }
-        self.put(id.into(), SessionRow { open, seen_micros: now_micros });
+        self.put(id.into(), SessionRecord { open, seen_micros: now_micros });
         Ok(())
     }
 
-    fn put(&mut self, id: Arc<str>, session: SessionRow) {
+    fn put(&mut self, id: Arc<str>, session: SessionRecord) {
         self.by_id.insert(id.clone(), session);
-        self.changed.insert(id);
+        self.changed.mark(id);
     }
 
     pub fn reported(&self) -> bool {
@@ -92,27 +93,37 @@ impl Sessions {
     }
 
     pub fn has_changed(&self) -> bool {
-        self.cleared || !self.changed.is_empty()
+        self.cleared.is_set() || !self.changed.is_empty()
     }
 
-    /// What changed since the last call: whether all that was before is forgotten, and the sessions that are new, changed
-    /// or forgotten.
-    pub fn take_changed(&mut self) -> (bool, Vec<Change>) {
-        let row = |id: Arc<str>| {
-            let session = self.by_id.get(&id).copied();
-            (id, session)
-        };
-        (std::mem::take(&mut self.cleared), self.changed.drain().map(row).collect())
+    /// What changed and is not acknowledged: whether all that was before is forgotten, and the sessions that are new,
+    /// changed or forgotten.
+    pub fn collect(&mut self) -> (bool, Vec<Change>) {
+        let Self { by_id, changed, cleared, .. } = self;
+        let cleared = cleared.collect();
+        (cleared, changed.collect().map(|id| (id.clone(), by_id.get(id).copied())).collect())
     }
 
-    /// Makes [`Sessions::take_changed`] give these once more.
-    pub fn untake(&mut self, cleared: bool, ids: impl Iterator<Item = Arc<str>>) {
-        self.cleared |= cleared;
-        self.changed.extend(ids);
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.changed.acknowledge();
+        self.cleared.acknowledge();
     }
 
-    /// What was kept.
-    pub fn restore(reported: bool, count: u64, by_id: HashMap<Arc<str>, SessionRow>) -> Self {
+    /// Takes what another source reported, which turned out to be the same, if this one reported nothing.
+    pub fn join(&mut self, other: Self) {
+        if self.reported || !other.reported {
+            return;
+        }
+        self.reported = true;
+        self.count = other.count;
+        for (id, session) in other.by_id {
+            self.put(id, session);
+        }
+    }
+
+    /// What was persisted.
+    pub fn restore(reported: bool, count: u64, by_id: HashMap<Arc<str>, SessionRecord>) -> Self {
         Self { reported, count, by_id, ..Self::default() }
     }
 
@@ -123,7 +134,7 @@ impl Sessions {
     }
 }
 
-fn is_alive(session: SessionRow, now_micros: i64) -> bool {
+fn is_alive(session: SessionRecord, now_micros: i64) -> bool {
     now_micros.saturating_sub(session.seen_micros) < SESSION_LIFE_MICROS
 }
 

@@ -5,11 +5,11 @@
 pub struct FeedSlot(u32);
 
 impl FeedSlot {
-    pub(super) fn new(index: usize) -> Self {
+    pub(crate) fn new(index: usize) -> Self {
         Self(u32::try_from(index).expect("the number of feeds is far below 2^32"))
     }
 
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }

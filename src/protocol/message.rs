@@ -157,6 +157,32 @@ pub struct Event<'a> {
     pub kind: EventKind<'a>,
 }
 
+impl Event<'_> {
+    /// The same, independent of the frame that it came in.
+    pub fn into_owned(self) -> Event<'static> {
+        let text = |text: Cow<'_, str>| Cow::<'static, str>::Owned(text.into_owned());
+        let kind = match self.kind {
+            EventKind::Invocation { skill_name, workflow_phase, completed, duration_seconds, session_id } => {
+                EventKind::Invocation {
+                    skill_name: text(skill_name),
+                    workflow_phase: workflow_phase.map(text),
+                    completed,
+                    duration_seconds,
+                    session_id: session_id.map(text),
+                }
+            }
+            EventKind::CompletionRate { skill_name, rate } => {
+                EventKind::CompletionRate { skill_name: text(skill_name), rate }
+            }
+            EventKind::Anomaly(entry) => EventKind::Anomaly(entry.into_owned()),
+            EventKind::ActiveSessions { count } => EventKind::ActiveSessions { count },
+            EventKind::SessionCreated { session_id } => EventKind::SessionCreated { session_id: text(session_id) },
+            EventKind::SessionClosed { session_id } => EventKind::SessionClosed { session_id: text(session_id) },
+        };
+        Event { id: self.id.map(text), timestamp: self.timestamp.map(text), kind }
+    }
+}
+
 /// What a streamed event reports.
 #[derive(Debug, Clone, PartialEq)]
 pub enum EventKind<'a> {

@@ -87,6 +87,11 @@ impl FeedTarget {
         Ok(Self { identity, url, skill: None, credentials, skills_db: None })
     }
 
+    /// Returns where the feed connects to: scheme, host, port and path. It stays the same when the feed is renamed.
+    pub fn address(&self) -> String {
+        identity(&self.url, None)
+    }
+
     /// Returns the same feed, subscribed to one skill. Its identity contains the skill.
     pub fn with_skill(mut self, skill: &str) -> Self {
         self.identity = identity(&self.url, Some(skill));

@@ -3,7 +3,7 @@
 use std::mem::discriminant;
 use std::num::NonZeroU64;
 
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::log_throttle::Suppressed;
 use super::logged;
@@ -21,12 +21,20 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
         Notice::RolledBack => {
             warn!(%feed, suppressed, "the server's database is back a few writes younger; nothing is counted");
         }
-        Notice::AliasFound { of } => error!(
-            %feed, %of, suppressed,
-            "this feed is the same server as another and no longer counts; remove one of the two"
-        ),
+        Notice::AliasFound { of } => {
+            info!(%feed, active = %of, suppressed, "feed is on standby: another feed counts the same source");
+        }
         Notice::AliasCleared => {
-            info!(%feed, suppressed, "this feed is a server of its own after all; it counts");
+            info!(%feed, suppressed, "feed is active: it counts its source");
+        }
+        Notice::SourcesJoined { counted_twice } => {
+            warn!(%feed, counted_twice, suppressed, "two sources turned out to be one");
+        }
+        Notice::SourceForked => {
+            warn!(%feed, suppressed, "feed lists another database than the active feed; it counts a source of its own");
+        }
+        Notice::Undecided { doubt } => {
+            warn!(%feed, reason = doubt.code(), suppressed, "the evidence does not decide; less is counted");
         }
         Notice::AnomalyWindowOverflowed => {
             warn!(%feed, suppressed, "the list of anomalies may have hidden some");
@@ -34,6 +42,10 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
         Notice::SkillsOverflowed { skill_name, skills_max } => {
             let skill_name = logged(skill_name);
             warn!(%feed, skill_name, skills_max, "too many skills; new ones are counted as __overflow__");
+        }
+        Notice::SeriesOverflowed { skill_name, series_max } => {
+            let skill_name = logged(skill_name);
+            warn!(%feed, skill_name, series_max, "too many series; new ones are counted as __overflow__");
         }
         Notice::DetailJoined => {
             info!(%feed, suppressed, "the rows of the database beside the feed tell the counts");

@@ -172,7 +172,7 @@ async fn where_the_first_of_two_addresses_of_one_server_leaves_the_other_goes_on
     let folder = Folder::new();
     folder.write(&format!("feeds:\n{both}"));
     let mut program = folder.start();
-    program.until_stderr("the alias", |log| log.contains("this feed is the same server as another"));
+    program.until_stderr("the alias", |log| log.contains("feed is on standby"));
     until(&mut program, "one of them to count", &(3.0, 1), counts);
 
     folder.write(&format!("feeds:\n{}", entry("two", by_name.as_str())));

@@ -152,7 +152,7 @@ fn a_writer_at_full_speed_never_waits_for_the_reader() {
             is_over_here.store(true, Ordering::Release);
         });
         let mut ledger = Ledger::new(Limits::default());
-        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
+        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         ledger.expect_detail(feed);
         let mut database = SkillsDatabase::open(&path, &CancellationToken::new()).expect("a database");
         let (now, mut read, mut rounds) = (Moment::default(), 0, 0);

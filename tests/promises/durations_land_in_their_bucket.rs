@@ -91,13 +91,13 @@ fn a_fall_of_the_sum_starts_durations_over_and_keeps_counts() {
         observer.hear(0, &metrics_update(second * SECOND, &[skill], &[]), second * SECOND);
         (observer.shown.counts()[&("a".to_owned(), true)], observer.shown.durations("a").count())
     };
-    assert_eq!(hear(1, 10, 50.0), (10, 0), "history");
-    assert_eq!(hear(2, 11, 52.0), (11, 1));
-    assert_eq!(hear(3, 12, 40.0), (12, 1), "a sum cannot fall");
-    assert_eq!(hear(5, 13, f64::NAN), (13, 1), "no number, no duration");
-    assert_eq!(hear(6, 14, -5.0), (14, 1), "a negative mean neither");
-    assert_eq!(hear(7, 15, 60.0), (15, 1), "the first valid sum again");
-    assert_eq!(hear(8, 16, 63.0), (16, 2), "two valid sums follow each other");
+    assert_eq!(hear(1, 1000, 5000.0), (1000, 0), "history");
+    assert_eq!(hear(2, 1001, 5002.0), (1001, 1));
+    assert_eq!(hear(3, 1002, 4990.0), (1002, 1), "a sum cannot fall");
+    assert_eq!(hear(5, 1003, f64::NAN), (1003, 1), "no number, no duration");
+    assert_eq!(hear(6, 1004, -5.0), (1004, 1), "a negative mean neither");
+    assert_eq!(hear(7, 1005, 5010.0), (1005, 1), "the first valid sum again");
+    assert_eq!(hear(8, 1006, 5013.0), (1006, 2), "two valid sums follow each other");
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn state_files_are_opened_or_refused() {
     let Opened { whole, quarantined, .. } = open(&copy);
     assert_eq!(quarantined, None, "the seed is no state of this version: rewrite it");
     let memory = &whole.memory;
-    let rows = [memory.feed_skills.len(), memory.tallies.len(), memory.anomalies.len(), memory.event_ids.len()];
+    let rows = [memory.skills.len(), memory.tallies.len(), memory.anomalies.len(), memory.event_ids.len()];
     assert!(rows.into_iter().all(|rows| rows > 0) && !memory.sessions.is_empty(), "the seed holds too little");
 }
 
@@ -65,7 +65,7 @@ fn write_state(path: &Path) {
     Connection::open(path).unwrap().execute_batch("PRAGMA page_size = 512; VACUUM").unwrap();
     let Opened { mut store, whole, .. } = open(path);
     let mut ledger = Ledger::restore(Limits::default(), whole, Moment::default()).unwrap();
-    let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), skill: None });
+    let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, Moment::default());
     for (second, frame) in (1..).zip([
         r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23+00:00","data":{"top_skills":[

@@ -32,7 +32,7 @@ impl Stage {
         server.invoke("a", 5);
         let database = SkillsDatabase::open(&server.path, &CancellationToken::new()).unwrap();
         let mut ledger = Ledger::new(Limits::default());
-        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
+        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         ledger.expect_detail(feed);
         let connection = ledger.open(feed, Moment { wall_micros: START_MICROS, elapsed: Duration::ZERO });
         let (shown, notices) = (Shown::default(), Vec::new());

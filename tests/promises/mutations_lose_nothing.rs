@@ -130,7 +130,7 @@ impl Fed {
         // Room for every name that a mutation makes up: what lies beyond a limit is refused, whoever tells it.
         let limits = Limits { skills_max: 1 << 20, remembered_skills_max: 1 << 20, ..Limits::default() };
         let mut ledger = Ledger::new(limits);
-        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
+        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         let connection = ledger.open(feed, Moment { wall_micros: START_MICROS, elapsed: Duration::ZERO });
         Self { ledger, connection, at_micros: 0 }
     }
@@ -159,7 +159,9 @@ impl Fed {
     fn show(&mut self, shown: &mut Shown) {
         let now = self.now();
         self.ledger.tick(now, &mut Vec::new());
-        shown.fold(self.ledger.drain(now));
+        let changes = self.ledger.drain(now);
+        self.ledger.acknowledge(changes.sequence);
+        shown.fold(changes);
     }
 }
 

@@ -58,7 +58,7 @@ impl Bridge {
         let Opened { store, whole, quarantined } = Store::open(path, |_| Ok(())).expect("the state opens");
         assert_eq!(quarantined, None, "a synced state is whole");
         let mut ledger = Ledger::restore(Limits::default(), whole.clone(), moment(at_micros)).expect("the state fits");
-        let feed = ledger.add_feed(FeedSpec { identity: IDENTITY.to_owned(), skill: None });
+        let feed = ledger.add_feed(FeedSpec { identity: IDENTITY.to_owned(), ..FeedSpec::default() });
         let connection = ledger.open(feed, moment(at_micros));
         let skills = whole.skills.iter().map(|row| (row.index.0, row.series.clone())).collect();
         (Self { store, ledger, connection, skills, rules: whole.rules, commits: 0 }, whole)
@@ -80,6 +80,7 @@ impl Bridge {
     fn keep(&mut self, at_micros: i64) {
         if self.ledger.has_changed() {
             let changes = self.ledger.drain(moment(at_micros));
+            self.ledger.acknowledge(changes.sequence);
             self.store.commit(&changes).expect("it is kept");
             self.commits += 1;
             self.rules = changes.rules;
@@ -214,7 +215,7 @@ impl Synced {
     fn of(path: &Path) -> Self {
         let read = |suffix| fs::read(beside(path, suffix)).expect("the state's file");
         let whole = Store::look(path).expect("the state reads along");
-        let knows_the_past = whole.memory.feeds.iter().any(|feed| feed.had_snapshot);
+        let knows_the_past = whole.memory.sources.iter().any(|source| source.has_begun);
         let (database, wal, shm) = (read(""), read("-wal"), read("-shm"));
         Self { database, wal, shm, whole, taken_in_bytes: 0, knows_the_past }
     }

@@ -40,7 +40,8 @@ enum Fate {
 
 const CRASHES: [Fate; 3] = [Fate::DiesBefore, Fate::DiesUnshown, Fate::DiesAfter];
 
-const TABLES: [&str; 8] = ["counter", "skill", "phase", "feed", "feed_skill", "anomaly_tally", "anomaly", "event_id"];
+const TABLES: [&str; 9] =
+    ["counter", "skill", "phase", "feed", "source", "source_skill", "anomaly_tally", "anomaly", "event_id"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -161,7 +162,7 @@ impl Bridge {
     fn start(whole: Whole, at_micros: i64) -> Self {
         let now = Moment { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
         let mut ledger = Ledger::restore(Limits::default(), whole, now).expect("what was kept fits");
-        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), skill: None });
+        let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         let connection = ledger.open(feed, now);
         Self { ledger, feed, connection, born_micros: at_micros }
     }
@@ -357,13 +358,15 @@ impl<'d> History<'d> {
         };
         if !committed {
             self.failed_commits += 1;
-            return self.bridge.ledger.untake(&changes, false);
+            return;
         }
         self.kept_any = true;
+        self.bridge.ledger.acknowledge(changes.sequence);
         for (frame, at_micros) in self.heard.drain(..) {
             self.spared.hear(&frame, at_micros);
         }
         if let Some(changes) = self.spared.take(self.at_micros) {
+            self.spared.ledger.acknowledge(changes.sequence);
             self.spared_shown.fold(changes);
         }
         if fate != Fate::DiesUnshown {
@@ -402,6 +405,7 @@ impl<'d> History<'d> {
         }
         // Its waits end at other moments than those of one whose clocks started over.
         if let Some(changes) = self.spared.take(self.at_micros) {
+            self.spared.ledger.acknowledge(changes.sequence);
             self.spared_shown.fold(changes);
         }
     }

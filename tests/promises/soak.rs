@@ -93,7 +93,7 @@ fn a_week_of_snapshots_leaves_memory_flat() {
         let folder = tempfile::tempdir().unwrap();
         let mut opened = Store::open(&folder.path().join("state.db"), |_| Ok(())).unwrap();
         let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
-        let feed = ledger.add_feed(FeedSpec { identity: "soak".to_owned(), skill: None });
+        let feed = ledger.add_feed(FeedSpec { identity: "soak".to_owned(), ..FeedSpec::default() });
         let began = 1_800_000_000;
         let moment = |at: i64| Moment { wall_micros: at * SECOND, elapsed: Duration::from_secs((at - began) as u64) };
         let connection = ledger.open(feed, moment(began));
@@ -109,6 +109,7 @@ fn a_week_of_snapshots_leaves_memory_flat() {
             assert_eq!(notices, [], "at second {}", at - began);
             if at % 600 == 0 {
                 let changes = ledger.drain(moment(at));
+                ledger.acknowledge(changes.sequence);
                 opened.store.commit(&changes).unwrap();
                 view.apply(changes);
             }

@@ -270,7 +270,7 @@ fn open(path: &Path) -> Result<Opened, StoreError> {
 fn write_state(path: &Path) {
     let mut opened = open(path).unwrap();
     let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
-    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), skill: None });
+    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, Moment::default());
     let snapshot = r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23.585602+00:00","data":{"top_skills":[
         {"skill_name":"prüfen","total_invocations":7,"completion_rate":100.0,"avg_duration_seconds":0.1}],"anomalies":[]}}"#;

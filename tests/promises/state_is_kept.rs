@@ -11,7 +11,7 @@ use std::thread;
 
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
-use session_buddy_bridge::internals::ledger::memory::Memory;
+use session_buddy_bridge::internals::ledger::records::Records;
 use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Quarantine, Store, StoreError};
@@ -30,7 +30,7 @@ fn open(path: &Path) -> Result<Opened, StoreError> {
 
 /// A ledger that has met every kind of thing that is kept.
 fn lively(ledger: &mut Ledger) {
-    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), skill: None });
+    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, Moment::default());
     let mut at = Duration::ZERO;
     let mut hear = |text: &str| {
@@ -64,9 +64,10 @@ fn lively(ledger: &mut Ledger) {
 }
 
 fn sorted(mut whole: Whole) -> Whole {
-    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions, .. } = &mut whole.memory;
-    feeds.sort_by_key(|row| row.place);
-    feed_skills.sort_by_key(|row| row.skill_name.clone());
+    let Records { feeds, skills, histories, tallies, anomalies, event_ids, sessions, .. } = &mut whole.memory;
+    feeds.sort_by_key(|row| row.slot);
+    skills.sort_by_key(|row| row.skill_name.clone());
+    histories.sort_by_key(|row| row.skill_name.clone());
     tallies.sort_by_key(|row| (row.skill_name.clone(), row.anomaly_type.clone()));
     anomalies.sort_by_key(|(key, _)| (key.skill_name.clone(), key.detected_at.clone()));
     event_ids.sort_by_key(|row| row.sequence);
@@ -121,8 +122,9 @@ fn a_commit_prepares_no_statement_again() {
 }
 
 fn as_whole(changes: Changes) -> Whole {
-    let Changes { skills, rules, memory, .. } = changes;
-    Whole { skills, rules, memory: Memory { sessions_cleared: Vec::new(), ..memory } }
+    let mut whole = Whole::default();
+    whole.fold(&changes);
+    whole
 }
 
 #[test]
@@ -238,10 +240,10 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
             fs::write(path, [&bytes[..kept], vec![0; bytes.len() - kept].as_slice()].concat()).unwrap();
         }),
         ("a place without a skill", |path| {
-            Connection::open(path).unwrap().execute("UPDATE feed_skill SET skill = 99", []).unwrap();
+            Connection::open(path).unwrap().execute("UPDATE source_skill SET skill = 99", []).unwrap();
         }),
         ("more completed than there were", |path| {
-            Connection::open(path).unwrap().execute("UPDATE feed_skill SET completed = total + 1", []).unwrap();
+            Connection::open(path).unwrap().execute("UPDATE source_skill SET completed = total + 1", []).unwrap();
         }),
         ("a duration without an end", |path| {
             Connection::open(path).unwrap().execute("UPDATE phase SET duration_sum = 9e999", []).unwrap();
@@ -252,7 +254,7 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
         ("a time before all times", |path| {
             Connection::open(path)
                 .unwrap()
-                .execute("UPDATE feed SET previous_micros = -9223372036854775807", [])
+                .execute("UPDATE source SET previous_micros = -9223372036854775807", [])
                 .unwrap();
         }),
         ("an event identifier that is gone", |path| {

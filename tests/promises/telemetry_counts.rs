@@ -112,8 +112,7 @@ fn events_move_their_own_series_and_no_other() {
         tenth_skill_invocations: tenth,
         rollbacks,
         resets,
-        detail_mismatches: 0,
-        rows_tell: None,
+        ..FeedCounters::default()
     };
     let rules = RuleCounters {
         estimated_observations: 1,

@@ -7,6 +7,7 @@ use std::sync::Once;
 use crate::support::alone::alone;
 use session_buddy_bridge::internals::feed::FeedState;
 use session_buddy_bridge::internals::health::Health;
+use session_buddy_bridge::internals::ledger::binding::Doubt;
 use session_buddy_bridge::internals::ledger::{Notice, ResetCause};
 use session_buddy_bridge::internals::protocol::{MessageType, Rejection, RejectionReason};
 use session_buddy_bridge::internals::telemetry::Telemetry;
@@ -104,8 +105,12 @@ fn every_notice_is_a_line_that_names_what_is_at_fault() {
                 "pytest\\n-run is no longer",
             ),
             (Notice::RolledBack, "WARN", "a few writes younger"),
-            (Notice::AliasFound { of: "ws://b:1/".to_owned() }, "ERROR", "of=ws://b:1/"),
-            (Notice::AliasCleared, "INFO", "a server of its own"),
+            (Notice::AliasFound { of: "ws://b:1/".to_owned() }, "INFO", "active=ws://b:1/"),
+            (Notice::AliasCleared, "INFO", "feed is active"),
+            (Notice::SourcesJoined { counted_twice: 7 }, "WARN", "counted_twice=7"),
+            (Notice::SourceForked, "WARN", "another database"),
+            (Notice::Undecided { doubt: Doubt::Damage }, "WARN", "reason=\"damage\""),
+            (Notice::SeriesOverflowed { skill_name: skill_name(), series_max: 30 }, "WARN", "series_max=30"),
             (Notice::SkillsOverflowed { skill_name: skill_name(), skills_max: 20 }, "WARN", "skills_max=20"),
         ] {
             let logged = lines(&[], || Telemetry::new().feed("f").notice(&notice));

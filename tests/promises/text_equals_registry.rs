@@ -183,7 +183,7 @@ impl Shown {
 fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
     let mut ledger = Ledger::new(limits);
     let local = ledger.add_local_feed("local");
-    let server = ledger.add_feed(FeedSpec { identity: "server".to_owned(), skill: None });
+    let server = ledger.add_feed(FeedSpec { identity: "server".to_owned(), ..FeedSpec::default() });
     let mut elapsed = Duration::from_secs(1);
     let mut rounds = 0;
     let local = ledger.open(local, Moment::at(elapsed));
@@ -211,6 +211,7 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
             Step::Wait { seconds } => elapsed += Duration::from_secs(seconds),
             Step::Show { gzip } => {
                 let changes = ledger.drain(now);
+                ledger.acknowledge(changes.sequence);
                 fresh.view.lock().unwrap().apply(changes.clone());
                 shown.view.lock().unwrap().apply(changes);
                 let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };

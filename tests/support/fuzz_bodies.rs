@@ -1,7 +1,7 @@
 //! What the fuzz targets do with their bytes; `tests/promises/fuzz_corpora.rs` does the same with the corpora.
 #![allow(dead_code, reason = "each fuzz target has its own body here")]
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -130,6 +130,7 @@ fn assert_short(rejection: &Rejection) {
 /// Limits that a few lines reach.
 const NARROW: Limits = Limits {
     skills_max: 4,
+    series_max: 100,
     remembered_skills_max: 6,
     label_chars_max: 24,
     phases_per_skill_max: 2,
@@ -169,6 +170,7 @@ pub fn messages_to_ledger(bytes: &[u8]) {
 struct History {
     ledger: Ledger,
     connections: Vec<ConnectionId>,
+    feeds: Vec<FeedId>,
     feed: usize,
     elapsed: Duration,
     shown: Shown,
@@ -181,6 +183,7 @@ impl History {
         let mut history = Self {
             ledger,
             connections: Vec::new(),
+            feeds: Vec::new(),
             feed: 0,
             elapsed: Duration::ZERO,
             shown: Shown::default(),
@@ -191,10 +194,11 @@ impl History {
     }
 
     fn configure(&mut self) {
-        let feeds = ["one", "other"].map(|identity| FeedSpec { identity: identity.to_owned(), skill: None });
+        let feeds = ["one", "other"].map(|identity| FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
         let now = self.now();
         let feeds = feeds.map(|spec| self.ledger.add_feed(spec));
         self.connections = feeds.into_iter().map(|id| self.ledger.open(id, now)).collect();
+        self.feeds = feeds.to_vec();
     }
 
     fn now(&self) -> Moment {
@@ -209,7 +213,7 @@ impl History {
     fn connect(&mut self) {
         let (old, now) = (self.connections[self.feed], self.now());
         self.ledger.close(old, now);
-        self.connections[self.feed] = self.ledger.open(FeedId(self.feed), now);
+        self.connections[self.feed] = self.ledger.open(self.feeds[self.feed], now);
     }
 
     fn hear(&mut self, frame: &str) {
@@ -229,6 +233,7 @@ impl History {
         assert!(self.ledger.active_sessions(now) <= 2 * ((1 << 53) + NARROW.session_ids_max as u64));
         let changes = self.ledger.drain(now);
         self.kept.keep(&changes);
+        self.ledger.acknowledge(changes.sequence);
         self.shown.fold(changes);
         let again = self.ledger.drain(now);
         assert!(again.skills.is_empty() && again.memory.is_empty(), "taken twice");
@@ -259,22 +264,7 @@ struct Kept(Whole);
 
 impl Kept {
     fn keep(&mut self, changes: &Changes) {
-        let Whole { skills, rules, memory } = &mut self.0;
-        *rules = changes.rules;
-        replace(skills, &changes.skills, |row| row.index);
-        replace(&mut memory.feeds, &changes.memory.feeds, |row| row.place);
-        replace(&mut memory.feed_skills, &changes.memory.feed_skills, |row| (row.feed, row.skill_name.clone()));
-        replace(&mut memory.tallies, &changes.memory.tallies, |row| {
-            (row.feed, row.skill_name.clone(), row.anomaly_type.clone())
-        });
-        replace(&mut memory.anomalies, &changes.memory.anomalies, |(key, _)| key.clone());
-        memory.anomalies.retain(|(_, row)| row.is_some());
-        replace(&mut memory.event_ids, &changes.memory.event_ids, |row| (row.feed, row.sequence));
-        let first: HashMap<_, _> = memory.feeds.iter().map(|row| (row.place, row.first_event_id)).collect();
-        memory.event_ids.retain(|row| row.sequence >= first[&row.feed]);
-        memory.sessions.retain(|(feed, ..)| !changes.memory.sessions_cleared.contains(feed));
-        replace(&mut memory.sessions, &changes.memory.sessions, |(feed, id, _)| (*feed, id.clone()));
-        memory.sessions.retain(|(.., row)| row.is_some());
+        self.0.fold(changes);
     }
 
     fn whole(&self) -> Whole {
@@ -283,25 +273,19 @@ impl Kept {
 
     fn assert_within(&self, limits: &Limits) {
         let memory = &self.0.memory;
-        for feed in 0..memory.feeds.len() {
-            let skills = memory.feed_skills.iter().filter(|row| row.feed == feed);
-            let waiting: usize = skills.clone().map(|row| row.waiting.events.len()).sum();
-            assert!(skills.count() <= limits.remembered_skills_max && waiting <= limits.waiting_events_max);
-            let anomalies = memory.anomalies.iter().filter(|(key, _)| key.feed == feed).count();
+        for source in memory.sources.iter().map(|row| row.id) {
+            let skills = memory.skills.iter().filter(|row| row.source == source);
+            let pending: usize = skills.clone().map(|row| row.pending.events.len()).sum();
+            assert!(skills.count() <= limits.remembered_skills_max && pending <= limits.waiting_events_max);
+            let anomalies = memory.anomalies.iter().filter(|(key, _)| key.source == source).count();
             assert!(anomalies <= limits.anomaly_keys_max, "{anomalies} anomalies");
             let skills: HashSet<_> =
-                memory.tallies.iter().filter(|row| row.feed == feed).map(|row| &row.skill_name).collect();
+                memory.tallies.iter().filter(|row| row.source == source).map(|row| &row.skill_name).collect();
             assert!(skills.len() <= limits.anomaly_keys_max, "anomalies of {} skills", skills.len());
-            assert!(memory.event_ids.iter().filter(|row| row.feed == feed).count() <= limits.event_ids_max);
-            assert!(memory.sessions.iter().filter(|(of, ..)| *of == feed).count() <= limits.session_ids_max);
+            assert!(memory.event_ids.iter().filter(|row| row.source == source).count() <= limits.event_ids_max);
+            assert!(memory.sessions.iter().filter(|(of, ..)| *of == source).count() <= limits.session_ids_max);
         }
     }
-}
-
-fn replace<T: Clone, K: std::hash::Hash + Eq>(kept: &mut Vec<T>, changed: &[T], key: impl Fn(&T) -> K) {
-    let keys: HashSet<_> = changed.iter().map(&key).collect();
-    kept.retain(|row| !keys.contains(&key(row)));
-    kept.extend(changed.iter().cloned());
 }
 
 /// A feed that the states of the corpus know.
@@ -331,7 +315,7 @@ pub fn state_file(bytes: &[u8]) {
     shown.fold(Changes { skills, rules, ..Changes::default() });
     let now = Moment::at(Duration::from_secs(1_795_341_600));
     let mut ledger = Ledger::restore(Limits::default(), opened.whole, now).expect("it was judged to fit");
-    let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), skill: None });
+    let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, now);
     for (second, frame) in (1..).zip(STATE_FRAMES) {
         let now = Moment::at(now.elapsed + Duration::from_secs(second * 4));
@@ -341,6 +325,7 @@ pub fn state_file(bytes: &[u8]) {
         ledger.active_sessions(now);
         let changes = ledger.drain(now);
         opened.store.commit(&changes).unwrap_or_else(|error| panic!("{error}"));
+        ledger.acknowledge(changes.sequence);
         shown.fold(changes);
     }
 }

@@ -28,7 +28,11 @@ impl Observer {
     pub fn of(feeds: &[(&str, Option<&str>)]) -> Self {
         let mut ledger = Ledger::new(Limits::default());
         let add = |(identity, skill): &(&str, Option<&str>)| {
-            ledger.add_feed(FeedSpec { identity: (*identity).to_owned(), skill: skill.map(str::to_owned) })
+            ledger.add_feed(FeedSpec {
+                identity: (*identity).to_owned(),
+                skill: skill.map(str::to_owned),
+                ..FeedSpec::default()
+            })
         };
         let feeds: Vec<_> = feeds.iter().map(add).collect();
         let connections = vec![None; feeds.len()];
@@ -92,6 +96,8 @@ impl Observer {
     }
 
     fn look(&mut self, at_micros: i64) {
-        self.shown.fold(self.ledger.drain(moment(at_micros)));
+        let changes = self.ledger.drain(moment(at_micros));
+        self.ledger.acknowledge(changes.sequence);
+        self.shown.fold(changes);
     }
 }

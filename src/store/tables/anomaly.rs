@@ -1,16 +1,17 @@
-//! The anomalies that a feed reported, by what tells them apart.
+//! The anomalies of each source, by what tells them apart.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
 use super::record::{self, invalid, record};
-use crate::ledger::memory::{AnomalyKey, AnomalyRow};
+use crate::ledger::SourceId;
+use crate::ledger::records::{AnomalyKey, AnomalyRecord};
 
 record! {
-    "anomaly", key (feed, skill_name, anomaly_type, detected_at, score),
-    struct AnomalyRecord {
-        feed: usize,
+    "anomaly", key (source, skill_name, anomaly_type, detected_at, score),
+    struct AnomalyRow {
+        source: u64,
         skill_name: Arc<str>,
         anomaly_type: Arc<str>,
         detected_at: Arc<str>,
@@ -28,19 +29,19 @@ fn key_columns(key: &AnomalyKey) -> (Arc<str>, String) {
     (key.detected_at.clone().unwrap_or_default(), score)
 }
 
-pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<AnomalyRow>)]) -> rusqlite::Result<()> {
+pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<AnomalyRecord>)]) -> rusqlite::Result<()> {
     let mut forget = connection.prepare_cached(
-        "DELETE FROM anomaly WHERE feed = ? AND skill_name = ? AND anomaly_type = ? AND detected_at = ? AND score = ?",
+        "DELETE FROM anomaly WHERE source = ? AND skill_name = ? AND anomaly_type = ? AND detected_at = ? AND score = ?",
     )?;
     for (key, _) in anomalies.iter().filter(|(_, row)| row.is_none()) {
         let (detected_at, score) = key_columns(key);
-        forget.execute(params![key.feed, key.skill_name, key.anomaly_type, detected_at, score])?;
+        forget.execute(params![key.source.0, key.skill_name, key.anomaly_type, detected_at, score])?;
     }
     let remembered = anomalies.iter().filter_map(|(key, row)| row.map(|row| (key, row)));
-    let records = remembered.map(|(key, AnomalyRow { multiplicity, streamed, seen_micros })| {
+    let records = remembered.map(|(key, AnomalyRecord { multiplicity, streamed, seen_micros })| {
         let (detected_at, score) = key_columns(key);
-        AnomalyRecord {
-            feed: key.feed,
+        AnomalyRow {
+            source: key.source.0,
             skill_name: Arc::clone(&key.skill_name),
             anomaly_type: Arc::clone(&key.anomaly_type),
             detected_at,
@@ -53,8 +54,8 @@ pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<Ano
     record::save(connection, records)
 }
 
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(AnomalyKey, Option<AnomalyRow>)>> {
-    let anomaly = |record: AnomalyRecord| {
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(AnomalyKey, Option<AnomalyRecord>)>> {
+    let anomaly = |record: AnomalyRow| {
         let score_bits = match record.score.as_str() {
             "" => None,
             text => {
@@ -63,14 +64,14 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(AnomalyKey,
             }
         };
         let key = AnomalyKey {
-            feed: record.feed,
+            source: SourceId(record.source),
             skill_name: record.skill_name,
             anomaly_type: record.anomaly_type,
             detected_at: Some(record.detected_at).filter(|text| !text.is_empty()),
             score_bits,
         };
-        let AnomalyRecord { multiplicity, streamed, seen_micros, .. } = record;
-        Ok((key, Some(AnomalyRow { multiplicity, streamed, seen_micros })))
+        let AnomalyRow { multiplicity, streamed, seen_micros, .. } = record;
+        Ok((key, Some(AnomalyRecord { multiplicity, streamed, seen_micros })))
     };
     record::load(connection)?.into_iter().map(anomaly).collect()
 }

@@ -1,40 +1,39 @@
-//! How many anomalies of each skill and type a feed reported.
+//! How many anomalies of each skill and type a source reported.
 
 use std::sync::Arc;
 
 use rusqlite::Connection;
 
 use super::record::{self, record};
-use crate::ledger::memory::TallyRow;
+use crate::ledger::SourceId;
+use crate::ledger::records::TallyRecord;
 
 record! {
-    "anomaly_tally", key (feed, skill_name, anomaly_type),
-    struct TallyRecord {
-        feed: usize,
+    "anomaly_tally", key (source, skill_name, anomaly_type),
+    struct TallyRow {
+        source: u64,
         skill_name: Arc<str>,
         anomaly_type: Arc<str>,
         listed: u64,
         streamed: u64,
-        before: u64,
     }
 }
 
-pub(super) fn save(connection: &Connection, tallies: &[TallyRow]) -> rusqlite::Result<()> {
-    let records = tallies.iter().cloned().map(|row| {
-        let TallyRow { feed, skill_name, anomaly_type, listed, streamed, before } = row;
-        TallyRecord { feed, skill_name, anomaly_type, listed, streamed, before }
+pub(super) fn save(connection: &Connection, tallies: &[TallyRecord]) -> rusqlite::Result<()> {
+    let rows = tallies.iter().cloned().map(|record| {
+        let TallyRecord { source, skill_name, anomaly_type, listed, streamed } = record;
+        TallyRow { source: source.0, skill_name, anomaly_type, listed, streamed }
     });
-    record::save(connection, records)
+    record::save(connection, rows)
 }
 
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<TallyRow>> {
-    let tally = |TallyRecord { feed, skill_name, anomaly_type, listed, streamed, before }| TallyRow {
-        feed,
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<TallyRecord>> {
+    let record = |TallyRow { source, skill_name, anomaly_type, listed, streamed }| TallyRecord {
+        source: SourceId(source),
         skill_name,
         anomaly_type,
         listed,
         streamed,
-        before,
     };
-    Ok(record::load(connection)?.into_iter().map(tally).collect())
+    Ok(record::load(connection)?.into_iter().map(record).collect())
 }

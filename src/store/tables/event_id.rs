@@ -1,35 +1,45 @@
-//! The identifiers of a feed's latest events.
+//! The identifiers of each source's latest events.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
 use super::record::{self, record};
-use crate::ledger::memory::{EventIdRow, FeedRow};
+use crate::ledger::SourceId;
+use crate::ledger::records::{EventIdRecord, SourceRecord};
 
 record! {
-    "event_id", key (feed, sequence),
-    struct EventIdRecord {
-        feed: usize,
+    "event_id", key (source, sequence),
+    struct EventIdRow {
+        source: u64,
         sequence: u64,
         id: Arc<str>,
         sent_micros: Option<i64>,
     }
 }
 
-/// Adds identifiers, and deletes those that `feeds` have forgotten.
-pub(super) fn save(connection: &Connection, feeds: &[FeedRow], event_ids: &[EventIdRow]) -> rusqlite::Result<()> {
-    let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE feed = ? AND sequence < ?")?;
-    feeds.iter().try_for_each(|feed| forget.execute(params![feed.place, feed.first_event_id]).map(drop))?;
-    let records = event_ids.iter().cloned().map(|row| {
-        let EventIdRow { feed, sequence, id, sent_micros } = row;
-        EventIdRecord { feed, sequence, id, sent_micros }
+/// Adds identifiers, and deletes those that `sources` have forgotten.
+pub(super) fn save(
+    connection: &Connection,
+    sources: &[SourceRecord],
+    event_ids: &[EventIdRecord],
+) -> rusqlite::Result<()> {
+    let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE source = ? AND sequence < ?")?;
+    sources.iter().try_for_each(|source| forget.execute(params![source.id.0, source.first_event_id]).map(drop))?;
+    let rows = event_ids.iter().cloned().map(|record| {
+        let EventIdRecord { source, sequence, id, sent_micros } = record;
+        EventIdRow { source: source.0, sequence, id, sent_micros }
     });
-    record::save(connection, records)
+    record::save(connection, rows)
 }
 
-/// Loads the identifiers of each feed in the order of arrival.
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<EventIdRow>> {
-    let event_id = |EventIdRecord { feed, sequence, id, sent_micros }| EventIdRow { feed, sequence, id, sent_micros };
-    Ok(record::load(connection)?.into_iter().map(event_id).collect())
+/// Loads the identifiers of each source in the order of arrival.
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<EventIdRecord>> {
+    let record = |EventIdRow { source, sequence, id, sent_micros }| EventIdRecord {
+        source: SourceId(source),
+        sequence,
+        id,
+        sent_micros,
+    };
+    Ok(record::load(connection)?.into_iter().map(record).collect())
 }

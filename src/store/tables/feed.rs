@@ -1,110 +1,100 @@
-//! Feeds, with their counters.
+//! Entries of the present and of past configurations, with their counters.
 
 use std::sync::Arc;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use super::record::{self, Json, record};
-use crate::ledger::FeedCounters;
-use crate::ledger::memory::FeedRow;
+use crate::ledger::binding::{Doubt, Entry};
+use crate::ledger::records::FeedRecord;
+use crate::ledger::{FeedCounters, FeedSlot, SourceId};
 
 record! {
-    "feed", key (place),
-    struct FeedRecord {
-        place: usize,
-        identity: Arc<str>,
+    "feed", key (slot),
+    struct FeedRow {
+        slot: usize,
+        name: Arc<str>,
+        address: String,
+        filter: Option<String>,
+        is_configured: bool,
         tenth_skill_invocations: Option<u64>,
         rollbacks: u64,
         resets: u64,
         detail_mismatches: u64,
-        had_snapshot: bool,
-        previous_was_complete: bool,
-        previous_micros: Option<i64>,
-        streams_invocations: bool,
-        alias_of: Option<usize>,
-        sessions_reported: bool,
-        sessions_count: u64,
-        first_event_id: u64,
-        newest_forgotten_micros: Option<i64>,
-        unread: Json<Vec<Arc<str>>>,
+        double_counted: u64,
+        undecided: Json<[u64; Doubt::ALL.len()]>,
+        source: Option<u64>,
+        heir_of: Json<Vec<u64>>,
+        hold_rounds: u32,
+        is_observed: bool,
     }
 }
 
-impl From<&FeedRow> for FeedRecord {
-    fn from(row: &FeedRow) -> Self {
-        let FeedCounters { identity, tenth_skill_invocations, rollbacks, resets, detail_mismatches, rows_tell: _ } =
-            &row.counters;
+impl From<&FeedRecord> for FeedRow {
+    fn from(record: &FeedRecord) -> Self {
+        let FeedCounters {
+            identity: _,
+            tenth_skill_invocations,
+            rollbacks,
+            resets,
+            detail_mismatches,
+            rows_tell: _,
+            double_counted,
+            undecided,
+        } = &record.counters;
         Self {
-            place: row.place,
-            identity: Arc::clone(identity),
+            slot: record.slot.index(),
+            name: (&*record.entry.name).into(),
+            address: record.entry.address.to_string(),
+            filter: record.entry.filter.as_deref().map(str::to_owned),
+            is_configured: record.is_configured,
             tenth_skill_invocations: *tenth_skill_invocations,
             rollbacks: *rollbacks,
             resets: *resets,
             detail_mismatches: *detail_mismatches,
-            had_snapshot: row.had_snapshot,
-            previous_was_complete: row.previous_was_complete,
-            previous_micros: row.previous_micros,
-            streams_invocations: row.streams_invocations,
-            alias_of: row.alias_of,
-            sessions_reported: row.sessions_reported,
-            sessions_count: row.sessions_count,
-            first_event_id: row.first_event_id,
-            newest_forgotten_micros: row.newest_forgotten_micros,
-            unread: Json(row.unread.clone()),
+            double_counted: *double_counted,
+            undecided: Json(*undecided),
+            source: record.source.map(|source| source.0),
+            heir_of: Json(record.heir_of.iter().map(|source| source.0).collect()),
+            hold_rounds: record.hold_rounds,
+            is_observed: record.is_observed,
         }
     }
 }
 
-impl From<FeedRecord> for FeedRow {
-    fn from(record: FeedRecord) -> Self {
+impl From<FeedRow> for FeedRecord {
+    fn from(record: FeedRow) -> Self {
+        let entry = Entry {
+            name: (&*record.name).into(),
+            address: record.address.into(),
+            filter: record.filter.map(Into::into),
+        };
         Self {
-            place: record.place,
+            slot: FeedSlot::new(record.slot),
+            entry,
+            is_configured: record.is_configured,
             counters: FeedCounters {
-                identity: record.identity,
+                identity: record.name,
                 tenth_skill_invocations: record.tenth_skill_invocations,
                 rollbacks: record.rollbacks,
                 resets: record.resets,
                 detail_mismatches: record.detail_mismatches,
                 rows_tell: None,
+                double_counted: record.double_counted,
+                undecided: record.undecided.0,
             },
-            had_snapshot: record.had_snapshot,
-            previous_was_complete: record.previous_was_complete,
-            previous_micros: record.previous_micros,
-            streams_invocations: record.streams_invocations,
-            alias_of: record.alias_of,
-            sessions_reported: record.sessions_reported,
-            sessions_count: record.sessions_count,
-            first_event_id: record.first_event_id,
-            newest_forgotten_micros: record.newest_forgotten_micros,
-            unread: record.unread.0,
+            source: record.source.map(SourceId),
+            heir_of: record.heir_of.0.into_iter().map(SourceId).collect(),
+            hold_rounds: record.hold_rounds,
+            is_observed: record.is_observed,
         }
     }
 }
 
-pub(super) fn save(connection: &Connection, feeds: &[FeedRow]) -> rusqlite::Result<()> {
-    record::save(connection, feeds.iter().map(FeedRecord::from))
+pub(super) fn save(connection: &Connection, feeds: &[FeedRecord]) -> rusqlite::Result<()> {
+    record::save(connection, feeds.iter().map(FeedRow::from))
 }
 
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FeedRow>> {
-    Ok(record::load::<FeedRecord>(connection)?.into_iter().map(FeedRow::from).collect())
-}
-
-/// Removes a feed and everything that is remembered of it. Its place stays taken, under a name that no feed has: the
-/// places of feeds have no gaps. Returns whether there was such a feed.
-pub(in crate::store) fn forget(connection: &Connection, identity: &str) -> rusqlite::Result<bool> {
-    let query = "SELECT place FROM feed WHERE identity = ?";
-    let Some(place) = connection.query_row(query, [identity], |row| row.get::<_, i64>(0)).optional()? else {
-        return Ok(false);
-    };
-    for table in ["feed_skill", "anomaly_tally", "anomaly", "event_id", "session", "detail", "detail_row"] {
-        connection.execute(&format!("DELETE FROM {table} WHERE feed = ?"), [place])?;
-    }
-    connection.execute(
-        "UPDATE feed SET identity = '#' || place || ' forgotten', tenth_skill_invocations = NULL, had_snapshot = 0,
-             previous_was_complete = 0, previous_micros = NULL, streams_invocations = 0, alias_of = NULL,
-             sessions_reported = 0, sessions_count = 0, first_event_id = 0, newest_forgotten_micros = NULL, unread = '[]'
-         WHERE place = ?",
-        [place],
-    )?;
-    Ok(true)
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FeedRecord>> {
+    Ok(record::load::<FeedRow>(connection)?.into_iter().map(FeedRecord::from).collect())
 }

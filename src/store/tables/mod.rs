@@ -1,43 +1,70 @@
 //! One file a table: how its rows are saved and loaded, side by side.
 
+mod address;
+mod agreed;
 mod anomaly;
 mod anomaly_count;
 mod anomaly_tally;
 mod counter;
-mod detail;
-mod detail_row;
+mod damage;
+mod database;
 mod event_id;
 mod feed;
-mod feed_skill;
+mod fingerprint;
+mod listing_history;
 mod phase;
 mod record;
 mod session;
 mod skill;
+mod source;
+mod source_skill;
 
 use rusqlite::Connection;
 
-use crate::ledger::memory::Memory;
+use crate::ledger::records::Records;
 use crate::ledger::{Changes, Whole};
 
-pub(super) use feed::forget as forget_feed;
+pub(super) use source::forget as forget_feed;
 
 /// Writes new values over old ones.
 pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
-    let Changes { skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } = changes;
+    let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } = changes;
     counter::save(connection, *rules)?;
     skill::save(connection, skills, last_listed)?;
     phase::save(connection, skills)?;
     anomaly_count::save(connection, skills)?;
-    let Memory { feeds, feed_skills, tallies, anomalies, event_ids, sessions_cleared, sessions, details, marks } =
-        memory;
+    let Records {
+        sources_removed,
+        agreed_cleared,
+        damages_cleared,
+        sessions_cleared,
+        feeds,
+        agreed,
+        addresses,
+        sources,
+        skills,
+        histories,
+        damages,
+        tallies,
+        anomalies,
+        event_ids,
+        sessions,
+        databases,
+        fingerprints,
+    } = memory;
+    source::save(connection, sources_removed, sources)?;
     feed::save(connection, feeds)?;
-    feed_skill::save(connection, feed_skills)?;
+    agreed::save(connection, agreed_cleared, agreed)?;
+    address::save(connection, addresses)?;
+    source_skill::save(connection, skills)?;
+    listing_history::save(connection, histories)?;
+    damage::save(connection, damages_cleared, damages)?;
     anomaly_tally::save(connection, tallies)?;
     anomaly::save(connection, anomalies)?;
-    event_id::save(connection, feeds, event_ids)?;
+    event_id::save(connection, sources, event_ids)?;
     session::save(connection, sessions_cleared, sessions)?;
-    detail::save(connection, details)?;
-    detail_row::save(connection, details, marks)
+    database::save(connection, databases)?;
+    fingerprint::save(connection, databases, fingerprints)
 }
 
 /// Everything. It is of one point in time if `connection` is in a transaction or nobody else writes.
@@ -45,16 +72,21 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Whole> {
     let mut skills = skill::load(connection)?;
     phase::load(connection, &mut skills)?;
     anomaly_count::load(connection, &mut skills)?;
-    let memory = Memory {
+    let memory = Records {
         feeds: feed::load(connection)?,
-        feed_skills: feed_skill::load(connection)?,
+        agreed: agreed::load(connection)?,
+        addresses: address::load(connection)?,
+        sources: source::load(connection)?,
+        skills: source_skill::load(connection)?,
+        histories: listing_history::load(connection)?,
+        damages: damage::load(connection)?,
         tallies: anomaly_tally::load(connection)?,
         anomalies: anomaly::load(connection)?,
         event_ids: event_id::load(connection)?,
-        sessions_cleared: Vec::new(),
         sessions: session::load(connection)?,
-        details: detail::load(connection)?,
-        marks: detail_row::load(connection)?,
+        databases: database::load(connection)?,
+        fingerprints: fingerprint::load(connection)?,
+        ..Records::default()
     };
     Ok(Whole { skills, rules: counter::load(connection)?, memory })
 }

@@ -1,7 +1,7 @@
-//! Streamed events and the rises of snapshots, matched with each other.
+//! Streamed events and the increases of snapshots, matched with each other.
 //!
-//! Invariant: once a skill is listed, only rises move its counters, and each rise moves them exactly once, so that a lost,
-//! late or repeated event can shift a count to the phase `unknown` and never add one. An event lends a rise its phase and
+//! Invariant: once a skill is listed, only increases move its counters, and each increase moves them exactly once, so that a lost,
+//! late or repeated event can shift a count to the phase `unknown` and never add one. An event lends an increase its phase and
 //! its duration; it is never a count of its own.
 
 use std::collections::VecDeque;
@@ -10,23 +10,23 @@ use std::time::Duration;
 
 use super::arithmetic::Seconds;
 use super::book::{Book, UNKNOWN_PHASE};
-use super::limits::Limits;
-use super::memory::{WaitingEventRow, WaitingRiseRow, WaitingRow};
+use super::limits::{COUNT_MAX, Limits};
+use super::records::{PendingEventRecord, PendingIncreaseRecord, PendingRecord};
 use super::series::{EXEMPLAR_CHARS_MAX, Exemplar, RuleCounters, SkillIndex};
 
-/// How long a rise waits for its event, and an event for its rise.
+/// How long an increase waits for its event, and an event for its increase.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
 
 /// Events of one skill that wait. Beyond, the oldest are dropped as late: a skill that is streamed and not listed must not
 /// take the room of those that are.
 const EVENTS_PER_SKILL_MAX: usize = 256;
 
-/// Rises of one skill that wait. Beyond, a rise joins the latest and waits as long as that.
-const RISES_PER_SKILL_MAX: usize = 64;
+/// Increases of one skill that wait. Beyond, an increase joins the latest and waits as long as that.
+const INCREASES_PER_SKILL_MAX: usize = 64;
 
 /// Invocations that a snapshot proved.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rise {
+pub(super) struct Increase {
     pub completed: u64,
     pub abandoned: u64,
     /// Seconds of the completed ones; `None` where they cannot be told.
@@ -35,7 +35,7 @@ pub(super) struct Rise {
     pub history: bool,
 }
 
-impl Rise {
+impl Increase {
     fn side(&mut self, completed: bool) -> &mut u64 {
         if completed { &mut self.completed } else { &mut self.abandoned }
     }
@@ -43,7 +43,7 @@ impl Rise {
     /// Takes one invocation out, which `event` accounts for, and returns the duration to observe for it. An event lends
     /// its phase to any invocation, but its duration only where the sum of the completed ones has room for it: of an event
     /// that is late, or that stands in for a lost one, the sum tells better. History has no sum to check it against, and a
-    /// later rise may well bring the event's own duration.
+    /// later increase may well bring the event's own duration.
     fn take(&mut self, event: StreamedInvocation<&str>) -> Option<f64> {
         *self.side(event.completed) -= 1;
         let left = match (event.completed, self.durations) {
@@ -62,12 +62,11 @@ impl Rise {
         event.duration_seconds
     }
 
-    /// Adds another rise of the same skill.
-    fn join(&mut self, other: &Rise) {
+    /// Adds another increase of the same skill.
+    fn join(&mut self, other: &Increase) {
         self.completed += other.completed;
         self.abandoned += other.abandoned;
-        let both = self.durations.zip(other.durations);
-        self.durations = both.map(|(a, b)| Seconds { value: a.value + b.value, error: a.error + b.error });
+        self.durations = self.durations.zip(other.durations).map(|(a, b)| a.plus(b));
     }
 
     fn is_spent(&self) -> bool {
@@ -130,7 +129,7 @@ impl Counting<'_> {
         *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = event.duration_seconds {
             phase.durations.observe(seconds, 1, seconds);
-            self.rules.exact_observations += 1;
+            add(&mut self.rules.exact_observations, 1);
         }
         if let Some(session_id) = event.session_id {
             note_exemplar(&mut phase.exemplar, session_id, &event, self.now_micros);
@@ -138,30 +137,30 @@ impl Counting<'_> {
         self.note_overflow(series, 1);
     }
 
-    /// Counts a rise of which no phase is known.
-    pub fn rise(&mut self, series: SkillIndex, rise: &Rise) {
-        let invocations = rise.completed + rise.abandoned;
+    /// Counts an increase of which no phase is known.
+    pub fn increase(&mut self, series: SkillIndex, increase: &Increase) {
+        let invocations = increase.completed + increase.abandoned;
         if invocations == 0 {
             return;
         }
-        if rise.history && self.book.has_shown(series, UNKNOWN_PHASE) {
-            self.rules.backfilled_invocations += invocations;
+        if increase.history && self.book.has_shown(series, UNKNOWN_PHASE) {
+            add(&mut self.rules.backfilled_invocations, invocations);
         }
-        let born_micros = (!rise.history).then_some(self.now_micros);
+        let born_micros = (!increase.history).then_some(self.now_micros);
         let phase = self.book.phase(series, UNKNOWN_PHASE, born_micros, self.limits);
-        phase.completed += rise.completed;
-        phase.abandoned += rise.abandoned;
-        match rise.durations {
-            Some(sum) if rise.completed > 0 && !sum.is_zero() && !sum.fell() => {
-                if rise.completed == 1 {
+        phase.completed += increase.completed;
+        phase.abandoned += increase.abandoned;
+        match increase.durations {
+            Some(sum) if increase.completed > 0 && !sum.is_zero() && !sum.fell() => {
+                if increase.completed == 1 {
                     let seconds = sum.snapped();
                     phase.durations.observe(seconds, 1, seconds);
-                    self.rules.exact_observations += 1;
+                    add(&mut self.rules.exact_observations, 1);
                 } else {
-                    let times = rise.completed as f64;
+                    let times = increase.completed as f64;
                     let mean = Seconds { value: sum.value / times, error: sum.error / times };
-                    phase.durations.observe(mean.snapped(), rise.completed, sum.value);
-                    self.rules.estimated_observations += rise.completed;
+                    phase.durations.observe(mean.snapped(), increase.completed, sum.value);
+                    add(&mut self.rules.estimated_observations, increase.completed);
                 }
             }
             _ => {}
@@ -171,20 +170,27 @@ impl Counting<'_> {
 
     fn note_overflow(&mut self, series: SkillIndex, invocations: u64) {
         if self.book.is_overflow(series) {
-            self.rules.overflowed_invocations += invocations;
+            add(&mut self.rules.overflowed_invocations, invocations);
         }
     }
 }
 
+/// Adds to a counter over all series, which stays within what a state accepts.
+pub(super) fn add(counter: &mut u64, more: u64) {
+    *counter = counter.saturating_add(more).min(COUNT_MAX);
+}
+
 /// Each replaces the one before it, in its place unless that is shown: a feed may stream a million a second. A session that
-/// could cost somebody the whole scrape is left out: Python's official parser loses count of quotes in exemplars.
+/// could cost somebody the whole scrape is left out: Python's official parser loses count of quotes in exemplars, and
+/// Prometheus refuses a scrape with a NUL.
 fn note_exemplar(
     exemplar: &mut Option<Arc<Exemplar>>,
     session_id: &str,
     event: &StreamedInvocation<&str>,
     wall_micros: i64,
 ) {
-    if session_id.is_empty() || session_id.contains('"') || session_id.chars().count() > EXEMPLAR_CHARS_MAX {
+    let is_unsafe = |character: char| character == '"' || character.is_control();
+    if session_id.is_empty() || session_id.contains(is_unsafe) || session_id.chars().count() > EXEMPLAR_CHARS_MAX {
         return;
     }
     let &StreamedInvocation { completed, duration_seconds, .. } = event;
@@ -203,20 +209,20 @@ fn note_exemplar(
 
 /// What waits, for one skill of one feed.
 ///
-/// Invariant: never do an event and a rise of the same `completed` wait at the same time.
-#[derive(Debug, Default)]
-pub(super) struct Waiting {
-    /// Events counted at once, before the skill was first listed: the next rises hold them already.
+/// Invariant: never do an event and an increase of the same `completed` wait at the same time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pending {
+    /// Events counted at once, before the skill was first listed: the next increases hold them already.
     credit: Credit,
-    events: VecDeque<WaitingEvent>,
-    rises: VecDeque<WaitingRise>,
+    events: VecDeque<PendingEvent>,
+    increases: VecDeque<PendingIncrease>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Credit {
     completed: u64,
     abandoned: u64,
-    /// Durations of the completed ones, in seconds; `None` once it is unknown which of them rises have taken.
+    /// Durations of the completed ones, in seconds; `None` once it is unknown which of them increases have taken.
     duration_sum: Option<f64>,
 }
 
@@ -226,21 +232,21 @@ impl Default for Credit {
     }
 }
 
-#[derive(Debug)]
-struct WaitingEvent {
+#[derive(Debug, Clone)]
+struct PendingEvent {
     event: StreamedInvocation,
     since: Duration,
     /// When a snapshot first listed the skill while this waited.
     listed_since: Option<Duration>,
 }
 
-#[derive(Debug)]
-struct WaitingRise {
-    rise: Rise,
+#[derive(Debug, Clone)]
+struct PendingIncrease {
+    increase: Increase,
     since: Duration,
 }
 
-/// What became of a rise.
+/// What became of an increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Offered {
     /// Invocations that events had counted already.
@@ -251,7 +257,7 @@ pub(super) struct Offered {
     pub waits: bool,
 }
 
-impl Waiting {
+impl Pending {
     /// Notes an event that was counted at once.
     pub fn give_credit(&mut self, event: StreamedInvocation<&str>) {
         if event.completed {
@@ -263,7 +269,7 @@ impl Waiting {
         }
     }
 
-    /// An event of a skill that snapshots list: counted if a rise waits for it. Otherwise it has to
+    /// An event of a skill that snapshots list: counted if an increase waits for it. Otherwise it has to
     /// wait itself, and this says so.
     pub fn offer_event(
         &mut self,
@@ -271,18 +277,19 @@ impl Waiting {
         series: SkillIndex,
         counting: &mut Counting<'_>,
     ) -> bool {
-        let Some(position) = self.rises.iter_mut().position(|waiting| *waiting.rise.side(event.completed) > 0) else {
+        let Some(position) = self.increases.iter_mut().position(|waiting| *waiting.increase.side(event.completed) > 0)
+        else {
             return true;
         };
-        let duration_seconds = self.rises[position].rise.take(event);
+        let duration_seconds = self.increases[position].increase.take(event);
         counting.event(series, StreamedInvocation { duration_seconds, ..event });
-        self.rises.retain(|waiting| !waiting.rise.is_spent());
+        self.increases.retain(|waiting| !waiting.increase.is_spent());
         false
     }
 
     /// Lets an event wait. How many gave way to it: of one skill only the latest wait.
     pub fn add_event(&mut self, event: StreamedInvocation, now: Duration) -> usize {
-        self.events.push_back(WaitingEvent { event, since: now, listed_since: None });
+        self.events.push_back(PendingEvent { event, since: now, listed_since: None });
         let beyond = self.events.len().saturating_sub(EVENTS_PER_SKILL_MAX);
         self.events.drain(..beyond);
         beyond
@@ -295,42 +302,42 @@ impl Waiting {
         before - self.events.len()
     }
 
-    /// A rise: what was credited is in the counters already, what waiting events account for is counted as they tell, and
+    /// An increase: what was credited is in the counters already, what waiting events account for is counted as they tell, and
     /// the rest waits for its events if `may_wait`.
-    pub fn offer_rise(
+    pub fn offer_increase(
         &mut self,
-        mut rise: Rise,
+        mut increase: Increase,
         may_wait: bool,
         series: SkillIndex,
         counting: &mut Counting<'_>,
         now: Duration,
     ) -> Offered {
-        let all = rise.completed + rise.abandoned;
-        self.credit.settle(&mut rise);
-        let credited = all - rise.completed - rise.abandoned;
+        let all = increase.completed + increase.abandoned;
+        self.credit.settle(&mut increase);
+        let credited = all - increase.completed - increase.abandoned;
         let before = self.events.len();
         self.events.retain(|waiting| {
             let event = waiting.event.borrowed();
-            if *rise.side(event.completed) == 0 {
+            if *increase.side(event.completed) == 0 {
                 return true;
             }
-            let duration_seconds = rise.take(event);
+            let duration_seconds = increase.take(event);
             counting.event(series, StreamedInvocation { duration_seconds, ..event });
             false
         });
         let events = before - self.events.len();
-        if !may_wait || rise.is_spent() {
-            counting.rise(series, &rise);
+        if !may_wait || increase.is_spent() {
+            counting.increase(series, &increase);
             return Offered { credited, events, waits: false };
         }
-        let is_full = self.rises.len() >= RISES_PER_SKILL_MAX;
-        match self.rises.back_mut() {
+        let is_full = self.increases.len() >= INCREASES_PER_SKILL_MAX;
+        match self.increases.back_mut() {
             Some(latest) if is_full => {
-                latest.rise.join(&rise);
+                latest.increase.join(&increase);
                 Offered { credited, events, waits: false }
             }
             _ => {
-                self.rises.push_back(WaitingRise { rise, since: now });
+                self.increases.push_back(PendingIncrease { increase, since: now });
                 Offered { credited, events, waits: true }
             }
         }
@@ -341,11 +348,11 @@ impl Waiting {
         self.events.drain(..).map(|waiting| waiting.event).collect()
     }
 
-    /// Ends every wait, because others tell the counts from now on: rises count under the phase `unknown`, events and
+    /// Ends every wait, because others tell the counts from now on: increases count under the phase `unknown`, events and
     /// credits are void. How many events there were.
     pub fn end(&mut self, series: SkillIndex, counting: &mut Counting<'_>) -> usize {
-        for waiting in self.rises.drain(..) {
-            counting.rise(series, &waiting.rise);
+        for waiting in self.increases.drain(..) {
+            counting.increase(series, &waiting.increase);
         }
         self.credit = Credit::default();
         let events = self.events.len();
@@ -353,17 +360,17 @@ impl Waiting {
         events
     }
 
-    /// Counts the rises that have waited long enough, under the phase `unknown`.
-    pub fn settle_rises(&mut self, series: SkillIndex, counting: &mut Counting<'_>, now: Duration) {
-        while let Some(waiting) = self.rises.front()
+    /// Counts the increases that have waited long enough, under the phase `unknown`.
+    pub fn settle_increases(&mut self, series: SkillIndex, counting: &mut Counting<'_>, now: Duration) {
+        while let Some(waiting) = self.increases.front()
             && now.saturating_sub(waiting.since) >= WAIT
         {
-            counting.rise(series, &waiting.rise);
-            self.rises.pop_front();
+            counting.increase(series, &waiting.increase);
+            self.increases.pop_front();
         }
     }
 
-    /// Drops the events that have waited through snapshots for long enough. A snapshot lists the skill `now`; its rise was
+    /// Drops the events that have waited through snapshots for long enough. A snapshot lists the skill `now`; its increase was
     /// offered before. How many were dropped.
     pub fn drop_late_events(&mut self, now: Duration) -> usize {
         let before = self.events.len();
@@ -372,31 +379,72 @@ impl Waiting {
     }
 }
 
-impl Waiting {
+impl Pending {
+    /// What events counted before the first listing is void: the skill fell, and what is listed may not hold it.
+    /// Returns whether there was any.
+    pub fn void_credit(&mut self) -> bool {
+        let had_any = self.credit.completed > 0 || self.credit.abandoned > 0;
+        self.credit = Credit::default();
+        had_any
+    }
+
+    /// Adds what another source waited with, which turned out to be the same. Returns how many increases were added.
+    pub fn join(&mut self, other: Self) -> usize {
+        let Credit { completed, abandoned, duration_sum } = other.credit;
+        self.credit.completed += completed;
+        self.credit.abandoned += abandoned;
+        self.credit.duration_sum = self.credit.duration_sum.zip(duration_sum).map(|(a, b)| (a + b).min(f64::MAX));
+        self.events.extend(other.events);
+        let beyond = self.events.len().saturating_sub(EVENTS_PER_SKILL_MAX);
+        self.events.drain(..beyond);
+        let before = self.increases.len();
+        for waiting in other.increases {
+            match self.increases.back_mut() {
+                Some(latest) if before.max(1) >= INCREASES_PER_SKILL_MAX => latest.increase.join(&waiting.increase),
+                _ => self.increases.push_back(waiting),
+            }
+        }
+        self.increases.len() - before
+    }
+
+    /// What a source of its own waits with that has diverged from this one: increases and events are of the common past
+    /// and counted there.
+    pub fn fork(&self) -> Self {
+        Self { credit: self.credit.clone(), ..Self::default() }
+    }
+
+    /// Invocations that wait to be counted.
+    pub fn invocations(&self) -> u64 {
+        self.increases.iter().map(|waiting| waiting.increase.completed + waiting.increase.abandoned).sum()
+    }
+
     /// Events counted before the first listing, completed and abandoned, and seconds of the completed ones.
     pub fn credit(&self) -> ((u64, u64), Option<f64>) {
         ((self.credit.completed, self.credit.abandoned), self.credit.duration_sum)
     }
 
     /// What waits, to be kept.
-    pub fn row(&self) -> WaitingRow {
-        let event = |WaitingEvent { event, .. }: &WaitingEvent| WaitingEventRow {
+    pub fn row(&self) -> PendingRecord {
+        let event = |PendingEvent { event, .. }: &PendingEvent| PendingEventRecord {
             workflow_phase: event.workflow_phase.clone(),
             completed: event.completed,
             duration_seconds: event.duration_seconds,
         };
-        let rise = |WaitingRise { rise, .. }: &WaitingRise| WaitingRiseRow {
-            completed: rise.completed,
-            abandoned: rise.abandoned,
-            durations: rise.durations.map(|seconds| (seconds.value, seconds.error)),
-            history: rise.history,
+        let increase = |PendingIncrease { increase, .. }: &PendingIncrease| PendingIncreaseRecord {
+            completed: increase.completed,
+            abandoned: increase.abandoned,
+            durations: increase.durations.map(|seconds| (seconds.value, seconds.error)),
+            history: increase.history,
         };
-        WaitingRow { events: self.events.iter().map(event).collect(), rises: self.rises.iter().map(rise).collect() }
+        PendingRecord {
+            events: self.events.iter().map(event).collect(),
+            increases: self.increases.iter().map(increase).collect(),
+        }
     }
 
-    /// What was kept; the rises wait from `now` on.
-    pub fn restore(credit: (u64, u64), duration_sum: Option<f64>, row: WaitingRow, now: Duration) -> Self {
-        let event = |row: WaitingEventRow| WaitingEvent {
+    /// What was kept; the increases wait from `now` on.
+    pub fn restore(credit: (u64, u64), duration_sum: Option<f64>, row: PendingRecord, now: Duration) -> Self {
+        let event = |row: PendingEventRecord| PendingEvent {
             event: StreamedInvocation {
                 workflow_phase: row.workflow_phase,
                 completed: row.completed,
@@ -406,8 +454,8 @@ impl Waiting {
             since: now,
             listed_since: None,
         };
-        let rise = |row: WaitingRiseRow| WaitingRise {
-            rise: Rise {
+        let increase = |row: PendingIncreaseRecord| PendingIncrease {
+            increase: Increase {
                 completed: row.completed,
                 abandoned: row.abandoned,
                 durations: row.durations.map(|(value, error)| Seconds { value, error }),
@@ -418,7 +466,7 @@ impl Waiting {
         Self {
             credit: Credit { completed: credit.0, abandoned: credit.1, duration_sum },
             events: row.events.into_iter().map(event).collect(),
-            rises: row.rises.into_iter().map(rise).collect(),
+            increases: row.increases.into_iter().map(increase).collect(),
         }
     }
 
@@ -426,30 +474,30 @@ impl Waiting {
         self.events.len()
     }
 
-    pub fn rises(&self) -> usize {
-        self.rises.len()
+    pub fn increases(&self) -> usize {
+        self.increases.len()
     }
 }
 
 impl Credit {
-    fn settle(&mut self, rise: &mut Rise) {
-        let abandoned = self.abandoned.min(rise.abandoned);
+    fn settle(&mut self, increase: &mut Increase) {
+        let abandoned = self.abandoned.min(increase.abandoned);
         self.abandoned -= abandoned;
-        rise.abandoned -= abandoned;
+        increase.abandoned -= abandoned;
 
-        let completed = self.completed.min(rise.completed);
+        let completed = self.completed.min(increase.completed);
         if completed == 0 {
             return;
         }
         self.completed -= completed;
-        rise.completed -= completed;
+        increase.completed -= completed;
         if self.completed == 0 {
-            // The rise holds every credited duration, and what is left of the sum belongs to what is left of the rise.
+            // The increase holds every credited duration, and what is left of the sum belongs to what is left of the increase.
             let credited = self.duration_sum.replace(0.0);
-            rise.durations = rise.durations.zip(credited).map(|(durations, credited)| durations.less(credited));
+            increase.durations = increase.durations.zip(credited).map(|(durations, credited)| durations.less(credited));
         } else {
-            // The rise holds some of them and nothing else.
-            let taken = rise.durations.take().map(|durations| durations.value);
+            // The increase holds some of them and nothing else.
+            let taken = increase.durations.take().map(|durations| durations.value);
             self.duration_sum = self.duration_sum.zip(taken).map(|(sum, taken)| (sum - taken).max(0.0));
         }
     }

@@ -1,0 +1,114 @@
+//! What changed since it was last acknowledged.
+//!
+//! Collecting does not forget: what is collected stays in flight until it is acknowledged, and is collected again with the
+//! next batch otherwise. So a commit that fails needs no undo.
+
+use std::hash::Hash;
+
+use hashbrown::HashSet;
+
+/// Keys of values that changed.
+#[derive(Debug, Clone)]
+pub(super) struct Dirty<K> {
+    pending: HashSet<K>,
+    in_flight: HashSet<K>,
+}
+
+impl<K> Default for Dirty<K> {
+    fn default() -> Self {
+        Self { pending: HashSet::new(), in_flight: HashSet::new() }
+    }
+}
+
+impl<K: Hash + Eq> Dirty<K> {
+    /// The value of `key` changed.
+    pub fn mark(&mut self, key: K) {
+        self.pending.insert(key);
+    }
+
+    /// Whether anything has to be collected.
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty() && self.in_flight.is_empty()
+    }
+
+    /// Returns every key that changed and is not acknowledged.
+    pub fn collect(&mut self) -> impl Iterator<Item = &K> {
+        self.in_flight.extend(self.pending.drain());
+        self.in_flight.iter()
+    }
+
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.in_flight.clear();
+    }
+}
+
+/// Whether a single value changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct DirtyFlag {
+    is_pending: bool,
+    is_in_flight: bool,
+}
+
+impl DirtyFlag {
+    /// A value that was never persisted.
+    pub const NEW: Self = Self { is_pending: true, is_in_flight: false };
+
+    /// The value changed.
+    pub fn mark(&mut self) {
+        self.is_pending = true;
+    }
+
+    /// The value changed if `has_changed`.
+    pub fn mark_if(&mut self, has_changed: bool) {
+        self.is_pending |= has_changed;
+    }
+
+    /// Whether the value has to be collected.
+    pub fn is_set(self) -> bool {
+        self.is_pending || self.is_in_flight
+    }
+
+    /// Returns whether the value changed and is not acknowledged.
+    pub fn collect(&mut self) -> bool {
+        self.is_in_flight |= std::mem::take(&mut self.is_pending);
+        self.is_in_flight
+    }
+
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.is_in_flight = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_acknowledged_is_collected_again() {
+        let mut dirty = Dirty::default();
+        dirty.mark("a");
+        assert_eq!(dirty.collect().collect::<Vec<_>>(), [&"a"]);
+        dirty.mark("b");
+        let mut again: Vec<_> = dirty.collect().copied().collect();
+        again.sort_unstable();
+        assert_eq!(again, ["a", "b"], "the first commit failed");
+        dirty.mark("a");
+        dirty.acknowledge();
+        assert_eq!(dirty.collect().collect::<Vec<_>>(), [&"a"], "it changed while it was committed");
+        dirty.acknowledge();
+        assert!(dirty.is_empty());
+    }
+
+    #[test]
+    fn a_flag_that_is_set_during_a_commit_stays_set() {
+        let mut flag = DirtyFlag::NEW;
+        assert!(flag.collect());
+        flag.mark();
+        flag.acknowledge();
+        assert!(flag.is_set() && flag.collect());
+        flag.acknowledge();
+        assert!(!flag.is_set());
+    }
+}

@@ -1,0 +1,185 @@
+//! Streamed events: one invocation, one anomaly, one session at a time. Rules 2 and 4.8 of `docs/translation.md`.
+
+use crate::protocol::{AnomalyEntry, Event, EventKind, Rejection, RejectionReason};
+
+use super::check::{check_anomaly, check_label};
+use super::context::ApplyContext;
+use super::dedup::Seen;
+use super::finding::Finding;
+use super::pending::StreamedInvocation;
+use super::server_time;
+use super::sessions::SessionsFull;
+use super::source::{SourceCounts, count_anomalies};
+
+impl SourceCounts {
+    /// Applies an event, of a feed that is subscribed to the skill `filter` alone, if to any. An event without an
+    /// identifier counts only if its feed is active: the active one streams it, too.
+    pub fn event(&mut self, event: &Event<'_>, filter: Option<&str>, is_active: bool, ctx: &mut ApplyContext<'_>) {
+        // Only identifiers need the sender's time.
+        let timestamp = event.timestamp.as_deref().filter(|_| event.id.is_some());
+        let sent_micros = timestamp.and_then(server_time::micros);
+        if let Some(id) = &event.id {
+            if let Err(rejection) = check_label(id, "id", ctx.limits) {
+                return ctx.reject(rejection);
+            }
+            match self.event_ids.seen(id, sent_micros) {
+                Seen::First => {}
+                Seen::Duplicate => return ctx.find(|| Finding::Repeated { id: id.to_string() }),
+                Seen::Reused => {
+                    let detail = format!("event {id:?} has another timestamp than the earlier event with this id");
+                    return ctx.reject(Rejection::new(RejectionReason::StaleEvent, detail));
+                }
+                Seen::TooOld => {
+                    let detail = format!("event {id:?} is older than what is remembered of its feed");
+                    return ctx.reject(Rejection::new(RejectionReason::StaleEvent, detail));
+                }
+            }
+        } else if !is_active {
+            return ctx.find(|| Finding::Alias);
+        }
+        match self.apply_event(event, filter, ctx) {
+            Ok(()) => {
+                if let Some(id) = &event.id {
+                    let first = self.event_ids.first();
+                    self.event_ids.remember(id, sent_micros, ctx.now.wall_micros, ctx.limits.event_ids_max);
+                    self.changed.mark_if(self.event_ids.first() != first);
+                }
+            }
+            Err(rejection) => ctx.reject(rejection),
+        }
+    }
+
+    fn apply_event(
+        &mut self,
+        event: &Event<'_>,
+        filter: Option<&str>,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<(), Rejection> {
+        let (now_micros, limits) = (ctx.now.wall_micros, ctx.limits);
+        let is_filtered_out = |name: &str| filter.is_some_and(|filter| filter != name);
+        let other_skill = |name: &str| Finding::OtherSkill { skill_name: name.to_owned() };
+        match &event.kind {
+            EventKind::Invocation { skill_name, workflow_phase, completed, duration_seconds, session_id } => {
+                if let Some(phase) = workflow_phase {
+                    check_label(phase, "workflow_phase", limits)?;
+                }
+                if self.detail.is_joined() {
+                    return Ok(());
+                }
+                if is_filtered_out(skill_name) {
+                    ctx.find(|| other_skill(skill_name));
+                    return Ok(());
+                }
+                let event = StreamedInvocation {
+                    workflow_phase: workflow_phase.as_deref(),
+                    completed: *completed,
+                    duration_seconds: *duration_seconds,
+                    session_id: session_id.as_deref(),
+                };
+                self.invocation(skill_name, event, ctx)
+            }
+            EventKind::CompletionRate { skill_name, rate } => {
+                if is_filtered_out(skill_name) {
+                    ctx.find(|| other_skill(skill_name));
+                    return Ok(());
+                }
+                let (name, skill) = self.skill(skill_name, ctx)?;
+                skill.streamed_rate = Some(*rate);
+                ctx.find(|| Finding::Rate { skill_name: name.to_string() });
+                self.rates_changed.push(name.clone());
+                self.changed_skills.mark(name);
+                Ok(())
+            }
+            EventKind::Anomaly(entry) => {
+                if is_filtered_out(&entry.skill_name) {
+                    return Ok(());
+                }
+                check_anomaly(entry, limits)?;
+                if !self.detail.leaves_anomalies() {
+                    self.hold_anomaly(entry, event.id.is_some());
+                    return Ok(());
+                }
+                self.stream_anomaly(entry, event.id.is_some(), ctx)
+            }
+            EventKind::ActiveSessions { count } => {
+                ctx.find(|| Finding::Sessions);
+                self.report_sessions(*count);
+                Ok(())
+            }
+            EventKind::SessionCreated { session_id } => {
+                check_label(session_id, "session_id", limits)?;
+                ctx.find(|| Finding::Sessions);
+                self.changed.mark();
+                self.sessions.created(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
+            }
+            EventKind::SessionClosed { session_id } => {
+                check_label(session_id, "session_id", limits)?;
+                ctx.find(|| Finding::Sessions);
+                self.changed.mark();
+                self.sessions.closed(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
+            }
+        }
+    }
+
+    /// Its servers have so many sessions.
+    pub fn report_sessions(&mut self, count: u64) {
+        self.sessions.set_count(count);
+        self.changed.mark();
+    }
+
+    pub fn stream_anomaly(
+        &mut self,
+        entry: &AnomalyEntry<'_>,
+        is_identified: bool,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<(), Rejection> {
+        let increase = if is_identified {
+            self.anomalies.stream_identified(entry, ctx.limits)
+        } else {
+            self.anomalies.stream(entry, ctx.now.wall_micros, ctx.limits)
+        };
+        count_anomalies(entry, increase, Some(ctx.now.wall_micros), ctx)
+    }
+
+    fn invocation(
+        &mut self,
+        name: &str,
+        event: StreamedInvocation<&str>,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<(), Rejection> {
+        let is_alone = self.detail.leaves_alone();
+        if is_alone {
+            self.detail.note_alone();
+        }
+        let (name, skill) = self.skill(name, ctx)?;
+        let elapsed = ctx.now.elapsed;
+        let skill_name = || name.to_string();
+        if !is_alone {
+            ctx.find(|| Finding::EventWaits { skill_name: skill_name() });
+            let gave_way = skill.pending.add_event(event.to_owned(), elapsed);
+            self.pending_events += 1;
+            self.drop_events(gave_way, ctx);
+        } else if !skill.listed {
+            ctx.find(|| Finding::EventCounted { skill_name: skill_name() });
+            ctx.counting().event(skill.series, event);
+            skill.pending.give_credit(event);
+        } else if !skill.pending.offer_event(event, skill.series, &mut ctx.counting()) {
+            ctx.find(|| Finding::EventMetRise { skill_name: skill_name() });
+        } else {
+            ctx.find(|| Finding::EventWaits { skill_name: skill_name() });
+            let gave_way = skill.pending.add_event(event.to_owned(), elapsed);
+            self.pending_events += 1;
+            self.drop_events(gave_way, ctx);
+            if self.pending_events > ctx.limits.waiting_events_max {
+                self.make_room_for_events(ctx);
+            }
+        }
+        self.changed_skills.mark(name);
+        self.changed.mark_if(!std::mem::replace(&mut self.streams_invocations, true));
+        Ok(())
+    }
+}
+
+fn sessions_full(_: SessionsFull) -> Rejection {
+    Rejection::new(RejectionReason::SessionLimit, "no room to remember another session")
+}

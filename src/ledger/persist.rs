@@ -1,0 +1,497 @@
+//! What of a ledger is persisted, and how it is made of that again.
+//!
+//! [`Ledger::restore`] validates every record and builds once; what it accepts includes all that [`Ledger::drain`] can
+//! return. A disk that flips a bit leaves a database that is intact and holds nonsense: numbers that would overflow, or
+//! never stop being wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::{HashMap, HashSet};
+
+use super::binding::{Beginning, FeedParts, Parts, Source, SourceParts, Sources};
+use super::book::Book;
+use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
+use super::dedup::EventIds;
+use super::detail::Detail;
+use super::dirty::DirtyFlag;
+use super::evidence::Totals;
+use super::feed::Feed;
+use super::ledger::{Ledger, Start, Whole};
+use super::limits::{COUNT_MAX, Limits};
+use super::moment::Moment;
+use super::pending::Pending;
+use super::records::{
+    DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryRecord, Records,
+    SourceRecord, SourceSkillRecord, Table,
+};
+use super::series::{Changes, FeedCounters, SkillRow, SkillSeries};
+use super::sessions::Sessions;
+use super::slots::{FeedSlot, SourceId};
+use super::source::{Gauge, SkillCounts, SourceCounts, Unread};
+
+/// Years beyond 30,000 in either direction: no server's time, and no overflow when times are compared.
+const MICROS_MAX: i64 = 1_000_000_000_000_000_000;
+
+impl Ledger {
+    /// What changed beside the series and is not acknowledged.
+    pub(super) fn collect(&mut self) -> Records {
+        let mut records = Records::default();
+        let feeds = &mut self.feeds;
+        self.sources.collect(&mut records, |slot, is_changed| {
+            let feed = feeds.get_mut(slot.index())?;
+            let has_counted = feed.persisted.collect();
+            (is_changed || has_counted).then(|| feed.counters.clone())
+        });
+        for (id, source) in self.sources.iter_mut() {
+            collect_source(id, source, &mut records);
+        }
+        records
+    }
+
+    /// The ledger that `whole` was, or an empty one, which from now on collects in [`super::Changes::memory`] what has to be
+    /// persisted. Its feeds are configured again by [`Ledger::add_feed`].
+    ///
+    /// # Errors
+    /// Records that do not fit together or are impossible, with the first that is wrong.
+    pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, String> {
+        let Whole { skills, rules, memory } = whole;
+        let mut ledger = Self::new(limits);
+        ledger.is_persisted = true;
+        ledger.acknowledged_rules = rules;
+        ledger.rules = rules;
+        if !skills.is_empty() || !memory.feeds.is_empty() {
+            ledger.start = Start::Over;
+        }
+        let indices = skills.len();
+        if skills.iter().map(|row| row.index.0 as usize).collect::<HashSet<_>>() != (0..indices).collect() {
+            return Err(format!("the {indices} skills do not have the indices 0 to {indices}"));
+        }
+        for SkillRow { series, .. } in &skills {
+            unless(series.is_valid(), || format!("the series of {:?} are impossible", series.skill_name))?;
+        }
+        ledger.book = Book::restore(skills);
+        let (feeds, parts) = parts(memory, indices, now.elapsed)?;
+        ledger.feeds = feeds;
+        ledger.sources = Sources::from_parts(parts);
+        Ok(ledger)
+    }
+}
+
+/// Adds what of a source changed and is not acknowledged.
+pub(super) fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, records: &mut Records) {
+    if !source.counts.has_changed() {
+        return;
+    }
+    let (beginning, has_begun) = (source.beginning(), source.has_begun());
+    let (counted_by, active_micros) = (source.counted_by(), source.active_micros());
+    let Source { numbers, counts, .. } = source;
+    // With whatever else of it: the time of the latest snapshot must not be older than the newest anomaly that is persisted,
+    // or a list that was seen before a restart would look like one that may have hidden some.
+    counts.changed.mark();
+    counts.changed.collect();
+    counts.persisted_micros = counts.previous_micros;
+    records.sources.push(SourceRecord {
+        id,
+        is_observed: beginning == Beginning::Observed,
+        has_begun,
+        counted_by,
+        active_micros,
+        previous_was_complete: counts.previous_was_complete,
+        previous_micros: counts.previous_micros,
+        streams_invocations: counts.streams_invocations,
+        sessions_reported: counts.sessions.reported(),
+        sessions_count: counts.sessions.count(),
+        first_event_id: counts.event_ids.first(),
+        newest_forgotten_micros: counts.event_ids.newest_forgotten_micros(),
+        unread: counts.unread.names().cloned().collect(),
+        unread_overflowed: counts.unread.has_overflowed(),
+    });
+    let SourceCounts { skills, changed_skills, changed_histories, .. } = counts;
+    let skill = |name: &Arc<str>| Some(skill_record(id, name, skills.get(name)?, numbers.skill(name)));
+    records.skills.extend(changed_skills.collect().filter_map(skill));
+    let history = |name: &Arc<str>| {
+        let words = numbers.skill(name)?.history.encode();
+        Some(HistoryRecord { source: id, skill_name: name.clone(), words })
+    };
+    records.histories.extend(changed_histories.collect().filter_map(history));
+    if counts.changed_damages.collect() {
+        records.damages_cleared.push(id);
+        for (damage, state) in numbers.damages().iter().enumerate() {
+            let record = |(name, totals): (&Arc<str>, &Totals)| DamageRecord {
+                source: id,
+                damage,
+                skill_name: name.clone(),
+                totals: *totals,
+            };
+            records.damages.extend(state.iter().map(record));
+        }
+    }
+    records.event_ids.extend(counts.event_ids.collect(id));
+    records.tallies.extend(counts.anomalies.collect_tallies(id));
+    records.anomalies.extend(counts.anomalies.collect_keys(id));
+    let (cleared, sessions) = counts.sessions.collect();
+    if cleared {
+        records.sessions_cleared.push(id);
+    }
+    records.sessions.extend(sessions.into_iter().map(|(session, record)| (id, session, record)));
+    counts.detail.collect(id, &mut records.databases, &mut records.fingerprints);
+}
+
+fn skill_record(
+    source: SourceId,
+    name: &Arc<str>,
+    skill: &SkillCounts,
+    numbers: Option<&SkillNumbers>,
+) -> SourceSkillRecord {
+    let (credit, credit_duration_sum) = skill.pending.credit();
+    SourceSkillRecord {
+        source,
+        skill_name: name.clone(),
+        series: skill.series,
+        remembered: numbers.map(|numbers| numbers.remembered),
+        counted: numbers.map_or(0, |numbers| numbers.counted.min(COUNT_MAX)),
+        listed: skill.listed,
+        gauge: skill.gauge.map(|gauge| (gauge.total, gauge.completed, gauge.rate_percent)),
+        streamed_rate: skill.streamed_rate,
+        credit,
+        credit_duration_sum,
+        pending: skill.pending.row(),
+        rows_counted: skill.rows_counted,
+        row_seconds: skill.row_seconds,
+        disagrees: skill.disagrees,
+    }
+}
+
+/// The records of each source, and those of feeds.
+fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, Parts<SourceCounts>), String> {
+    let mut feeds = Vec::new();
+    let mut parts =
+        Parts { feeds: Vec::new(), sources: BTreeMap::new(), addresses: HashMap::new(), next: SourceId::FIRST };
+    let mut records: Vec<FeedRecord> = memory.feeds;
+    records.sort_unstable_by_key(|record| record.slot);
+    for (index, record) in records.into_iter().enumerate() {
+        let FeedRecord { slot, entry, is_configured, counters, source, heir_of, hold_rounds, is_observed } = record;
+        unless(slot.index() == index, || format!("the feed {:?} has another slot than its own", entry.name))?;
+        unless(counters.is_valid(), || format!("the counters of the feed {:?} are impossible", entry.name))?;
+        let feed = FeedParts {
+            entry,
+            is_configured,
+            former: source,
+            heir_of,
+            hold_rounds,
+            is_observed,
+            ..FeedParts::default()
+        };
+        parts.feeds.push(feed);
+        feeds.push(Feed { persisted: DirtyFlag::default(), has_begun: source.is_some(), counters, ..Feed::new("") });
+    }
+    for record in memory.agreed {
+        unless(record.totals.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
+        let feed = parts.feeds.get_mut(record.feed.index());
+        let feed = feed.ok_or_else(|| format!("there is no feed with the slot {}", record.feed.index()))?;
+        feed.agreed.insert(record.skill_name, record.totals);
+    }
+    for record in memory.addresses {
+        parts.addresses.insert(record.address, record.sources);
+    }
+    let mut sources: BTreeMap<SourceId, (SourceRecord, Records)> = BTreeMap::new();
+    for record in memory.sources {
+        unless(record.is_valid(), || format!("the source {} is impossible", record.id.0))?;
+        sources.insert(record.id, (record, Records::default()));
+    }
+    fn of(sources: &mut BTreeMap<SourceId, (SourceRecord, Records)>, id: SourceId) -> Result<&mut Records, String> {
+        sources.get_mut(&id).map(|(_, records)| records).ok_or_else(|| format!("there is no source {}", id.0))
+    }
+    for record in memory.skills {
+        unless(record.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
+        let index = record.series.0;
+        unless((index as usize) < indices, || {
+            format!("{:?} has the index {index}, which no skill has", record.skill_name)
+        })?;
+        of(&mut sources, record.source)?.skills.push(record);
+    }
+    for record in memory.histories {
+        of(&mut sources, record.source)?.histories.push(record);
+    }
+    for record in memory.damages {
+        unless(record.totals.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
+        of(&mut sources, record.source)?.damages.push(record);
+    }
+    for record in memory.tallies {
+        let is_valid = record.listed.max(record.streamed) <= COUNT_MAX;
+        unless(is_valid, || format!("the number of anomalies of {:?} is impossible", record.skill_name))?;
+        of(&mut sources, record.source)?.tallies.push(record);
+    }
+    for (key, record) in memory.anomalies {
+        let is_valid = record.is_none_or(|record| record.multiplicity <= COUNT_MAX && is_time(record.seen_micros));
+        unless(is_valid, || format!("an anomaly of {:?} is impossible", key.skill_name))?;
+        of(&mut sources, key.source)?.anomalies.push((key, record));
+    }
+    for record in memory.event_ids {
+        of(&mut sources, record.source)?.event_ids.push(record);
+    }
+    for (id, session, record) in memory.sessions {
+        of(&mut sources, id)?.sessions.push((id, session, record));
+    }
+    for record in memory.databases {
+        unless(record.is_valid(), || "where a database was read to is impossible".to_owned())?;
+        of(&mut sources, record.source)?.databases.push(record);
+    }
+    for record in memory.fingerprints {
+        unless(is_key(record.key), || "a row of a database that was read is impossible".to_owned())?;
+        of(&mut sources, record.source)?.fingerprints.push(record);
+    }
+    for (id, (record, records)) in sources {
+        parts.next = parts.next.max(id.next());
+        parts.sources.insert(id, source(record, records, now)?);
+    }
+    // An identifier of a source that was forgotten is not given again.
+    let mentioned = parts.feeds.iter().flat_map(|feed| feed.former.iter().chain(&feed.heir_of));
+    let mentioned = mentioned.chain(parts.addresses.values().flatten()).copied().max();
+    if let Some(mentioned) = mentioned {
+        parts.next = parts.next.max(mentioned.next());
+    }
+    Ok((feeds, parts))
+}
+
+fn source(record: SourceRecord, records: Records, now: Duration) -> Result<SourceParts<SourceCounts>, String> {
+    let mut histories: HashMap<Arc<str>, ListingHistory> = HashMap::new();
+    for HistoryRecord { skill_name, words, .. } in records.histories {
+        let history = ListingHistory::decode(&words);
+        let history = history.ok_or_else(|| format!("the listing history of {skill_name:?} is impossible"))?;
+        histories.insert(skill_name, history);
+    }
+    let mut counts = SourceCounts::default();
+    let mut numbers: HashMap<Arc<str>, SkillNumbers> = HashMap::new();
+    for skill in records.skills {
+        let name = skill.skill_name.clone();
+        if let Some(remembered) = skill.remembered {
+            let history = histories.remove(&name).unwrap_or_default();
+            numbers.insert(name.clone(), SkillNumbers { remembered, history, counted: skill.counted });
+        }
+        let skill = restore_skill(skill, now);
+        counts.pending_events += skill.pending.events();
+        counts.pending_increases.extend(std::iter::repeat_n((now, name.clone()), skill.pending.increases()));
+        counts.skills.insert(name, skill);
+    }
+    let mut damages: BTreeMap<usize, DamageState> = BTreeMap::new();
+    for DamageRecord { damage, skill_name, totals, .. } in records.damages {
+        damages.entry(damage).or_default().insert(skill_name, totals);
+    }
+    for ids in records.event_ids.windows(2) {
+        let follows = ids[0].sequence.checked_add(1) == Some(ids[1].sequence);
+        unless(follows, || format!("between the events {:?} and {:?} some are missing", ids[0].id, ids[1].id))?;
+    }
+    counts.event_ids = EventIds::restore(record.first_event_id, record.newest_forgotten_micros, records.event_ids);
+    records.tallies.into_iter().for_each(|tally| counts.anomalies.restore_tally(tally));
+    for (key, anomaly) in records.anomalies {
+        if let Some(anomaly) = anomaly {
+            counts.anomalies.restore_key(key, anomaly);
+        }
+    }
+    let sessions = records.sessions.into_iter().filter_map(|(_, id, session)| Some((id, session?))).collect();
+    counts.sessions = Sessions::restore(record.sessions_reported, record.sessions_count, sessions);
+    if let Some(database) = records.databases.first() {
+        counts.detail = Detail::restore(database, records.fingerprints);
+    }
+    counts.previous_was_complete = record.previous_was_complete;
+    counts.previous_micros = record.previous_micros;
+    counts.persisted_micros = record.previous_micros;
+    counts.streams_invocations = record.streams_invocations;
+    counts.unread = Unread::restore(record.unread, record.unread_overflowed);
+    Ok(SourceParts {
+        numbers: SourceNumbers::restore(numbers, damages.into_values().collect()),
+        counts,
+        beginning: if record.is_observed { Beginning::Observed } else { Beginning::History },
+        has_begun: record.has_begun,
+        counted_by: record.counted_by.map(FeedSlot::index),
+        active_micros: record.active_micros,
+    })
+}
+
+fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
+    SkillCounts {
+        listed: record.listed,
+        gauge: record.gauge.map(|(total, completed, rate_percent)| Gauge { total, completed, rate_percent }),
+        streamed_rate: record.streamed_rate,
+        pending: Pending::restore(record.credit, record.credit_duration_sum, record.pending, now),
+        rows_counted: record.rows_counted,
+        row_seconds: record.row_seconds,
+        disagrees: record.disagrees,
+        ..SkillCounts::new(record.series)
+    }
+}
+
+impl SkillSeries {
+    fn is_valid(&self) -> bool {
+        let phases = self.phases.iter().all(|phase| {
+            let counts = [phase.completed, phase.abandoned].into_iter().chain(phase.durations.buckets);
+            are_counts(counts) && is_sum(phase.durations.sum) && phase.born_micros.is_none_or(is_time)
+        });
+        let are_created = self.anomalies.iter().all(|series| series.born_micros.is_none_or(is_time));
+        let anomalies = are_counts(self.anomalies.iter().map(|series| series.count)) && are_created;
+        phases && is_ratio(self.completion_rate) && anomalies
+    }
+}
+
+impl FeedCounters {
+    fn is_valid(&self) -> bool {
+        are_counts([self.resets, self.rollbacks, self.detail_mismatches, self.double_counted])
+            && are_counts(self.undecided)
+    }
+}
+
+impl SourceRecord {
+    fn is_valid(&self) -> bool {
+        let times = [self.previous_micros, self.newest_forgotten_micros, Some(self.active_micros)];
+        are_counts([self.sessions_count, self.first_event_id]) && times.into_iter().flatten().all(is_time)
+    }
+}
+
+impl Totals {
+    fn is_valid(&self) -> bool {
+        self.completed <= self.total && self.total <= COUNT_MAX && self.duration_sum.is_none_or(is_sum)
+    }
+}
+
+impl DatabaseRecord {
+    fn is_valid(&self) -> bool {
+        let keys = [self.told_until, self.history_until, self.invocations_cursor, self.anomalies_cursor];
+        keys.into_iter().all(is_key)
+    }
+}
+
+impl SourceSkillRecord {
+    fn is_valid(&self) -> bool {
+        let gauge = self.gauge.is_none_or(|(total, completed, rate_percent)| {
+            is_sum(total) && is_sum(completed) && (0.0..=100.0).contains(&rate_percent)
+        });
+        let events = self.pending.events.iter().all(|event| event.duration_seconds.is_none_or(is_sum));
+        let increases = self.pending.increases.iter().all(|increase| {
+            let is_known = |(value, error): (f64, f64)| value.is_finite() && is_sum(error);
+            are_counts([increase.completed, increase.abandoned]) && increase.durations.is_none_or(is_known)
+        });
+        let counts = self.pending.increases.iter().flat_map(|increase| [increase.completed, increase.abandoned]);
+        self.remembered.is_none_or(|totals| totals.is_valid())
+            && are_counts([self.counted])
+            && gauge
+            && events
+            && increases
+            && are_counts(counts)
+            && are_counts([self.credit.0, self.credit.1])
+            && self.credit_duration_sum.is_none_or(is_sum)
+            && are_counts([self.rows_counted.0, self.rows_counted.1])
+            && self.row_seconds.is_none_or(is_sum)
+            && is_ratio(self.streamed_rate)
+    }
+}
+
+fn unless(is_valid: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
+    if is_valid { Ok(()) } else { Err(problem()) }
+}
+
+/// Whether these can be added up.
+fn are_counts(counts: impl IntoIterator<Item = u64>) -> bool {
+    counts.into_iter().map(u128::from).sum::<u128>() <= u128::from(COUNT_MAX)
+}
+
+fn is_sum(value: f64) -> bool {
+    value.is_finite() && value >= 0.0
+}
+
+fn is_ratio(rate: Option<f64>) -> bool {
+    rate.is_none_or(|rate| (0.0..=1.0).contains(&rate))
+}
+
+/// Whether `id` can be the key of a row that was read, or 0 for none.
+fn is_key(id: i64) -> bool {
+    id >= 0
+}
+
+fn is_time(micros: i64) -> bool {
+    (-MICROS_MAX..=MICROS_MAX).contains(&micros)
+}
+
+impl Whole {
+    /// Writes what changed over what was: what a store does with the same changes.
+    pub fn fold(&mut self, changes: &Changes) {
+        let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } =
+            changes;
+        replace(&mut self.skills, skills, |row| row.index);
+        for (index, micros) in last_listed {
+            if let Some(row) = self.skills.iter_mut().find(|row| row.index == *index) {
+                row.last_listed_micros = *micros;
+            }
+        }
+        self.rules = *rules;
+        self.memory.fold(memory);
+    }
+}
+
+impl Records {
+    fn fold(&mut self, new: &Self) {
+        let is_removed = |source: &SourceId| new.sources_removed.contains(source);
+        self.sources.retain(|record| !is_removed(&record.id));
+        self.skills.retain(|record| !is_removed(&record.source));
+        self.histories.retain(|record| !is_removed(&record.source));
+        self.damages.retain(|record| !is_removed(&record.source) && !new.damages_cleared.contains(&record.source));
+        self.tallies.retain(|record| !is_removed(&record.source));
+        self.anomalies.retain(|(key, _)| !is_removed(&key.source));
+        self.event_ids.retain(|record| !is_removed(&record.source));
+        self.sessions.retain(|(source, ..)| !is_removed(source) && !new.sessions_cleared.contains(source));
+        self.databases.retain(|record| !is_removed(&record.source));
+        self.agreed.retain(|record| !new.agreed_cleared.contains(&record.feed));
+        let is_forgotten = |record: &FingerprintRecord| {
+            let database = new.databases.iter().find(|database| database.source == record.source);
+            let kept = database.map_or(FingerprintsKept::All, |database| match record.table {
+                Table::Invocations => database.invocations,
+                Table::Anomalies => database.anomalies,
+            });
+            match kept {
+                FingerprintsKept::All => false,
+                FingerprintsKept::From(key) => !record.is_lost && record.key < key,
+                FingerprintsKept::None => true,
+            }
+        };
+        self.fingerprints.retain(|record| !is_removed(&record.source) && !is_forgotten(record));
+
+        replace(&mut self.feeds, &new.feeds, |record| record.slot);
+        replace(&mut self.agreed, &new.agreed, |record| (record.feed, record.skill_name.clone()));
+        replace(&mut self.addresses, &new.addresses, |record| record.address.clone());
+        replace(&mut self.sources, &new.sources, |record| record.id);
+        replace(&mut self.skills, &new.skills, |record| (record.source, record.skill_name.clone()));
+        replace(&mut self.histories, &new.histories, |record| (record.source, record.skill_name.clone()));
+        replace(&mut self.damages, &new.damages, |record| (record.source, record.damage, record.skill_name.clone()));
+        replace(&mut self.tallies, &new.tallies, |record| {
+            (record.source, record.skill_name.clone(), record.anomaly_type.clone())
+        });
+        replace(&mut self.anomalies, &new.anomalies, |(key, _)| key.clone());
+        self.anomalies.retain(|(_, record)| record.is_some());
+        replace(&mut self.event_ids, &new.event_ids, |record| (record.source, record.sequence));
+        let sources = &self.sources;
+        let first = |source: SourceId| sources.iter().find(|record| record.id == source);
+        self.event_ids
+            .retain(|record| first(record.source).is_some_and(|known| known.first_event_id <= record.sequence));
+        self.event_ids.sort_unstable_by_key(|record| (record.source, record.sequence));
+        replace(&mut self.sessions, &new.sessions, |(source, id, _)| (*source, id.clone()));
+        self.sessions.retain(|(_, _, record)| record.is_some());
+        replace(&mut self.databases, &new.databases, |record| record.source);
+        for database in &mut self.databases {
+            (database.invocations, database.anomalies) = (FingerprintsKept::All, FingerprintsKept::All);
+        }
+        replace(&mut self.fingerprints, &new.fingerprints, |record| {
+            (record.source, record.table.name(), record.is_lost, record.key)
+        });
+        self.fingerprints
+            .sort_unstable_by_key(|record| (record.source, record.table.name(), record.is_lost, record.key));
+    }
+}
+
+/// Writes `new` over the rows with the same keys.
+fn replace<T: Clone, K: std::hash::Hash + Eq>(rows: &mut Vec<T>, new: &[T], key: impl Fn(&T) -> K) {
+    let keys: HashSet<K> = new.iter().map(&key).collect();
+    rows.retain(|row| !keys.contains(&key(row)));
+    rows.extend(new.iter().cloned());
+}

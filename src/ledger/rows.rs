@@ -1,0 +1,436 @@
+//! A source whose counts the rows of its database tell. Rule 8 of `docs/translation.md`.
+//!
+//! While rows move the counters, the remembered numbers of each skill are what the database held at the last row that was
+//! read. They are what the server lists then, so that snapshots can be checked against them, and so that snapshots can
+//! take over at any time and count from there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
+
+use super::arithmetic::Listing;
+use super::book::UNKNOWN_PHASE;
+use super::check::{check_anomaly, check_label};
+use super::context::ApplyContext;
+use super::continuity::{Delta, SourceNumbers, Step};
+use super::detail::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
+use super::evidence::{Listings, Totals};
+use super::limits::SERIES_COUNT_MAX;
+use super::notice::Notice;
+use super::pending::{Increase, StreamedInvocation, add};
+use super::snapshot::difference;
+use super::source::{Gauge, SkillCounts, SourceCounts, count_anomalies};
+
+/// A skill disagrees with the rows once so many snapshots in a row list what its rows do not tell, over so long a time: one
+/// may be late, or tell of rows that are not read yet.
+const DISAGREEMENT_SNAPSHOTS: u32 = 5;
+const DISAGREEMENT: Duration = Duration::from_secs(10);
+
+/// Streamed anomalies that are held while it is open whether rows tell them.
+const HELD_ANOMALIES_MAX: usize = 1_000;
+
+/// What a skill was listed with lately, and what its rows told then.
+#[derive(Debug, Default)]
+pub(super) struct Comparison {
+    /// What the previous snapshot listed: total, and completed where that is exact.
+    listed: Option<(u64, Option<u64>)>,
+    /// What the rows told when the previous snapshot arrived, and the one before it.
+    told: Option<(u64, u64)>,
+    told_before: Option<(u64, u64)>,
+    disagreeing: u32,
+    since: Duration,
+    /// The connection that was in use when the two had disagreed for long: a later one has to confirm it.
+    distrusted: Option<u64>,
+}
+
+impl Comparison {
+    /// Notes what a snapshot lists and what the rows tell at its arrival, and judges the previous one, of which the rows
+    /// have been read since. Returns whether the two have disagreed for long; `None` where they cannot be compared.
+    fn judge(&mut self, listing: &Listing, told: Option<(u64, u64)>, now: Duration) -> Option<bool> {
+        let listed = self.listed.replace((listing.total, listing.exact.then_some(listing.completed)));
+        let (low, high) = (self.told_before, told);
+        self.told_before = std::mem::replace(&mut self.told, told);
+        let ((total, completed), low, high) = (listed?, low?, high?);
+        let agrees = (low.0..=high.0).contains(&total)
+            && completed.is_none_or(|completed| (low.1..=high.1).contains(&completed));
+        if agrees {
+            self.disagreeing = 0;
+            self.distrusted = None;
+            return Some(false);
+        }
+        if self.disagreeing == 0 {
+            self.since = now;
+        }
+        self.disagreeing = self.disagreeing.saturating_add(1);
+        let lasts = self.disagreeing >= DISAGREEMENT_SNAPSHOTS && now.saturating_sub(self.since) >= DISAGREEMENT;
+        lasts.then_some(true)
+    }
+}
+
+/// Which skills count: those that a configured feed of the source is subscribed to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Coverage {
+    /// All of them.
+    All,
+    /// These.
+    Only(Vec<Box<str>>),
+}
+
+impl Coverage {
+    /// Of feeds with these filters.
+    pub fn of<'a>(filters: impl Iterator<Item = Option<&'a str>>) -> Self {
+        let skills: Option<Vec<Box<str>>> = filters.map(|filter| filter.map(Into::into)).collect();
+        skills.map_or(Self::All, Self::Only)
+    }
+
+    fn covers(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(skills) => skills.iter().any(|skill| **skill == *name),
+        }
+    }
+}
+
+/// The listings that a server makes of these numbers. Skills whose totals no listing can have are left out.
+pub(super) fn listings(numbers: &Numbers, coverage: &Coverage, reject: impl FnMut(Rejection)) -> Listings {
+    let mut reject = reject;
+    let mut entries = Vec::with_capacity(numbers.skills.len());
+    for skill in numbers.skills.iter().filter(|skill| coverage.covers(&skill.skill_name)) {
+        match totals(skill) {
+            Some(totals) => entries.push((Arc::from(&*skill.skill_name), totals)),
+            None => reject(Rejection::new(
+                RejectionReason::NumberOutOfRange,
+                format!("the database counts more than 2^53 invocations of {:?}", skill.skill_name),
+            )),
+        }
+    }
+    Listings::new(entries)
+}
+
+fn totals(skill: &SkillNumbers) -> Option<Totals> {
+    let total = skill.completed.checked_add(skill.abandoned).filter(|total| *total < SERIES_COUNT_MAX)?;
+    let duration_sum = listed_sum(valid(skill.duration_sum), skill.completed);
+    Some(Totals { total, completed: skill.completed, split_is_exact: true, duration_sum })
+}
+
+fn valid(seconds: f64) -> Option<f64> {
+    Some(seconds).filter(|sum| sum.is_finite() && *sum >= 0.0)
+}
+
+/// The sum that follows from the mean which the server lists: it is rounded twice.
+fn listed_sum(sum: Option<f64>, completed: u64) -> Option<f64> {
+    if completed == 0 { Some(0.0) } else { sum.map(|sum| sum / completed as f64 * completed as f64) }
+}
+
+impl SourceCounts {
+    /// Lets the database's patience pass.
+    pub(super) fn tick_detail(&mut self, ctx: &mut ApplyContext<'_>) {
+        if self.detail.tick(ctx.now.elapsed) {
+            self.release(ctx);
+        }
+    }
+
+    /// Snapshots and events move the counters from now on: no database is configured any more.
+    pub fn leave_rows(&mut self, ctx: &mut ApplyContext<'_>) {
+        if self.detail.leave() {
+            self.release(ctx);
+        }
+    }
+
+    /// Applies what was held for the rows: where no snapshot lists the skill, nothing else tells of it.
+    fn release(&mut self, ctx: &mut ApplyContext<'_>) {
+        let unlisted = self.skills.iter_mut().filter(|(_, skill)| !skill.listed);
+        for (name, skill) in unlisted {
+            let events = skill.pending.take_events();
+            if events.is_empty() {
+                continue;
+            }
+            self.pending_events -= events.len();
+            self.changed_skills.mark(name.clone());
+            for event in events {
+                ctx.counting().event(skill.series, event.borrowed());
+                skill.pending.give_credit(event.borrowed());
+            }
+            self.detail.note_alone();
+        }
+        for (is_identified, entry) in std::mem::take(&mut self.held_anomalies) {
+            if let Err(rejection) = self.stream_anomaly(&entry, is_identified, ctx) {
+                ctx.reject(rejection);
+            }
+        }
+    }
+
+    /// A streamed anomaly, while it is open whether rows tell it.
+    pub(super) fn hold_anomaly(&mut self, entry: &AnomalyEntry<'_>, is_identified: bool) {
+        if !self.detail.is_joined() && self.held_anomalies.len() < HELD_ANOMALIES_MAX {
+            self.held_anomalies.push((is_identified, entry.clone().into_owned()));
+        }
+    }
+
+    /// The remembered numbers have moved to what the database holds, at a change from snapshots to rows: what of it the
+    /// rows to come count. What `steps` count beyond those rows was deleted before it was read, and counts as `unknown`.
+    pub fn change_to_rows(&mut self, numbers: &Numbers, steps: &[Step], is_history: bool, ctx: &mut ApplyContext<'_>) {
+        for step in steps {
+            let Ok(told) = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(&step.skill_name)) else {
+                continue;
+            };
+            let told = &numbers.skills[told];
+            let increase = match step.delta {
+                Delta::First => {
+                    let durations = None;
+                    let (completed, abandoned) = (step.to.completed, step.to.abandoned());
+                    Some(Increase { completed, abandoned, durations, history: is_history })
+                }
+                Delta::From(base) => difference(&base, &step.to),
+                Delta::Unchanged | Delta::Moved(_) => None,
+            };
+            let (name, skill) = match self.skill(&step.skill_name, ctx) {
+                Ok(found) => found,
+                Err(rejection) => {
+                    ctx.reject(rejection);
+                    continue;
+                }
+            };
+            // Events that were counted before any listing are in these numbers, too.
+            let (credit, _) = skill.pending.credit();
+            let (completed, abandoned) = increase.map_or((0, 0), |new| (new.completed, new.abandoned));
+            let fresh = (completed.saturating_sub(credit.0), abandoned.saturating_sub(credit.1));
+            let dropped = skill.pending.end(skill.series, &mut ctx.counting());
+            skill.rows_counted =
+                (told.rows_completed.saturating_sub(fresh.0), told.rows_abandoned.saturating_sub(fresh.1));
+            let unread = (fresh.0.saturating_sub(told.rows_completed), fresh.1.saturating_sub(told.rows_abandoned));
+            if unread != (0, 0) {
+                let (completed, abandoned) = unread;
+                let increase = Increase { completed, abandoned, durations: None, history: is_history };
+                ctx.counting().increase(skill.series, &increase);
+            }
+            skill.row_seconds = valid(told.duration_sum);
+            skill.show_numbers(&step.to);
+            self.pending_events -= dropped;
+            self.rates_changed.push(name.clone());
+            self.changed_histories.mark(name.clone());
+            self.changed_skills.mark(name);
+        }
+        self.pending_increases.clear();
+    }
+
+    /// Sets the remembered numbers to what the database holds, which rows told before: it was cut back.
+    pub fn follow_numbers(
+        &mut self,
+        known: &mut SourceNumbers,
+        numbers: &Numbers,
+        listings: &Listings,
+        ctx: &mut ApplyContext<'_>,
+    ) {
+        known.zero_missing(listings);
+        for (name, totals) in listings.iter() {
+            known.set(name, *totals, 0);
+            let told = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(name));
+            let told = told.ok().map(|index| &numbers.skills[index]);
+            let Ok((name, skill)) = self.skill(name, ctx) else { continue };
+            skill.row_seconds = told.and_then(|told| valid(told.duration_sum));
+            skill.show_numbers(totals);
+            let dropped = skill.pending.end(skill.series, &mut ctx.counting());
+            self.pending_events -= dropped;
+            self.rates_changed.push(name.clone());
+            self.changed_histories.mark(name.clone());
+            self.changed_skills.mark(name);
+        }
+        for name in self.skills.keys().filter(|name| !listings.contains(name)) {
+            self.changed_skills.mark(name.clone());
+        }
+    }
+
+    /// Counts the rows that are new, and what `skill_metrics` hold beyond all rows.
+    pub fn count_rows(
+        &mut self,
+        known: &mut SourceNumbers,
+        rows: Vec<InvocationRow>,
+        coverage: &Coverage,
+        is_observed: bool,
+        ctx: &mut ApplyContext<'_>,
+    ) {
+        for row in rows {
+            if let Err(rejection) = self.count_row(known, row, coverage, is_observed, ctx) {
+                ctx.reject(rejection);
+            }
+        }
+    }
+
+    fn count_row(
+        &mut self,
+        known: &mut SourceNumbers,
+        row: InvocationRow,
+        coverage: &Coverage,
+        is_observed: bool,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<(), Rejection> {
+        let id = row.mark.id;
+        let is_known = self.detail.invocations.note(row.mark);
+        let is_after_numbers = id > self.detail.told_until;
+        let is_history = id <= self.detail.history_until && !is_observed;
+        let Some(name) = &row.skill_name else { return row.told.map(drop) };
+        if !coverage.covers(name) {
+            return Ok(());
+        }
+        let (name, _) = self.skill(name, ctx)?;
+        let Some(skill) = self.skills.get_mut(&name) else { return Ok(()) };
+        if let Some(completed) = row.completed
+            && is_after_numbers
+        {
+            let totals = skill.add_row(known.skill(&name).map(|skill| skill.remembered), completed, row.summed_seconds);
+            known.set(&name, totals, 0);
+            skill.show_numbers(&totals);
+            self.rates_changed.push(name.clone());
+            self.changed_histories.mark(name.clone());
+        }
+        self.changed_skills.mark(name.clone());
+        let counted = match row.completed {
+            Some(true) => &mut skill.rows_counted.0,
+            _ => &mut skill.rows_counted.1,
+        };
+        let was_counted = is_known || *counted > 0;
+        *counted -= u64::from(!is_known && *counted > 0);
+        match (row.told, row.completed) {
+            (Err(rejection), _) => Err(rejection),
+            (Ok(_), None) => Ok(()),
+            (Ok(_), Some(_)) if was_counted => Ok(()),
+            (Ok(told), Some(completed)) => count(skill, told, completed, is_history, ctx),
+        }
+    }
+
+    /// Counts anomalies that rows tell.
+    pub fn count_anomaly_rows(&mut self, reading: &AnomalyReading, coverage: &Coverage, ctx: &mut ApplyContext<'_>) {
+        let now_micros = ctx.now.wall_micros;
+        self.detail.anomalies.follow(reading.anchor);
+        self.anomalies.begin_round();
+        for row in &reading.rows {
+            let is_known = self.detail.anomalies.note(row.mark);
+            let entry = match &row.told {
+                Ok(entry) => entry,
+                Err(rejection) => {
+                    ctx.reject(rejection.clone());
+                    continue;
+                }
+            };
+            if !coverage.covers(&entry.skill_name) {
+                continue;
+            }
+            let counts = !is_known && reading.tallies.is_none();
+            let counted = check_anomaly(entry, ctx.limits).and_then(|()| {
+                let increase = self.anomalies.tell(entry, counts, now_micros, ctx.limits);
+                count_anomalies(entry, increase, Some(now_micros), ctx)
+            });
+            if let Err(rejection) = counted {
+                ctx.reject(rejection);
+            }
+        }
+        for AnomalyTally { skill_name, anomaly_type, times } in reading.tallies.iter().flatten() {
+            if !coverage.covers(skill_name) {
+                continue;
+            }
+            let entry = AnomalyEntry {
+                skill_name: skill_name.as_ref().into(),
+                anomaly_type: anomaly_type.as_ref().into(),
+                detected_at: None,
+                deviation_score: None,
+            };
+            let counted = check_anomaly(&entry, ctx.limits).and_then(|()| {
+                let increase = self.anomalies.tell_number(&entry, *times, ctx.limits);
+                count_anomalies(&entry, increase, None, ctx)
+            });
+            if let Err(rejection) = counted {
+                ctx.reject(rejection);
+            }
+        }
+        self.anomalies.forget_old(now_micros);
+    }
+
+    /// A snapshot while the counters are not its own to move: it sets rates, and is compared with what the rows told.
+    /// Returns whether the skill begins to disagree.
+    pub fn list_beside_rows(
+        &mut self,
+        name: &str,
+        listing: &Listing,
+        remembered: Option<Totals>,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<bool, Rejection> {
+        let is_joined = self.detail.is_joined() && !self.detail.has_more;
+        let (name, _) = self.skill(name, ctx)?;
+        let Some(skill) = self.skills.get_mut(&name) else { return Ok(false) };
+        let is_other = skill.set_gauge(Gauge::from(listing));
+        ctx.book.set_listed(skill.series, ctx.now.wall_micros);
+        let was_listed = std::mem::replace(&mut skill.listed, true);
+        let told = remembered.filter(|_| is_joined).map(|numbers| (numbers.total, numbers.completed));
+        let comparison = skill.comparison.get_or_insert_default();
+        let judged = comparison.judge(listing, told, ctx.now.elapsed).filter(|disagrees| {
+            // What is open may be what nobody writes any more: only what is there now can disagree.
+            !disagrees || {
+                let distrusted = *comparison.distrusted.get_or_insert_with(|| self.detail.distrust());
+                self.detail.is_read_after(distrusted)
+            }
+        });
+        let is_news = judged.is_some_and(|disagrees| std::mem::replace(&mut skill.disagrees, disagrees) != disagrees);
+        let begins = is_news && skill.disagrees;
+        if begins {
+            let told = told.map_or(0, |(total, _)| total);
+            let (skill_name, listed) = (name.to_string(), listing.total);
+            ctx.notices.push(Notice::DetailMismatch { skill_name, listed, told });
+        }
+        if is_other {
+            self.rates_changed.push(name.clone());
+        }
+        if is_other || is_news || !was_listed {
+            self.changed_skills.mark(name);
+        }
+        Ok(begins)
+    }
+}
+
+fn count(
+    skill: &SkillCounts,
+    told: ToldInvocation,
+    completed: bool,
+    is_history: bool,
+    ctx: &mut ApplyContext<'_>,
+) -> Result<(), Rejection> {
+    let workflow_phase = told.workflow_phase.as_deref();
+    if let Some(phase) = workflow_phase {
+        check_label(phase, "workflow_phase", ctx.limits)?;
+    }
+    let phase = workflow_phase.unwrap_or(UNKNOWN_PHASE);
+    if is_history && ctx.book.has_shown(skill.series, phase) {
+        add(&mut ctx.rules.backfilled_invocations, 1);
+    }
+    let event =
+        StreamedInvocation { workflow_phase, completed, duration_seconds: told.duration_seconds, session_id: None };
+    let created_micros = (!is_history).then_some(ctx.now.wall_micros);
+    ctx.counting().invocation(skill.series, event, created_micros);
+    Ok(())
+}
+
+impl SkillCounts {
+    /// The numbers after one more row.
+    fn add_row(&mut self, remembered: Option<Totals>, completed: bool, seconds: f64) -> Totals {
+        let mut numbers = remembered.unwrap_or(Totals::ZERO);
+        numbers.total += 1;
+        if numbers.total == 1 {
+            self.row_seconds = Some(0.0);
+        }
+        if completed {
+            numbers.completed += 1;
+            // In the order of the rows, as the server adds them up: the two sums are the same number.
+            self.row_seconds = self.row_seconds.and_then(|sum| valid(sum + seconds));
+        }
+        numbers.duration_sum = listed_sum(self.row_seconds, numbers.completed);
+        numbers
+    }
+
+    fn show_numbers(&mut self, numbers: &Totals) {
+        if numbers.total > 0 {
+            let (total, completed) = (numbers.total as f64, numbers.completed as f64);
+            self.set_gauge(Gauge { total, completed, rate_percent: completed / total * 100.0 });
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! Snapshots: which entries can be accepted, and what each step of a skill counts. Rules 4.1 to 4.7 of
+//! `docs/translation.md`.
+
+use hashbrown::HashSet;
+
+use crate::protocol::{Rejection, RejectionReason, SkillEntry, Snapshot};
+
+use super::anomalies;
+use super::arithmetic::{Listing, Seconds};
+use super::book::UNKNOWN_PHASE;
+use super::check::check_anomaly;
+use super::context::ApplyContext;
+use super::continuity::{Delta, Step};
+use super::evidence::Totals;
+use super::finding::Finding;
+use super::pending::{Increase, Offered};
+use super::server_time;
+use super::source::{Gauge, SourceCounts, count_anomalies};
+
+/// A list of this length may have left some out.
+pub(super) const SKILLS_LISTED_MAX: usize = 10;
+
+/// Up to so many entries are compared one by one to find a skill that is listed twice.
+const PAIRWISE_MAX: usize = 32;
+
+/// An entry of a snapshot that is accepted: its index in the snapshot's list, and its numbers.
+pub(super) type Accepted = (usize, Listing);
+
+/// The skill of an accepted entry.
+pub(super) fn name_of<'s>(snapshot: &'s Snapshot<'_>, (index, _): &Accepted) -> &'s str {
+    snapshot.skills[*index].as_ref().map_or("", |entry| &entry.skill_name)
+}
+
+/// Adds the entries of the skills that `filter` allows, and that can be accepted, to `accepted`. What cannot is passed to
+/// `reject`, with its skill where that is known.
+pub(super) fn accept(
+    snapshot: &Snapshot<'_>,
+    filter: Option<&str>,
+    accepted: &mut Vec<Accepted>,
+    mut reject: impl FnMut(Option<&str>, Rejection),
+) {
+    let mut seen = HashSet::new();
+    for (index, entry) in snapshot.skills.iter().enumerate() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(rejection) => {
+                reject(None, rejection.clone());
+                continue;
+            }
+        };
+        let name = &*entry.skill_name;
+        if filter.is_some_and(|filter| filter != name) {
+            continue;
+        }
+        let is_repeated = if snapshot.skills.len() > PAIRWISE_MAX {
+            !seen.insert(name)
+        } else {
+            snapshot.skills[..index].iter().flatten().any(|earlier| *earlier.skill_name == *name)
+        };
+        if is_repeated {
+            let detail = format!("{name:?} is listed twice");
+            reject(None, Rejection::new(RejectionReason::DuplicateEntry, detail));
+            continue;
+        }
+        match listing_of(entry) {
+            Ok(listing) => accepted.push((index, listing)),
+            Err(rejection) => reject(Some(name), rejection),
+        }
+    }
+}
+
+fn listing_of(entry: &SkillEntry<'_>) -> Result<Listing, Rejection> {
+    Listing::of(entry)
+        .map_err(|rejection| Rejection { detail: format!("{:?}: {}", entry.skill_name, rejection.detail), ..rejection })
+}
+
+impl SourceCounts {
+    /// Counts the step of one skill. Returns how many of its pending events were dropped as late.
+    ///
+    /// # Errors
+    /// See [`SourceCounts::skill`].
+    pub fn count_step(
+        &mut self,
+        listing: &Listing,
+        step: &Step,
+        past_is_known: bool,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<usize, Rejection> {
+        let streams_invocations = self.streams_invocations;
+        let (name, skill) = self.skill(&step.skill_name, ctx)?;
+        let is_other = skill.set_gauge(Gauge::from(listing));
+        if is_other {
+            ctx.find(|| Finding::Rate { skill_name: name.to_string() });
+        }
+        if !listing.exact && (is_other || step.delta == Delta::First) {
+            ctx.rules.inexact_rates += 1;
+        }
+        ctx.book.set_listed(skill.series, ctx.now.wall_micros);
+        let was_listed = std::mem::replace(&mut skill.listed, true);
+
+        let (increase, unread) = match step.delta {
+            Delta::Unchanged => (None, None),
+            Delta::First => {
+                let (is_unknown, is_changed) = self.unread.remove(&name);
+                let past_is_known = past_is_known && !is_unknown;
+                let created_micros = past_is_known.then_some(ctx.now.wall_micros);
+                ctx.find(|| Finding::FirstSight {
+                    skill_name: name.to_string(),
+                    total: listing.total,
+                    completed: listing.completed,
+                    past_is_known,
+                });
+                let Some(skill) = self.skills.get(&name) else { return Ok(0) };
+                ctx.book.phase(skill.series, UNKNOWN_PHASE, created_micros, ctx.limits);
+                (Some(first_sight(&step.to, past_is_known)), Some(is_changed))
+            }
+            Delta::Moved(from) => {
+                ctx.find(|| Finding::WentBack { skill_name: name.to_string(), from: from.total, to: listing.total });
+                (None, None)
+            }
+            Delta::From(base) => {
+                let increase = difference(&base, &step.to);
+                if let Some(increase) = increase {
+                    ctx.find(|| Finding::Rise {
+                        skill_name: name.to_string(),
+                        from: base.total,
+                        to: listing.total,
+                        completed: increase.completed,
+                        seconds: increase.durations.map(Seconds::snapped),
+                    });
+                }
+                (increase, None)
+            }
+        };
+        self.changed.mark_if(unread == Some(true));
+        let Some(skill) = self.skills.get_mut(&name) else { return Ok(0) };
+        if let Some(increase) = increase {
+            let (elapsed, series) = (ctx.now.elapsed, skill.series);
+            let Offered { credited, events, waits } =
+                skill.pending.offer_increase(increase, streams_invocations, series, &mut ctx.counting(), elapsed);
+            self.pending_events -= events;
+            if credited > 0 {
+                ctx.find(|| Finding::Credited { skill_name: name.to_string(), invocations: credited });
+            }
+            if events > 0 {
+                ctx.find(|| Finding::MetEvents { skill_name: name.to_string(), events });
+            }
+            if waits {
+                ctx.find(|| Finding::RiseWaits { skill_name: name.to_string() });
+                self.pending_increases.push_back((elapsed, name.clone()));
+            }
+        }
+        let dropped = skill.pending.drop_late_events(ctx.now.elapsed);
+        let has_moved = step.delta != Delta::Unchanged;
+        if has_moved {
+            self.changed_histories.mark(name.clone());
+        }
+        if is_other {
+            self.rates_changed.push(name.clone());
+        }
+        if is_other || has_moved || !was_listed || dropped > 0 {
+            self.changed_skills.mark(name);
+        }
+        Ok(dropped)
+    }
+
+    /// Counts the anomalies of an unfiltered snapshot. `is_history` says whether they had happened before.
+    pub fn list_anomalies(&mut self, snapshot: &Snapshot<'_>, is_history: bool, ctx: &mut ApplyContext<'_>) {
+        let now_micros = ctx.now.wall_micros;
+        let created_micros = (!is_history).then_some(now_micros);
+        self.anomalies.begin_round();
+        for entry in &snapshot.anomalies {
+            let counted = entry.as_ref().map_err(Clone::clone).and_then(|entry| {
+                check_anomaly(entry, ctx.limits)?;
+                let increase = self.anomalies.list(entry, now_micros, ctx.limits);
+                count_anomalies(entry, increase, created_micros, ctx)
+            });
+            if let Err(rejection) = counted {
+                ctx.reject(rejection);
+            }
+        }
+        self.anomalies.forget_old(now_micros);
+    }
+
+    /// Whether the list of anomalies may have hidden some since the previous snapshot.
+    pub fn may_hide_anomalies(&self, snapshot: &Snapshot<'_>) -> bool {
+        let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
+        let entries = snapshot.anomalies.iter().flatten();
+        anomalies::window_overflowed(snapshot.anomalies_listed, entries, self.previous_micros, this_micros)
+    }
+}
+
+/// Rule 4.1: the whole total counts; its durations too if all of it happened under watch.
+fn first_sight(totals: &Totals, past_is_known: bool) -> Increase {
+    let durations = totals.duration_sum.filter(|_| past_is_known).map(|sum| Seconds::between(0.0, sum));
+    Increase { completed: totals.completed, abandoned: totals.abandoned(), durations, history: !past_is_known }
+}
+
+/// Rule 4.2: the difference counts. The total has not fallen, and the split is within what the total allows.
+pub(super) fn difference(base: &Totals, now: &Totals) -> Option<Increase> {
+    let durations = match (base.duration_sum, now.duration_sum) {
+        (Some(earlier), Some(later)) if base.split_is_exact && now.split_is_exact => {
+            Some(Seconds::between(earlier, later)).filter(|seconds| !seconds.fell())
+        }
+        _ => None,
+    };
+    let completed = now.completed - base.completed;
+    let abandoned = now.total - base.total - completed;
+    (now.total > base.total).then_some(Increase { completed, abandoned, durations, history: false })
+}

@@ -1,0 +1,410 @@
+//! What a source carries to count with: what of its skills is pending, which events and anomalies were counted, where its
+//! database was read to. The numbers themselves are in [`super::continuity`].
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
+
+use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
+
+use super::anomalies::{Anomalies, AnomaliesFull};
+use super::arithmetic::Listing;
+use super::binding::Counts;
+use super::check::check_skill_name;
+use super::context::ApplyContext;
+use super::dedup::EventIds;
+use super::detail::Detail;
+use super::dirty::{Dirty, DirtyFlag};
+use super::finding::Finding;
+use super::notice::Notice;
+use super::pending::{Pending, WAIT};
+use super::rows::{Comparison, Coverage};
+use super::series::{SeenAnomaly, SkillIndex};
+use super::sessions::Sessions;
+
+/// How long events that no snapshot has met may wait once there are too many of them.
+const UNLISTED_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Names that were listed only with numbers that could not be accepted.
+const UNREAD_MAX: usize = 1_000;
+
+/// The time of the latest snapshot moves with every snapshot. It is persisted when it has moved by this much, so that a
+/// snapshot that changes nothing needs nothing persisted.
+const PREVIOUS_PERSISTED_EVERY_MICROS: i64 = 600 * 1_000_000;
+
+/// What a source carries to count with.
+#[derive(Debug, Default)]
+pub(super) struct SourceCounts {
+    pub skills: HashMap<Arc<str>, SkillCounts>,
+    /// Skills whose past is unknown although no accepted list named them.
+    pub unread: Unread,
+    /// Skills of which this source's gauge changed since [`SourceCounts::take_rates_changed`].
+    pub rates_changed: Vec<Arc<str>>,
+    /// Whether the previous unfiltered snapshot named every skill of the database.
+    pub previous_was_complete: bool,
+    /// The server's time of the previous unfiltered snapshot.
+    pub previous_micros: Option<i64>,
+    pub persisted_micros: Option<i64>,
+    pub streams_invocations: bool,
+    pub pending_increases: VecDeque<(Duration, Arc<str>)>,
+    pub pending_events: usize,
+    pub event_ids: EventIds,
+    pub anomalies: Anomalies,
+    pub sessions: Sessions,
+    /// What is remembered of its database.
+    pub detail: Detail,
+    /// Which skills counted when its rows were read last.
+    pub coverage: Option<Coverage>,
+    /// Streamed anomalies, and whether each had an identifier, while it is open whether rows tell them.
+    pub held_anomalies: Vec<(bool, AnomalyEntry<'static>)>,
+    /// What has to be persisted: the source itself, and which of its skills and histories.
+    pub changed: DirtyFlag,
+    pub changed_skills: Dirty<Arc<str>>,
+    pub changed_histories: Dirty<Arc<str>>,
+    pub changed_damages: DirtyFlag,
+}
+
+/// What a source carries to count one skill with.
+#[derive(Debug)]
+pub(super) struct SkillCounts {
+    pub series: SkillIndex,
+    /// Whether a snapshot ever listed it.
+    pub listed: bool,
+    pub gauge: Option<Gauge>,
+    pub streamed_rate: Option<f64>,
+    pub pending: Pending,
+    /// Completed and other rows that are yet to be read and that snapshots have counted.
+    pub rows_counted: (u64, u64),
+    /// Seconds of the completed invocations that rows told, added up as the server does.
+    pub row_seconds: Option<f64>,
+    /// Only where there are rows to compare with.
+    pub comparison: Option<Box<Comparison>>,
+    /// Whether what is listed is known to disagree with the rows.
+    pub disagrees: bool,
+}
+
+/// What a source adds to a skill's completion rate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Gauge {
+    pub total: f64,
+    pub completed: f64,
+    pub rate_percent: f64,
+}
+
+impl From<&Listing> for Gauge {
+    fn from(listing: &Listing) -> Self {
+        let total = listing.total as f64;
+        let completed = if listing.exact { listing.completed as f64 } else { total * listing.rate_percent / 100.0 };
+        Self { total, completed, rate_percent: listing.rate_percent }
+    }
+}
+
+/// Skills that were listed only with numbers that could not be accepted: their past is unknown.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Unread {
+    names: BTreeSet<Arc<str>>,
+    /// Whether there were more than can be remembered, so that it is unknown of every skill.
+    has_overflowed: bool,
+}
+
+impl Unread {
+    pub fn restore(names: Vec<Arc<str>>, has_overflowed: bool) -> Self {
+        Self { names: names.into_iter().collect(), has_overflowed }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.names.iter()
+    }
+
+    pub fn has_overflowed(&self) -> bool {
+        self.has_overflowed
+    }
+
+    /// Adds a name. Returns whether anything changed.
+    pub fn insert(&mut self, name: &str) -> bool {
+        if self.names.contains(name) {
+            return false;
+        }
+        if self.names.len() < UNREAD_MAX {
+            return self.names.insert(name.into());
+        }
+        !std::mem::replace(&mut self.has_overflowed, true)
+    }
+
+    /// The skill is listed with numbers that can be accepted. Returns whether its past is unknown, and whether anything
+    /// changed.
+    pub fn remove(&mut self, name: &str) -> (bool, bool) {
+        let was_unread = self.names.remove(name);
+        (was_unread || self.has_overflowed, was_unread)
+    }
+}
+
+impl Counts for SourceCounts {
+    fn anomaly_bits(&self, anomalies: &[Result<AnomalyEntry<'_>, Rejection>]) -> f64 {
+        self.anomalies.evidence(anomalies)
+    }
+
+    fn is_read(&self) -> bool {
+        !self.detail.leaves_alone()
+    }
+
+    fn expect_rows(&mut self) {
+        self.detail.expect();
+    }
+
+    fn join(&mut self, younger: Self) {
+        for (name, theirs) in younger.skills {
+            self.changed_skills.mark(name.clone());
+            self.changed_histories.mark(name.clone());
+            match self.skills.get_mut(&name) {
+                Some(skill) => {
+                    let now = younger.pending_increases.front().map_or(Duration::ZERO, |(since, _)| *since);
+                    let events = skill.pending.events() + theirs.pending.events();
+                    let new = skill.pending.join(theirs.pending);
+                    self.pending_events += skill.pending.events();
+                    self.pending_events -= events.min(self.pending_events).min(events);
+                    self.pending_increases.extend(std::iter::repeat_n((now, name.clone()), new));
+                    skill.listed |= theirs.listed;
+                    skill.gauge = skill.gauge.or(theirs.gauge);
+                    skill.streamed_rate = skill.streamed_rate.or(theirs.streamed_rate);
+                }
+                None => {
+                    let increases = theirs.pending.increases();
+                    let now = younger.pending_increases.front().map_or(Duration::ZERO, |(since, _)| *since);
+                    self.pending_increases.extend(std::iter::repeat_n((now, name.clone()), increases));
+                    self.skills.insert(name.clone(), theirs);
+                }
+            }
+            self.rates_changed.push(name);
+        }
+        self.pending_events = self.skills.values().map(|skill| skill.pending.events()).sum();
+        for name in younger.unread.names {
+            self.unread.insert(&name);
+        }
+        self.streams_invocations |= younger.streams_invocations;
+        self.previous_was_complete = false;
+        self.event_ids.join(younger.event_ids, usize::MAX);
+        self.anomalies.join(younger.anomalies);
+        self.sessions.join(younger.sessions);
+        if !self.detail.was_joined() && younger.detail.was_joined() {
+            self.detail = younger.detail;
+            self.detail.rewrite();
+        }
+        self.held_anomalies.extend(younger.held_anomalies);
+        self.changed.mark();
+        self.changed_damages.mark();
+    }
+
+    fn fork(&self) -> Self {
+        let mut fork = Self { anomalies: self.anomalies.fork(), changed: DirtyFlag::NEW, ..Self::default() };
+        fork.changed_damages.mark();
+        for (name, skill) in &self.skills {
+            fork.changed_skills.mark(name.clone());
+            fork.changed_histories.mark(name.clone());
+            fork.skills
+                .insert(name.clone(), SkillCounts { pending: skill.pending.fork(), ..SkillCounts::new(skill.series) });
+        }
+        fork.unread = self.unread.clone();
+        fork
+    }
+}
+
+impl SkillCounts {
+    pub fn new(series: SkillIndex) -> Self {
+        Self {
+            series,
+            listed: false,
+            gauge: None,
+            streamed_rate: None,
+            pending: Pending::default(),
+            rows_counted: (0, 0),
+            row_seconds: None,
+            comparison: None,
+            disagrees: false,
+        }
+    }
+
+    /// Returns whether the gauge was another.
+    pub fn set_gauge(&mut self, gauge: Gauge) -> bool {
+        self.gauge.replace(gauge) != Some(gauge)
+    }
+}
+
+impl SourceCounts {
+    /// Sessions that the servers of this source report, if they ever reported any.
+    pub fn sessions(&self, now_micros: i64) -> Option<u64> {
+        self.sessions.open(now_micros)
+    }
+
+    /// The gauge and the streamed rate of a skill.
+    pub fn rate(&self, skill_name: &str) -> (Option<Gauge>, Option<f64>) {
+        self.skills.get(skill_name).map_or((None, None), |skill| (skill.gauge, skill.streamed_rate))
+    }
+
+    /// Every skill that this source has a rate of.
+    pub fn rated(&self) -> Vec<Arc<str>> {
+        let is_rated = |(_, skill): &(&Arc<str>, &SkillCounts)| skill.gauge.is_some() || skill.streamed_rate.is_some();
+        self.skills.iter().filter(is_rated).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub fn take_rates_changed(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.rates_changed)
+    }
+
+    /// When the oldest pending increase has waited long enough, in elapsed time.
+    pub fn deadline(&self) -> Option<Duration> {
+        let increases = self.pending_increases.front().map(|(since, _)| *since + WAIT);
+        increases.into_iter().chain(self.detail.deadline()).min()
+    }
+
+    /// Counts what has waited long enough.
+    pub fn tick(&mut self, ctx: &mut ApplyContext<'_>) {
+        self.tick_detail(ctx);
+        while let Some((since, _)) = self.pending_increases.front()
+            && ctx.now.elapsed.saturating_sub(*since) >= WAIT
+        {
+            let Some((_, name)) = self.pending_increases.pop_front() else { return };
+            if let Some(skill) = self.skills.get_mut(&name) {
+                let elapsed = ctx.now.elapsed;
+                skill.pending.settle_increases(skill.series, &mut ctx.counting(), elapsed);
+                ctx.find(|| Finding::RiseSettled { skill_name: name.to_string() });
+                self.changed_skills.mark(name);
+            }
+        }
+    }
+
+    /// Counts every pending increase at once, under the phase `unknown`: nothing of this source comes any more.
+    pub fn settle(&mut self, ctx: &mut ApplyContext<'_>) {
+        for (_, name) in std::mem::take(&mut self.pending_increases) {
+            if let Some(skill) = self.skills.get_mut(&name) {
+                skill.pending.settle_increases(skill.series, &mut ctx.counting(), Duration::MAX);
+                self.changed_skills.mark(name);
+            }
+        }
+    }
+
+    /// The skill of this name, which is made if there is none.
+    ///
+    /// # Errors
+    /// A name that cannot be accepted, or no room for another skill.
+    pub fn skill(&mut self, name: &str, ctx: &mut ApplyContext<'_>) -> Result<(Arc<str>, &mut SkillCounts), Rejection> {
+        let known = self.skills.len();
+        let vacant = match self.skills.entry_ref(name) {
+            EntryRef::Occupied(known) => {
+                let name = known.key().clone();
+                return Ok((name, known.into_mut()));
+            }
+            EntryRef::Vacant(vacant) => vacant,
+        };
+        check_skill_name(name, ctx.limits)?;
+        if known >= ctx.limits.remembered_skills_max {
+            return Err(skill_limit(name, ctx.limits.remembered_skills_max));
+        }
+        let name: Arc<str> = name.into();
+        self.changed_skills.mark(name.clone());
+        let series = ctx.book.place(&name, ctx.limits, ctx.notices);
+        Ok((name.clone(), vacant.insert_entry_with_key(name, SkillCounts::new(series)).into_mut()))
+    }
+
+    /// At the limit of pending events those that have waited for a minute are dropped, and if there are none, all: they are
+    /// events of skills that no snapshot lists.
+    pub fn make_room_for_events(&mut self, ctx: &mut ApplyContext<'_>) {
+        for patience in [UNLISTED_PATIENCE, Duration::ZERO] {
+            let mut dropped = 0;
+            for (name, skill) in &mut self.skills {
+                let of_this = skill.pending.drop_old_events(patience, ctx.now.elapsed);
+                if of_this > 0 {
+                    self.changed_skills.mark(name.clone());
+                }
+                dropped += of_this;
+            }
+            self.drop_events(dropped, ctx);
+            if dropped > 0 {
+                return;
+            }
+        }
+    }
+
+    pub fn drop_events(&mut self, dropped: usize, ctx: &mut ApplyContext<'_>) {
+        if dropped > 0 {
+            self.pending_events -= dropped;
+            super::pending::add(&mut ctx.rules.late_events, dropped as u64);
+            ctx.notices.push(Notice::LateEvents { events: dropped as u64 });
+        }
+    }
+
+    /// Notes the server's time of a snapshot.
+    pub fn note_time(&mut self, this_micros: Option<i64>) {
+        self.previous_micros = this_micros.or(self.previous_micros);
+        let times = self.previous_micros.zip(self.persisted_micros);
+        let lag = times.map_or(i64::MAX, |(now, persisted)| now.saturating_sub(persisted));
+        self.changed.mark_if(lag >= PREVIOUS_PERSISTED_EVERY_MICROS);
+    }
+
+    /// Whether there is something to persist.
+    pub fn has_changed(&self) -> bool {
+        self.changed.is_set()
+            || self.changed_damages.is_set()
+            || !self.changed_skills.is_empty()
+            || !self.changed_histories.is_empty()
+            || self.event_ids.has_new()
+            || self.anomalies.has_changed()
+            || self.sessions.has_changed()
+            || self.detail.has_changed()
+    }
+
+    /// What was collected last is persistent.
+    pub fn acknowledge(&mut self) {
+        self.changed.acknowledge();
+        self.changed_damages.acknowledge();
+        self.changed_skills.acknowledge();
+        self.changed_histories.acknowledge();
+        self.event_ids.acknowledge();
+        self.anomalies.acknowledge();
+        self.sessions.acknowledge();
+        self.detail.acknowledge();
+    }
+}
+
+pub(super) fn skill_limit(name: &str, skills_max: usize) -> Rejection {
+    Rejection::new(
+        RejectionReason::SkillLimit,
+        format!("{name:?} is beyond the limit of {skills_max} remembered skills"),
+    )
+}
+
+/// Counts anomalies of which `increase` are new.
+pub(super) fn count_anomalies(
+    entry: &AnomalyEntry<'_>,
+    increase: Result<u64, AnomaliesFull>,
+    created_micros: Option<i64>,
+    ctx: &mut ApplyContext<'_>,
+) -> Result<(), Rejection> {
+    let increase = increase.map_err(|AnomaliesFull| {
+        let limit = ctx.limits.anomaly_keys_max;
+        Rejection::new(RejectionReason::AnomalyLimit, format!("{limit} anomalies are remembered already"))
+    })?;
+    if increase > 0 {
+        ctx.find(|| Finding::Anomaly {
+            skill_name: entry.skill_name.to_string(),
+            anomaly_type: entry.anomaly_type.to_string(),
+            rise: increase,
+        });
+        let series = ctx.book.place(&entry.skill_name.as_ref().into(), ctx.limits, ctx.notices);
+        let anomaly_type = entry.anomaly_type.as_ref().into();
+        ctx.book.add_anomalies(series, &anomaly_type, increase, created_micros, ctx.limits);
+        ctx.book.note_anomaly(SeenAnomaly {
+            skill_name: entry.skill_name.as_ref().into(),
+            anomaly_type,
+            times: increase,
+            detected_at: entry.detected_at.as_deref().map(Into::into),
+            deviation_score: entry.deviation_score,
+            wall_micros: ctx.now.wall_micros,
+            is_history: created_micros.is_none(),
+        });
+    }
+    Ok(())
+}

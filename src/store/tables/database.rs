@@ -1,0 +1,45 @@
+//! How far the database of each source was read.
+
+use rusqlite::Connection;
+
+use super::record::{self, record};
+use crate::ledger::SourceId;
+use crate::ledger::records::{DatabaseRecord, FingerprintsKept};
+
+record! {
+    "database", key (source),
+    struct DatabaseRow {
+        source: u64,
+        moved_alone: bool,
+        told_until: i64,
+        history_until: i64,
+        invocations_cursor: i64,
+        anomalies_cursor: i64,
+    }
+}
+
+pub(super) fn save(connection: &Connection, databases: &[DatabaseRecord]) -> rusqlite::Result<()> {
+    let row = |record: &DatabaseRecord| DatabaseRow {
+        source: record.source.0,
+        moved_alone: record.moved_alone,
+        told_until: record.told_until,
+        history_until: record.history_until,
+        invocations_cursor: record.invocations_cursor,
+        anomalies_cursor: record.anomalies_cursor,
+    };
+    record::save(connection, databases.iter().map(row))
+}
+
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<DatabaseRecord>> {
+    let record = |row: DatabaseRow| DatabaseRecord {
+        source: SourceId(row.source),
+        moved_alone: row.moved_alone,
+        told_until: row.told_until,
+        history_until: row.history_until,
+        invocations_cursor: row.invocations_cursor,
+        anomalies_cursor: row.anomalies_cursor,
+        invocations: FingerprintsKept::All,
+        anomalies: FingerprintsKept::All,
+    };
+    Ok(record::load(connection)?.into_iter().map(record).collect())
+}

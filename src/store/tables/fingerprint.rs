@@ -1,0 +1,59 @@
+//! The rows of each source's database that were read last.
+
+use rusqlite::{Connection, params};
+
+use super::record::{self, invalid, record};
+use crate::ledger::SourceId;
+use crate::ledger::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
+
+record! {
+    "fingerprint", key (source, table_name, is_lost, key),
+    struct FingerprintRow {
+        source: u64,
+        table_name: String,
+        is_lost: bool,
+        key: i64,
+        digest: i64,
+    }
+}
+
+/// Adds fingerprints, and deletes those that `databases` have forgotten.
+pub(super) fn save(
+    connection: &Connection,
+    databases: &[DatabaseRecord],
+    fingerprints: &[FingerprintRecord],
+) -> rusqlite::Result<()> {
+    let mut clear = connection.prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ?")?;
+    let mut forget = connection
+        .prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ? AND NOT is_lost AND key < ?")?;
+    for database in databases {
+        for (table, kept) in [(Table::Invocations, database.invocations), (Table::Anomalies, database.anomalies)] {
+            match kept {
+                FingerprintsKept::All => {}
+                FingerprintsKept::From(key) => {
+                    forget.execute(params![database.source.0, table.name(), key])?;
+                }
+                FingerprintsKept::None => {
+                    clear.execute(params![database.source.0, table.name()])?;
+                }
+            }
+        }
+    }
+    let row = |record: &FingerprintRecord| FingerprintRow {
+        source: record.source.0,
+        table_name: record.table.name().to_owned(),
+        is_lost: record.is_lost,
+        key: record.key,
+        digest: record.digest,
+    };
+    record::save(connection, fingerprints.iter().map(row))
+}
+
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FingerprintRecord>> {
+    let record = |FingerprintRow { source, table_name, is_lost, key, digest }| {
+        let table = [Table::Invocations, Table::Anomalies].into_iter().find(|table| table.name() == table_name);
+        let table = table.ok_or_else(|| invalid(format!("no rows are read of a table {table_name:?}")))?;
+        Ok(FingerprintRecord { source: SourceId(source), table, is_lost, key, digest })
+    };
+    record::load(connection)?.into_iter().map(record).collect()
+}

@@ -1,0 +1,118 @@
+//! Sources, each as far as it is a single row.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::record::{self, Json, record};
+use crate::ledger::records::SourceRecord;
+use crate::ledger::{FeedSlot, SourceId};
+
+record! {
+    "source", key (id),
+    struct SourceRow {
+        id: u64,
+        is_observed: bool,
+        has_begun: bool,
+        counted_by: Option<usize>,
+        active_micros: i64,
+        previous_was_complete: bool,
+        previous_micros: Option<i64>,
+        streams_invocations: bool,
+        sessions_reported: bool,
+        sessions_count: u64,
+        first_event_id: u64,
+        newest_forgotten_micros: Option<i64>,
+        unread: Json<Vec<Arc<str>>>,
+        unread_overflowed: bool,
+    }
+}
+
+impl From<&SourceRecord> for SourceRow {
+    fn from(record: &SourceRecord) -> Self {
+        Self {
+            id: record.id.0,
+            is_observed: record.is_observed,
+            has_begun: record.has_begun,
+            counted_by: record.counted_by.map(FeedSlot::index),
+            active_micros: record.active_micros,
+            previous_was_complete: record.previous_was_complete,
+            previous_micros: record.previous_micros,
+            streams_invocations: record.streams_invocations,
+            sessions_reported: record.sessions_reported,
+            sessions_count: record.sessions_count,
+            first_event_id: record.first_event_id,
+            newest_forgotten_micros: record.newest_forgotten_micros,
+            unread: Json(record.unread.clone()),
+            unread_overflowed: record.unread_overflowed,
+        }
+    }
+}
+
+impl From<SourceRow> for SourceRecord {
+    fn from(row: SourceRow) -> Self {
+        Self {
+            id: SourceId(row.id),
+            is_observed: row.is_observed,
+            has_begun: row.has_begun,
+            counted_by: row.counted_by.map(FeedSlot::new),
+            active_micros: row.active_micros,
+            previous_was_complete: row.previous_was_complete,
+            previous_micros: row.previous_micros,
+            streams_invocations: row.streams_invocations,
+            sessions_reported: row.sessions_reported,
+            sessions_count: row.sessions_count,
+            first_event_id: row.first_event_id,
+            newest_forgotten_micros: row.newest_forgotten_micros,
+            unread: row.unread.0,
+            unread_overflowed: row.unread_overflowed,
+        }
+    }
+}
+
+/// The tables with a column `source`.
+const TABLES: [&str; 9] = [
+    "source_skill",
+    "listing_history",
+    "damage",
+    "anomaly_tally",
+    "anomaly",
+    "event_id",
+    "session",
+    "database",
+    "fingerprint",
+];
+
+/// Deletes everything of the sources `removed` first.
+pub(super) fn save(connection: &Connection, removed: &[SourceId], sources: &[SourceRecord]) -> rusqlite::Result<()> {
+    for source in removed {
+        remove(connection, *source)?;
+    }
+    record::save(connection, sources.iter().map(SourceRow::from))
+}
+
+fn remove(connection: &Connection, source: SourceId) -> rusqlite::Result<()> {
+    for table in TABLES {
+        connection.prepare_cached(&format!("DELETE FROM {table} WHERE source = ?"))?.execute([source.0])?;
+    }
+    connection.prepare_cached("DELETE FROM source WHERE id = ?")?.execute([source.0]).map(drop)
+}
+
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SourceRecord>> {
+    Ok(record::load::<SourceRow>(connection)?.into_iter().map(SourceRecord::from).collect())
+}
+
+/// Removes the source that the feed `name` was last bound to, and everything that is remembered of it. Returns whether there
+/// was such a feed.
+pub(in crate::store) fn forget(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+    let sources = connection
+        .prepare("SELECT source FROM feed WHERE name = ?")?
+        .query_map([name], |row| row.get::<_, Option<u64>>(0))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    for source in sources.iter().flatten() {
+        remove(connection, SourceId(*source))?;
+        connection.execute("DELETE FROM agreed WHERE feed IN (SELECT slot FROM feed WHERE source = ?)", [source])?;
+        connection.execute("UPDATE feed SET source = NULL WHERE source = ?", [source])?;
+    }
+    Ok(!sources.is_empty())
+}
