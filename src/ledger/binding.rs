@@ -1279,11 +1279,12 @@ impl<C: Counts> Sources<C> {
     /// Compares a feed on standby with the active one.
     fn stand_by(&mut self, feed: FeedSlot, active: FeedSlot, source: SourceId, seen: &Observation<'_>) -> Outcome {
         let now = &seen.listings;
-        let differs = !self.is_one_server(feed, active) && self.differs(feed, active, source, seen);
-        if !differs {
+        let is_one_server = self.is_one_server(feed, active);
+        if is_one_server || !self.differs(feed, active, source, seen) {
             self.agree(feed, source, now);
             self.feed_mut(feed).differing = None;
-            return Outcome::Standby { source, agrees: true };
+            // The lists of one server are the same.
+            return Outcome::Standby { source, agrees: !is_one_server };
         }
         if Streak::extend(&mut self.feed_mut(feed).differing, seen.now) {
             return self.fork(feed, source, seen);

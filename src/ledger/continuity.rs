@@ -381,15 +381,18 @@ impl SourceNumbers {
             let then = returned.as_ref().and_then(|state| state.get(name)).copied();
             steps.push(self.list(name, *totals, then, is_continued));
         }
-        if room == Room::Enough {
-            self.zero_missing(now);
-        } else if let Some(state) = &returned {
+        if let (Some(state), true) = (&returned, room != Room::Enough) {
             for (name, then) in state.iter().filter(|(name, _)| !now.contains(name)) {
                 let skill = self.skills.entry(name.clone()).or_default();
                 if then.total > skill.remembered.total {
                     skill.remembered = *then;
                 }
             }
+        }
+        match room {
+            Room::Unknown => {}
+            Room::Full(least) => self.bound_missing(now, least),
+            Room::Enough => self.zero_missing(now),
         }
         if !self.damages.is_empty() {
             let skills = &self.skills;
@@ -456,6 +459,17 @@ impl SourceNumbers {
         skill.history.push(totals.digest());
         self.listings += skill.history.len();
         self.bound_listings();
+    }
+
+    /// Bounds what is remembered of every skill that `now` does not list by the least total that it lists. Without it the
+    /// skill would contradict every list to come.
+    fn bound_missing(&mut self, now: &Listings, least: u64) {
+        let is_beyond =
+            |(name, skill): &(&Arc<str>, &mut SkillNumbers)| skill.remembered.total > least && !now.contains(name);
+        for (_, skill) in self.skills.iter_mut().filter(is_beyond) {
+            let completed = skill.remembered.completed.min(least);
+            skill.remembered = Totals { total: least, completed, split_is_exact: false, duration_sum: None };
+        }
     }
 
     /// Zeroes what is remembered of every skill that `now` does not list.

@@ -897,6 +897,9 @@ impl Ledger {
         self.with_source(source, now, notices, |known, ctx| {
             known.counts.detail.invocations.follow(reading.invocations_anchor);
             known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
+            if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
+                known.counts.count_unread(&mut known.numbers, metrics, &coverage, ctx);
+            }
             if let Some(anomalies) = &reading.anomalies {
                 known.counts.count_anomaly_rows(anomalies, &coverage, ctx);
             }

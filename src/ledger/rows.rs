@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
+use crate::skills_db::SkillMetrics;
 
 use super::arithmetic::Listing;
 use super::book::UNKNOWN_PHASE;
@@ -297,6 +298,50 @@ impl SourceCounts {
             (Ok(_), None) => Ok(()),
             (Ok(_), Some(_)) if was_counted => Ok(()),
             (Ok(told), Some(completed)) => count(skill, told, completed, is_history, ctx),
+        }
+    }
+
+    /// Counts what the numbers of the database hold beyond the rows that were read: rows that were deleted before, without
+    /// their phase and duration. Only where every row was read.
+    pub fn count_unread(
+        &mut self,
+        known: &mut SourceNumbers,
+        metrics: &[SkillMetrics],
+        coverage: &Coverage,
+        ctx: &mut ApplyContext<'_>,
+    ) {
+        for skill in metrics.iter().filter(|skill| coverage.covers(&skill.skill_name)) {
+            let remembered = known.skill(&skill.skill_name).map_or(Totals::ZERO, |skill| skill.remembered);
+            let completed = skill.completed.min(skill.total);
+            let unread = (completed.saturating_sub(remembered.completed), {
+                (skill.total - completed).saturating_sub(remembered.abandoned())
+            });
+            if unread == (0, 0) || skill.total < remembered.total || skill.total >= SERIES_COUNT_MAX {
+                continue;
+            }
+            let (name, counts) = match self.skill(&skill.skill_name, ctx) {
+                Ok(found) => found,
+                Err(rejection) => {
+                    ctx.reject(rejection);
+                    continue;
+                }
+            };
+            let (completed_unread, abandoned_unread) = unread;
+            let increase =
+                Increase { completed: completed_unread, abandoned: abandoned_unread, durations: None, history: false };
+            ctx.counting().increase(counts.series, &increase);
+            counts.row_seconds = skill.duration_seconds.and_then(valid);
+            let totals = Totals {
+                total: skill.total,
+                completed,
+                split_is_exact: true,
+                duration_sum: listed_sum(counts.row_seconds, completed),
+            };
+            counts.show_numbers(&totals);
+            known.set(&name, totals, completed_unread + abandoned_unread);
+            self.rates_changed.push(name.clone());
+            self.changed_histories.mark(name.clone());
+            self.changed_skills.mark(name);
         }
     }
 

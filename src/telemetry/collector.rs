@@ -10,6 +10,7 @@ use crate::build_info;
 use crate::exposition::family::Family;
 use crate::feed::FeedState;
 use crate::health::{FeedReport, Health};
+use crate::ledger::binding::Doubt;
 use crate::ledger::{FeedCounters, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
 
@@ -67,6 +68,16 @@ const FEED_ROLLBACKS: Family<1> = Family::counter(
 const FEED_RESETS: Family<1> = Family::counter(
     "session_buddy_bridge_feed_resets_total",
     "Times the feed's database was found to be a new one; what it holds is counted on top.",
+    ["feed"],
+);
+const SOURCE_UNDECIDED: Family<2> = Family::counter(
+    "session_buddy_bridge_source_undecided_total",
+    "Number of doubts about whose numbers a feed lists that were settled by counting less, by reason.",
+    ["feed", "reason"],
+);
+const SOURCE_DOUBLE_COUNTED: Family<1> = Family::counter(
+    "session_buddy_bridge_source_double_counted_total",
+    "Number of invocations that two sources had counted before they turned out to be one.",
     ["feed"],
 );
 const DETAIL_UP: Family<1> = Family::gauge(
@@ -179,6 +190,8 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             DETAIL_FAILURES.desc(),
             FEED_ROLLBACKS.desc(),
             FEED_RESETS.desc(),
+            SOURCE_UNDECIDED.desc(),
+            SOURCE_DOUBLE_COUNTED.desc(),
             EXACT_OBSERVATIONS.desc(),
             ESTIMATED_OBSERVATIONS.desc(),
             INEXACT_RATES.desc(),
@@ -263,6 +276,11 @@ pub fn rule_families(counters: &LedgerCounters) -> Vec<MetricFamily> {
         })),
         FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
         FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
+        SOURCE_UNDECIDED.with(feeds().flat_map(|(feed, counters)| {
+            let doubts = Doubt::ALL.iter().zip(counters.undecided);
+            doubts.map(move |(doubt, times)| ([feed, doubt.code()], times as f64))
+        })),
+        SOURCE_DOUBLE_COUNTED.with(feeds().map(|(feed, counters)| ([feed], counters.double_counted as f64))),
         DETAIL_UP.with(
             feeds().filter_map(|(feed, counters)| counters.rows_tell.map(|rows_tell| ([feed], one_if(rows_tell)))),
         ),

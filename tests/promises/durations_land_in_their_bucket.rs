@@ -93,11 +93,12 @@ fn a_fall_of_the_sum_starts_durations_over_and_keeps_counts() {
     };
     assert_eq!(hear(1, 1000, 5000.0), (1000, 0), "history");
     assert_eq!(hear(2, 1001, 5002.0), (1001, 1));
-    assert_eq!(hear(3, 1002, 4990.0), (1002, 1), "a sum cannot fall");
-    assert_eq!(hear(5, 1003, f64::NAN), (1003, 1), "no number, no duration");
-    assert_eq!(hear(6, 1004, -5.0), (1004, 1), "a negative mean neither");
-    assert_eq!(hear(7, 1005, 5010.0), (1005, 1), "the first valid sum again");
-    assert_eq!(hear(8, 1006, 5013.0), (1006, 2), "two valid sums follow each other");
+    assert_eq!(hear(3, 1001, 4990.0), (1001, 1), "a correction of durations counts nothing");
+    assert_eq!(hear(4, 1002, 4993.0), (1002, 2), "and durations start again from there");
+    assert_eq!(hear(5, 1003, f64::NAN), (1003, 2), "no number, no duration");
+    assert_eq!(hear(6, 1004, -5.0), (1004, 2), "a negative mean neither");
+    assert_eq!(hear(7, 1005, 5010.0), (1005, 2), "the first valid sum again");
+    assert_eq!(hear(8, 1006, 5013.0), (1006, 3), "two valid sums follow each other");
 }
 
 #[test]

@@ -52,6 +52,8 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "inexact_rates_total",
         "late_events_total",
         "overflowed_invocations_total",
+        "source_double_counted_total",
+        "source_undecided_total",
         "web_config_failures_total",
     ];
     assert_eq!(names, BTreeSet::from(expected));
@@ -162,6 +164,11 @@ fn events_move_their_own_series_and_no_other() {
         "inexact_rates_total  3",
         "late_events_total  4",
         "overflowed_invocations_total  7",
+        "source_double_counted_total gone 0",
+        "source_undecided_total gone behind 0",
+        "source_undecided_total gone damage 0",
+        "source_undecided_total gone known_listing 0",
+        "source_undecided_total gone return 0",
     ];
     assert_eq!(changed, expected);
 }
