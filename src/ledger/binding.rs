@@ -791,6 +791,11 @@ impl<C: Counts> Sources<C> {
         }
     }
 
+    /// Lets a feed begin a source at once: its database shows whose numbers it lists.
+    pub fn lift_hold(&mut self, feed: FeedSlot) {
+        self.feed_mut(feed).hold_rounds = 0;
+    }
+
     /// Whether an event without an identifier counts that `feed` streams: of several feeds of a source one streams for all.
     pub fn streams_for(&self, feed: FeedSlot, source: SourceId) -> bool {
         let Some(known) = self.sources.get(&source) else { return false };

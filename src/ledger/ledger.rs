@@ -815,7 +815,11 @@ impl Ledger {
         self.commit_configuration(now);
         self.update_start(now);
         if matches!(self.role(feed), Role::Pending) {
-            return None;
+            // With a single feed nobody else can be it, and its database shows better than its lists whether it is another.
+            if self.configured.len() > 1 {
+                return None;
+            }
+            self.sources.lift_hold(feed);
         }
         let opened_at = self.feeds[feed.index()].opened_at.get_or_insert(now.elapsed);
         let is_over = now.elapsed.saturating_sub(*opened_at) >= START_HOLD;
