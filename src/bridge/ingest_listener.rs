@@ -127,7 +127,9 @@ impl FeedListener for IngestListener {
             state.disconnect_is_counted = true;
             state.connection.take()
         };
-        if let Some(connection) = connection {
+        // What the bridge itself ends is no evidence: a feed that is pending then is bound when it connects again, or when it
+        // leaves the configuration.
+        if let Some(connection) = connection.filter(|_| *reason != DisconnectReason::Shutdown) {
             self.ledger.close(connection);
         }
         self.telemetry.disconnected(reason.code(), &reason.to_string());

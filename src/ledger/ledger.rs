@@ -194,9 +194,15 @@ impl Ledger {
         slot
     }
 
-    /// Takes a feed out of the configuration: what its source counted stays. It may be added again.
+    /// Takes a feed out of the configuration: what its source counted stays. A feed that is still pending is bound by what is
+    /// known. It may be added again.
     pub fn remove_feed(&mut self, feed: FeedId, now: Moment) {
         self.update_start(now);
+        let mut notices = Vec::new();
+        if let Some(held) = self.feeds[feed.index()].held.take() {
+            self.snapshot(feed, &held, true, now, &mut notices);
+        }
+        self.release_events(feed, true, now, &mut notices);
         let left = &mut self.feeds[feed.index()];
         left.is_configured = false;
         left.is_live = false;
