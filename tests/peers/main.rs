@@ -18,4 +18,6 @@ mod real_prometheus;
 mod real_server;
 mod real_server_auth;
 mod runs_under_systemd;
+mod source_model;
+mod source_real_server;
 mod web_config_is_obeyed;

@@ -9,6 +9,7 @@ pub mod database_stage;
 pub mod expected_families;
 pub mod fault_proxy;
 pub mod fuzz_bodies;
+pub mod histories;
 pub mod http_client;
 pub mod model;
 pub mod observer;

@@ -137,6 +137,14 @@ impl Program {
         &self.stderr
     }
 
+    /// What it wrote to standard error so far.
+    pub fn stderr(&mut self) -> &str {
+        while let Ok(line) = self.lines.try_recv() {
+            self.note(line);
+        }
+        &self.stderr
+    }
+
     /// What `find` makes of the first line that it recognises, of standard output or else of standard error.
     pub fn until_line<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
         self.read_until(what, |program| program.stdout.lines().chain(program.stderr.lines()).find_map(&find))

@@ -84,8 +84,8 @@ impl ServerDatabase {
         }
     }
 
-    /// What a client of the server gets of this database now.
-    pub fn snapshot(&self, at_micros: i64) -> String {
+    /// The ten skills with the most invocations.
+    pub fn listed(&self) -> Vec<Metrics> {
         let mut query = self
             .connection
             .prepare(
@@ -101,7 +101,11 @@ impl ServerDatabase {
                 duration_seconds: row.get(3)?,
             })
         });
-        let metrics: Vec<_> = metrics.expect("rows").map(|row| row.expect("a row")).collect();
+        metrics.expect("rows").map(|row| row.expect("a row")).collect()
+    }
+
+    /// What a client of the server gets of this database now.
+    pub fn snapshot(&self, at_micros: i64) -> String {
         let mut query = self
             .connection
             .prepare(
@@ -118,7 +122,7 @@ impl ServerDatabase {
             })
         });
         let anomalies: Vec<_> = anomalies.expect("rows").map(|row| row.expect("a row")).collect();
-        metrics_update(at_micros, &metrics, &anomalies)
+        metrics_update(at_micros, &self.listed(), &anomalies)
     }
 }
 
