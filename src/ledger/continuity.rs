@@ -229,13 +229,15 @@ pub struct SourceNumbers {
     damages: Vec<DamageState>,
     /// The length of all histories.
     listings: usize,
+    /// The skills of the last list; `None` before the first of this process, and where others came from elsewhere.
+    listed: Option<Vec<Arc<str>>>,
 }
 
 impl SourceNumbers {
     /// The numbers that were persisted.
     pub fn restore(skills: HashMap<Arc<str>, SkillNumbers>, damages: Vec<DamageState>) -> Self {
         let listings = skills.values().map(|skill| skill.history.len()).sum();
-        Self { skills, damages, listings }
+        Self { skills, damages, listings, listed: None }
     }
 
     /// What is remembered of a skill.
@@ -266,17 +268,28 @@ impl SourceNumbers {
     /// Whether anything contradicts: a known skill is missing from a list that had room for it, or is not what a database
     /// that held the remembered numbers can hold later.
     pub fn is_contradicted(&self, now: &Listings, room: Room) -> bool {
-        self.missing(now, room).next().is_some()
+        !self.missing(now, room).is_empty()
             || self.common(now).any(|(_, remembered, totals)| !remembered.precedes(totals))
     }
 
     /// The skills that the database holds and that `now` would list.
-    fn missing<'a>(&'a self, now: &'a Listings, room: Room) -> impl Iterator<Item = &'a Arc<str>> {
-        let is_missing =
-            move |(name, skill): &(&Arc<str>, &SkillNumbers)| room.lists(&skill.remembered) && !now.contains(name);
-        // Most lists prove nothing of others, or name every skill.
-        let is_open = room != Room::Unknown && (now.len() < self.skills.len() || self.common_skills(now) < now.len());
-        self.skills.iter().filter(move |_| is_open).filter(is_missing).map(|(name, _)| name)
+    fn missing(&self, now: &Listings, room: Room) -> Vec<Arc<str>> {
+        let is_missing = |name: &Arc<str>| {
+            let is_held = |skill: &SkillNumbers| room.lists(&skill.remembered);
+            self.skills.get(name).is_some_and(is_held) && !now.contains(name)
+        };
+        match (room, &self.listed) {
+            (Room::Unknown, _) => Vec::new(),
+            // The least total of a full list never falls, so that only a skill that has just left the list can show that it
+            // fell: there can be very many others.
+            (Room::Full(_), Some(listed)) => listed.iter().filter(|name| is_missing(name)).cloned().collect(),
+            (Room::Full(_) | Room::Enough, _) => {
+                if self.skills.len() == now.len() && self.common_skills(now) == now.len() {
+                    return Vec::new();
+                }
+                self.skills.keys().filter(|name| is_missing(name)).cloned().collect()
+            }
+        }
     }
 
     /// The known skills that `now` lists: what is remembered, then what is listed.
@@ -337,8 +350,8 @@ impl SourceNumbers {
         let fell = |(_, remembered, totals): &(&Arc<str>, &Totals, &Totals)| !remembered.precedes(totals);
         let fallen = self.common(now).filter(fell);
         let fallen = fallen.map(|(name, remembered, totals)| (name.clone(), remembered.total, totals.total));
-        let missing = self.missing(now, room);
-        fallen.chain(missing.map(|name| (name.clone(), self.skills[name].remembered.total, 0))).collect()
+        let missing = self.missing(now, room).into_iter();
+        fallen.chain(missing.map(|name| (name.clone(), self.skills[&name].remembered.total, 0))).collect()
     }
 
     /// The state before a damage that `now` has come back to, if any: the one with the most invocations.
@@ -390,9 +403,14 @@ impl SourceNumbers {
             }
         }
         match room {
+            // Nothing is missing from what follows.
+            _ if continuity == Continuity::Follows => {}
             Room::Unknown => {}
             Room::Full(least) => self.bound_missing(now, least),
             Room::Enough => self.zero_missing(now),
+        }
+        if room != Room::Unknown {
+            self.remember_list(now);
         }
         if !self.damages.is_empty() {
             let skills = &self.skills;
@@ -445,6 +463,15 @@ impl SourceNumbers {
         skill.history.push(totals.digest());
         self.listings += skill.history.len();
         Step { skill_name: name.clone(), to, delta }
+    }
+
+    /// Remembers which skills are listed.
+    fn remember_list(&mut self, now: &Listings) {
+        let is_same =
+            |listed: &Vec<Arc<str>>| listed.len() == now.len() && listed.iter().all(|name| now.contains(name));
+        if !self.listed.as_ref().is_some_and(is_same) {
+            self.listed = Some(now.iter().map(|(name, _)| name.clone()).collect());
+        }
     }
 
     /// Sets what is remembered of a skill, which its database's rows told. `counted` invocations of it were counted.
@@ -526,6 +553,7 @@ impl SourceNumbers {
         }
         self.listings = self.skills.values().map(|skill| skill.history.len()).sum();
         self.bound_listings();
+        self.listed = None;
         twice
     }
 
@@ -543,7 +571,7 @@ impl SourceNumbers {
                 skills.insert(name.clone(), SkillNumbers { remembered: *totals, ..SkillNumbers::default() });
             }
         }
-        Self { skills, damages: self.damages.clone(), listings: self.listings }
+        Self { skills, damages: self.damages.clone(), listings: self.listings, listed: None }
     }
 }
 
