@@ -59,9 +59,10 @@ pub(super) struct StateFile {
     id: FileId,
     /// The companions, once a connection is open.
     companions: [Option<FileId>; 2],
+    /// Dropped before the file is closed: its inode can be another file's by then.
+    _claim: Claim,
     database: LockedFile,
     lock_file: Arc<LockFile>,
-    _claim: Claim,
 }
 
 impl StateFile {
