@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 pub(super) trait Record: Sized {
     /// Returns every row, in the order of the key.
     const SELECT: &'static str;
+
     /// Writes one row over the one with the same key.
-    const REPLACE: &'static str;
+    fn upsert() -> &'static str;
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self>;
 
-    /// Executes [`Record::REPLACE`].
-    fn write(&self, replace: &mut CachedStatement<'_>) -> rusqlite::Result<()>;
+    /// Executes [`Record::upsert`].
+    fn write(&self, upsert: &mut CachedStatement<'_>) -> rusqlite::Result<()>;
 }
 
 /// Declares a table's row: `record! { "table", key (columns), struct Name { column: Type, ... } }`.
@@ -35,10 +36,15 @@ macro_rules! record {
                 " FROM ", $table,
                 " ORDER BY ", stringify!($first_key), $(", ", stringify!($key),)*
             );
-            const REPLACE: &'static str = concat!(
-                "INSERT OR REPLACE INTO ", $table, " (", stringify!($first), $(", ", stringify!($column),)*
-                ") VALUES (:", stringify!($first), $(", :", stringify!($column),)* ")"
-            );
+
+            fn upsert() -> &'static str {
+                static UPSERT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
+                    let key = [stringify!($first_key), $(stringify!($key),)*];
+                    let columns = [stringify!($first), $(stringify!($column),)*];
+                    $crate::store::tables::record::upsert($table, &key, &columns)
+                });
+                &UPSERT
+            }
 
             fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<Self> {
                 let mut columns = 0..;
@@ -46,13 +52,27 @@ macro_rules! record {
                 Ok(Self { $first: row.get(next())?, $($column: row.get(next())?,)* })
             }
 
-            fn write(&self, replace: &mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()> {
-                replace.execute(rusqlite::params![self.$first, $(self.$column,)*]).map(drop)
+            fn write(&self, upsert: &mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()> {
+                upsert.execute(rusqlite::params![self.$first, $(self.$column,)*]).map(drop)
             }
         }
     };
 }
 pub(super) use record;
+
+/// An update in place: `INSERT OR REPLACE` would delete the row and insert another.
+pub(super) fn upsert(table: &str, key: &[&str], columns: &[&str]) -> String {
+    let parameters: Vec<_> = columns.iter().map(|column| format!(":{column}")).collect();
+    let values = columns.iter().filter(|column| !key.contains(column));
+    let updates: Vec<_> = values.map(|column| format!("{column} = excluded.{column}")).collect();
+    format!(
+        "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",
+        columns.join(", "),
+        parameters.join(", "),
+        key.join(", "),
+        updates.join(", ")
+    )
+}
 
 /// Every row of a table, in the order of its key.
 pub(super) fn load<R: Record>(connection: &Connection) -> rusqlite::Result<Vec<R>> {
@@ -65,8 +85,8 @@ pub(super) fn save<R: Record>(connection: &Connection, records: impl IntoIterato
     if records.peek().is_none() {
         return Ok(());
     }
-    let mut replace = connection.prepare_cached(R::REPLACE)?;
-    records.try_for_each(|record| record.write(&mut replace))
+    let mut upsert = connection.prepare_cached(R::upsert())?;
+    records.try_for_each(|record| record.write(&mut upsert))
 }
 
 /// A value that a column holds as JSON.
