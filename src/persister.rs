@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::{Ledger, Limits, Moment, Whole};
+use crate::ledger::{Changes, Ledger, Limits, Moment, Whole};
 use crate::shared_ledger::SharedLedger;
 use crate::store::{Opened, Quarantine, Store, StoreError};
 use crate::telemetry::StateTelemetry;
@@ -148,10 +148,21 @@ impl Worker<'_> {
 
     /// Commits and exposes what has changed. Returns whether everything is on disk.
     fn persist(&mut self) -> bool {
-        let in_place = self.keep_in_place();
+        let is_in_place = self.store.is_in_place();
+        if is_in_place {
+            self.telemetry.in_place();
+        } else {
+            // A restart would not find what was committed: everything is written to a new file.
+            self.telemetry.displaced(self.store.path());
+            self.ledger.mark_all();
+        }
         let changes = self.ledger.take_changes();
-        let Err(error) = in_place.and_then(|()| changes.as_ref().map_or(Ok(()), |changes| self.store.commit(changes)))
-        else {
+        let result = match &changes {
+            Some(changes) if is_in_place => self.store.commit(changes),
+            None if is_in_place => Ok(()),
+            changes => self.rewrite(changes.as_ref().unwrap_or(&Changes::default())),
+        };
+        let Err(error) = result else {
             if let Some(changes) = changes {
                 self.committed = Instant::now();
                 self.telemetry.committed();
@@ -171,14 +182,8 @@ impl Worker<'_> {
         false
     }
 
-    /// Writes the state again where somebody deleted, renamed or replaced its file: a restart would not find it otherwise.
-    fn keep_in_place(&mut self) -> Result<(), StoreError> {
-        if self.store.is_in_place() {
-            self.telemetry.in_place();
-            return Ok(());
-        }
-        self.telemetry.displaced(self.store.path());
-        let renamed = self.store.rewrite()?;
+    fn rewrite(&mut self, everything: &Changes) -> Result<(), StoreError> {
+        let renamed = self.store.rewrite(everything)?;
         self.telemetry.rewritten(self.store.path(), renamed.as_deref());
         Ok(())
     }

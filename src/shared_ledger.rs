@@ -191,6 +191,11 @@ impl SharedLedger {
         ledger.has_changed().then(|| ledger.drain(now))
     }
 
+    /// Nothing is persistent any more: the next changes are everything.
+    pub(crate) fn mark_all(&self) {
+        self.ledger().mark_all();
+    }
+
     /// Exposes `changes`, which are persistent.
     pub(crate) fn acknowledge(&self, changes: Changes) {
         self.ledger().acknowledge(changes.sequence);

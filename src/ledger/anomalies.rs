@@ -319,6 +319,18 @@ impl Anomalies {
         self.changed_keys.collect().map(row).collect()
     }
 
+    /// Nothing of it is persistent any more.
+    pub fn mark_all(&mut self) {
+        for (skill_name, tallies) in &self.tallies {
+            for Tally { anomaly_type, keys, .. } in tallies {
+                self.changed_tallies.mark((skill_name.clone(), anomaly_type.clone()));
+                for key in keys.keys() {
+                    self.changed_keys.mark((skill_name.clone(), anomaly_type.clone(), key.clone()));
+                }
+            }
+        }
+    }
+
     pub fn has_changed(&self) -> bool {
         !self.changed_tallies.is_empty() || !self.changed_keys.is_empty()
     }

@@ -1617,6 +1617,15 @@ impl<C> Sources<C> {
         }
     }
 
+    /// Nothing of the feeds and addresses is persistent any more.
+    pub fn mark_all(&mut self) {
+        self.addresses.keys().for_each(|address| self.changed_addresses.mark(address.clone()));
+        for FeedState { is_changed, agreed, changed_agreed, .. } in &mut self.feeds {
+            is_changed.mark();
+            agreed.keys().for_each(|name| changed_agreed.mark(name.clone()));
+        }
+    }
+
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
         self.removed.acknowledge();

@@ -278,6 +278,13 @@ impl Book {
         self.anomalies_in_flight.clear();
     }
 
+    /// Nothing of it is persistent any more.
+    pub fn mark_all(&mut self) {
+        for index in 0..self.skills.len() {
+            self.change(SkillIndex(index as u32));
+        }
+    }
+
     /// What was collected last is persistent and exposed.
     pub fn acknowledge(&mut self) {
         self.note_exposed();

@@ -98,6 +98,11 @@ impl EventIds {
             .collect()
     }
 
+    /// Nothing of it is persistent any more.
+    pub fn mark_all(&mut self) {
+        self.persistent = self.first;
+    }
+
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
         self.persistent = self.in_flight;

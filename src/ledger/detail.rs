@@ -416,6 +416,13 @@ impl Detail {
         });
     }
 
+    /// Nothing of it is persistent any more.
+    pub fn mark_all(&mut self) {
+        self.changed.mark();
+        self.invocations.is_rewritten.mark();
+        self.anomalies.is_rewritten.mark();
+    }
+
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
         self.changed.acknowledge();

@@ -50,6 +50,16 @@ impl Ledger {
         records
     }
 
+    /// Nothing is persistent any more: what [`Ledger::drain`] returns next is everything.
+    pub fn mark_all(&mut self) {
+        self.book.mark_all();
+        self.feeds.iter_mut().for_each(|feed| feed.persisted.mark());
+        self.sources.mark_all();
+        for (_, Source { numbers, counts, .. }) in self.sources.iter_mut() {
+            counts.mark_all(numbers.iter().map(|(name, _)| name));
+        }
+    }
+
     /// The ledger that `whole` was, or an empty one, which from now on collects in [`super::Changes::memory`] what has to be
     /// persisted. Its feeds are configured again by [`Ledger::add_feed`].
     ///
@@ -57,6 +67,7 @@ impl Ledger {
     /// Records that do not fit together or are impossible, with the first that is wrong.
     pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, String> {
         let Whole { skills, rules, memory } = whole;
+        validate(&skills, &memory)?;
         let mut ledger = Self::new(limits);
         ledger.is_persisted = true;
         ledger.acknowledged_rules = rules;
@@ -67,9 +78,6 @@ impl Ledger {
         let indices = skills.len();
         if skills.iter().map(|row| row.index.0 as usize).collect::<HashSet<_>>() != (0..indices).collect() {
             return Err(format!("the {indices} skills do not have the indices 0 to {indices}"));
-        }
-        for SkillRow { series, .. } in &skills {
-            unless(series.is_valid(), || format!("the series of {:?} are impossible", series.skill_name))?;
         }
         ledger.book = Book::restore(skills);
         let (feeds, parts) = parts(memory, indices, now.elapsed)?;
@@ -164,6 +172,56 @@ fn skill_record(
     }
 }
 
+/// Returns whether every value of a difference or of the whole is one that a ledger can come to by itself.
+///
+/// # Errors
+/// The first that is not.
+fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), String> {
+    for SkillRow { series, .. } in skills {
+        unless(series.is_valid(), || format!("the series of {:?} are impossible", series.skill_name))?;
+    }
+    for FeedRecord { entry, counters, .. } in &memory.feeds {
+        unless(counters.is_valid(), || format!("the counters of the feed {:?} are impossible", entry.name))?;
+    }
+    let agreed = memory.agreed.iter().map(|record| (&record.skill_name, &record.totals));
+    let damages = memory.damages.iter().map(|record| (&record.skill_name, &record.totals));
+    for (skill_name, totals) in agreed.chain(damages) {
+        unless(totals.is_valid(), || format!("what is remembered of {skill_name:?} is impossible"))?;
+    }
+    for record in &memory.sources {
+        unless(record.is_valid(), || format!("the source {} is impossible", record.id.0))?;
+    }
+    for record in &memory.skills {
+        unless(record.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
+    }
+    for record in &memory.tallies {
+        let is_valid = record.listed.max(record.streamed) <= COUNT_MAX;
+        unless(is_valid, || format!("the number of anomalies of {:?} is impossible", record.skill_name))?;
+    }
+    for (key, record) in &memory.anomalies {
+        let is_valid =
+            record.as_ref().is_none_or(|record| record.multiplicity <= COUNT_MAX && is_time(record.seen_micros));
+        unless(is_valid, || format!("an anomaly of {:?} is impossible", key.skill_name))?;
+    }
+    for record in &memory.databases {
+        unless(record.is_valid(), || "where a database was read to is impossible".to_owned())?;
+    }
+    for record in &memory.fingerprints {
+        unless(is_key(record.key), || "a row of a database that was read is impossible".to_owned())?;
+    }
+    Ok(())
+}
+
+impl Changes {
+    /// Returns whether [`Ledger::restore`] accepts every value: a store does not write what it would refuse to read.
+    ///
+    /// # Errors
+    /// The first value that it refuses.
+    pub fn validate(&self) -> Result<(), String> {
+        validate(&self.skills, &self.memory)
+    }
+}
+
 /// The records of each source, and those of feeds.
 fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, Parts<SourceCounts>), String> {
     let mut feeds = Vec::new();
@@ -174,7 +232,6 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     for (index, record) in records.into_iter().enumerate() {
         let FeedRecord { slot, entry, is_configured, counters, source, heir_of, hold_rounds, is_observed } = record;
         unless(slot.index() == index, || format!("the feed {:?} has another slot than its own", entry.name))?;
-        unless(counters.is_valid(), || format!("the counters of the feed {:?} are impossible", entry.name))?;
         let feed = FeedParts {
             entry,
             is_configured,
@@ -188,7 +245,6 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
         feeds.push(Feed { persisted: DirtyFlag::default(), has_begun: source.is_some(), counters, ..Feed::new("") });
     }
     for record in memory.agreed {
-        unless(record.totals.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
         let feed = parts.feeds.get_mut(record.feed.index());
         let feed = feed.ok_or_else(|| format!("there is no feed with the slot {}", record.feed.index()))?;
         feed.agreed.insert(record.skill_name, record.totals);
@@ -198,14 +254,12 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     }
     let mut sources: BTreeMap<SourceId, (SourceRecord, Records)> = BTreeMap::new();
     for record in memory.sources {
-        unless(record.is_valid(), || format!("the source {} is impossible", record.id.0))?;
         sources.insert(record.id, (record, Records::default()));
     }
     fn of(sources: &mut BTreeMap<SourceId, (SourceRecord, Records)>, id: SourceId) -> Result<&mut Records, String> {
         sources.get_mut(&id).map(|(_, records)| records).ok_or_else(|| format!("there is no source {}", id.0))
     }
     for record in memory.skills {
-        unless(record.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
         let index = record.series.0;
         unless((index as usize) < indices, || {
             format!("{:?} has the index {index}, which no skill has", record.skill_name)
@@ -216,17 +270,12 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
         of(&mut sources, record.source)?.histories.push(record);
     }
     for record in memory.damages {
-        unless(record.totals.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
         of(&mut sources, record.source)?.damages.push(record);
     }
     for record in memory.tallies {
-        let is_valid = record.listed.max(record.streamed) <= COUNT_MAX;
-        unless(is_valid, || format!("the number of anomalies of {:?} is impossible", record.skill_name))?;
         of(&mut sources, record.source)?.tallies.push(record);
     }
     for (key, record) in memory.anomalies {
-        let is_valid = record.is_none_or(|record| record.multiplicity <= COUNT_MAX && is_time(record.seen_micros));
-        unless(is_valid, || format!("an anomaly of {:?} is impossible", key.skill_name))?;
         of(&mut sources, key.source)?.anomalies.push((key, record));
     }
     for record in memory.event_ids {
@@ -236,11 +285,9 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
         of(&mut sources, id)?.sessions.push((id, session, record));
     }
     for record in memory.databases {
-        unless(record.is_valid(), || "where a database was read to is impossible".to_owned())?;
         of(&mut sources, record.source)?.databases.push(record);
     }
     for record in memory.fingerprints {
-        unless(is_key(record.key), || "a row of a database that was read is impossible".to_owned())?;
         of(&mut sources, record.source)?.fingerprints.push(record);
     }
     for (id, (record, records)) in sources {

@@ -104,6 +104,11 @@ impl Sessions {
         (cleared, changed.collect().map(|id| (id.clone(), by_id.get(id).copied())).collect())
     }
 
+    /// Nothing of it is persistent any more.
+    pub fn mark_all(&mut self) {
+        self.by_id.keys().for_each(|id| self.changed.mark(id.clone()));
+    }
+
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
         self.changed.acknowledge();

@@ -356,6 +356,18 @@ impl SourceCounts {
             || self.detail.has_changed()
     }
 
+    /// Nothing of it is persistent any more. `names` are those of all skills with numbers.
+    pub fn mark_all<'n>(&mut self, names: impl Iterator<Item = &'n Arc<str>>) {
+        self.changed.mark();
+        self.skills.keys().for_each(|name| self.changed_skills.mark(name.clone()));
+        names.for_each(|name| self.changed_histories.mark(name.clone()));
+        self.changed_damages.mark();
+        self.event_ids.mark_all();
+        self.anomalies.mark_all();
+        self.sessions.mark_all();
+        self.detail.mark_all();
+    }
+
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
         self.changed.acknowledge();

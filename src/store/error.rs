@@ -53,6 +53,14 @@ pub enum StoreError {
         /// What is wrong.
         problem: String,
     },
+    /// Changes that would make the state unreadable, which is a defect of this program.
+    #[error("the state {} does not take impossible numbers: {problem}; please report this", path.display())]
+    Impossible {
+        /// The state.
+        path: PathBuf,
+        /// Which.
+        problem: String,
+    },
     /// The file or its directory cannot be used.
     #[error("cannot use the state {}: {error}; choose another file with --state.path", path.display())]
     Io {
@@ -87,6 +95,7 @@ impl StoreError {
             | Self::InUse { .. }
             | Self::Newer { .. }
             | Self::Foreign { .. }
+            | Self::Impossible { .. }
             | Self::Corrupt { .. } => false,
         }
     }

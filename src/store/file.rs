@@ -43,6 +43,20 @@ impl From<&Metadata> for FileId {
     }
 }
 
+/// Tells whether a file was written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Content {
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Content {
+    fn of(file: &File) -> Option<Self> {
+        let metadata = file.metadata().ok()?;
+        Some(Self { bytes: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) })
+    }
+}
+
 /// Identifies the file at `path`, links followed; `None` where there is none or it cannot be reached.
 fn identify(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|metadata| FileId::from(&metadata))
@@ -59,6 +73,8 @@ pub(super) struct StateFile {
     id: FileId,
     /// The companions, once a connection is open.
     companions: [Option<FileId>; 2],
+    /// When it was last known to hold what SQLite wrote.
+    content: Option<Content>,
     /// Dropped before the file is closed: its inode can be another file's by then.
     _claim: Claim,
     database: LockedFile,
@@ -105,7 +121,16 @@ impl StateFile {
             if identify(&real) == Some(id) {
                 lock_file.write_process_id().map_err(failed)?;
                 let path = path.to_owned();
-                return Ok(Self { path, real, id, companions: [None; 2], database, lock_file, _claim: claim });
+                return Ok(Self {
+                    path,
+                    real,
+                    id,
+                    companions: [None; 2],
+                    content: None,
+                    database,
+                    lock_file,
+                    _claim: claim,
+                });
             }
         }
         Err(failed(io::Error::other("it is replaced again and again")))
@@ -119,6 +144,16 @@ impl StateFile {
     /// Makes the companions part of what [`StateFile::is_in_place`] compares. To be called once a connection is open.
     pub fn note_companions(&mut self) {
         self.companions = COMPANIONS.map(|suffix| identify(&with_suffix(&self.real, suffix)));
+    }
+
+    /// Makes what the file holds now what [`StateFile::is_unchanged`] compares.
+    pub fn note_content(&mut self) {
+        self.content = Content::of(&self.database);
+    }
+
+    /// Returns whether nobody has written to the file since.
+    pub fn is_unchanged(&self) -> bool {
+        self.content == Content::of(&self.database)
     }
 
     /// Returns whether the open files are those that the path leads to.

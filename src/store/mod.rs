@@ -39,6 +39,8 @@ const CACHED_STATEMENTS_MAX: usize = 64;
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// How much of the log was in the database when the file was last noted.
+    checkpointed: Option<i64>,
     /// `None` for a database in memory. Dropped after the connection.
     file: Option<StateFile>,
 }
@@ -95,7 +97,10 @@ impl Store {
         quarantined: Option<Quarantine>,
     ) -> Opened {
         file.note_companions();
-        Opened { store: Self { connection, path: path.to_owned(), file: Some(file) }, whole, quarantined }
+        file.note_content();
+        let checkpointed = checkpointed(&connection);
+        let store = Self { connection, path: path.to_owned(), checkpointed, file: Some(file) };
+        Opened { store, whole, quarantined }
     }
 
     /// Opens the state behind `connection`, or creates one there: for a database that is no file, such as one in memory.
@@ -109,7 +114,7 @@ impl Store {
         fits: impl Fn(&Whole) -> Result<(), String>,
     ) -> Result<(Self, Whole), StoreError> {
         let whole = Self::begin(&connection, path, &fits)?;
-        Ok((Self { connection, path: path.to_owned(), file: None }, whole))
+        Ok((Self { connection, path: path.to_owned(), checkpointed: None, file: None }, whole))
     }
 
     fn connect(
@@ -183,9 +188,20 @@ impl Store {
     /// Writes `changes` in one transaction. When this returns they are on disk.
     ///
     /// # Errors
-    /// Whatever SQLite answers; nothing of `changes` is on disk then.
+    /// Changes that would be refused when they are read; whatever SQLite answers. Nothing of `changes` is on disk then.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        self.transact(|connection| tables::save(connection, changes))
+        changes.validate().map_err(|problem| StoreError::Impossible { path: self.path.clone(), problem })?;
+        self.transact(|connection| tables::save(connection, changes))?;
+        self.note_content();
+        Ok(())
+    }
+
+    /// Notes what a commit, which moves the log to the database now and then, made of the file.
+    fn note_content(&mut self) {
+        if let Some(file) = self.file.as_mut().filter(|file| !file.is_unchanged()) {
+            file.note_content();
+            self.checkpointed = checkpointed(&self.connection);
+        }
     }
 
     /// Forgets everything that is remembered of the feed `identity`: when it is seen again, its history counts once more.
@@ -211,31 +227,42 @@ impl Store {
         written.map_err(|error| StoreError::sqlite(&self.path, error))
     }
 
-    /// Returns whether the path still leads to the file that is open, with its companions. Somebody may have deleted, renamed
-    /// or replaced it: a restart would not find then what is committed.
-    pub fn is_in_place(&self) -> bool {
-        self.file.as_ref().is_none_or(StateFile::is_in_place)
+    /// Returns whether the path still leads to the files that are open, and nobody else has written to them. Somebody may have
+    /// deleted, renamed, replaced or overwritten them: a restart would not find then what is committed.
+    pub fn is_in_place(&mut self) -> bool {
+        let Some(file) = &mut self.file else { return true };
+        if !file.is_in_place() {
+            return false;
+        }
+        if file.is_unchanged() {
+            return true;
+        }
+        // Somebody who reads the state may have had SQLite move pages from the log to the database.
+        let checkpointed = checkpointed(&self.connection);
+        if checkpointed == self.checkpointed {
+            return false;
+        }
+        self.checkpointed = checkpointed;
+        file.note_content();
+        true
     }
 
-    /// Writes everything to a new file at the path, after somebody deleted, renamed or replaced the one that is open. It takes
-    /// its place at once and as a whole. Returns the new name of a state that was there instead.
+    /// Writes `everything` that there is to a new file at the path, where [`Store::is_in_place`] is false. It takes its place
+    /// at once and as a whole. Returns the new name of a state that was there instead.
     ///
     /// # Errors
     /// Another bridge has the file at the path, or it is no state of ours; the file system or SQLite refuses. The open file
     /// stays open then.
-    pub fn rewrite(&mut self) -> Result<Option<PathBuf>, StoreError> {
+    pub fn rewrite(&mut self, everything: &Changes) -> Result<Option<PathBuf>, StoreError> {
         let Some(file) = &self.file else { return Ok(None) };
         let failed = |error| StoreError::sqlite(&self.path, error);
-        // Its name is gone, its content is not.
-        let whole = tables::load(&self.connection).map_err(failed)?;
         let staged = file.stage()?;
         let fits = |_: &Whole| Ok(());
         let (connection, _) = Self::connect(&staged.staged, &self.path, &fits)?;
-        let new = Self { connection, path: self.path.clone(), file: None };
-        let Whole { skills, rules, memory } = whole;
-        new.transact(|connection| tables::save(connection, &Changes { skills, rules, memory, ..Changes::default() }))?;
+        let mut new = Self { connection, path: self.path.clone(), checkpointed: None, file: None };
+        new.commit(everything)?;
         // Everything into the one file that is renamed.
-        new.connection.pragma_update(None, "journal_mode", "DELETE").map_err(failed)?;
+        new.connection.execute_batch("PRAGMA journal_mode = DELETE").map_err(failed)?;
         drop(new);
         let (file, renamed) = staged.publish()?;
         let (connection, _) = Self::connect(file.real(), &self.path, &fits)?;
@@ -247,6 +274,13 @@ impl Store {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Returns how many pages of the log are in the database. `None` where SQLite does not say, in which case nobody else can have
+/// moved them.
+fn checkpointed(connection: &Connection) -> Option<i64> {
+    let query = connection.prepare_cached("PRAGMA wal_checkpoint(NOOP)");
+    query.and_then(|mut query| query.query_row([], |row| row.get(2))).ok()
 }
 
 /// Gives a migrated state the page size of a new one. It stays in use without: somebody may read it just now, or the disk may

@@ -79,7 +79,7 @@ impl StateTelemetry {
     pub fn displaced(&self, path: &Path) {
         if !std::mem::replace(&mut lock(&self.state).is_displaced, true) {
             let path = path.display();
-            error!(%path, "state file deleted, renamed or replaced while in use: writing it again");
+            error!(%path, "state file deleted, renamed, replaced or overwritten while in use: writing it again");
         }
     }
 

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rusqlite::Connection;
 use rustix::process::Signal;
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillIndex, Whole};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store, StoreError};
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
@@ -168,7 +168,7 @@ fn persisted(path: &Path) -> u64 {
 /// What somebody does to the files of a running bridge's state.
 type Mishap = fn(&Path);
 
-const MISHAPS: [(&str, Mishap); 7] = [
+const MISHAPS: [(&str, Mishap); 9] = [
     ("deleted", |path| fs::remove_file(path).unwrap()),
     ("deleted with its directory", |path| fs::remove_dir_all(path.parent().unwrap()).unwrap()),
     ("renamed", |path| fs::rename(path, with_suffix(path, ".away")).unwrap()),
@@ -177,6 +177,12 @@ const MISHAPS: [(&str, Mishap); 7] = [
         fs::remove_file(path).unwrap();
         fs::write(path, "").unwrap();
     }),
+    ("overwritten by an old backup", |path| {
+        let backup = with_suffix(path, ".backup");
+        drop(open(&backup).unwrap());
+        fs::copy(&backup, path).unwrap();
+    }),
+    ("emptied", |path| fs::write(path, "").unwrap()),
     ("replaced by an old backup, its log left behind", replace_by_backup),
     ("replaced by an old backup", |path| {
         fs::remove_file(with_suffix(path, "-wal")).unwrap();
@@ -225,6 +231,33 @@ async fn a_state_that_is_deleted_renamed_or_replaced_is_written_again() {
     for mishap in mishaps {
         mishap.await.unwrap();
     }
+}
+
+#[test]
+fn a_checkpoint_of_a_reader_is_no_reason_to_write_the_state_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    write_state(&path);
+    let mut opened = open(&path).unwrap();
+    let modified = || fs::metadata(&path).unwrap().modified().unwrap();
+    // A file system's clock ticks every few milliseconds.
+    let before = modified();
+    for micros in 1.. {
+        if modified() != before {
+            break;
+        }
+        let last_listed = vec![(SkillIndex(0), micros)];
+        opened.store.commit(&Changes { last_listed, ..Changes::default() }).unwrap();
+        assert!(opened.store.is_in_place());
+        Connection::open(&path).unwrap().query_row("PRAGMA wal_checkpoint", [], |_| Ok(())).unwrap();
+        assert!(opened.store.is_in_place());
+    }
+    fs::copy(&path, with_suffix(&path, ".copy")).unwrap();
+    let before = modified();
+    while modified() == before {
+        fs::copy(with_suffix(&path, ".copy"), &path).unwrap();
+    }
+    assert!(!opened.store.is_in_place(), "somebody else has written to it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,6 +76,21 @@ fn sorted(mut whole: Whole) -> Whole {
     whole
 }
 
+#[test]
+fn what_would_be_refused_at_the_next_start_is_not_written() {
+    let (_folder, path) = folder();
+    let mut opened = open(&path).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    lively(&mut ledger);
+    let sound = ledger.drain(Moment::at(Duration::from_secs(4)));
+    opened.store.commit(&sound).unwrap();
+    let mut impossible = sound.clone();
+    impossible.skills[0].series.phases[0].completed = u64::MAX >> 1;
+    assert!(matches!(opened.store.commit(&impossible), Err(StoreError::Impossible { .. })));
+    drop(opened.store);
+    assert_eq!(sorted(open(&path).unwrap().whole), sorted(as_whole(sound)));
+}
+
 /// A page is written whole for the sake of its few bytes that changed, so that pages are small.
 #[test]
 fn a_commit_of_one_invocation_writes_few_bytes() {

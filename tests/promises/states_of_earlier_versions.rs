@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use session_buddy_bridge::internals::ledger::SkillRow;
+use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tempfile::TempDir;
 
@@ -86,6 +88,18 @@ async fn an_older_state_shows_what_its_writer_showed_and_counts_what_was_pending
     assert_eq!(counts(&bridge.scrape().await), fixture.written);
     bridge.until("the pending invocation", &fixture.settled(), counts).await;
     bridge.stop().await;
+}
+
+#[test]
+fn an_older_state_is_shown_without_being_migrated() {
+    let fixture = Fixture::copy(1);
+    let before = fs::read(&fixture.state).unwrap();
+    let shown = Store::look(&fixture.state).unwrap();
+    let invocations =
+        |row: &SkillRow| row.series.phases.iter().map(|phase| phase.completed + phase.abandoned).sum::<u64>();
+    let written = fixture.written.iter().filter(|(series, _)| series.name == "skill_invocations_total");
+    assert_eq!(shown.skills.iter().map(invocations).sum::<u64>() as f64, written.map(|(_, value)| value).sum::<f64>());
+    assert_eq!(fs::read(&fixture.state).unwrap(), before);
 }
 
 /// What the server lists that has this database.
