@@ -8,11 +8,19 @@ use session_buddy_bridge::internals::ledger::{
 };
 
 /// The series as the changes told them. Panics where a counter falls or a value cannot be a series.
-#[derive(Debug, Default, Clone, PartialEq)]
+#[derive(Debug, Default, Clone)]
 pub struct Shown {
     skills: BTreeMap<SkillIndex, SkillSeries>,
     feeds: BTreeMap<usize, FeedCounters>,
     pub rules: RuleCounters,
+}
+
+/// The same series with the same values. Their order is no promise: two series that begin in one frame take their indices in
+/// another order where the frame was received again after a restart.
+impl PartialEq for Shown {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_name() == other.by_name() && self.feeds == other.feeds && self.rules == other.rules
+    }
 }
 
 impl Shown {
@@ -33,6 +41,12 @@ impl Shown {
         let (was, now) = (rule_values(&self.rules), rule_values(&changes.rules));
         assert!(was.iter().zip(now).all(|(was, now)| *was <= now), "{:?} fell to {:?}", self.rules, changes.rules);
         self.rules = changes.rules;
+    }
+
+    fn by_name(&self) -> BTreeMap<&str, &SkillSeries> {
+        let by_name: BTreeMap<_, _> = self.skills().map(|series| (&*series.skill_name, series)).collect();
+        assert_eq!(by_name.len(), self.skills.len(), "a skill has two series");
+        by_name
     }
 
     pub fn is_empty(&self) -> bool {
