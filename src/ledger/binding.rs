@@ -28,6 +28,7 @@ use super::dirty::{Dirty, DirtyFlag};
 use super::evidence::{Listings, Totals};
 use super::records::{AddressRecord, AgreedRecord, FeedRecord, Records};
 use super::series::FeedCounters;
+use super::server_time::Stamp;
 use super::slots::{FeedSlot, SourceId};
 
 /// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
@@ -82,8 +83,8 @@ pub trait Counts: Default {
 pub struct Observation<'a> {
     /// When it arrived.
     pub now: Duration,
-    /// A digest of the server's timestamp; `None` unless it has a fraction of a second.
-    pub stamp: Option<u64>,
+    /// The server's timestamp; `None` if it sends none.
+    pub stamp: Option<Stamp>,
     /// What it lists of the skills that the feed is subscribed to.
     pub listings: Arc<Listings>,
     /// What the list proves about the skills that it does not name.
@@ -321,7 +322,7 @@ struct FeedState {
     /// Whether all of the latest listing is in `agreed`.
     is_agreed: bool,
     first: Option<Arc<Listings>>,
-    recent: VecDeque<(Option<u64>, Arc<Listings>)>,
+    recent: VecDeque<(Option<Stamp>, Arc<Listings>)>,
     timeline: VecDeque<Span>,
     received_at: Option<Duration>,
     companions: HashMap<FeedSlot, Companion>,
@@ -924,7 +925,7 @@ impl<C: Counts> Sources<C> {
 
     /// Counts, for each other live feed, the timestamps in a row that both had.
     fn compare_timestamps(&mut self, feed: FeedSlot, seen: &Observation<'_>) {
-        let Some(stamp) = seen.stamp else { return };
+        let Some(stamp) = seen.stamp.filter(|stamp| stamp.is_evidence()) else { return };
         let recent = &self.feed(feed).recent;
         let is_repeated = recent.iter().rev().skip(1).any(|(known, _)| *known == Some(stamp));
         if is_repeated {

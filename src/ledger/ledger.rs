@@ -20,7 +20,7 @@ use super::notice::{Notice, ResetCause};
 use super::records::{Records, Table};
 use super::rows::{self, Coverage};
 use super::series::{Changes, FeedCounters, RuleCounters, SkillIndex, SkillRow};
-use super::server_time;
+use super::server_time::{self, Stamp};
 use super::slots::{FeedSlot, SourceId};
 use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
 use super::source::{SourceCounts, skill_limit};
@@ -456,7 +456,7 @@ impl Ledger {
         let listings = self.sources.listings(slot, entries);
         let seen = Observation {
             now: now.elapsed,
-            stamp: snapshot.timestamp.as_deref().and_then(server_time::stamp),
+            stamp: snapshot.timestamp.as_deref().and_then(Stamp::of),
             listings,
             room,
             anomalies: if filter { &[] } else { &snapshot.anomalies },

@@ -22,16 +22,31 @@ pub(super) fn micros(text: &str) -> Option<i64> {
 /// A longer timestamp is not looked at.
 const TIMESTAMP_BYTES_MAX: usize = 64;
 
-/// A digest of the timestamp of a snapshot, by which two feeds of one server are recognised; `None` where it has no fraction
-/// of a second, or is no such timestamp: two servers can share that by chance.
-pub(super) fn stamp(text: &str) -> Option<u64> {
-    let has_fraction =
-        text.get("2026-11-22T10:24:23".len()..)?.strip_prefix('.')?.starts_with(|c: char| c.is_ascii_digit());
-    if !has_fraction || text.len() > TIMESTAMP_BYTES_MAX {
-        return None;
+/// The timestamp of a snapshot, as a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    digest: u64,
+    /// Whether it has a fraction of a second. Two servers can share one that has none by chance.
+    has_fraction: bool,
+}
+
+impl Stamp {
+    /// Returns the stamp of `text`, or `None` if it is longer than any timestamp.
+    pub(super) fn of(text: &str) -> Option<Self> {
+        if text.len() > TIMESTAMP_BYTES_MAX {
+            return None;
+        }
+        let fraction = text.get("2026-11-22T10:24:23".len()..).and_then(|rest| rest.strip_prefix('.'));
+        let has_fraction = fraction.is_some_and(|digits| digits.starts_with(|c: char| c.is_ascii_digit()));
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let digest = text.as_bytes().chunks(8).fold(0, |digest, bytes| mix(digest ^ word(bytes)));
+        Some(Self { digest, has_fraction })
     }
-    let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    Some(text.as_bytes().chunks(8).fold(0, |digest, bytes| mix(digest ^ word(bytes))))
+
+    /// Returns whether feeds that share it, and the next one, are of one server.
+    pub(super) fn is_evidence(self) -> bool {
+        self.has_fraction
+    }
 }
 
 #[cfg(test)]
