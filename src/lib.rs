@@ -69,10 +69,12 @@
 //! | `demo` | a simulated server; knows nothing of the bridge |
 //! | `service_manager` | notifications to systemd |
 //! | `build_info` | version, revision, compiler and target of this build |
+//! | `standstill` | timers that do not count time in which the process was stopped |
 //! | `clock`, `sync`, `text` | wall time, locks, and text made safe to show |
 //!
 //! Architecture invariant: data flows one way, and no two modules depend on each other. A scrape cannot reach a feed, and a
-//! feed cannot reach a series except through the ledger. `feed`, `protocol`, `http` and `demo` know no other module.
+//! feed cannot reach a series except through the ledger. `protocol` and `demo` know no other module; `feed` and
+//! `http` know `standstill`.
 //!
 //! The API is what is documented here. Everything else is private, or in the hidden module `internals`, which is for this
 //! project's own tests, benches and fuzz targets and changes without notice.
@@ -106,6 +108,7 @@ pub mod settings;
 mod shared_ledger;
 mod site_content;
 mod skills_db;
+mod standstill;
 mod store;
 mod sync;
 mod telemetry;

@@ -16,6 +16,7 @@ use crate::ledger::{
     Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
 };
 use crate::protocol::Message;
+use crate::standstill::Clock;
 use crate::sync::lock;
 
 /// The ledger behind a lock, and the view that scrapes read. It is shared by an `Arc` and ends with the last one.
@@ -23,7 +24,7 @@ use crate::sync::lock;
 pub struct SharedLedger {
     ledger: Mutex<Ledger>,
     view: Mutex<View>,
-    started: Instant,
+    clock: Clock,
     /// Whether changes are exposed only once they are persisted.
     is_persisted: bool,
     due: Mutex<Due>,
@@ -40,7 +41,7 @@ pub(crate) struct Due {
 impl SharedLedger {
     /// Creates an empty ledger, in memory.
     pub fn new(limits: Limits) -> Self {
-        Self::of(Ledger::new(limits), View::default(), Instant::now(), false)
+        Self::of(Ledger::new(limits), View::default(), Clock::new(Instant::now()), false)
     }
 
     /// Restores a ledger from the state file, to be persisted from now on.
@@ -48,20 +49,20 @@ impl SharedLedger {
     /// # Errors
     /// See [`Ledger::restore`].
     pub(crate) fn restore(limits: Limits, whole: Whole) -> Result<Self, String> {
-        let started = Instant::now();
+        let clock = Clock::new(Instant::now());
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
         // An earlier process counted it.
         view.take_increase();
-        let ledger = Ledger::restore(limits, whole, moment(started, started))?;
-        Ok(Self::of(ledger, view, started, true))
+        let ledger = Ledger::restore(limits, whole, moment(Duration::ZERO))?;
+        Ok(Self::of(ledger, view, clock, true))
     }
 
-    fn of(ledger: Ledger, view: View, started: Instant, is_persisted: bool) -> Self {
+    fn of(ledger: Ledger, view: View, clock: Clock, is_persisted: bool) -> Self {
         Self {
             ledger: Mutex::new(ledger),
             view: Mutex::new(view),
-            started,
+            clock,
             is_persisted,
             due: Mutex::default(),
             due_changed: Condvar::new(),
@@ -180,7 +181,13 @@ impl SharedLedger {
 
     /// Returns the time of `at`, which was a moment ago.
     pub(crate) fn moment(&self, at: Instant) -> Moment {
-        moment(self.started, at)
+        moment(self.clock.elapsed(at))
+    }
+
+    /// Keeps the ledger's time from counting a standstill of this process, until the future is dropped: otherwise a feed whose
+    /// messages have arrived and were not read would count as one that is not received any more.
+    pub(crate) async fn keep_time(&self) {
+        self.clock.keep().await;
     }
 
     /// Takes the changes, to be persisted; `None` if there are none.
@@ -228,7 +235,8 @@ impl SharedLedger {
     /// which.
     pub(crate) fn wait_until_due(&self, timeout: Duration) -> Due {
         let deadline = self.ledger().deadline();
-        let deadline = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(self.started.elapsed()));
+        let deadline =
+            deadline.map_or(Duration::MAX, |deadline| deadline.saturating_sub(self.clock.elapsed(Instant::now())));
         let nothing = |due: &mut Due| *due == Due::default();
         let waited = self.due_changed.wait_timeout_while(self.due(), deadline.min(timeout), nothing);
         let mut due = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -295,6 +303,6 @@ impl ViewProvider for SharedLedger {
     }
 }
 
-fn moment(started: Instant, at: Instant) -> Moment {
-    Moment { wall_micros: wall_micros(), elapsed: at.saturating_duration_since(started) }
+fn moment(elapsed: Duration) -> Moment {
+    Moment { wall_micros: wall_micros(), elapsed }
 }

@@ -266,6 +266,10 @@ impl Service {
         servers: &mut JoinSet<()>,
     ) -> Result<(), BridgeError> {
         servers.spawn(Arc::clone(&self.content.api).record_history(shutdown.clone()));
+        let (ledger, ends) = (Arc::clone(&self.content.ledger), shutdown.clone());
+        servers.spawn(async move {
+            ends.run_until_cancelled(ledger.keep_time()).await;
+        });
         let web_config = self.settings.web_config.clone();
         // Logged only if it is true.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);

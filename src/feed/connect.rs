@@ -3,6 +3,7 @@
 use super::credentials::{PresentedCredentials, off_thread};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::settings::{FeedSettings, bare};
+use crate::standstill::timeout;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
@@ -14,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;

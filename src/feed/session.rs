@@ -7,12 +7,13 @@ use super::listener::FeedListener;
 use super::settings::{FeedSettings, Timing};
 use super::state::FeedState;
 use super::watchdog::{Alarm, Due, Keepalive, SnapshotWatch};
+use crate::standstill::{Turns, timeout};
 use futures::{FutureExt as _, SinkExt, StreamExt};
 use serde_json::json;
 use std::future::poll_fn;
 use std::time::Duration;
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 use tokio_tungstenite::tungstenite::{self, Bytes};
@@ -23,8 +24,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Messages that are received between two checks of the clock, if they have arrived already.
 const BURST_MESSAGES: usize = 256;
 
-/// Deadlines beyond this time are checked again after it.
-const IDLE_TURN: Duration = Duration::from_secs(3600);
+/// How long what has arrived is read once a timeout is over, before it is acted upon.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 pub(super) struct Session<'a> {
     connection: Connection,
@@ -54,53 +55,71 @@ impl<'a> Session<'a> {
         }
         let Timing { ping_interval, pong_timeout, .. } = self.settings.timing;
         let mut keepalive = Keepalive::new(ping_interval, pong_timeout);
+        let mut turns = Turns::new(Instant::now());
+        let mut acted_upon_at = None;
         loop {
+            let mut was_reading = true;
             if ready(listener).now_or_never().is_none() {
                 ready(listener).await;
-                // Nothing was read meanwhile, so nothing is known of the peer, and it has its whole time again.
-                watch.interrupted();
-                watch.opened(Instant::now());
-                keepalive = Keepalive::new(ping_interval, pong_timeout);
+                was_reading = false;
             }
             let now = Instant::now();
-            if let Some(alarm) = watch.alarm(now) {
-                return self.alarmed(alarm, watch);
+            if turns.stood_still(now) || !was_reading {
+                // Nothing was read meanwhile, so nothing is known of the peer, and it has its whole time again.
+                watch.resumed(now);
+                keepalive = Keepalive::new(ping_interval, pong_timeout);
             }
             let due = keepalive.next(self.connection.last_received.last());
-            match due {
-                Some((at, Due::Dead)) if at <= now => return self.alarmed(Alarm::Dead, watch),
-                Some((at, Due::Ping)) if at <= now => {
+            let is_due = |(at, _): &(Instant, Due)| *at <= now;
+            let dead = due.filter(is_due).and_then(|(_, due)| (due == Due::Dead).then_some(Alarm::Dead));
+            let wake = match watch.alarm(now).or(dead) {
+                Some(alarm) => {
+                    // The event loop may not have got to the socket yet.
+                    let at = *acted_upon_at.get_or_insert(now + LAST_LOOK);
+                    if at <= now {
+                        return self.alarmed(alarm, watch);
+                    }
+                    at
+                }
+                None if due.is_some_and(|due| is_due(&due)) => {
                     if let Err(reason) = self.send(Message::Ping(Bytes::new())).await {
                         return self.final_close_frame(watch, listener).await.unwrap_or(reason);
                     }
                     keepalive.pinged(Instant::now());
                     continue;
                 }
-                _ => {}
-            }
-            let wake = due.map(|(at, _)| at).into_iter().chain(watch.deadline()).fold(now + IDLE_TURN, Instant::min);
-            tokio::select! {
-                // What has arrived is read before a timeout is acted upon: this process may have been the one that stalled.
+                None => {
+                    acted_upon_at = None;
+                    due.map(|(at, _)| at).into_iter().chain(watch.deadline()).fold(Turns::longest(now), Instant::min)
+                }
+            };
+            turns.until(wake);
+            let received = tokio::select! {
+                // What has arrived is read before a timeout is acted upon.
                 biased;
                 // Pongs are sent with the next read, so that nothing else may be awaited between two reads.
-                received = next(&mut self.connection.socket) => {
-                    let at = Instant::now();
-                    if let Some(reason) = self.received(received, at, watch, listener) {
-                        return reason;
-                    }
-                    // What arrived with it is received before the clock is checked again.
-                    for _ in 0..BURST_MESSAGES {
-                        if ready(listener).now_or_never().is_none() {
-                            break;
-                        }
-                        let Some(received) = next(&mut self.connection.socket).now_or_never() else { break };
-                        if let Some(reason) = self.received(received, at, watch, listener) {
-                            return reason;
-                        }
-                    }
-                }
+                received = next(&mut self.connection.socket) => Some(received),
                 // Bytes of an incomplete frame postpone what is due, so that it is checked again instead of acted upon.
-                () = sleep_until(wake) => {}
+                () = sleep_until(wake) => None,
+            };
+            let at = Instant::now();
+            if turns.stood_still(at) {
+                watch.resumed(at);
+                keepalive = Keepalive::new(ping_interval, pong_timeout);
+            }
+            let Some(received) = received else { continue };
+            if let Some(reason) = self.received(received, at, watch, listener) {
+                return reason;
+            }
+            // What arrived with it is received before the clock is checked again.
+            for _ in 0..BURST_MESSAGES {
+                if ready(listener).now_or_never().is_none() {
+                    break;
+                }
+                let Some(received) = next(&mut self.connection.socket).now_or_never() else { break };
+                if let Some(reason) = self.received(received, at, watch, listener) {
+                    return reason;
+                }
             }
         }
     }

@@ -62,11 +62,18 @@ impl SnapshotWatch {
         self.has_seen_snapshot = true;
         self.repeats = !fresh;
         if fresh {
-            if let Some(before) = self.last_fresh.replace(now) {
+            // Snapshots that were read at once had piled up, which says nothing of their interval.
+            if let Some(before) = self.last_fresh.replace(now).filter(|before| *before < now) {
                 self.learn(now.duration_since(before));
             }
             self.waiting_since = Some(now);
         }
+    }
+
+    /// Nothing was read for a while: the feed has its whole allowance again.
+    pub fn resumed(&mut self, now: Instant) {
+        self.interrupted();
+        self.opened(now);
     }
 
     /// The server was away: the time to the next snapshot will not be an interval of the feed.
@@ -218,6 +225,24 @@ mod tests {
         watch.opened(start + seconds(16));
         watch.snapshot(true, start + seconds(30));
         assert_eq!(watch.allowance(), seconds(120));
+    }
+
+    #[test]
+    fn snapshots_that_piled_up_teach_nothing() {
+        let (mut watch, start) = opened(false);
+        (0..5).for_each(|n| watch.snapshot(true, start + seconds(10 * n)));
+        watch.resumed(start + seconds(300));
+        (0..30).for_each(|_| watch.snapshot(true, start + seconds(300)));
+        assert_eq!(watch.allowance(), seconds(40));
+    }
+
+    #[test]
+    fn whoever_did_not_read_owes_the_feed_its_whole_allowance() {
+        let (mut watch, start) = opened(false);
+        watch.snapshot(true, start);
+        watch.resumed(start + seconds(60));
+        assert_eq!(watch.alarm(start + seconds(60)), None);
+        assert_eq!(watch.deadline(), Some(start + seconds(75)));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod routes;
 mod scrape_body;
 mod serve;
 mod socket;
+mod timer;
 mod web_config;
 
 use std::io;

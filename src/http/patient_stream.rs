@@ -7,7 +7,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+
+use crate::standstill::Sleep;
 
 /// How long a client may take to close its side after the last response.
 const LINGER: Duration = Duration::from_millis(500);
@@ -21,7 +22,7 @@ const LINGER: Duration = Duration::from_millis(500);
 pub(super) struct PatientStream<S> {
     stream: S,
     write_timeout: Duration,
-    deadline: Pin<Box<Sleep>>,
+    deadline: Sleep,
     phase: Phase,
 }
 
@@ -34,14 +35,13 @@ enum Phase {
 
 impl<S> PatientStream<S> {
     pub(super) fn new(stream: S, write_timeout: Duration) -> Self {
-        Self { stream, write_timeout, deadline: Box::pin(tokio::time::sleep(Duration::ZERO)), phase: Phase::Even }
+        Self { stream, write_timeout, deadline: Sleep::new(Duration::ZERO), phase: Phase::Even }
     }
 
     fn begin(&mut self, phase: Phase, timeout: Duration) {
         if self.phase != phase {
             self.phase = phase;
-            let now = Instant::now();
-            self.deadline.as_mut().reset(now.checked_add(timeout).unwrap_or(now + Duration::from_secs(86_400)));
+            self.deadline.reset(timeout);
         }
     }
 
@@ -50,7 +50,7 @@ impl<S> PatientStream<S> {
             return written;
         }
         self.begin(Phase::Behind, self.write_timeout);
-        ready!(self.deadline.as_mut().poll(cx));
+        ready!(Pin::new(&mut self.deadline).poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not take in the response in time")))
     }
 }
@@ -95,7 +95,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
             self.begin(Phase::Lingering, LINGER);
         }
         let mut discarded = [0; 4096];
-        while self.deadline.as_mut().poll(cx).is_pending() {
+        while Pin::new(&mut self.deadline).poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut discarded);
             let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf));
             if read.is_err() || buf.filled().is_empty() {

@@ -18,6 +18,7 @@ use super::access::Unauthorized;
 use super::assets::{self, Asset};
 use super::scrape_body::ScrapeChunks;
 use super::{Content, HttpSettings, Readiness};
+use crate::standstill::timeout;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -124,7 +125,7 @@ impl Site {
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Response> {
-        let permit = tokio::time::timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
+        let permit = timeout(self.scrape_wait, Arc::clone(&self.scrapes).acquire_owned()).await;
         permit.ok().and_then(Result::ok).ok_or_else(|| {
             let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many scrapes at once. Try again shortly.\n");
             with(busy, header::RETRY_AFTER, "1")

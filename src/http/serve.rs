@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper::{Request, Uri};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,9 @@ use super::patient_stream::PatientStream;
 use super::routes::{ByLoopback, routes};
 use super::scrape_body::with_scrape_body;
 use super::socket::Listener;
+use super::timer::StandstillTimer;
 use super::{BoundListener, Content, HttpLimits, HttpSettings};
+use crate::standstill::timeout;
 
 /// hyper refuses a smaller buffer.
 const HEADER_BYTES_MIN: usize = 8192;
@@ -82,7 +84,7 @@ pub async fn serve(
                 let (service, access) = (service.clone(), Arc::clone(&access));
                 let (protocol, limits, shutdown) = (protocol.clone(), limits.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    let entered = async { tokio::time::timeout(limits.header_read_timeout, access.accept(socket)).await };
+                    let entered = async { timeout(limits.header_read_timeout, access.accept(socket)).await };
                     let stream = tokio::select! {
                         entered = entered => match entered {
                             Ok(Ok(stream)) => stream,
@@ -140,7 +142,7 @@ fn protocol(limits: &HttpLimits) -> http1::Builder {
     let header_bytes_max = limits.header_bytes_max.max(HEADER_BYTES_MIN);
     let mut protocol = http1::Builder::new();
     protocol
-        .timer(TokioTimer::new())
+        .timer(StandstillTimer)
         .header_read_timeout(limits.header_read_timeout)
         .max_header_size(header_bytes_max)
         .max_buf_size(header_bytes_max);

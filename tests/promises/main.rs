@@ -63,6 +63,7 @@ mod soak;
 mod source_equivalence;
 mod source_histories;
 mod source_scenarios;
+mod standstill_loses_nothing;
 mod state_file;
 mod state_is_kept;
 mod states_of_earlier_versions;
