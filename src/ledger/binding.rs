@@ -41,6 +41,10 @@ const SHARED_NEEDED: u32 = 2;
 /// Rounds in a row in which a live feed shared no timestamp with another, to be of another server.
 const ALONE_NEEDED: u32 = 2 * ROUNDS;
 
+/// How long a feed that would begin a source waits for configured feeds that are not connected: they may show that it is
+/// another address of a server that is known.
+const CONNECTION_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Snapshots of a feed that others are compared with: those of one round reach all clients within less than that many.
 const RECENT_MAX: usize = 4;
 
@@ -299,10 +303,19 @@ struct Companion {
 enum Binding {
     #[default]
     Unbound,
-    Pending {
-        rounds: u32,
-    },
+    Pending(Pending),
     Bound(SourceId),
+}
+
+/// A feed of which it is not known yet whose numbers it lists.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    /// Snapshots in which it was compared with the feeds that are connected.
+    rounds: u32,
+    /// When the first of them arrived.
+    since: Duration,
+    /// Whether it waits for feeds that are not connected.
+    awaits_others: bool,
 }
 
 #[derive(Debug, Default)]
@@ -351,7 +364,7 @@ impl FeedState {
     fn source(&self) -> Option<SourceId> {
         match self.binding {
             Binding::Bound(source) => Some(source),
-            Binding::Unbound | Binding::Pending { .. } => None,
+            Binding::Unbound | Binding::Pending(_) => None,
         }
     }
 
@@ -486,7 +499,7 @@ impl<C> Sources<C> {
     pub fn role(&self, feed: FeedSlot) -> Role {
         match self.feeds[feed.index()].binding {
             Binding::Unbound => Role::Unbound,
-            Binding::Pending { .. } => Role::Pending,
+            Binding::Pending(_) => Role::Pending,
             Binding::Bound(source) => {
                 let is_active = self.sources.get(&source).is_some_and(|known| known.is_active(feed));
                 if is_active { Role::Active(source) } else { Role::Standby(source) }
@@ -641,20 +654,7 @@ impl<C: Counts> Sources<C> {
         let all = (0..self.feeds.len()).map(FeedSlot::new);
         let gone: Vec<FeedSlot> = all.filter(|feed| self.feed(*feed).is_configured && !is_kept(*feed)).collect();
         let new: Vec<FeedSlot> = slots.iter().copied().filter(|feed| !self.feed(*feed).is_configured).collect();
-        if !gone.is_empty() && !new.is_empty() {
-            let held: Vec<SourceId> = slots.iter().filter_map(|feed| self.feed(*feed).former).collect();
-            let mut left: Vec<SourceId> = Vec::new();
-            for source in gone.iter().filter_map(|feed| self.feed(*feed).former) {
-                if !held.contains(&source) && !left.contains(&source) {
-                    left.push(source);
-                }
-            }
-            for feed in &new {
-                let state = self.feed_mut(*feed);
-                state.heir_of.clone_from(&left);
-                state.is_changed.mark();
-            }
-        }
+        self.inherit(&slots, &gone, &new);
         for feed in gone {
             self.disconnect(feed);
             let state = self.feed_mut(feed);
@@ -669,6 +669,37 @@ impl<C: Counts> Sources<C> {
             state.is_changed.mark();
         }
         slots
+    }
+
+    /// Makes the entries that join the configuration heirs of the sources of those that leave it in the same change: the ones
+    /// with the address of the leaver, else those with its name, else those with its filter, else all.
+    fn inherit(&mut self, slots: &[FeedSlot], gone: &[FeedSlot], new: &[FeedSlot]) {
+        let held: Vec<SourceId> = slots.iter().filter_map(|feed| self.feed(*feed).former).collect();
+        let mut heirs: BTreeMap<FeedSlot, Vec<SourceId>> = new.iter().map(|feed| (*feed, Vec::new())).collect();
+        for leaver in gone.iter().map(|feed| self.feed(*feed)) {
+            let Some(source) = leaver.former.filter(|source| !held.contains(source)) else { continue };
+            let of = |is_alike: fn(&Entry, &Entry) -> bool| -> Vec<FeedSlot> {
+                new.iter().copied().filter(|feed| is_alike(&self.feed(*feed).entry, &leaver.entry)).collect()
+            };
+            let by_address = of(|heir, leaver| heir.address == leaver.address);
+            let by_name = of(|heir, leaver| heir.name == leaver.name);
+            let by_filter = of(|heir, leaver| heir.filter.is_some() && heir.filter == leaver.filter);
+            let closest = [by_address, by_name, by_filter].into_iter().find(|heirs| !heirs.is_empty());
+            for heir in closest.unwrap_or_else(|| new.to_vec()) {
+                let sources = heirs.entry(heir).or_default();
+                if !sources.contains(&source) {
+                    sources.push(source);
+                }
+            }
+        }
+        if gone.is_empty() {
+            return;
+        }
+        for (feed, sources) in heirs {
+            let state = self.feed_mut(feed);
+            state.heir_of = sources;
+            state.is_changed.mark();
+        }
     }
 
     /// The slot of an entry, which is made if there is none.
@@ -693,6 +724,14 @@ impl<C: Counts> Sources<C> {
         let state = self.feed_mut(feed);
         state.forget_connection();
         state.is_live = true;
+        // Who waited for it is compared with it first.
+        for other in &mut self.feeds {
+            if let Binding::Pending(pending) = &mut other.binding
+                && pending.awaits_others
+            {
+                pending.rounds = 0;
+            }
+        }
     }
 
     /// The connection of the feed has ended.
@@ -703,7 +742,7 @@ impl<C: Counts> Sources<C> {
     fn disconnect(&mut self, feed: FeedSlot) {
         let state = self.feed_mut(feed);
         state.is_live = false;
-        if let Binding::Pending { .. } = state.binding {
+        if let Binding::Pending(_) = state.binding {
             state.binding = Binding::Unbound;
         }
         if let Some(source) = self.source_of(feed).and_then(|source| self.sources.get_mut(&source)) {
@@ -885,7 +924,7 @@ impl<C: Counts> Sources<C> {
     /// Takes the last snapshot of a pending feed once more, whose connection is about to end: it is bound by what is known.
     pub fn observe_last(&mut self, feed: FeedSlot, seen: &Observation<'_>, wall_micros: i64) -> Outcome {
         self.wall_micros = wall_micros;
-        if !matches!(self.feed(feed).binding, Binding::Pending { .. }) {
+        if !matches!(self.feed(feed).binding, Binding::Pending(_)) {
             return Outcome::Pending;
         }
         self.bind_and_step(feed, seen, true)
@@ -906,12 +945,19 @@ impl<C: Counts> Sources<C> {
                 let before = recent.len().checked_sub(2).and_then(|index| recent[index].0);
                 // A server can send one round more than once.
                 let is_repeated = seen.stamp.is_some() && before == seen.stamp;
-                let rounds = match self.feed(feed).binding {
-                    Binding::Pending { rounds } => rounds + u32::from(!is_repeated),
-                    Binding::Unbound | Binding::Bound(_) => 1,
+                let pending = match self.feed(feed).binding {
+                    Binding::Pending(pending) => {
+                        let rounds = pending.rounds + u32::from(!is_repeated);
+                        let awaits_others = self.awaits_others(feed, seen.now, pending.since);
+                        Pending { rounds, awaits_others, ..pending }
+                    }
+                    Binding::Unbound | Binding::Bound(_) => {
+                        let awaits_others = self.awaits_others(feed, seen.now, seen.now);
+                        Pending { rounds: 1, since: seen.now, awaits_others }
+                    }
                 };
-                self.feed_mut(feed).binding = Binding::Pending { rounds };
-                let Some(source) = self.find(feed, seen, rounds, is_last) else { return Outcome::Pending };
+                self.feed_mut(feed).binding = Binding::Pending(pending);
+                let Some(source) = self.find(feed, seen, pending, is_last) else { return Outcome::Pending };
                 self.bind(feed, source, &seen.listings);
                 source
             }
@@ -965,7 +1011,7 @@ impl<C: Counts> Sources<C> {
     }
 
     /// The source that a pending feed belongs to, which is made if nobody else can be it; `None` while it is open.
-    fn find(&mut self, feed: FeedSlot, seen: &Observation<'_>, rounds: u32, is_last: bool) -> Option<SourceId> {
+    fn find(&mut self, feed: FeedSlot, seen: &Observation<'_>, pending: Pending, is_last: bool) -> Option<SourceId> {
         let others: Vec<FeedSlot> = self.live_feeds().filter(|other| *other != feed).collect();
         for other in &others {
             if let Some(source) = self.source_of(*other)
@@ -1011,18 +1057,23 @@ impl<C: Counts> Sources<C> {
         {
             return Some(*source);
         }
-        if !others.is_empty() && rounds < ROUNDS && !is_last {
+        let is_compared = others.is_empty() || pending.rounds >= ROUNDS;
+        if !is_last && (!is_compared || pending.awaits_others) {
             return None;
         }
         if former.is_some() {
             return former;
         }
-        let is_inherited = |source: SourceId| {
-            self.feed(feed).heir_of.contains(&source)
-                && !is_contradicted(source)
-                && self.sources[&source].numbers.common_skills(&seen.listings) > 0
+        // A list of one skill can have nothing in common with what the leaver listed. What another heir has inherited needs
+        // evidence.
+        let is_filtered = self.feed(feed).entry.filter.is_some();
+        let is_inherited = |(bits, source): &&(f64, SourceId)| {
+            self.feed(feed).heir_of.contains(source)
+                && !is_contradicted(*source)
+                && (is_filtered || self.sources[source].numbers.common_skills(&seen.listings) > 0)
+                && (*bits >= FORMER_BITS || self.is_free(feed, *source))
         };
-        let inherited = strengths.iter().filter(|(_, source)| is_inherited(*source));
+        let inherited = strengths.iter().filter(is_inherited);
         let inherited = inherited.max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)));
         if let Some((_, source)) = inherited {
             return Some(*source);
@@ -1030,6 +1081,18 @@ impl<C: Counts> Sources<C> {
         let state = self.feed(feed);
         let is_observed = state.is_observed || state.former.is_some();
         self.begin_source(feed, if is_observed { Beginning::Observed } else { Beginning::History }, None)
+    }
+
+    /// Whether a feed that has been pending since `since` has to wait for one that is configured and not connected: it may
+    /// be the server of that one by another address, of which its numbers alone show too little. Where there is no source
+    /// yet, whoever comes later is compared with this feed.
+    fn awaits_others(&self, feed: FeedSlot, now: Duration, since: Duration) -> bool {
+        let is_missing =
+            |(index, state): (usize, &FeedState)| index != feed.index() && state.is_configured && !state.is_live;
+        !self.sources.is_empty()
+            && !self.feed(feed).is_observed
+            && now.saturating_sub(since) < CONNECTION_PATIENCE
+            && self.feeds.iter().enumerate().any(is_missing)
     }
 
     /// The source that a feed's entry, its address or its name was last bound to. Those of address and name only if nobody
@@ -1040,13 +1103,16 @@ impl<C: Counts> Sources<C> {
         if own.is_some() {
             return own;
         }
-        let is_free = |source: &SourceId| {
-            self.sources.contains_key(source)
-                && self.feeds_of(*source).all(|other| self.feed(other).entry.address == *address)
-        };
+        let is_free = |source: &SourceId| self.sources.contains_key(source) && self.is_free(feed, *source);
         let of_address = self.feeds.iter().filter(|other| other.entry.address == *address);
         let of_name = self.feeds.iter().filter(|other| other.entry.name == *name && !name.is_empty());
         of_address.chain(of_name).filter_map(|other| other.former).find(is_free)
+    }
+
+    /// Whether no feed with another address is bound to a source.
+    fn is_free(&self, feed: FeedSlot, source: SourceId) -> bool {
+        let address = &self.feed(feed).entry.address;
+        self.feeds_of(source).all(|other| self.feed(other).entry.address == *address)
     }
 
     /// Whether both feeds made changes alike under watch that decide: a copy of a database cannot do that.
@@ -1432,7 +1498,7 @@ impl<C: Counts> Sources<C> {
             return Outcome::Pending;
         }
         let state = self.feed_mut(feed);
-        state.binding = Binding::Pending { rounds: 1 };
+        state.binding = Binding::Pending(Pending { rounds: 1, since: seen.now, awaits_others: false });
         state.observe_next();
         let has_others = self.live_feeds().any(|other| other != feed && self.source_of(other) != Some(old));
         let found = self.find_replacement(feed, old, seen);

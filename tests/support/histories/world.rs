@@ -182,6 +182,35 @@ impl Server {
     }
 }
 
+/// How long it takes to connect to a server that can be reached.
+enum Handshakes {
+    /// An attempt each second, which fails now and then.
+    Attempts,
+    /// A time that is drawn for each connection.
+    Staggered {
+        seconds_max: usize,
+        /// When each handshake that has begun ends.
+        due: HashMap<FeedKey, i64>,
+    },
+}
+
+impl Handshakes {
+    /// Whether the handshake of `feed` ends in this second. It begins now if it has not.
+    fn end(&mut self, feed: &FeedKey, at_seconds: i64, random: &mut PythonRandom) -> bool {
+        match self {
+            Self::Attempts => random.happens(0.8),
+            Self::Staggered { seconds_max, due } => {
+                let draw = || at_seconds + random.range(0, *seconds_max + 1) as i64;
+                let is_over = *due.entry(feed.clone()).or_insert_with(draw) <= at_seconds;
+                if is_over {
+                    due.remove(feed);
+                }
+                is_over
+            }
+        }
+    }
+}
+
 /// Everything that a history consists of.
 pub struct World {
     pub(super) random: PythonRandom,
@@ -204,8 +233,7 @@ pub struct World {
     pub(super) servers: Vec<Server>,
     pub(super) configured: Vec<FeedKey>,
     pub(super) connected: HashSet<FeedKey>,
-    /// Whether an attempt to connect to a server that runs never fails.
-    connects_at_once: bool,
+    handshakes: Handshakes,
     pub(super) backups: Vec<(String, Content)>,
     pub(super) bridge_is_down: bool,
     pub(super) events: Vec<(i64, Event)>,
@@ -238,7 +266,7 @@ impl World {
             servers: Vec::new(),
             configured: Vec::new(),
             connected: HashSet::new(),
-            connects_at_once: false,
+            handshakes: Handshakes::Attempts,
             backups: Vec::new(),
             bridge_is_down: false,
             events: Vec::new(),
@@ -248,9 +276,9 @@ impl World {
         }
     }
 
-    /// From now on a feed whose server can be reached connects within a second.
-    pub fn connect_at_once(&mut self) {
-        self.connects_at_once = true;
+    /// From now on the handshake of a feed whose server can be reached takes up to this many seconds.
+    pub fn stagger_handshakes(&mut self, seconds_max: usize) {
+        self.handshakes = Handshakes::Staggered { seconds_max, due: HashMap::new() };
     }
 
     /// From now on the databases of these feeds are read beside them.
@@ -471,7 +499,7 @@ impl World {
             for feed in self.configured.clone() {
                 let works = self.server_at(&feed.url).is_some_and(|server| self.servers[server].works(&feed.url));
                 let is_connected = self.connected.contains(&feed);
-                if works && !is_connected && (self.connects_at_once || self.random.happens(0.8)) {
+                if works && !is_connected && self.handshakes.end(&feed, self.at_seconds, &mut self.random) {
                     self.connected.insert(feed.clone());
                     self.record(Event::Open(feed));
                 } else if !works && is_connected {
