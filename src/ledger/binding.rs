@@ -1044,6 +1044,16 @@ impl<C: Counts> Sources<C> {
         }
         let is_contradicted =
             |source: SourceId| self.sources[&source].numbers.is_contradicted(&seen.listings, seen.room);
+        // Shared timestamps stay evidence where the feed that shared them was bound and then lost its connection.
+        let of_server = self
+            .feed(feed)
+            .companions
+            .iter()
+            .filter(|(other, companion)| companion.shared >= SHARED_NEEDED && !self.feed(**other).is_live);
+        let of_server = of_server.filter_map(|(other, _)| self.source_of(*other));
+        if let Some(source) = of_server.filter(|source| !is_contradicted(*source)).min() {
+            return Some(source);
+        }
         // The source of the same address, whoever else lists it.
         let address = &self.feed(feed).entry.address;
         let is_of_address = |source: SourceId| {
