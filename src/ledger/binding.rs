@@ -860,7 +860,7 @@ impl<C: Counts> Sources<C> {
         let known = self.sources.get(&source)?;
         let live: Vec<&FeedState> = self.feeds_of(source).map(|other| self.feed(other)).collect();
         let recent = live.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
-        let continuity = known.numbers.judge(listings, Room::Enough, || known.numbers.strength(listings, recent));
+        let continuity = known.numbers.judge(listings, Room::Enough, || known.numbers.strength(listings, recent, true));
         let fell = known.numbers.fallen(listings, Room::Enough);
         let source = match continuity {
             Continuity::Another => {
@@ -1001,13 +1001,23 @@ impl<C: Counts> Sources<C> {
         }
     }
 
+    /// Whether the feed, its address or the feed that it replaced was bound to a source before.
+    fn was_its_own(&self, feed: FeedSlot, source: SourceId) -> bool {
+        let state = self.feed(feed);
+        let of_address = self.addresses.get(&state.entry.address);
+        state.source().or(state.former) == Some(source)
+            || state.heir_of.contains(&source)
+            || of_address.is_some_and(|known| known.contains(&source))
+    }
+
     /// Bits of evidence that a snapshot is of a source.
     fn strength(&self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> f64 {
         let Some(known) = self.sources.get(&source) else { return 0.0 };
         let others = self.feeds_of(source).filter(|other| *other != feed);
         let others: Vec<&FeedState> = others.map(|other| self.feed(other)).collect();
         let recent = others.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
-        known.numbers.strength(&seen.listings, recent) + known.counts.anomaly_bits(seen.anomalies)
+        let was_its_own = self.was_its_own(feed, source);
+        known.numbers.strength(&seen.listings, recent, was_its_own) + known.counts.anomaly_bits(seen.anomalies)
     }
 
     /// The source that a pending feed belongs to, which is made if nobody else can be it; `None` while it is open.

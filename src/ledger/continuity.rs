@@ -304,8 +304,20 @@ impl SourceNumbers {
 
     /// Bits of evidence that `now` is of this source, without those of anomalies: equality with what is remembered, with
     /// what was listed before or with one of `recent`; and nearness, where nothing contradicts but missing skills.
-    pub fn strength<'a>(&self, now: &Listings, recent: impl Iterator<Item = &'a Listings> + Clone) -> f64 {
-        let is_near = self.common(now).all(|(_, remembered, totals)| remembered.is_compatible(totals));
+    ///
+    /// For a source that the feed had before (`was_its_own`), a skill of which only the sum of durations was corrected
+    /// contradicts nothing. Another source with an equal total and another sum is another database.
+    pub fn strength<'a>(
+        &self,
+        now: &Listings,
+        recent: impl Iterator<Item = &'a Listings> + Clone,
+        was_its_own: bool,
+    ) -> f64 {
+        let is_near = self.common(now).all(|(_, remembered, totals)| {
+            remembered.precedes(totals)
+                || totals.precedes(remembered)
+                || was_its_own && remembered.total == totals.total
+        });
         let mut bits = 0.0;
         for (name, totals) in now.iter() {
             let known = self.skills.get(name);
@@ -601,6 +613,24 @@ mod tests {
         let oldest = history.older[0];
         assert!(oldest < 1_000, "some of the oldest are remembered: {oldest}");
         assert_eq!(ListingHistory::decode(&history.encode()), Some(history));
+    }
+
+    #[test]
+    fn equal_totals_with_other_durations_are_near_only_to_a_source_of_the_feeds_own() {
+        let listings = |sums: [f64; 3]| {
+            let skills = [("alpha", 170, 149), ("beta", 100, 88), ("gamma", 30, 26)].into_iter().zip(sums);
+            let totals =
+                |total, completed, sum| Totals { total, completed, split_is_exact: true, duration_sum: Some(sum) };
+            Listings::new(
+                skills.map(|((name, total, completed), sum)| (name.into(), totals(total, completed, sum))).collect(),
+            )
+        };
+        let mut numbers = SourceNumbers::default();
+        let held = listings([149.137, 87.912, 26.455]);
+        numbers.advance(&held, Room::Enough, Continuity::Follows, &mut Vec::new());
+        let other = listings([148.911, 88.201, 26.007]);
+        assert_eq!(numbers.strength(&other, [].into_iter(), false), 0.0);
+        assert!(numbers.strength(&other, [].into_iter(), true) >= FORMER_BITS, "durations were corrected");
     }
 
     #[test]

@@ -66,12 +66,6 @@ impl Totals {
         is_split_possible && is_sum_possible && (has_completed_more || is_sum_equal)
     }
 
-    /// Whether `self` and `other` can be of one database at two times, or differ in a correction alone: the mild reading
-    /// under which nearness counts. A sum that fell while the total rose is the only trace of many a new database.
-    pub fn is_compatible(&self, other: &Self) -> bool {
-        self.total == other.total || self.precedes(other) || other.precedes(self)
-    }
-
     /// Bits of equality: how improbable it is that another database lists the same.
     pub fn bits(&self) -> f64 {
         let of_total = (self.total as f64 + 1.0).log2();

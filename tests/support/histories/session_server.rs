@@ -30,11 +30,20 @@ pub type Counts = BTreeMap<(String, bool), u64>;
 pub struct SkillsDb {
     path: PathBuf,
     database: Mutex<ServerDatabase>,
+    /// Tells its durations from those of every other database.
+    number: i64,
+    written: AtomicI64,
 }
 
 impl SkillsDb {
     pub fn create(path: &Path) -> Arc<Self> {
-        Arc::new(Self { path: path.to_owned(), database: Mutex::new(ServerDatabase::create(path)) })
+        static CREATED: AtomicI64 = AtomicI64::new(0);
+        Arc::new(Self {
+            path: path.to_owned(),
+            database: Mutex::new(ServerDatabase::create(path)),
+            number: CREATED.fetch_add(1, Ordering::Relaxed),
+            written: AtomicI64::new(0),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -45,15 +54,16 @@ impl SkillsDb {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes so many invocations of a skill, one in eight of them abandoned, with durations that no other database has.
+    /// Writes so many invocations of a skill, one in eight of them abandoned, with durations that no other database has. Two
+    /// databases that are written alike list the same totals, and sums of durations that are nearly the same.
     pub fn invoke(&self, skill_name: &str, times: u32) {
-        static WRITTEN: AtomicI64 = AtomicI64::new(0);
         let mut database = self.database();
         let transaction = database.connection.transaction().expect("a transaction");
         for _ in 0..times {
-            let serial = WRITTEN.fetch_add(1, Ordering::Relaxed);
+            let serial = self.written.fetch_add(1, Ordering::Relaxed);
             let completed = serial % 8 != 7;
-            let seconds = completed.then(|| 0.5 + (serial as f64 * std::f64::consts::E).fract());
+            let seconds =
+                completed.then(|| 0.5 + (serial as f64 * std::f64::consts::E).fract() + self.number as f64 * 1e-6);
             transaction
                 .execute(
                     "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds)
