@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use crate::protocol::{AnomalyEntry, Rejection};
+use crate::protocol::{AnomalyEntry, Event, Rejection};
 
 use super::continuity::{Continuity, DECISIVE_BITS, FORMER_BITS, Room, SourceNumbers, Step};
 use super::dirty::{Dirty, DirtyFlag};
@@ -1668,9 +1668,13 @@ impl<C> Sources<C> {
         !self.changed_addresses.is_empty() || !self.removed.is_empty() || self.feeds.iter().any(is_changed)
     }
 
-    /// Adds what changed of feeds and addresses and is not acknowledged. `counters` returns those of a feed, if they changed
-    /// or have to accompany a record.
-    pub fn collect(&mut self, records: &mut Records, mut counters: impl FnMut(FeedSlot, bool) -> Option<FeedCounters>) {
+    /// Adds what changed of feeds and addresses and is not acknowledged. `own` returns the counters and the held events of a
+    /// feed, if they changed or have to accompany a record.
+    pub fn collect(
+        &mut self,
+        records: &mut Records,
+        mut own: impl FnMut(FeedSlot, bool) -> Option<(FeedCounters, Vec<Event<'static>>)>,
+    ) {
         records.sources_removed.extend(self.removed.collect().copied());
         let Self { addresses, changed_addresses, .. } = self;
         for address in changed_addresses.collect() {
@@ -1680,7 +1684,7 @@ impl<C> Sources<C> {
         for (index, state) in self.feeds.iter_mut().enumerate() {
             let slot = FeedSlot::new(index);
             let is_changed = state.is_changed.collect();
-            if let Some(counters) = counters(slot, is_changed) {
+            if let Some((counters, held_events)) = own(slot, is_changed) {
                 records.feeds.push(FeedRecord {
                     slot,
                     entry: state.entry.clone(),
@@ -1690,6 +1694,7 @@ impl<C> Sources<C> {
                     heir_of: state.heir_of.clone(),
                     hold_rounds: state.hold_rounds,
                     is_observed: state.is_observed,
+                    held_events,
                 });
             }
             if state.cleared_agreed.collect() {

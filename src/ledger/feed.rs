@@ -32,7 +32,7 @@ pub(super) struct Feed {
     pub has_database: bool,
     /// Its latest snapshot, and events, while it is not known whose they are.
     pub held: Option<Box<Snapshot<'static>>>,
-    pub held_events: Vec<Event<'static>>,
+    held_events: Vec<Event<'static>>,
 }
 
 impl Feed {
@@ -43,6 +43,34 @@ impl Feed {
             persisted: DirtyFlag::NEW,
             ..Self::default()
         }
+    }
+
+    /// One that was persisted.
+    pub fn restore(counters: FeedCounters, has_begun: bool, held_events: Vec<Event<'static>>) -> Self {
+        Self { exposed: DirtyFlag::NEW, counters, has_begun, held_events, ..Self::default() }
+    }
+
+    /// Events that it streamed while it was not known whose they are.
+    pub fn held_events(&self) -> &[Event<'static>] {
+        &self.held_events
+    }
+
+    /// Holds an event until it is known whose it is. Whether there is room for it.
+    pub fn hold_event(&mut self, event: &Event<'_>) -> bool {
+        let has_room = self.held_events.len() < HELD_EVENTS_MAX;
+        if has_room {
+            self.held_events.push(event.clone().into_owned());
+            self.persisted.mark();
+        }
+        has_room
+    }
+
+    /// Takes the events that were held.
+    pub fn release_events(&mut self) -> Vec<Event<'static>> {
+        if !self.held_events.is_empty() {
+            self.persisted.mark();
+        }
+        std::mem::take(&mut self.held_events)
     }
 
     /// Its counters changed.

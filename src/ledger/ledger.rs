@@ -12,7 +12,7 @@ use super::context::ApplyContext;
 use super::continuity::{Continuity, Room};
 use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
 use super::evidence::Totals;
-use super::feed::{Feed, HELD_EVENTS_MAX};
+use super::feed::Feed;
 use super::finding::Finding;
 use super::limits::{Limits, SERIES_COUNT_MAX};
 use super::moment::Moment;
@@ -209,7 +209,7 @@ impl Ledger {
         left.has_begun = false;
         left.has_database = false;
         left.held = None;
-        left.held_events.clear();
+        left.release_events();
         // What its connection still delivers is of the past.
         left.generation += 1;
         left.touch();
@@ -383,10 +383,7 @@ impl Ledger {
 
     fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Moment, notices: &mut Vec<Notice>) {
         let Some(source) = self.sources.adopt(slot, self.is_hold_over(slot, now), now.wall_micros) else {
-            let feed = &mut self.feeds[slot.index()];
-            if feed.held_events.len() < HELD_EVENTS_MAX {
-                feed.held_events.push(event.clone().into_owned());
-            } else {
+            if !self.feeds[slot.index()].hold_event(event) {
                 super::pending::add(&mut self.rules.late_events, 1);
                 notices.push(Notice::LateEvents { events: 1 });
             }
@@ -415,11 +412,11 @@ impl Ledger {
 
     /// Applies the events that were held until it is known whose they are.
     fn release_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
-        if self.feeds[slot.index()].held_events.is_empty() {
+        if self.feeds[slot.index()].held_events().is_empty() {
             return;
         }
         let Some(source) = self.sources.adopt(slot, is_over, now.wall_micros) else { return };
-        for event in std::mem::take(&mut self.feeds[slot.index()].held_events) {
+        for event in self.feeds[slot.index()].release_events() {
             self.apply_event(slot, source, &event, now, notices);
         }
         self.report(now, notices);
@@ -977,7 +974,7 @@ impl Ledger {
         }
         for index in 0..self.feeds.len() {
             let slot = FeedSlot::new(index);
-            if !self.feeds[index].held_events.is_empty() && self.is_hold_over(slot, now) {
+            if !self.feeds[index].held_events().is_empty() && self.is_hold_over(slot, now) {
                 self.release_events(slot, true, now, notices);
             }
         }
@@ -989,7 +986,7 @@ impl Ledger {
             Start::Holding { since } => Some(since + START_HOLD),
             Start::Awaited | Start::Over => None,
         };
-        let held = self.feeds.iter().filter(|feed| !feed.held_events.is_empty());
+        let held = self.feeds.iter().filter(|feed| !feed.held_events().is_empty());
         let held = held.filter_map(|feed| feed.opened_at.map(|at| at + START_HOLD));
         let sources = self.sources.iter().filter_map(|(_, source)| source.counts.deadline());
         sources.chain(held).chain(hold).min()

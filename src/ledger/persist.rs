@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 
+use crate::protocol::EventKind;
+
 use super::binding::{Beginning, FeedParts, Parts, Source, SourceParts, Sources};
 use super::book::Book;
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
@@ -17,9 +19,9 @@ use super::dedup::EventIds;
 use super::detail::Detail;
 use super::dirty::DirtyFlag;
 use super::evidence::Totals;
-use super::feed::Feed;
+use super::feed::{Feed, HELD_EVENTS_MAX};
 use super::ledger::{Ledger, Start, Whole};
-use super::limits::{COUNT_MAX, Limits};
+use super::limits::{COUNT_MAX, Limits, SERIES_COUNT_MAX};
 use super::moment::Moment;
 use super::pending::Pending;
 use super::records::{
@@ -42,7 +44,7 @@ impl Ledger {
         self.sources.collect(&mut records, |slot, is_changed| {
             let feed = feeds.get_mut(slot.index())?;
             let has_counted = feed.persisted.collect();
-            (is_changed || has_counted).then(|| feed.counters.clone())
+            (is_changed || has_counted).then(|| (feed.counters.clone(), feed.held_events().to_vec()))
         });
         for (id, source) in self.sources.iter_mut() {
             collect_source(id, source, &mut records);
@@ -180,8 +182,8 @@ fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), String> {
     for SkillRow { series, .. } in skills {
         unless(series.is_valid(), || format!("the series of {:?} are impossible", series.skill_name))?;
     }
-    for FeedRecord { entry, counters, .. } in &memory.feeds {
-        unless(counters.is_valid(), || format!("the counters of the feed {:?} are impossible", entry.name))?;
+    for record in &memory.feeds {
+        unless(record.is_valid(), || format!("what is remembered of the feed {:?} is impossible", record.entry.name))?;
     }
     let agreed = memory.agreed.iter().map(|record| (&record.skill_name, &record.totals));
     let damages = memory.damages.iter().map(|record| (&record.skill_name, &record.totals));
@@ -230,7 +232,8 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     let mut records: Vec<FeedRecord> = memory.feeds;
     records.sort_unstable_by_key(|record| record.slot);
     for (index, record) in records.into_iter().enumerate() {
-        let FeedRecord { slot, entry, is_configured, counters, source, heir_of, hold_rounds, is_observed } = record;
+        let FeedRecord { slot, entry, is_configured, counters, source, heir_of, hold_rounds, is_observed, held_events } =
+            record;
         unless(slot.index() == index, || format!("the feed {:?} has another slot than its own", entry.name))?;
         let feed = FeedParts {
             entry,
@@ -242,7 +245,7 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
             ..FeedParts::default()
         };
         parts.feeds.push(feed);
-        feeds.push(Feed { persisted: DirtyFlag::default(), has_begun: source.is_some(), counters, ..Feed::new("") });
+        feeds.push(Feed::restore(counters, source.is_some(), held_events));
     }
     for record in memory.agreed {
         let feed = parts.feeds.get_mut(record.feed.index());
@@ -390,6 +393,14 @@ impl FeedCounters {
     }
 }
 
+impl FeedRecord {
+    fn is_valid(&self) -> bool {
+        self.counters.is_valid()
+            && self.held_events.len() <= HELD_EVENTS_MAX
+            && self.held_events.iter().all(|event| is_event(&event.kind))
+    }
+}
+
 impl SourceRecord {
     fn is_valid(&self) -> bool {
         let times = [self.previous_micros, self.newest_forgotten_micros, Some(self.active_micros)];
@@ -455,6 +466,23 @@ fn is_ratio(rate: Option<f64>) -> bool {
 /// Whether `id` can be the key of a row that was read, or 0 for none.
 fn is_key(id: i64) -> bool {
     id >= 0
+}
+
+/// Whether an event is one that can be read from a feed.
+fn is_event(kind: &EventKind<'_>) -> bool {
+    match kind {
+        EventKind::Invocation { skill_name, duration_seconds, .. } => {
+            !skill_name.is_empty() && duration_seconds.is_none_or(is_sum)
+        }
+        EventKind::CompletionRate { skill_name, rate } => !skill_name.is_empty() && (0.0..=1.0).contains(rate),
+        EventKind::Anomaly(entry) => {
+            !entry.skill_name.is_empty()
+                && !entry.anomaly_type.is_empty()
+                && entry.deviation_score.is_none_or(f64::is_finite)
+        }
+        EventKind::ActiveSessions { count } => *count <= SERIES_COUNT_MAX,
+        EventKind::SessionCreated { session_id } | EventKind::SessionClosed { session_id } => !session_id.is_empty(),
+    }
 }
 
 fn is_time(micros: i64) -> bool {

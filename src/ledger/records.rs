@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::binding::Entry;
 use super::evidence::Totals;
+use crate::protocol::Event;
 pub use crate::skills_db::Table;
 
 use super::series::{FeedCounters, SkillIndex};
@@ -92,6 +93,8 @@ pub struct FeedRecord {
     pub hold_rounds: u32,
     /// Whether what its next source holds happened while it was observed.
     pub is_observed: bool,
+    /// Events that it streamed while it was not known whose they are, in their order.
+    pub held_events: Vec<Event<'static>>,
 }
 
 /// What a feed and its source had in common of a skill.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// One message of a feed, as received. Strings borrow from the frame unless they contain an escape.
@@ -122,7 +123,7 @@ pub struct SkillEntry<'a> {
 }
 
 /// One anomaly, listed or streamed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AnomalyEntry<'a> {
     /// Never empty.
     pub skill_name: Cow<'a, str>,
@@ -147,7 +148,7 @@ impl AnomalyEntry<'_> {
 }
 
 /// A streamed event.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event<'a> {
     /// The sender's identifier, by which repetitions are recognized.
     pub id: Option<Cow<'a, str>>,
@@ -184,7 +185,7 @@ impl Event<'_> {
 }
 
 /// What a streamed event reports.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum EventKind<'a> {
     /// One invocation.
     Invocation {

@@ -41,7 +41,8 @@ CREATE TABLE entry (
     source INTEGER,
     heir_of TEXT NOT NULL,
     hold_rounds INTEGER NOT NULL,
-    is_observed INTEGER NOT NULL
+    is_observed INTEGER NOT NULL,
+    held_events TEXT NOT NULL
 ) STRICT;
 INSERT INTO entry
     SELECT feed.place, identity,
@@ -50,7 +51,7 @@ INSERT INTO entry
                 ELSE identity END,
            CASE WHEN (identity LIKE 'ws://%' OR identity LIKE 'wss://%') AND instr(identity, ' skill=') > 0
                 THEN substr(identity, instr(identity, ' skill=') + length(' skill=')) END,
-           1, tenth_skill_invocations, rollbacks, resets, detail_mismatches, 0, '[0,0,0,0]', merged.source, '[]', 0, 0
+           1, tenth_skill_invocations, rollbacks, resets, detail_mismatches, 0, '[0,0,0,0]', merged.source, '[]', 0, 0, '[]'
     FROM feed JOIN merged ON merged.place = feed.place;
 CREATE TABLE address (address TEXT PRIMARY KEY, sources TEXT NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO address SELECT address, json_array(max(source)) FROM entry WHERE address <> '' GROUP BY address;

@@ -8,6 +8,7 @@ use super::record::{self, Json, record};
 use crate::ledger::binding::{Doubt, Entry};
 use crate::ledger::records::FeedRecord;
 use crate::ledger::{FeedCounters, FeedSlot, SourceId};
+use crate::protocol::Event;
 
 record! {
     "feed", key (slot),
@@ -27,6 +28,7 @@ record! {
         heir_of: Json<Vec<u64>>,
         hold_rounds: u32,
         is_observed: bool,
+        held_events: Json<Vec<Event<'static>>>,
     }
 }
 
@@ -58,6 +60,7 @@ impl From<&FeedRecord> for FeedRow {
             heir_of: Json(record.heir_of.iter().map(|source| source.0).collect()),
             hold_rounds: record.hold_rounds,
             is_observed: record.is_observed,
+            held_events: Json(record.held_events.clone()),
         }
     }
 }
@@ -87,6 +90,7 @@ impl From<FeedRow> for FeedRecord {
             heir_of: record.heir_of.0.into_iter().map(SourceId).collect(),
             hold_rounds: record.hold_rounds,
             is_observed: record.is_observed,
+            held_events: record.held_events.0,
         }
     }
 }
