@@ -97,6 +97,11 @@ impl SharedLedger {
         self.notify_changed();
     }
 
+    /// See [`View::expose_zero_first`]. What was restored is exposed as it is.
+    pub fn expose_zero_first(&self, duration: Duration) {
+        self.view().expose_zero_first(duration);
+    }
+
     /// See [`Ledger::set_limits`].
     pub fn set_limits(&self, limits: Limits) {
         self.ledger().set_limits(limits);

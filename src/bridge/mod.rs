@@ -103,6 +103,7 @@ impl Bridge {
             Some(persistent) => Arc::clone(&persistent.ledger),
             None => Arc::new(SharedLedger::new(settings.ledger_limits)),
         };
+        ledger.expose_zero_first(settings.zero_first);
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
         let registry = Registry::new();
         let counters = {

@@ -1,11 +1,12 @@
 //! Which samples a family has for a skill.
 
-use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, PhaseSeries, SkillSeries};
+use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Histogram, PhaseSeries, SkillSeries};
 
 use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
 use super::format::Format;
 use super::sample::{OpenMetricsSuffix, Sample, Value};
 use super::skill_view::SkillView;
+use super::zero_first::Zeros;
 
 /// The values of `le`, which are part of the series' identity and must never change. In the order of
 /// [`crate::ledger::DURATION_BUCKETS_SECONDS`], followed by `+Inf`.
@@ -23,9 +24,16 @@ pub(super) enum FamilyKind {
 
 const NONE: (&str, &str) = ("", "");
 
+const NO_DURATIONS: Histogram = Histogram { buckets: [0; DURATION_BUCKETS_SECONDS.len() + 1], sum: 0.0 };
+
 /// Returns every sample of a skill: the series as in a scrape, and its value.
 pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
-    let skill = SkillView { series: series.clone(), last_listed_micros: None, last_changed_micros: None };
+    let skill = SkillView {
+        series: series.clone(),
+        last_listed_micros: None,
+        last_changed_micros: None,
+        zeros: Zeros::default(),
+    };
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let mut samples = Vec::new();
     for kind in FamilyKind::ALL {
@@ -84,20 +92,23 @@ impl FamilyKind {
         let mut suffixes = Vec::new();
         match self {
             Self::Invocations => {
-                for PhaseSeries { exemplar, born_micros, .. } in phases {
+                for PhaseSeries { workflow_phase, exemplar, born_micros, .. } in phases {
+                    let exemplar = exemplar.as_ref().filter(|_| !skill.zeros.has_phase(workflow_phase));
                     for is_completed in [false, true] {
-                        let exemplar = exemplar.as_deref().filter(|exemplar| exemplar.completed == is_completed);
+                        let exemplar =
+                            exemplar.map(|exemplar| &**exemplar).filter(|exemplar| exemplar.completed == is_completed);
                         let exemplar = exemplar.map(|exemplar| (exemplar, 1.0));
                         suffixes.push(OpenMetricsSuffix { exemplar, born_micros: *born_micros });
                     }
                 }
             }
             Self::Durations => {
-                for PhaseSeries { durations, exemplar, born_micros, .. } in phases {
+                for PhaseSeries { workflow_phase, durations, exemplar, born_micros, .. } in phases {
+                    let exemplar = exemplar.as_deref().filter(|_| !skill.zeros.has_phase(workflow_phase));
                     let begin = suffixes.len();
                     // The buckets, the sum and, as the last line, the count.
                     suffixes.resize(begin + durations.buckets.len() + 2, OpenMetricsSuffix::default());
-                    if let Some(exemplar) = exemplar.as_deref()
+                    if let Some(exemplar) = exemplar
                         && let Some(seconds) = exemplar.duration_seconds
                     {
                         let bucket = DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < seconds);
@@ -123,7 +134,9 @@ impl FamilyKind {
             Self::Invocations => {
                 let [name, phase, completed] = INVOCATIONS.labels;
                 for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
-                    for (text, count) in [("false", *abandoned), ("true", *ended)] {
+                    let is_held = skill.zeros.has_phase(workflow_phase);
+                    let [abandoned, ended] = if is_held { [0, 0] } else { [*abandoned, *ended] };
+                    for (text, count) in [("false", abandoned), ("true", ended)] {
                         each(Sample {
                             name: INVOCATIONS.name,
                             suffix: "",
@@ -136,6 +149,7 @@ impl FamilyKind {
             Self::Durations => {
                 let [name, phase] = DURATIONS.labels;
                 for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
+                    let durations = if skill.zeros.has_phase(workflow_phase) { &NO_DURATIONS } else { durations };
                     let mut write = |suffix, le, value| {
                         let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
                         each(Sample { name: DURATIONS.name, suffix, labels, value });
@@ -159,7 +173,8 @@ impl FamilyKind {
                 let [kind, name] = ANOMALIES.labels;
                 for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
                     let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
-                    each(Sample { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(*count) });
+                    let count = if skill.zeros.has_anomaly_type(anomaly_type) { 0 } else { *count };
+                    each(Sample { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(count) });
                 }
             }
             Self::LastListed => {

@@ -30,6 +30,7 @@ mod skill_view;
 mod text;
 mod text_cache;
 mod view;
+mod zero_first;
 
 pub use collector::{FamiliesCollector, ViewProvider};
 pub use family_kind::samples;

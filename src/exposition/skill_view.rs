@@ -2,6 +2,8 @@
 
 use crate::ledger::SkillSeries;
 
+use super::zero_first::Zeros;
+
 /// A skill as it is exposed, with phases and anomaly types sorted by name.
 #[derive(Debug)]
 pub struct SkillView {
@@ -12,4 +14,6 @@ pub struct SkillView {
     /// When a change to its series was last observed, the first observation included, in microseconds since the Unix epoch;
     /// `None` if that was before this process started.
     pub last_changed_micros: Option<i64>,
+    /// Its series that scrapes expose at 0.
+    pub(super) zeros: Zeros,
 }

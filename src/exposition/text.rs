@@ -1,5 +1,7 @@
 //! The body of a scrape.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use prometheus::Registry;
 
@@ -65,6 +67,7 @@ pub fn render(provider: &dyn ViewProvider, registry: &Registry, format: Format, 
     let mut chunks = Vec::new();
     provider.read(&mut |view, active_sessions| {
         let others = std::mem::take(&mut others);
+        view.begin_scrape(Instant::now());
         chunks = match encoding {
             Encoding::Identity => identity(view, active_sessions, format, others),
             Encoding::Gzip => gzip(view, active_sessions, format, &others),

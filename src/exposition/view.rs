@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::ledger::{
     Changes, FeedCounters, PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow,
@@ -13,6 +14,7 @@ use super::family_text::Staleness;
 use super::increase::Increase;
 use super::skill_view::SkillView;
 use super::text_cache::TextCache;
+use super::zero_first::{ZeroFirst, Zeros};
 
 /// A copy of the ledger's series, in the order in which they are exposed, with their cached text.
 #[derive(Debug, Default)]
@@ -20,6 +22,7 @@ pub struct View {
     /// In the order of their [`SkillIndex`].
     skills: Vec<SkillView>,
     text: TextCache,
+    zero_first: ZeroFirst,
     /// By identity, because another feed may take the slot of a removed one.
     feeds: BTreeMap<Arc<str>, FeedCounters>,
     rules: RuleCounters,
@@ -30,6 +33,12 @@ pub struct View {
 }
 
 impl View {
+    /// From now on scrapes expose a new series that began to count at 0 at 0 for `duration`, counted from the first of them,
+    /// before they expose its value. Everything else that reads the view has its value at once.
+    pub fn expose_zero_first(&mut self, duration: Duration) {
+        self.zero_first = ZeroFirst::new(duration);
+    }
+
     /// Applies changes of the ledger. Applying the same changes twice has no effect.
     pub fn apply(&mut self, changes: Changes) {
         let Changes { sequence: _, mut skills, last_listed, feeds, anomalies, wall_micros, rules, memory: _ } = changes;
@@ -81,7 +90,10 @@ impl View {
         let Some(skill) = self.skills.get_mut(index) else {
             assert_eq!(index, self.skills.len(), "the ledger gives indices without gaps");
             self.increase.add(None, &series);
-            self.skills.push(SkillView { series, last_listed_micros: None, last_changed_micros: changed_micros });
+            let mut zeros = Zeros::default();
+            self.zero_first.hold(index, None, &series, &mut zeros);
+            let last_changed_micros = changed_micros;
+            self.skills.push(SkillView { series, last_listed_micros: None, last_changed_micros, zeros });
             self.text.add(index, &self.skills);
             return;
         };
@@ -94,6 +106,7 @@ impl View {
         let before = std::mem::replace(&mut skill.series, series);
         let now = &skill.series;
         self.increase.add(Some(&before), now);
+        self.zero_first.hold(index, Some(&before), now, &mut skill.zeros);
         let invocations = staleness(before.phases != now.phases, before.phases.len() != now.phases.len());
         let anomalies = staleness(before.anomalies != now.anomalies, before.anomalies.len() != now.anomalies.len());
         let (rate, rate_now) = (before.completion_rate, now.completion_rate);
@@ -139,6 +152,15 @@ impl View {
 
     pub(super) fn phases(&self) -> impl Iterator<Item = (&str, &PhaseSeries)> {
         self.skills().flat_map(|skill| skill.phases.iter().map(|phase| (&*skill.skill_name, phase)))
+    }
+
+    /// A scrape exposes everything at `now`.
+    pub(super) fn begin_scrape(&mut self, now: Instant) {
+        for index in self.zero_first.begin_scrape(now, &mut self.skills) {
+            for kind in [FamilyKind::Invocations, FamilyKind::Durations, FamilyKind::Anomalies] {
+                self.text.mark(kind, index, Staleness::Values);
+            }
+        }
     }
 
     /// Returns the cached text, and the skills that it is refreshed from.

@@ -148,6 +148,11 @@ pub(crate) struct WebFlags {
     #[arg(long = "web.created-timestamps", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub with_created: bool,
+    /// Expose a new series at 0 for this long before its value is, so that `increase()` and `rate()` include its first
+    /// value: a little more than the scrape interval. What happened before the first snapshot is exposed at once [range: 0s to 10m]
+    #[arg(long = "web.zero-first", value_name = "DURATION", default_value = "0s")]
+    #[arg(value_parser = ValueParser::new(zero_first))]
+    pub zero_first: Duration,
 }
 
 #[derive(Debug, Args)]
@@ -186,6 +191,11 @@ impl LogFlags {
 
 fn silence_timeout_default() -> String {
     duration::show(Timing::default().silence_timeout)
+}
+
+fn zero_first(text: &str) -> Result<Duration, duration::DurationError> {
+    // Without a unit it is clear as well.
+    if text == "0" { Ok(Duration::ZERO) } else { duration::parse(text, Duration::ZERO, Duration::from_secs(600)) }
 }
 
 fn silence_timeout(text: &str) -> Result<Duration, duration::DurationError> {

@@ -31,6 +31,7 @@ use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 
@@ -89,6 +90,9 @@ pub struct Settings {
     pub telemetry_path: String,
     /// Whether OpenMetrics exposes created timestamps, as `_created`.
     pub with_created: bool,
+    /// How long a series whose first counts were observed is exposed at 0 before its value is, at most 10 minutes; zero for
+    /// not at all. Counted from the first scrape that exposes it.
+    pub zero_first: Duration,
     /// How many skills and anomalies are counted and remembered.
     pub ledger_limits: Limits,
     /// Length of the longest frame that is accepted, in bytes.
@@ -169,6 +173,7 @@ impl Settings {
             web_config: None,
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             with_created: false,
+            zero_first: Duration::ZERO,
             ledger_limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             timing: Timing::default(),

@@ -38,6 +38,7 @@ pub(crate) fn settings(
         web_config: web.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
         telemetry_path: checked_path(web.telemetry_path)?,
         with_created: web.with_created,
+        zero_first: web.zero_first,
         ledger_limits,
         log: log.settings(),
         ..Settings::new(feeds)

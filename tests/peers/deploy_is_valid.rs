@@ -99,8 +99,17 @@ fn addresses_agree_across_files() {
     let serving = words(&read("deploy/session-buddy/Dockerfile"), "CMD ");
     assert_eq!(serving[..5], ["serve", "--host", "0.0.0.0", "--port", "8765"]);
     assert_eq!(strings(&services["session-buddy"]["ports"]), ["127.0.0.1:8765:8765"]);
-    let command = ["--feed.url=ws://session-buddy:8765", "--feed.skills-db=/var/lib/session-buddy/skills.db"];
+    let command = [
+        "--feed.url=ws://session-buddy:8765",
+        "--feed.skills-db=/var/lib/session-buddy/skills.db",
+        "--web.zero-first=20s",
+    ];
     assert_eq!(strings(&services["bridge"]["command"]), command);
+    // Between one and two intervals: each Prometheus sees the 0, and values are not held back for longer than they must be.
+    assert_eq!(scrape["global"]["scrape_interval"], "15s");
+    assert!(
+        read("deploy/systemd/session-buddy-bridge.default").contains("\n#SESSION_BUDDY_BRIDGE_WEB_ZERO_FIRST=20s\n")
+    );
 
     let mount = strings(&services["session-buddy"]["volumes"])[0];
     let (directory, file) = serving[6].rsplit_once('/').expect("a path");

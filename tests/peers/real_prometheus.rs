@@ -154,6 +154,81 @@ fn a_dashboards_queries_give_the_numbers_of_the_database() {
     assert_eq!(prometheus.query("job:active_sessions_total:sum", None)[0].value(), 1.0);
 }
 
+/// Forty invocations, of which the first of each skill and phase is among the first that the bridge observes, and an anomaly of
+/// each skill, stored in a database that holds nothing, or else an invocation of another skill.
+fn increase_shows_first_values(with_database: bool, is_empty: bool) {
+    const SKILLS: u32 = 8;
+    const ROUNDS: u32 = 5;
+    let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };
+    let Some(tools) = PrometheusTools::find_or_skip() else { return };
+    let directory = TempDir::new().unwrap();
+    let database = directory.path().join("skills.db");
+    let before = if is_empty { json!([]) } else { json!([{"skill_name": "history", "completed": true}]) };
+    session_buddy.store(&database, &json!({ "invocations": before }));
+    let server = session_buddy.serve_every(0.2, &database, 0, &[]);
+    let mut environment = vec![("SESSION_BUDDY_BRIDGE_WEB_ZERO_FIRST", "1s")];
+    if with_database {
+        environment.push(("SESSION_BUDDY_BRIDGE_FEED_SKILLS_DB", database.to_str().unwrap()));
+    }
+    let bridge = Bridge::start(server.port, &environment);
+    bridge.await_snapshots(2);
+    let prometheus = tools.start(&configuration(&bridge));
+    eventually("two scrapes of the beginning", || {
+        match prometheus.query("count_over_time(active_sessions_total[5m])", None).first() {
+            Some(scrapes) if scrapes.value() >= 2.0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+
+    for round in 0..ROUNDS {
+        let invocation = |skill: u32| {
+            let phase = ["setup", "execution"][(skill % 2) as usize];
+            json!({"skill_name": format!("skill-{skill}"), "workflow_phase": phase, "completed": !(skill + round).is_multiple_of(4),
+                "duration_seconds": 1.5})
+        };
+        let anomaly = |skill: u32| json!({"skill_name": format!("skill-{skill}"), "anomaly_type": "drop", "deviation_score": 2.5});
+        let anomalies: Vec<_> = (0..SKILLS).filter(|_| round == 0).map(anomaly).collect();
+        let invocations: Vec<_> = (0..SKILLS).map(invocation).collect();
+        session_buddy.store(&database, &json!({ "invocations": invocations, "anomalies": anomalies }));
+        bridge.await_snapshots(2);
+    }
+    let all = f64::from(SKILLS * ROUNDS) + if is_empty { 0.0 } else { 1.0 };
+    await_scraped(&prometheus, all, f64::from(SKILLS));
+    // At a time of a sample nothing is extrapolated behind it, and nothing before a first sample that is 0.
+    let at_seconds = prometheus.query("max(timestamp(skill_invocations_total))", None)[0].value();
+    let increase = |name: &str| prometheus.query(&format!("sum(increase({name}[5m]))"), Some(at_seconds))[0].value();
+    let shown = ["skill_invocations_total", "anomalies_detected_total"].map(increase);
+    let expected = [f64::from(SKILLS * ROUNDS), f64::from(SKILLS)];
+    for (shown, expected) in shown.into_iter().zip(expected) {
+        assert!((shown - expected).abs() < 1e-6, "{shown} and not {expected}");
+    }
+    // Each duration is observed where the rows are read, those of completed invocations otherwise. That of history is none.
+    let durations = prometheus.query("sum(skill_duration_seconds_count)", Some(at_seconds))[0].value();
+    let increased = increase("skill_duration_seconds_count");
+    assert!((increased - durations).abs() < 1e-6, "{increased} of {durations} durations");
+    assert_eq!(durations, if with_database { 40.0 } else { 30.0 });
+}
+
+#[test]
+fn increase_shows_forty_first_invocations_of_a_feed_alone() {
+    increase_shows_first_values(false, false);
+}
+
+#[test]
+fn increase_shows_forty_first_invocations_of_a_feed_whose_database_was_empty() {
+    increase_shows_first_values(false, true);
+}
+
+#[test]
+fn increase_shows_forty_first_invocations_with_the_database() {
+    increase_shows_first_values(true, false);
+}
+
+#[test]
+fn increase_shows_forty_first_invocations_with_a_database_that_was_empty() {
+    increase_shows_first_values(true, true);
+}
+
 #[test]
 fn promtool_finds_nothing_but_the_gauge_that_ends_like_a_counter() {
     let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };

@@ -83,6 +83,7 @@ fn the_bare_help_tells_of_everything() {
         "web.listen-address",
         "web.systemd-socket",
         "web.telemetry-path",
+        "web.zero-first",
     ]);
     assert_eq!(told, expected);
     let in_one_line = help.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -32,6 +32,7 @@ mod feed_shutdown;
 mod feed_tls;
 mod feed_token;
 mod feeds_add_up;
+mod first_values;
 mod fuzz_corpora;
 mod healthcheck_tells_the_truth;
 mod help_is_complete;

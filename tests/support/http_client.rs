@@ -35,6 +35,14 @@ pub fn get(address: SocketAddr, path: &str) -> Response {
     request(address, "GET", path)
 }
 
+/// One GET of `/metrics` by a client that prefers OpenMetrics.
+pub fn get_openmetrics(address: SocketAddr) -> Response {
+    let mut connection = Connection::open(address);
+    let headers = "Host: test\r\nConnection: close\r\nAccept: application/openmetrics-text;version=1.0.0";
+    connection.send(format!("GET /metrics HTTP/1.1\r\n{headers}\r\n\r\n").as_bytes());
+    connection.response_to("GET")
+}
+
 /// One request without a body on a connection of its own.
 pub fn request(address: SocketAddr, method: &str, path: &str) -> Response {
     Connection::open(address).only_request(method, path)
