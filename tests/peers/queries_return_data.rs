@@ -100,8 +100,9 @@ fn sooner(query: &str) -> String {
 }
 
 /// The query of an alert, telling whether it holds in place of being empty where it does not: so that it gives data while
-/// all is well. What follows `unless` has to be empty then, and is a query of its own.
-fn judged(query: &str) -> Vec<String> {
+/// all is well, with the labels that its words name. What follows `unless` has to be empty then, and is a query of its own, with
+/// the labels that it is matched on.
+fn judged(query: &str, named: Vec<String>) -> Vec<(String, Vec<String>)> {
     let with_bool = |query: &str| {
         let words = query.split(' ');
         let judged = words.map(|word| match word {
@@ -111,10 +112,12 @@ fn judged(query: &str) -> Vec<String> {
         judged.collect::<Vec<_>>().join(" ")
     };
     match query.split_once(" unless ") {
-        None => vec![with_bool(query)],
+        None => vec![(with_bool(query), named)],
         Some((holds, exception)) => {
-            let (_, excepted) = exception.split_once(") ").expect("unless on (...) ...");
-            vec![format!("{} unless {exception}", with_bool(holds)), with_bool(excepted)]
+            let (on, excepted) = exception.split_once(") ").expect("unless on (...) ...");
+            let matched =
+                on.strip_prefix("on (").expect("unless on (...) ...").split(", ").map(str::to_owned).collect();
+            vec![(format!("{} unless {exception}", with_bool(holds)), named), (with_bool(excepted), matched)]
         }
     }
 }
@@ -282,16 +285,17 @@ async fn every_query_gives_data_of_its_shape() {
         for rule in &rules {
             let (name, query) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
             let is_alert = rule["type"] == "alerting";
-            let (queries, labels) = match is_alert {
-                true => (judged(&sooner(query)), named_labels(rule["annotations"]["summary"].as_str().unwrap())),
-                false => (vec![name.to_owned()], Vec::new()),
+            let queries = match is_alert {
+                true => judged(&sooner(query), named_labels(rule["annotations"]["summary"].as_str().unwrap())),
+                false => vec![(name.to_owned(), Vec::new())],
             };
-            assert!(!is_alert || labels.contains(&"instance".to_owned()), "{name} does not say which bridge");
-            expected.extend(queries.into_iter().map(|query| Expected {
+            let names_instance = |(_, labels): &(String, Vec<String>)| labels.contains(&"instance".to_owned());
+            assert!(!is_alert || queries.iter().all(names_instance), "{name} does not say which bridge");
+            expected.extend(queries.into_iter().map(|(query, labels)| Expected {
                 from: name.to_owned(),
                 query,
                 is_range: false,
-                labels: labels.clone(),
+                labels,
                 shape: Shape::Series,
             }));
         }
