@@ -74,6 +74,10 @@ pub trait Counts: Default {
     fn anomaly_bits(&self, anomalies: &[Result<AnomalyEntry<'_>, Rejection>]) -> f64;
     /// Whether rows of its database move the counters, or are about to: then no snapshot does.
     fn is_read(&self) -> bool;
+    /// Which feed moved the counters last has to be persisted.
+    fn mark_changed(&mut self);
+    /// The states before damages have to be persisted.
+    fn mark_damages_changed(&mut self);
     /// The rows of its database are about to be read.
     fn expect_rows(&mut self);
     /// Adds what `younger` carries, which turned out to be the same source.
@@ -882,7 +886,9 @@ impl<C: Counts> Sources<C> {
         let known = self.sources.get_mut(&source)?;
         known.has_begun = true;
         known.active_micros = wall_micros;
-        known.numbers.advance(listings, Room::Enough, continuity, &mut self.steps);
+        if known.numbers.advance(listings, Room::Enough, continuity, &mut self.steps) {
+            known.counts.mark_damages_changed();
+        }
         Some(source)
     }
 
@@ -1472,8 +1478,14 @@ impl<C: Counts> Sources<C> {
             known.damaged_at = Some(seen.now);
         }
         let beginning = (!std::mem::replace(&mut known.has_begun, true)).then_some(known.beginning);
-        known.numbers.advance(now, seen.room, continuity, &mut self.steps);
-        known.counted_by = Some(feed);
+        let damages_changed = known.numbers.advance(now, seen.room, continuity, &mut self.steps);
+        let is_other = known.counted_by.replace(feed) != Some(feed);
+        if is_other {
+            known.counts.mark_changed();
+        }
+        if damages_changed {
+            known.counts.mark_damages_changed();
+        }
         known.active_micros = wall_micros;
         if continuity == Continuity::Follows && self.steps.iter().any(Step::is_known_listing) {
             self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::KnownListing });

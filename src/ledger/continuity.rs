@@ -389,17 +389,17 @@ impl SourceNumbers {
         states.min_by_key(|(_, state)| std::cmp::Reverse(invocations(state))).map(|(index, _)| index)
     }
 
-    /// Moves the remembered numbers to `now` and adds to `steps` what of each skill counts.
+    /// Moves the remembered numbers to `now` and adds to `steps` what of each skill counts. Returns whether the states before
+    /// damages changed.
     ///
     /// `continuity` is what [`SourceNumbers::judge`] returned, and not [`Continuity::Another`].
-    pub fn advance(&mut self, now: &Listings, room: Room, continuity: Continuity, steps: &mut Vec<Step>) {
-        if continuity == Continuity::Damaged {
-            self.remember_damage(now);
-        }
+    pub fn advance(&mut self, now: &Listings, room: Room, continuity: Continuity, steps: &mut Vec<Step>) -> bool {
+        let mut damages_changed = continuity == Continuity::Damaged && self.remember_damage(now);
         let returned = match continuity {
             Continuity::Returned { damage } => Some(self.damages.remove(damage)),
             _ => None,
         };
+        damages_changed |= returned.is_some();
         // A state that is both a continuation of the present and a return counts only what is beyond both.
         let is_continued = returned.is_some() && !self.is_contradicted(now, Room::Unknown);
         for (name, totals) in now.iter() {
@@ -429,9 +429,12 @@ impl SourceNumbers {
             let is_passed = |(name, then): (&Arc<str>, &Totals)| {
                 skills.get(name).is_none_or(|skill| then.precedes(&skill.remembered))
             };
+            let before = self.damages.len();
             self.damages.retain(|state| !state.iter().all(is_passed));
+            damages_changed |= self.damages.len() != before;
         }
         self.bound_listings();
+        damages_changed
     }
 
     /// Moves one skill to what is listed. `then` are its numbers before the damage from which the database came back.
@@ -523,19 +526,20 @@ impl SourceNumbers {
         }
     }
 
-    /// Remembers the present state as one before a damage, unless a remembered one holds it.
-    fn remember_damage(&mut self, now: &Listings) {
+    /// Remembers the present state as one before a damage, unless a remembered one holds it. Returns whether it did.
+    fn remember_damage(&mut self, now: &Listings) -> bool {
         let listed = || self.common(now).map(|(name, remembered, _)| (name, remembered));
         let is_held = |state: &DamageState| {
             listed().all(|(name, remembered)| state.get(name).is_some_and(|then| remembered.precedes(then)))
         };
         if self.damages.iter().any(is_held) {
-            return;
+            return false;
         }
         if self.damages.len() == DAMAGES_MAX {
             self.damages.remove(0);
         }
         self.damages.push(self.skills.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect());
+        true
     }
 
     /// Keeps the histories of all skills within the bound of a source.

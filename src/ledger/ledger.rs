@@ -659,7 +659,9 @@ impl Ledger {
                         }
                     }
                     if !filter {
-                        known.counts.previous_was_complete = is_complete;
+                        let counts = &mut known.counts;
+                        counts.changed.mark_if(counts.previous_was_complete != is_complete);
+                        counts.previous_was_complete = is_complete;
                         if known.counts.detail.leaves_anomalies() {
                             known.counts.list_anomalies(snapshot, false, ctx);
                         }
@@ -694,7 +696,6 @@ impl Ledger {
                     if continuity != Continuity::Follows {
                         // What is not listed moved, too.
                         known.numbers.iter().for_each(|(name, _)| counts.changed_skills.mark(name.clone()));
-                        counts.changed_damages.mark();
                     }
                     counts.changed.mark_if(beginning.is_some());
                     if !filter {
@@ -888,7 +889,6 @@ impl Ledger {
                     known.counts.detail.note_told_until(numbers.last_id, !known.counts.detail.was_joined());
                     known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
                     known.counts.changed.mark();
-                    known.counts.changed_damages.mark();
                 });
                 self.sources.reuse(steps);
                 self.report(now, notices);

@@ -151,6 +151,14 @@ impl Counts for SourceCounts {
         !self.detail.leaves_alone()
     }
 
+    fn mark_changed(&mut self) {
+        self.changed.mark();
+    }
+
+    fn mark_damages_changed(&mut self) {
+        self.changed_damages.mark();
+    }
+
     fn expect_rows(&mut self) {
         self.detail.expect();
     }

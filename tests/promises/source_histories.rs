@@ -21,6 +21,7 @@ use crate::support::histories::{
 };
 use crate::support::is_long;
 use serde::Deserialize;
+use session_buddy_bridge::internals::ledger::Whole;
 
 /// Histories of each class in the short form.
 const HISTORIES: usize = 50;
@@ -80,6 +81,64 @@ fn a_bridge_that_is_killed_instead_of_stopped_counts_the_same() {
         .map(|(model, errors)| (model.class.name(), model.seed, errors.over, errors.under))
         .collect();
     assert!(wrong.is_empty(), "exact with the model and wrong here (class, seed, over, under): {wrong:?}");
+}
+
+/// Every record of a state, but for the times that are persisted only with something else.
+fn records(mut whole: Whole) -> BTreeSet<String> {
+    fn lines<T: std::fmt::Debug>(records: &[T]) -> impl Iterator<Item = String> + '_ {
+        records.iter().map(|record| format!("{} {record:?}", std::any::type_name::<T>()))
+    }
+    whole.memory.sources.iter_mut().for_each(|source| (source.active_micros, source.previous_micros) = (0, None));
+    whole
+        .memory
+        .anomalies
+        .iter_mut()
+        .filter_map(|(_, record)| record.as_mut())
+        .for_each(|record| record.seen_micros = 0);
+    // One that says nothing is as good as none.
+    whole.memory.databases.retain(|known| {
+        (known.invocations_cursor, known.anomalies_cursor, known.told_until, known.moved_alone) != (0, 0, 0, false)
+    });
+    whole.skills.iter_mut().for_each(|skill| skill.last_listed_micros = 0);
+    let memory = &whole.memory;
+    lines(&whole.skills)
+        .chain(lines(&memory.feeds))
+        .chain(lines(&memory.agreed))
+        .chain(lines(&memory.addresses))
+        .chain(lines(&memory.sources))
+        .chain(lines(&memory.skills))
+        .chain(lines(&memory.histories))
+        .chain(lines(&memory.damages))
+        .chain(lines(&memory.tallies))
+        .chain(lines(&memory.anomalies))
+        .chain(lines(&memory.databases))
+        .chain(lines(&memory.fingerprints))
+        .collect()
+}
+
+/// Whatever changes is committed: a restart forgets nothing, and remembers nothing that was forgotten before it.
+#[test]
+fn what_is_committed_change_by_change_is_everything() {
+    let plans: Vec<_> = Class::ALL
+        .into_iter()
+        .flat_map(|class| (1..=if is_long() { 150 } else { 5 }).map(move |seed| (class, seed)))
+        .flat_map(|(class, seed)| [Databases::None, Databases::All].map(|databases| (class, databases, seed)))
+        .collect();
+    let wrong = in_parallel(&plans, |(class, databases, seed)| {
+        let history = History::draw_with(*class, *databases, *seed);
+        let mut wrong = None;
+        play(&history, &mut LedgerProduct::new(Persistence::Often(50), *seed), |at_seconds, event, product| {
+            if matches!(event, Event::Truth(_)) && wrong.is_none() {
+                let (in_steps, at_once) = product.states(at_seconds);
+                let (in_steps, at_once) = (records(in_steps), records(at_once));
+                let difference: Vec<_> = in_steps.symmetric_difference(&at_once).cloned().collect();
+                wrong = (!difference.is_empty()).then_some((class.name(), *databases, *seed, at_seconds, difference));
+            }
+        });
+        wrong
+    });
+    let wrong: Vec<_> = wrong.into_iter().flatten().collect();
+    assert!(wrong.is_empty(), "{} of {} histories: {:#?}", wrong.len(), plans.len(), wrong[0]);
 }
 
 /// Histories, of all classes, in which a database that is read is always that of the server and always has a row that was

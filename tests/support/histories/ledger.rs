@@ -117,6 +117,19 @@ impl LedgerProduct {
         }
     }
 
+    /// The state as it was committed change by change, and as it is where everything is committed at once.
+    pub fn states(&mut self, at_seconds: i64) -> (Whole, Whole) {
+        self.persist(at_seconds);
+        let (_, in_steps) = self.disk.open();
+        self.ledger.mark_all();
+        let everything = self.ledger.drain(self.now(at_seconds));
+        self.ledger.acknowledge(everything.sequence);
+        let disk = Disk::new();
+        let (mut store, _) = disk.open();
+        store.commit(&everything).unwrap_or_else(|error| panic!("{error}"));
+        (in_steps, disk.open().1)
+    }
+
     fn add(&mut self, entry: &Entry) {
         let FeedKey { name, url, skill } = &entry.feed;
         let identity = match (name.is_empty(), skill) {
