@@ -180,9 +180,9 @@ pub mod internals {
     }
     pub mod skills_db {
         pub use crate::skills_db::{
-            AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReader, DatabaseReading, FileIdentity, MissingRows,
-            ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase, SkillsDatabaseError, Table,
-            TableCursor,
+            AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReader, DatabaseReading, Decision, FileIdentity,
+            MissingRows, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase,
+            SkillsDatabaseError, Table, TableCursor,
         };
     }
     pub mod store {

@@ -16,6 +16,7 @@ use crate::ledger::{
     Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
 };
 use crate::protocol::Message;
+use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
 use crate::standstill::Clock;
 use crate::sync::lock;
 
@@ -153,23 +154,37 @@ impl SharedLedger {
     }
 
     /// See [`Ledger::detail_position`].
-    pub fn detail_position(&self, feed: FeedId) -> Option<DetailPosition> {
+    pub fn detail_position(&self, feed: FeedId, file: FileIdentity) -> Option<DetailPosition> {
         let now = self.now();
-        self.ledger().detail_position(feed, now)
+        self.ledger().detail_position(feed, file, now)
     }
 
     /// See [`Ledger::detail_marks`].
-    pub fn detail_marks(&self, feed: FeedId, table: Table) -> Vec<Mark> {
-        self.ledger().detail_marks(feed, table)
+    pub fn detail_marks(&self, position: &DetailPosition, table: Table) -> Vec<Mark> {
+        self.ledger().detail_marks(position, table)
     }
 
-    /// See [`Ledger::apply_detail`]. Returns what should be logged.
-    pub fn apply_detail(&self, feed: FeedId, reading: DetailReading) -> Vec<Notice> {
+    /// See [`Ledger::plan_detail`]. Returns what should be logged, too.
+    pub fn plan_detail(
+        &self,
+        feed: FeedId,
+        position: &mut DetailPosition,
+        facts: &DatabaseFacts,
+    ) -> (Decision, Vec<Notice>) {
         let mut notices = Vec::new();
         let now = self.now();
-        self.ledger().apply_detail(feed, reading, now, &mut notices);
+        let decision = self.ledger().plan_detail(feed, position, facts, now, &mut notices);
         self.notify_changed();
-        notices
+        (decision, notices)
+    }
+
+    /// See [`Ledger::apply_detail`]. Returns what should be logged, too.
+    pub fn apply_detail(&self, feed: FeedId, reading: DetailReading) -> (bool, Vec<Notice>) {
+        let mut notices = Vec::new();
+        let now = self.now();
+        let is_counted = self.ledger().apply_detail(feed, reading, now, &mut notices);
+        self.notify_changed();
+        (is_counted, notices)
     }
 
     /// See [`Ledger::detail_failed`].

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::ledger::{DetailPosition, DetailReading, FeedId};
 use crate::shared_ledger::SharedLedger;
 use crate::skills_db::{
-    DatabaseFacts, DatabaseReading, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, SkillsDatabaseError, Table,
+    DatabaseFacts, DatabaseReading, Decision, FileIdentity, ReadRequest, RowConsumer, RowFingerprint,
+    SkillsDatabaseError, Table,
 };
 use crate::telemetry::FeedTelemetry;
 
@@ -15,7 +16,7 @@ pub(super) struct FeedRows {
     ledger: Arc<SharedLedger>,
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
-    /// The position of the latest request.
+    /// The position of the latest request, or of the latest plan.
     position: Cell<Option<DetailPosition>>,
 }
 
@@ -30,26 +31,31 @@ impl FeedRows {
 }
 
 impl RowConsumer for FeedRows {
-    fn request(&self) -> Option<ReadRequest> {
-        let position = self.ledger.detail_position(self.feed);
+    fn request(&self, file: FileIdentity) -> Option<ReadRequest> {
+        let position = self.ledger.detail_position(self.feed, file);
         self.position.set(position);
         position.map(|position| position.request())
     }
 
     fn remembered(&self, table: Table) -> Vec<RowFingerprint> {
-        self.ledger.detail_marks(self.feed, table).into_iter().map(Into::into).collect()
+        self.ledger.detail_marks(&self.requested(), table).into_iter().map(Into::into).collect()
     }
 
-    fn plan(&self, facts: &DatabaseFacts) -> ReadPlan {
-        self.requested().plan(facts)
+    fn plan(&self, facts: &DatabaseFacts) -> Decision {
+        let mut position = self.requested();
+        let (decision, notices) = self.ledger.plan_detail(self.feed, &mut position, facts);
+        self.position.set(Some(position));
+        notices.iter().for_each(|notice| self.telemetry.notice(notice));
+        decision
     }
 
-    fn consume(&self, reading: DatabaseReading) {
+    fn consume(&self, reading: DatabaseReading) -> bool {
         let rows = reading.invocations.len() + reading.anomalies.as_ref().map_or(0, Vec::len);
         self.telemetry.skills_db_rows_read(rows as u64);
-        for notice in self.ledger.apply_detail(self.feed, DetailReading::new(&self.requested(), reading)) {
-            self.telemetry.notice(&notice);
-        }
+        let reading = DetailReading::new(&self.requested(), reading);
+        let (is_counted, notices) = self.ledger.apply_detail(self.feed, reading);
+        notices.iter().for_each(|notice| self.telemetry.notice(notice));
+        is_counted
     }
 
     fn failed(&self, error: &SkillsDatabaseError) {

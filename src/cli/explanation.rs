@@ -204,6 +204,10 @@ pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
         Notice::DetailMismatch { skill_name, listed, told } => {
             ("8", format!("{skill_name:?} is listed with {listed} invocations, and the database has {told}"))
         }
+        Notice::DatabaseContradicted { skill_name, listed, held } => (
+            "8",
+            format!("{skill_name:?} is listed with {listed} invocations, and the database has {held}: it is another's"),
+        ),
         Notice::DetailJoined => ("8", "counts come from the database from here on".to_owned()),
         Notice::LateEvents { events } => {
             ("4.8", format!("{events} pending events are dropped: no snapshot accounted for them"))

@@ -850,13 +850,69 @@ impl<C: Counts> Sources<C> {
         self.live_feeds().find(|other| self.expected_source(*other) == Some(source)).is_none_or(|first| first == feed)
     }
 
+    /// The latest list of a live feed, and when it arrived.
+    pub fn latest(&self, feed: FeedSlot) -> Option<(Duration, &Listings)> {
+        let state = self.feed(feed);
+        Some((state.received_at.filter(|_| state.is_live)?, state.latest()?))
+    }
+
+    /// No database of the feed is waited for.
+    pub fn cease_awaiting(&mut self, feed: FeedSlot) {
+        self.feed_mut(feed).awaits_rows = false;
+    }
+
+    /// Binds a feed to the source whose rows its database has, which decides. If the source that it leaves lists what the
+    /// database holds, it is the same one.
+    pub fn assign(&mut self, feed: FeedSlot, source: SourceId, held: &Listings) {
+        let left = self.expected_source(feed).filter(|left| *left != source);
+        if left.is_none() && matches!(self.feed(feed).binding, Binding::Bound(_)) {
+            return;
+        }
+        if let Some(left) = left.and_then(|left| self.sources.get_mut(&left)) {
+            left.unset_active(feed);
+        }
+        let state = self.feed_mut(feed);
+        if state.is_live && state.received_at.is_some() {
+            state.binding = Binding::Bound(source);
+        }
+        state.former = Some(source);
+        state.is_observed = false;
+        state.awaits_rows = false;
+        state.differing = None;
+        state.behind = None;
+        state.heir_of.clear();
+        state.clear_agreed();
+        state.is_agreed = false;
+        state.is_changed.mark();
+        self.note_address(feed, source);
+        self.events.push(SourceEvent::Bound { feed, source });
+        let is_same = |left: &Source<C>| left.has_begun && left.numbers.equality(held) >= DECISIVE_BITS;
+        if let Some(left) = left
+            && self.sources.get(&left).is_some_and(is_same)
+        {
+            self.join_sources(feed, source, left);
+        }
+    }
+
+    /// Begins a source for a feed whose database is a copy of that of `from`: the past is common, rows and all.
+    pub fn fork_database(&mut self, feed: FeedSlot, from: SourceId) -> Option<SourceId> {
+        let common = self.sources.get(&from)?;
+        let (numbers, counts) = (common.numbers.fork(&HashMap::new()), common.counts.fork());
+        let own = self.add_source(Source { numbers, has_begun: true, ..Source::new(counts, Beginning::Observed) });
+        self.assign(feed, own, &Listings::default());
+        self.events.push(SourceEvent::Forked { feed, from, into: own });
+        self.forget_free_sources(own);
+        Some(own)
+    }
+
     /// Moves the numbers of a source to what its database holds, all skills of it. Returns the source, which is another one
-    /// if the database is another; the steps are in [`Sources::steps`].
+    /// if the database is another, unless it `is_known` by its rows; the steps are in [`Sources::steps`].
     pub fn advance_to(
         &mut self,
         feed: FeedSlot,
         source: SourceId,
         listings: &Listings,
+        is_known: bool,
         wall_micros: i64,
     ) -> Option<SourceId> {
         self.wall_micros = wall_micros;
@@ -865,6 +921,10 @@ impl<C: Counts> Sources<C> {
         let live: Vec<&FeedState> = self.feeds_of(source).map(|other| self.feed(other)).collect();
         let recent = live.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
         let continuity = known.numbers.judge(listings, Room::Enough, || known.numbers.strength(listings, recent, true));
+        let continuity = match continuity {
+            Continuity::Another if is_known => Continuity::Damaged,
+            continuity => continuity,
+        };
         let fell = known.numbers.fallen(listings, Room::Enough);
         let source = match continuity {
             Continuity::Another => {
@@ -1251,14 +1311,7 @@ impl<C: Counts> Sources<C> {
         state.clear_agreed();
         state.is_agreed = false;
         state.is_changed.mark();
-        let address = state.entry.address.clone();
-        self.changed_addresses.mark(address.clone());
-        let known = self.addresses.entry(address).or_default();
-        known.retain(|known| *known != source);
-        known.push(source);
-        if known.len() > SOURCES_PER_ADDRESS_MAX {
-            known.remove(0);
-        }
+        self.note_address(feed, source);
         if let Some(source) = self.sources.get_mut(&source) {
             source.active_micros = wall_micros;
         }
@@ -1276,6 +1329,17 @@ impl<C: Counts> Sources<C> {
         }
         self.announce_rows(feed, source);
         self.agree(feed, source, now);
+    }
+
+    fn note_address(&mut self, feed: FeedSlot, source: SourceId) {
+        let address = self.feed(feed).entry.address.clone();
+        self.changed_addresses.mark(address.clone());
+        let known = self.addresses.entry(address).or_default();
+        known.retain(|known| *known != source);
+        known.push(source);
+        if known.len() > SOURCES_PER_ADDRESS_MAX {
+            known.remove(0);
+        }
     }
 
     /// Notes what both the feed and its source had for certain: of each skill at first the smaller numbers, then the last

@@ -333,6 +333,12 @@ impl SourceNumbers {
         bits
     }
 
+    /// Bits of equality alone with what is remembered.
+    pub fn equality(&self, now: &Listings) -> f64 {
+        let equal = self.common(now).filter(|(_, remembered, totals)| remembered.is_same(totals));
+        equal.map(|(_, _, totals)| totals.bits()).sum()
+    }
+
     /// What `now` is to this source. `strength` is asked only where something contradicts.
     pub fn judge(&self, now: &Listings, room: Room, strength: impl FnOnce() -> f64) -> Continuity {
         let is_contradicted = self.is_contradicted(now, room);

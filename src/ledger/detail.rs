@@ -43,6 +43,8 @@ pub struct Position {
 /// What a reader has to know to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DetailPosition {
+    /// The source that was read to here; `None` for one that no feed is bound to yet.
+    pub source: Option<SourceId>,
     /// Of `skill_invocation`.
     pub invocations: Position,
     /// Of `skill_anomalies`.
@@ -51,6 +53,8 @@ pub struct DetailPosition {
     pub is_changeover: bool,
     /// The number of a connection that what the feed lists speaks against.
     pub distrusted_connection: Option<u64>,
+    /// Whether it is read although nobody has written.
+    pub reads_unchanged: bool,
 }
 
 /// How a table continues what was read of it.
@@ -96,6 +100,8 @@ impl Anchor {
 /// What was read in one transaction of the database.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetailReading {
+    /// The source whose rows they are.
+    pub source: Option<SourceId>,
     /// The number of the connection that read it.
     pub connection: u64,
     /// All that the reader found about the database.
@@ -206,7 +212,7 @@ enum Mode {
 }
 
 /// The rows of one table that were read last.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Trail {
     cursor: i64,
     marks: VecDeque<Mark>,
@@ -289,16 +295,22 @@ impl Detail {
         self.changed.mark_if(self.joined && !std::mem::replace(&mut self.moved_alone, true));
     }
 
-    /// Where to go on reading. From here on snapshots wait for the rows, so that what they counted stands still.
-    pub fn position(&mut self, now: Duration) -> DetailPosition {
+    /// Rows are about to be read: until they are, snapshots wait, so that what they counted stands still.
+    pub fn expect_now(&mut self, now: Duration) {
         if self.mode == Mode::Alone {
             self.mode = Mode::Expecting { since: Some(now) };
         }
+    }
+
+    /// Where to go on reading.
+    pub fn position(&self, source: SourceId) -> DetailPosition {
         DetailPosition {
+            source: Some(source),
             invocations: self.invocations.position(),
             anomalies: self.anomalies.position(),
             is_changeover: self.is_changeover(),
             distrusted_connection: self.distrusted_connection,
+            reads_unchanged: false,
         }
     }
 
@@ -435,6 +447,23 @@ impl Detail {
         self.changed.mark();
         self.invocations.is_rewritten.mark();
         self.anomalies.is_rewritten.mark();
+    }
+
+    /// What is remembered of a copy of the database: all rows up to here are common.
+    pub fn fork(&self) -> Self {
+        let (mut invocations, mut anomalies) = (self.invocations.clone(), self.anomalies.clone());
+        invocations.is_rewritten = DirtyFlag::NEW;
+        anomalies.is_rewritten = DirtyFlag::NEW;
+        Self {
+            joined: self.joined,
+            moved_alone: self.moved_alone,
+            told_until: self.told_until,
+            history_until: self.history_until,
+            invocations,
+            anomalies,
+            changed: if self.joined { DirtyFlag::NEW } else { DirtyFlag::default() },
+            ..Self::default()
+        }
     }
 
     /// The database that was persisted.

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use crate::protocol::{Event, Snapshot};
+use crate::skills_db::FileIdentity;
 
+use super::confirmation::Confirmation;
 use super::dirty::DirtyFlag;
 use super::series::FeedCounters;
+use super::slots::SourceId;
 
 /// Events of a feed that is not bound yet that are held. Further ones are dropped as late.
 pub(super) const HELD_EVENTS_MAX: usize = 1_000;
@@ -28,11 +31,84 @@ pub(super) struct Feed {
     pub has_begun: bool,
     /// Whether it was reported to be on standby.
     pub is_on_standby: bool,
-    /// Whether a database is configured for it.
-    pub has_database: bool,
+    /// The database that is configured for it.
+    pub database: Option<FeedDatabase>,
     /// Its latest snapshot, and events, while it is not known whose they are.
     pub held: Option<Box<Snapshot<'static>>>,
     held_events: Vec<Event<'static>>,
+}
+
+/// The database beside a feed.
+#[derive(Debug, Default)]
+pub(super) struct FeedDatabase {
+    pub trust: Trust,
+    pub confirmation: Confirmation,
+    /// What was last open, since when, and when it was last found to be what is there.
+    pub file: Option<OpenFile>,
+    /// A connection that a list contradicted: once per file, it is opened again.
+    pub distrusted: Option<u64>,
+    pub search: Search,
+}
+
+/// Whether the rows of a database count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Trust {
+    /// It is not known yet whether it is that of the feed.
+    #[default]
+    Awaited,
+    /// Its rows are of this source.
+    Confirmed(SourceId),
+    /// It is that of another feed's source, which reads it.
+    ReadByAnother,
+    /// The feed lists other numbers.
+    Contradicted,
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// A file that a reader has open.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OpenFile {
+    pub identity: FileIdentity,
+    pub since: Duration,
+    pub seen_at: Duration,
+}
+
+/// Among which sources' rows those of a database are looked for. Each step needs the facts of another request.
+#[derive(Debug, Default)]
+pub(super) enum Search {
+    /// Those of the feed's own source.
+    #[default]
+    Own,
+    /// Those of these sources, the last one next.
+    Others(Vec<SourceId>),
+    /// There are none.
+    Over {
+        /// The connection by which they were looked for.
+        connection: u64,
+    },
+}
+
+impl FeedDatabase {
+    /// The source that its rows are read into.
+    pub fn source(&self) -> Option<SourceId> {
+        match self.trust {
+            Trust::Confirmed(source) => Some(source),
+            Trust::Awaited | Trust::ReadByAnother | Trust::Contradicted | Trust::Unreadable => None,
+        }
+    }
+
+    /// Notes the file that is open.
+    pub fn note_file(&mut self, identity: FileIdentity, now: Duration) {
+        match &mut self.file {
+            Some(file) if file.identity == identity => file.seen_at = now,
+            file => {
+                *file = Some(OpenFile { identity, since: now, seen_at: now });
+                self.search = Search::Own;
+                self.distrusted = None;
+            }
+        }
+    }
 }
 
 impl Feed {

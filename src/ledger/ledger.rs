@@ -12,7 +12,7 @@ use super::context::ApplyContext;
 use super::continuity::{Continuity, Room};
 use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
 use super::evidence::Totals;
-use super::feed::Feed;
+use super::feed::{Feed, Trust};
 use super::finding::Finding;
 use super::limits::{Limits, SERIES_COUNT_MAX};
 use super::moment::Moment;
@@ -74,7 +74,7 @@ pub struct Ledger {
     /// Every feed, by its slot.
     pub(super) feeds: Vec<Feed>,
     /// The configuration, and whether `sources` have yet to learn of it.
-    configured: Vec<FeedSlot>,
+    pub(super) configured: Vec<FeedSlot>,
     configuration: Configuration,
     pub(super) start: Start,
     /// Whether somebody persists what changes. Otherwise it is not collected.
@@ -185,7 +185,7 @@ impl Ledger {
         let feed = &mut self.feeds[slot.index()];
         feed.is_configured = true;
         feed.exposed.mark();
-        feed.has_database = false;
+        feed.database = None;
         feed.counters.rows_tell = None;
         self.sources.forget_rows(slot);
         if self.configuration == Configuration::Known {
@@ -207,7 +207,7 @@ impl Ledger {
         left.is_configured = false;
         left.is_live = false;
         left.has_begun = false;
-        left.has_database = false;
+        left.database = None;
         left.held = None;
         left.release_events();
         // What its connection still delivers is of the past.
@@ -235,7 +235,7 @@ impl Ledger {
     }
 
     /// Tells the sources of the configuration.
-    fn commit_configuration(&mut self, now: Moment) {
+    pub(super) fn commit_configuration(&mut self, now: Moment) {
         if self.configuration != Configuration::Changed {
             return;
         }
@@ -257,12 +257,13 @@ impl Ledger {
 
     /// Ends the reading of a source's database if no configured feed has one any more, and requires the numbers of all
     /// skills if others count than before.
-    fn update_database(&mut self, source: SourceId, now: Moment) {
+    pub(super) fn update_database(&mut self, source: SourceId, now: Moment) {
         let coverage = Coverage::of(self.sources.coverage(source));
-        let is_read = self
-            .configured
-            .iter()
-            .any(|feed| self.feeds[feed.index()].has_database && self.sources.expected_source(*feed) == Some(source));
+        let is_read = self.configured.iter().any(|feed| {
+            let database = self.feeds[feed.index()].database.as_ref();
+            database.is_some_and(|database| database.trust != Trust::Contradicted)
+                && self.sources.expected_source(*feed) == Some(source)
+        });
         let mut notices = Vec::new();
         self.with_source(source, now, &mut notices, |known, ctx| {
             let before = known.counts.coverage.replace(coverage.clone());
@@ -719,7 +720,7 @@ impl Ledger {
     }
 
     /// Turns what happened to sources into counters and notices.
-    fn report(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+    pub(super) fn report(&mut self, now: Moment, notices: &mut Vec<Notice>) {
         let events = self.sources.take_events();
         // Which sources have a feed decides which rates are shown.
         let changes_coverage = |event: &SourceEvent| {
@@ -776,7 +777,7 @@ impl Ledger {
     }
 
     /// Shows what a source's rates have become.
-    fn finish(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+    pub(super) fn finish(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
         let Some(known) = self.sources.source_mut(source) else { return };
         if !known.counts.rates_changed.is_empty() {
             for name in known.counts.take_rates_changed() {
@@ -787,7 +788,7 @@ impl Ledger {
     }
 
     /// Calls `with` with a source and all that applying something to it needs.
-    fn with_source<R>(
+    pub(super) fn with_source<R>(
         &mut self,
         source: SourceId,
         now: Moment,
@@ -798,160 +799,6 @@ impl Ledger {
         let known = sources.source_mut(source)?;
         let mut ctx = ApplyContext { book, rules, limits, notices, findings: findings.as_mut(), now };
         Some(with(known, &mut ctx))
-    }
-}
-
-/// Databases.
-impl Ledger {
-    /// The rows of the database beside `feed` will be read: until they are, and as long as they can be, its snapshots and
-    /// events move no counters.
-    pub fn expect_detail(&mut self, feed: FeedId) {
-        let state = &mut self.feeds[feed.index()];
-        state.has_database = true;
-        state.counters.rows_tell = Some(false);
-        state.exposed.mark();
-        self.sources.expect_rows(feed);
-    }
-
-    /// Where to go on reading the database beside `feed`; `None` while it is not known whose it is, and for a feed whose
-    /// source's database another feed reads.
-    pub fn detail_position(&mut self, feed: FeedId, now: Moment) -> Option<DetailPosition> {
-        self.commit_configuration(now);
-        self.update_start(now);
-        if matches!(self.role(feed), Role::Pending) {
-            // With a single feed nobody else can be it, and its database shows better than its lists whether it is another.
-            if self.configured.len() > 1 {
-                return None;
-            }
-            self.sources.lift_hold(feed);
-        }
-        let opened_at = self.feeds[feed.index()].opened_at.get_or_insert(now.elapsed);
-        let is_over = now.elapsed.saturating_sub(*opened_at) >= START_HOLD;
-        let source = self.sources.adopt(feed, is_over, now.wall_micros)?;
-        self.report(now, &mut Vec::new());
-        let reads = |other: &FeedSlot| {
-            self.feeds[other.index()].has_database && self.sources.expected_source(*other) == Some(source)
-        };
-        if self.configured.iter().find(|other| reads(other)).is_some_and(|first| *first != feed) {
-            return None;
-        }
-        Some(self.sources.source_mut(source)?.counts.detail.position(now.elapsed))
-    }
-
-    /// The rows of a table that were read last, the newest first.
-    pub fn detail_marks(&self, feed: FeedId, table: Table) -> Vec<Mark> {
-        let source = self.sources.expected_source(feed).and_then(|source| self.sources.source(source));
-        source.map(|source| source.counts.detail.marks(table)).unwrap_or_default()
-    }
-
-    /// Counts what was read of the database beside `feed`, from the last [`Ledger::detail_position`] on.
-    pub fn apply_detail(&mut self, feed: FeedId, mut reading: DetailReading, now: Moment, notices: &mut Vec<Notice>) {
-        self.commit_configuration(now);
-        self.tick(now, notices);
-        let Some(mut source) = self.sources.expected_source(feed) else { return };
-        let Some(known) = self.sources.source(source) else { return };
-        let was_joined = known.counts.detail.was_joined();
-        let mut is_changeover = known.counts.detail.is_changeover();
-        let state = &mut self.feeds[feed.index()];
-        match reading.invocations_anchor {
-            Anchor::Other if !is_changeover => {
-                state.counters.resets += 1;
-                state.touch();
-                notices.push(Notice::Reset(ResetCause::RowsAreOthers));
-                let Some(new) = self.sources.replace(feed, source) else { return };
-                self.abandon_database(source, now, notices);
-                source = new;
-                is_changeover = true;
-            }
-            Anchor::CutBack { .. } if !is_changeover => {
-                state.counters.rollbacks += 1;
-                state.touch();
-                notices.push(Notice::RolledBack);
-            }
-            Anchor::Continues | Anchor::Emptied | Anchor::CutBack { .. } | Anchor::Other => {}
-        }
-        let coverage = Coverage::of(self.sources.coverage(source));
-        if let Some(numbers) = &mut reading.numbers {
-            numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
-            let reject = |rejection| notices.push(Notice::Rejected(rejection));
-            let listings = rows::listings(numbers, &coverage, reject);
-            if is_changeover {
-                let before = source;
-                let Some(after) = self.sources.advance_to(feed, source, &listings, now.wall_micros) else { return };
-                source = after;
-                if source != before {
-                    self.abandon_database(before, now, notices);
-                }
-                let steps = self.sources.take_steps();
-                let is_history = !was_joined && !self.is_observed(source);
-                self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.change_to_rows(numbers, &steps, is_history, ctx);
-                    known.counts.detail.note_told_until(numbers.last_id, !known.counts.detail.was_joined());
-                    known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
-                    known.counts.changed.mark();
-                });
-                self.sources.reuse(steps);
-                self.report(now, notices);
-            } else {
-                self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.follow_numbers(&mut known.numbers, numbers, &listings, ctx);
-                    known.counts.detail.note_told_until(numbers.last_id, false);
-                });
-            }
-        }
-        let is_observed = self.is_observed(source);
-        let has_more = reading.has_more;
-        self.with_source(source, now, notices, |known, ctx| {
-            known.counts.detail.invocations.follow(reading.invocations_anchor);
-            known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
-            if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
-                known.counts.count_unread(&mut known.numbers, metrics, &coverage, ctx);
-            }
-            if let Some(anomalies) = &reading.anomalies {
-                known.counts.count_anomaly_rows(anomalies, &coverage, ctx);
-            }
-            known.counts.held_anomalies.clear();
-            known.counts.detail.join(reading.anomalies.is_some(), has_more, reading.connection);
-        });
-        self.show_databases(notices);
-        self.finish(source, now, notices);
-    }
-
-    fn is_observed(&self, source: SourceId) -> bool {
-        self.sources.source(source).is_some_and(|known| known.beginning() == Beginning::Observed)
-    }
-
-    /// Nobody reads the database of a source any more.
-    fn abandon_database(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
-        self.with_source(source, now, notices, |known, ctx| known.counts.leave_rows(ctx));
-    }
-
-    /// The database beside `feed` cannot be read.
-    pub fn detail_failed(&mut self, feed: FeedId, now: Moment, notices: &mut Vec<Notice>) {
-        self.commit_configuration(now);
-        self.tick(now, notices);
-        if let Some(source) = self.sources.expected_source(feed).and_then(|source| self.sources.source_mut(source)) {
-            source.counts.detail.fail(now.elapsed);
-        }
-        self.show_databases(notices);
-    }
-
-    /// Shows, for each feed with a database, whether its rows move the counters.
-    fn show_databases(&mut self, notices: &mut Vec<Notice>) {
-        for slot in &self.configured {
-            let feed = &mut self.feeds[slot.index()];
-            if !feed.has_database {
-                continue;
-            }
-            let source = self.sources.expected_source(*slot).and_then(|source| self.sources.source(source));
-            let is_up = Some(source.is_some_and(|source| source.counts.detail.is_joined()));
-            if std::mem::replace(&mut feed.counters.rows_tell, is_up) != is_up {
-                feed.exposed.mark();
-                if is_up == Some(true) {
-                    notices.push(Notice::DetailJoined);
-                }
-            }
-        }
     }
 }
 
@@ -1084,7 +931,7 @@ impl Ledger {
         if matches!(self.start, Start::Over) { self.book.take_listed() } else { Vec::new() }
     }
 
-    fn update_start(&mut self, now: Moment) {
+    pub(super) fn update_start(&mut self, now: Moment) {
         if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {
             // Feeds that left the configuration leave the gauges, those that came back are in them again.
             self.show_all_rates();

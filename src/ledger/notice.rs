@@ -59,6 +59,15 @@ pub enum Notice {
         /// The total that the rows tell.
         told: u64,
     },
+    /// The database beside the feed is not that of its server: nothing of it is counted.
+    DatabaseContradicted {
+        /// A skill that it cannot have had as it is listed.
+        skill_name: String,
+        /// The total that the feed lists.
+        listed: u64,
+        /// The total that the database holds.
+        held: u64,
+    },
     /// The rows of the database beside the feed tell the counts from here on.
     DetailJoined,
     /// Streamed events that no rise of a snapshot accounted for were dropped.

@@ -37,6 +37,19 @@ impl DetailPosition {
             invocations: self.invocations.into(),
             anomalies: self.anomalies.into(),
             distrusted_connection: self.distrusted_connection,
+            reads_unchanged: self.reads_unchanged,
+        }
+    }
+
+    /// The position in a database of which nothing was ever read.
+    pub fn beginning() -> Self {
+        Self {
+            source: None,
+            invocations: Position::default(),
+            anomalies: Position::default(),
+            is_changeover: true,
+            distrusted_connection: None,
+            reads_unchanged: true,
         }
     }
 
@@ -54,6 +67,22 @@ impl DetailPosition {
             },
             counts_rows: self.is_changeover || matches!(anchor, Anchor::CutBack { .. } | Anchor::Other),
         }
+    }
+
+    /// Whether the database has rows that were read.
+    pub fn is_known_by(&self, facts: &DatabaseFacts) -> bool {
+        let is_known = |facts: &TableFacts| match facts.rows_read {
+            RowsRead::LastPresent => true,
+            RowsRead::LastMissing(missing) => missing.newest_present.is_some(),
+            RowsRead::NoneYet => false,
+        };
+        is_known(&facts.invocations)
+            || (facts.invocations.keys.is_none() && facts.anomalies.as_ref().is_some_and(is_known))
+    }
+
+    /// Whether the database is another than the one that was read.
+    pub fn is_another(&self, facts: &DatabaseFacts) -> bool {
+        self.anchors(facts).0 == Anchor::Other
     }
 
     /// How both tables continue what was read of them.
@@ -118,7 +147,8 @@ impl DetailReading {
         });
         let connection = facts.connection;
         let invocations = invocations.into_iter().map(Into::into).collect();
-        Self { connection, facts, invocations_anchor, invocations, numbers, anomalies, has_more }
+        let source = position.source;
+        Self { source, connection, facts, invocations_anchor, invocations, numbers, anomalies, has_more }
     }
 }
 

@@ -109,6 +109,18 @@ pub(super) fn listings(numbers: &Numbers, coverage: &Coverage, reject: impl FnMu
     Listings::new(entries)
 }
 
+/// The listings that a server makes of these rows of `skill_metrics`.
+pub(super) fn metrics_listings(metrics: &[SkillMetrics]) -> Listings {
+    let listed = metrics.iter().filter(|skill| (1..SERIES_COUNT_MAX).contains(&skill.total));
+    Listings::new(listed.map(|skill| (Arc::from(&*skill.skill_name), metrics_totals(skill))).collect())
+}
+
+fn metrics_totals(skill: &SkillMetrics) -> Totals {
+    let completed = skill.completed.min(skill.total);
+    let duration_sum = listed_sum(skill.duration_seconds.and_then(valid), completed);
+    Totals { total: skill.total, completed, split_is_exact: true, duration_sum }
+}
+
 fn totals(skill: &SkillNumbers) -> Option<Totals> {
     let total = skill.completed.checked_add(skill.abandoned).filter(|total| *total < SERIES_COUNT_MAX)?;
     let duration_sum = listed_sum(valid(skill.duration_sum), skill.completed);

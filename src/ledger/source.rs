@@ -201,6 +201,8 @@ impl Counts for SourceCounts {
             self.detail = younger.detail;
             self.detail.rewrite();
         }
+        // Which of the rows to come the younger one has counted the numbers tell.
+        self.detail.require_numbers();
         self.held_anomalies.extend(younger.held_anomalies);
         self.changed.mark();
         self.changed_damages.mark();
@@ -212,10 +214,11 @@ impl Counts for SourceCounts {
         for (name, skill) in &self.skills {
             fork.changed_skills.mark(name.clone());
             fork.changed_histories.mark(name.clone());
-            fork.skills
-                .insert(name.clone(), SkillCounts { pending: skill.pending.fork(), ..SkillCounts::new(skill.series) });
+            let (pending, row_seconds) = (skill.pending.fork(), skill.row_seconds);
+            fork.skills.insert(name.clone(), SkillCounts { pending, row_seconds, ..SkillCounts::new(skill.series) });
         }
         fork.unread = self.unread.clone();
+        fork.detail = self.detail.fork();
         fork
     }
 }

@@ -95,7 +95,8 @@ impl SkillsDatabase {
     }
 
     /// Reads on in one transaction. `remembered` returns the fingerprints of a table's rows that were read, newest first;
-    /// it is called only for a table whose last row is missing. `plan` decides from the facts what is read.
+    /// it is called only for a table whose last row is missing. `plan` decides from the facts what is read; `None` where
+    /// that is nothing, so that the same is there to be read at the next call.
     ///
     /// # Errors
     /// Whatever SQLite reports; a schema that has changed and is not the server's any more.
@@ -103,8 +104,8 @@ impl SkillsDatabase {
         &mut self,
         request: &ReadRequest,
         remembered: impl Fn(Table) -> Vec<RowFingerprint>,
-        plan: impl FnOnce(&DatabaseFacts) -> ReadPlan,
-    ) -> Result<DatabaseReading, SkillsDatabaseError> {
+        plan: impl FnOnce(&DatabaseFacts) -> Option<ReadPlan>,
+    ) -> Result<Option<DatabaseReading>, SkillsDatabaseError> {
         let failed = |error| SkillsDatabaseError::sqlite(&self.path, error);
         let version = self.data_version()?;
         let transaction = self.connection.unchecked_transaction().map_err(failed)?;
@@ -125,12 +126,17 @@ impl SkillsDatabase {
             anomalies,
             skill_metrics: reader.skill_metrics().map_err(failed)?,
         };
-        let plan = plan(&facts);
+        let Some(plan) = plan(&facts) else { return Ok(None) };
         let reading = reader.read(facts, plan).map_err(failed)?;
         drop(transaction);
         // Taken before the transaction: what was written in between is read again, and nothing is missed.
         self.read_version = (!reading.has_more).then_some(version);
-        Ok(reading)
+        Ok(Some(reading))
+    }
+
+    /// What was read last is not counted: it is there to be read, whether anybody writes or not.
+    pub fn read_again(&mut self) {
+        self.read_version = None;
     }
 }
 

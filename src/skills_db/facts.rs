@@ -82,6 +82,8 @@ pub struct ReadRequest {
     /// A ledger that finds feed and database in disagreement sets this, and reports the disagreement only if it is still
     /// there after a reading with a later connection.
     pub distrusted_connection: Option<u64>,
+    /// Whether it is read although nobody has written: what was read before was not counted, or not as of this source.
+    pub reads_unchanged: bool,
 }
 
 /// The evidence of one reading: whose database it is, and how it continues what was read of it.

@@ -35,4 +35,4 @@ pub use facts::{
     ReadRequest, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
 pub use files::FileIdentity;
-pub use reader::{DatabaseReader, ReaderWaker, RowConsumer};
+pub use reader::{DatabaseReader, Decision, ReaderWaker, RowConsumer};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    DatabaseFacts, DatabaseReading, ReadPlan, ReadRequest, RowFingerprint, SkillsDatabase, SkillsDatabaseError, Table,
+    DatabaseFacts, DatabaseReading, FileIdentity, ReadPlan, ReadRequest, RowFingerprint, SkillsDatabase,
+    SkillsDatabaseError, Table,
 };
 
 /// How often the reader checks a database whose feed is silent: a server may send no snapshots, and a database that cannot
@@ -18,20 +19,31 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who decides what becomes of rows, and counts them. Methods are called on the reader's thread.
 pub trait RowConsumer: Send + 'static {
-    /// Where the database was read to. `None` where it is not to be read at present.
-    fn request(&self) -> Option<ReadRequest>;
+    /// Where the database that is open was read to. `None` where it is not to be read at present.
+    fn request(&self, file: FileIdentity) -> Option<ReadRequest>;
 
     /// Fingerprints of a table's rows that were read, newest first.
     fn remembered(&self, table: Table) -> Vec<RowFingerprint>;
 
     /// Decides from the facts what is read.
-    fn plan(&self, facts: &DatabaseFacts) -> ReadPlan;
+    fn plan(&self, facts: &DatabaseFacts) -> Decision;
 
-    /// Takes what was read.
-    fn consume(&self, reading: DatabaseReading);
+    /// Takes what was read. Returns whether it is counted; otherwise it is read again.
+    fn consume(&self, reading: DatabaseReading) -> bool;
 
     /// The database cannot be read. It is tried again after [`CHECK_INTERVAL`], or with the next message of the feed.
     fn failed(&self, error: &SkillsDatabaseError);
+}
+
+/// What becomes of a reading once its facts are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// These rows are read.
+    Read(ReadPlan),
+    /// The facts of another request are needed, at once.
+    AskAgain,
+    /// Nothing is read. Unless somebody writes, the facts are the same at the next wake, when they may mean something else.
+    Later,
 }
 
 /// Reads the database of one feed, on a thread of its own. Ends when it is cancelled, or when it and all of its wakers are
@@ -78,6 +90,16 @@ impl DatabaseReader {
     }
 }
 
+impl Decision {
+    /// The plan, where there is one.
+    pub fn plan(self) -> Option<ReadPlan> {
+        match self {
+            Self::Read(plan) => Some(plan),
+            Self::AskAgain | Self::Later => None,
+        }
+    }
+}
+
 struct Follower<C> {
     path: PathBuf,
     consumer: C,
@@ -109,17 +131,29 @@ impl<C: RowConsumer> Follower<C> {
         }
         while let Some(database) = &mut self.database
             && !self.cancellation.is_cancelled()
-            && let Some(request) = self.consumer.request()
+            && let Some(request) = self.consumer.request(database.file())
         {
             if request.distrusted_connection.is_some_and(|number| number >= database.connection_number()) {
                 self.reopen()?;
-            } else if database.has_changed()? {
-                let consumer = &self.consumer;
-                let reading =
-                    database.read(&request, |table| consumer.remembered(table), |facts| consumer.plan(facts))?;
-                self.consumer.consume(reading);
-            } else {
+                continue;
+            }
+            if !request.reads_unchanged && !database.has_changed()? {
                 break;
+            }
+            let (consumer, mut decision) = (&self.consumer, Decision::Later);
+            let plan = |facts: &DatabaseFacts| {
+                decision = consumer.plan(facts);
+                decision.plan()
+            };
+            match database.read(&request, |table| consumer.remembered(table), plan)? {
+                Some(reading) => {
+                    if !consumer.consume(reading) {
+                        database.read_again();
+                        break;
+                    }
+                }
+                None if decision == Decision::AskAgain => {}
+                None => break,
             }
         }
         Ok(())

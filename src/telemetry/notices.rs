@@ -58,6 +58,13 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
                  this server?"
             );
         }
+        Notice::DatabaseContradicted { skill_name, listed, held } => {
+            let skill_name = logged(skill_name);
+            warn!(
+                %feed, skill_name, listed, held, suppressed,
+                "the database is not that of the feed; the feed is counted without it: correct skills_db"
+            );
+        }
         Notice::LateEvents { events } => {
             warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
         }

@@ -2,6 +2,7 @@
 //! counts once: beside a feed alone, and beside its database.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use crate::support::database_stage::{after_messages, invocations, scrape, skills_db, until};
@@ -144,6 +145,11 @@ fn detected(times: u64, first_score: f64) -> Value {
     json!({"anomalies": (0..times).map(anomaly).collect::<Vec<_>>()})
 }
 
+fn in_phase(scrape: &Scrape, phase: &str) -> f64 {
+    let series = scrape.series("skill_invocations_total");
+    series.into_iter().filter(|(labels, _)| labels["workflow_phase"] == phase).map(|(_, value)| value).sum()
+}
+
 /// The server dies and is started again after its `-wal` and `-shm` were removed. A reader that keeps the former ones open
 /// shows five rows for ever.
 #[test]
@@ -199,44 +205,107 @@ fn deleting_the_newest_rows_takes_nothing_back_beside_the_database() {
 }
 
 /// The database is emptied of 300 rows that nobody has read, and 10 come after them.
-#[test]
-fn rows_pruned_before_they_were_read_count_beside_the_feed() {
-    let Some(mut stage) = Stage::with(400) else { return };
-    stage.start_in(Mode::Snapshots);
+fn pruned_unread(mode: Mode) -> Option<Scrape> {
+    let mut stage = Stage::with(400)?;
+    stage.start_in(mode);
     stage.until("all rows", 400);
     stage.stop();
     stage.invoke(300);
     stage.execute("DELETE FROM skill_invocation");
     stage.invoke(10);
-    stage.start_in(Mode::Snapshots);
+    stage.start_in(mode);
     stage.settles_at(710, "pruned rows too");
+    Some(stage.scrape())
 }
 
 #[test]
-fn a_larger_database_in_place_of_one_that_was_read_is_another() {
+fn rows_pruned_before_they_were_read_count_beside_the_feed() {
+    pruned_unread(Mode::Snapshots);
+}
+
+#[test]
+fn rows_pruned_before_they_were_read_count_without_a_phase_beside_the_database() {
+    let Some(scrape) = pruned_unread(Mode::Rows) else { return };
+    assert_eq!((in_phase(&scrape, "setup"), in_phase(&scrape, "unknown")), (410.0, 300.0));
+}
+
+#[test]
+fn a_wrong_database_counts_nothing_and_the_right_one_once() {
+    let Some(mut stage) = Stage::with(496) else { return };
+    let (wrong, link) = (stage.path("wrong.db"), stage.path("link.db"));
+    let session = stage.session_buddy.serve_every(SNAPSHOT_INTERVAL_SECONDS, &wrong, 0, &[]);
+    stage.store(&wrong, &invoked(112));
+    symlink(&wrong, &link).unwrap();
+    stage.start(Some(link.as_path()));
+    stage.settles_at(496, "what the feed lists");
+    symlink(stage.database(), stage.path("next.db")).unwrap();
+    fs::rename(stage.path("next.db"), &link).unwrap();
+    stage.settles_at(496, "the same rows");
+    stage.invoke(4);
+    stage.settles_at(500, "new rows");
+    assert_eq!(stage.scrape().sum("session_buddy_bridge_detail_up"), 1.0);
+    drop(session);
+}
+
+/// What the bridge does between two readings of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meanwhile {
+    /// It does not run.
+    Stopped,
+    /// It counts snapshots before it is stopped.
+    CountsSnapshots,
+}
+
+impl Stage {
+    /// All rows are read, and then none for a while, at the end of which the bridge does not run.
+    fn stop_reading(&mut self, meanwhile: Meanwhile) {
+        self.stop();
+        if meanwhile == Meanwhile::CountsSnapshots {
+            self.start_in(Mode::Snapshots);
+            after_messages(self.bridge.as_mut().unwrap(), 5.0);
+            self.stop();
+        }
+    }
+}
+
+fn larger_database(meanwhile: Meanwhile) {
     let Some(mut stage) = Stage::with(100) else { return };
     let larger = stage.path("larger.db");
     stage.store(&larger, &invoked(400));
     stage.start_in(Mode::Rows);
     stage.until("all rows", 100);
-    stage.stop();
+    stage.stop_reading(meanwhile);
     stage.replace_database(&larger);
     stage.start_in(Mode::Rows);
     stage.settles_at(500, "the rows of both");
 }
 
 #[test]
-fn anomalies_pruned_while_nobody_read_them_stay_counted() {
+fn a_larger_database_in_place_of_one_that_was_read_is_another() {
+    larger_database(Meanwhile::Stopped);
+}
+
+#[test]
+fn a_larger_database_in_place_of_one_that_was_listed_is_another() {
+    larger_database(Meanwhile::CountsSnapshots);
+}
+
+fn anomalies_pruned(meanwhile: Meanwhile) {
     let Some(mut stage) = Stage::with(4) else { return };
     stage.store(&stage.database(), &detected(70, 2.0));
     let anomalies = |scrape: &Scrape| scrape.sum("anomalies_detected_total");
     stage.start_in(Mode::Rows);
     until(stage.bridge.as_mut().unwrap(), "all anomalies", 70.0, anomalies);
-    stage.stop();
+    stage.stop_reading(meanwhile);
     stage.execute("DELETE FROM skill_anomalies WHERE id <= 30");
     stage.store(&stage.database(), &detected(33, 100.0));
     stage.start_in(Mode::Rows);
     until(stage.bridge.as_mut().unwrap(), "new anomalies", 103.0, anomalies);
     after_messages(stage.bridge.as_mut().unwrap(), MESSAGES_TO_SETTLE);
     assert_eq!(anomalies(&stage.scrape()), 103.0);
+}
+
+#[test]
+fn anomalies_pruned_while_nobody_read_them_stay_counted() {
+    anomalies_pruned(Meanwhile::Stopped);
 }

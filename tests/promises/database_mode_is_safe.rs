@@ -15,8 +15,8 @@ use crate::support::{PATIENCE, is_long};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use session_buddy_bridge::internals::skills_db::{
-    AnomaliesPlan, DatabaseFacts, DatabaseReader, DatabaseReading, FileIdentity, ReadPlan, ReadRequest, RowConsumer,
-    RowFingerprint, SkillsDatabase, SkillsDatabaseError, Table,
+    AnomaliesPlan, DatabaseFacts, DatabaseReader, DatabaseReading, Decision, FileIdentity, ReadPlan, ReadRequest,
+    RowConsumer, RowFingerprint, SkillsDatabase, SkillsDatabaseError, Table,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,12 +32,13 @@ fn open(path: &Path) -> Result<SkillsDatabase, SkillsDatabaseError> {
     SkillsDatabase::open(path, &CancellationToken::new())
 }
 
-fn everything(_: &DatabaseFacts) -> ReadPlan {
-    ReadPlan { invocations_after: 0, anomalies: AnomaliesPlan::Newest, counts_rows: true }
+fn everything(_: &DatabaseFacts) -> Option<ReadPlan> {
+    Some(ReadPlan { invocations_after: 0, anomalies: AnomaliesPlan::Newest, counts_rows: true })
 }
 
 fn read(database: &mut SkillsDatabase) -> Result<DatabaseReading, SkillsDatabaseError> {
-    database.read(&ReadRequest::default(), |_| Vec::new(), everything)
+    let reading = database.read(&ReadRequest::default(), |_| Vec::new(), everything)?;
+    Ok(reading.expect("everything is planned"))
 }
 
 fn rows(database: &mut SkillsDatabase) -> usize {
@@ -206,7 +207,7 @@ struct Distrustful {
 }
 
 impl RowConsumer for Distrustful {
-    fn request(&self) -> Option<ReadRequest> {
+    fn request(&self, _: FileIdentity) -> Option<ReadRequest> {
         let first = self.first.load(Ordering::Relaxed);
         Some(ReadRequest { distrusted_connection: Some(first).filter(|first| *first > 0), ..ReadRequest::default() })
     }
@@ -215,14 +216,15 @@ impl RowConsumer for Distrustful {
         Vec::new()
     }
 
-    fn plan(&self, facts: &DatabaseFacts) -> ReadPlan {
-        everything(facts)
+    fn plan(&self, facts: &DatabaseFacts) -> Decision {
+        everything(facts).map_or(Decision::Later, Decision::Read)
     }
 
-    fn consume(&self, reading: DatabaseReading) {
+    fn consume(&self, reading: DatabaseReading) -> bool {
         let connection = reading.facts.connection;
         let _ = self.first.compare_exchange(0, connection, Ordering::Relaxed, Ordering::Relaxed);
         let _ = self.connections.send(connection);
+        true
     }
 
     fn failed(&self, error: &SkillsDatabaseError) {

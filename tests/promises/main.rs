@@ -12,6 +12,7 @@ mod commits_that_fail;
 mod configuration_reloads;
 mod continuity_cases;
 mod database_mode_is_safe;
+mod database_mode_takes_over;
 mod demo_feed_speaks_the_protocol;
 mod detail_does_no_harm;
 mod drained_is_restorable;

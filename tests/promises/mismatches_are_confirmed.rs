@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::support::model::{Metrics, SECOND, START_MICROS, metrics_update};
-use crate::support::rows::read_batch;
+use crate::support::rows::read_all;
 use crate::support::server_database::ServerDatabase;
 use crate::support::shown::Shown;
 use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
@@ -57,16 +57,14 @@ impl Stage {
         protocol::read(&frame, &protocol::Limits::default(), &mut |message| {
             self.ledger.apply(self.connection, &message.expect("a snapshot"), now, &mut self.notices);
         });
-        while self.database.has_changed().unwrap() {
-            read_batch(&mut self.database, &mut self.ledger, self.feed, now, &mut self.notices).unwrap();
-        }
+        read_all(&mut self.database, &mut self.ledger, self.feed, now, &mut self.notices).unwrap();
         self.shown.fold(self.ledger.drain(now));
     }
 
     /// The connection that the ledger wants to be replaced.
     fn distrusted(&mut self) -> Option<u64> {
         let now = self.now();
-        self.ledger.detail_position(self.feed, now).expect("it reads").distrusted_connection
+        self.ledger.detail_position(self.feed, self.database.file(), now).expect("it reads").distrusted_connection
     }
 
     fn mismatches(&self) -> u64 {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
 use crate::support::property;
-use crate::support::rows::read_batch;
+use crate::support::rows::read_all;
 use crate::support::server_database::SCHEMA;
 use crate::support::shown::{Shown, bucket_of};
 use proptest::prelude::*;
@@ -315,8 +315,10 @@ impl History {
                 self.database.insert(database.expect("a database"))
             }
         };
-        while database.has_changed().expect("it can be read") {
-            read_batch(database, &mut self.ledger, self.feed, now, &mut self.notices).expect("it can be read");
+        read_all(database, &mut self.ledger, self.feed, now, &mut self.notices).expect("it can be read");
+        if self.ledger.counters(self.feed).rows_tell != Some(true) {
+            // It is not known yet whether it is the database of the feed.
+            return;
         }
         let rows = self.server.rows.iter().map(|row| (row.serial, row.invocation.clone()));
         self.read.invocations.extend(rows);

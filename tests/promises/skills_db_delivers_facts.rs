@@ -50,7 +50,7 @@ impl Stage {
         ReadRequest {
             invocations: cursor(&self.invocations),
             anomalies: cursor(&self.anomalies),
-            distrusted_connection: None,
+            ..ReadRequest::default()
         }
     }
 
@@ -94,7 +94,8 @@ fn open(path: &Path) -> SkillsDatabase {
 }
 
 fn reading(database: &mut SkillsDatabase, stage: &Stage) -> DatabaseReading {
-    database.read(&stage.request(), |table| stage.remembered(table), on_from_the_cursors).unwrap()
+    let plan = |facts: &DatabaseFacts| Some(on_from_the_cursors(facts));
+    database.read(&stage.request(), |table| stage.remembered(table), plan).unwrap().expect("planned")
 }
 
 fn on_from_the_cursors(facts: &DatabaseFacts) -> ReadPlan {
@@ -277,7 +278,9 @@ fn rows_are_counted_by_skill_where_the_plan_asks_for_it() {
         anomalies: AnomaliesPlan::Newest,
         ..on_from_the_cursors(facts)
     };
-    let reading = open(&stage.path()).read(&stage.request(), |table| stage.remembered(table), counting).unwrap();
+    let plan = |facts: &DatabaseFacts| Some(counting(facts));
+    let reading = open(&stage.path()).read(&stage.request(), |table| stage.remembered(table), plan).unwrap();
+    let reading = reading.expect("planned");
     let counts = reading.row_counts.unwrap();
     let seen = counts.iter().map(|skill| {
         let (all, unread) = (skill.all, skill.unread);

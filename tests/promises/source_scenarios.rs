@@ -254,7 +254,6 @@ async fn a_database_that_the_second_address_has_counts_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "at the first start both feeds can count the rows, if both databases are read before either feed is bound"]
 async fn a_database_that_two_feeds_have_by_different_paths_counts_once() {
     counts_once_with_addresses(|stage, site, second| {
         let link = stage.path("link.db");

@@ -1,20 +1,61 @@
 //! The rows of a database, read for a ledger as the bridge reads them.
 
 use session_buddy_bridge::internals::ledger::{DetailReading, FeedId, Ledger, Moment, Notice};
-use session_buddy_bridge::internals::skills_db::{SkillsDatabase, SkillsDatabaseError};
+use session_buddy_bridge::internals::skills_db::{
+    Decision, RowFingerprint, SkillsDatabase, SkillsDatabaseError, Table,
+};
 
-/// Reads one batch from where `feed` has read to, and applies it. Returns the number of invocations in it.
+/// Reads one batch from where `feed` has read to, and applies it. Returns the number of invocations in it; `None` if there
+/// is nothing to read, or nothing of it counts at present.
 pub fn read_batch(
     database: &mut SkillsDatabase,
     ledger: &mut Ledger,
     feed: FeedId,
     now: Moment,
     notices: &mut Vec<Notice>,
-) -> Result<usize, SkillsDatabaseError> {
-    let position = ledger.detail_position(feed, now).expect("no alias");
-    let remembered = |table| ledger.detail_marks(feed, table).into_iter().map(Into::into).collect();
-    let reading = database.read(&position.request(), remembered, |facts| position.plan(facts))?;
-    let invocations = reading.invocations.len();
-    ledger.apply_detail(feed, DetailReading::new(&position, reading), now, notices);
-    Ok(invocations)
+) -> Result<Option<usize>, SkillsDatabaseError> {
+    loop {
+        let Some(mut position) = ledger.detail_position(feed, database.file(), now) else { return Ok(None) };
+        let request = position.request();
+        if !request.reads_unchanged && !database.has_changed()? {
+            return Ok(None);
+        }
+        let [invocations, anomalies] = [Table::Invocations, Table::Anomalies].map(|table| {
+            let marks = ledger.detail_marks(&position, table);
+            marks.into_iter().map(RowFingerprint::from).collect::<Vec<_>>()
+        });
+        let remembered = |table| match table {
+            Table::Invocations => invocations.clone(),
+            Table::Anomalies => anomalies.clone(),
+        };
+        let mut decision = Decision::Later;
+        let reading = database.read(&request, remembered, |facts| {
+            decision = ledger.plan_detail(feed, &mut position, facts, now, notices);
+            decision.plan()
+        })?;
+        let Some(reading) = reading else {
+            if decision == Decision::AskAgain {
+                continue;
+            }
+            return Ok(None);
+        };
+        let invocations = reading.invocations.len();
+        if !ledger.apply_detail(feed, DetailReading::new(&position, reading), now, notices) {
+            database.read_again();
+            return Ok(None);
+        }
+        return Ok(Some(invocations));
+    }
+}
+
+/// Reads all that there is to read at present.
+pub fn read_all(
+    database: &mut SkillsDatabase,
+    ledger: &mut Ledger,
+    feed: FeedId,
+    now: Moment,
+    notices: &mut Vec<Notice>,
+) -> Result<(), SkillsDatabaseError> {
+    while read_batch(database, ledger, feed, now, notices)?.is_some() {}
+    Ok(())
 }

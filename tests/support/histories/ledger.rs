@@ -19,7 +19,7 @@ use super::mirror::Mirror;
 use super::verdict::Counted;
 use super::world::{Entry, FeedKey, Frame, Split, Written};
 use crate::support::model::{START_MICROS, iso_time};
-use crate::support::rows::read_batch;
+use crate::support::rows::read_all;
 use crate::support::shown::Shown;
 
 /// Where a state lives as long as this does.
@@ -170,13 +170,7 @@ impl LedgerProduct {
         let open = self.readers.remove(feed).flatten().filter(SkillsDatabase::is_current);
         let open_again = || SkillsDatabase::open(&self.mirror.path(path), &CancellationToken::new());
         let mut database = open.map_or_else(open_again, Ok).unwrap_or_else(|error| panic!("{error}"));
-        while database.has_changed().expect("it can be read") {
-            if self.ledger.detail_position(*id, now).is_none() {
-                break;
-            }
-            let read = read_batch(&mut database, &mut self.ledger, *id, now, &mut self.notices);
-            read.expect("it can be read");
-        }
+        read_all(&mut database, &mut self.ledger, *id, now, &mut self.notices).expect("it can be read");
         self.readers.insert(feed.clone(), Some(database));
     }
 }

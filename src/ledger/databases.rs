@@ -1,0 +1,417 @@
+//! The databases beside feeds: which source a database is, whether its rows count, and which of several feeds reads it.
+//! Rule 8 of `docs/translation.md`.
+//!
+//! A reader asks for a [position](Ledger::detail_position), looks up the facts, has the ledger [decide](Ledger::plan_detail)
+//! what they mean, reads what was decided, and hands it over to be [counted](Ledger::apply_detail).
+
+use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
+
+use super::binding::{Beginning, Role, Source};
+use super::confirmation::{Contradiction, Verdict};
+use super::continuity::DECISIVE_BITS;
+use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
+use super::evidence::Listings;
+use super::feed::{FeedDatabase, OpenFile, Search, Trust};
+use super::ledger::{FeedId, Ledger};
+use super::moment::Moment;
+use super::notice::{Notice, ResetCause};
+use super::records::Table;
+use super::rows::{self, Coverage};
+use super::slots::{FeedSlot, SourceId};
+use super::source::SourceCounts;
+
+impl Ledger {
+    /// The rows of the database beside `feed` will be read: until they are, and as long as they can be, its snapshots and
+    /// events move no counters.
+    pub fn expect_detail(&mut self, feed: FeedId) {
+        let state = &mut self.feeds[feed.index()];
+        state.database = Some(FeedDatabase::default());
+        state.counters.rows_tell = Some(false);
+        state.exposed.mark();
+        self.sources.expect_rows(feed);
+    }
+
+    /// Where to go on reading the database beside `feed`, of which `file` is open; `None` where another feed reads that file.
+    pub fn detail_position(&mut self, feed: FeedId, file: FileIdentity, now: Moment) -> Option<DetailPosition> {
+        self.commit_configuration(now);
+        self.update_start(now);
+        let database = self.feeds[feed.index()].database.as_mut()?;
+        database.note_file(file, now.elapsed);
+        if let Some((_, source)) = self.reader_of(feed, file)
+            && self.sources.expected_source(feed) == Some(source)
+        {
+            self.trust(feed, Trust::ReadByAnother);
+            return None;
+        }
+        let own = self.sources.expected_source(feed);
+        let database = self.feeds[feed.index()].database.as_ref()?;
+        let source = match &database.search {
+            Search::Own | Search::Over { .. } => own,
+            Search::Others(sources) => sources.last().copied(),
+        };
+        let known = source.and_then(|source| self.sources.source(source).map(|known| (source, known)));
+        let Some((source, known)) = known else {
+            return Some(DetailPosition { distrusted_connection: database.distrusted, ..DetailPosition::beginning() });
+        };
+        let position = known.counts.detail.position(source);
+        Some(DetailPosition {
+            distrusted_connection: position.distrusted_connection.max(database.distrusted),
+            reads_unchanged: database.source() != own || !known.counts.detail.is_joined(),
+            ..position
+        })
+    }
+
+    /// The rows of a table that were read last of the source of `position`, the newest first.
+    pub fn detail_marks(&self, position: &DetailPosition, table: Table) -> Vec<Mark> {
+        let source = position.source.and_then(|source| self.sources.source(source));
+        source.map(|source| source.counts.detail.marks(table)).unwrap_or_default()
+    }
+
+    /// Decides what is read of the database beside `feed`, of which these are the facts. `position` is where they were asked
+    /// from, and becomes the one from which the plan reads.
+    pub fn plan_detail(
+        &mut self,
+        feed: FeedId,
+        position: &mut DetailPosition,
+        facts: &DatabaseFacts,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) -> Decision {
+        self.commit_configuration(now);
+        self.tick(now, notices);
+        let is_filtered = self.sources.entry(feed).filter.is_some();
+        let latest = self.sources.latest(feed);
+        let Some(database) = &mut self.feeds[feed.index()].database else { return Decision::Later };
+        let held = rows::metrics_listings(facts.skill_metrics.as_deref().unwrap_or_default());
+        let verdict = match facts.skill_metrics {
+            Some(_) => database.confirmation.judge(latest, is_filtered, held.clone()),
+            // Without that table nothing can be compared.
+            None => Verdict::Confirmed,
+        };
+        if let Verdict::Contradicted(_) = verdict {
+            // What is open may be what nobody writes any more.
+            database.distrusted.get_or_insert(facts.connection);
+        }
+        let found = self.find_database(feed, position, facts, &verdict, &held, now, notices);
+        self.report(now, notices);
+        match found {
+            Found::Source(source) => {
+                self.trust(feed, Trust::Confirmed(source));
+                let Some(known) = self.sources.source_mut(source) else { return Decision::Later };
+                known.counts.detail.expect_now(now.elapsed);
+                *position = known.counts.detail.position(source);
+                Decision::Read(position.plan(facts))
+            }
+            Found::AskAgain => Decision::AskAgain,
+            Found::ReadByAnother => {
+                self.trust(feed, Trust::ReadByAnother);
+                Decision::Later
+            }
+            Found::Nothing => {
+                self.leave_unconfirmed(feed, verdict, now, notices);
+                Decision::Later
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "facts with all that is known of them")]
+    fn find_database(
+        &mut self,
+        feed: FeedSlot,
+        position: &DetailPosition,
+        facts: &DatabaseFacts,
+        verdict: &Verdict,
+        held: &Listings,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) -> Found {
+        let own = self.sources.expected_source(feed);
+        let is_contradicted = matches!(verdict, Verdict::Contradicted(_));
+        if let Some((_, source)) = self.reader_of(feed, facts.file) {
+            if is_contradicted {
+                return Found::Nothing;
+            }
+            self.sources.assign(feed, source, held);
+            return Found::ReadByAnother;
+        }
+        if let Some(source) = position.source.filter(|_| position.is_known_by(facts)) {
+            if is_contradicted && own != Some(source) {
+                return Found::Nothing;
+            }
+            return match self.is_copy(feed, source) {
+                IsCopy::Unknown => Found::Nothing,
+                IsCopy::No => {
+                    self.sources.assign(feed, source, held);
+                    Found::Source(source)
+                }
+                IsCopy::Yes => self.sources.fork_database(feed, source).map_or(Found::Nothing, Found::Source),
+            };
+        }
+        if is_contradicted {
+            return Found::Nothing;
+        }
+        if self.search_on(feed, own, facts.connection) {
+            return Found::AskAgain;
+        }
+        if *verdict != Verdict::Confirmed {
+            return Found::Nothing;
+        }
+        // Nobody has read any of its rows, and it is what the feed lists.
+        let own = match own {
+            Some(own) if self.role(feed) != Role::Pending => own,
+            // With a single feed nobody else can be it, and its database shows better than its lists whether it is another.
+            _ if self.configured.len() == 1 => {
+                self.sources.lift_hold(feed);
+                match self.sources.adopt(feed, true, now.wall_micros) {
+                    Some(own) => own,
+                    None => return Found::Nothing,
+                }
+            }
+            _ => return Found::Nothing,
+        };
+        let Some(known) = self.sources.source(own) else { return Found::Nothing };
+        let is_another = known.counts.detail.was_joined()
+            && known.counts.detail.position(own).is_another(facts)
+            // Snapshots can have counted it, where it took the place of the one that was read.
+            && !(known.counts.detail.is_changeover() && known.numbers.equality(held) >= DECISIVE_BITS);
+        if !is_another {
+            return Found::Source(own);
+        }
+        let Some(new) = self.sources.replace(feed, own) else { return Found::Nothing };
+        let state = &mut self.feeds[feed.index()];
+        state.counters.resets += 1;
+        state.touch();
+        notices.push(Notice::Reset(ResetCause::RowsAreOthers));
+        self.abandon_database(own, now, notices);
+        Found::Source(new)
+    }
+
+    /// Goes on to the next source among whose rows those of the database are looked for. Whether the facts of another request
+    /// are needed.
+    fn search_on(&mut self, feed: FeedSlot, own: Option<SourceId>, connection: u64) -> bool {
+        let Some(database) = &mut self.feeds[feed.index()].database else { return false };
+        let search = std::mem::take(&mut database.search);
+        let (others, asks_again) = match search {
+            Search::Over { connection: searched } if searched == connection => (Vec::new(), false),
+            Search::Others(mut others) => {
+                others.pop();
+                (others, true)
+            }
+            Search::Own | Search::Over { .. } => {
+                let is_read = |(id, source): &(SourceId, &Source<SourceCounts>)| {
+                    Some(*id) != own && source.counts.detail.was_joined()
+                };
+                let read = self.sources.iter().filter(is_read);
+                let mut read: Vec<_> = read.map(|(id, source)| (source.active_micros(), id)).collect();
+                read.sort_unstable();
+                let asks_again = !read.is_empty();
+                (read.into_iter().map(|(_, id)| id).collect(), asks_again)
+            }
+        };
+        database.search = if others.is_empty() { Search::Over { connection } } else { Search::Others(others) };
+        asks_again
+    }
+
+    /// The other feed that reads `file`, and the source whose rows it reads.
+    fn reader_of(&self, feed: FeedSlot, file: FileIdentity) -> Option<(FeedSlot, SourceId)> {
+        self.readers(feed).find(|(_, open, _)| open.identity == file).map(|(reader, _, source)| (reader, source))
+    }
+
+    /// The other feeds that read databases.
+    fn readers(&self, feed: FeedSlot) -> impl Iterator<Item = (FeedSlot, OpenFile, SourceId)> + '_ {
+        self.configured.iter().filter(move |other| **other != feed).filter_map(|other| {
+            let database = self.feeds[other.index()].database.as_ref()?;
+            Some((*other, database.file?, database.source()?))
+        })
+    }
+
+    /// Whether a database with rows of `source` is a copy of the one that another feed reads, which is another file.
+    fn is_copy(&self, feed: FeedSlot, source: SourceId) -> IsCopy {
+        let since =
+            self.feeds[feed.index()].database.as_ref().and_then(|database| database.file).map(|file| file.since);
+        let mut others = self.readers(feed).filter(|(_, _, read)| *read == source).map(|(_, file, _)| file);
+        match (others.next(), since) {
+            (None, _) | (_, None) => IsCopy::No,
+            // Where a file was replaced, the other reader may not have noticed it yet.
+            (Some(other), Some(since)) if other.seen_at > since => IsCopy::Yes,
+            (Some(_), Some(_)) => IsCopy::Unknown,
+        }
+    }
+
+    fn trust(&mut self, feed: FeedSlot, trust: Trust) {
+        if let Some(database) = &mut self.feeds[feed.index()].database {
+            database.trust = trust;
+        }
+    }
+
+    /// The database beside `feed` is not known to be the one that it lists: snapshots take over, at once if it cannot be.
+    fn leave_unconfirmed(&mut self, feed: FeedSlot, verdict: Verdict, now: Moment, notices: &mut Vec<Notice>) {
+        let own = self.sources.expected_source(feed);
+        let is_alone = own.and_then(|own| self.sources.source(own)).is_some_and(|own| own.counts.detail.leaves_alone());
+        let Some(database) = &mut self.feeds[feed.index()].database else { return };
+        if let Trust::Confirmed(source) = database.trust {
+            database.trust = Trust::Awaited;
+            if let Some(known) = self.sources.source_mut(source) {
+                known.counts.detail.fail(now.elapsed);
+            }
+        }
+        let Some(database) = &mut self.feeds[feed.index()].database else { return };
+        if let Verdict::Contradicted(Contradiction { skill_name, listed, held }) = verdict
+            && (database.confirmation.is_refuted() || is_alone)
+            && database.trust != Trust::Contradicted
+        {
+            database.trust = Trust::Contradicted;
+            let state = &mut self.feeds[feed.index()];
+            state.counters.detail_mismatches += 1;
+            state.touch();
+            notices.push(Notice::DatabaseContradicted { skill_name: skill_name.to_string(), listed, held });
+            self.sources.cease_awaiting(feed);
+            if let Some(own) = own {
+                self.update_database(own, now);
+            }
+        }
+        self.show_databases(notices);
+    }
+
+    /// Counts what was read of the database beside `feed`, as [`Ledger::plan_detail`] decided. Returns whether it is counted:
+    /// not where the feed was bound to another source meanwhile, or snapshots have moved the counters.
+    pub fn apply_detail(
+        &mut self,
+        feed: FeedId,
+        mut reading: DetailReading,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) -> bool {
+        self.commit_configuration(now);
+        self.tick(now, notices);
+        let Some(mut source) = self.sources.expected_source(feed).filter(|own| reading.source == Some(*own)) else {
+            return false;
+        };
+        let Some(known) = self.sources.source(source) else { return false };
+        let is_claimed =
+            self.feeds[feed.index()].database.as_ref().is_some_and(|database| database.source() == Some(source));
+        let was_joined = known.counts.detail.was_joined();
+        let is_changeover = known.counts.detail.is_changeover();
+        if !is_claimed || (is_changeover && reading.numbers.is_none()) {
+            return false;
+        }
+        let is_known = was_joined && !matches!(reading.invocations_anchor, Anchor::Other | Anchor::Emptied);
+        if matches!(reading.invocations_anchor, Anchor::CutBack { .. }) && !is_changeover {
+            let state = &mut self.feeds[feed.index()];
+            state.counters.rollbacks += 1;
+            state.touch();
+            notices.push(Notice::RolledBack);
+        }
+        let coverage = Coverage::of(self.sources.coverage(source));
+        if let Some(numbers) = &mut reading.numbers {
+            numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
+            let reject = |rejection| notices.push(Notice::Rejected(rejection));
+            let listings = rows::listings(numbers, &coverage, reject);
+            if is_changeover {
+                let before = source;
+                // What a source under watch holds beyond what was counted has happened since.
+                let had_numbers = known.numbers.iter().next().is_some();
+                let Some(after) = self.sources.advance_to(feed, source, &listings, is_known, now.wall_micros) else {
+                    return false;
+                };
+                source = after;
+                if source != before {
+                    self.abandon_database(before, now, notices);
+                    self.trust(feed, Trust::Confirmed(source));
+                }
+                let steps = self.sources.take_steps();
+                let is_history = !was_joined && !had_numbers && !self.is_observed(source);
+                self.with_source(source, now, notices, |known, ctx| {
+                    known.counts.change_to_rows(numbers, &steps, is_history, ctx);
+                    known.counts.detail.note_told_until(numbers.last_id, is_history);
+                    known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
+                    known.counts.changed.mark();
+                });
+                self.sources.reuse(steps);
+                self.report(now, notices);
+            } else {
+                self.with_source(source, now, notices, |known, ctx| {
+                    known.counts.follow_numbers(&mut known.numbers, numbers, &listings, ctx);
+                    known.counts.detail.note_told_until(numbers.last_id, false);
+                });
+            }
+        }
+        let is_observed = self.is_observed(source);
+        let has_more = reading.has_more;
+        self.with_source(source, now, notices, |known, ctx| {
+            known.counts.detail.invocations.follow(reading.invocations_anchor);
+            known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
+            if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
+                known.counts.count_unread(&mut known.numbers, metrics, &coverage, ctx);
+            }
+            if let Some(anomalies) = &reading.anomalies {
+                known.counts.count_anomaly_rows(anomalies, &coverage, ctx);
+            }
+            known.counts.held_anomalies.clear();
+            known.counts.detail.join(reading.anomalies.is_some(), has_more, reading.connection);
+        });
+        self.show_databases(notices);
+        self.finish(source, now, notices);
+        true
+    }
+
+    fn is_observed(&self, source: SourceId) -> bool {
+        self.sources.source(source).is_some_and(|known| known.beginning() == Beginning::Observed)
+    }
+
+    /// Nobody reads the database of a source any more.
+    fn abandon_database(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+        self.with_source(source, now, notices, |known, ctx| known.counts.leave_rows(ctx));
+    }
+
+    /// The database beside `feed` cannot be read.
+    pub fn detail_failed(&mut self, feed: FeedId, now: Moment, notices: &mut Vec<Notice>) {
+        self.commit_configuration(now);
+        self.tick(now, notices);
+        let Some(database) = &mut self.feeds[feed.index()].database else { return };
+        let was = std::mem::replace(&mut database.trust, Trust::Unreadable);
+        database.file = None;
+        if let Trust::Confirmed(source) = was
+            && let Some(known) = self.sources.source_mut(source)
+        {
+            known.counts.detail.fail(now.elapsed);
+        }
+        self.show_databases(notices);
+    }
+
+    /// Shows, for each feed with a database, whether its rows move the counters.
+    pub(super) fn show_databases(&mut self, notices: &mut Vec<Notice>) {
+        for slot in &self.configured {
+            let feed = &mut self.feeds[slot.index()];
+            let Some(database) = &feed.database else { continue };
+            let is_trusted = matches!(database.trust, Trust::Confirmed(_) | Trust::ReadByAnother);
+            let source = self.sources.expected_source(*slot).and_then(|source| self.sources.source(source));
+            let is_up = Some(is_trusted && source.is_some_and(|source| source.counts.detail.is_joined()));
+            if std::mem::replace(&mut feed.counters.rows_tell, is_up) != is_up {
+                feed.exposed.mark();
+                if is_up == Some(true) {
+                    notices.push(Notice::DetailJoined);
+                }
+            }
+        }
+    }
+}
+
+/// What a database turned out to be.
+enum Found {
+    /// The one of this source, to which its feed is bound.
+    Source(SourceId),
+    /// The one that another feed reads.
+    ReadByAnother,
+    /// The rows of another source have to be looked up.
+    AskAgain,
+    /// It is not known.
+    Nothing,
+}
+
+/// Whether two files with common rows are two databases.
+enum IsCopy {
+    Yes,
+    No,
+    Unknown,
+}
