@@ -109,6 +109,11 @@ impl Trace {
         self.in_round += 1;
         self.in_round
     }
+
+    /// The same in another source, whose snapshots have numbers of their own.
+    fn of_another(self) -> Self {
+        Self { round: 0, in_round: 0, ..self }
+    }
 }
 
 /// There is no room to remember another anomaly.
@@ -357,7 +362,7 @@ impl Anomalies {
                     Some(tally) => self.keys += tally.join(theirs),
                     None => {
                         self.keys += theirs.keys.len();
-                        push_tight(own, theirs);
+                        push_tight(own, theirs.of_another());
                     }
                 }
                 let keys =
@@ -372,7 +377,9 @@ impl Anomalies {
 
     /// What a source of its own knows that has diverged from this one: the same.
     pub fn fork(&self) -> Self {
-        let mut fork = Self { tallies: self.tallies.clone(), keys: self.keys, ..Self::default() };
+        let of_another = |tallies: &Vec<Tally>| tallies.iter().cloned().map(Tally::of_another).collect();
+        let tallies = self.tallies.iter().map(|(name, tallies)| (name.clone(), of_another(tallies))).collect();
+        let mut fork = Self { tallies, keys: self.keys, ..Self::default() };
         for (skill_name, tallies) in &fork.tallies {
             for tally in tallies {
                 for key in tally.keys.keys() {
@@ -405,12 +412,22 @@ impl Anomalies {
 }
 
 impl Tally {
+    /// The same in another source.
+    fn of_another(mut self) -> Self {
+        for trace in self.keys.values_mut() {
+            *trace = std::mem::take(trace).of_another();
+        }
+        self
+    }
+
     /// Adds the same tally of another source. Returns how many keys are new.
     fn join(&mut self, other: Self) -> usize {
         let mut new = 0;
         for (key, theirs) in other.keys {
             match self.keys.get_mut(&key) {
                 Some(trace) => {
+                    self.listed += theirs.multiplicity.saturating_sub(trace.multiplicity);
+                    self.streamed += u64::from(theirs.streamed && !trace.streamed);
                     trace.multiplicity = trace.multiplicity.max(theirs.multiplicity);
                     trace.streamed |= theirs.streamed;
                     trace.seen_micros = trace.seen_micros.max(theirs.seen_micros);
@@ -418,7 +435,8 @@ impl Tally {
                 None => {
                     new += 1;
                     self.listed += theirs.multiplicity;
-                    self.keys.insert(key, theirs);
+                    self.streamed += u64::from(theirs.streamed);
+                    self.keys.insert(key, theirs.of_another());
                 }
             }
         }
@@ -501,6 +519,54 @@ mod tests {
             }
         }
         assert_eq!(shown, 2);
+    }
+
+    /// Lists `times` once. By how much the number shown rises.
+    fn list(anomalies: &mut Anomalies, times: &[&str]) -> u64 {
+        anomalies.begin_round();
+        times.iter().map(|time| anomalies.list(&entry(time, Some(2.0)), 0, &ROOM).unwrap()).sum()
+    }
+
+    #[test]
+    fn what_a_source_that_joined_listed_counts_no_more_in_any_later_snapshot() {
+        for rounds in 1..4 {
+            let (mut older, mut younger) = (Anomalies::default(), Anomalies::default());
+            assert_eq!(list(&mut older, &["2026-11-22 10:00:00"]), 1);
+            for round in 0..rounds {
+                assert_eq!(list(&mut younger, &[SECOND, SECOND]), if round == 0 { 2 } else { 0 });
+            }
+            older.join(younger);
+            for _ in 0..4 {
+                assert_eq!(list(&mut older, &["2026-11-22 10:00:00", SECOND, SECOND]), 0, "joined after {rounds}");
+            }
+            let tally = &older.tallies["s"][0];
+            assert_eq!((tally.listed, older.keys), (3, 2));
+        }
+    }
+
+    #[test]
+    fn what_was_listed_before_a_fork_counts_no_more_after_it() {
+        let mut common = Anomalies::default();
+        assert_eq!([0; 3].map(|_| list(&mut common, &[SECOND])), [1, 0, 0]);
+        for quiet_rounds in 0..5 {
+            let mut fork = common.fork();
+            (0..quiet_rounds).for_each(|_| assert_eq!(list(&mut fork, &[]), 0));
+            assert_eq!(list(&mut fork, &[SECOND]), 0, "after {quiet_rounds} rounds");
+            assert_eq!(list(&mut fork, &[SECOND, SECOND]), 1);
+        }
+    }
+
+    #[test]
+    fn sources_that_join_have_streamed_and_listed_what_either_has() {
+        let (mut older, mut younger) = (Anomalies::default(), Anomalies::default());
+        for (anomalies, time) in [(&mut older, "2026-11-22 10:00:00"), (&mut younger, SECOND)] {
+            assert_eq!(list(anomalies, &[time]), 1);
+            assert_eq!(anomalies.stream(&entry(time, Some(2.0)), 0, &ROOM), Ok(0));
+        }
+        older.join(younger);
+        let new = "2026-11-22 11:00:00";
+        assert_eq!(older.stream(&entry(new, Some(2.0)), 0, &ROOM), Ok(1), "at once, not when it is listed");
+        assert_eq!(list(&mut older, &[new]), 0);
     }
 
     #[test]

@@ -263,6 +263,18 @@ fn table_of_errors() {
             };
             seeds.iter().zip(&verdicts).filter(is_wrong).map(line).collect::<Vec<_>>()
         };
+        let worse = |what: fn(&Errors) -> u64| {
+            let is_worse = |(seed, verdict): &(&u64, &Verdict)| {
+                what(&verdict.errors) > 0 && of_model.get(seed).is_some_and(|model| what(model) == 0)
+            };
+            let found = seeds.iter().zip(&verdicts).filter(is_worse);
+            found.map(|(seed, verdict)| format!("{seed} {}", what(&verdict.errors))).collect::<Vec<_>>().join("; ")
+        };
+        println!("  only here: over {}", worse(|errors| errors.over));
+        println!("  only here: under {}", worse(|errors| errors.under));
+        println!("  only here: anomalies over {}", worse(|errors| errors.anomalies_over));
+        println!("  only here: anomalies under {}", worse(|errors| errors.anomalies_under));
+        println!("  only here: completed and abandoned mixed up {}", worse(|errors| errors.split));
         println!("  wrong here, exact with the model: {}", wrong(true).join("; "));
         println!("  wrong here, wrong or unknown with the model: {}", wrong(false).join("; "));
     }
@@ -300,6 +312,7 @@ fn trace_of_one_history() {
     let mut product = LedgerProduct::new(Persistence::AtTheEnd, seed);
     let mut is_running = true;
     let mut shown = (BTreeMap::new(), BTreeMap::new());
+    let mut anomalies_shown = 0;
     play(&history, &mut product, |at_seconds, event, product| {
         match event {
             Event::Tick | Event::Write(_) => return,
@@ -325,6 +338,10 @@ fn trace_of_one_history() {
             return;
         }
         let counted = product.counted(at_seconds);
+        if counted.anomalies != anomalies_shown && counted.anomalies != model_now.anomalies {
+            println!("      anomalies: model {}, product {}", model_now.anomalies, counted.anomalies);
+        }
+        anomalies_shown = counted.anomalies;
         let product_now: BTreeMap<String, u64> =
             counted.invocations.iter().map(|(name, split)| (name.to_string(), split.total())).collect();
         let nonzero = |counts: &BTreeMap<String, u64>| {
