@@ -1,33 +1,40 @@
-//! How each feed stands: the one place that decides it. `/-/ready`, the live page, its API and the metrics ask here.
+//! How each feed stands: the one place that decides it. `/-/ready`, the live page, its API and the metrics ask here. What a feed
+//! does for its source is asked of the ledger.
 //!
 //! A feed reports each [`FeedState`] as it happens. What is exposed lags behind in one case: a feed whose attempt failed
 //! keeps that state while it is tried again, because nobody could see otherwise for how long it has been failing.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 
 use crate::clock::wall_seconds;
 use crate::feed::FeedState;
-use crate::ledger::Notice;
+use crate::ledger::{FeedRole, FeedStanding};
 use crate::sync::lock;
 use crate::text::one_line;
 
 /// Characters of a reason that are exposed. The longest part of one is the reason of a close frame, of at most 123 bytes.
 const REASON_CHARS_MAX: usize = 400;
 
-/// Characters of another feed's identity that a reason quotes.
-const IDENTITY_CHARS_MAX: usize = 200;
+/// Says how feeds stand to their sources.
+type Standings = Box<dyn Fn() -> Vec<FeedStanding> + Send + Sync>;
 
 /// The health of every configured feed, in the order in which they were configured.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Health {
     feeds: Mutex<Vec<Arc<FeedHealth>>>,
+    standings: Option<Standings>,
 }
 
 impl Health {
     /// Creates an empty registry: without feeds the bridge is ready.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates an empty registry that asks `standings` how its feeds stand to their sources.
+    pub fn with_standings(standings: impl Fn() -> Vec<FeedStanding> + Send + Sync + 'static) -> Self {
+        Self { feeds: Mutex::default(), standings: Some(Box::new(standings)) }
     }
 
     /// Returns the health of the feed `identity`, which is added if it is new.
@@ -48,7 +55,15 @@ impl Health {
 
     /// Returns how every feed stands now.
     pub fn reports(&self) -> Vec<FeedReport> {
-        lock(&self.feeds).iter().map(|feed| feed.report()).collect()
+        let standings = self.standings.as_ref().map(|standings| standings()).unwrap_or_default();
+        let standing = |feed: &FeedHealth| standings.iter().find(|known| known.identity == feed.identity).cloned();
+        lock(&self.feeds).iter().map(|feed| feed.report(standing(feed))).collect()
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("feeds", &self.feeds).finish_non_exhaustive()
     }
 }
 
@@ -65,8 +80,6 @@ struct Current {
     has_started: bool,
     state: FeedState,
     since_seconds: f64,
-    /// The feed that is the same server and counts in place of this one.
-    duplicate_of: Option<String>,
 }
 
 /// How a feed stands.
@@ -78,8 +91,10 @@ pub struct FeedReport {
     pub state: FeedState,
     /// Unix timestamp of the change to this label, in seconds.
     pub since_seconds: f64,
-    /// Why the feed is not live, or what a live feed lacks, on one line; empty if it lacks nothing.
+    /// Why the feed is not live, or which other feed is active in its place, on one line; empty if neither is the case.
     pub reason: String,
+    /// How it stands to its source; `None` if nobody counts it.
+    pub standing: Option<FeedStanding>,
 }
 
 impl FeedReport {
@@ -91,12 +106,7 @@ impl FeedReport {
 
 impl FeedHealth {
     fn new(identity: &str) -> Self {
-        let current = Current {
-            has_started: false,
-            state: FeedState::Connecting,
-            since_seconds: wall_seconds(),
-            duplicate_of: None,
-        };
+        let current = Current { has_started: false, state: FeedState::Connecting, since_seconds: wall_seconds() };
         Self { identity: identity.into(), current: Mutex::new(current) }
     }
 
@@ -117,23 +127,14 @@ impl FeedHealth {
         !was_live && current.state == FeedState::Live
     }
 
-    /// Records what the ledger found out about the feed, as far as it concerns its health.
-    pub fn observe(&self, notice: &Notice) {
-        match notice {
-            Notice::AliasFound { of } => {
-                lock(&self.current).duplicate_of = Some(one_line(of, IDENTITY_CHARS_MAX));
-            }
-            Notice::AliasCleared => lock(&self.current).duplicate_of = None,
-            _ => {}
-        }
-    }
-
-    /// Returns how the feed stands now.
-    pub fn report(&self) -> FeedReport {
+    /// Returns how the feed stands now, if it stands like this to its source.
+    pub fn report(&self, standing: Option<FeedStanding>) -> FeedReport {
         let current = lock(&self.current);
-        let reason = match (&current.state, &current.duplicate_of) {
-            (FeedState::Live, Some(of)) => format!("the same server as {of}: it does not count"),
-            (FeedState::Live, None) => String::new(),
+        let reason = match (&current.state, &standing) {
+            (FeedState::Live, Some(standing)) if matches!(standing.role, FeedRole::Standby { .. }) => {
+                one_line(&standing.to_string(), REASON_CHARS_MAX)
+            }
+            (FeedState::Live, _) => String::new(),
             _ if !current.has_started => "not started".to_owned(),
             (state, _) => one_line(&state.to_string(), REASON_CHARS_MAX),
         };
@@ -142,6 +143,7 @@ impl FeedHealth {
             state: current.state.clone(),
             since_seconds: current.since_seconds,
             reason,
+            standing,
         }
     }
 }
@@ -157,11 +159,13 @@ pub fn readiness(reports: &[FeedReport]) -> (bool, String) {
     }
     .to_owned();
     for report in reports {
-        let FeedReport { identity, reason, .. } = report;
-        let _ = match (report.is_live(), reason.as_str()) {
-            (true, "") => writeln!(text, "{identity}: live"),
-            (true, lack) => writeln!(text, "{identity}: live, but {lack}"),
-            (false, reason) => writeln!(text, "{identity}: not live: {reason}"),
+        let FeedReport { identity, reason, standing, .. } = report;
+        let standing = standing.as_ref().map(|standing| one_line(&standing.to_string(), REASON_CHARS_MAX));
+        let _ = match (report.is_live(), standing) {
+            (true, None) => writeln!(text, "{identity}: live"),
+            (true, Some(standing)) => writeln!(text, "{identity}: live, {standing}"),
+            (false, None) => writeln!(text, "{identity}: not live: {reason}"),
+            (false, Some(standing)) => writeln!(text, "{identity}: not live: {reason} ({standing})"),
         };
     }
     (is_ready, text)
@@ -173,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::feed::DisconnectReason;
+    use crate::ledger::SourceId;
 
     fn lost(what: &str) -> FeedState {
         let reason = DisconnectReason::Lost { what: what.to_owned() };
@@ -192,31 +197,31 @@ mod tests {
     #[test]
     fn a_feed_that_failed_keeps_its_state_while_it_is_tried_again() {
         let feed = FeedHealth::new("f");
-        assert_eq!((feed.report().state.label(), &*feed.report().reason), ("connecting", "not started"));
+        assert_eq!((feed.report(None).state.label(), &*feed.report(None).reason), ("connecting", "not started"));
         assert!(!feed.update(&FeedState::Connecting));
         assert!(!feed.update(&FeedState::Opened));
-        assert_eq!(feed.report().reason, "connected; nothing understood yet");
+        assert_eq!(feed.report(None).reason, "connected; nothing understood yet");
         assert!(feed.update(&FeedState::Live));
         assert!(!feed.update(&FeedState::Live), "it was live before");
 
         feed.update(&silent());
-        let failed = feed.report();
+        let failed = feed.report(None);
         assert_eq!((failed.state.label(), failed.is_live()), ("silent", false));
         assert!(failed.reason.contains("next attempt in"), "{}", failed.reason);
         for attempt in [FeedState::Connecting, FeedState::Opened] {
             assert!(!feed.update(&attempt));
-            assert_eq!(feed.report(), failed, "{attempt:?}");
+            assert_eq!(feed.report(None), failed, "{attempt:?}");
         }
         feed.update(&lost("it ended"));
-        let other = feed.report();
+        let other = feed.report(None);
         assert_eq!(other.state.label(), "unreachable");
         assert!(other.since_seconds >= failed.since_seconds);
         feed.update(&FeedState::Connecting);
         feed.update(&lost("it ended again"));
-        assert_eq!(feed.report().since_seconds, other.since_seconds, "it has been unreachable all the time");
-        assert!(feed.report().reason.contains("it ended again"));
+        assert_eq!(feed.report(None).since_seconds, other.since_seconds, "it has been unreachable all the time");
+        assert!(feed.report(None).reason.contains("it ended again"));
         assert!(feed.update(&FeedState::Live));
-        assert_eq!(feed.report().reason, "");
+        assert_eq!(feed.report(None).reason, "");
     }
 
     #[test]
@@ -240,45 +245,57 @@ mod tests {
         }
     }
 
+    fn standing(identity: &str, source: Option<u64>, role: FeedRole) -> FeedStanding {
+        FeedStanding { identity: identity.into(), source: source.map(SourceId), role }
+    }
+
     #[test]
-    fn a_duplicate_is_live_and_says_that_it_does_not_count() {
+    fn a_feed_on_standby_is_live_and_names_the_active_one() {
         let feed = FeedHealth::new("f");
         feed.update(&FeedState::Live);
-        feed.observe(&Notice::AliasFound { of: "ws://b:1/".to_owned() });
-        assert_eq!(feed.report().reason, "the same server as ws://b:1/: it does not count");
-        assert!(feed.report().is_live());
-        feed.observe(&Notice::AliasCleared);
-        assert_eq!(feed.report().reason, "");
+        let role = FeedRole::Standby { active: Some("ws://b:1/".into()) };
+        let report = feed.report(Some(standing("f", Some(3), role)));
+        assert_eq!(report.reason, "on standby for source 3: ws://b:1/ is active");
+        assert!(report.is_live());
+        let active = feed.report(Some(standing("f", Some(3), FeedRole::Active)));
+        assert_eq!(active.reason, "");
     }
 
     #[test]
     fn a_reason_is_one_line() {
         let feed = FeedHealth::new("f");
         feed.update(&refused("\u{1b}[31mno\nentry"));
-        let reason = feed.report().reason;
+        let reason = feed.report(None).reason;
         assert!(reason.contains("\\u{1b}[31mno\\nentry"), "{reason}");
     }
 
     #[test]
     fn ready_while_one_feed_is_live() {
-        let health = Health::new();
+        let standings = || {
+            vec![
+                standing("ws://a:1/", Some(1), FeedRole::Inactive),
+                standing("ws://c:1/", Some(2), FeedRole::Standby { active: Some("ws://b:1/".into()) }),
+                standing("ws://b:1/", Some(2), FeedRole::Active),
+            ]
+        };
+        let health = Health::with_standings(standings);
         assert_eq!(readiness(&health.reports()), (true, "Ready: no feeds are configured.\n".to_owned()));
         let (a, b) = (health.feed("ws://a:1/"), health.feed("ws://b:1/"));
         assert!(Arc::ptr_eq(&a, &health.feed("ws://a:1/")), "one identity, one feed");
         a.update(&lost("is\nit up?"));
-        let reason = &a.report().reason;
+        let reason = &a.report(None).reason;
         assert!(reason.contains("is\\nit up?"), "{reason}");
-        let text =
-            format!("Not ready: no feed is live.\nws://a:1/: not live: {reason}\nws://b:1/: not live: not started\n");
+        let text = format!(
+            "Not ready: no feed is live.\nws://a:1/: not live: {reason} (source 1)\nws://b:1/: not live: not started (active for source 2)\n"
+        );
         assert_eq!(readiness(&health.reports()), (false, text));
 
         b.update(&FeedState::Live);
         let c = health.feed("ws://c:1/");
         c.update(&FeedState::Live);
-        c.observe(&Notice::AliasFound { of: "ws://b:1/".to_owned() });
         let text = format!(
-            "Ready.\nws://a:1/: not live: {reason}\nws://b:1/: live\n\
-             ws://c:1/: live, but the same server as ws://b:1/: it does not count\n"
+            "Ready.\nws://a:1/: not live: {reason} (source 1)\nws://b:1/: live, active for source 2\n\
+             ws://c:1/: live, on standby for source 2: ws://b:1/ is active\n"
         );
         assert_eq!(readiness(&health.reports()), (true, text));
         health.remove("ws://b:1/");

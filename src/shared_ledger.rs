@@ -13,7 +13,8 @@ use crate::clock::wall_micros;
 use crate::exposition::{View, ViewProvider};
 use crate::ledger::records::Table;
 use crate::ledger::{
-    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, Ledger, Limits, Mark, Moment, Notice, Whole,
+    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, Ledger, Limits, Mark, Moment,
+    Notice, Whole,
 };
 use crate::protocol::Message;
 use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
@@ -111,6 +112,11 @@ impl SharedLedger {
     /// See [`Ledger::add_local_feed`].
     pub fn add_local_feed(&self, identity: &str) -> FeedId {
         self.ledger().add_local_feed(identity)
+    }
+
+    /// See [`Ledger::standings`].
+    pub fn standings(&self) -> Vec<FeedStanding> {
+        self.ledger().standings()
     }
 
     /// See [`Ledger::open`].

@@ -50,7 +50,6 @@ impl IngestListener {
 
     fn receive(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Option<SnapshotSummary> {
         for notice in self.ledger.apply_at(connection, message, now) {
-            self.health.observe(&notice);
             self.telemetry.notice(&notice);
         }
         match message {

@@ -104,7 +104,11 @@ impl Bridge {
             None => Arc::new(SharedLedger::new(settings.ledger_limits)),
         };
         ledger.expose_zero_first(settings.zero_first);
-        let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
+        let health = {
+            let ledger = Arc::clone(&ledger);
+            Arc::new(Health::with_standings(move || ledger.standings()))
+        };
+        let telemetry = Arc::new(Telemetry::new());
         let registry = Registry::new();
         let counters = {
             let ledger = Arc::clone(&ledger);

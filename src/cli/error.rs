@@ -76,12 +76,28 @@ pub enum CommandError {
     #[error(transparent)]
     State(#[from] StoreError),
     /// The state has no such feed.
-    #[error("the state file {} has no feed {identity:?}: `state show` lists its feeds", path.display())]
+    #[error("the state file {} has no feed {name:?}: `state show` lists its feeds", path.display())]
     NoSuchFeed {
         /// The state file.
         path: PathBuf,
-        /// The identity that was given.
-        identity: String,
+        /// The name that was given.
+        name: String,
+    },
+    /// The state has no such source, and no such feed.
+    #[error("the state file {} has no source and no feed {named:?}: `state show` lists both", path.display())]
+    NoSuchSource {
+        /// The state file.
+        path: PathBuf,
+        /// The number or name that was given.
+        named: String,
+    },
+    /// Another feed of the state has the name.
+    #[error("the state file {} has a feed {name:?} already: choose another name, or forget its source", path.display())]
+    NameIsTaken {
+        /// The state file.
+        path: PathBuf,
+        /// The name that was given.
+        name: String,
     },
     /// The bridge is not healthy.
     #[error(transparent)]

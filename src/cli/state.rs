@@ -7,16 +7,18 @@ use clap::{Args, Subcommand};
 
 use super::{Command, CommandError, output};
 use crate::ledger::{Ledger, Limits, Moment, SourceId, Whole};
-use crate::settings::{Environment, SettingsError, state_path};
-use crate::store::Store;
+use crate::settings::{Environment, SettingsError, state_path, subscription::checked_name};
+use crate::store::{Opened, Renamed, Store};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StateFlags {
     /// Print the state file, feed by feed; a running bridge is not disturbed
     Show(StatePathFlags),
-    /// Delete what is remembered of a feed, so that all its totals are counted again once it is connected; the bridge must
-    /// not run
+    /// Delete what is remembered of a source, so that all its totals are counted again once a feed lists them; the bridge
+    /// must not run
     Forget(ForgetFlags),
+    /// Give a remembered feed another name, so that it continues where it was under that name; the bridge must not run
+    Rename(RenameFlags),
 }
 
 #[derive(Debug, Args)]
@@ -29,13 +31,23 @@ pub(super) struct StatePathFlags {
 
 #[derive(Debug, Args)]
 pub(super) struct ForgetFlags {
-    /// The feed's identity, as in `state show` and the label `feed`
-    pub feed: String,
+    /// The source's number in `state show`, or the name of a feed that is bound to it
+    pub source: String,
     #[command(flatten)]
     pub state: StatePathFlags,
 }
 
-/// Prints the persistent state, or deletes a feed from it.
+#[derive(Debug, Args)]
+pub(super) struct RenameFlags {
+    /// The feed's present name, as in `state show` and the label `feed`
+    pub name: String,
+    /// Its new name; no other remembered feed may have it
+    pub new_name: String,
+    #[command(flatten)]
+    pub state: StatePathFlags,
+}
+
+/// Prints the persistent state, deletes a source from it, or renames a feed in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
     /// The state file.
@@ -49,15 +61,20 @@ pub struct State {
 pub enum Action {
     /// Print it, feed by feed.
     Show,
-    /// Delete what is remembered of the feed with this identity.
+    /// Delete what is remembered of the source with this number, or of the one that the feed with this name is bound to.
     Forget(String),
+    /// Give the feed with the first name the second.
+    Rename(String, String),
 }
 
 impl State {
     pub(super) fn new(flags: StateFlags, environment: Environment<'_>) -> Result<Self, SettingsError> {
         let (state, action) = match flags {
             StateFlags::Show(state) => (state, Action::Show),
-            StateFlags::Forget(ForgetFlags { feed, state }) => (state, Action::Forget(feed)),
+            StateFlags::Forget(ForgetFlags { source, state }) => (state, Action::Forget(source)),
+            StateFlags::Rename(RenameFlags { name, new_name, state }) => {
+                (state, Action::Rename(name, checked_name("NEW_NAME", new_name, Limits::default().label_chars_max)?))
+            }
         };
         let path = state.path.or_else(|| state_path::default(environment)).ok_or(SettingsError::NoStatePath)?;
         Ok(Self { path, action })
@@ -68,7 +85,8 @@ impl Command for State {
     fn execute(self: Box<Self>) -> Result<(), CommandError> {
         let text = match &self.action {
             Action::Show => show(&self.path, &Store::look(&self.path)?),
-            Action::Forget(identity) => forget(&self.path, identity)?,
+            Action::Forget(source) => forget(&self.path, source)?,
+            Action::Rename(name, new_name) => rename(&self.path, name, new_name)?,
         };
         output::print(text.as_bytes())
     }
@@ -88,25 +106,15 @@ fn show(path: &Path, whole: &Whole) -> String {
         line(format!("  invocations remembered   {invocations}"));
         line(format!("  anomalies counted        {anomalies}"));
     };
-    for feed in &memory.feeds {
+    for (feed, standing) in memory.feeds.iter().zip(whole.standings()) {
         line(format!("{}", feed.counters.identity));
         line(format!("  configured               {}", if feed.is_configured { "yes" } else { "no longer" }));
-        match feed.source {
-            Some(source) => {
-                line(format!("  source                   {}", source.0));
-                remembered(&mut line, source);
-            }
-            None => line("  source                   not bound".to_owned()),
+        line(format!("  standing                 {standing}"));
+        if let Some(source) = feed.source {
+            remembered(&mut line, source);
         }
         line(format!("  database resets          {}", feed.counters.resets));
         line(format!("  database rollbacks       {}", feed.counters.rollbacks));
-        let active =
-            memory.sources.iter().find(|known| Some(known.id) == feed.source).and_then(|known| known.counted_by);
-        if let Some(other) =
-            active.filter(|active| *active != feed.slot).and_then(|slot| memory.feeds.get(slot.index()))
-        {
-            line(format!("  counted by               {}", other.counters.identity));
-        }
     }
     for source in memory.sources.iter().filter(|known| memory.feeds.iter().all(|feed| feed.source != Some(known.id))) {
         line(format!("source {} without a feed", source.id.0));
@@ -115,14 +123,32 @@ fn show(path: &Path, whole: &Whole) -> String {
     text
 }
 
-fn forget(path: &Path, identity: &str) -> Result<String, CommandError> {
+fn forget(path: &Path, named: &str) -> Result<String, CommandError> {
+    let Opened { mut store, whole, .. } = open(path)?;
+    // A name comes first: whoever calls a feed "3" means that one.
+    let of_feed = whole.memory.feeds.iter().find(|feed| &*feed.counters.identity == named);
+    let source = match of_feed {
+        Some(feed) => feed.source,
+        None => named.parse().ok().map(SourceId),
+    };
+    match source {
+        Some(source) if store.forget_source(source)? => Ok(format!("forgot source {}\n", source.0)),
+        _ if of_feed.is_some() => Ok(format!("nothing to forget: {named} is bound to no source\n")),
+        _ => Err(CommandError::NoSuchSource { path: path.to_owned(), named: named.to_owned() }),
+    }
+}
+
+fn rename(path: &Path, name: &str, new_name: &str) -> Result<String, CommandError> {
+    match open(path)?.store.rename_feed(name, new_name)? {
+        Renamed::Done => Ok(format!("renamed {name} to {new_name}\n")),
+        Renamed::NoSuchFeed => Err(CommandError::NoSuchFeed { path: path.to_owned(), name: name.to_owned() }),
+        Renamed::NameIsTaken => Err(CommandError::NameIsTaken { path: path.to_owned(), name: new_name.to_owned() }),
+    }
+}
+
+fn open(path: &Path) -> Result<Opened, CommandError> {
     let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
     // Opening a state file creates one where there is none, which was not requested.
     Store::look(path)?;
-    let mut opened = Store::open(path, fits)?;
-    if opened.store.forget_feed(identity)? {
-        Ok(format!("forgot {identity}\n"))
-    } else {
-        Err(CommandError::NoSuchFeed { path: path.to_owned(), identity: identity.to_owned() })
-    }
+    Ok(Store::open(path, fits)?)
 }

@@ -24,6 +24,7 @@ use super::server_time::{self, Stamp};
 use super::slots::{FeedSlot, SourceId};
 use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
 use super::source::{SourceCounts, skill_limit};
+use super::standing::{FeedRole, FeedStanding};
 
 /// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
 /// history of a slower feed would be a spike in a series that a faster one has begun. A feed that sends events alone is
@@ -119,15 +120,6 @@ enum Configuration {
     Changed,
     /// It is changing: the sources learn of it once that is over.
     Changing,
-}
-
-/// How a feed stands, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FeedStanding {
-    /// The feed's identity.
-    pub identity: Arc<str>,
-    /// How it stands to its source.
-    pub role: Role,
 }
 
 impl Ledger {
@@ -288,11 +280,27 @@ impl Ledger {
 
     /// How each configured feed stands to its source, in the order of the configuration.
     pub fn standings(&self) -> Vec<FeedStanding> {
-        let standing = |feed: &FeedSlot| FeedStanding {
-            identity: self.feeds[feed.index()].counters.identity.clone(),
-            role: self.role(*feed),
+        self.configured.iter().map(|feed| self.standing(*feed)).collect()
+    }
+
+    fn standing(&self, slot: FeedSlot) -> FeedStanding {
+        let feed = &self.feeds[slot.index()];
+        let active = |source| self.sources.active_feed(source, slot);
+        let standby = |active: Option<FeedSlot>| FeedRole::Standby {
+            active: active.map(|active| self.feeds[active.index()].counters.identity.clone()),
         };
-        self.configured.iter().map(standing).collect()
+        let source = self.sources.expected_source(slot);
+        let role = match (self.role(slot), source) {
+            _ if !feed.is_live => FeedRole::Inactive,
+            (Role::Active(_), _) => FeedRole::Active,
+            (Role::Standby(source), _) => standby(active(source)),
+            (Role::Pending, _) => FeedRole::Pending,
+            // Events alone bind no feed: they are counted unless another feed does it.
+            (Role::Unbound, Some(source)) if active(source).is_some() => standby(active(source)),
+            (Role::Unbound, Some(_)) => FeedRole::Active,
+            (Role::Unbound, None) => FeedRole::Inactive,
+        };
+        FeedStanding { identity: feed.counters.identity.clone(), source, role }
     }
 
     /// How a feed stands to its source.

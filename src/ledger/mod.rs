@@ -56,13 +56,14 @@ mod sessions;
 mod slots;
 mod snapshot;
 mod source;
+mod standing;
 
 pub use detail::{
     Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
     Position, SkillNumbers, ToldInvocation,
 };
 pub use finding::Finding;
-pub use ledger::{ConnectionId, FeedId, FeedSpec, FeedStanding, Ledger, Whole};
+pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
 pub use notice::{Notice, ResetCause};
@@ -71,3 +72,4 @@ pub use series::{
     PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };
 pub use slots::{FeedSlot, SourceId};
+pub use standing::{FeedRole, FeedStanding};

@@ -46,6 +46,10 @@ struct Feed {
     state: &'static str,
     since_seconds: f64,
     reason: String,
+    /// The number of its source.
+    source: Option<u64>,
+    /// `active`, `standby`, `pending` or `inactive`.
+    role: &'static str,
     last_message_seconds: Option<f64>,
     messages: u64,
     rejected: u64,
@@ -136,6 +140,8 @@ impl Feed {
             state: report.state.label(),
             since_seconds: report.since_seconds,
             reason: report.reason.clone(),
+            source: report.standing.as_ref().and_then(|standing| standing.source).map(|source| source.0),
+            role: report.standing.as_ref().map_or("inactive", |standing| standing.role.label()),
             last_message_seconds: traffic.last_message_seconds,
             messages: traffic.messages,
             rejected: traffic.rejected,

@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::ledger::{Changes, Whole};
+use crate::ledger::{Changes, SourceId, Whole};
 use file::StateFile;
 
 pub use error::StoreError;
+pub use tables::Renamed;
 
 /// How long a commit waits for another program that has the database locked.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -204,13 +205,21 @@ impl Store {
         }
     }
 
-    /// Forgets everything that is remembered of the feed `identity`: when it is seen again, its history counts once more.
-    /// Series stay. Returns whether there was such a feed.
+    /// Forgets everything that is remembered of a source: when a feed lists it again, its history counts once more. Series stay.
+    /// Returns whether there was such a source.
     ///
     /// # Errors
     /// Whatever SQLite answers; nothing is forgotten then.
-    pub fn forget_feed(&mut self, identity: &str) -> Result<bool, StoreError> {
-        self.transact(|connection| tables::forget_feed(connection, identity))
+    pub fn forget_source(&mut self, source: SourceId) -> Result<bool, StoreError> {
+        self.transact(|connection| tables::forget_source(connection, source))
+    }
+
+    /// Gives a remembered feed another name: a feed that is configured with this name continues where it was.
+    ///
+    /// # Errors
+    /// Whatever SQLite answers; nothing is renamed then.
+    pub fn rename_feed(&mut self, old: &str, new: &str) -> Result<Renamed, StoreError> {
+        self.transact(|connection| tables::rename_feed(connection, old, new))
     }
 
     /// As [`Connection::transaction`], but with statements that are prepared once.

@@ -11,7 +11,7 @@ use crate::exposition::family::Family;
 use crate::feed::FeedState;
 use crate::health::{FeedReport, Health};
 use crate::ledger::binding::Doubt;
-use crate::ledger::{FeedCounters, RuleCounters};
+use crate::ledger::{FeedCounters, FeedRole, FeedStanding, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
 
 const BUILD_INFO: Family<4> = Family::gauge(
@@ -29,6 +29,11 @@ const FEED_STATE: Family<2> = Family::gauge(
     "session_buddy_bridge_feed_state",
     "1 for the state that the feed is in, 0 for the others; one that failed stays as it is while it is tried again.",
     ["feed", "state"],
+);
+const FEED_ACTIVE: Family<2> = Family::gauge(
+    "session_buddy_bridge_feed_active",
+    "1 if the feed moves the counters of its source, 0 if it is on standby, pending or not delivering.",
+    ["feed", "source"],
 );
 const FEED_CONNECTS: Family<1> = Family::counter(
     "session_buddy_bridge_feed_connects_total",
@@ -178,6 +183,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             BUILD_INFO.desc(),
             FEED_UP.desc(),
             FEED_STATE.desc(),
+            FEED_ACTIVE.desc(),
             FEED_CONNECTS.desc(),
             FEED_DISCONNECTS.desc(),
             FEED_MESSAGES.desc(),
@@ -218,12 +224,20 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             self.telemetry.feeds().iter().map(|feed| (feed.identity().clone(), feed.counts())).collect();
         let feeds = || feeds.iter().map(|(identity, counts)| (&**identity, counts));
         let reports = self.health.reports();
+        let standing = |standing: &FeedStanding| {
+            (standing.source.map(|source| source.0.to_string()).unwrap_or_default(), standing.role == FeedRole::Active)
+        };
+        let active: Vec<_> = reports
+            .iter()
+            .filter_map(|report| Some((&*report.identity, standing(report.standing.as_ref()?))))
+            .collect();
         let (refused, accept_failures, web_config_failures) = self.telemetry.http_counts();
         let mut families = vec![
             BUILD_INFO
                 .with([([build_info::REVISION, build_info::RUSTC, build_info::TARGET, build_info::VERSION], 1.0)]),
             FEED_UP.with(reports.iter().map(|report| ([&*report.identity], one_if(report.is_live())))),
             FEED_STATE.with(reports.iter().flat_map(states)),
+            FEED_ACTIVE.with(active.iter().map(|(feed, (source, is_active))| ([*feed, source], one_if(*is_active)))),
             FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),
             FEED_DISCONNECTS.with(feeds().flat_map(|(feed, counts)| {
                 counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))

@@ -57,7 +57,7 @@ fn the_demo_moves_from_a_taken_port_and_says_what_to_try() {
 fn a_state_that_is_not_there_yet_is_a_failure_that_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
-    for command in [&["show"][..], &["forget", "ws://localhost:8765/"]] {
+    for command in [&["show"][..], &["forget", "ws://localhost:8765/"], &["rename", "ws://localhost:8765/", "laptop"]] {
         let args = [&["state"], command, &["--state.path", path.to_str().unwrap()]].concat();
         let Ended { code, stderr: said, .. } = Program::start(args).end();
         assert_eq!(code, Some(1), "{said}");

@@ -4,8 +4,19 @@ use std::collections::BTreeSet;
 
 use crate::support::program::{Ended, Program};
 
-const COMMANDS: [&str; 10] =
-    ["", "run", "demo", "check", "explain", "record", "replay", "healthcheck", "state show", "state forget"];
+const COMMANDS: [&str; 11] = [
+    "",
+    "run",
+    "demo",
+    "check",
+    "explain",
+    "record",
+    "replay",
+    "healthcheck",
+    "state show",
+    "state forget",
+    "state rename",
+];
 
 fn bridge(args: &[&str]) -> Ended {
     Program::start_in(&[("COLUMNS", "100")], args.iter().copied()).end()

@@ -65,6 +65,7 @@ mod soak;
 mod source_equivalence;
 mod source_histories;
 mod source_scenarios;
+mod sources_are_seen;
 mod standstill_loses_nothing;
 mod state_file;
 mod state_is_kept;

@@ -137,7 +137,7 @@ async fn one_server_under_two_addresses() {
     bridge.until("a line in the log", &true, |_| log().lines().any(is_reported)).await;
     // Whichever delivers first is active.
     let words = [(&by_name, &by_address), (&by_address, &by_name)].map(|(standby, active)| {
-        format!("{}: live, but the same server as {}: it does not count", standby.identity, active.identity)
+        format!("{}: live, on standby for source 1: {} is active", standby.identity, active.identity)
     });
     let is_named = |text: &str| words.iter().any(|words| text.contains(words));
     bridge.until_ready("words for the one that does not count", |answer| is_named(answer.text())).await;
@@ -159,7 +159,7 @@ async fn a_feed_that_does_not_count_is_still_called_so_after_a_restart() {
     by_name.set_host(Some("localhost")).unwrap();
     let feeds = vec![target(&server.url()), target(&by_name)];
     let words = [(1, 0), (0, 1)].map(|(standby, active): (usize, usize)| {
-        format!("{}: live, but the same server as {}", feeds[standby].identity, feeds[active].identity)
+        format!("{}: live, on standby for source 1: {}", feeds[standby].identity, feeds[active].identity)
     });
     let is_named = |text: &str| words.iter().any(|words| text.contains(words));
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,9 @@ use std::thread;
 use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
 use session_buddy_bridge::internals::ledger::records::Records;
-use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, Whole};
+use session_buddy_bridge::internals::ledger::{
+    Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, SourceId, Whole,
+};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Quarantine, Store, StoreError};
 use std::time::Duration;
@@ -305,7 +307,7 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
 }
 
 #[test]
-fn a_forgotten_feed_counts_its_past_once_more() {
+fn a_forgotten_source_counts_its_past_once_more() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
     let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
@@ -313,8 +315,8 @@ fn a_forgotten_feed_counts_its_past_once_more() {
     lively(&mut ledger);
     ledger.tick(end, &mut Vec::new());
     opened.store.commit(&ledger.drain(end)).unwrap();
-    assert!(!opened.store.forget_feed("ws://b:1/").unwrap());
-    assert!(opened.store.forget_feed("ws://a:1/").unwrap());
+    assert!(!opened.store.forget_source(SourceId(2)).unwrap());
+    assert!(opened.store.forget_source(SourceId(1)).unwrap());
     drop(opened.store);
 
     let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().whole, Moment::default()).unwrap();

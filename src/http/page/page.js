@@ -153,6 +153,7 @@ function showFeeds(feeds, now) {
     write(item.querySelector(".why"), feed.reason);
     const last = feed.last_message_seconds === null ? "" : `, the last ${ago(now - feed.last_message_seconds)}`;
     const facts = [`${whole.format(feed.messages)} messages${last}`];
+    if (feed.source !== null && feed.role !== "standby") facts.push(`source ${feed.source}, ${feed.role}`);
     if (feed.rejected > 0) facts.push(`${whole.format(feed.rejected)} rejected`);
     if (feed.resets > 0) facts.push(`${whole.format(feed.resets)} new databases`);
     if (feed.rows_tell !== null) facts.push(feed.rows_tell ? "its database is read along" : "its database cannot be read");

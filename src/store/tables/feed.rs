@@ -102,3 +102,28 @@ pub(super) fn save(connection: &Connection, feeds: &[FeedRecord]) -> rusqlite::R
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FeedRecord>> {
     Ok(record::load::<FeedRow>(connection)?.into_iter().map(FeedRecord::from).collect())
 }
+
+/// Calls the feeds that are called `old` `new` instead. Returns whether there was one. Nothing is changed if a feed is called
+/// `new`.
+pub(in crate::store) fn rename(connection: &Connection, old: &str, new: &str) -> rusqlite::Result<Renamed> {
+    let exists = |name: &str| connection.prepare("SELECT 1 FROM feed WHERE name = ?")?.exists([name]);
+    if !exists(old)? {
+        return Ok(Renamed::NoSuchFeed);
+    }
+    if exists(new)? {
+        return Ok(Renamed::NameIsTaken);
+    }
+    connection.execute("UPDATE feed SET name = ?2 WHERE name = ?1", [old, new])?;
+    Ok(Renamed::Done)
+}
+
+/// What became of a request to rename a feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renamed {
+    /// It has the new name.
+    Done,
+    /// No feed has the old name.
+    NoSuchFeed,
+    /// Another feed has the new name.
+    NameIsTaken,
+}

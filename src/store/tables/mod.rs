@@ -24,7 +24,9 @@ use rusqlite::Connection;
 use crate::ledger::records::Records;
 use crate::ledger::{Changes, Whole};
 
-pub(super) use source::forget as forget_feed;
+pub use feed::Renamed;
+pub(super) use feed::rename as rename_feed;
+pub(super) use source::forget as forget_source;
 
 /// Writes new values over old ones.
 pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {

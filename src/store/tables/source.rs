@@ -102,17 +102,11 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SourceRecord
     Ok(record::load::<SourceRow>(connection)?.into_iter().map(SourceRecord::from).collect())
 }
 
-/// Removes the source that the feed `name` was last bound to, and everything that is remembered of it. Returns whether there
-/// was such a feed.
-pub(in crate::store) fn forget(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
-    let sources = connection
-        .prepare("SELECT source FROM feed WHERE name = ?")?
-        .query_map([name], |row| row.get::<_, Option<u64>>(0))?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    for source in sources.iter().flatten() {
-        remove(connection, SourceId(*source))?;
-        connection.execute("DELETE FROM agreed WHERE feed IN (SELECT slot FROM feed WHERE source = ?)", [source])?;
-        connection.execute("UPDATE feed SET source = NULL WHERE source = ?", [source])?;
-    }
-    Ok(!sources.is_empty())
+/// Removes a source and everything that is remembered of it. Its feeds are unbound. Returns whether there was such a source.
+pub(in crate::store) fn forget(connection: &Connection, source: SourceId) -> rusqlite::Result<bool> {
+    let is_known = connection.prepare("SELECT 1 FROM source WHERE id = ?")?.exists([source.0])?;
+    remove(connection, source)?;
+    connection.execute("DELETE FROM agreed WHERE feed IN (SELECT slot FROM feed WHERE source = ?)", [source.0])?;
+    connection.execute("UPDATE feed SET source = NULL WHERE source = ?", [source.0])?;
+    Ok(is_known)
 }
