@@ -161,9 +161,10 @@ pub mod internals {
     }
     pub mod ledger {
         pub use crate::ledger::{
-            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, DetailReading, FeedCounters, FeedId, FeedRole, FeedSpec,
-            FeedStanding, Histogram, Ledger, Limits, Moment, Notice, PhaseSeries, ResetCause, RuleCounters, SkillIndex,
-            SkillRow, SkillSeries, SourceId, Whole, binding, continuity, evidence, records,
+            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, DetailReading, FallenSkill, FallenSkills, FeedCounters,
+            FeedId, FeedRole, FeedSpec, FeedStanding, Histogram, Ledger, Limits, Moment, Notice, PhaseSeries,
+            ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, Whole, binding, continuity,
+            evidence, records,
         };
     }
     pub mod process {

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::exposition::samples;
 use crate::ledger::{
-    ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, ResetCause, SkillIndex, SkillSeries,
+    ConnectionId, FallenSkill, FallenSkills, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, ResetCause, SkillIndex,
+    SkillSeries,
 };
 use crate::protocol::{self, EventKind, Message};
 
@@ -167,6 +168,21 @@ fn push_changed_samples(before: Option<&SkillSeries>, now: &SkillSeries, lines: 
     }
 }
 
+/// Each skill that is named with its remembered and its present total.
+fn fell_text(fell: &FallenSkills) -> String {
+    let named = fell
+        .named
+        .iter()
+        .map(|FallenSkill { skill_name, remembered, listed }| format!("{skill_name:?} from {remembered} to {listed}"));
+    let mut skills: Vec<_> = named.collect();
+    match (skills.is_empty(), fell.others) {
+        (true, _) => skills.push("rows that were read are gone".to_owned()),
+        (false, 0) => {}
+        (false, others) => skills.push(format!("and {others} more")),
+    }
+    skills.join(", ")
+}
+
 /// Returns the number of the rule in `docs/translation.md`, and the text of the notice.
 pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
     match notice {
@@ -186,7 +202,12 @@ pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
             };
             ("4.3", format!("database reset detected, its totals are added: {cause}"))
         }
-        Notice::RolledBack => ("4.3", "database rolled back by a few writes: nothing is counted".to_owned()),
+        Notice::RolledBack { fell } => {
+            ("4.3", format!("database rolled back, nothing is counted: {}", fell_text(fell)))
+        }
+        Notice::Restored => {
+            ("4.3", "database back in a state before a damage: what is beyond that state is counted".to_owned())
+        }
         Notice::AliasFound { of } => ("3", format!("this feed is on standby: {of} lists the same source")),
         Notice::AliasCleared => ("3", "this feed is no longer on standby: it is counted".to_owned()),
         Notice::SourcesJoined { counted_twice } => {

@@ -14,7 +14,7 @@ use super::evidence::Listings;
 use super::feed::{FeedDatabase, OpenFile, Search, Trust};
 use super::ledger::{FeedId, Ledger};
 use super::moment::Moment;
-use super::notice::{Notice, ResetCause};
+use super::notice::{FallenSkills, Notice, ResetCause};
 use super::records::Table;
 use super::rows::{self, Coverage};
 use super::slots::{FeedSlot, SourceId};
@@ -300,7 +300,7 @@ impl Ledger {
             let state = &mut self.feeds[feed.index()];
             state.counters.rollbacks += 1;
             state.touch();
-            notices.push(Notice::RolledBack);
+            notices.push(Notice::RolledBack { fell: FallenSkills::default() });
         }
         let coverage = Coverage::of(self.sources.coverage(source));
         if let Some(numbers) = &mut reading.numbers {

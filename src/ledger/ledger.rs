@@ -16,7 +16,7 @@ use super::feed::{Feed, Trust};
 use super::finding::Finding;
 use super::limits::{Limits, SERIES_COUNT_MAX};
 use super::moment::Moment;
-use super::notice::{Notice, ResetCause};
+use super::notice::{FallenSkills, Notice, ResetCause};
 use super::records::{Records, Table};
 use super::rows::{self, Coverage};
 use super::series::{Changes, FeedCounters, RuleCounters, SkillIndex, SkillRow};
@@ -754,7 +754,7 @@ impl Ledger {
                     let feed = &mut self.feeds[feed.index()];
                     feed.counters.rollbacks += 1;
                     feed.touch();
-                    notices.push(Notice::RolledBack);
+                    notices.push(Notice::RolledBack { fell: FallenSkills::of(&fell) });
                     if let Some(source) = source.and_then(|source| self.sources.source_mut(source)) {
                         for (name, ..) in &fell {
                             if let Some(skill) = source.counts.skills.get_mut(name)
@@ -765,7 +765,7 @@ impl Ledger {
                         }
                     }
                 }
-                SourceEvent::Returned { .. } => notices.push(Notice::RolledBack),
+                SourceEvent::Returned { .. } => notices.push(Notice::Restored),
                 SourceEvent::Joined { feed, older, counted_twice, .. } => {
                     let feed = &mut self.feeds[feed.index()];
                     feed.counters.double_counted += counted_twice;

@@ -66,7 +66,7 @@ pub use finding::Finding;
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
-pub use notice::{Notice, ResetCause};
+pub use notice::{FallenSkill, FallenSkills, Notice, ResetCause};
 pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, EXEMPLAR_CHARS_MAX, Exemplar, FeedCounters, Histogram,
     PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,

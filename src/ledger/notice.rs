@@ -13,8 +13,13 @@ pub enum Notice {
     Rejected(Rejection),
     /// The server's database is a new one: what it holds was counted on top.
     Reset(ResetCause),
-    /// The server's database is the same, a few writes back: nothing was counted.
-    RolledBack,
+    /// The server's database is the same and lost some of what it held: nothing was counted.
+    RolledBack {
+        /// What fell; nothing where rows that were read are gone and no list shows it.
+        fell: FallenSkills,
+    },
+    /// The server's database is back in a state before a damage: what is beyond that state was counted.
+    Restored,
     /// This feed is on standby: another one moves the counters of its source.
     AliasFound {
         /// Identity of the feed that is active.
@@ -75,6 +80,49 @@ pub enum Notice {
         /// How many.
         events: u64,
     },
+}
+
+/// Skills whose numbers fell: those that fell furthest, and how many others did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FallenSkills {
+    /// At most [`FallenSkills::NAMED_MAX`], the one that fell furthest first.
+    pub named: Vec<FallenSkill>,
+    /// The number of others.
+    pub others: usize,
+}
+
+/// A skill whose numbers fell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallenSkill {
+    /// Its name.
+    pub skill_name: Arc<str>,
+    /// Its remembered total.
+    pub remembered: u64,
+    /// Its present total: 0 where it is not listed, the remembered one where only its completed or abandoned invocations
+    /// or its durations fell.
+    pub listed: u64,
+}
+
+impl FallenSkills {
+    /// Skills that are named.
+    pub const NAMED_MAX: usize = 5;
+
+    /// Of skills with their remembered and their present totals.
+    pub(super) fn of(fell: &[(Arc<str>, u64, u64)]) -> Self {
+        let skill = |(skill_name, remembered, listed): &(Arc<str>, u64, u64)| FallenSkill {
+            skill_name: Arc::clone(skill_name),
+            remembered: *remembered,
+            listed: *listed,
+        };
+        let mut named: Vec<_> = fell.iter().map(skill).collect();
+        named.sort_by(|a, b| {
+            let depth = |skill: &FallenSkill| skill.remembered.saturating_sub(skill.listed);
+            depth(b).cmp(&depth(a)).then_with(|| a.skill_name.cmp(&b.skill_name))
+        });
+        let others = named.len().saturating_sub(Self::NAMED_MAX);
+        named.truncate(Self::NAMED_MAX);
+        Self { named, others }
+    }
 }
 
 /// What proved that the server's database is a new one.

@@ -3,11 +3,12 @@
 use std::mem::discriminant;
 use std::num::NonZeroU64;
 
+use tracing::field::display;
 use tracing::{info, warn};
 
 use super::log_throttle::Suppressed;
 use super::logged;
-use crate::ledger::{Notice, ResetCause};
+use crate::ledger::{FallenSkill, FallenSkills, Notice, ResetCause};
 use crate::protocol::Rejection;
 
 /// Logs what the ledger found out about `feed`.
@@ -18,8 +19,13 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
             let cause = reset_text(cause);
             warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");
         }
-        Notice::RolledBack => {
-            warn!(%feed, suppressed, "the server's database is back a few writes younger; nothing is counted");
+        Notice::RolledBack { fell } => {
+            let others = (fell.others > 0).then_some(fell.others);
+            let fell = fell_text(fell).map(display);
+            warn!(%feed, fell, others, suppressed, "database rolled back: what fell is remembered as it is now, nothing is counted");
+        }
+        Notice::Restored => {
+            warn!(%feed, suppressed, "database back in a state before a damage: what is beyond that state is counted");
         }
         Notice::AliasFound { of } => {
             info!(%feed, active = %of, suppressed, "feed is on standby: another feed counts the same source");
@@ -92,6 +98,13 @@ pub(crate) fn log_notices(feed: &str, notices: &[Notice]) {
 pub(super) fn log_rejection(feed: &str, rejection: &Rejection, suppressed: Suppressed) {
     let (reason, detail) = (rejection.reason.label(), logged(&rejection.detail));
     warn!(%feed, reason, suppressed, "not applied: {detail}");
+}
+
+/// Each skill that is named with its remembered and its present total; `None` where none is.
+fn fell_text(fell: &FallenSkills) -> Option<String> {
+    let skill = |skill: &FallenSkill| format!("{} {} to {}", logged(&skill.skill_name), skill.remembered, skill.listed);
+    let skills: Vec<_> = fell.named.iter().map(skill).collect();
+    (!skills.is_empty()).then(|| skills.join(", "))
 }
 
 fn reset_text(cause: &ResetCause) -> String {

@@ -110,7 +110,7 @@ fn each_step_names_its_rule() {
         "[4.8] the rise of \"a\" waits 5 s for its events",
         "[4.8] the rise of \"a\" waited in vain",
         "[4.3] \"a\" went from 40 to 39 with its database",
-        "[4.3] database rolled back by a few writes",
+        "[4.3] database rolled back, nothing is counted: \"a\" from",
         "[4.3] database reset detected",
         "[2] rejected, malformed_frame",
         "[5] 1 more of \"drop\" for \"a\"",

@@ -6,12 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::support::http_client;
-use crate::support::model::{Database, Invocation, SECOND};
+use crate::support::model::{Database, Invocation, Metrics, SECOND, metrics_update};
+use crate::support::observer::Observer;
 use crate::support::program::{Ended, Program};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Clock, Gate, ScriptedFeed, Step};
 use serde_json::{Value, json};
 use session_buddy_bridge::Settings;
+use session_buddy_bridge::internals::ledger::Notice;
 use session_buddy_bridge::settings::{FeedTarget, StateLocation};
 use tempfile::TempDir;
 
@@ -184,4 +186,38 @@ async fn a_renamed_feed_continues_where_it_was() {
     until_ready(&bridge, &[&format!("laptop: live, active for source {source}")]).await;
     assert_eq!(invocations(&bridge).await, 6.0);
     bridge.stop().await;
+}
+
+#[test]
+fn a_rollback_names_the_skills_that_fell_furthest_and_counts_the_others() {
+    let listed = |totals: &[u64]| {
+        let skill = |(index, total): (usize, &u64)| Metrics {
+            skill_name: format!("skill-{index}"),
+            total: *total,
+            completed: *total,
+            duration_seconds: 1.7 * *total as f64,
+        };
+        totals.iter().enumerate().map(skill).collect::<Vec<_>>()
+    };
+    let mut observer = Observer::connected();
+    // Three that stay tell that it is the same database; a lost write each of the others, and several of the first.
+    let before = [1_000, 900, 800, 703, 602, 501, 401, 301, 201];
+    let after = [1_000, 900, 800, 690, 600, 500, 400, 300, 200];
+    observer.hear(0, &metrics_update(0, &listed(&before), &[]), 0);
+    observer.hear(0, &metrics_update(SECOND, &listed(&before), &[]), SECOND);
+    observer.hear(0, &metrics_update(2 * SECOND, &listed(&after), &[]), 2 * SECOND);
+    let fell = observer.notices.iter().find_map(|notice| match notice {
+        Notice::RolledBack { fell } => Some(fell),
+        _ => None,
+    });
+    let fell = fell.unwrap_or_else(|| panic!("{:?}", observer.notices));
+    let named: Vec<_> = fell.named.iter().map(|skill| (&*skill.skill_name, skill.remembered, skill.listed)).collect();
+    let expected = [
+        ("skill-3", 703, 690),
+        ("skill-4", 602, 600),
+        ("skill-5", 501, 500),
+        ("skill-6", 401, 400),
+        ("skill-7", 301, 300),
+    ];
+    assert_eq!((named.as_slice(), fell.others), (&expected[..], 1));
 }

@@ -8,7 +8,7 @@ use crate::support::alone::alone;
 use session_buddy_bridge::internals::feed::FeedState;
 use session_buddy_bridge::internals::health::Health;
 use session_buddy_bridge::internals::ledger::binding::Doubt;
-use session_buddy_bridge::internals::ledger::{Notice, ResetCause};
+use session_buddy_bridge::internals::ledger::{FallenSkill, FallenSkills, Notice, ResetCause};
 use session_buddy_bridge::internals::protocol::{MessageType, Rejection, RejectionReason};
 use session_buddy_bridge::internals::telemetry::Telemetry;
 
@@ -92,6 +92,7 @@ fn what_repeats_is_said_once_and_cut_short() {
 fn every_notice_is_a_line_that_names_what_is_at_fault() {
     alone(|| {
         let skill_name = || "pytest\n-run".to_owned();
+        let fallen = |remembered, listed| FallenSkill { skill_name: skill_name().into(), remembered, listed };
         for (notice, level, parts) in [
             (
                 Notice::Reset(ResetCause::TotalFell { skill_name: skill_name(), from: 9, to: 2 }),
@@ -104,7 +105,18 @@ fn every_notice_is_a_line_that_names_what_is_at_fault() {
                 "WARN",
                 "pytest\\n-run is no longer",
             ),
-            (Notice::RolledBack, "WARN", "a few writes younger"),
+            (
+                Notice::RolledBack { fell: FallenSkills { named: vec![fallen(9, 2), fallen(4, 0)], others: 0 } },
+                "WARN",
+                "fell=pytest\\n-run 9 to 2, pytest\\n-run 4 to 0",
+            ),
+            (
+                Notice::RolledBack { fell: FallenSkills { named: vec![fallen(9, 2)], others: 17 } },
+                "WARN",
+                "fell=pytest\\n-run 9 to 2 others=17",
+            ),
+            (Notice::RolledBack { fell: FallenSkills::default() }, "WARN", "database rolled back"),
+            (Notice::Restored, "WARN", "before a damage"),
             (Notice::AliasFound { of: "ws://b:1/".to_owned() }, "INFO", "active=ws://b:1/"),
             (Notice::AliasCleared, "INFO", "feed is active"),
             (Notice::SourcesJoined { counted_twice: 7 }, "WARN", "counted_twice=7"),
