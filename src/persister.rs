@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::{Changes, Ledger, Limits, Moment, Whole};
+use crate::ledger::{Changes, Limits};
 use crate::shared_ledger::SharedLedger;
 use crate::store::{Opened, Quarantine, Store, StoreError};
 use crate::telemetry::StateTelemetry;
@@ -83,9 +83,8 @@ impl PersistentLedger {
     /// # Errors
     /// See [`Store::open`].
     pub fn open(path: &Path, limits: Limits) -> Result<Self, PersistError> {
-        let fits = |whole: &Whole| Ledger::restore(limits, whole.clone(), Moment::default()).map(drop);
-        let Opened { store, whole, quarantined } = Store::open(path, fits)?;
-        let ledger = SharedLedger::restore(limits, whole).expect("it was validated when it was opened");
+        let restore = |whole| SharedLedger::restore(limits, whole);
+        let Opened { store, restored: ledger, quarantined } = Store::open(path, restore)?;
         Ok(Self { ledger: Arc::new(ledger), store, quarantined })
     }
 

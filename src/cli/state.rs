@@ -124,7 +124,7 @@ fn show(path: &Path, whole: &Whole) -> String {
 }
 
 fn forget(path: &Path, named: &str) -> Result<String, CommandError> {
-    let Opened { mut store, whole, .. } = open(path)?;
+    let Opened { mut store, restored: whole, .. } = open(path)?;
     // A name comes first: whoever calls a feed "3" means that one.
     let of_feed = whole.memory.feeds.iter().find(|feed| &*feed.counters.identity == named);
     let source = match of_feed {
@@ -146,9 +146,9 @@ fn rename(path: &Path, name: &str, new_name: &str) -> Result<String, CommandErro
     }
 }
 
-fn open(path: &Path) -> Result<Opened, CommandError> {
-    let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
+fn open(path: &Path) -> Result<Opened<Whole>, CommandError> {
+    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
     // Opening a state file creates one where there is none, which was not requested.
     Store::look(path)?;
-    Ok(Store::open(path, fits)?)
+    Ok(Store::open(path, validated)?)
 }

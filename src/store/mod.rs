@@ -48,11 +48,11 @@ pub struct Store {
 
 /// A state that was opened, and what it held.
 #[derive(Debug)]
-pub struct Opened {
+pub struct Opened<T> {
     /// To commit to.
     pub store: Store,
-    /// What it held.
-    pub whole: Whole,
+    /// What was made of what it held.
+    pub restored: T,
     /// The corrupt file that was there, if there was one. The state is empty then.
     pub quarantined: Option<Quarantine>,
 }
@@ -67,17 +67,17 @@ pub struct Quarantine {
 }
 
 impl Store {
-    /// Opens the state at `path`, or creates one; an empty file is a new state. `fits` validates what it holds.
+    /// Opens the state at `path`, or creates one; an empty file is a new state. `restore` validates what it holds.
     ///
     /// A state of ours that is damaged, or whose content is not valid, is quarantined, and an empty one is created.
     ///
     /// # Errors
     /// A state that another bridge has open or that a newer version wrote; a file that is no state of ours; a path that cannot
     /// be used. No file of that name was changed then.
-    pub fn open(path: &Path, fits: impl Fn(&Whole) -> Result<(), String>) -> Result<Opened, StoreError> {
+    pub fn open<T>(path: &Path, restore: impl Fn(Whole) -> Result<T, String>) -> Result<Opened<T>, StoreError> {
         let file = StateFile::lock(path)?;
-        let problem = match Self::connect(file.real(), path, &fits) {
-            Ok((connection, whole)) => return Ok(Self::opened(connection, path, file, whole, None)),
+        let problem = match Self::connect(file.real(), path, &restore) {
+            Ok((connection, restored)) => return Ok(Self::opened(connection, path, file, restored, None)),
             Err(StoreError::Corrupt { problem, .. }) if is_ours(&file, path, false)? => problem,
             Err(StoreError::Foreign { .. }) if is_ours(&file, path, true)? => {
                 "its header does not say whose it is".to_owned()
@@ -86,22 +86,22 @@ impl Store {
             Err(error) => return Err(error),
         };
         let (file, aside) = file.quarantine()?;
-        let (connection, whole) = Self::connect(file.real(), path, &fits)?;
-        Ok(Self::opened(connection, path, file, whole, Some(Quarantine { path: aside, problem })))
+        let (connection, restored) = Self::connect(file.real(), path, &restore)?;
+        Ok(Self::opened(connection, path, file, restored, Some(Quarantine { path: aside, problem })))
     }
 
-    fn opened(
+    fn opened<T>(
         connection: Connection,
         path: &Path,
         mut file: StateFile,
-        whole: Whole,
+        restored: T,
         quarantined: Option<Quarantine>,
-    ) -> Opened {
+    ) -> Opened<T> {
         file.note_companions();
         file.note_content();
         let checkpointed = checkpointed(&connection);
         let store = Self { connection, path: path.to_owned(), checkpointed, file: Some(file) };
-        Opened { store, whole, quarantined }
+        Opened { store, restored, quarantined }
     }
 
     /// Opens the state behind `connection`, or creates one there: for a database that is no file, such as one in memory.
@@ -109,30 +109,30 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`], and a state that is corrupt.
-    pub fn on(
+    pub fn on<T>(
         connection: Connection,
         path: &Path,
-        fits: impl Fn(&Whole) -> Result<(), String>,
-    ) -> Result<(Self, Whole), StoreError> {
-        let whole = Self::begin(&connection, path, &fits)?;
-        Ok((Self { connection, path: path.to_owned(), checkpointed: None, file: None }, whole))
+        restore: impl Fn(Whole) -> Result<T, String>,
+    ) -> Result<(Self, T), StoreError> {
+        let restored = Self::begin(&connection, path, &restore)?;
+        Ok((Self { connection, path: path.to_owned(), checkpointed: None, file: None }, restored))
     }
 
-    fn connect(
+    fn connect<T>(
         real: &Path,
         path: &Path,
-        fits: &dyn Fn(&Whole) -> Result<(), String>,
-    ) -> Result<(Connection, Whole), StoreError> {
+        restore: &dyn Fn(Whole) -> Result<T, String>,
+    ) -> Result<(Connection, T), StoreError> {
         let connection = Connection::open(real).map_err(|error| StoreError::sqlite(path, error))?;
-        let whole = Self::begin(&connection, path, fits)?;
-        Ok((connection, whole))
+        let restored = Self::begin(&connection, path, restore)?;
+        Ok((connection, restored))
     }
 
-    fn begin(
+    fn begin<T>(
         connection: &Connection,
         path: &Path,
-        fits: &dyn Fn(&Whole) -> Result<(), String>,
-    ) -> Result<Whole, StoreError> {
+        restore: &dyn Fn(Whole) -> Result<T, String>,
+    ) -> Result<T, StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
@@ -157,8 +157,7 @@ impl Store {
             set_page_size(connection).map_err(failed)?;
         }
         let whole = tables::load(connection).map_err(failed)?;
-        fits(&whole).map_err(|problem| StoreError::corrupt(path, problem))?;
-        Ok(whole)
+        restore(whole).map_err(|problem| StoreError::corrupt(path, problem))
     }
 
     /// Returns what the state at `path` holds, whether or not a bridge has it open, and changes nothing.
@@ -266,16 +265,16 @@ impl Store {
         let Some(file) = &self.file else { return Ok(None) };
         let failed = |error| StoreError::sqlite(&self.path, error);
         let staged = file.stage()?;
-        let fits = |_: &Whole| Ok(());
-        let (connection, _) = Self::connect(&staged.staged, &self.path, &fits)?;
+        let ignored = |_| Ok(());
+        let (connection, ()) = Self::connect(&staged.staged, &self.path, &ignored)?;
         let mut new = Self { connection, path: self.path.clone(), checkpointed: None, file: None };
         new.commit(everything)?;
         // Everything into the one file that is renamed.
         new.connection.execute_batch("PRAGMA journal_mode = DELETE").map_err(failed)?;
         drop(new);
         let (file, renamed) = staged.publish()?;
-        let (connection, _) = Self::connect(file.real(), &self.path, &fits)?;
-        *self = Self::opened(connection, &self.path, file, Whole::default(), None).store;
+        let (connection, ()) = Self::connect(file.real(), &self.path, &ignored)?;
+        *self = Self::opened(connection, &self.path, file, (), None).store;
         Ok(renamed)
     }
 

@@ -25,7 +25,7 @@ struct Bridge {
 impl Bridge {
     fn start(limits: Limits) -> Self {
         let folder = TempDir::new().unwrap();
-        let Opened { store, whole, .. } = Store::open(&folder.path().join("state.db"), |_| Ok(())).unwrap();
+        let Opened { store, restored: whole, .. } = Store::open(&folder.path().join("state.db"), Ok).unwrap();
         let (ledger, connection) = restore(limits, whole, 0);
         Self { folder, limits, store, ledger, connection, second: 0, shown: Shown::default() }
     }

@@ -66,7 +66,7 @@ fn a_state_file_that_cannot_be_written_has_the_error_of_the_system() {
 #[test]
 fn a_state_that_sqlite_cannot_write_has_the_error_of_sqlite() {
     let connection = Connection::open_with_flags(":memory:", OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let error = Store::on(connection, Path::new("state.db"), |_| Ok(())).unwrap_err();
+    let error = Store::on(connection, Path::new("state.db"), Ok).unwrap_err();
     let code = cause::<rusqlite::Error>(&error).and_then(rusqlite::Error::sqlite_error_code);
     assert_eq!(code, Some(ErrorCode::ReadOnly), "{error:?}");
 }

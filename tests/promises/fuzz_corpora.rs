@@ -48,22 +48,22 @@ fn state_files_are_opened_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let copy = folder.path().join("state.db");
     fs::copy(&seed, &copy).unwrap();
-    let Opened { whole, quarantined, .. } = open(&copy);
+    let Opened { restored: whole, quarantined, .. } = open(&copy);
     assert_eq!(quarantined, None, "the seed is no state of this version: rewrite it");
     let memory = &whole.memory;
     let rows = [memory.skills.len(), memory.tallies.len(), memory.anomalies.len(), memory.event_ids.len()];
     assert!(rows.into_iter().all(|rows| rows > 0) && !memory.sessions.is_empty(), "the seed holds too little");
 }
 
-fn open(path: &Path) -> Opened {
-    let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
-    Store::open(path, fits).unwrap()
+fn open(path: &Path) -> Opened<Whole> {
+    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
+    Store::open(path, validated).unwrap()
 }
 
 /// One of everything that is kept, in pages as small as SQLite allows: more of a mutation's bytes matter.
 fn write_state(path: &Path) {
     Connection::open(path).unwrap().execute_batch("PRAGMA page_size = 512; VACUUM").unwrap();
-    let Opened { mut store, whole, .. } = open(path);
+    let Opened { mut store, restored: whole, .. } = open(path);
     let mut ledger = Ledger::restore(Limits::default(), whole, Moment::default()).unwrap();
     let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, Moment::default());

@@ -55,7 +55,7 @@ impl Bridge {
     /// # Panics
     /// If the state is not readable as what it is.
     fn start(path: &Path, at_micros: i64) -> (Self, Whole) {
-        let Opened { store, whole, quarantined } = Store::open(path, |_| Ok(())).expect("the state opens");
+        let Opened { store, restored: whole, quarantined } = Store::open(path, Ok).expect("the state opens");
         assert_eq!(quarantined, None, "a synced state is whole");
         let mut ledger = Ledger::restore(Limits::default(), whole.clone(), moment(at_micros)).expect("the state fits");
         let feed = ledger.add_feed(FeedSpec { identity: IDENTITY.to_owned(), ..FeedSpec::default() });

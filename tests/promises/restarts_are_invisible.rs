@@ -223,8 +223,9 @@ impl Disk {
     }
 
     fn open(&self) -> (Store, Whole) {
-        let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
-        Store::on(Self::connect(&self.name), Path::new(&self.name), fits).unwrap_or_else(|error| panic!("{error}"))
+        let validated =
+            |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
+        Store::on(Self::connect(&self.name), Path::new(&self.name), validated).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Commits while somebody else has `table` locked.
@@ -508,7 +509,7 @@ fn every_write_of_the_store_may_be_its_last() {
     for plan in eventful(3) {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("state.db");
-        let Opened { mut store, whole, .. } = open(&path);
+        let Opened { mut store, restored: whole, .. } = open(&path);
         let mut bridge = Bridge::start(whole, 0);
         // How long the log was when what was on disk.
         let mut moments = vec![(0, Whole::default()), (log(&path).len(), Whole::default())];
@@ -543,9 +544,9 @@ fn every_write_of_the_store_may_be_its_last() {
     assert!(cuts > 100, "only {cuts} cuts");
 }
 
-fn open(path: &Path) -> Opened {
-    let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
-    Store::open(path, fits).unwrap_or_else(|error| panic!("{error}"))
+fn open(path: &Path) -> Opened<Whole> {
+    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
+    Store::open(path, validated).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn log(path: &Path) -> Vec<u8> {
@@ -560,5 +561,5 @@ fn reopened(main: &[u8], log: &[u8]) -> Whole {
     fs::write(path.with_extension("db-wal"), log).expect("a log");
     let opened = open(&path);
     assert_eq!(opened.quarantined, None);
-    opened.whole
+    opened.restored
 }

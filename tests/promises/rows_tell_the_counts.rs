@@ -224,7 +224,7 @@ impl History {
         let (path, state) = (folder.path().join("skills.db"), folder.path().join("state.db"));
         let connection = open_server(&path);
         let server = Server { path, connection, rows: Vec::new(), serial: 0, anomalies: Vec::new(), generation: 0 };
-        let Opened { store, whole, .. } = Store::open(&state, |_| Ok(())).expect("a state");
+        let Opened { store, restored: whole, .. } = Store::open(&state, Ok).expect("a state");
         let (ledger, feed, connection) = start(whole, detail, 0);
         Self {
             _folder: folder,
@@ -342,7 +342,7 @@ impl History {
         self.database = None;
         self.detail = detail;
         self.read = self.kept.clone();
-        let Opened { store, whole, .. } = Store::open(&self.state, |_| Ok(())).expect("a state");
+        let Opened { store, restored: whole, .. } = Store::open(&self.state, Ok).expect("a state");
         self.store = Some(store);
         let Whole { skills, rules, .. } = whole.clone();
         self.shown.fold(Changes { skills, rules, ..Changes::default() });

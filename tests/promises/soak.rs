@@ -91,8 +91,8 @@ fn a_week_of_snapshots_leaves_memory_flat() {
     alone(|| {
         let (seconds, settled) = if is_long() { (7 * 86_400, 3 * 86_400) } else { (4 * 3_600, 2 * 3_600) };
         let folder = tempfile::tempdir().unwrap();
-        let mut opened = Store::open(&folder.path().join("state.db"), |_| Ok(())).unwrap();
-        let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+        let mut opened = Store::open(&folder.path().join("state.db"), Ok).unwrap();
+        let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
         let feed = ledger.add_feed(FeedSpec { identity: "soak".to_owned(), ..FeedSpec::default() });
         let began = 1_800_000_000;
         let moment = |at: i64| Moment { wall_micros: at * SECOND, elapsed: Duration::from_secs((at - began) as u64) };

@@ -295,14 +295,14 @@ async fn a_file_of_somebody_else_in_the_states_place_is_not_touched_and_the_stat
     bridge.stop().await;
 }
 
-fn open(path: &Path) -> Result<Opened, StoreError> {
-    Store::open(path, |whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop))
+fn open(path: &Path) -> Result<Opened<Whole>, StoreError> {
+    Store::open(path, |whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole))
 }
 
 /// A state with a skill whose name is not ASCII, all of it in one file.
 fn write_state(path: &Path) {
     let mut opened = open(path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
     let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, Moment::default());
     let snapshot = r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23.585602+00:00","data":{"top_skills":[
@@ -351,7 +351,7 @@ fn a_damaged_state_of_ours_is_quarantined() {
         let damaged = fs::read(&path).unwrap();
         let opened = open(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
         let quarantine = opened.quarantined.unwrap_or_else(|| panic!("{what} was not noticed"));
-        assert_eq!(opened.whole, Whole::default(), "{what}");
+        assert_eq!(opened.restored, Whole::default(), "{what}");
         assert_eq!(fs::read(quarantine.path).unwrap(), damaged, "{what}: nothing of it may be lost");
         drop(opened.store);
         assert_eq!(open(&path).unwrap().quarantined, None, "{what}: the new one is sound");
@@ -396,5 +396,5 @@ fn an_empty_file_is_a_new_state() {
     let path = folder.path().join("state.db");
     fs::write(&path, "").unwrap();
     let opened = open(&path).unwrap();
-    assert_eq!((opened.quarantined, opened.whole), (None, Whole::default()));
+    assert_eq!((opened.quarantined, opened.restored), (None, Whole::default()));
 }

@@ -26,8 +26,8 @@ fn folder() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &Path) -> Result<Opened, StoreError> {
-    Store::open(path, |whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop))
+fn open(path: &Path) -> Result<Opened<Whole>, StoreError> {
+    Store::open(path, |whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole))
 }
 
 /// A ledger that has met every kind of thing that is kept.
@@ -82,7 +82,7 @@ fn sorted(mut whole: Whole) -> Whole {
 fn what_would_be_refused_at_the_next_start_is_not_written() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
     lively(&mut ledger);
     let sound = ledger.drain(Moment::at(Duration::from_secs(4)));
     opened.store.commit(&sound).unwrap();
@@ -90,7 +90,7 @@ fn what_would_be_refused_at_the_next_start_is_not_written() {
     impossible.skills[0].series.phases[0].completed = u64::MAX >> 1;
     assert!(matches!(opened.store.commit(&impossible), Err(StoreError::Impossible { .. })));
     drop(opened.store);
-    assert_eq!(sorted(open(&path).unwrap().whole), sorted(as_whole(sound)));
+    assert_eq!(sorted(open(&path).unwrap().restored), sorted(as_whole(sound)));
 }
 
 /// A page is written whole for the sake of its few bytes that changed, so that pages are small.
@@ -98,7 +98,7 @@ fn what_would_be_refused_at_the_next_start_is_not_written() {
 fn a_commit_of_one_invocation_writes_few_bytes() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
     lively(&mut ledger);
     opened.store.commit(&ledger.drain(Moment::at(Duration::from_secs(4)))).unwrap();
     ledger.tick(Moment::at(Duration::from_secs(20)), &mut Vec::new());
@@ -130,7 +130,7 @@ fn a_commit_prepares_no_statement_again() {
         Authorization::Allow
     };
     connection.authorizer(Some(authorize)).unwrap();
-    let (mut store, _) = Store::on(connection, &path, |_| Ok(())).unwrap();
+    let (mut store, _) = Store::on(connection, &path, Ok).unwrap();
     store.commit(&everything).unwrap();
     let before = authorized.swap(0, Ordering::Relaxed);
     assert!(before > 100, "only {before} authorizations: the hook is not called");
@@ -148,7 +148,7 @@ fn as_whole(changes: Changes) -> Whole {
 fn everything_comes_back() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
     lively(&mut ledger);
     let changes = ledger.drain(Moment::at(Duration::from_secs(4)));
     assert!(!changes.skills.is_empty() && !changes.memory.anomalies.is_empty() && !changes.memory.sessions.is_empty());
@@ -158,17 +158,17 @@ fn everything_comes_back() {
 
     let again = open(&path).unwrap();
     assert_eq!(again.quarantined, None);
-    assert_eq!(sorted(again.whole), sorted(as_whole(changes)));
+    assert_eq!(sorted(again.restored), sorted(as_whole(changes)));
 }
 
 /// History began to count before anybody watched; what came to be under watch was born then, and stays so.
 #[test]
 fn series_keep_their_time_of_birth() {
     let (_folder, path) = folder();
-    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().restored, Moment::default()).unwrap();
     lively(&mut ledger);
     open(&path).unwrap().store.commit(&ledger.drain(Moment::at(Duration::from_secs(9)))).unwrap();
-    let skills = open(&path).unwrap().whole.skills.into_iter();
+    let skills = open(&path).unwrap().restored.skills.into_iter();
     let born = skills.flat_map(|row| {
         let SkillSeries { skill_name, phases, anomalies, .. } = row.series;
         let phases = phases.into_iter().map(|series| (series.workflow_phase, series.born_micros));
@@ -288,7 +288,7 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
     for (what, damage) in damages {
         let (_folder, path) = folder();
         let mut opened = open(&path).unwrap();
-        let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+        let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
         lively(&mut ledger);
         opened.store.commit(&ledger.drain(Moment::at(Duration::from_secs(4)))).unwrap();
         drop(opened.store);
@@ -299,7 +299,7 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
         let Quarantine { path: aside, problem } =
             opened.quarantined.unwrap_or_else(|| panic!("{what} was not noticed"));
         assert!(!problem.is_empty());
-        assert_eq!(opened.whole, Whole::default(), "{what}");
+        assert_eq!(opened.restored, Whole::default(), "{what}");
         assert_eq!(fs::read(aside).unwrap(), damaged, "{what}: nothing of it may be lost");
         drop(opened.store);
         assert_eq!(open(&path).unwrap().quarantined, None, "{what}: the new one is sound");
@@ -310,7 +310,7 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
 fn a_forgotten_source_counts_its_past_once_more() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
     let end = Moment::at(Duration::from_secs(20));
     lively(&mut ledger);
     ledger.tick(end, &mut Vec::new());
@@ -319,7 +319,7 @@ fn a_forgotten_source_counts_its_past_once_more() {
     assert!(opened.store.forget_source(SourceId(1)).unwrap());
     drop(opened.store);
 
-    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().restored, Moment::default()).unwrap();
     lively(&mut ledger);
     ledger.tick(end, &mut Vec::new());
     let changes = ledger.drain(end);

@@ -296,8 +296,8 @@ pub fn state_file(bytes: &[u8]) {
     let folder = tempfile::Builder::new().prefix("state").tempdir_in(memory_or_disk()).expect("a folder");
     let path = folder.path().join("state.db");
     fs::write(&path, bytes).expect("a file");
-    let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
-    let mut opened = match Store::open(&path, fits) {
+    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
+    let mut opened = match Store::open(&path, validated) {
         Ok(opened) => opened,
         Err(error) => {
             assert!(!matches!(error, StoreError::InUse { .. } | StoreError::Io { .. }), "{error}");
@@ -307,14 +307,14 @@ pub fn state_file(bytes: &[u8]) {
     };
     if let Some(Quarantine { path: aside, problem }) = &opened.quarantined {
         assert!(!problem.is_empty());
-        assert_eq!(opened.whole, Whole::default());
+        assert_eq!(opened.restored, Whole::default());
         assert!(aside.exists());
     }
     let mut shown = Shown::default();
-    let Whole { skills, rules, .. } = opened.whole.clone();
+    let Whole { skills, rules, .. } = opened.restored.clone();
     shown.fold(Changes { skills, rules, ..Changes::default() });
     let now = Moment::at(Duration::from_secs(1_795_341_600));
-    let mut ledger = Ledger::restore(Limits::default(), opened.whole, now).expect("it was judged to fit");
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, now).expect("it was judged to fit");
     let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, now);
     for (second, frame) in (1..).zip(STATE_FRAMES) {
