@@ -94,7 +94,6 @@ mod exposition;
 mod feed;
 mod health;
 mod http;
-#[allow(dead_code, unused_imports, reason = "parts of it are written before they are connected")]
 mod ledger;
 mod live;
 mod persister;
@@ -117,12 +116,13 @@ mod text;
 pub use bridge::{Bridge, BridgeError, ReloadHandle};
 pub use exporter::{PrometheusExporter, RecordError, StartError};
 pub use http::BindError;
+pub use ledger::InvalidState;
 pub use persister::PersistError;
 pub use protocol::{Rejection, RejectionReason};
 pub use recording::{LineError, RecordingError};
 pub use replay::replay;
 pub use settings::Settings;
-pub use store::StoreError;
+pub use store::{Corruption, StoreError};
 
 /// What this project's own binary, tests, benches and fuzz targets need beyond the API. Changes without notice.
 #[doc(hidden)]
@@ -187,7 +187,7 @@ pub mod internals {
         };
     }
     pub mod store {
-        pub use crate::store::{Opened, Quarantine, Store, StoreError};
+        pub use crate::store::{Corruption, Opened, Quarantine, Store, StoreError};
     }
     pub mod telemetry {
         pub use crate::telemetry::{CODES_FROM_ZERO, LedgerCounters, Telemetry};

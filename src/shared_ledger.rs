@@ -13,8 +13,8 @@ use crate::clock::wall_micros;
 use crate::exposition::{View, ViewProvider};
 use crate::ledger::records::Table;
 use crate::ledger::{
-    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, Ledger, Limits, Mark, Moment,
-    Notice, Whole,
+    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, InvalidState, Ledger, Limits,
+    Mark, Moment, Notice, Whole,
 };
 use crate::protocol::Message;
 use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
@@ -50,7 +50,7 @@ impl SharedLedger {
     ///
     /// # Errors
     /// See [`Ledger::restore`].
-    pub(crate) fn restore(limits: Limits, whole: Whole) -> Result<Self, String> {
+    pub(crate) fn restore(limits: Limits, whole: Whole) -> Result<Self, InvalidState> {
         let clock = Clock::new(Instant::now());
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });

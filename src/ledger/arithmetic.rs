@@ -51,10 +51,6 @@ impl Listing {
         };
         Ok(Self { total: total as u64, completed: completed as u64, exact, rate_percent, duration_sum })
     }
-
-    pub fn abandoned(&self) -> u64 {
-        self.total - self.completed
-    }
 }
 
 fn required(number: Number, name: &str) -> Result<f64, Rejection> {

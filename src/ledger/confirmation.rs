@@ -67,11 +67,6 @@ impl Confirmation {
         verdict
     }
 
-    /// Whether any list contradicts.
-    pub fn is_contradicted(&self) -> bool {
-        self.contradictions > 0
-    }
-
     /// Whether so many lists contradict that the database is another one.
     pub fn is_refuted(&self) -> bool {
         self.contradictions >= CONTRADICTIONS_NEEDED

@@ -50,11 +50,6 @@ impl EventIds {
         }
     }
 
-    /// Whether an event with this identifier was applied.
-    pub fn contains(&self, id: &str) -> bool {
-        self.known.contains_key(id)
-    }
-
     /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`. A sender's time that
     /// lies ahead of `now_micros` by more than an hour is as good as none: once forgotten, it would make everything stale
     /// until then.

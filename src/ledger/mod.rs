@@ -39,6 +39,7 @@ mod event;
 pub mod evidence;
 mod feed;
 mod finding;
+#[allow(dead_code, reason = "written before it is connected")]
 mod fingerprints;
 #[expect(clippy::module_inception, reason = "the room is named after what it holds")]
 mod ledger;
@@ -58,18 +59,15 @@ mod snapshot;
 mod source;
 mod standing;
 
-pub use detail::{
-    Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
-    Position, SkillNumbers, ToldInvocation,
-};
-pub use finding::Finding;
+pub use detail::{DetailPosition, DetailReading, Mark};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
-pub use limits::{Limits, OVERFLOW};
+pub use limits::Limits;
 pub use moment::Moment;
 pub use notice::{FallenSkill, FallenSkills, Notice, ResetCause};
+pub use persist::InvalidState;
 pub use series::{
-    AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, EXEMPLAR_CHARS_MAX, Exemplar, FeedCounters, Histogram,
-    PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
+    AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FeedCounters, Histogram, PhaseSeries,
+    RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };
 pub use slots::{FeedSlot, SourceId};
 pub use standing::{FeedRole, FeedStanding};

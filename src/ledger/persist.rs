@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
+use thiserror::Error;
 
 use crate::protocol::EventKind;
 
@@ -17,7 +18,6 @@ use super::book::Book;
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
 use super::dedup::EventIds;
 use super::detail::Detail;
-use super::dirty::DirtyFlag;
 use super::evidence::Totals;
 use super::feed::{Feed, HELD_EVENTS_MAX};
 use super::ledger::{Ledger, Start, Whole};
@@ -35,6 +35,11 @@ use super::source::{Gauge, SkillCounts, SourceCounts, Unread};
 
 /// Years beyond 30,000 in either direction: no server's time, and no overflow when times are compared.
 const MICROS_MAX: i64 = 1_000_000_000_000_000_000;
+
+/// Records that no ledger can come to by itself, with the first that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct InvalidState(String);
 
 impl Ledger {
     /// What changed beside the series and is not acknowledged.
@@ -67,7 +72,7 @@ impl Ledger {
     ///
     /// # Errors
     /// Records that do not fit together or are impossible, with the first that is wrong.
-    pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, String> {
+    pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, InvalidState> {
         let Whole { skills, rules, memory } = whole;
         validate(&skills, &memory)?;
         let mut ledger = Self::new(limits);
@@ -79,7 +84,7 @@ impl Ledger {
         }
         let indices = skills.len();
         if skills.iter().map(|row| row.index.0 as usize).collect::<HashSet<_>>() != (0..indices).collect() {
-            return Err(format!("the {indices} skills do not have the indices 0 to {indices}"));
+            return Err(InvalidState(format!("the {indices} skills do not have the indices 0 to {indices}")));
         }
         ledger.book = Book::restore(skills);
         let (feeds, parts) = parts(memory, indices, now.elapsed)?;
@@ -178,7 +183,7 @@ fn skill_record(
 ///
 /// # Errors
 /// The first that is not.
-fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), String> {
+fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), InvalidState> {
     for SkillRow { series, .. } in skills {
         unless(series.is_valid(), || format!("the series of {:?} are impossible", series.skill_name))?;
     }
@@ -219,13 +224,13 @@ impl Changes {
     ///
     /// # Errors
     /// The first value that it refuses.
-    pub fn validate(&self) -> Result<(), String> {
+    pub fn validate(&self) -> Result<(), InvalidState> {
         validate(&self.skills, &self.memory)
     }
 }
 
 /// The records of each source, and those of feeds.
-fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, Parts<SourceCounts>), String> {
+fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, Parts<SourceCounts>), InvalidState> {
     let mut feeds = Vec::new();
     let mut parts =
         Parts { feeds: Vec::new(), sources: BTreeMap::new(), addresses: HashMap::new(), next: SourceId::FIRST };
@@ -249,7 +254,8 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     }
     for record in memory.agreed {
         let feed = parts.feeds.get_mut(record.feed.index());
-        let feed = feed.ok_or_else(|| format!("there is no feed with the slot {}", record.feed.index()))?;
+        let feed =
+            feed.ok_or_else(|| InvalidState(format!("there is no feed with the slot {}", record.feed.index())))?;
         feed.agreed.insert(record.skill_name, record.totals);
     }
     for record in memory.addresses {
@@ -259,8 +265,14 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     for record in memory.sources {
         sources.insert(record.id, (record, Records::default()));
     }
-    fn of(sources: &mut BTreeMap<SourceId, (SourceRecord, Records)>, id: SourceId) -> Result<&mut Records, String> {
-        sources.get_mut(&id).map(|(_, records)| records).ok_or_else(|| format!("there is no source {}", id.0))
+    fn of(
+        sources: &mut BTreeMap<SourceId, (SourceRecord, Records)>,
+        id: SourceId,
+    ) -> Result<&mut Records, InvalidState> {
+        sources
+            .get_mut(&id)
+            .map(|(_, records)| records)
+            .ok_or_else(|| InvalidState(format!("there is no source {}", id.0)))
     }
     for record in memory.skills {
         let index = record.series.0;
@@ -306,11 +318,12 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     Ok((feeds, parts))
 }
 
-fn source(record: SourceRecord, records: Records, now: Duration) -> Result<SourceParts<SourceCounts>, String> {
+fn source(record: SourceRecord, records: Records, now: Duration) -> Result<SourceParts<SourceCounts>, InvalidState> {
     let mut histories: HashMap<Arc<str>, ListingHistory> = HashMap::new();
     for HistoryRecord { skill_name, words, .. } in records.histories {
         let history = ListingHistory::decode(&words);
-        let history = history.ok_or_else(|| format!("the listing history of {skill_name:?} is impossible"))?;
+        let history =
+            history.ok_or_else(|| InvalidState(format!("the listing history of {skill_name:?} is impossible")))?;
         histories.insert(skill_name, history);
     }
     let mut counts = SourceCounts::default();
@@ -446,8 +459,8 @@ impl SourceSkillRecord {
     }
 }
 
-fn unless(is_valid: bool, problem: impl FnOnce() -> String) -> Result<(), String> {
-    if is_valid { Ok(()) } else { Err(problem()) }
+fn unless(is_valid: bool, problem: impl FnOnce() -> String) -> Result<(), InvalidState> {
+    if is_valid { Ok(()) } else { Err(InvalidState(problem())) }
 }
 
 /// Whether these can be added up.

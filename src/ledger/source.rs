@@ -287,16 +287,6 @@ impl SourceCounts {
         }
     }
 
-    /// Counts every pending increase at once, under the phase `unknown`: nothing of this source comes any more.
-    pub fn settle(&mut self, ctx: &mut ApplyContext<'_>) {
-        for (_, name) in std::mem::take(&mut self.pending_increases) {
-            if let Some(skill) = self.skills.get_mut(&name) {
-                skill.pending.settle_increases(skill.series, &mut ctx.counting(), Duration::MAX);
-                self.changed_skills.mark(name);
-            }
-        }
-    }
-
     /// The skill of this name, which is made if there is none.
     ///
     /// # Errors

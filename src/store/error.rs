@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use crate::ledger::InvalidState;
+
 /// Why a state cannot be used.
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -50,8 +52,9 @@ pub enum StoreError {
     Corrupt {
         /// The state.
         path: PathBuf,
-        /// What is wrong.
-        problem: String,
+        /// What is wrong with it.
+        #[source]
+        problem: Corruption,
     },
     /// Changes that would make the state unreadable, which is a defect of this program.
     #[error("the state {} does not take impossible numbers: {problem}; please report this", path.display())]
@@ -59,7 +62,8 @@ pub enum StoreError {
         /// The state.
         path: PathBuf,
         /// Which.
-        problem: String,
+        #[source]
+        problem: InvalidState,
     },
     /// The file or its directory cannot be used.
     #[error("cannot use the state {}: {error}; choose another file with --state.path", path.display())]
@@ -104,8 +108,8 @@ impl StoreError {
         Self::InUse { path: path.to_owned(), holder }
     }
 
-    pub(super) fn corrupt(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Corrupt { path: path.to_owned(), problem: problem.into() }
+    pub(super) fn corrupt(path: &Path, problem: Corruption) -> Self {
+        Self::Corrupt { path: path.to_owned(), problem }
     }
 
     pub(super) fn io(path: &Path, error: io::Error) -> Self {
@@ -114,10 +118,45 @@ impl StoreError {
 
     pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         if is_corruption(&error) {
-            return Self::corrupt(path, error.to_string());
+            return Self::corrupt(path, Corruption::Unreadable(error));
         }
         Self::Sqlite { path: path.to_owned(), error }
     }
+}
+
+/// What is wrong with a state of ours.
+#[derive(Debug, PartialEq, Error)]
+pub enum Corruption {
+    /// The file does not say that it is a state; its tables do.
+    #[error("its header does not say whose it is")]
+    Header,
+    /// Its tables are not those that this program creates.
+    #[error("its tables are not those of version {version}")]
+    Tables {
+        /// The version that the file names.
+        version: i64,
+    },
+    /// SQLite's check of its integrity found something.
+    #[error("{answer}")]
+    Integrity {
+        /// What SQLite answered.
+        answer: String,
+    },
+    /// SQLite cannot read it, or a value has another type than its column.
+    #[error(transparent)]
+    Unreadable(rusqlite::Error),
+    /// What an earlier version wrote breaks a rule of this one.
+    #[error("it cannot be migrated from version {found}: {error}")]
+    Migration {
+        /// The version that the file names.
+        found: i64,
+        /// What SQLite answered.
+        #[source]
+        error: rusqlite::Error,
+    },
+    /// It reads well and holds impossible numbers.
+    #[error(transparent)]
+    Records(#[from] InvalidState),
 }
 
 /// Returns whether the cause is what the file holds.

@@ -20,10 +20,10 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::ledger::{Changes, SourceId, Whole};
+use crate::ledger::{Changes, InvalidState, SourceId, Whole};
 use file::StateFile;
 
-pub use error::StoreError;
+pub use error::{Corruption, StoreError};
 pub use tables::Renamed;
 
 /// How long a commit waits for another program that has the database locked.
@@ -58,12 +58,12 @@ pub struct Opened<T> {
 }
 
 /// A corrupt file that was renamed, so that nothing of it is lost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub struct Quarantine {
     /// Its new name.
     pub path: PathBuf,
     /// What is wrong with it.
-    pub problem: String,
+    pub problem: Corruption,
 }
 
 impl Store {
@@ -74,14 +74,12 @@ impl Store {
     /// # Errors
     /// A state that another bridge has open or that a newer version wrote; a file that is no state of ours; a path that cannot
     /// be used. No file of that name was changed then.
-    pub fn open<T>(path: &Path, restore: impl Fn(Whole) -> Result<T, String>) -> Result<Opened<T>, StoreError> {
+    pub fn open<T>(path: &Path, restore: impl Fn(Whole) -> Result<T, InvalidState>) -> Result<Opened<T>, StoreError> {
         let file = StateFile::lock(path)?;
         let problem = match Self::connect(file.real(), path, &restore) {
             Ok((connection, restored)) => return Ok(Self::opened(connection, path, file, restored, None)),
             Err(StoreError::Corrupt { problem, .. }) if is_ours(&file, path, false)? => problem,
-            Err(StoreError::Foreign { .. }) if is_ours(&file, path, true)? => {
-                "its header does not say whose it is".to_owned()
-            }
+            Err(StoreError::Foreign { .. }) if is_ours(&file, path, true)? => Corruption::Header,
             Err(StoreError::Corrupt { .. }) => return Err(StoreError::Foreign { path: path.to_owned() }),
             Err(error) => return Err(error),
         };
@@ -112,7 +110,7 @@ impl Store {
     pub fn on<T>(
         connection: Connection,
         path: &Path,
-        restore: impl Fn(Whole) -> Result<T, String>,
+        restore: impl Fn(Whole) -> Result<T, InvalidState>,
     ) -> Result<(Self, T), StoreError> {
         let restored = Self::begin(&connection, path, &restore)?;
         Ok((Self { connection, path: path.to_owned(), checkpointed: None, file: None }, restored))
@@ -121,7 +119,7 @@ impl Store {
     fn connect<T>(
         real: &Path,
         path: &Path,
-        restore: &dyn Fn(Whole) -> Result<T, String>,
+        restore: &dyn Fn(Whole) -> Result<T, InvalidState>,
     ) -> Result<(Connection, T), StoreError> {
         let connection = Connection::open(real).map_err(|error| StoreError::sqlite(path, error))?;
         let restored = Self::begin(&connection, path, restore)?;
@@ -131,7 +129,7 @@ impl Store {
     fn begin<T>(
         connection: &Connection,
         path: &Path,
-        restore: &dyn Fn(Whole) -> Result<T, String>,
+        restore: &dyn Fn(Whole) -> Result<T, InvalidState>,
     ) -> Result<T, StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
@@ -139,7 +137,7 @@ impl Store {
         // Before the first write, even that of the journal mode: a file of somebody else is left as it is.
         let version = schema::check(connection, path)?;
         if !schema::is_intact(connection, version).map_err(failed)? {
-            return Err(StoreError::corrupt(path, format!("its tables are not those of version {version}")));
+            return Err(StoreError::corrupt(path, Corruption::Tables { version }));
         }
         if version == 0 {
             connection.pragma_update(None, "page_size", PAGE_BYTES).map_err(failed)?;
@@ -150,14 +148,14 @@ impl Store {
         // Not the quick one: a table whose index disagrees reads well, and refuses every commit.
         let answer: String = connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0)).map_err(failed)?;
         if answer != "ok" {
-            return Err(StoreError::corrupt(path, answer));
+            return Err(StoreError::corrupt(path, Corruption::Integrity { answer }));
         }
         schema::upgrade(connection, path, version)?;
         if (1..migrations::VERSION).contains(&version) {
             set_page_size(connection).map_err(failed)?;
         }
         let whole = tables::load(connection).map_err(failed)?;
-        restore(whole).map_err(|problem| StoreError::corrupt(path, problem))
+        restore(whole).map_err(|problem| StoreError::corrupt(path, problem.into()))
     }
 
     /// Returns what the state at `path` holds, whether or not a bridge has it open, and changes nothing.

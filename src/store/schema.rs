@@ -6,7 +6,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use super::error::is_corruption;
-use super::{StoreError, migrations};
+use super::{Corruption, StoreError, migrations};
 
 /// Marks the file as a state of this program, in SQLite's header: "SBBr".
 pub(super) const APPLICATION_ID: i64 = 0x5342_4272;
@@ -37,7 +37,7 @@ pub(super) fn upgrade(connection: &Connection, path: &Path, found: i64) -> Resul
     migrate(connection, found, migrations::VERSION).map_err(|error| {
         let breaks_a_rule = error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation);
         if is_corruption(&error) || breaks_a_rule {
-            return StoreError::corrupt(path, format!("it cannot be migrated from version {found}: {error}"));
+            return StoreError::corrupt(path, Corruption::Migration { found, error });
         }
         StoreError::sqlite(path, error)
     })

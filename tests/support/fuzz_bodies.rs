@@ -306,7 +306,7 @@ pub fn state_file(bytes: &[u8]) {
         }
     };
     if let Some(Quarantine { path: aside, problem }) = &opened.quarantined {
-        assert!(!problem.is_empty());
+        assert!(!problem.to_string().is_empty());
         assert_eq!(opened.restored, Whole::default());
         assert!(aside.exists());
     }

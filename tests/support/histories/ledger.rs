@@ -41,8 +41,9 @@ impl Disk {
     }
 
     fn open(&self) -> (Store, Whole) {
-        let fits = |whole: &Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(drop);
-        Store::on(Self::connect(&self.name), Path::new(&self.name), fits).unwrap_or_else(|error| panic!("{error}"))
+        let validated =
+            |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
+        Store::on(Self::connect(&self.name), Path::new(&self.name), validated).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
