@@ -1,6 +1,6 @@
 //! What is handed out has its licences, its version and nothing that only the repository needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
@@ -202,5 +202,36 @@ fn placeholder_addresses_are_in_the_manifest_alone() {
                 }
             }
         }
+    }
+}
+
+/// The packages of a lock file: name and version, with the names of what each depends on.
+fn locked(path: &str) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let text = read(path);
+    let packages = text.split("[[package]]").skip(1).map(|package| {
+        let value = |key: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(&format!("{key} = ")));
+            line.unwrap_or_else(|| panic!("{path}: {package}")).trim_matches('"').to_owned()
+        };
+        let dependencies = package.lines().filter_map(|line| line.strip_prefix(" \"")?.split(['"', ' ']).next());
+        ((value("name"), value("version")), dependencies.map(str::to_owned).collect())
+    });
+    packages.collect()
+}
+
+#[test]
+fn the_fuzz_targets_are_locked_to_the_crates_of_the_bridge() {
+    let (own, fuzzed) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    // What only the fuzzer needs is not there.
+    let names: BTreeSet<&String> = own.keys().map(|(name, _)| name).collect();
+    for package in fuzzed.keys().filter(|(name, _)| names.contains(name)) {
+        assert!(own.contains_key(package), "{package:?} has another version in Cargo.lock");
+    }
+    let bridge = (env!("CARGO_PKG_NAME").to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    let manifest = manifest();
+    let dependencies = manifest["dependencies"].as_array().expect("dependencies").iter();
+    let linked = dependencies.filter(|dependency| dependency["kind"].is_null() && dependency["target"].is_null());
+    for name in linked.map(|dependency| dependency["name"].as_str().expect("a name")) {
+        assert!(fuzzed[&bridge].contains(name), "fuzz/Cargo.lock lacks {name}");
     }
 }
