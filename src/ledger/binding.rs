@@ -15,7 +15,7 @@
 //! Architecture invariant: no count is keyed by a name, an address or a position in the configuration. Rules 3.2 and 3.3 of
 //! `docs/translation.md`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -338,6 +338,8 @@ struct FeedState {
     cleared_agreed: DirtyFlag,
     /// Whether all of the latest listing is in `agreed`.
     is_agreed: bool,
+    /// Sources of another database than some snapshot of it listed while it was pending.
+    refuted: BTreeSet<SourceId>,
     first: Option<Arc<Listings>>,
     recent: VecDeque<(Option<Stamp>, Arc<Listings>)>,
     timeline: VecDeque<Span>,
@@ -390,6 +392,7 @@ impl FeedState {
 
     fn forget_connection(&mut self) {
         self.binding = Binding::Unbound;
+        self.refuted.clear();
         self.first = None;
         self.recent.clear();
         self.timeline.clear();
@@ -1109,17 +1112,21 @@ impl<C: Counts> Sources<C> {
         if let Some((_, source)) = best {
             return Some(*source);
         }
-        let is_possible = |source: SourceId| {
-            let numbers = &self.sources[&source].numbers;
-            let strength = || self.strength(feed, source, seen);
-            numbers.judge_unbound(&seen.listings, seen.room, strength) != Continuity::Another
+        // What is another database at one snapshot does not become the same by growing past it while the feed is pending.
+        let is_another = |(bits, source): &&(f64, SourceId)| {
+            let numbers = &self.sources[source].numbers;
+            numbers.judge_unbound(&seen.listings, seen.room, || *bits) == Continuity::Another
         };
-        let former = former.filter(|former| is_possible(*former));
+        let refuted = strengths.iter().filter(is_another).map(|(_, source)| *source).collect::<Vec<_>>();
+        self.feed_mut(feed).refuted.extend(refuted);
+        let is_refuted = |source: SourceId| self.feed(feed).refuted.contains(&source);
+        let former = former.filter(|former| !is_refuted(*former));
         if former.is_some() && self.feed(feed).former == former {
             return former;
         }
-        let is_contradicted =
-            |source: SourceId| self.sources[&source].numbers.is_contradicted(&seen.listings, seen.room);
+        let is_contradicted = |source: SourceId| {
+            is_refuted(source) || self.sources[&source].numbers.is_contradicted(&seen.listings, seen.room)
+        };
         // Shared timestamps stay evidence where the feed that shared them was bound and then lost its connection.
         let of_server = self
             .feed(feed)
@@ -1305,6 +1312,7 @@ impl<C: Counts> Sources<C> {
         let is_other = state.former != Some(source);
         let former = state.former.filter(|former| *former != source);
         state.binding = Binding::Bound(source);
+        state.refuted.clear();
         state.former = Some(source);
         state.is_observed = false;
         state.heir_of.clear();

@@ -432,8 +432,12 @@ impl SourceNumbers {
         }
         if !self.damages.is_empty() {
             let skills = &self.skills;
+            // A list without room proves nothing about a skill that it would not name.
+            let is_hidden = |name: &Arc<str>, then: &Totals| {
+                matches!(room, Room::Full(_)) && !room.lists(then) && !now.contains(name)
+            };
             let is_passed = |(name, then): (&Arc<str>, &Totals)| {
-                skills.get(name).is_none_or(|skill| then.precedes(&skill.remembered))
+                skills.get(name).is_none_or(|skill| then.precedes(&skill.remembered)) || is_hidden(name, then)
             };
             let before = self.damages.len();
             self.damages.retain(|state| !state.iter().all(is_passed));
@@ -641,6 +645,32 @@ mod tests {
         let other = listings([148.911, 88.201, 26.007]);
         assert_eq!(numbers.strength(&other, [].into_iter(), false), 0.0);
         assert!(numbers.strength(&other, [].into_iter(), true) >= FORMER_BITS, "durations were corrected");
+    }
+
+    #[test]
+    fn a_state_before_a_damage_is_passed_although_a_full_list_hides_a_skill_of_it() {
+        let mut numbers = SourceNumbers::default();
+        let list = |of_hidden: Option<u64>, of_first: u64, of_others: u64| {
+            let entry = |name: &str, total| (name.into(), totals(total, 1.234_567 * total as f64));
+            let others = (2..10).map(|skill| entry(&format!("skill-{skill}"), of_others));
+            let hidden = of_hidden.map(|total| entry("hidden", total));
+            Listings::new(others.chain([entry("skill-1", of_first)]).chain(hidden).collect())
+        };
+        let mut advance = |now: &Listings, least, expected| {
+            let room = Room::Full(least);
+            let continuity = numbers.judge(now, room, || numbers.strength(now, std::iter::empty(), true));
+            assert_eq!(continuity, expected);
+            numbers.advance(now, room, continuity, &mut Vec::new());
+            numbers.damages().len()
+        };
+        assert_eq!(advance(&list(Some(9), 20, 10), 9, Continuity::Follows), 0);
+        assert_eq!(advance(&list(None, 20, 10), 1, Continuity::Damaged), 1, "it was deleted");
+        assert_eq!(advance(&list(None, 30, 20), 1, Continuity::Follows), 1, "it may come back");
+        assert_eq!(advance(&list(None, 30, 25), 20, Continuity::Follows), 0, "a list may leave it out");
+    }
+
+    fn totals(total: u64, duration_sum: f64) -> Totals {
+        Totals { total, completed: total, split_is_exact: true, duration_sum: Some(duration_sum) }
     }
 
     #[test]

@@ -262,6 +262,27 @@ fn a_feed_that_stays_away_holds_the_start_up_for_5_seconds() {
 }
 
 #[test]
+fn a_new_database_stays_one_though_it_outgrows_the_old_one_while_its_feed_is_pending() {
+    let mut observer = Observer::of(&[("a", None), ("b", None)]);
+    let database = |times| Database { invocations: vec![invocation("x"); times], ..Database::default() };
+    observer.open(0, 0);
+    observer.open(1, 0);
+    for second in 1..=3 {
+        observer.hear(0, &database(20).snapshot(second * SECOND + 1), second * SECOND + 1);
+        observer.hear(1, &database(20).snapshot(second * SECOND + 1), second * SECOND + 2);
+    }
+    observer.close(0, 4 * SECOND);
+    observer.close(1, 4 * SECOND);
+    // The other address of the server does not come back for now.
+    observer.open(0, 5 * SECOND);
+    for (second, times) in (5..).zip([10, 14, 19, 24, 29, 34, 39]) {
+        observer.hear(0, &database(times).snapshot(second * SECOND), second * SECOND);
+    }
+    assert_eq!(observer.shown.counts()[&("x".to_owned(), true)], 20 + 39);
+    assert_eq!(observer.shown.feed(0).resets, 1);
+}
+
+#[test]
 fn a_filtered_feed_sees_a_new_database_by_its_own_skill() {
     let mut observer = Observer::of(&[("a", Some("x"))]);
     observer.open(0, 0);
