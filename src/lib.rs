@@ -43,8 +43,9 @@
 //!                       skills_db ──rows──┘ └──Changes──▶ persister ──▶ store
 //! ```
 //!
-//! Frames are parsed by `protocol::read`, counts change in `ledger::Ledger` and nowhere else (`apply` takes messages), and
-//! state is written by `store::Store::commit`, which `persister` calls.
+//! Frames are parsed by `protocol::read`, counts change in `ledger::Ledger` and nowhere else (`apply` takes messages,
+//! `apply_detail` rows), and state is written by `store::Store`: by `commit`, which `persister` calls, and for the commands
+//! `state forget` and `state rename`.
 //!
 //! | module | job |
 //! | --- | --- |

@@ -1,5 +1,5 @@
-//! The bridge: subscribes to the feeds, counts, persists and serves. It connects the other modules and has no rules of its
-//! own.
+//! The bridge: subscribes to the feeds, counts, persists and serves. It connects the other modules; of its
+//! own it decides when a feed's snapshots are stale, and what a reload changes.
 
 mod error;
 pub(crate) mod ingest_listener;
@@ -354,6 +354,5 @@ pub(crate) fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: 
         credentials: target.credentials.clone(),
         timing: timing.clone(),
         frame_bytes_max,
-        tls: None,
     }
 }

@@ -83,7 +83,7 @@ impl Check {
         let (text, problem) = observation.report(&identity, took);
         let output = Output::to_stdout().map_err(CommandError::Threads)?;
         // If a write failed, the end of the output says why.
-        let _ = output.write(text).await;
+        let _ = shutdown.run_until_cancelled(output.write(text)).await;
         output.finish_unless(&shutdown).await?;
         match problem {
             None => Ok(()),

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::demo_guide::guide;
 use super::output::Output;
 use super::{Command, CommandError, until_signal};
 use crate::bridge::{Bridge, BridgeError};
-use crate::demo::{DemoFeed, DemoSettings, guide};
+use crate::demo::{DemoFeed, DemoSettings};
 use crate::http::BindError;
 use crate::settings::flags::{LimitFlags, LogFlags, WebFlags};
 use crate::settings::number::within;

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod demo;
+mod demo_guide;
 mod environment;
 mod error;
 pub mod explain;

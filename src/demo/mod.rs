@@ -6,15 +6,12 @@
 //! | `model` | the server's database, as far as the feed exposes it |
 //! | `wire` | the server's frames, byte for byte |
 //! | `server` | connections, subscriptions, a snapshot a second |
-//! | `guide` | what the demo prints |
 //!
 //! Architecture invariant: nothing here knows the bridge, and the bridge treats it like any server.
 
-mod guide;
 mod model;
 mod server;
 mod wire;
 mod workload;
 
-pub use guide::guide;
 pub use server::{DemoFeed, DemoSettings};

@@ -74,9 +74,6 @@ impl Dialer {
     }
 
     async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, DisconnectReason> {
-        if let Some(config) = &settings.tls {
-            return Ok(config.clone());
-        }
         let (files, system_roots) = (settings.credentials.tls.clone(), self.system_roots.clone());
         let read = move || {
             let (roots, system_roots) = match (files.roots()?, system_roots) {

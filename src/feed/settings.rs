@@ -2,7 +2,6 @@
 
 use super::credentials::Credentials;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -22,14 +21,11 @@ pub struct FeedSettings {
     /// The longest frame, and the longest message in fragments, that is accepted, in bytes. A longer one ends the
     /// connection.
     pub frame_bytes_max: usize,
-    /// TLS for `wss` instead of that of the credentials. Its crypto provider must be chosen explicitly, with
-    /// `ClientConfig::builder_with_provider`: with two providers in one program rustls has no default.
-    pub tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl fmt::Debug for FeedSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, url, skill, credentials, timing, frame_bytes_max, tls } = self;
+        let Self { identity, url, skill, credentials, timing, frame_bytes_max } = self;
         f.debug_struct("FeedSettings")
             .field("identity", identity)
             .field("url", &format_args!("{}", bare(url)))
@@ -37,7 +33,6 @@ impl fmt::Debug for FeedSettings {
             .field("credentials", credentials)
             .field("timing", timing)
             .field("frame_bytes_max", frame_bytes_max)
-            .field("tls", &if tls.is_some() { "custom" } else { "by credentials" })
             .finish()
     }
 }
@@ -129,7 +124,6 @@ mod tests {
             },
             timing: Timing::default(),
             frame_bytes_max: 1,
-            tls: None,
         };
         let printed = format!("{settings:?}");
         assert!(printed.contains("wss://host/path,"), "{printed}");

@@ -1,4 +1,4 @@
-//! The made-up feed behaves like the real server, as far as a client can tell.
+//! The simulated feed behaves like the real server, as far as a client can tell.
 
 use std::time::Duration;
 

@@ -47,8 +47,9 @@ async fn in_the_handshake() {
         ScriptedFeed::start(vec![vec![Step::StallHandshake]]),
         ScriptedFeed::start_tls(vec![vec![Step::StallHandshake]]),
     ] {
-        let tls = server.client_tls.clone();
-        let feed = RunningFeed::start(FeedSettings { tls, ..endless(server.url()) });
+        let mut settings = endless(server.url());
+        settings.credentials.tls.ca = server.certificate.as_ref().map(|file| file.path().to_owned());
+        let feed = RunningFeed::start(settings);
         server.connected(1).await;
         let notes = stop_promptly(feed).await;
         assert_eq!(notes, [Note::State(FeedState::Connecting), Note::State(FeedState::Stopped)]);

@@ -5,7 +5,9 @@ use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
 use session_buddy_bridge::internals::feed::FeedSettings;
 
 fn trusting(server: &ScriptedFeed, trusted: &ScriptedFeed) -> FeedSettings {
-    FeedSettings { tls: trusted.client_tls.clone(), ..settings(server.url()) }
+    let mut settings = settings(server.url());
+    settings.credentials.tls.ca = trusted.certificate.as_ref().map(|file| file.path().to_owned());
+    settings
 }
 
 fn encrypted() -> ScriptedFeed {

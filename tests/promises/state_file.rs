@@ -14,6 +14,7 @@ use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store, StoreError};
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 
+use crate::support::eventually;
 use crate::support::model::{Invocation, invocation_event};
 use crate::support::program::{Ended, Program};
 use crate::support::running_bridge::RunningBridge;
@@ -116,10 +117,10 @@ fn a_state_is_its_owners_alone() {
     );
     let start = || Command::new("sh").args(["-c", &script]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let mut running = start();
-    while !with_suffix(&path, "-shm").exists() {
+    eventually("the state to be open", || {
         assert!(running.try_wait().unwrap().is_none(), "it ended");
-        std::thread::yield_now();
-    }
+        if with_suffix(&path, "-shm").exists() { Ok(()) } else { Err("it is not there".to_owned()) }
+    });
     for suffix in ["", "-wal", "-shm", ".lock"] {
         assert_eq!(mode(&with_suffix(&path, suffix)), 0o600, "{suffix}");
     }

@@ -100,6 +100,32 @@ fn scripts_that_steps_run_are_there() {
 }
 
 #[test]
+fn the_folders_that_are_kept_current_have_a_manifest() {
+    let text = fs::read_to_string(in_repository(".github/dependabot.yml")).unwrap();
+    let manifests = |ecosystem: &str| match ecosystem {
+        "cargo" => "Cargo.toml",
+        "github-actions" => ".github/workflows",
+        "docker" => "Dockerfile",
+        "pip" => "requirements.txt",
+        "npm" => "package.json",
+        other => panic!("unexpected ecosystem {other}"),
+    };
+    let mut folders = 0;
+    for update in text.split("- package-ecosystem: ").skip(1) {
+        let (ecosystem, rest) = update.split_once('\n').unwrap();
+        let line = rest.lines().find_map(|line| line.trim().strip_prefix("director")).expect("a directory");
+        for folder in
+            line.split_once(':').unwrap().1.split(',').map(|folder| folder.trim_matches([' ', '[', ']', '"', '/']))
+        {
+            let manifest = in_repository(folder).join(manifests(ecosystem));
+            assert!(manifest.exists(), "{} is not there", manifest.display());
+            folders += 1;
+        }
+    }
+    assert!(folders > 5, "only {folders} folders were found");
+}
+
+#[test]
 fn a_tool_has_one_version_and_rust_is_the_oldest_that_is_supported() {
     let mut versions = BTreeMap::<String, BTreeSet<String>>::new();
     let scripts = ["deploy/deb/build", "deploy/notices/generate", "deploy/release/sbom"];

@@ -168,7 +168,6 @@ pub fn settings(url: Url) -> FeedSettings {
         credentials: Credentials::default(),
         timing: timing(),
         frame_bytes_max: 1024 * 1024,
-        tls: None,
     }
 }
 

@@ -5,10 +5,12 @@ use futures::{SinkExt, StreamExt};
 use rustls::pki_types::PrivateKeyDer;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tempfile::NamedTempFile;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
@@ -156,7 +158,8 @@ pub struct ScriptedFeed {
     visits: watch::Receiver<Vec<Visit>>,
     acceptor: JoinHandle<()>,
     /// What a client needs to trust this server, if it speaks TLS.
-    pub client_tls: Option<Arc<rustls::ClientConfig>>,
+    /// The certificate to trust, in a file.
+    pub certificate: Option<NamedTempFile>,
 }
 
 impl ScriptedFeed {
@@ -258,45 +261,36 @@ impl Reserved {
     }
 
     pub fn start_tls(self, scripts: Vec<Vec<Step>>) -> ScriptedFeed {
-        let (acceptor, client) = tls();
-        self.serve(scripts, Some((acceptor, Some(client))))
+        let (acceptor, certificate) = tls();
+        self.serve(scripts, Some((acceptor, Some(certificate))))
     }
 
-    fn serve(
-        self,
-        scripts: Vec<Vec<Step>>,
-        tls: Option<(TlsAcceptor, Option<Arc<rustls::ClientConfig>>)>,
-    ) -> ScriptedFeed {
+    fn serve(self, scripts: Vec<Vec<Step>>, tls: Option<(TlsAcceptor, Option<NamedTempFile>)>) -> ScriptedFeed {
         assert!(!scripts.is_empty(), "a server without a script");
         let listener = self.socket.listen(128).unwrap();
         let (noted, visits) = watch::channel(Vec::new());
-        let (tls, client_tls) = tls.unzip();
+        let (tls, certificate) = tls.unzip();
         let scheme = if tls.is_some() { "wss" } else { "ws" };
         let acceptor = tokio::spawn(accept(listener, scripts.into(), tls, noted));
-        ScriptedFeed { address: self.address, scheme, visits, acceptor, client_tls: client_tls.flatten() }
+        ScriptedFeed { address: self.address, scheme, visits, acceptor, certificate: certificate.flatten() }
     }
 }
 
-/// A server and a client that trusts it.
-fn tls() -> (TlsAcceptor, Arc<rustls::ClientConfig>) {
+/// A server, and its certificate.
+fn tls() -> (TlsAcceptor, NamedTempFile) {
     let names = ["127.0.0.1".to_owned(), "localhost".to_owned()];
     let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let key = PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
-    let server = rustls::ServerConfig::builder_with_provider(provider.clone())
+    let server = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![cert.der().clone()], key)
         .unwrap();
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(cert.der().clone()).unwrap();
-    let client = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (TlsAcceptor::from(Arc::new(server)), Arc::new(client))
+    let mut certificate = NamedTempFile::new().unwrap();
+    certificate.write_all(cert.pem().as_bytes()).unwrap();
+    (TlsAcceptor::from(Arc::new(server)), certificate)
 }
 
 async fn accept(

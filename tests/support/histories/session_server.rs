@@ -17,6 +17,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::support::eventually_async;
 use crate::support::model::{Metrics, SECOND, metrics_update};
 use crate::support::server_database::ServerDatabase;
 
@@ -191,12 +192,12 @@ impl ServerAddress {
         let (address, rounds) = (self.address, self.rounds.clone());
         drop(self);
         // The port is free as soon as the task has been dropped.
-        loop {
-            match std::net::TcpStream::connect(address) {
-                Err(_) => return DeadAddress { address, rounds },
-                Ok(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-            }
-        }
+        eventually_async("the port to be free", async || match std::net::TcpStream::connect(address) {
+            Err(_) => Ok(()),
+            Ok(_) => Err("somebody listens there".to_owned()),
+        })
+        .await;
+        DeadAddress { address, rounds }
     }
 }
 

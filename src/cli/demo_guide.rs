@@ -1,4 +1,4 @@
-//! What the demo prints.
+//! What the demo prints: what runs where, and what to try.
 
 use std::net::SocketAddr;
 
@@ -25,7 +25,7 @@ pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Op
     };
     format!(
         "\
-A made-up Session-Buddy server runs at {feed_url},
+A simulated Session-Buddy server runs at {feed_url},
 and the bridge is subscribed to it. {privacy}
 
   Live page, for a browser: http://{bridge}/
