@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::mem::take;
 
-use super::raw::{Field, List, RawAnomaly, RawData, RawMessage, RawSkill, Slot};
+use super::raw::{EXACT_MAX, Field, List, RawAnomaly, RawData, RawMessage, RawSkill, Slot};
 use super::{
     AnomalyEntry, ConnectionMessage, Event, EventKind, Message, Number, Rejection, RejectionReason, SkillEntry,
     Snapshot,
@@ -188,6 +188,10 @@ fn number(field: &Field<'_>) -> Number {
     match field {
         Field::Missing => Number::Missing,
         Field::Number(value) if value.is_finite() => Number::Finite(*value),
+        Field::Whole { magnitude, is_negative } => {
+            let value = *magnitude as f64;
+            Number::Finite(if *is_negative { -value } else { value })
+        }
         _ => Number::Invalid,
     }
 }
@@ -222,10 +226,17 @@ fn optional_text<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>
     }
 }
 
-/// An identifier: a string, or a number.
+/// An identifier: a string, or a number with all its digits.
 #[inline]
 fn identifier<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
     match field {
+        Field::Whole { magnitude, is_negative } => {
+            Ok(Some(Cow::Owned(format!("{}{magnitude}", if is_negative { "-" } else { "" }))))
+        }
+        // Written as a fraction or with more than 64 bits: its digits are lost, and it could be another's.
+        Field::Number(value) if value.abs() >= EXACT_MAX as f64 => {
+            Err(out_of_range(name, "a string or a whole number of 64 bits", value))
+        }
         Field::Number(value) => Ok(Some(Cow::Owned(value.to_string()))),
         other => optional_text(other, name),
     }
@@ -257,6 +268,9 @@ pub(super) fn describe(field: &Field<'_>) -> String {
         Field::Missing => "nothing".to_owned(),
         Field::Text(text) => format!("the string {:?}", quote(text)),
         Field::Number(value) => format!("the number {value}"),
+        Field::Whole { magnitude, is_negative } => {
+            format!("the number {}{magnitude}", if *is_negative { "-" } else { "" })
+        }
         Field::Boolean(value) => value.to_string(),
         Field::Compound => "a list, an object, NaN or an infinity".to_owned(),
     }

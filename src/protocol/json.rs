@@ -39,11 +39,11 @@ impl<'de> Visitor<'de> for FieldSeed {
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Field<'de>, E> {
-        Ok(Field::Number(value as f64))
+        Ok(Field::whole(value, false))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<Field<'de>, E> {
-        Ok(Field::Number(value as f64))
+        Ok(Field::whole(value.unsigned_abs(), value < 0))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Field<'de>, E> {

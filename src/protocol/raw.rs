@@ -11,9 +11,28 @@ pub(super) enum Field<'a> {
     Missing,
     Text(Cow<'a, str>),
     Number(f64),
+    /// A whole number of 64 bits that a double may not tell from the next one.
+    Whole {
+        magnitude: u64,
+        is_negative: bool,
+    },
     Boolean(bool),
     /// A list or an object.
     Compound,
+}
+
+/// Below it every whole number is a double of its own.
+pub(super) const EXACT_MAX: u64 = 1 << 53;
+
+impl Field<'_> {
+    /// A whole number with all its digits.
+    pub(super) fn whole(magnitude: u64, is_negative: bool) -> Self {
+        match magnitude {
+            EXACT_MAX.. => Self::Whole { magnitude, is_negative },
+            exact if is_negative => Self::Number(-(exact as f64)),
+            exact => Self::Number(exact as f64),
+        }
+    }
 }
 
 /// The value of a record: the record, or what was found instead.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use super::interpret::message;
-use super::raw::{Destination, Field, List, RawData, RawMessage, Record, Slot};
+use super::raw::{Destination, EXACT_MAX, Field, List, RawData, RawMessage, Record, Slot};
 use super::{Limits, Message, Rejection};
 
 /// The powers of ten by which a significand of [`DIGITS_MAX`] digits can be divided, all exact as doubles.
@@ -16,9 +16,6 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
 
 /// Digits that never overflow a `u64`.
 const DIGITS_MAX: usize = 19;
-
-/// Up to here every integer is exact as a double.
-const EXACT_MAX: u64 = 1 << 53;
 
 /// Calls `each` with the messages of a frame that is an object or an array of objects. Returns `None`, without a call, if the
 /// frame is not plain.
@@ -130,7 +127,7 @@ impl<'a> Scanner<'a, '_> {
             b'"' => Some(Field::Text(Cow::Borrowed(self.string()?))),
             b'-' | b'0'..=b'9' => {
                 self.at -= 1;
-                Some(Field::Number(self.number()?))
+                self.number()
             }
             b't' => self.rest(b"rue", Field::Boolean(true)),
             b'f' => self.rest(b"alse", Field::Boolean(false)),
@@ -154,7 +151,7 @@ impl<'a> Scanner<'a, '_> {
         self.next_if(|byte| byte == b'"').then_some(&self.text[begin..end])
     }
 
-    fn number(&mut self) -> Option<f64> {
+    fn number(&mut self) -> Option<Field<'a>> {
         let begin = self.at;
         let negative = self.next_if(|byte| byte == b'-');
         let leading_zero = self.peek() == Some(b'0');
@@ -177,11 +174,21 @@ impl<'a> Scanner<'a, '_> {
             }
         }
         // One division of two doubles that are exact rounds once, to what the digits mean.
-        if !exponent && whole_digits + fraction_digits <= DIGITS_MAX && significand <= EXACT_MAX {
+        if !exponent && whole_digits + fraction_digits <= DIGITS_MAX && significand < EXACT_MAX {
             let value = significand as f64 / POWERS_OF_TEN[fraction_digits];
-            return Some(if negative { -value } else { value });
+            return Some(Field::Number(if negative { -value } else { value }));
         }
-        self.text[begin..self.at].parse().ok().filter(|value: &f64| value.is_finite())
+        let text = &self.text[begin..self.at];
+        if !exponent && fraction_digits == 0 {
+            let whole = match negative {
+                true => text.parse().ok().map(|value: i64| Field::whole(value.unsigned_abs(), true)),
+                false => text.parse().ok().map(|value| Field::whole(value, false)),
+            };
+            if whole.is_some() {
+                return whole;
+            }
+        }
+        text.parse().ok().filter(|value: &f64| value.is_finite()).map(Field::Number)
     }
 
     /// Returns `number` extended by the digits that follow, and how many these are. Wraps beyond [`DIGITS_MAX`] digits.

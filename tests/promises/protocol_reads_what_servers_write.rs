@@ -204,6 +204,58 @@ fn both_spellings_of_every_event() {
 }
 
 #[test]
+fn identifiers_keep_their_digits() {
+    let of = |id: &str| {
+        format!(r#"{{"id": {id}, "type": "skill_invocation", "data": {{"skill_name": "x", "completed": true}}}}"#)
+    };
+    let identified = |id: &'static str| {
+        let kind = EventKind::Invocation {
+            skill_name: "x".into(),
+            workflow_phase: None,
+            completed: true,
+            duration_seconds: None,
+            session_id: None,
+        };
+        Ok(Message::Event(Event { id: Some(id.into()), timestamp: None, kind }))
+    };
+    for (id, read) in [
+        ("1497549923779084288", "1497549923779084288"),
+        ("1497549923779084289", "1497549923779084289"),
+        (r#""1497549923779084289""#, "1497549923779084289"),
+        ("9007199254740991", "9007199254740991"),
+        ("9007199254740992", "9007199254740992"),
+        ("9007199254740993", "9007199254740993"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("-9223372036854775807", "-9223372036854775807"),
+        ("7", "7"),
+        // A number is what it means, however it is written.
+        ("7.0", "7"),
+        ("1e3", "1000"),
+        ("0.5", "0.5"),
+    ] {
+        assert_reads(&of(id), &[identified(read)]);
+        // What makes a frame not plain takes the other of two ways through the parser.
+        assert_reads(&of(id).replacen(r#""x""#, r#""\u0078""#, 1), &[identified(read)]);
+    }
+    // Of these, digits would be lost, and two events could be taken for one.
+    for id in ["18446744073709551616", "-9223372036854775809", "1.5e19", "9007199254740993.0"] {
+        assert_rejected(&of(id), RejectionReason::NumberOutOfRange);
+    }
+}
+
+#[test]
+fn two_events_whose_identifiers_differ_in_the_last_digit_are_two() {
+    let mut observer = Observer::connected();
+    for id in ["1497549923779084288", "1497549923779084289", "1497549923779084289"] {
+        let event =
+            format!(r#"{{"id": {id}, "type": "skill_invocation", "data": {{"skill_name": "x", "completed": true}}}}"#);
+        observer.hear(0, &event, 10 * SECOND);
+    }
+    let invocations: u64 = observer.shown.counts().values().sum();
+    assert_eq!(invocations, 2);
+}
+
+#[test]
 fn sessions_come_as_a_number_or_one_by_one() {
     assert_reads(
         r#"{"type": "active_sessions", "data": {"count": 3}}"#,
