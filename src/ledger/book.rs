@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::limits::{COUNT_MAX, Limits, OVERFLOW};
+use super::limits::{COUNT_MAX, Limits, OVERFLOW, SERIES_PER_PHASE, SERIES_PER_SKILL_MIN};
 use super::notice::Notice;
 use super::series::{
     AnomalySeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
@@ -25,13 +25,24 @@ pub(super) struct Book {
     /// Collected and not acknowledged.
     in_flight: Vec<SkillIndex>,
     listed: Vec<SkillIndex>,
-    /// Phases and anomaly types of all skills.
+    /// Series of all skills but `__overflow__`, and those that are set aside for what they count later.
     series: usize,
-    /// Whether the limit of series was reported.
-    has_overflowed: bool,
+    overflowed: Overflowed,
     /// Counted and not collected, the latest of them; and those that were collected and not exposed.
     seen_anomalies: VecDeque<SeenAnomaly>,
     anomalies_in_flight: VecDeque<SeenAnomaly>,
+}
+
+/// Whether a series found no room.
+#[derive(Debug, Default)]
+enum Overflowed {
+    /// None did.
+    #[default]
+    No,
+    /// One of this skill did, and nobody was told.
+    Unreported(Arc<str>),
+    /// One did.
+    Reported,
 }
 
 #[derive(Debug)]
@@ -48,6 +59,11 @@ struct Page {
     listed: bool,
 }
 
+/// Whether a phase takes room of its own: each skill has room set aside for the others.
+fn is_named(phase: &str) -> bool {
+    phase != UNKNOWN_PHASE && phase != OVERFLOW
+}
+
 /// That a skill is still listed moves with every snapshot. It is worth keeping when it has moved by this much.
 const LISTED_KEPT_EVERY_MICROS: i64 = 600 * 1_000_000;
 
@@ -58,21 +74,41 @@ impl Book {
             return index;
         }
         let skills = self.by_name.len() - usize::from(self.overflow.is_some());
-        let has_room = self.series < limits.series_max;
+        let has_room = self.has_room(SERIES_PER_SKILL_MIN, limits);
         if skills < limits.skills_max && has_room {
             return self.push(name.clone());
+        }
+        if !has_room {
+            self.note_overflow(name);
         }
         if let Some(index) = self.overflow {
             return index;
         }
         if has_room {
             notices.push(Notice::SkillsOverflowed { skill_name: name.to_string(), skills_max: limits.skills_max });
-        } else if !std::mem::replace(&mut self.has_overflowed, true) {
-            notices.push(Notice::SeriesOverflowed { skill_name: name.to_string(), series_max: limits.series_max });
         }
         let index = self.push(OVERFLOW.into());
         self.overflow = Some(index);
         index
+    }
+
+    /// Whether so many more series are within the limit, beside those of the skill `__overflow__`.
+    fn has_room(&self, more: usize, limits: &Limits) -> bool {
+        self.series + SERIES_PER_SKILL_MIN + more <= limits.series_max
+    }
+
+    fn note_overflow(&mut self, skill_name: &Arc<str>) {
+        if matches!(self.overflowed, Overflowed::No) {
+            self.overflowed = Overflowed::Unreported(Arc::clone(skill_name));
+        }
+    }
+
+    /// Returns the skill of the first series that found no room, once.
+    pub fn take_overflowed(&mut self) -> Option<Arc<str>> {
+        let Overflowed::Unreported(skill_name) = &self.overflowed else { return None };
+        let skill_name = Arc::clone(skill_name);
+        self.overflowed = Overflowed::Reported;
+        Some(skill_name)
     }
 
     fn push(&mut self, name: Arc<str>) -> SkillIndex {
@@ -89,6 +125,9 @@ impl Book {
             kept_listed_micros: 0,
             listed: false,
         });
+        if *name != *OVERFLOW {
+            self.series += SERIES_PER_SKILL_MIN;
+        }
         self.by_name.insert(name, index);
         self.change(index);
         index
@@ -108,7 +147,9 @@ impl Book {
             page.changed = false;
             page.phases_shown = series.phases.len();
             page.phases_collected = series.phases.len();
-            book.series += series.phases.len() + series.anomalies.len();
+            let phases = series.phases.iter().filter(|phase| is_named(&phase.workflow_phase)).count();
+            let types = series.anomalies.iter().filter(|known| *known.anomaly_type != *OVERFLOW).count();
+            book.series += phases * SERIES_PER_PHASE + types;
             page.series = series;
             page.last_listed_micros = last_listed_micros;
             page.kept_listed_micros = last_listed_micros;
@@ -155,17 +196,21 @@ impl Book {
         born_micros: Option<i64>,
         limits: &Limits,
     ) -> &mut PhaseSeries {
-        let has_room = self.series < limits.series_max;
-        self.change(index);
-        let phases = &mut self.skills[index.0 as usize].series.phases;
+        let has_room = self.has_room(SERIES_PER_PHASE, limits);
+        let SkillSeries { skill_name, phases, .. } = self.change(index);
         let position = |name: &str| phases.iter().position(|series| &*series.workflow_phase == name);
         let is_full = !has_room || phases.len() >= limits.phases_per_skill_max;
         let (name, found) = match position(phase) {
-            // What everything falls back to has a series beside the limits, so that each count has one.
-            None if is_full && phase != UNKNOWN_PHASE => (OVERFLOW, position(OVERFLOW)),
+            // What everything falls back to has room set aside, so that each count has a series.
+            None if is_full && is_named(phase) => (OVERFLOW, position(OVERFLOW)),
             found => (phase, found),
         };
-        self.series += usize::from(found.is_none());
+        if name != phase && !has_room {
+            let skill_name = Arc::clone(skill_name);
+            self.note_overflow(&skill_name);
+        }
+        self.series += if found.is_none() && is_named(name) { SERIES_PER_PHASE } else { 0 };
+        let phases = &mut self.skills[index.0 as usize].series.phases;
         let position = found.unwrap_or_else(|| {
             let durations = Histogram::default();
             let workflow_phase = name.into();
@@ -178,7 +223,8 @@ impl Book {
         &mut phases[position]
     }
 
-    /// Adds `more` to the anomalies of a type. Where it has no series one comes into being at `born_micros`.
+    /// Adds `more` to the anomalies of a type. Where it has no series one comes into being at `born_micros`. Returns whether
+    /// they are counted as `__overflow__`.
     pub fn add_anomalies(
         &mut self,
         index: SkillIndex,
@@ -186,22 +232,29 @@ impl Book {
         more: u64,
         born_micros: Option<i64>,
         limits: &Limits,
-    ) {
-        let has_room = self.series < limits.series_max;
-        self.change(index);
-        let anomalies = &mut self.skills[index.0 as usize].series.anomalies;
+    ) -> bool {
+        let is_other_skill = self.is_overflow(index);
+        let has_room = self.has_room(1, limits);
+        let SkillSeries { skill_name, anomalies, .. } = self.change(index);
         let position = |name: &str| anomalies.iter().position(|series| &*series.anomaly_type == name);
         let is_full = !has_room || anomalies.len() >= limits.anomaly_types_per_skill_max;
         let (name, found) = match position(anomaly_type) {
             None if is_full => (OVERFLOW.into(), position(OVERFLOW)),
             found => (anomaly_type.clone(), found),
         };
-        self.series += usize::from(found.is_none());
+        if name != *anomaly_type && !has_room {
+            let skill_name = Arc::clone(skill_name);
+            self.note_overflow(&skill_name);
+        }
+        self.series += usize::from(found.is_none() && *name != *OVERFLOW);
+        let anomalies = &mut self.skills[index.0 as usize].series.anomalies;
         let position = found.unwrap_or_else(|| {
             push_tight(anomalies, AnomalySeries { anomaly_type: name, count: 0, born_micros });
             anomalies.len() - 1
         });
-        anomalies[position].count = anomalies[position].count.saturating_add(more).min(COUNT_MAX);
+        let series = &mut anomalies[position];
+        series.count = series.count.saturating_add(more).min(COUNT_MAX);
+        is_other_skill || *series.anomaly_type == *OVERFLOW
     }
 
     /// Remembers an anomaly that was counted, to be looked at.

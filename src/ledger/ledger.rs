@@ -785,6 +785,10 @@ impl Ledger {
 
     /// Shows what a source's rates have become.
     pub(super) fn finish(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+        if let Some(skill_name) = self.book.take_overflowed() {
+            let series_max = self.limits.series_max;
+            notices.push(Notice::SeriesOverflowed { skill_name: skill_name.to_string(), series_max });
+        }
         let Some(known) = self.sources.source_mut(source) else { return };
         if !known.counts.rates_changed.is_empty() {
             for name in known.counts.take_rates_changed() {

@@ -1,5 +1,7 @@
 //! How much a ledger remembers.
 
+use super::series::DURATION_BUCKETS_SECONDS;
+
 /// The name under which skills beyond the limit are counted, and under which a skill's phases and anomaly types beyond
 /// theirs are. Reserved: a feed that uses it for a skill is refused that entry.
 pub const OVERFLOW: &str = "__overflow__";
@@ -11,13 +13,22 @@ pub(super) const COUNT_MAX: u64 = 1 << 62;
 /// and all pending increases together stay below [`COUNT_MAX`].
 pub(super) const SERIES_COUNT_MAX: u64 = 1 << 53;
 
+/// Series of one phase of a skill: two counters of invocations, and the buckets, the sum and the count of its durations.
+pub const SERIES_PER_PHASE: usize = 2 + (DURATION_BUCKETS_SECONDS.len() + 1) + 2;
+
+/// Series that each skill takes of [`Limits::series_max`]: two gauges, the phases `unknown` and `__overflow__`, and the anomaly
+/// type `__overflow__`, so that whatever is counted of it later has a series.
+pub const SERIES_PER_SKILL_MIN: usize = 2 + 2 * SERIES_PER_PHASE + 1;
+
 /// Bounds of everything that grows with what feeds say. What happens at each bound is said beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Skills with series of their own, over all feeds. Counts of further skills go to `__overflow__`.
     pub skills_max: usize,
-    /// Series of all skills: each phase of a skill and each type of its anomalies is one. Counts of further phases and types
-    /// go to `__overflow__`, and those of further skills to the skill of that name.
+    /// Series of all skills, as Prometheus counts them: [`SERIES_PER_PHASE`] for each phase of a skill, one for each type of its
+    /// anomalies, two gauges. Whatever the other limits are, there are no more. Counts of further phases and types go to
+    /// `__overflow__`, and those of further skills to the skill of that name; each skill has room for these set aside:
+    /// [`SERIES_PER_SKILL_MIN`].
     pub series_max: usize,
     /// Skills of each source whose numbers are remembered. Entries and events of further skills are rejected.
     pub remembered_skills_max: usize,
@@ -41,7 +52,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             skills_max: 20_000,
-            series_max: 100_000,
+            series_max: 1_000_000,
             remembered_skills_max: 50_000,
             label_chars_max: 256,
             phases_per_skill_max: 64,

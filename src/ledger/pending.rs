@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::arithmetic::Seconds;
 use super::book::{Book, UNKNOWN_PHASE};
-use super::limits::{COUNT_MAX, Limits};
+use super::limits::{COUNT_MAX, Limits, OVERFLOW};
 use super::records::{PendingEventRecord, PendingIncreaseRecord, PendingRecord};
 use super::series::{EXEMPLAR_CHARS_MAX, Exemplar, RuleCounters, SkillIndex};
 
@@ -126,6 +126,7 @@ impl Counting<'_> {
     pub fn invocation(&mut self, series: SkillIndex, event: StreamedInvocation<&str>, born_micros: Option<i64>) {
         let phase = event.workflow_phase.unwrap_or(UNKNOWN_PHASE);
         let phase = self.book.phase(series, phase, born_micros, self.limits);
+        let is_overflow = *phase.workflow_phase == *OVERFLOW;
         *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = event.duration_seconds {
             phase.durations.observe(seconds, 1, seconds);
@@ -134,7 +135,7 @@ impl Counting<'_> {
         if let Some(session_id) = event.session_id {
             note_exemplar(&mut phase.exemplar, session_id, &event, self.now_micros);
         }
-        self.note_overflow(series, 1);
+        self.note_overflow(series, is_overflow, 1);
     }
 
     /// Counts an increase of which no phase is known.
@@ -165,11 +166,11 @@ impl Counting<'_> {
             }
             _ => {}
         }
-        self.note_overflow(series, invocations);
+        self.note_overflow(series, false, invocations);
     }
 
-    fn note_overflow(&mut self, series: SkillIndex, invocations: u64) {
-        if self.book.is_overflow(series) {
+    fn note_overflow(&mut self, series: SkillIndex, is_phase: bool, invocations: u64) {
+        if is_phase || self.book.is_overflow(series) {
             add(&mut self.rules.overflowed_invocations, invocations);
         }
     }

@@ -148,8 +148,10 @@ pub struct RuleCounters {
     pub backfilled_invocations: u64,
     /// Intervals between two snapshots in which the list may have hidden anomalies.
     pub anomaly_window_overflows: u64,
-    /// Invocations counted under `__overflow__`.
+    /// Invocations counted under a skill or a phase `__overflow__`.
     pub overflowed_invocations: u64,
+    /// Anomalies counted under a skill or a type `__overflow__`.
+    pub overflowed_anomalies: u64,
 }
 
 /// The numbers that the ledger keeps for each feed beside the families.

@@ -20,7 +20,7 @@ use super::detail::Detail;
 use super::dirty::{Dirty, DirtyFlag};
 use super::finding::Finding;
 use super::notice::Notice;
-use super::pending::{Pending, WAIT};
+use super::pending::{Pending, WAIT, add};
 use super::rows::{Comparison, Coverage};
 use super::series::{SeenAnomaly, SkillIndex};
 use super::sessions::Sessions;
@@ -408,7 +408,9 @@ pub(super) fn count_anomalies(
         });
         let series = ctx.book.place(&entry.skill_name.as_ref().into(), ctx.limits, ctx.notices);
         let anomaly_type = entry.anomaly_type.as_ref().into();
-        ctx.book.add_anomalies(series, &anomaly_type, increase, created_micros, ctx.limits);
+        if ctx.book.add_anomalies(series, &anomaly_type, increase, created_micros, ctx.limits) {
+            add(&mut ctx.rules.overflowed_anomalies, increase);
+        }
         ctx.book.note_anomaly(SeenAnomaly {
             skill_name: entry.skill_name.as_ref().into(),
             anomaly_type,

@@ -132,6 +132,7 @@ struct FeedEntry {
 #[serde(deny_unknown_fields, default)]
 struct LimitEntries {
     skills: Option<usize>,
+    series: Option<usize>,
     remembered_skills: Option<usize>,
     label_chars: Option<usize>,
     max_frame_bytes: Option<usize>,
@@ -188,7 +189,7 @@ impl ConfigFile {
     }
 
     fn limits(&self, entries: &LimitEntries) -> Result<(Limits, usize), ConfigFileError> {
-        let LimitEntries { skills, remembered_skills, label_chars, max_frame_bytes } = *entries;
+        let LimitEntries { skills, series, remembered_skills, label_chars, max_frame_bytes } = *entries;
         let within = |field, value: Option<usize>, default: usize, min: usize, max: usize| match value {
             None => Ok(default),
             Some(value) if (min..=max).contains(&value) => Ok(value),
@@ -196,6 +197,7 @@ impl ConfigFile {
         };
         let limits = Limits {
             skills_max: within("skills", skills, self.limits.skills_max, 1, 1_000_000)?,
+            series_max: within("series", series, self.limits.series_max, limits::SERIES_MIN, limits::SERIES_MAX)?,
             remembered_skills_max: within(
                 "remembered_skills",
                 remembered_skills,

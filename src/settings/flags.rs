@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{ArgAction, Args};
 
+use super::limits::{SERIES_MAX, SERIES_MIN};
 use super::number::within;
 use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, Timing, duration};
 
@@ -162,6 +163,11 @@ pub(crate) struct LimitFlags {
     #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = Limits::default().skills_max as u32)]
     #[arg(value_parser = within::<u32>(1, 1_000_000))]
     pub skills_max: u32,
+    /// Most series of all skills; further skills, phases and anomaly types are counted as `__overflow__` [range: 1000 to
+    /// 100000000]
+    #[arg(long = "limit.series", value_name = "NUMBER", default_value_t = Limits::default().series_max as u32)]
+    #[arg(value_parser = within::<u32>(SERIES_MIN as u64, SERIES_MAX as u64))]
+    pub series_max: u32,
     /// Most skills of a feed whose totals are remembered; further ones are not counted [range: --limit.skills to 2000000]
     #[arg(long = "limit.remembered-skills", value_name = "NUMBER")]
     #[arg(default_value_t = Limits::default().remembered_skills_max as u32, value_parser = within::<u32>(1, 2_000_000))]

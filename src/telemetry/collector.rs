@@ -135,7 +135,12 @@ const ANOMALY_WINDOW_OVERFLOWS: Family<0> = Family::counter(
 );
 const OVERFLOWED_INVOCATIONS: Family<0> = Family::counter(
     "session_buddy_bridge_overflowed_invocations_total",
-    "Invocations counted under skill_name=\"__overflow__\" because the limit of skills was reached.",
+    "Number of invocations counted under a skill_name or a workflow_phase \"__overflow__\" because a limit was reached.",
+    [],
+);
+const OVERFLOWED_ANOMALIES: Family<0> = Family::counter(
+    "session_buddy_bridge_overflowed_anomalies_total",
+    "Number of anomalies counted under a skill_name or an anomaly_type \"__overflow__\" because a limit was reached.",
     [],
 );
 
@@ -205,6 +210,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             BACKFILLED_INVOCATIONS.desc(),
             ANOMALY_WINDOW_OVERFLOWS.desc(),
             OVERFLOWED_INVOCATIONS.desc(),
+            OVERFLOWED_ANOMALIES.desc(),
             HTTP_CONNECTIONS_REFUSED.desc(),
             HTTP_ACCEPT_FAILURES.desc(),
             WEB_CONFIG_FAILURES.desc(),
@@ -310,5 +316,6 @@ pub fn rule_families(counters: &LedgerCounters) -> Vec<MetricFamily> {
         BACKFILLED_INVOCATIONS.value(rules.backfilled_invocations as f64),
         ANOMALY_WINDOW_OVERFLOWS.value(rules.anomaly_window_overflows as f64),
         OVERFLOWED_INVOCATIONS.value(rules.overflowed_invocations as f64),
+        OVERFLOWED_ANOMALIES.value(rules.overflowed_anomalies as f64),
     ]
 }

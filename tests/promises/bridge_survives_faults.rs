@@ -335,7 +335,7 @@ struct Seen {
 const REFUSED: &str = "refused";
 const ROUND: &str = "metrics_update";
 
-const RULES: [&str; 9] = [
+const RULES: [&str; 10] = [
     "anomaly_window_overflows_total",
     "backfilled_invocations_total",
     "estimated_observations_total",
@@ -344,6 +344,7 @@ const RULES: [&str; 9] = [
     "feed_rollbacks_total",
     "inexact_rates_total",
     "late_events_total",
+    "overflowed_anomalies_total",
     "overflowed_invocations_total",
 ];
 

@@ -17,6 +17,8 @@ struct Bridge {
     store: Store,
     ledger: Ledger,
     connection: ConnectionId,
+    /// Of another feed, of a server of its own.
+    other: ConnectionId,
     second: u64,
     /// Panics where a counter falls.
     shown: Shown,
@@ -26,16 +28,20 @@ impl Bridge {
     fn start(limits: Limits) -> Self {
         let folder = TempDir::new().unwrap();
         let Opened { store, restored: whole, .. } = Store::open(&folder.path().join("state.db"), Ok).unwrap();
-        let (ledger, connection) = restore(limits, whole, 0);
-        Self { folder, limits, store, ledger, connection, second: 0, shown: Shown::default() }
+        let (ledger, [connection, other]) = restore(limits, whole, 0);
+        Self { folder, limits, store, ledger, connection, other, second: 0, shown: Shown::default() }
     }
 
     fn receive(&mut self, frame: &str) {
+        self.receive_on(self.connection, frame);
+    }
+
+    fn receive_on(&mut self, connection: ConnectionId, frame: &str) {
         self.second += 1;
         let now = moment(self.second);
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
             if let Ok(message) = message {
-                self.ledger.apply(self.connection, &message, now, &mut Vec::new());
+                self.ledger.apply(connection, &message, now, &mut Vec::new());
             }
         });
     }
@@ -49,16 +55,18 @@ impl Bridge {
         self.store.commit(&changes).unwrap_or_else(|error| panic!("it cannot be committed: {error}"));
         self.shown.fold(changes);
         let whole = Store::look(&self.folder.path().join("state.db")).unwrap_or_else(|error| panic!("{error}"));
-        (self.ledger, self.connection) = restore(self.limits, whole, self.second);
+        (self.ledger, [self.connection, self.other]) = restore(self.limits, whole, self.second);
     }
 }
 
-fn restore(limits: Limits, whole: Whole, second: u64) -> (Ledger, ConnectionId) {
+fn restore(limits: Limits, whole: Whole, second: u64) -> (Ledger, [ConnectionId; 2]) {
     let restored = Ledger::restore(limits, whole, moment(second));
     let mut ledger = restored.unwrap_or_else(|error| panic!("it cannot be restored: {error}"));
-    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
-    let connection = ledger.open(feed, moment(second));
-    (ledger, connection)
+    let connections = ["ws://a:1/", "ws://b:1/"].map(|identity| {
+        let feed = ledger.add_feed(FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
+        ledger.open(feed, moment(second))
+    });
+    (ledger, connections)
 }
 
 fn moment(second: u64) -> Moment {
@@ -93,6 +101,28 @@ fn thirty_thousand_names_with_the_greatest_total_stop_nobody() {
         // Another feed's skill, and one that is counted as `__overflow__`.
         bridge.receive(&snapshot(31, 0, 1, (1 << 50) - 1, 100.0, 1e300));
         bridge.restart();
+    }
+}
+
+#[test]
+fn a_feed_of_impossible_totals_holds_up_no_commit_of_another_feed() {
+    const HONEST: usize = 1_000_000;
+    let mut bridge = Bridge::start(Limits::default());
+    let honest = |frame: u64| snapshot(frame, HONEST, 3, 1_000 + frame, 100.0, 1.5).replace(".5+00:00", ".25+00:00");
+    let shown = |bridge: &Bridge| {
+        let counts = bridge.shown.counts();
+        (HONEST..HONEST + 3)
+            .map(|skill| counts.get(&(format!("s{skill}"), true)).copied().unwrap_or_default())
+            .collect()
+    };
+    for frame in 0..30 {
+        bridge.receive(&snapshot(frame, frame as usize * 1_000, 1_000, (1 << 50) - 1, 100.0, 1e300));
+        bridge.receive_on(bridge.other, &honest(frame));
+        if frame % 5 == 4 {
+            bridge.restart();
+            let counted: Vec<u64> = shown(&bridge);
+            assert_eq!(counted, [1_000 + frame; 3], "committed with frame {frame}");
+        }
     }
 }
 

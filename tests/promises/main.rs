@@ -58,6 +58,7 @@ mod replay_is_the_same_bytes;
 mod restarts_are_invisible;
 mod rows_tell_the_counts;
 mod scrape_is_strict;
+mod series_stay_within_limits;
 mod settings_are_checked;
 mod several_feeds;
 mod skills_db_delivers_facts;

@@ -73,7 +73,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     );
 }
 
-const EVERY_FLAG: [(&str, &str); 14] = [
+const EVERY_FLAG: [(&str, &str); 15] = [
     ("feed.url", "wss://example.org/feed?key=1"),
     ("feed.name", "main"),
     ("feed.skills-db", "/srv/skills.db"),
@@ -85,6 +85,7 @@ const EVERY_FLAG: [(&str, &str); 14] = [
     ("web.zero-first", "20s"),
     ("state.path", "/somewhere/state.db"),
     ("limit.skills", "10"),
+    ("limit.series", "5000"),
     ("limit.remembered-skills", "20"),
     ("limit.label-chars", "64"),
     ("log.level", "debug"),
@@ -102,7 +103,13 @@ fn expected_of_every_flag() -> Settings {
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         with_created: true,
         zero_first: Duration::from_secs(20),
-        ledger_limits: Limits { skills_max: 10, remembered_skills_max: 20, label_chars_max: 64, ..Limits::default() },
+        ledger_limits: Limits {
+            skills_max: 10,
+            series_max: 5000,
+            remembered_skills_max: 20,
+            label_chars_max: 64,
+            ..Limits::default()
+        },
         frame_bytes_max: 4096,
         timing: Timing { silence_timeout: Duration::from_secs(90), ..Timing::default() },
         state: StateLocation::Path("/somewhere/state.db".into()),

@@ -51,6 +51,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "http_connections_refused_total",
         "inexact_rates_total",
         "late_events_total",
+        "overflowed_anomalies_total",
         "overflowed_invocations_total",
         "source_double_counted_total",
         "source_undecided_total",
@@ -124,6 +125,7 @@ fn events_move_their_own_series_and_no_other() {
         backfilled_invocations: 5,
         anomaly_window_overflows: 6,
         overflowed_invocations: 7,
+        overflowed_anomalies: 8,
     };
     let feeds = vec![counters("a", Some(41), 8, 9), counters("gone", None, 0, 1)];
     let after = scraped(&telemetry, &health, LedgerCounters { feeds, rules });
@@ -163,6 +165,7 @@ fn events_move_their_own_series_and_no_other() {
         "http_connections_refused_total  1",
         "inexact_rates_total  3",
         "late_events_total  4",
+        "overflowed_anomalies_total  8",
         "overflowed_invocations_total  7",
         "source_double_counted_total a 0",
         "source_double_counted_total gone 0",

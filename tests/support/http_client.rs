@@ -37,8 +37,17 @@ pub fn get(address: SocketAddr, path: &str) -> Response {
 
 /// One GET of `/metrics` by a client that prefers OpenMetrics.
 pub fn get_openmetrics(address: SocketAddr) -> Response {
+    get_metrics(address, "Accept: application/openmetrics-text;version=1.0.0")
+}
+
+/// One GET of `/metrics` by a client that accepts gzip.
+pub fn get_gzip(address: SocketAddr) -> Response {
+    get_metrics(address, "Accept-Encoding: gzip")
+}
+
+fn get_metrics(address: SocketAddr, header: &str) -> Response {
     let mut connection = Connection::open(address);
-    let headers = "Host: test\r\nConnection: close\r\nAccept: application/openmetrics-text;version=1.0.0";
+    let headers = format!("Host: test\r\nConnection: close\r\n{header}");
     connection.send(format!("GET /metrics HTTP/1.1\r\n{headers}\r\n\r\n").as_bytes());
     connection.response_to("GET")
 }

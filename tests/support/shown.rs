@@ -122,7 +122,7 @@ pub fn bucket_of(seconds: f64) -> usize {
     DURATION_BUCKETS_SECONDS.iter().take_while(|bound| **bound < seconds).count()
 }
 
-fn rule_values(rules: &RuleCounters) -> [u64; 7] {
+fn rule_values(rules: &RuleCounters) -> [u64; 8] {
     [
         rules.estimated_observations,
         rules.exact_observations,
@@ -131,6 +131,7 @@ fn rule_values(rules: &RuleCounters) -> [u64; 7] {
         rules.backfilled_invocations,
         rules.anomaly_window_overflows,
         rules.overflowed_invocations,
+        rules.overflowed_anomalies,
     ]
 }
 

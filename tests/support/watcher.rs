@@ -13,7 +13,7 @@ use super::scrape::{Scrape, Series};
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What must neither fall nor vanish: the counters and histograms of the five families, and the counters of the rules.
-const NEVER_FALLS: [&str; 14] = [
+const NEVER_FALLS: [&str; 15] = [
     "skill_invocations_total",
     "skill_duration_seconds_bucket",
     "skill_duration_seconds_count",
@@ -27,6 +27,7 @@ const NEVER_FALLS: [&str; 14] = [
     "session_buddy_bridge_feed_rollbacks_total",
     "session_buddy_bridge_inexact_rates_total",
     "session_buddy_bridge_late_events_total",
+    "session_buddy_bridge_overflowed_anomalies_total",
     "session_buddy_bridge_overflowed_invocations_total",
 ];
 

@@ -13,7 +13,7 @@ record! {
     }
 }
 
-fn by_name(counters: &mut RuleCounters) -> [(&'static str, &mut u64); 7] {
+fn by_name(counters: &mut RuleCounters) -> [(&'static str, &mut u64); 8] {
     let RuleCounters {
         estimated_observations,
         exact_observations,
@@ -22,6 +22,7 @@ fn by_name(counters: &mut RuleCounters) -> [(&'static str, &mut u64); 7] {
         backfilled_invocations,
         anomaly_window_overflows,
         overflowed_invocations,
+        overflowed_anomalies,
     } = counters;
     [
         ("estimated_observations", estimated_observations),
@@ -31,6 +32,7 @@ fn by_name(counters: &mut RuleCounters) -> [(&'static str, &mut u64); 7] {
         ("backfilled_invocations", backfilled_invocations),
         ("anomaly_window_overflows", anomaly_window_overflows),
         ("overflowed_invocations", overflowed_invocations),
+        ("overflowed_anomalies", overflowed_anomalies),
     ]
 }
 
