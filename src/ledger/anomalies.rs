@@ -47,6 +47,8 @@ struct Tally {
     anomaly_type: Arc<str>,
     listed: u64,
     streamed: u64,
+    /// Those of it that are not exposed: rows told them while no feed was subscribed to the skill.
+    hidden: u64,
     keys: HashMap<Key, Trace>,
 }
 
@@ -90,6 +92,8 @@ impl From<&ListedKey<'_>> for Key {
 struct Trace {
     /// How many were ever listed at the same time.
     multiplicity: u64,
+    /// How many rows told it.
+    told: u64,
     /// The snapshot that this key was last met in, and how often it was met there.
     round: u64,
     in_round: u64,
@@ -182,6 +186,7 @@ impl Anomalies {
         let _ = self.note(entry, now_micros, limits, |_, trace| {
             let met = trace.meet(round);
             trace.multiplicity = if counts { trace.multiplicity + 1 } else { trace.multiplicity.max(met) };
+            trace.told = if counts { trace.told + 1 } else { trace.told.max(met) };
             trace.streamed = true;
         });
         Ok(u64::from(counts))
@@ -198,6 +203,48 @@ impl Anomalies {
         let changed = (skill_name, tally.anomaly_type.clone());
         self.changed_tallies.mark(changed);
         Ok(rise)
+    }
+
+    /// Notes a row of the database that snapshots may have listed before. By how much the number shown rises.
+    pub fn tell_listed(
+        &mut self,
+        entry: &AnomalyEntry<'_>,
+        now_micros: i64,
+        limits: &Limits,
+    ) -> Result<u64, AnomaliesFull> {
+        self.note(entry, now_micros, limits, |tally, trace| {
+            trace.told += 1;
+            if trace.told > trace.multiplicity {
+                trace.multiplicity = trace.told;
+                *tally.0 += 1;
+            }
+            trace.streamed = true;
+        })
+    }
+
+    /// So many anomalies of the skill and type of `entry` are not exposed.
+    pub fn hide(&mut self, entry: &AnomalyEntry<'_>, more: u64, limits: &Limits) {
+        if more == 0 {
+            return;
+        }
+        if let Ok((skill_name, tally)) = self.tally(entry, limits) {
+            tally.hidden += more;
+            let changed = (skill_name, tally.anomaly_type.clone());
+            self.changed_tallies.mark(changed);
+        }
+    }
+
+    /// Takes out what is not exposed of skills that are `covered`: how many of which skill and type.
+    pub fn reveal(&mut self, covered: impl Fn(&str) -> bool) -> Vec<(Arc<str>, Arc<str>, u64)> {
+        let mut revealed = Vec::new();
+        for (skill_name, tallies) in self.tallies.iter_mut().filter(|(name, _)| covered(name)) {
+            for tally in tallies.iter_mut().filter(|tally| tally.hidden > 0) {
+                let hidden = std::mem::take(&mut tally.hidden);
+                revealed.push((skill_name.clone(), tally.anomaly_type.clone(), hidden));
+                self.changed_tallies.mark((skill_name.clone(), tally.anomaly_type.clone()));
+            }
+        }
+        revealed
     }
 
     fn note(
@@ -221,12 +268,12 @@ impl Anomalies {
             EntryRef::Occupied(known) => (false, known.into_mut()),
             EntryRef::Vacant(vacant) => (true, vacant.insert_with_key((&key).into(), Trace::default())),
         };
-        let multiplicity = trace.multiplicity;
+        let (multiplicity, told) = (trace.multiplicity, trace.told);
         trace.seen_micros = now_micros;
         count((&mut tally.listed, &mut tally.streamed), trace);
         // A list repeats itself every second: that an anomaly is still listed is kept once an hour.
         let is_stale = now_micros.saturating_sub(trace.kept_micros) >= HOUR_MICROS;
-        let is_more = trace.multiplicity != multiplicity;
+        let is_more = (trace.multiplicity, trace.told) != (multiplicity, told);
         let rise = tally.shown() - before.2;
         let counted = (tally.listed, tally.streamed) != (before.0, before.1);
         let is_changed = counted || is_more || is_new || is_stale;
@@ -264,7 +311,7 @@ impl Anomalies {
         let name = if !is_known && is_full { OVERFLOW } else { &*entry.anomaly_type };
         let position = position(tallies, name).unwrap_or_else(|| {
             let anomaly_type = name.into();
-            push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, keys: HashMap::new() });
+            push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, hidden: 0, keys: HashMap::new() });
             tallies.len() - 1
         });
         Ok((skill_name, &mut tallies[position]))
@@ -300,7 +347,8 @@ impl Anomalies {
         let row = |(skill_name, anomaly_type): &(Arc<str>, Arc<str>)| {
             let tally = tallies.get(skill_name)?.iter().find(|tally| tally.anomaly_type == *anomaly_type)?;
             let (skill_name, anomaly_type) = (skill_name.clone(), anomaly_type.clone());
-            Some(TallyRecord { source, listed: tally.listed, streamed: tally.streamed, skill_name, anomaly_type })
+            let Tally { listed, streamed, hidden, .. } = *tally;
+            Some(TallyRecord { source, listed, streamed, hidden, skill_name, anomaly_type })
         };
         self.changed_tallies.collect().filter_map(row).collect()
     }
@@ -314,8 +362,8 @@ impl Anomalies {
                 of_skill.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == *anomaly_type));
             let row = tally.and_then(|tally| tally.keys.get_mut(key)).map(|trace| {
                 trace.kept_micros = trace.seen_micros;
-                let Trace { multiplicity, streamed, seen_micros, .. } = *trace;
-                AnomalyRecord { multiplicity, streamed, seen_micros }
+                let Trace { multiplicity, told, streamed, seen_micros, .. } = *trace;
+                AnomalyRecord { multiplicity, told, streamed, seen_micros }
             });
             let Key { detected_at, score_bits } = key.clone();
             let (skill_name, anomaly_type) = (skill_name.clone(), anomaly_type.clone());
@@ -393,8 +441,8 @@ impl Anomalies {
 
     /// Adds a number that was kept.
     pub fn restore_tally(&mut self, row: TallyRecord) {
-        let TallyRecord { source: _, skill_name, anomaly_type, listed, streamed } = row;
-        let tally = Tally { anomaly_type, listed, streamed, keys: HashMap::new() };
+        let TallyRecord { source: _, skill_name, anomaly_type, listed, streamed, hidden } = row;
+        let tally = Tally { anomaly_type, listed, streamed, hidden, keys: HashMap::new() };
         self.tallies.entry(skill_name).or_default().push(tally);
     }
 
@@ -403,8 +451,9 @@ impl Anomalies {
         let tallies = self.tallies.get_mut(&key.skill_name);
         let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == key.anomaly_type));
         if let Some(tally) = tally {
-            let AnomalyRecord { multiplicity, streamed, seen_micros } = row;
-            let trace = Trace { multiplicity, streamed, seen_micros, kept_micros: seen_micros, ..Trace::default() };
+            let AnomalyRecord { multiplicity, told, streamed, seen_micros } = row;
+            let trace =
+                Trace { multiplicity, told, streamed, seen_micros, kept_micros: seen_micros, ..Trace::default() };
             tally.keys.insert(Key { detected_at: key.detected_at, score_bits: key.score_bits }, trace);
             self.keys += 1;
         }
@@ -429,6 +478,7 @@ impl Tally {
                     self.listed += theirs.multiplicity.saturating_sub(trace.multiplicity);
                     self.streamed += u64::from(theirs.streamed && !trace.streamed);
                     trace.multiplicity = trace.multiplicity.max(theirs.multiplicity);
+                    trace.told = trace.told.max(theirs.told);
                     trace.streamed |= theirs.streamed;
                     trace.seen_micros = trace.seen_micros.max(theirs.seen_micros);
                 }

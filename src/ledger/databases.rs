@@ -241,6 +241,9 @@ impl Ledger {
     fn trust(&mut self, feed: FeedSlot, trust: Trust) {
         if let Some(database) = &mut self.feeds[feed.index()].database {
             database.trust = trust;
+            if let Trust::Confirmed(_) = trust {
+                database.search = Search::Own;
+            }
         }
     }
 
@@ -306,7 +309,7 @@ impl Ledger {
         if let Some(numbers) = &mut reading.numbers {
             numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
             let reject = |rejection| notices.push(Notice::Rejected(rejection));
-            let listings = rows::listings(numbers, &coverage, reject);
+            let listings = rows::listings(numbers, reject);
             if is_changeover {
                 let before = source;
                 // What a source under watch holds beyond what was counted has happened since.
@@ -322,7 +325,7 @@ impl Ledger {
                 let steps = self.sources.take_steps();
                 let is_history = !was_joined && !had_numbers && !self.is_observed(source);
                 self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.change_to_rows(numbers, &steps, is_history, ctx);
+                    known.counts.change_to_rows(numbers, &steps, &coverage, is_history, ctx);
                     known.counts.detail.note_told_until(numbers.last_id, is_history);
                     known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
                     known.counts.changed.mark();
@@ -331,7 +334,7 @@ impl Ledger {
                 self.report(now, notices);
             } else {
                 self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.follow_numbers(&mut known.numbers, numbers, &listings, ctx);
+                    known.counts.follow_numbers(&mut known.numbers, numbers, &listings, &coverage, ctx);
                     known.counts.detail.note_told_until(numbers.last_id, false);
                 });
             }
@@ -342,10 +345,10 @@ impl Ledger {
             known.counts.detail.invocations.follow(reading.invocations_anchor);
             known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
             if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
-                known.counts.count_unread(&mut known.numbers, metrics, &coverage, ctx);
+                known.counts.follow_metrics(&mut known.numbers, metrics, &coverage, ctx);
             }
             if let Some(anomalies) = &reading.anomalies {
-                known.counts.count_anomaly_rows(anomalies, &coverage, ctx);
+                known.counts.count_anomaly_rows(anomalies, is_changeover, &coverage, ctx);
             }
             known.counts.held_anomalies.clear();
             known.counts.detail.join(reading.anomalies.is_some(), has_more, reading.connection);

@@ -4,13 +4,15 @@
 //! before; so the rows that were read are remembered together with the counts, and numbers say how many of the others
 //! snapshots have counted.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
-use crate::protocol::Rejection;
-use crate::skills_db::DatabaseFacts;
+use hashbrown::HashSet;
 
-use super::dirty::DirtyFlag;
+use crate::protocol::Rejection;
+use crate::skills_db::{DatabaseFacts, RowFingerprint};
+
+use super::dirty::{Dirty, DirtyFlag};
+use super::fingerprints::FingerprintMemory;
 use super::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
 use super::slots::SourceId;
 
@@ -18,9 +20,8 @@ use super::slots::SourceId;
 /// alone.
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Rows of each table that are remembered by what they say. A power cut takes back what was written since the server's
-/// last checkpoint, which is due after a thousand pages, and a row changes several of them.
-const MARKS_MAX: usize = 1024;
+/// Rows of each table that were read and are gone which are remembered, all branches together.
+const LOST_MAX: usize = 8_192;
 
 /// A row that was read, by what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,18 +212,30 @@ enum Mode {
     Rows { anomalies: bool },
 }
 
-/// The rows of one table that were read last.
+/// The rows of one table that were read.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trail {
     cursor: i64,
-    marks: VecDeque<Mark>,
-    /// How many of `marks`, from the end, are not persistent, and how many of these will be once they are acknowledged.
-    unacknowledged: usize,
-    in_flight: usize,
-    /// Digests of rows that were counted and that a power cut took back: written again, they are the same.
-    lost: Vec<i64>,
+    rows: FingerprintMemory,
+    /// Remembered rows with keys up to this one are persistent, and up to which once they are acknowledged.
+    persistent_until: i64,
+    in_flight_until: i64,
+    /// Keys of persistent rows that are not remembered any more.
+    forgotten: Dirty<i64>,
+    /// Rows that were counted and are gone. Written again, they are the same.
+    lost: Vec<LostRow>,
+    /// Rows with keys up to this one are those of a state that was lost and has come back.
+    returned_until: i64,
     /// Whether all of it has to be persisted again.
     is_rewritten: DirtyFlag,
+}
+
+/// A row that was counted and that a power cut or a backup took back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LostRow {
+    /// Which of the states that were lost, from 1: in each a key is given once.
+    branch: u32,
+    row: RowFingerprint,
 }
 
 /// What is remembered of the database beside a feed.
@@ -324,7 +337,7 @@ impl Detail {
             Table::Invocations => &self.invocations,
             Table::Anomalies => &self.anomalies,
         };
-        trail.marks.iter().rev().copied().collect()
+        trail.rows.newest_first().map(Mark::from).collect()
     }
 
     /// The rows cannot be read at the moment.
@@ -431,8 +444,8 @@ impl Detail {
     /// Nothing of it is persistent any more.
     pub fn mark_all(&mut self) {
         self.changed.mark();
-        self.invocations.is_rewritten.mark();
-        self.anomalies.is_rewritten.mark();
+        self.invocations.rewrite();
+        self.anomalies.rewrite();
     }
 
     /// What was collected last is persistent.
@@ -445,15 +458,15 @@ impl Detail {
     /// Everything has to be persisted again, under another source.
     pub fn rewrite(&mut self) {
         self.changed.mark();
-        self.invocations.is_rewritten.mark();
-        self.anomalies.is_rewritten.mark();
+        self.invocations.rewrite();
+        self.anomalies.rewrite();
     }
 
     /// What is remembered of a copy of the database: all rows up to here are common.
     pub fn fork(&self) -> Self {
         let (mut invocations, mut anomalies) = (self.invocations.clone(), self.anomalies.clone());
-        invocations.is_rewritten = DirtyFlag::NEW;
-        anomalies.is_rewritten = DirtyFlag::NEW;
+        invocations.rewrite();
+        anomalies.rewrite();
         Self {
             joined: self.joined,
             moved_alone: self.moved_alone,
@@ -467,7 +480,7 @@ impl Detail {
     }
 
     /// The database that was persisted.
-    pub fn restore(row: &DatabaseRecord, fingerprints: Vec<FingerprintRecord>) -> Self {
+    pub fn restore(row: &DatabaseRecord, fingerprints: &[FingerprintRecord]) -> Self {
         let mut detail = Self {
             joined: true,
             moved_alone: row.moved_alone,
@@ -477,16 +490,12 @@ impl Detail {
         };
         detail.invocations.cursor = row.invocations_cursor;
         detail.anomalies.cursor = row.anomalies_cursor;
-        for FingerprintRecord { table, key, digest, is_lost, .. } in fingerprints {
+        for table in [Table::Invocations, Table::Anomalies] {
             let trail = match table {
                 Table::Invocations => &mut detail.invocations,
                 Table::Anomalies => &mut detail.anomalies,
             };
-            if is_lost {
-                trail.lost.push(digest);
-            } else {
-                trail.marks.push_back(Mark { id: key, digest });
-            }
+            trail.restore(fingerprints.iter().filter(|record| record.table == table));
         }
         detail
     }
@@ -494,7 +503,7 @@ impl Detail {
 
 impl Trail {
     pub fn position(&self) -> Position {
-        Position { last: self.marks.back().copied(), cursor: self.cursor }
+        Position { last: self.rows.last().map(Mark::from), cursor: self.cursor }
     }
 
     /// Follows the table to where it continues. Whether rows that were counted are gone.
@@ -507,39 +516,63 @@ impl Trail {
                 return false;
             }
         };
-        while let Some(mark) = self.marks.pop_back_if(|mark| mark.id > after) {
-            self.lost.push(mark.digest);
-        }
-        let beyond = self.lost.len().saturating_sub(MARKS_MAX);
+        let branch = self.lost.last().map_or(1, |lost| lost.branch.wrapping_add(1).max(1));
+        let gone = self.rows.take_after(after).into_iter().rev();
+        self.lost.extend(gone.map(|row| LostRow { branch, row }));
+        let beyond = self.lost.len().saturating_sub(LOST_MAX);
         self.lost.drain(..beyond);
         self.cursor = after;
-        self.is_rewritten.mark();
+        self.rewrite();
         true
     }
 
-    /// Notes a row that was read. Whether it was counted before, by another key.
-    pub fn note(&mut self, mark: Mark) -> bool {
-        self.cursor = mark.id;
-        self.marks.push_back(mark);
-        self.unacknowledged += 1;
-        if self.marks.len() > MARKS_MAX {
-            self.marks.pop_front();
+    /// Compares the rows that are about to be noted with those that are gone. A row that has come back by its old key
+    /// vouches for all before it: keys are given in order.
+    pub fn compare(&mut self, rows: impl Iterator<Item = Mark>) {
+        self.returned_until = 0;
+        if self.lost.is_empty() {
+            return;
         }
-        self.unacknowledged = self.unacknowledged.min(self.marks.len());
-        let known = self.lost.iter().position(|digest| *digest == mark.digest);
-        if let Some(place) = known {
-            self.lost.swap_remove(place);
-            self.is_rewritten.mark();
-        }
-        known.is_some()
+        let rows: HashSet<RowFingerprint> = rows.map(RowFingerprint::from).collect();
+        let returned = self.lost.iter().filter(|lost| rows.contains(&lost.row));
+        let Some(last) = returned.max_by_key(|lost| lost.row.key).copied() else { return };
+        // Up to the next row that is remembered of that state nobody knows whether a row is one of it: less is counted.
+        let next = self.lost.iter().filter(|lost| lost.branch == last.branch && lost.row.key > last.row.key);
+        let next = next.map(|lost| lost.row.key).min();
+        self.returned_until = next.map_or(last.row.key, |next| next - 1);
     }
 
-    fn first(&self) -> i64 {
-        self.marks.front().map_or(0, |mark| mark.id)
+    /// Notes a row that was read. Whether it was counted before, by this key or another.
+    pub fn note(&mut self, mark: Mark) -> bool {
+        self.cursor = mark.id;
+        let persistent_until = self.persistent_until.max(self.in_flight_until);
+        let forgotten = &mut self.forgotten;
+        self.rows.push(mark.into(), |key| {
+            if key <= persistent_until {
+                forgotten.mark(key);
+            }
+        });
+        let is_same = |lost: &LostRow| lost.row == mark.into();
+        let is_written_again = |lost: &LostRow| lost.row.digest == mark.digest;
+        let known = self.lost.iter().position(is_same).or_else(|| self.lost.iter().position(is_written_again));
+        if let Some(index) = known {
+            self.lost.remove(index);
+            self.rewrite();
+        }
+        known.is_some() || mark.id <= self.returned_until
+    }
+
+    /// All of it has to be persisted again.
+    fn rewrite(&mut self) {
+        self.is_rewritten.mark();
+        (self.persistent_until, self.in_flight_until) = (0, 0);
+        self.forgotten = Dirty::default();
     }
 
     fn has_changed(&self) -> bool {
-        self.unacknowledged > 0 || self.is_rewritten.is_set()
+        self.is_rewritten.is_set()
+            || !self.forgotten.is_empty()
+            || self.rows.last().is_some_and(|row| row.key > self.persistent_until)
     }
 
     /// Adds the fingerprints that are not acknowledged. Returns what becomes of those that are persistent.
@@ -550,23 +583,41 @@ impl Trail {
         fingerprints: &mut Vec<FingerprintRecord>,
     ) -> FingerprintsKept {
         let is_rewritten = self.is_rewritten.collect();
-        self.in_flight = self.unacknowledged;
-        let skipped = if is_rewritten { 0 } else { self.marks.len() - self.unacknowledged.min(self.marks.len()) };
-        let row = |mark: Mark, is_lost| FingerprintRecord { source, table, is_lost, key: mark.id, digest: mark.digest };
-        fingerprints.extend(self.marks.iter().skip(skipped).map(|mark| row(*mark, false)));
+        let persistent_until = if is_rewritten { 0 } else { self.persistent_until };
+        self.in_flight_until = self.rows.last().map_or(0, |row| row.key);
+        let record = |branch, row: RowFingerprint| {
+            let RowFingerprint { key, digest } = row;
+            FingerprintRecord { source, table, branch, key, digest }
+        };
+        let new = self.rows.newest_first().take_while(|row| row.key > persistent_until);
+        fingerprints.extend(new.map(|row| record(0, row)));
         if !is_rewritten {
-            return FingerprintsKept::From(self.first());
+            return FingerprintsKept::Without(self.forgotten.collect().copied().collect());
         }
-        // A lost row has no key any more; its index in the list stands in for one.
-        let lost = self.lost.iter().enumerate();
-        fingerprints.extend(lost.map(|(index, digest)| row(Mark { id: index as i64, digest: *digest }, true)));
+        fingerprints.extend(self.lost.iter().map(|lost| record(lost.branch, lost.row)));
         FingerprintsKept::None
     }
 
     fn acknowledge(&mut self) {
-        self.unacknowledged -= self.in_flight.min(self.unacknowledged);
-        self.in_flight = 0;
+        self.persistent_until = self.persistent_until.max(self.in_flight_until);
+        self.forgotten.acknowledge();
         self.is_rewritten.acknowledge();
+    }
+
+    fn restore<'r>(&mut self, records: impl Iterator<Item = &'r FingerprintRecord>) {
+        let (mut rows, mut lost) = (Vec::new(), Vec::new());
+        for FingerprintRecord { branch, key, digest, .. } in records {
+            let row = RowFingerprint { key: *key, digest: *digest };
+            match branch {
+                0 => rows.push(row),
+                branch => lost.push(LostRow { branch: *branch, row }),
+            }
+        }
+        rows.sort_unstable_by_key(|row| row.key);
+        lost.sort_unstable_by_key(|lost| (lost.branch, lost.row.key));
+        self.persistent_until = rows.last().map_or(0, |row| row.key);
+        self.rows = FingerprintMemory::restore(rows);
+        self.lost = lost;
     }
 }
 
@@ -600,6 +651,66 @@ mod tests {
         assert!(trail.note(Mark { id: 5, digest: 4000 }), "an old row by another key");
         assert!(!trail.note(Mark { id: 6, digest: 4000 }), "once");
         assert_eq!(trail.position(), Position { last: Some(Mark { id: 6, digest: 4000 }), cursor: 6 });
+    }
+
+    /// What a store holds after these were written over it.
+    fn persisted(mut held: Vec<FingerprintRecord>, trail: &mut Trail) -> Vec<FingerprintRecord> {
+        let mut new = Vec::new();
+        match trail.collect(SourceId::FIRST, Table::Invocations, &mut new) {
+            FingerprintsKept::All => {}
+            FingerprintsKept::Without(keys) => {
+                held.retain(|record| record.branch > 0 || !keys.contains(&record.key));
+            }
+            FingerprintsKept::None => held.clear(),
+        }
+        held.extend(new);
+        trail.acknowledge();
+        held
+    }
+
+    #[test]
+    fn a_backup_of_any_age_and_the_way_back_count_nothing_again() {
+        let (mut trail, mut held) = (Trail::default(), Vec::new());
+        for id in 1..=4_000 {
+            assert!(!trail.note(mark(id)));
+            if id % 300 == 0 {
+                held = persisted(held, &mut trail);
+            }
+        }
+        for (is_restored, digest) in [(false, -1), (true, -2)] {
+            assert!(trail.follow(Anchor::CutBack { after: 500 }));
+            (501..=520).for_each(|id| assert!(!trail.note(Mark { id, digest: digest * id * 1_000_000 })));
+            held = persisted(held, &mut trail);
+            if is_restored {
+                trail = Trail { cursor: trail.cursor, ..Trail::default() };
+                trail.restore(held.iter());
+            }
+            assert!(trail.follow(Anchor::CutBack { after: 500 }));
+            for batch in (501..=4_000).collect::<Vec<i64>>().chunks(1_000) {
+                trail.compare(batch.iter().map(|id| mark(*id)));
+                batch.iter().for_each(|id| assert!(trail.note(mark(*id)), "{id} was counted"));
+            }
+            let new = Mark { id: 4_001, digest };
+            trail.compare([new].into_iter());
+            assert!(!trail.note(new), "a new one");
+            trail.follow(Anchor::CutBack { after: 4_000 });
+            held = persisted(held, &mut trail);
+        }
+    }
+
+    #[test]
+    fn what_is_persisted_is_what_is_remembered() {
+        let (mut trail, mut held) = (Trail::default(), Vec::new());
+        for id in 1..=9_000 {
+            trail.note(mark(id));
+            if id % 700 == 0 {
+                held = persisted(held, &mut trail);
+                let mut keys: Vec<i64> = held.iter().map(|record| record.key).collect();
+                keys.sort_unstable_by(|a, b| b.cmp(a));
+                assert!(keys.into_iter().eq(trail.rows.newest_first().map(|row| row.key)));
+                assert!(!trail.has_changed());
+            }
+        }
     }
 
     #[test]

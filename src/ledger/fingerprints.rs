@@ -12,7 +12,7 @@ use crate::skills_db::RowFingerprint;
 const RECENT_KEYS: i64 = 1024;
 
 /// The remembered rows of one table, in the order of their keys. Ends with the source whose rows they are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FingerprintMemory {
     /// By age: the first holds every row, and the one at `j` every 2^j-th. A row moves to the next when it is older than
     /// 1,024 · 2^j keys.

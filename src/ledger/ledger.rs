@@ -246,8 +246,8 @@ impl Ledger {
         sources.into_iter().for_each(|source| self.update_database(source, now));
     }
 
-    /// Ends the reading of a source's database if no configured feed has one any more, and requires the numbers of all
-    /// skills if others count than before.
+    /// Ends the reading of a source's database if no configured feed has one any more, and exposes what was read of skills
+    /// that no feed was subscribed to before.
     pub(super) fn update_database(&mut self, source: SourceId, now: Moment) {
         let coverage = Coverage::of(self.sources.coverage(source));
         let is_read = self.configured.iter().any(|feed| {
@@ -258,8 +258,8 @@ impl Ledger {
         let mut notices = Vec::new();
         self.with_source(source, now, &mut notices, |known, ctx| {
             let before = known.counts.coverage.replace(coverage.clone());
-            if before.is_some_and(|before| before != coverage) {
-                known.counts.detail.require_numbers();
+            if before.is_none_or(|before| before != coverage) {
+                known.counts.reveal(&known.numbers, &coverage, ctx);
             }
             if !is_read {
                 known.counts.leave_rows(ctx);

@@ -174,6 +174,7 @@ fn skill_record(
         credit_duration_sum,
         pending: skill.pending.row(),
         rows_counted: skill.rows_counted,
+        uncovered: skill.uncovered,
         row_seconds: skill.row_seconds,
         disagrees: skill.disagrees,
     }
@@ -206,8 +207,9 @@ fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), InvalidState> {
         unless(is_valid, || format!("the number of anomalies of {:?} is impossible", record.skill_name))?;
     }
     for (key, record) in &memory.anomalies {
-        let is_valid =
-            record.as_ref().is_none_or(|record| record.multiplicity <= COUNT_MAX && is_time(record.seen_micros));
+        let is_valid = record
+            .as_ref()
+            .is_none_or(|record| record.multiplicity.max(record.told) <= COUNT_MAX && is_time(record.seen_micros));
         unless(is_valid, || format!("an anomaly of {:?} is impossible", key.skill_name))?;
     }
     for record in &memory.databases {
@@ -357,7 +359,7 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
     let sessions = records.sessions.into_iter().filter_map(|(_, id, session)| Some((id, session?))).collect();
     counts.sessions = Sessions::restore(record.sessions_reported, record.sessions_count, sessions);
     if let Some(database) = records.databases.first() {
-        counts.detail = Detail::restore(database, records.fingerprints);
+        counts.detail = Detail::restore(database, &records.fingerprints);
     }
     counts.previous_was_complete = record.previous_was_complete;
     counts.previous_micros = record.previous_micros;
@@ -381,6 +383,7 @@ fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
         streamed_rate: record.streamed_rate,
         pending: Pending::restore(record.credit, record.credit_duration_sum, record.pending, now),
         rows_counted: record.rows_counted,
+        uncovered: record.uncovered,
         row_seconds: record.row_seconds,
         disagrees: record.disagrees,
         ..SkillCounts::new(record.series)
@@ -454,6 +457,7 @@ impl SourceSkillRecord {
             && are_counts([self.credit.0, self.credit.1])
             && self.credit_duration_sum.is_none_or(is_sum)
             && are_counts([self.rows_counted.0, self.rows_counted.1])
+            && are_counts([self.uncovered.0, self.uncovered.1])
             && self.row_seconds.is_none_or(is_sum)
             && is_ratio(self.streamed_rate)
     }
@@ -533,14 +537,14 @@ impl Records {
         self.agreed.retain(|record| !new.agreed_cleared.contains(&record.feed));
         let is_forgotten = |record: &FingerprintRecord| {
             let database = new.databases.iter().find(|database| database.source == record.source);
-            let kept = database.map_or(FingerprintsKept::All, |database| match record.table {
-                Table::Invocations => database.invocations,
-                Table::Anomalies => database.anomalies,
+            let kept = database.map(|database| match record.table {
+                Table::Invocations => &database.invocations,
+                Table::Anomalies => &database.anomalies,
             });
             match kept {
-                FingerprintsKept::All => false,
-                FingerprintsKept::From(key) => !record.is_lost && record.key < key,
-                FingerprintsKept::None => true,
+                None | Some(FingerprintsKept::All) => false,
+                Some(FingerprintsKept::Without(keys)) => record.branch == 0 && keys.contains(&record.key),
+                Some(FingerprintsKept::None) => true,
             }
         };
         self.fingerprints.retain(|record| !is_removed(&record.source) && !is_forgotten(record));
@@ -570,10 +574,10 @@ impl Records {
             (database.invocations, database.anomalies) = (FingerprintsKept::All, FingerprintsKept::All);
         }
         replace(&mut self.fingerprints, &new.fingerprints, |record| {
-            (record.source, record.table.name(), record.is_lost, record.key)
+            (record.source, record.table.name(), record.branch, record.key)
         });
         self.fingerprints
-            .sort_unstable_by_key(|record| (record.source, record.table.name(), record.is_lost, record.key));
+            .sort_unstable_by_key(|record| (record.source, record.table.name(), record.branch, record.key));
     }
 }
 

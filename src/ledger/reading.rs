@@ -59,9 +59,10 @@ impl DetailPosition {
         ReadPlan {
             invocations_after: anchor.after(self.invocations),
             anomalies: match anomalies_anchor {
-                Some(anchor) if anchor != Anchor::Other && !self.is_changeover => {
+                Some(anchor @ (Anchor::Continues | Anchor::CutBack { .. })) => {
                     AnomaliesPlan::After(anchor.after(self.anomalies))
                 }
+                Some(Anchor::Emptied) if !self.is_changeover => AnomaliesPlan::After(self.anomalies.cursor),
                 // By their numbers: anomalies of a skill and a type are alike, so that it is enough how many there are.
                 Some(_) | None => AnomaliesPlan::Newest,
             },

@@ -13,7 +13,7 @@
 //! | [`HistoryRecord`] | `source`, `skill_name` | what the skill was listed with before |
 //! | [`DamageRecord`] | `source`, `damage`, `skill_name` | a state of the source before a damage |
 //! | [`TallyRecord`], [`AnomalyKey`], [`EventIdRecord`], [`SessionRecord`] | `source`, and as their names say | |
-//! | [`DatabaseRecord`], [`FingerprintRecord`] | `source`; `source`, `table`, `is_lost`, `key` | where the source's database was read to |
+//! | [`DatabaseRecord`], [`FingerprintRecord`] | `source`; `source`, `table`, `branch`, `key` | where the source's database was read to |
 
 use std::sync::Arc;
 
@@ -177,6 +177,9 @@ pub struct SourceSkillRecord {
     pub pending: PendingRecord,
     /// Completed and abandoned rows of the database that are yet to be read and that snapshots have counted.
     pub rows_counted: (u64, u64),
+    /// Completed and abandoned invocations that are in the remembered numbers and not exposed: they happened while no feed was
+    /// subscribed to the skill.
+    pub uncovered: (u64, u64),
     /// Seconds of the completed invocations that rows told, added up as the server does.
     pub row_seconds: Option<f64>,
     /// Whether what the feed lists is known to disagree with the rows.
@@ -254,6 +257,8 @@ pub struct TallyRecord {
     pub listed: u64,
     /// Streamed.
     pub streamed: u64,
+    /// Those of both that are not exposed.
+    pub hidden: u64,
 }
 
 /// What tells anomalies of one source apart.
@@ -276,6 +281,8 @@ pub struct AnomalyKey {
 pub struct AnomalyRecord {
     /// How many were ever listed at the same time.
     pub multiplicity: u64,
+    /// How many rows of the database told it.
+    pub told: u64,
     /// Whether it was streamed.
     pub streamed: bool,
     /// When it was last seen, in microseconds since the Unix epoch; at most an hour before the latest.
@@ -326,13 +333,13 @@ pub struct DatabaseRecord {
 }
 
 /// What becomes of the fingerprints of a table that were persisted before, when others are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum FingerprintsKept {
     /// All of them stay; in the whole, always.
     #[default]
     All,
-    /// Those of rows with this key and greater ones stay, and all that are lost.
-    From(i64),
+    /// Those of rows with these keys are deleted, unless they are lost.
+    Without(Vec<i64>),
     /// All of them are deleted.
     None,
 }
@@ -344,8 +351,9 @@ pub struct FingerprintRecord {
     pub source: SourceId,
     /// Where it was read.
     pub table: Table,
-    /// Whether the row is gone, although it was counted. Then `key` is its place among those.
-    pub is_lost: bool,
+    /// 0 if the row is there, as far as is known. Otherwise it was counted and is gone, and this tells the states apart that
+    /// were lost with such rows.
+    pub branch: u32,
     /// Its primary key.
     pub key: i64,
     /// Its digest.

@@ -10,14 +10,15 @@ use std::time::Duration;
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
 use crate::skills_db::SkillMetrics;
 
+use super::anomalies::AnomaliesFull;
 use super::arithmetic::Listing;
 use super::book::UNKNOWN_PHASE;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
-use super::continuity::{Delta, SourceNumbers, Step};
+use super::continuity::{Continuity, Delta, Room, SourceNumbers, Step};
 use super::detail::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
 use super::evidence::{Listings, Totals};
-use super::limits::SERIES_COUNT_MAX;
+use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
 use super::notice::Notice;
 use super::pending::{Increase, StreamedInvocation, add};
 use super::snapshot::difference;
@@ -94,10 +95,9 @@ impl Coverage {
 }
 
 /// The listings that a server makes of these numbers. Skills whose totals no listing can have are left out.
-pub(super) fn listings(numbers: &Numbers, coverage: &Coverage, reject: impl FnMut(Rejection)) -> Listings {
-    let mut reject = reject;
+pub(super) fn listings(numbers: &Numbers, mut reject: impl FnMut(Rejection)) -> Listings {
     let mut entries = Vec::with_capacity(numbers.skills.len());
-    for skill in numbers.skills.iter().filter(|skill| coverage.covers(&skill.skill_name)) {
+    for skill in &numbers.skills {
         match totals(skill) {
             Some(totals) => entries.push((Arc::from(&*skill.skill_name), totals)),
             None => reject(Rejection::new(
@@ -183,21 +183,20 @@ impl SourceCounts {
 
     /// The remembered numbers have moved to what the database holds, at a change from snapshots to rows: what of it the
     /// rows to come count. What `steps` count beyond those rows was deleted before it was read, and counts as `unknown`.
-    pub fn change_to_rows(&mut self, numbers: &Numbers, steps: &[Step], is_history: bool, ctx: &mut ApplyContext<'_>) {
+    pub fn change_to_rows(
+        &mut self,
+        numbers: &Numbers,
+        steps: &[Step],
+        coverage: &Coverage,
+        is_history: bool,
+        ctx: &mut ApplyContext<'_>,
+    ) {
         for step in steps {
             let Ok(told) = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(&step.skill_name)) else {
                 continue;
             };
             let told = &numbers.skills[told];
-            let increase = match step.delta {
-                Delta::First => {
-                    let durations = None;
-                    let (completed, abandoned) = (step.to.completed, step.to.abandoned());
-                    Some(Increase { completed, abandoned, durations, history: is_history })
-                }
-                Delta::From(base) => difference(&base, &step.to),
-                Delta::Unchanged | Delta::Moved(_) => None,
-            };
+            let increase = self.increase_of(step, is_history);
             let (name, skill) = match self.skill(&step.skill_name, ctx) {
                 Ok(found) => found,
                 Err(rejection) => {
@@ -213,13 +212,12 @@ impl SourceCounts {
             skill.rows_counted =
                 (told.rows_completed.saturating_sub(fresh.0), told.rows_abandoned.saturating_sub(fresh.1));
             let unread = (fresh.0.saturating_sub(told.rows_completed), fresh.1.saturating_sub(told.rows_abandoned));
-            if unread != (0, 0) {
-                let (completed, abandoned) = unread;
-                let increase = Increase { completed, abandoned, durations: None, history: is_history };
-                ctx.counting().increase(skill.series, &increase);
-            }
+            let is_covered = coverage.covers(&name);
+            skill.count_unread(unread, is_covered, is_history, ctx);
             skill.row_seconds = valid(told.duration_sum);
-            skill.show_numbers(&step.to);
+            if is_covered {
+                skill.show_numbers(&step.to);
+            }
             self.pending_events -= dropped;
             self.rates_changed.push(name.clone());
             self.changed_histories.mark(name.clone());
@@ -228,14 +226,28 @@ impl SourceCounts {
         self.pending_increases.clear();
     }
 
+    fn increase_of(&self, step: &Step, is_history: bool) -> Option<Increase> {
+        match step.delta {
+            Delta::First => {
+                let (completed, abandoned) = (step.to.completed, step.to.abandoned());
+                Some(Increase { completed, abandoned, durations: None, history: is_history })
+            }
+            Delta::From(base) => difference(&base, &step.to),
+            Delta::Unchanged | Delta::Moved(_) => None,
+        }
+    }
+
     /// Sets the remembered numbers to what the database holds, which rows told before: it was cut back.
     pub fn follow_numbers(
         &mut self,
         known: &mut SourceNumbers,
         numbers: &Numbers,
         listings: &Listings,
+        coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) {
+        let before: Vec<(Arc<str>, Totals)> =
+            known.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect();
         known.zero_missing(listings);
         for (name, totals) in listings.iter() {
             known.set(name, *totals, 0);
@@ -243,15 +255,27 @@ impl SourceCounts {
             let told = told.ok().map(|index| &numbers.skills[index]);
             let Ok((name, skill)) = self.skill(name, ctx) else { continue };
             skill.row_seconds = told.and_then(|told| valid(told.duration_sum));
-            skill.show_numbers(totals);
+            if coverage.covers(&name) {
+                skill.show_numbers(totals);
+            }
             let dropped = skill.pending.end(skill.series, &mut ctx.counting());
             self.pending_events -= dropped;
             self.rates_changed.push(name.clone());
             self.changed_histories.mark(name.clone());
             self.changed_skills.mark(name);
         }
-        for name in self.skills.keys().filter(|name| !listings.contains(name)) {
-            self.changed_skills.mark(name.clone());
+        for (name, before) in before {
+            let Some(skill) = self.skills.get_mut(&name) else { continue };
+            let (now, of_rows) = (listings.get(&name).copied().unwrap_or(Totals::ZERO), {
+                let told = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(&name));
+                told.map_or((0, 0), |index| {
+                    (numbers.skills[index].rows_completed, numbers.skills[index].rows_abandoned)
+                })
+            });
+            // The newest are gone, and those are the ones that were not exposed.
+            let left = (now.completed.saturating_sub(of_rows.0), now.abandoned().saturating_sub(of_rows.1));
+            skill.lose_uncovered(&before, left);
+            self.changed_skills.mark(name);
         }
     }
 
@@ -264,6 +288,7 @@ impl SourceCounts {
         is_observed: bool,
         ctx: &mut ApplyContext<'_>,
     ) {
+        self.detail.invocations.compare(rows.iter().map(|row| row.mark));
         for row in rows {
             if let Err(rejection) = self.count_row(known, row, coverage, is_observed, ctx) {
                 ctx.reject(rejection);
@@ -284,9 +309,7 @@ impl SourceCounts {
         let is_after_numbers = id > self.detail.told_until;
         let is_history = id <= self.detail.history_until && !is_observed;
         let Some(name) = &row.skill_name else { return row.told.map(drop) };
-        if !coverage.covers(name) {
-            return Ok(());
-        }
+        let is_covered = coverage.covers(name);
         let (name, _) = self.skill(name, ctx)?;
         let Some(skill) = self.skills.get_mut(&name) else { return Ok(()) };
         if let Some(completed) = row.completed
@@ -294,7 +317,9 @@ impl SourceCounts {
         {
             let totals = skill.add_row(known.skill(&name).map(|skill| skill.remembered), completed, row.summed_seconds);
             known.set(&name, totals, 0);
-            skill.show_numbers(&totals);
+            if is_covered {
+                skill.show_numbers(&totals);
+            }
             self.rates_changed.push(name.clone());
             self.changed_histories.mark(name.clone());
         }
@@ -306,61 +331,113 @@ impl SourceCounts {
         let was_counted = is_known || *counted > 0;
         *counted -= u64::from(!is_known && *counted > 0);
         match (row.told, row.completed) {
-            (Err(rejection), _) => Err(rejection),
-            (Ok(_), None) => Ok(()),
+            (Err(rejection), _) if is_covered => Err(rejection),
+            (Err(_), _) | (Ok(_), None) => Ok(()),
             (Ok(_), Some(_)) if was_counted => Ok(()),
-            (Ok(told), Some(completed)) => count(skill, told, completed, is_history, ctx),
+            (Ok(told), Some(completed)) if is_covered => count(skill, told, completed, is_history, ctx),
+            (Ok(_), Some(completed)) => {
+                let (completed, abandoned) = (u64::from(completed), u64::from(!completed));
+                skill.count_unread((completed, abandoned), false, is_history, ctx);
+                Ok(())
+            }
         }
     }
 
-    /// Counts what the numbers of the database hold beyond the rows that were read: rows that were deleted before, without
-    /// their phase and duration. Only where every row was read.
-    pub fn count_unread(
+    /// Moves the remembered numbers to those of `skill_metrics`, once every row was read. What they hold beyond the rows was
+    /// deleted before it was read, or renamed, and counts as a snapshot would count it: without phase and duration.
+    pub fn follow_metrics(
         &mut self,
         known: &mut SourceNumbers,
         metrics: &[SkillMetrics],
         coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) {
-        for skill in metrics.iter().filter(|skill| coverage.covers(&skill.skill_name)) {
+        let is_same = |skill: &SkillMetrics| {
             let remembered = known.skill(&skill.skill_name).map_or(Totals::ZERO, |skill| skill.remembered);
-            let completed = skill.completed.min(skill.total);
-            let unread = (completed.saturating_sub(remembered.completed), {
-                (skill.total - completed).saturating_sub(remembered.abandoned())
-            });
-            if unread == (0, 0) || skill.total < remembered.total || skill.total >= SERIES_COUNT_MAX {
-                continue;
+            (skill.total, skill.completed.min(skill.total)) == (remembered.total, remembered.completed)
+        };
+        let held = metrics.iter().filter(|skill| skill.total > 0).count();
+        let remembered = known.iter().filter(|(_, skill)| skill.remembered.total > 0).count();
+        if held == remembered && metrics.iter().all(is_same) {
+            return;
+        }
+        let held = metrics_listings(metrics);
+        let is_damaged = known.is_contradicted(&held, Room::Enough);
+        let continuity = if is_damaged { Continuity::Damaged } else { Continuity::Follows };
+        let before: Vec<(Arc<str>, Totals)> =
+            known.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect();
+        let mut steps = Vec::new();
+        if known.advance(&held, Room::Enough, continuity, &mut steps) {
+            self.changed_damages.mark();
+        }
+        for (name, before) in before {
+            let now = known.skill(&name).map_or(Totals::ZERO, |skill| skill.remembered);
+            if let Some(skill) = self.skills.get_mut(&name).filter(|_| now.total < before.total) {
+                skill.lose_uncovered(&before, (now.completed, now.abandoned()));
+                self.changed_skills.mark(name);
             }
-            let (name, counts) = match self.skill(&skill.skill_name, ctx) {
+        }
+        for step in steps.iter().filter(|step| step.delta != Delta::Unchanged) {
+            let increase = self.increase_of(step, false);
+            let (name, skill) = match self.skill(&step.skill_name, ctx) {
                 Ok(found) => found,
                 Err(rejection) => {
                     ctx.reject(rejection);
                     continue;
                 }
             };
-            let (completed_unread, abandoned_unread) = unread;
-            let increase =
-                Increase { completed: completed_unread, abandoned: abandoned_unread, durations: None, history: false };
-            ctx.counting().increase(counts.series, &increase);
-            counts.row_seconds = skill.duration_seconds.and_then(valid);
-            let totals = Totals {
-                total: skill.total,
-                completed,
-                split_is_exact: true,
-                duration_sum: listed_sum(counts.row_seconds, completed),
-            };
-            counts.show_numbers(&totals);
-            known.set(&name, totals, completed_unread + abandoned_unread);
+            let is_covered = coverage.covers(&name);
+            let unread = increase.map_or((0, 0), |increase| (increase.completed, increase.abandoned));
+            skill.count_unread(unread, is_covered, false, ctx);
+            let sum = metrics.iter().find(|skill| *skill.skill_name == *name).and_then(|skill| skill.duration_seconds);
+            skill.row_seconds = sum.and_then(valid);
+            if is_covered {
+                skill.show_numbers(&step.to);
+            }
             self.rates_changed.push(name.clone());
             self.changed_histories.mark(name.clone());
             self.changed_skills.mark(name);
         }
     }
 
+    /// Exposes what rows have told of skills to which no feed was subscribed, and now one is.
+    pub fn reveal(&mut self, known: &SourceNumbers, coverage: &Coverage, ctx: &mut ApplyContext<'_>) {
+        for (name, skill) in self.skills.iter_mut().filter(|(name, _)| coverage.covers(name)) {
+            let uncovered = std::mem::take(&mut skill.uncovered);
+            if uncovered == (0, 0) {
+                continue;
+            }
+            skill.count_unread(uncovered, true, true, ctx);
+            if let Some(known) = known.skill(name) {
+                skill.show_numbers(&known.remembered);
+            }
+            self.rates_changed.push(name.clone());
+            self.changed_skills.mark(name.clone());
+        }
+        for (skill_name, anomaly_type, hidden) in self.anomalies.reveal(|name| coverage.covers(name)) {
+            let entry = AnomalyEntry {
+                skill_name: skill_name.as_ref().into(),
+                anomaly_type: anomaly_type.as_ref().into(),
+                detected_at: None,
+                deviation_score: None,
+            };
+            let _ = count_anomalies(&entry, Ok(hidden), None, ctx);
+        }
+    }
+
     /// Counts anomalies that rows tell.
-    pub fn count_anomaly_rows(&mut self, reading: &AnomalyReading, coverage: &Coverage, ctx: &mut ApplyContext<'_>) {
+    ///
+    /// At a changeover snapshots may have listed some of them.
+    pub fn count_anomaly_rows(
+        &mut self,
+        reading: &AnomalyReading,
+        is_changeover: bool,
+        coverage: &Coverage,
+        ctx: &mut ApplyContext<'_>,
+    ) {
         let now_micros = ctx.now.wall_micros;
         self.detail.anomalies.follow(reading.anchor);
+        self.detail.anomalies.compare(reading.rows.iter().map(|row| row.mark));
         self.anomalies.begin_round();
         for row in &reading.rows {
             let is_known = self.detail.anomalies.note(row.mark);
@@ -371,22 +448,20 @@ impl SourceCounts {
                     continue;
                 }
             };
-            if !coverage.covers(&entry.skill_name) {
-                continue;
-            }
             let counts = !is_known && reading.tallies.is_none();
             let counted = check_anomaly(entry, ctx.limits).and_then(|()| {
-                let increase = self.anomalies.tell(entry, counts, now_micros, ctx.limits);
-                count_anomalies(entry, increase, Some(now_micros), ctx)
+                let increase = if counts && is_changeover {
+                    self.anomalies.tell_listed(entry, now_micros, ctx.limits)
+                } else {
+                    self.anomalies.tell(entry, counts, now_micros, ctx.limits)
+                };
+                self.count_told(entry, increase, Some(now_micros), coverage, ctx)
             });
             if let Err(rejection) = counted {
                 ctx.reject(rejection);
             }
         }
         for AnomalyTally { skill_name, anomaly_type, times } in reading.tallies.iter().flatten() {
-            if !coverage.covers(skill_name) {
-                continue;
-            }
             let entry = AnomalyEntry {
                 skill_name: skill_name.as_ref().into(),
                 anomaly_type: anomaly_type.as_ref().into(),
@@ -395,13 +470,31 @@ impl SourceCounts {
             };
             let counted = check_anomaly(&entry, ctx.limits).and_then(|()| {
                 let increase = self.anomalies.tell_number(&entry, *times, ctx.limits);
-                count_anomalies(&entry, increase, None, ctx)
+                self.count_told(&entry, increase, None, coverage, ctx)
             });
             if let Err(rejection) = counted {
                 ctx.reject(rejection);
             }
         }
         self.anomalies.forget_old(now_micros);
+    }
+
+    /// Counts anomalies that rows told and of which `increase` are new, or hides them where no feed is subscribed to the skill.
+    fn count_told(
+        &mut self,
+        entry: &AnomalyEntry<'_>,
+        increase: Result<u64, AnomaliesFull>,
+        created_micros: Option<i64>,
+        coverage: &Coverage,
+        ctx: &mut ApplyContext<'_>,
+    ) -> Result<(), Rejection> {
+        match increase {
+            Ok(hidden) if !coverage.covers(&entry.skill_name) => {
+                self.anomalies.hide(entry, hidden, ctx.limits);
+                Ok(())
+            }
+            increase => count_anomalies(entry, increase, created_micros, ctx),
+        }
     }
 
     /// A snapshot while the counters are not its own to move: it sets rates, and is compared with what the rows told.
@@ -468,6 +561,31 @@ fn count(
 }
 
 impl SkillCounts {
+    /// Counts completed and other invocations of which no row tells; or remembers them, where no feed is subscribed to the
+    /// skill.
+    fn count_unread(
+        &mut self,
+        (completed, abandoned): (u64, u64),
+        is_covered: bool,
+        is_history: bool,
+        ctx: &mut ApplyContext<'_>,
+    ) {
+        if is_covered {
+            let increase = Increase { completed, abandoned, durations: None, history: is_history };
+            ctx.counting().increase(self.series, &increase);
+        } else {
+            self.uncovered.0 = self.uncovered.0.saturating_add(completed).min(COUNT_MAX / 2);
+            self.uncovered.1 = self.uncovered.1.saturating_add(abandoned).min(COUNT_MAX / 2);
+        }
+    }
+
+    /// The database fell from `before` to `left`, completed and other invocations: the newest are gone, which are those that
+    /// are not exposed.
+    fn lose_uncovered(&mut self, before: &Totals, left: (u64, u64)) {
+        self.uncovered.0 = self.uncovered.0.saturating_sub(before.completed.saturating_sub(left.0));
+        self.uncovered.1 = self.uncovered.1.saturating_sub(before.abandoned().saturating_sub(left.1));
+    }
+
     /// The numbers after one more row.
     fn add_row(&mut self, remembered: Option<Totals>, completed: bool, seconds: f64) -> Totals {
         let mut numbers = remembered.unwrap_or(Totals::ZERO);

@@ -78,6 +78,9 @@ pub(super) struct SkillCounts {
     pub pending: Pending,
     /// Completed and other rows that are yet to be read and that snapshots have counted.
     pub rows_counted: (u64, u64),
+    /// Completed and other invocations that are in the remembered numbers and not exposed: they happened while no feed was
+    /// subscribed to the skill.
+    pub uncovered: (u64, u64),
     /// Seconds of the completed invocations that rows told, added up as the server does.
     pub row_seconds: Option<f64>,
     /// Only where there are rows to compare with.
@@ -176,6 +179,8 @@ impl Counts for SourceCounts {
                     self.pending_events -= events.min(self.pending_events).min(events);
                     self.pending_increases.extend(std::iter::repeat_n((now, name.clone()), new));
                     skill.listed |= theirs.listed;
+                    skill.uncovered.0 = skill.uncovered.0.max(theirs.uncovered.0);
+                    skill.uncovered.1 = skill.uncovered.1.max(theirs.uncovered.1);
                     skill.gauge = skill.gauge.or(theirs.gauge);
                     skill.streamed_rate = skill.streamed_rate.or(theirs.streamed_rate);
                 }
@@ -232,6 +237,7 @@ impl SkillCounts {
             streamed_rate: None,
             pending: Pending::default(),
             rows_counted: (0, 0),
+            uncovered: (0, 0),
             row_seconds: None,
             comparison: None,
             disagrees: false,

@@ -16,6 +16,7 @@
 //! | it is another database | nothing [`present`](MissingRows::present), and rows up to the cursor or a [`TableFacts::sequence`] that fell |
 //! | rows were deleted before they were read | at the last batch, [`SkillMetrics::total`] exceeds what was counted of this database |
 //! | a column was corrected or migrated | nothing: [`RowFingerprint`]s do not cover it |
+//! | a skill was renamed in rows | nothing: beside others, rows with their key and time are the same; [`DatabaseFacts::skill_metrics`] hold another name |
 //! | whether it is the database of the feed's server | [`DatabaseFacts::skill_metrics`] against what the feed lists |
 //! | whether two paths lead to one database | [`DatabaseFacts::file`] |
 
@@ -49,14 +50,16 @@ impl Table {
 /// A row that was read, identified by what never changes of it.
 ///
 /// Of an invocation that is the key, `skill_name` and `invoked_at`: every other column can be corrected or migrated and the
-/// row stays the same. Of an anomaly it is the key and what tells anomalies apart, `skill_name`, `anomaly_type`,
+/// row stays the same. Beside others that are
+/// the same, a row with the same key and the same time is the same, too, of a skill that was renamed. Of an anomaly it is the key and what tells anomalies apart, `skill_name`, `anomaly_type`,
 /// `detected_at` and `deviation_score`: `resolved_at` changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RowFingerprint {
     /// Its primary key.
     pub key: i64,
-    /// The first 64 bits of a SHA-256 digest of the other columns, with their types and lengths. Rows of one skill and one
-    /// second share it: without the key it identifies nothing.
+    /// The first 64 bits of a SHA-256 digest of the other columns, with their types and lengths; of an invocation the first
+    /// 32 bits of one of its skill, and 32 of one of its time. Rows of one skill and one time share it: without the key it
+    /// identifies nothing.
     pub digest: i64,
 }
 

@@ -25,10 +25,26 @@ pub(super) const fn former_fingerprint_columns(table: Table) -> &'static [&'stat
     }
 }
 
+/// The bits of an invocation's digest that are of its time; the others are of its skill.
+const TIME_BITS: i64 = 0xffff_ffff;
+
 /// The fingerprint of a row whose key is the first column selected, and whose fingerprint columns are the next.
 pub(super) fn fingerprint(row: &Row<'_>, table: Table) -> RowFingerprint {
-    let columns = 1..=fingerprint_columns(table).len();
-    RowFingerprint { key: row.get(0).unwrap_or_default(), digest: digest(row, columns) }
+    let digest = match table {
+        Table::Invocations => (digest(row, [1]) & !TIME_BITS) | (digest(row, [2]) & TIME_BITS),
+        Table::Anomalies => digest(row, 1..=fingerprint_columns(table).len()),
+    };
+    RowFingerprint { key: row.get(0).unwrap_or_default(), digest }
+}
+
+/// Whether `row`, of which this is the fingerprint, can be the row that had the fingerprint `sought` under another skill: it
+/// has the same key and the same time.
+pub(super) fn is_renamed(row: &Row<'_>, found: RowFingerprint, sought: RowFingerprint, table: Table) -> bool {
+    let has_time = matches!(row.get_ref(2), Ok(ValueRef::Text(time)) if !time.is_empty());
+    table == Table::Invocations
+        && has_time
+        && found.key == sought.key
+        && (found.digest ^ sought.digest) & TIME_BITS == 0
 }
 
 /// A digest over some columns of a row, each with its type and length.

@@ -9,7 +9,7 @@ use super::facts::{
     AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, KeyRange, MissingRows, ReadPlan, RowCount,
     RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
-use super::fingerprint::{digest, fingerprint, fingerprint_columns};
+use super::fingerprint::{digest, fingerprint, fingerprint_columns, is_renamed};
 use super::rows::{anomaly, anomaly_columns, bounded, invocation, invocation_columns, name, skill_metrics};
 use super::schema::{METRICS, Schema};
 
@@ -38,8 +38,10 @@ impl<'t> ReadTransaction<'t> {
     ) -> rusqlite::Result<TableFacts> {
         let rows_read = match cursor.last {
             None => RowsRead::NoneYet,
-            Some(last) if self.find(table, last)? == Found::Present => RowsRead::LastPresent,
-            Some(_) => RowsRead::LastMissing(self.missing_rows(table, cursor, &remembered(table))?),
+            Some(last) => match self.find(table, last)? {
+                Found::Present => RowsRead::LastPresent,
+                found => self.missing_rows(table, cursor, found, &remembered(table))?,
+            },
         };
         Ok(TableFacts { cursor, keys: self.keys(table)?, sequence: self.sequence(table)?, rows_read })
     }
@@ -48,24 +50,32 @@ impl<'t> ReadTransaction<'t> {
         &self,
         table: Table,
         cursor: TableCursor,
+        last: Found,
         remembered: &[RowFingerprint],
-    ) -> rusqlite::Result<MissingRows> {
+    ) -> rusqlite::Result<RowsRead> {
         let mut missing =
             MissingRows { rows_up_to_cursor: self.rows_up_to(table, cursor.key)?, ..MissingRows::default() };
-        let mut replaced = Vec::new();
+        let (mut present, mut renamed, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
         for fingerprint in remembered {
             match self.find(table, *fingerprint)? {
-                Found::Present => {
-                    missing.present += 1;
-                    missing.newest_present = missing.newest_present.max(Some(fingerprint.key));
-                }
+                Found::Present => present.push(fingerprint.key),
+                Found::Renamed => renamed.push(fingerprint.key),
                 Found::Absent => missing.absent += 1,
                 Found::Replaced => replaced.push(fingerprint.key),
             }
         }
+        // Rows of another database can have the same keys and times. Beside rows that are the same they are the same, too.
+        if present.is_empty() {
+            replaced.append(&mut renamed);
+        } else if last == Found::Renamed {
+            return Ok(RowsRead::LastPresent);
+        }
+        present.append(&mut renamed);
+        missing.present = present.len() as u64;
         missing.replaced = replaced.len() as u64;
+        missing.newest_present = present.into_iter().max();
         missing.oldest_replaced = replaced.into_iter().filter(|key| Some(*key) > missing.newest_present).min();
-        Ok(missing)
+        Ok(RowsRead::LastMissing(missing))
     }
 
     fn find(&self, table: Table, sought: RowFingerprint) -> rusqlite::Result<Found> {
@@ -73,15 +83,18 @@ impl<'t> ReadTransaction<'t> {
         let query = format!("SELECT {} FROM main.{} WHERE id = ?1", columns.join(", "), table.name());
         let former = fingerprint_columns(table).len() + 1..columns.len();
         let mut query = self.connection.prepare_cached(&query)?;
-        let is_same = query.query_row([sought.key], |row| {
+        let found = query.query_row([sought.key], |row| {
             let is_former = |row| !former.is_empty() && digest(row, former.clone()) == sought.digest;
-            Ok(fingerprint(row, table) == sought || is_former(row))
+            let found = fingerprint(row, table);
+            Ok(if found == sought || is_former(row) {
+                Found::Present
+            } else if is_renamed(row, found, sought, table) {
+                Found::Renamed
+            } else {
+                Found::Replaced
+            })
         });
-        Ok(match is_same.optional()? {
-            Some(true) => Found::Present,
-            Some(false) => Found::Replaced,
-            None => Found::Absent,
-        })
+        Ok(found.optional()?.unwrap_or(Found::Absent))
     }
 
     fn keys(&self, table: Table) -> rusqlite::Result<Option<KeyRange>> {
@@ -272,6 +285,8 @@ fn take_room(room: &mut usize, bytes: usize) -> bool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
     Present,
+    /// With the same time, under another skill.
+    Renamed,
     Absent,
     /// Its key belongs to another row.
     Replaced,

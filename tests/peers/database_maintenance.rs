@@ -9,7 +9,7 @@ use crate::support::database_stage::{after_messages, invocations, scrape, skills
 use crate::support::peers::session_buddy::{RealServer, SessionBuddy};
 use crate::support::program::Program;
 use crate::support::scrape::Scrape;
-use crate::support::server_database::remove_files;
+use crate::support::server_database::{copy, remove_files};
 use rusqlite::Connection;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -148,6 +148,47 @@ fn detected(times: u64, first_score: f64) -> Value {
 fn in_phase(scrape: &Scrape, phase: &str) -> f64 {
     let series = scrape.series("skill_invocations_total");
     series.into_iter().filter(|(labels, _)| labels["workflow_phase"] == phase).map(|(_, value)| value).sum()
+}
+
+/// A backup 1,500 rows back is recognised by older fingerprints than those of the last 1,024 rows.
+fn a_backup(mode: Mode) {
+    let Some(mut stage) = Stage::with(500) else { return };
+    let backup = stage.path("backup.db");
+    stage.start_in(mode);
+    stage.until("the first rows", 500);
+    copy(&stage.database(), &backup);
+    stage.invoke(1_500);
+    stage.until("all rows", 2_000);
+    stage.replace_database(&backup);
+    after_messages(stage.bridge.as_mut().unwrap(), 5.0);
+    stage.invoke(8);
+    stage.settles_at(2_008, "what happened after the backup");
+}
+
+#[test]
+fn a_backup_far_back_is_counted_on_beside_the_feed() {
+    a_backup(Mode::Snapshots);
+}
+
+#[test]
+fn a_backup_far_back_is_counted_on_beside_the_database() {
+    a_backup(Mode::Rows);
+}
+
+#[test]
+fn a_backup_that_went_on_while_nobody_read_it_is_counted_on() {
+    let Some(mut stage) = Stage::with(500) else { return };
+    let backup = stage.path("backup.db");
+    stage.start_in(Mode::Rows);
+    stage.until("the first rows", 500);
+    copy(&stage.database(), &backup);
+    stage.invoke(1_500);
+    stage.until("all rows", 2_000);
+    stage.stop();
+    stage.replace_database(&backup);
+    stage.invoke(8);
+    stage.start_in(Mode::Rows);
+    stage.settles_at(2_008, "what happened after the backup");
 }
 
 /// The server dies and is started again after its `-wal` and `-shm` were removed. A reader that keeps the former ones open
@@ -308,4 +349,9 @@ fn anomalies_pruned(meanwhile: Meanwhile) {
 #[test]
 fn anomalies_pruned_while_nobody_read_them_stay_counted() {
     anomalies_pruned(Meanwhile::Stopped);
+}
+
+#[test]
+fn anomalies_pruned_while_snapshots_listed_them_stay_counted() {
+    anomalies_pruned(Meanwhile::CountsSnapshots);
 }

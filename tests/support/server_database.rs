@@ -58,13 +58,15 @@ impl ServerDatabase {
         self.connection.execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
-    /// Stores so many completed invocations of a skill, of half a second each, one second apart.
+    /// Stores so many completed invocations of a skill, of half a second each, one second apart. No two skills have the same
+    /// time.
     pub fn invoke(&self, skill_name: &str, times: u64) {
         self.connection
             .execute(
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
                  INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds)
-                 SELECT ?1, datetime(1795341600 + i + (SELECT count(*) FROM skill_invocation), 'unixepoch'), 's', 1, 0.5
+                 SELECT ?1, datetime(1795341600 + i + (SELECT count(*) FROM skill_invocation), 'unixepoch') || '.' || hex(?1),
+                        's', 1, 0.5
                  FROM n WHERE ?2 > 0",
                 params![skill_name, times],
             )

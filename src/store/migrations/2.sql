@@ -84,6 +84,8 @@ CREATE TABLE source_skill (
     pending TEXT NOT NULL,
     rows_counted_completed INTEGER NOT NULL,
     rows_counted_abandoned INTEGER NOT NULL,
+    uncovered_completed INTEGER NOT NULL,
+    uncovered_abandoned INTEGER NOT NULL,
     row_seconds REAL,
     disagrees INTEGER NOT NULL,
     PRIMARY KEY (source, skill_name)
@@ -92,7 +94,7 @@ INSERT INTO source_skill
     SELECT feed + 1, skill_name, skill, listed, total, completed, split_is_exact, duration_sum, coalesce(total, 0),
            gauge_total, gauge_completed, gauge_rate_percent, streamed_rate,
            credit_completed, credit_abandoned, credit_duration_sum, waiting,
-           rows_counted_completed, rows_counted_abandoned, duration_sum, disagrees
+           rows_counted_completed, rows_counted_abandoned, 0, 0, duration_sum, disagrees
     FROM feed_skill WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE listing_history (
     source INTEGER NOT NULL,
@@ -116,13 +118,14 @@ CREATE TABLE source_anomaly_tally (
     anomaly_type TEXT NOT NULL,
     listed INTEGER NOT NULL,
     streamed INTEGER NOT NULL,
+    hidden INTEGER NOT NULL,
     PRIMARY KEY (source, skill_name, anomaly_type)
 ) STRICT, WITHOUT ROWID;
 -- What was counted of earlier databases is not of this source. Both numbers are moved by the same, so that neither gains on
 -- the other.
 INSERT INTO source_anomaly_tally
     SELECT feed + 1, skill_name, anomaly_type,
-           listed - min(before, listed, streamed), streamed - min(before, listed, streamed)
+           listed - min(before, listed, streamed), streamed - min(before, listed, streamed), 0
     FROM anomaly_tally WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE source_anomaly (
     source INTEGER NOT NULL,
@@ -131,12 +134,13 @@ CREATE TABLE source_anomaly (
     detected_at TEXT NOT NULL,
     score TEXT NOT NULL,
     multiplicity INTEGER NOT NULL,
+    told INTEGER NOT NULL,
     streamed INTEGER NOT NULL,
     seen_micros INTEGER NOT NULL,
     PRIMARY KEY (source, skill_name, anomaly_type, detected_at, score)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO source_anomaly
-    SELECT feed + 1, skill_name, anomaly_type, detected_at, score, multiplicity, streamed, seen_micros
+    SELECT feed + 1, skill_name, anomaly_type, detected_at, score, multiplicity, 0, streamed, seen_micros
     FROM anomaly WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE source_event_id (
     source INTEGER NOT NULL,
@@ -171,10 +175,10 @@ INSERT INTO database
 CREATE TABLE fingerprint (
     source INTEGER NOT NULL,
     table_name TEXT NOT NULL,
-    is_lost INTEGER NOT NULL,
+    branch INTEGER NOT NULL,
     key INTEGER NOT NULL,
     digest INTEGER NOT NULL,
-    PRIMARY KEY (source, table_name, is_lost, key)
+    PRIMARY KEY (source, table_name, branch, key)
 ) STRICT, WITHOUT ROWID;
 DROP TABLE temp.merged;
 DROP TABLE feed_skill;

@@ -16,24 +16,26 @@ record! {
         anomaly_type: Arc<str>,
         listed: u64,
         streamed: u64,
+        hidden: u64,
     }
 }
 
 pub(super) fn save(connection: &Connection, tallies: &[TallyRecord]) -> rusqlite::Result<()> {
     let rows = tallies.iter().cloned().map(|record| {
-        let TallyRecord { source, skill_name, anomaly_type, listed, streamed } = record;
-        TallyRow { source: source.0, skill_name, anomaly_type, listed, streamed }
+        let TallyRecord { source, skill_name, anomaly_type, listed, streamed, hidden } = record;
+        TallyRow { source: source.0, skill_name, anomaly_type, listed, streamed, hidden }
     });
     record::save(connection, rows)
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<TallyRecord>> {
-    let record = |TallyRow { source, skill_name, anomaly_type, listed, streamed }| TallyRecord {
+    let record = |TallyRow { source, skill_name, anomaly_type, listed, streamed, hidden }| TallyRecord {
         source: SourceId(source),
         skill_name,
         anomaly_type,
         listed,
         streamed,
+        hidden,
     };
     Ok(record::load(connection)?.into_iter().map(record).collect())
 }

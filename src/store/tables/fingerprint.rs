@@ -7,11 +7,11 @@ use crate::ledger::SourceId;
 use crate::ledger::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
 
 record! {
-    "fingerprint", key (source, table_name, is_lost, key),
+    "fingerprint", key (source, table_name, branch, key),
     struct FingerprintRow {
         source: u64,
         table_name: String,
-        is_lost: bool,
+        branch: u32,
         key: i64,
         digest: i64,
     }
@@ -25,13 +25,15 @@ pub(super) fn save(
 ) -> rusqlite::Result<()> {
     let mut clear = connection.prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ?")?;
     let mut forget = connection
-        .prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ? AND NOT is_lost AND key < ?")?;
+        .prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ? AND branch = 0 AND key = ?")?;
     for database in databases {
-        for (table, kept) in [(Table::Invocations, database.invocations), (Table::Anomalies, database.anomalies)] {
+        for (table, kept) in [(Table::Invocations, &database.invocations), (Table::Anomalies, &database.anomalies)] {
             match kept {
                 FingerprintsKept::All => {}
-                FingerprintsKept::From(key) => {
-                    forget.execute(params![database.source.0, table.name(), key])?;
+                FingerprintsKept::Without(keys) => {
+                    for key in keys {
+                        forget.execute(params![database.source.0, table.name(), key])?;
+                    }
                 }
                 FingerprintsKept::None => {
                     clear.execute(params![database.source.0, table.name()])?;
@@ -42,7 +44,7 @@ pub(super) fn save(
     let row = |record: &FingerprintRecord| FingerprintRow {
         source: record.source.0,
         table_name: record.table.name().to_owned(),
-        is_lost: record.is_lost,
+        branch: record.branch,
         key: record.key,
         digest: record.digest,
     };
@@ -50,10 +52,10 @@ pub(super) fn save(
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FingerprintRecord>> {
-    let record = |FingerprintRow { source, table_name, is_lost, key, digest }| {
+    let record = |FingerprintRow { source, table_name, branch, key, digest }| {
         let table = [Table::Invocations, Table::Anomalies].into_iter().find(|table| table.name() == table_name);
         let table = table.ok_or_else(|| invalid(format!("no rows are read of a table {table_name:?}")))?;
-        Ok(FingerprintRecord { source: SourceId(source), table, is_lost, key, digest })
+        Ok(FingerprintRecord { source: SourceId(source), table, branch, key, digest })
     };
     record::load(connection)?.into_iter().map(record).collect()
 }

@@ -31,6 +31,8 @@ record! {
         pending: Json<PendingRecord>,
         rows_counted_completed: u64,
         rows_counted_abandoned: u64,
+        uncovered_completed: u64,
+        uncovered_abandoned: u64,
         row_seconds: Option<f64>,
         disagrees: bool,
     }
@@ -59,6 +61,8 @@ impl From<&SourceSkillRecord> for SourceSkillRow {
             pending: Json(record.pending.clone()),
             rows_counted_completed: record.rows_counted.0,
             rows_counted_abandoned: record.rows_counted.1,
+            uncovered_completed: record.uncovered.0,
+            uncovered_abandoned: record.uncovered.1,
             row_seconds: record.row_seconds,
             disagrees: record.disagrees,
         }
@@ -87,6 +91,7 @@ impl From<SourceSkillRow> for SourceSkillRecord {
             credit_duration_sum: row.credit_duration_sum,
             pending: row.pending.0,
             rows_counted: (row.rows_counted_completed, row.rows_counted_abandoned),
+            uncovered: (row.uncovered_completed, row.uncovered_abandoned),
             row_seconds: row.row_seconds,
             disagrees: row.disagrees,
         }
