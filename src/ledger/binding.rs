@@ -1509,6 +1509,14 @@ impl<C: Counts> Sources<C> {
         let now = &*seen.listings;
         let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
         if known.counts.is_read() && !is_fork {
+            let continuity = known.numbers.judge(now, seen.room, || self.strength(feed, source, seen));
+            if continuity != Continuity::Another {
+                self.feed_mut(feed).differing = None;
+            } else if Streak::extend(&mut self.feed_mut(feed).differing, seen.now) {
+                // The rows are of a database that this feed has left.
+                self.feed_mut(feed).differing = None;
+                return self.replace_source(feed, source, seen);
+            }
             return Outcome::Read { source };
         }
         let took_over = known.counted_by.is_some_and(|other| other != feed) && !is_fork;

@@ -342,7 +342,7 @@ impl Ledger {
         let is_observed = self.is_observed(source);
         let has_more = reading.has_more;
         self.with_source(source, now, notices, |known, ctx| {
-            known.counts.detail.invocations.follow(reading.invocations_anchor);
+            known.counts.detail.follow_invocations(reading.invocations_anchor);
             known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
             if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
                 known.counts.follow_metrics(&mut known.numbers, metrics, &coverage, ctx);

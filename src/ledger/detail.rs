@@ -67,8 +67,10 @@ pub enum Anchor {
     Emptied,
     /// The rows after this one, which was read, are gone: the database came back younger.
     CutBack {
-        /// Primary key of the last row that is still there.
+        /// Primary key of the last row that is known to be there still.
         after: i64,
+        /// Rows after it and up to this key may be there still.
+        doubtful_until: i64,
     },
     /// None of the rows is one that was read.
     Other,
@@ -82,7 +84,7 @@ impl Anchor {
         match (position.last, common) {
             (None, _) if position.cursor == 0 => Self::Emptied,
             (Some(last), Some(common)) if last.id == common => Self::Continues,
-            (_, Some(after)) => Self::CutBack { after },
+            (_, Some(after)) => Self::CutBack { after, doubtful_until: after },
             (_, None) if !has_earlier && newest_ever >= position.cursor => Self::Emptied,
             (_, None) => Self::Other,
         }
@@ -92,7 +94,7 @@ impl Anchor {
     pub fn after(self, position: Position) -> i64 {
         match self {
             Self::Continues | Self::Emptied => position.cursor,
-            Self::CutBack { after } => after,
+            Self::CutBack { after, .. } => after,
             Self::Other => 0,
         }
     }
@@ -126,6 +128,8 @@ pub struct InvocationRow {
     pub mark: Mark,
     /// The skill, where it is a text.
     pub skill_name: Option<Box<str>>,
+    /// The time that it tells, in microseconds since the Unix epoch, in whatever zone.
+    pub invoked_micros: Option<i64>,
     /// Its phase and duration, or why it cannot be counted.
     pub told: Result<ToldInvocation, Rejection>,
     /// Whether it was completed; `None` where it is neither.
@@ -253,10 +257,22 @@ pub(super) struct Detail {
     pub has_more: bool,
     pub invocations: Trail,
     pub anomalies: Trail,
+    /// The newest time that a row of an invocation told, in microseconds since the Unix epoch.
+    newest_micros: Option<i64>,
+    doubt: Doubt,
     /// The connection of the latest reading, and the latest that is no longer trusted.
     connection: u64,
     distrusted_connection: Option<u64>,
     changed: DirtyFlag,
+}
+
+/// Rows of a table that came back of which it is not known whether they were read before.
+#[derive(Debug, Clone, Copy, Default)]
+struct Doubt {
+    /// The last of their keys.
+    until: i64,
+    /// The newest time of all rows that were read before.
+    newest_micros: Option<i64>,
 }
 
 impl Default for Detail {
@@ -270,6 +286,8 @@ impl Default for Detail {
             has_more: false,
             invocations: Trail::default(),
             anomalies: Trail::default(),
+            newest_micros: None,
+            doubt: Doubt::default(),
             connection: 0,
             distrusted_connection: None,
             changed: DirtyFlag::default(),
@@ -405,6 +423,27 @@ impl Detail {
         self.has_more = has_more;
     }
 
+    /// Follows the table of invocations to where it continues.
+    pub fn follow_invocations(&mut self, anchor: Anchor) {
+        self.invocations.follow(anchor);
+        self.doubt = match anchor {
+            Anchor::CutBack { doubtful_until, .. } => {
+                Doubt { until: doubtful_until, newest_micros: self.newest_micros }
+            }
+            Anchor::Continues | Anchor::Emptied | Anchor::Other => Doubt::default(),
+        };
+    }
+
+    /// Notes a row that was read. Whether it was counted before, or may have been: of a table that came back, a row that is
+    /// not remembered is new if it is newer than all that were read before.
+    pub fn note_invocation(&mut self, row: &InvocationRow) -> bool {
+        let is_known = self.invocations.note(row.mark);
+        let is_newer =
+            row.invoked_micros.is_some_and(|micros| self.doubt.newest_micros.is_some_and(|old| micros > old));
+        self.newest_micros = self.newest_micros.max(row.invoked_micros);
+        is_known || (row.mark.id <= self.doubt.until && !is_newer)
+    }
+
     pub fn note_told_until(&mut self, last_id: i64, is_history: bool) {
         self.told_until = last_id;
         if is_history {
@@ -434,6 +473,7 @@ impl Detail {
             moved_alone: self.moved_alone,
             told_until: self.told_until,
             history_until: self.history_until,
+            newest_micros: self.newest_micros,
             invocations_cursor: self.invocations.cursor,
             anomalies_cursor: self.anomalies.cursor,
             invocations: self.invocations.collect(source, Table::Invocations, fingerprints),
@@ -474,6 +514,7 @@ impl Detail {
             history_until: self.history_until,
             invocations,
             anomalies,
+            newest_micros: self.newest_micros,
             changed: if self.joined { DirtyFlag::NEW } else { DirtyFlag::default() },
             ..Self::default()
         }
@@ -486,6 +527,7 @@ impl Detail {
             moved_alone: row.moved_alone,
             told_until: row.told_until,
             history_until: row.history_until,
+            newest_micros: row.newest_micros,
             ..Self::default()
         };
         detail.invocations.cursor = row.invocations_cursor;
@@ -510,7 +552,7 @@ impl Trail {
     pub fn follow(&mut self, anchor: Anchor) -> bool {
         let after = match anchor {
             Anchor::Continues | Anchor::Emptied => return false,
-            Anchor::CutBack { after } => after,
+            Anchor::CutBack { after, .. } => after,
             Anchor::Other => {
                 *self = Self { is_rewritten: DirtyFlag::NEW, ..Self::default() };
                 return false;
@@ -629,11 +671,15 @@ mod tests {
         Mark { id, digest: id * 1000 }
     }
 
+    fn cut_back(after: i64) -> Anchor {
+        Anchor::CutBack { after, doubtful_until: after }
+    }
+
     #[test]
     fn a_table_is_told_by_its_rows_and_not_by_their_number() {
         let read = Position { last: Some(mark(9)), cursor: 9 };
         assert_eq!(Anchor::judge(read, Some(9), true, 12), Anchor::Continues);
-        assert_eq!(Anchor::judge(read, Some(7), true, 12), Anchor::CutBack { after: 7 });
+        assert_eq!(Anchor::judge(read, Some(7), true, 12), cut_back(7));
         assert_eq!(Anchor::judge(read, None, false, 9), Anchor::Emptied, "all rows were deleted");
         assert_eq!(Anchor::judge(read, None, false, 3), Anchor::Other, "the keys began anew");
         assert_eq!(Anchor::judge(read, None, true, 30), Anchor::Other, "other rows have these keys");
@@ -646,7 +692,7 @@ mod tests {
         for id in 1..=5 {
             assert!(!trail.note(mark(id)));
         }
-        assert!(trail.follow(Anchor::CutBack { after: 3 }));
+        assert!(trail.follow(cut_back(3)));
         assert!(!trail.note(Mark { id: 4, digest: 77 }), "another row by an old key");
         assert!(trail.note(Mark { id: 5, digest: 4000 }), "an old row by another key");
         assert!(!trail.note(Mark { id: 6, digest: 4000 }), "once");
@@ -678,14 +724,14 @@ mod tests {
             }
         }
         for (is_restored, digest) in [(false, -1), (true, -2)] {
-            assert!(trail.follow(Anchor::CutBack { after: 500 }));
+            assert!(trail.follow(cut_back(500)));
             (501..=520).for_each(|id| assert!(!trail.note(Mark { id, digest: digest * id * 1_000_000 })));
             held = persisted(held, &mut trail);
             if is_restored {
                 trail = Trail { cursor: trail.cursor, ..Trail::default() };
                 trail.restore(held.iter());
             }
-            assert!(trail.follow(Anchor::CutBack { after: 500 }));
+            assert!(trail.follow(cut_back(500)));
             for batch in (501..=4_000).collect::<Vec<i64>>().chunks(1_000) {
                 trail.compare(batch.iter().map(|id| mark(*id)));
                 batch.iter().for_each(|id| assert!(trail.note(mark(*id)), "{id} was counted"));
@@ -693,7 +739,7 @@ mod tests {
             let new = Mark { id: 4_001, digest };
             trail.compare([new].into_iter());
             assert!(!trail.note(new), "a new one");
-            trail.follow(Anchor::CutBack { after: 4_000 });
+            trail.follow(cut_back(4_000));
             held = persisted(held, &mut trail);
         }
     }
@@ -711,6 +757,26 @@ mod tests {
                 assert!(!trail.has_changed());
             }
         }
+    }
+
+    #[test]
+    fn a_row_of_a_table_that_came_back_is_new_if_it_is_newer_than_all() {
+        let row = |id, invoked_micros| InvocationRow {
+            mark: Mark { id, digest: id * 1_000_000 + invoked_micros },
+            skill_name: Some("a".into()),
+            invoked_micros: Some(invoked_micros),
+            told: Ok(ToldInvocation { workflow_phase: None, duration_seconds: None }),
+            completed: Some(true),
+            summed_seconds: 0.0,
+        };
+        let mut detail = Detail::default();
+        (1..=2_000).for_each(|id| assert!(!detail.note_invocation(&row(id, id))));
+        // 501 is not remembered, 502 is and was replaced.
+        for (newer, is_known) in [(501, true), (2_000, true), (2_001, false)] {
+            detail.follow_invocations(Anchor::CutBack { after: 500, doubtful_until: 501 });
+            assert_eq!(detail.note_invocation(&row(501, newer)), is_known, "{newer}");
+        }
+        assert!(!detail.note_invocation(&row(502, 7)), "beyond the doubt");
     }
 
     #[test]

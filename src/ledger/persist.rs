@@ -433,7 +433,7 @@ impl Totals {
 impl DatabaseRecord {
     fn is_valid(&self) -> bool {
         let keys = [self.told_until, self.history_until, self.invocations_cursor, self.anomalies_cursor];
-        keys.into_iter().all(is_key)
+        keys.into_iter().all(is_key) && self.newest_micros.is_none_or(is_time)
     }
 }
 

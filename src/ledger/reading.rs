@@ -11,6 +11,7 @@ use super::detail::{
     Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
     Position, SkillNumbers, ToldInvocation,
 };
+use super::server_time;
 
 impl From<Mark> for RowFingerprint {
     fn from(mark: Mark) -> Self {
@@ -111,14 +112,15 @@ fn anchor(position: Position, facts: &TableFacts) -> Anchor {
                 let has_earlier = missing.rows_up_to_cursor > 0;
                 return Anchor::judge(position, None, has_earlier, facts.sequence.unwrap_or(0));
             };
-            // Up to here every row was read, remembered or not: keys are given in order, and those beyond were given again.
+            // Up to here rows that are not remembered may have been read: keys are given in order, and those beyond were given
+            // again.
             let last_key = facts.sequence.or(facts.keys.map(|keys| keys.newest)).unwrap_or(0);
             let read_until = missing.oldest_replaced.map_or(last_key, |key| last_key.min(key - 1)).max(present);
             if read_until >= position.cursor {
                 // The newest rows were deleted, which takes nothing back.
                 return Anchor::Continues;
             }
-            Anchor::CutBack { after: read_until }
+            Anchor::CutBack { after: present, doubtful_until: read_until }
         }
     }
 }
@@ -158,6 +160,7 @@ impl From<crate::skills_db::InvocationRow> for InvocationRow {
         Self {
             mark: row.fingerprint.into(),
             skill_name: row.skill_name,
+            invoked_micros: row.invoked_at.as_deref().and_then(server_time::micros),
             told: row.details.map(|details| ToldInvocation {
                 workflow_phase: details.workflow_phase,
                 duration_seconds: details.duration_seconds,
@@ -228,6 +231,10 @@ mod tests {
         }
     }
 
+    fn cut_back(after: i64, doubtful_until: i64) -> Anchor {
+        Anchor::CutBack { after, doubtful_until }
+    }
+
     #[test]
     fn deleting_the_newest_rows_moves_nothing() {
         assert_eq!(judged(missing(95, None), 95, Some(100)), Anchor::Continues);
@@ -235,17 +242,17 @@ mod tests {
     }
 
     #[test]
-    fn a_backup_is_read_on_from_its_last_row_though_that_is_not_remembered() {
-        assert_eq!(judged(missing(98, None), 98, Some(98)), Anchor::CutBack { after: 98 });
-        assert_eq!(judged(missing(50, None), 51, Some(51)), Anchor::CutBack { after: 51 });
-        assert_eq!(judged(missing(50, None), 51, None), Anchor::CutBack { after: 51 }, "keys without AUTOINCREMENT");
+    fn a_backup_is_read_on_from_its_last_row_that_is_remembered() {
+        assert_eq!(judged(missing(98, None), 98, Some(98)), cut_back(98, 98));
+        assert_eq!(judged(missing(50, None), 51, Some(51)), cut_back(50, 51));
+        assert_eq!(judged(missing(50, None), 51, None), cut_back(50, 51), "keys without AUTOINCREMENT");
     }
 
     #[test]
     fn a_backup_that_went_on_is_read_from_the_first_row_that_is_another() {
-        assert_eq!(judged(missing(95, Some(96)), 98, Some(98)), Anchor::CutBack { after: 95 });
-        assert_eq!(judged(missing(95, Some(96)), 130, Some(130)), Anchor::CutBack { after: 95 });
-        // Whether 51 is old or new nobody knows: in doubt less is counted.
-        assert_eq!(judged(missing(50, Some(52)), 130, Some(130)), Anchor::CutBack { after: 51 });
+        assert_eq!(judged(missing(95, Some(96)), 98, Some(98)), cut_back(95, 95));
+        assert_eq!(judged(missing(95, Some(96)), 130, Some(130)), cut_back(95, 95));
+        // Whether 51 is old or new its time has to tell.
+        assert_eq!(judged(missing(50, Some(52)), 130, Some(130)), cut_back(50, 51));
     }
 }

@@ -322,6 +322,8 @@ pub struct DatabaseRecord {
     pub told_until: i64,
     /// Rows up to this key were there when rows were first read.
     pub history_until: i64,
+    /// The newest time that a row of `skill_invocation` told, in microseconds since the Unix epoch.
+    pub newest_micros: Option<i64>,
     /// The key up to which `skill_invocation` was read.
     pub invocations_cursor: i64,
     /// The key up to which `skill_anomalies` was read.

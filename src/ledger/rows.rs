@@ -305,7 +305,7 @@ impl SourceCounts {
         ctx: &mut ApplyContext<'_>,
     ) -> Result<(), Rejection> {
         let id = row.mark.id;
-        let is_known = self.detail.invocations.note(row.mark);
+        let is_known = self.detail.note_invocation(&row);
         let is_after_numbers = id > self.detail.told_until;
         let is_history = id <= self.detail.history_until && !is_observed;
         let Some(name) = &row.skill_name else { return row.told.map(drop) };

@@ -225,6 +225,8 @@ pub struct InvocationRow {
     pub fingerprint: RowFingerprint,
     /// The skill, where it is a text that is not empty.
     pub skill_name: Option<Box<str>>,
+    /// When it was invoked, as it is written; `None` where it is no text.
+    pub invoked_at: Option<Box<str>>,
     /// Whether it was completed; `None` where the column is neither 0 nor 1.
     pub completed: Option<bool>,
     /// What the server adds to the skill's `total_duration_seconds` if it was completed. Can be negative.

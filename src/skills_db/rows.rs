@@ -66,7 +66,8 @@ pub(super) fn invocation(row: &Row<'_>) -> InvocationRow {
         },
     };
     let fingerprint = fingerprint(row, Table::Invocations);
-    InvocationRow { fingerprint, skill_name, completed, summed_seconds, details }
+    let invoked_at = name(value(2));
+    InvocationRow { fingerprint, skill_name, invoked_at, completed, summed_seconds, details }
 }
 
 pub(super) fn anomaly(row: &Row<'_>) -> AnomalyRow {

@@ -25,6 +25,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 
 HERE = pathlib.Path(__file__).resolve().parent
 DEPLOYMENT = HERE.parent.parent / "deploy" / "session-buddy"
@@ -73,7 +74,8 @@ def open_storage(database):
 def store_invocation(storage, skill_name, completed, duration_seconds=None, workflow_phase=None):
     storage.store_invocation(
         skill_name=skill_name,
-        invoked_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        # As the package's own tracker writes it, in microseconds.
+        invoked_at=datetime.now(timezone.utc).isoformat(),
         session_id="peer",
         completed=completed,
         duration_seconds=duration_seconds,

@@ -1,6 +1,9 @@
 //! Counting changes over from snapshots to rows and back, and each invocation stays counted once: what was counted of a
 //! source is one number, whatever counted it.
 
+use std::fs;
+use std::os::unix::fs::symlink;
+
 use crate::support::database_stage::{DatabaseStage, RELOADED, after_messages, invocations, scrape, skills_db, until};
 use crate::support::model::{Invocation, SECOND, invocation_event};
 use crate::support::program::Program;
@@ -95,4 +98,59 @@ async fn counts_pass_from_snapshots_to_rows_and_back_within_a_reload() {
     }
     after_messages(&mut program, 20.0);
     assert_eq!(invocations(&scrape(&mut program)), 312.0);
+}
+
+/// A path to the database of another server, and then to the right one: 496, not 608.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_the_feed_contradicts_counts_nothing_and_the_right_one_counts_once() {
+    let stage = DatabaseStage::new();
+    let (server, wrong) =
+        (ServerDatabase::create(&stage.path("skills.db")), ServerDatabase::create(&stage.path("wrong.db")));
+    for (skill, times, times_wrong) in [("a", 400, 90), ("b", 96, 22)] {
+        server.invoke(skill, times);
+        wrong.invoke(skill, times_wrong);
+    }
+    let link = stage.path("link.db");
+    symlink(&wrong.path, &link).unwrap();
+    stage.list(&[("a", 400), ("b", 96)]);
+    let mut program = stage.start(&[("one", skills_db(&link))]);
+    until(&mut program, "what the feed lists", 496.0, invocations);
+    program.until_stderr("the contradiction", |log| log.contains("the database is not that of the feed"));
+    let seen = scrape(&mut program);
+    assert_eq!(seen.sum("session_buddy_bridge_detail_up"), 0.0);
+    assert_eq!(seen.sum("session_buddy_bridge_detail_mismatches_total"), 1.0);
+    wrong.invoke("a", 5);
+    after_messages(&mut program, 20.0);
+    assert_eq!(invocations(&scrape(&mut program)), 496.0, "nothing of the wrong one counts");
+
+    symlink(&server.path, stage.path("next.db")).unwrap();
+    fs::rename(stage.path("next.db"), &link).unwrap();
+    database_mode(&mut program);
+    after_messages(&mut program, 20.0);
+    assert_eq!(invocations(&scrape(&mut program)), 496.0, "the rows of what was listed");
+    server.invoke("b", 4);
+    stage.list(&[("a", 400), ("b", 100)]);
+    until(&mut program, "new rows", 500.0, invocations);
+}
+
+/// Nothing says yet that the database is that of the feed.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_nobody_knows_wait_for_the_first_list() {
+    let stage = DatabaseStage::new();
+    let server = ServerDatabase::create(&stage.path("skills.db"));
+    server.invoke("a", 30);
+    stage.list_nothing();
+    let mut program = stage.start(&[("one", skills_db(&server.path))]);
+    after_messages(&mut program, 20.0);
+    assert_eq!(invocations(&scrape(&mut program)), 0.0);
+    stage.list(&[("a", 30)]);
+    database_mode(&mut program);
+    until(&mut program, "the rows", 30.0, invocations);
+    // Rows that were read before vouch for the database.
+    stage.list_nothing();
+    program.signal(Signal::TERM);
+    assert_eq!(program.end().code, Some(0));
+    server.invoke("a", 1);
+    let mut program = stage.start(&[("one", skills_db(&server.path))]);
+    until(&mut program, "a row after known ones", 31.0, invocations);
 }

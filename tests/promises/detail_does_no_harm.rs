@@ -134,6 +134,15 @@ async fn the_feed_goes_on_alone_until_the_database_comes() {
     bridge.stop().await;
 }
 
+/// Says so when it goes out of scope, whatever the reason.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
 #[test]
 fn a_writer_at_full_speed_never_waits_for_the_reader() {
     const ROWS: u64 = 4_000;
@@ -144,12 +153,12 @@ fn a_writer_at_full_speed_never_waits_for_the_reader() {
     writer.busy_timeout(Duration::ZERO).unwrap();
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
-        let is_over_here = &is_over;
+        let ends = Ends(&is_over);
         scope.spawn(move || {
+            let _ends = ends;
             for row in 0..ROWS {
                 insert(&writer, row.is_multiple_of(2).then_some("setup")).expect("never locked");
             }
-            is_over_here.store(true, Ordering::Release);
         });
         let mut ledger = Ledger::new(Limits::default());
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });

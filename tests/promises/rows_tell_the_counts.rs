@@ -468,6 +468,38 @@ fn rows_that_were_deleted_before_they_were_read_count_without_phase_and_duration
     assert_eq!(of("unknown"), Some(([0, 2], 0)));
 }
 
+/// As beside the feed alone: what has another name counts under that name.
+#[test]
+fn a_skill_that_is_renamed_in_rows_counts_under_its_new_name() {
+    for renamed in ["a", "b"] {
+        let mut history = History::new(10_000, true);
+        for skill_name in ["a", "b", "a", "b", "a"] {
+            let (skill_name, workflow_phase) = (skill_name.to_owned(), Some("setup".to_owned()));
+            let duration_seconds = Some(1.5);
+            history.take(&Step::Append(vec![Invocation {
+                skill_name,
+                workflow_phase,
+                completed: true,
+                duration_seconds,
+            }]));
+        }
+        history.settle();
+        for (table, column) in [("skill_invocation", "skill_name"), ("skill_metrics", "skill_name")] {
+            let rename = format!("UPDATE {table} SET {column} = 'new' WHERE {column} = '{renamed}'");
+            history.server.connection.execute_batch(&rename).expect("renamed");
+        }
+        history.settle();
+        let counted: BTreeMap<_, _> =
+            history.shown.counts().into_iter().map(|((name, _), count)| (name, count)).collect();
+        let moved = if renamed == "a" { 3 } else { 2 };
+        let due = [("a", 3), ("b", 2), ("new", moved)].map(|(name, count)| (name.to_owned(), count));
+        assert_eq!(counted, due.into(), "{renamed}");
+        assert_eq!((history.shown.feed(0).resets, history.shown.feed(0).rollbacks), (0, 0), "{renamed}");
+        history.settle();
+        assert_eq!(history.shown.counts().values().sum::<u64>(), 5 + moved, "{renamed}");
+    }
+}
+
 proptest! {
     #![proptest_config(property())]
 

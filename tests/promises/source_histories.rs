@@ -142,9 +142,7 @@ fn what_is_committed_change_by_change_is_everything() {
 }
 
 /// Histories, of all classes, in which a database that is read is always that of the server and always has a row that was
-/// counted: there nothing is in doubt, and all of them should be exact. Some kinds of change are not counted exactly yet: a
-/// skill whose rows are renamed, an older backup followed by a newer one, a filter that changes on a feed with a database, and
-/// a new address of a server whose database is read by another feed. Until they are, this holds what has been reached.
+/// counted: there nothing is in doubt.
 fn databases_are_counted_exactly(databases: Databases, exact_percent_min: usize) {
     let plans: Vec<_> =
         Class::ALL.into_iter().flat_map(|class| (1..=seeds_with_databases()).map(move |seed| (class, seed))).collect();
@@ -177,13 +175,15 @@ fn seeds_with_databases() -> u64 {
 }
 
 #[test]
-fn histories_whose_databases_are_all_read_are_mostly_counted_exactly() {
-    databases_are_counted_exactly(Databases::All, 50);
+fn histories_whose_databases_are_all_read_are_counted_exactly() {
+    databases_are_counted_exactly(Databases::All, 100);
 }
 
+/// What is not exact are servers with next to no invocations of which one address has a database and another has none, and a
+/// copy of a database beside which nobody reads: until enough is listed that is equal, they are two sources.
 #[test]
-fn histories_whose_databases_are_read_in_part_are_mostly_counted_exactly() {
-    databases_are_counted_exactly(Databases::Some, 50);
+fn histories_whose_databases_are_read_in_part_are_counted_exactly_but_for_what_nobody_reads() {
+    databases_are_counted_exactly(Databases::Some, 85);
 }
 
 #[test]

@@ -167,11 +167,12 @@ CREATE TABLE database (
     moved_alone INTEGER NOT NULL,
     told_until INTEGER NOT NULL,
     history_until INTEGER NOT NULL,
+    newest_micros INTEGER,
     invocations_cursor INTEGER NOT NULL,
     anomalies_cursor INTEGER NOT NULL
 ) STRICT;
 INSERT INTO database
-    SELECT feed + 1, 1, 0, 0, 0, 0 FROM detail WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
+    SELECT feed + 1, 1, 0, 0, NULL, 0, 0 FROM detail WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE fingerprint (
     source INTEGER NOT NULL,
     table_name TEXT NOT NULL,

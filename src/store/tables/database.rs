@@ -13,6 +13,7 @@ record! {
         moved_alone: bool,
         told_until: i64,
         history_until: i64,
+        newest_micros: Option<i64>,
         invocations_cursor: i64,
         anomalies_cursor: i64,
     }
@@ -24,6 +25,7 @@ pub(super) fn save(connection: &Connection, databases: &[DatabaseRecord]) -> rus
         moved_alone: record.moved_alone,
         told_until: record.told_until,
         history_until: record.history_until,
+        newest_micros: record.newest_micros,
         invocations_cursor: record.invocations_cursor,
         anomalies_cursor: record.anomalies_cursor,
     };
@@ -36,6 +38,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<DatabaseReco
         moved_alone: row.moved_alone,
         told_until: row.told_until,
         history_until: row.history_until,
+        newest_micros: row.newest_micros,
         invocations_cursor: row.invocations_cursor,
         anomalies_cursor: row.anomalies_cursor,
         invocations: FingerprintsKept::All,

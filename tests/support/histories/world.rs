@@ -548,6 +548,8 @@ impl World {
                 Some(path) if *path == self.servers[server].path => self.see_database(server, feed.skill.as_ref()),
                 // It takes time to find that this is not the database that the feed lists.
                 Some(_) => self.rows_are_known = false,
+                // What is read beside one feed is read for all feeds of the database.
+                None if self.is_read(&self.servers[server].path) => self.see_database(server, feed.skill.as_ref()),
                 None => {}
             }
             let listed = || listed.into_iter().map(|(skill_name, totals)| Listing { skill_name, totals }).collect();
@@ -563,6 +565,11 @@ impl World {
             };
             self.record(Event::Receive(feed, frame));
         }
+    }
+
+    /// Whether a database is read beside a feed that is connected.
+    fn is_read(&self, path: &str) -> bool {
+        self.read.iter().any(|(feed, read)| read == path && self.connected.contains(feed))
     }
 
     /// All of a database has been read, of one skill if only that is subscribed to.
