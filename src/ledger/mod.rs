@@ -15,6 +15,8 @@
 //! | `arithmetic` | what totals, rates and averages prove, and to which error |
 //! | `pending` | events and increases that wait for each other |
 //! | `anomalies`, `sessions`, `dedup` | anomalies, sessions and events that were applied already |
+//! | `databases` | which source a database is, whether its rows count, which feed reads it |
+//! | `confirmation` | whether a database is the one that a feed lists |
 //! | `detail` | where the rows of a source's database were read to |
 //! | `fingerprints` | which rows of a database are remembered |
 //! | `reading` | what the reader found, in the terms of `detail` |
