@@ -90,6 +90,36 @@ async fn an_older_state_shows_what_its_writer_showed_and_counts_what_was_pending
     bridge.stop().await;
 }
 
+/// Which source each feed is bound to after the migration, by the place of the feed whose numbers it has.
+fn sources_of_aliases(aliases: &[(u32, Option<u32>)]) -> BTreeMap<String, u64> {
+    let fixture = Fixture::copy(1);
+    let state = Connection::open(&fixture.state).unwrap();
+    for (place, alias_of) in aliases {
+        let insert =
+            "INSERT INTO feed SELECT ?1, 'ws://' || ?1 || '/', NULL, 0, 0, 0, 1, 1, NULL, 0, ?2, 0, 0, 0, NULL, '[]'";
+        state.execute(insert, (place, alias_of)).unwrap();
+    }
+    drop(state);
+    let memory = Store::look(&fixture.state).unwrap().memory;
+    let is_known = |id| memory.sources.iter().any(|source| source.id == id);
+    assert!(memory.feeds.iter().all(|feed| feed.source.is_some_and(is_known)), "{:?}", memory.feeds);
+    let added = memory.feeds.iter().filter(|feed| feed.entry.name.len() == "ws://10/".len());
+    added.map(|feed| (feed.entry.name.to_string(), feed.source.unwrap().0 - 1)).collect()
+}
+
+#[test]
+fn aliases_of_aliases_are_one_source_however_many_there_are() {
+    let chain = [(10, None), (13, Some(10)), (12, Some(13)), (11, Some(12)), (14, Some(11))];
+    assert!(sources_of_aliases(&chain).values().all(|place| *place == 10));
+}
+
+#[test]
+fn aliases_in_a_circle_or_of_a_feed_that_is_gone_are_sources_that_exist() {
+    let sources = sources_of_aliases(&[(10, Some(12)), (11, Some(10)), (12, Some(11)), (13, Some(99))]);
+    let expected = [("ws://10/", 10), ("ws://11/", 10), ("ws://12/", 10), ("ws://13/", 13)];
+    assert_eq!(sources, expected.map(|(name, place)| (name.to_owned(), place)).into());
+}
+
 #[test]
 fn an_older_state_is_shown_without_being_migrated() {
     let fixture = Fixture::copy(1);

@@ -2,10 +2,17 @@
 -- to the earlier one's source, and its own numbers, which stood still, are dropped: they would look like a backup.
 --
 -- An entry's address is known where its name was made of its URL; the others take it from the configuration, by their name.
+-- An alias can be one of an alias. Where a chain has no end, its lowest place counts.
 CREATE TEMP TABLE merged AS
-    SELECT feed.place AS place, coalesce(rival.alias_of, feed.alias_of, feed.place) + 1 AS source,
-           feed.alias_of IS NOT NULL AS is_alias
-    FROM main.feed LEFT JOIN main.feed AS rival ON rival.place = feed.alias_of;
+    WITH RECURSIVE chain (place, link, is_end) AS (
+        SELECT place, place, alias_of IS NULL OR alias_of NOT IN (SELECT place FROM main.feed) FROM main.feed
+        UNION
+        SELECT chain.place, next.place, next.alias_of IS NULL OR next.alias_of NOT IN (SELECT place FROM main.feed)
+        FROM chain JOIN main.feed ON feed.place = chain.link JOIN main.feed AS next ON next.place = feed.alias_of
+    ), counted AS (
+        SELECT place, coalesce(min(link) FILTER (WHERE is_end), min(link)) AS target FROM chain GROUP BY place
+    )
+    SELECT place, target + 1 AS source, target <> place AS is_alias FROM counted;
 CREATE TABLE source (
     id INTEGER PRIMARY KEY,
     is_observed INTEGER NOT NULL,
@@ -25,7 +32,7 @@ CREATE TABLE source (
 INSERT INTO source
     SELECT place + 1, 0, had_snapshot, place, coalesce(previous_micros, 0), previous_was_complete, previous_micros,
            streams_invocations, sessions_reported, sessions_count, first_event_id, newest_forgotten_micros, unread, 0
-    FROM feed WHERE alias_of IS NULL;
+    FROM feed WHERE place IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE entry (
     slot INTEGER PRIMARY KEY,
     name TEXT NOT NULL,
