@@ -54,6 +54,9 @@ const TIMELINE_STEP: Duration = Duration::from_millis(250);
 /// Sources without a feed that are remembered.
 pub(super) const FREE_SOURCES_MAX: usize = 64;
 
+/// Entries of past configurations that are remembered.
+const PAST_ENTRIES_MAX: usize = 256;
+
 /// Sources that an address is remembered to have led to.
 const SOURCES_PER_ADDRESS_MAX: usize = 16;
 
@@ -326,6 +329,10 @@ struct Pending {
 struct FeedState {
     entry: Entry,
     is_configured: bool,
+    /// Whether it is about to join the configuration.
+    joins: bool,
+    /// How many had left the configuration in this process when it did.
+    left: u64,
     is_live: bool,
     binding: Binding,
     /// The source that this entry was last bound to. Persistent.
@@ -449,6 +456,8 @@ pub struct Sources<C> {
     addresses: HashMap<Box<str>, Vec<SourceId>>,
     changed_addresses: Dirty<Box<str>>,
     removed: Dirty<SourceId>,
+    /// Entries that have left the configuration in this process.
+    left: u64,
     steps: Vec<Step>,
     events: Vec<SourceEvent>,
     wall_micros: i64,
@@ -463,6 +472,7 @@ impl<C> Default for Sources<C> {
             addresses: HashMap::new(),
             changed_addresses: Dirty::default(),
             removed: Dirty::default(),
+            left: 0,
             steps: Vec::new(),
             events: Vec::new(),
             wall_micros: 0,
@@ -668,6 +678,8 @@ impl<C: Counts> Sources<C> {
             state.forget_connection();
             state.is_configured = false;
             state.is_changed.mark();
+            self.left += 1;
+            self.feed_mut(feed).left = self.left;
         }
         for feed in new {
             let state = self.feed_mut(feed);
@@ -675,6 +687,7 @@ impl<C: Counts> Sources<C> {
             state.is_configured = true;
             state.is_changed.mark();
         }
+        self.feeds.iter_mut().for_each(|state| state.joins = false);
         slots
     }
 
@@ -709,20 +722,59 @@ impl<C: Counts> Sources<C> {
         }
     }
 
-    /// The slot of an entry, which is made if there is none.
+    /// The slot of an entry, which is made if there is none: it may be that of an entry of a past configuration.
     pub fn slot_of(&mut self, entry: &Entry) -> FeedSlot {
         if let Some(index) = self.feeds.iter().position(|feed| feed.entry == *entry) {
+            self.feeds[index].joins = true;
             return FeedSlot::new(index);
         }
         // One of a state of version 1, of which only the name is known.
         let is_known_by_name = |feed: &FeedState| feed.entry.address.is_empty() && feed.entry.name == entry.name;
         if let Some(index) = self.feeds.iter().position(is_known_by_name) {
             self.feeds[index].entry = entry.clone();
+            self.feeds[index].joins = true;
             self.feeds[index].is_changed.mark();
             return FeedSlot::new(index);
         }
-        self.feeds.push(FeedState { entry: entry.clone(), is_changed: DirtyFlag::NEW, ..FeedState::default() });
+        let state = FeedState { entry: entry.clone(), joins: true, is_changed: DirtyFlag::NEW, ..FeedState::default() };
+        if let Some(past) = self.dispensable_entry() {
+            self.forget_entry(past);
+            self.feeds[past.index()] = FeedState { cleared_agreed: DirtyFlag::NEW, ..state };
+            return past;
+        }
+        self.feeds.push(state);
         FeedSlot::new(self.feeds.len() - 1)
+    }
+
+    /// The entry of a past configuration whose source was active least recently, if there are more of them than are
+    /// remembered.
+    fn dispensable_entry(&self) -> Option<FeedSlot> {
+        let past = self.feeds.iter().enumerate().filter(|(_, state)| !state.is_configured && !state.joins);
+        let active = |state: &FeedState| {
+            let source = state.former.and_then(|former| self.sources.get(&former));
+            source.map_or(i64::MIN, |source| source.active_micros)
+        };
+        let least = past.clone().min_by_key(|(index, state)| (active(state), state.left, *index));
+        least.filter(|_| past.count() >= PAST_ENTRIES_MAX).map(|(index, _)| FeedSlot::new(index))
+    }
+
+    /// Forgets an entry of a past configuration. What its source has counted stays.
+    fn forget_entry(&mut self, feed: FeedSlot) {
+        self.disconnect(feed);
+        for state in &mut self.feeds {
+            state.companions.remove(&feed);
+        }
+        for source in self.sources.values_mut().filter(|source| source.counted_by == Some(feed)) {
+            source.counted_by = None;
+            source.counts.mark_changed();
+        }
+        let address = self.feed(feed).entry.address.clone();
+        let is_shared = (0..self.feeds.len())
+            .map(FeedSlot::new)
+            .any(|other| other != feed && self.feed(other).entry.address == address);
+        if !is_shared && self.addresses.remove(&address).is_some() {
+            self.changed_addresses.mark(address);
+        }
     }
 
     /// A connection of the feed is established: it is bound again at its first snapshots.
@@ -1303,6 +1355,7 @@ impl<C: Counts> Sources<C> {
                 self.changed_addresses.mark(address.clone());
             }
         }
+        self.addresses.retain(|_, sources| !sources.is_empty());
         self.events.push(SourceEvent::Forgotten { source });
     }
 

@@ -174,6 +174,12 @@ impl Ledger {
             self.configured.push(slot);
         }
         let feed = &mut self.feeds[slot.index()];
+        if *feed.counters.identity != *spec.identity {
+            // The slot was that of an entry that is forgotten. What its connection still delivers is of the past.
+            let generation = feed.generation + 1;
+            *feed = Feed::new(&spec.identity);
+            feed.generation = generation;
+        }
         feed.is_configured = true;
         feed.exposed.mark();
         feed.database = None;

@@ -136,6 +136,42 @@ enum Step {
 }
 
 /// The greatest that is accepted, or anything else.
+/// Whoever gives each start another address, as containers do, has no state that grows without end.
+#[test]
+fn entries_of_past_configurations_are_remembered_within_a_bound() {
+    const PAST_ENTRIES_MAX: usize = 256;
+    let mut bridge = Bridge::start(Limits::default());
+    bridge.receive(&snapshot(1, 0, 3, 7, 100.0, 1.0));
+    let mut feed = None;
+    for change in 0..PAST_ENTRIES_MAX + 50 {
+        if change % 100 == 99 {
+            bridge.restart();
+        }
+        let now = moment(bridge.second);
+        bridge.ledger.begin_configuration();
+        if let Some(feed) = feed {
+            bridge.ledger.remove_feed(feed, now);
+        }
+        let spec = FeedSpec { identity: format!("ws://b:{change}/"), ..FeedSpec::default() };
+        let added = bridge.ledger.add_feed(spec);
+        feed = Some(added);
+        bridge.ledger.end_configuration(now);
+        bridge.connection = bridge.ledger.open(added, now);
+        // Of one server, which moves on.
+        bridge.receive(&snapshot(2, 0, 3, 8 + change as u64, 100.0, 1.234_567));
+    }
+    bridge.restart();
+    let memory = Store::look(&bridge.folder.path().join("state.db")).unwrap().memory;
+    let entries = memory.feeds.len();
+    assert!((PAST_ENTRIES_MAX..=PAST_ENTRIES_MAX + 3).contains(&entries), "{entries} entries are remembered");
+    assert!(memory.addresses.len() <= entries, "{} addresses are remembered", memory.addresses.len());
+    let is_recent = |change: usize| memory.feeds.iter().any(|feed| *feed.entry.name == *format!("ws://b:{change}/"));
+    assert!(
+        is_recent(PAST_ENTRIES_MAX + 49) && !is_recent(0),
+        "the ones that were active least recently are forgotten"
+    );
+}
+
 fn total() -> impl Strategy<Value = u64> {
     prop_oneof![4 => Just((1 << 50) - 1), 1 => 0_u64..10, 1 => (40_u32..64).prop_map(|bits| 1 << bits), 1 => Just(u64::MAX)]
 }
