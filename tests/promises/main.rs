@@ -21,6 +21,7 @@ mod durations_land_in_their_bucket;
 mod errors_keep_their_cause;
 mod events_take_their_place;
 mod examples_run;
+mod exemplars_are_readable;
 mod exit_codes;
 mod explain_traces_each_number;
 mod exporter_counts_for_programs;
