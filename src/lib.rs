@@ -68,6 +68,7 @@
 //! | `exporter` | [`PrometheusExporter`]: a ledger with one local feed |
 //! | `recording`, `replay` | recordings of feeds, and the metrics that they lead to |
 //! | `demo` | a simulated server; knows nothing of the bridge |
+//! | `pem` | certificates and keys of TLS, for `feed` and `http`; no error quotes a key |
 //! | `service_manager` | notifications to systemd |
 //! | `build_info` | version, revision, compiler and target of this build |
 //! | `standstill` | timers that do not count time in which the process was stopped |
@@ -75,7 +76,7 @@
 //!
 //! Architecture invariant: data flows one way, and no two modules depend on each other. A scrape cannot reach a feed, and a
 //! feed cannot reach a series except through the ledger. `protocol` and `demo` know no other module; `feed` and
-//! `http` know `standstill`.
+//! `http` know `pem` and `standstill`.
 //!
 //! The API is what is documented here. Everything else is private, or in the hidden module `internals`, which is for this
 //! project's own tests, benches and fuzz targets and changes without notice.
@@ -97,6 +98,7 @@ mod health;
 mod http;
 mod ledger;
 mod live;
+mod pem;
 mod persister;
 mod process;
 mod protocol;

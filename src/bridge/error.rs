@@ -3,6 +3,7 @@
 use std::io;
 
 use thiserror::Error;
+use tokio::task::JoinError;
 
 use crate::http::BindError;
 use crate::persister::PersistError;
@@ -36,7 +37,10 @@ pub enum BridgeError {
     /// A thread cannot be started.
     #[error("cannot start the thread that reads a feed's database: {0}")]
     Thread(#[source] io::Error),
-    /// A task or a thread of the bridge ended by itself, which is a defect.
+    /// A task of the bridge panicked, which is a defect.
     #[error("a task of the bridge panicked, which is a defect: {0}")]
-    Panicked(String),
+    Panicked(#[source] JoinError),
+    /// A feed or a thread of the bridge ended by itself, which is a defect. A thread's panic is in the program's error output.
+    #[error("a task of the bridge panicked, which is a defect: {0}")]
+    Ended(&'static str),
 }

@@ -202,9 +202,11 @@ impl Bridge {
         // Last, so that what the feeds delivered until their end is persisted.
         if let Some(persister) = persister {
             let finished = tokio::task::spawn_blocking(|| persister.finish()).await;
-            if !finished.unwrap_or(false) {
-                result = result.and(Err(BridgeError::Panicked("the thread that writes the state".to_owned())));
-            }
+            result = result.and(match finished {
+                Ok(true) => Ok(()),
+                Ok(false) => Err(BridgeError::Ended("the thread that writes the state")),
+                Err(error) => Err(BridgeError::Panicked(error)),
+            });
         }
         result
     }
@@ -230,7 +232,7 @@ impl Service {
         while result.is_ok() {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some(ended) = servers.join_next() => result = ended.map_err(|error| BridgeError::Panicked(error.to_string())),
+                Some(ended) = servers.join_next() => result = ended.map_err(BridgeError::Panicked),
                 error = feeds.ended(), if !feeds.is_empty() => {
                     // All of them end by themselves at shutdown.
                     if !shutdown.is_cancelled() {
@@ -244,7 +246,7 @@ impl Service {
         shutdown.cancel();
         result = result.and(feeds.end().await);
         while let Some(task) = servers.join_next().await {
-            result = result.and(task.map_err(|error| BridgeError::Panicked(error.to_string())));
+            result = result.and(task.map_err(BridgeError::Panicked));
         }
         result
     }

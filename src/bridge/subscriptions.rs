@@ -106,10 +106,10 @@ impl Subscriptions {
             self.running.iter_mut().filter(|running| running.task.as_ref().is_some_and(JoinHandle::is_finished));
         // A task that completed must not be polled again.
         finished.for_each(|running| running.task = None);
-        BridgeError::Panicked(match ended {
-            Ok(()) => "a feed ended by itself".to_owned(),
-            Err(error) => error.to_string(),
-        })
+        match ended {
+            Ok(()) => BridgeError::Ended("a feed ended by itself"),
+            Err(error) => BridgeError::Panicked(error),
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -164,15 +164,18 @@ impl Subscription {
     async fn end(self) -> Result<(), BridgeError> {
         self.ends.cancel();
         let ended = match self.task {
-            Some(task) => task.await.map_err(|error| BridgeError::Panicked(error.to_string())),
+            Some(task) => task.await.map_err(BridgeError::Panicked),
             None => Ok(()),
         };
         // The waker was dropped with the feed's task.
         let finished = match self.reader {
-            None => true,
-            Some(reader) => spawn_blocking(|| reader.finish()).await.unwrap_or(false),
+            None => Ok(true),
+            Some(reader) => spawn_blocking(|| reader.finish()).await,
         };
-        let panicked = || BridgeError::Panicked("the thread that reads a feed's database".to_owned());
-        ended.and(if finished { Ok(()) } else { Err(panicked()) })
+        ended.and(match finished {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(BridgeError::Ended("the thread that reads a feed's database")),
+            Err(error) => Err(BridgeError::Panicked(error)),
+        })
     }
 }

@@ -103,7 +103,7 @@ impl Command for Check {
 }
 
 /// Why the bridge could not count a feed.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 pub enum CheckProblem {
     /// No connection was established, or it ended.
     #[error(transparent)]

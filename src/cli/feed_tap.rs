@@ -79,7 +79,7 @@ impl FeedTap {
         self.ends.cancel();
         self.events.close();
         self.space.wake();
-        self.feed.await.map_err(|error| BridgeError::Panicked(error.to_string()))
+        self.feed.await.map_err(BridgeError::Panicked)
     }
 }
 

@@ -85,7 +85,7 @@ impl Command for Record {
 }
 
 /// Why a feed sent no frame.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 pub enum SilentFeed {
     /// No connection yet, and no error either.
     #[error("no connection was established")]

@@ -10,7 +10,7 @@ const PEER_TEXT_CHARS_MAX: usize = 200;
 
 /// Why a connection ended, or was not established. `Display` explains it, with what to check; neither it nor `Debug` contains
 /// a token, user info or a query.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DisconnectReason {
     /// The peer sent a close frame.
     #[error("{}", closed_text(*code, reason))]

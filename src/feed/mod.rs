@@ -39,7 +39,7 @@ mod watchdog;
 
 pub use credentials::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, TOKEN_LIFETIME, TlsFiles, TokenSource,
+    SecretSource, SharedIoError, TOKEN_LIFETIME, TlsFiles, TokenSource,
 };
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, retry_policy};
 pub use listener::{CALLS_PER_READY_MAX, FeedListener, FrameSummary, SnapshotSummary};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// What a feed is doing, and why it is not live where it is not. `Display` explains it to people; neither it nor `Debug`
 /// holds a token, userinfo or a query.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum FeedState {
     /// Reading the token, resolving the host name, connecting, and the TLS and WebSocket handshakes.
     Connecting,

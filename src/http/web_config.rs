@@ -13,15 +13,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use serde::Deserialize;
 use thiserror::Error;
 use warp::http::{HeaderName, HeaderValue};
 
+use crate::pem;
+
+type Cause = Box<dyn StdError + Send + Sync>;
+
 /// Why a web configuration file cannot be used.
+///
+/// ```
+/// use session_buddy_bridge::settings::{WebConfigError, WebConfigFile};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("web.yaml");
+/// std::fs::write(&path, "tls_server_config:\n  cert_file: absent.pem\n").unwrap();
+/// match WebConfigFile::open(&path).unwrap_err() {
+///     WebConfigError::Unreadable { file, .. } => assert_eq!(file, path.with_file_name("absent.pem")),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Debug, Error)]
 pub enum WebConfigError {
     /// The file, or one that it names, cannot be read.
@@ -40,7 +55,7 @@ pub enum WebConfigError {
         file: PathBuf,
         /// Line and column, and what is wrong there.
         #[source]
-        error: Box<dyn StdError + Send + Sync>,
+        error: Cause,
     },
     /// A field has an invalid value.
     #[error("{}: {field}: {problem}", .file.display())]
@@ -51,6 +66,9 @@ pub enum WebConfigError {
         field: &'static str,
         /// What is wrong with the value, and what is valid.
         problem: String,
+        /// The error of the parser of the value, where it has one of its own.
+        #[source]
+        cause: Option<Cause>,
     },
 }
 
@@ -232,25 +250,31 @@ impl WebConfig {
                 .map_err(|error| WebConfigError::Malformed { file: path.to_owned(), error: error.into() })?
         };
         let mut config = Self::default();
-        let field = |field, problem: String| WebConfigError::Field { file: path.to_owned(), field, problem };
+        let field = |field, problem: String, cause: Option<Cause>| WebConfigError::Field {
+            file: path.to_owned(),
+            field,
+            problem,
+            cause,
+        };
         for (user, hash) in &file.basic_auth_users {
             if user.is_empty() || user.contains(':') {
-                return Err(field("basic_auth_users", format!("{user:?} should be a name without a colon")));
+                return Err(field("basic_auth_users", format!("{user:?} should be a name without a colon"), None));
             }
-            if hash.parse::<bcrypt::HashParts>().is_err() {
+            if let Err(error) = hash.parse::<bcrypt::HashParts>() {
                 let problem =
                     format!("the password of {user:?} should be a bcrypt hash, as `htpasswd -nBC 10` prints it");
-                return Err(field("basic_auth_users", problem));
+                return Err(field("basic_auth_users", problem, Some(error.into())));
             }
         }
         config.users = file.basic_auth_users;
         for (name, value) in file.http_server_config.headers {
             let known = HEADERS.iter().find(|known| known.eq_ignore_ascii_case(&name));
             let known = known.ok_or_else(|| {
-                field("http_server_config.headers", format!("{name:?} is none of {}", HEADERS.join(", ")))
+                field("http_server_config.headers", format!("{name:?} is none of {}", HEADERS.join(", ")), None)
             })?;
-            let value = HeaderValue::from_str(&value).map_err(|_| {
-                field("http_server_config.headers", format!("the value of {name:?} cannot stand in a header"))
+            let value = HeaderValue::from_str(&value).map_err(|error| {
+                let problem = format!("the value of {name:?} cannot stand in a header");
+                field("http_server_config.headers", problem, Some(error.into()))
             })?;
             config.headers.push((HeaderName::from_static(known), value));
         }
@@ -285,7 +309,21 @@ struct Reader<'p> {
 
 impl Reader<'_> {
     fn wrong(&self, field: &'static str, problem: impl Into<String>) -> WebConfigError {
-        WebConfigError::Field { file: self.path.to_owned(), field, problem: problem.into() }
+        WebConfigError::Field { file: self.path.to_owned(), field, problem: problem.into(), cause: None }
+    }
+
+    fn wrong_because(
+        &self,
+        field: &'static str,
+        problem: impl Into<String>,
+        cause: impl Into<Cause>,
+    ) -> WebConfigError {
+        WebConfigError::Field { file: self.path.to_owned(), field, problem: problem.into(), cause: Some(cause.into()) }
+    }
+
+    /// An error of the TLS library, whose message says enough.
+    fn refused(&self, field: &'static str, error: impl StdError + Send + Sync + 'static) -> WebConfigError {
+        self.wrong_because(field, error.to_string(), error)
     }
 
     /// The PEM text that stands in the file, or in a file that it names.
@@ -312,10 +350,10 @@ impl Reader<'_> {
     }
 
     fn certificates(&self, field: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, WebConfigError> {
-        match CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>() {
+        match pem::certificates(pem) {
             Ok(found) if !found.is_empty() => Ok(found),
             Ok(_) => Err(self.wrong(field, "there is no PEM certificate in it")),
-            Err(_) => Err(self.wrong(field, "the PEM in it is broken")),
+            Err(error) => Err(self.wrong_because(field, "the PEM in it is broken", error)),
         }
     }
 
@@ -327,8 +365,9 @@ impl Reader<'_> {
         let key = self.pem(KEY, tls.key.as_ref(), tls.key_file.as_ref())?;
         let key = key.ok_or_else(|| self.wrong(KEY, "is missing: TLS needs a certificate and its key"))?;
         let chain = self.certificates(CERT, &cert)?;
-        let key = PrivateKeyDer::from_pem_slice(&key)
-            .map_err(|_| self.wrong(KEY, "there is no unencrypted PEM private key in it"))?;
+        const NO_KEY: &str = "there is no unencrypted PEM private key in it";
+        let key = pem::private_key(&key).map_err(|error| self.wrong_because(KEY, NO_KEY, error))?;
+        let key = key.ok_or_else(|| self.wrong(KEY, NO_KEY))?;
 
         let provider = Arc::new(CryptoProvider {
             cipher_suites: self.cipher_suites(&tls.cipher_suites)?,
@@ -338,13 +377,13 @@ impl Reader<'_> {
         let versions = self.versions(tls)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
-            .map_err(|error| self.wrong("tls_server_config.cipher_suites", error.to_string()))?;
+            .map_err(|error| self.refused("tls_server_config.cipher_suites", error))?;
         let (verifier, sans) = self.client_verifier(tls, provider)?;
         let builder = match verifier {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(verifier),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| self.wrong(KEY, error.to_string()))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| self.refused(KEY, error))?;
         config.ignore_client_order = tls.prefer_server_cipher_suites.unwrap_or(true);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok((config, sans))
@@ -386,18 +425,16 @@ impl Reader<'_> {
         let ca = ca.ok_or_else(|| self.wrong(CA, "is missing: certificates of clients are checked against it"))?;
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates(CA, &ca)? {
-            roots.add(certificate).map_err(|error| self.wrong(CA, error.to_string()))?;
+            roots.add(certificate).map_err(|error| self.refused(CA, error))?;
         }
         let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
         let builder = if is_required { builder } else { builder.allow_unauthenticated() };
-        let verifier = builder.build().map_err(|error| self.wrong(CA, error.to_string()))?;
+        let verifier = builder.build().map_err(|error| self.refused(CA, error))?;
         let sans = tls.client_allowed_sans.iter().map(|name| {
             let address = name.parse::<IpAddr>().map(|address| ServerName::IpAddress(address.into()));
-            address.or_else(|_| ServerName::try_from(name.clone())).map_err(|_| {
-                self.wrong(
-                    SANS,
-                    format!("{name:?} is neither a DNS name nor an address; other names are not looked at"),
-                )
+            address.or_else(|_| ServerName::try_from(name.clone())).map_err(|error| {
+                let problem = format!("{name:?} is neither a DNS name nor an address; other names are not looked at");
+                self.wrong_because(SANS, problem, error)
             })
         });
         Ok((Some(verifier), sans.collect::<Result<_, _>>()?))

@@ -43,10 +43,11 @@ pub use listen_address::ListenAddressError;
 
 pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
+    SecretSource, SharedIoError, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
 pub use crate::http::{WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;
+pub use crate::pem::PemError;
 
 /// Looks up a variable of the environment.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;

@@ -111,13 +111,13 @@ fn no_modules_depend_on_each_other_in_a_circle() {
 }
 
 #[test]
-fn feed_protocol_http_and_demo_know_no_other_module_but_timers() {
+fn feed_protocol_http_and_demo_know_no_other_module_but_pem_and_timers() {
     let dependencies = dependencies();
     for module in ["protocol", "demo"] {
         assert_eq!(dependencies[module], BTreeSet::new(), "{module}");
     }
     for module in ["feed", "http"] {
-        assert_eq!(dependencies[module], BTreeSet::from(["standstill".to_owned()]), "{module}");
+        assert_eq!(dependencies[module], BTreeSet::from(["pem".to_owned(), "standstill".to_owned()]), "{module}");
     }
 }
 

@@ -13,10 +13,14 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::http::HeaderMap;
+
+use crate::pem::PemError;
 
 pub use headers::HeaderProblem;
 pub use secret::Secret;
@@ -108,9 +112,9 @@ impl PresentedCredentials {
 /// let token = TokenSource::File("/nowhere/token".into());
 /// let error = Credentials { token: Some(token), ..Credentials::default() }.check().unwrap_err();
 /// assert_eq!(error.credential, Credential::Token);
-/// assert!(matches!(error.problem, CredentialProblem::Unreadable { .. }));
+/// assert!(matches!(error.problem, CredentialProblem::Unreadable(_)));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{} {problem}", origin(*credential, file.as_deref()))]
 pub struct CredentialError {
     /// The kind of the credential.
@@ -160,14 +164,23 @@ impl fmt::Display for Credential {
 }
 
 /// What is wrong with a credential, and the remedy.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+///
+/// ```
+/// use std::io::ErrorKind;
+///
+/// use session_buddy_bridge::settings::{CredentialProblem, Credentials};
+///
+/// let credentials = Credentials { headers_file: Some("/nowhere/headers".into()), ..Credentials::default() };
+/// match credentials.check().unwrap_err().problem {
+///     CredentialProblem::Unreadable(error) => assert_eq!(error.kind(), ErrorKind::NotFound),
+///     other => panic!("{other}"),
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CredentialProblem {
     /// The file does not exist, cannot be opened, or is not a regular file.
-    #[error("cannot be read ({what}): give a regular file that this user may read")]
-    Unreadable {
-        /// What the operating system said.
-        what: String,
-    },
+    #[error("cannot be read ({0}): give a regular file that this user may read")]
+    Unreadable(#[source] SharedIoError),
     /// It is empty, or only white space.
     #[error("is empty: write the {0} into it")]
     Empty(Credential),
@@ -197,19 +210,57 @@ pub enum CredentialProblem {
     },
     /// The PEM is malformed.
     #[error("is broken PEM: write it anew")]
-    BrokenPem,
+    BrokenPem(#[source] PemError),
     /// The PEM is well-formed and its content cannot be used.
-    #[error("cannot be used ({what}): check what was written into it")]
-    Unusable {
-        /// The error of the TLS library.
-        what: String,
-    },
+    #[error("cannot be used ({0}): check what was written into it")]
+    Unusable(#[source] rustls::Error),
     /// The key does not belong to the certificate.
     #[error("is not the key of the certificate in \"{}\": give the two of one pair", certificate.display())]
     KeyMismatch {
         /// The file of the certificate.
         certificate: PathBuf,
     },
+}
+
+/// An error of the operating system that clones share. It dereferences to the [`io::Error`], which is also what
+/// [`source`](std::error::Error::source) of the error around it returns. Two are equal if kind and message are.
+///
+/// ```
+/// use std::io;
+///
+/// use session_buddy_bridge::settings::SharedIoError;
+///
+/// let error = SharedIoError::from(io::Error::from(io::ErrorKind::PermissionDenied));
+/// assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+/// assert_eq!(error, error.clone());
+/// ```
+#[derive(Debug, Clone)]
+pub struct SharedIoError(Arc<io::Error>);
+
+impl From<io::Error> for SharedIoError {
+    fn from(error: io::Error) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl Deref for SharedIoError {
+    type Target = io::Error;
+
+    fn deref(&self) -> &io::Error {
+        &self.0
+    }
+}
+
+impl fmt::Display for SharedIoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for SharedIoError {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind() == other.kind() && self.to_string() == other.to_string()
+    }
 }
 
 impl Credential {
@@ -220,7 +271,7 @@ impl Credential {
     /// Reads all of `file`, which may have up to `bytes_max` bytes.
     fn bytes(self, file: &Path, bytes_max: usize) -> Result<Vec<u8>, CredentialError> {
         let read = read_regular(file, bytes_max)
-            .map_err(|error| self.wrong(Some(file), CredentialProblem::Unreadable { what: error.to_string() }))?;
+            .map_err(|error| self.wrong(Some(file), CredentialProblem::Unreadable(error.into())))?;
         match read.len() > bytes_max {
             true => Err(self.wrong(Some(file), CredentialProblem::TooLong { bytes_max })),
             false => Ok(read),

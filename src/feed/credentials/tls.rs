@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 
 use super::{Credential, CredentialError, CredentialProblem};
+use crate::pem;
 
 /// Longest PEM file, in bytes: several times the root certificates of a system.
 const PEM_BYTES_MAX: usize = 1024 * 1024;
@@ -60,8 +60,8 @@ impl TlsFiles {
                 let problem = CredentialProblem::KeyMismatch { certificate: certificate.clone() };
                 Credential::Key.wrong(Some(key), problem)
             }
-            rustls::Error::InvalidCertificate(_) => unusable(Credential::Certificate, certificate, &error),
-            error => unusable(Credential::Key, key, &error),
+            error @ rustls::Error::InvalidCertificate(_) => unusable(Credential::Certificate, certificate, error),
+            error => unusable(Credential::Key, key, error),
         })
     }
 }
@@ -69,35 +69,34 @@ impl TlsFiles {
 fn trusted(file: &Path) -> Result<RootCertStore, CredentialError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(Credential::Ca, file)? {
-        roots.add(certificate).map_err(|error| unusable(Credential::Ca, file, &error))?;
+        roots.add(certificate).map_err(|error| unusable(Credential::Ca, file, error))?;
     }
     Ok(roots)
 }
 
-fn unusable(credential: Credential, file: &Path, error: &rustls::Error) -> CredentialError {
-    credential.wrong(Some(file), CredentialProblem::Unusable { what: error.to_string() })
+fn unusable(credential: Credential, file: &Path, error: rustls::Error) -> CredentialError {
+    credential.wrong(Some(file), CredentialProblem::Unusable(error))
 }
 
 fn certificates(credential: Credential, file: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
     let pem = credential.bytes(file, PEM_BYTES_MAX)?;
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match read {
+    match pem::certificates(&pem) {
         Ok(none) if none.is_empty() => {
             Err(credential.wrong(Some(file), CredentialProblem::NoPem { wanted: "certificate" }))
         }
         Ok(certificates) => Ok(certificates),
-        Err(_) => Err(credential.wrong(Some(file), CredentialProblem::BrokenPem)),
+        Err(error) => Err(credential.wrong(Some(file), CredentialProblem::BrokenPem(error))),
     }
 }
 
 fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
     let pem = Credential::Key.bytes(file, PEM_BYTES_MAX)?;
-    // The parser's own message quotes the file.
-    let problem = |error| match error {
-        pem::Error::NoItemsFound => CredentialProblem::NoPem { wanted: "private key (unencrypted)" },
-        _ => CredentialProblem::BrokenPem,
+    let problem = match pem::private_key(&pem) {
+        Ok(Some(key)) => return Ok(key),
+        Ok(None) => CredentialProblem::NoPem { wanted: "private key (unencrypted)" },
+        Err(error) => CredentialProblem::BrokenPem(error),
     };
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|error| Credential::Key.wrong(Some(file), problem(error)))
+    Err(Credential::Key.wrong(Some(file), problem))
 }
 
 #[cfg(test)]
