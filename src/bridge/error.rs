@@ -7,6 +7,7 @@ use tokio::task::JoinError;
 
 use crate::http::BindError;
 use crate::persister::PersistError;
+use crate::settings::SettingsError;
 
 /// Why a bridge could not start, or ended before it was shut down.
 ///
@@ -25,6 +26,9 @@ use crate::persister::PersistError;
 /// ```
 #[derive(Debug, Error)]
 pub enum BridgeError {
+    /// A setting breaks a rule that [`Settings`](crate::Settings) documents.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
     /// An address cannot be bound.
     #[error("{0} (--web.listen-address)")]
     Listen(#[from] BindError),

@@ -69,6 +69,16 @@ struct Service {
 }
 
 /// Requests reloads of a bridge's configuration file. Outlives the bridge without effect.
+///
+/// ```
+/// use session_buddy_bridge::{Bridge, ReloadHandle, Settings};
+///
+/// let settings = Settings { listen: vec!["127.0.0.1:0".parse().unwrap()], ..Settings::new(Vec::new()) };
+/// let bridge = Bridge::bind(settings).unwrap();
+/// let handle: ReloadHandle = bridge.reload_handle();
+/// // Moved to wherever a reload is requested, such as a task that receives SIGHUP.
+/// std::thread::spawn(move || handle.reload()).join().unwrap();
+/// ```
 #[derive(Debug, Clone)]
 pub struct ReloadHandle(Arc<Notify>);
 
@@ -85,10 +95,11 @@ impl Bridge {
     /// takes to open and check the file.
     ///
     /// # Errors
-    /// An address that cannot be bound; a state file that cannot be used, above all one that another bridge has open. A state
+    /// A setting that breaks a rule of its field; an address that cannot be bound; a state file that cannot be used, above all one that another bridge has open. A state
     /// file at [`StateLocation::Default`] that cannot be written is no error: counts are in memory then, and a warning is
     /// logged.
     pub fn bind(settings: Settings) -> Result<Self, BridgeError> {
+        settings.check()?;
         log_start(&settings.feeds);
         let listeners = bind_all(&settings)?;
         let mut local_addrs = Vec::new();

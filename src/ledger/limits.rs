@@ -21,6 +21,15 @@ pub const SERIES_PER_PHASE: usize = 2 + (DURATION_BUCKETS_SECONDS.len() + 1) + 2
 pub const SERIES_PER_SKILL_MIN: usize = 2 + 2 * SERIES_PER_PHASE + 1;
 
 /// Bounds of everything that grows with what feeds say. What happens at each bound is said beside it.
+///
+/// ```
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::Limits;
+///
+/// let ledger_limits = Limits { skills_max: 500, ..Limits::default() };
+/// let settings = Settings { ledger_limits, ..Settings::new(Vec::new()) };
+/// assert_eq!(settings.check().map_err(|error| error.to_string()), Ok(()));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Skills with series of their own, over all feeds. Counts of further skills go to `__overflow__`.

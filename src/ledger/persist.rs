@@ -37,6 +37,20 @@ use super::source::{Gauge, SkillCounts, SourceCounts, Unread};
 const MICROS_MAX: i64 = 1_000_000_000_000_000_000;
 
 /// Records that no ledger can come to by itself, with the first that is wrong.
+///
+/// ```
+/// use session_buddy_bridge::{Corruption, InvalidState, StoreError};
+///
+/// /// The records at fault, if the file itself can be read.
+/// fn invalid(error: &StoreError) -> Option<&InvalidState> {
+///     match error {
+///         StoreError::Impossible { problem, .. } => Some(problem),
+///         StoreError::Corrupt { problem: Corruption::Records(problem), .. } => Some(problem),
+///         _ => None,
+///     }
+/// }
+/// assert_eq!(invalid(&StoreError::Corrupt { path: "state.db".into(), problem: Corruption::Header }), None);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct InvalidState(String);

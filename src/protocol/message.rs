@@ -302,6 +302,13 @@ label_values! {
 
 label_values! {
     /// The bounded set of values of the label `reason`.
+    ///
+    /// ```
+    /// use session_buddy_bridge::RejectionReason;
+    ///
+    /// assert_eq!(RejectionReason::LabelTooLong.label(), "label_too_long");
+    /// assert!(RejectionReason::ALL.contains(&RejectionReason::ReservedName));
+    /// ```
     RejectionReason {
     /// The feed sent a binary frame; the feed speaks text.
     BinaryFrame => "binary_frame",

@@ -44,6 +44,19 @@ pub struct ConfigFile {
 }
 
 /// The settings that a configuration file contains, and that a reload replaces.
+///
+/// ```
+/// use session_buddy_bridge::settings::{ConfigFile, ReloadableSettings};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("bridge.yaml");
+/// std::fs::write(&path, "limits:\n  max_frame_bytes: 65536\n")?;
+/// let ReloadableSettings { feeds, frame_bytes_max, .. } = ConfigFile::new(path).read()?;
+/// assert_eq!((feeds.len(), frame_bytes_max), (0, 65536));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReloadableSettings {
     /// The feeds to subscribe to, each with an identity of its own.
@@ -55,6 +68,19 @@ pub struct ReloadableSettings {
 }
 
 /// Why a configuration file cannot be used. Fields are called as in the file.
+///
+/// ```
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::{ConfigFileError, FeedUrlError, SettingsError};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("bridge.yaml");
+/// std::fs::write(&path, "feeds:\n  - url: localhost:8765\n").unwrap();
+/// let refused = Settings::from_config_file(path).unwrap_err();
+/// let SettingsError::ConfigFile { error: ConfigFileError::Feed { url, error }, .. } = refused else { panic!("{refused}") };
+/// assert_eq!(url, "localhost:8765");
+/// assert!(matches!(*error, SettingsError::FeedUrl { error: FeedUrlError::Scheme, .. }));
+/// ```
 #[derive(Debug, Error)]
 pub enum ConfigFileError {
     /// The file cannot be read.
@@ -171,7 +197,7 @@ impl ConfigFile {
         };
         let of_all = |error: SettingsError| ConfigFileError::Settings(Box::new(error));
         let (ledger_limits, frame_bytes_max) = self.limits(&file.limits)?;
-        let ledger_limits = limits::checked(ledger_limits).map_err(of_all)?;
+        limits::check(ledger_limits).map_err(of_all)?;
         let mut feeds = Vec::new();
         for entry in file.feeds {
             let url = super::feed_target::redacted(&entry.url);

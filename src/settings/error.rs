@@ -1,10 +1,12 @@
 //! Why a setting is refused.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::config_file::ConfigFileError;
+use super::duration::show;
 use super::feed_target::FeedUrlError;
 use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
@@ -183,7 +185,16 @@ pub enum SettingsError {
         #[source]
         problem: TelemetryPathError,
     },
+    /// A new series would be exposed at 0 for too long.
+    #[error("--web.zero-first {} is longer than {}: give a little more than the scrape interval", show(*given), show(*max))]
+    ZeroFirst {
+        /// The time that is too long.
+        given: Duration,
+        /// The longest that is valid.
+        max: Duration,
+    },
     /// The URL of a health check is invalid.
+    #[doc(hidden)]
     #[error("URL \"{url}\" {error}")]
     HealthcheckUrl {
         /// The URL, with possible secrets redacted.
@@ -214,6 +225,18 @@ fn quoted(error: &CredentialError) -> String {
 }
 
 /// What is wrong with the name of a feed or of a skill.
+///
+/// ```
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::{ConfigFileError, NameError, SettingsError};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("bridge.yaml");
+/// std::fs::write(&path, "feeds:\n  - url: ws://alpha:8765\n    name: ' '\n").unwrap();
+/// let refused = Settings::from_config_file(path).unwrap_err();
+/// let SettingsError::ConfigFile { error: ConfigFileError::Feed { error, .. }, .. } = refused else { panic!("{refused}") };
+/// assert!(matches!(*error, SettingsError::Name { problem: NameError::Empty, .. }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// The name is empty, or only white space.
@@ -233,6 +256,15 @@ pub enum NameError {
 }
 
 /// What is wrong with the path of the metrics.
+///
+/// ```
+/// use session_buddy_bridge::Settings;
+/// use session_buddy_bridge::settings::{SettingsError, TelemetryPathError};
+///
+/// let settings = Settings { telemetry_path: "metrics".to_owned(), ..Settings::new(Vec::new()) };
+/// let error = settings.check().unwrap_err();
+/// assert!(matches!(error, SettingsError::TelemetryPath { problem: TelemetryPathError::NoSlash, .. }));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum TelemetryPathError {
     /// The path does not start with a slash.

@@ -47,6 +47,15 @@ impl fmt::Debug for FeedTarget {
 }
 
 /// Why a URL is not that of a feed.
+///
+/// ```
+/// use session_buddy_bridge::settings::{FeedTarget, FeedUrlError};
+///
+/// match FeedTarget::new("http://alpha:8765").unwrap_err() {
+///     FeedUrlError::Http { meant } => assert_eq!(meant, "ws://alpha:8765/"),
+///     other => panic!("{other}"),
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FeedUrlError {
     /// Not a URL.

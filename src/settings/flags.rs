@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 
 use super::limits::{SERIES_MAX, SERIES_MIN};
 use super::number::within;
-use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, Timing, duration};
+use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, Timing, ZERO_FIRST_MAX, duration};
 
 pub(crate) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(crate) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
@@ -201,7 +201,7 @@ fn silence_timeout_default() -> String {
 
 fn zero_first(text: &str) -> Result<Duration, duration::DurationError> {
     // Without a unit it is clear as well.
-    if text == "0" { Ok(Duration::ZERO) } else { duration::parse(text, Duration::ZERO, Duration::from_secs(600)) }
+    if text == "0" { Ok(Duration::ZERO) } else { duration::parse(text, Duration::ZERO, ZERO_FIRST_MAX) }
 }
 
 fn silence_timeout(text: &str) -> Result<Duration, duration::DurationError> {

@@ -4,6 +4,7 @@ use thiserror::Error;
 use url::Url;
 
 /// Why a URL cannot be checked.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HealthcheckUrlError {
     /// Not a URL.

@@ -14,15 +14,16 @@ pub(crate) fn from_flags(flags: &flags::LimitFlags) -> Result<Limits, SettingsEr
         label_chars_max: flags.label_chars_max as usize,
         ..Limits::default()
     };
-    checked(limits)
+    check(limits).map(|()| limits)
 }
 
-pub(crate) fn checked(limits: Limits) -> Result<Limits, SettingsError> {
+/// Refuses limits by which a series could be exposed whose skill is not remembered.
+pub(crate) fn check(limits: Limits) -> Result<(), SettingsError> {
     if limits.remembered_skills_max < limits.skills_max {
         return Err(SettingsError::RememberedSkills {
             remembered: limits.remembered_skills_max,
             skills: limits.skills_max,
         });
     }
-    Ok(limits)
+    Ok(())
 }

@@ -8,6 +8,13 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 /// Why a text is not an address to listen on.
+///
+/// ```
+/// use session_buddy_bridge::settings::{ListenAddressError, SettingsError};
+///
+/// let error = SettingsError::ListenAddress { address: "9090".to_owned(), error: ListenAddressError::NoPort };
+/// assert!(error.to_string().starts_with("--web.listen-address \"9090\" has no port: write HOST:PORT"));
+/// ```
 #[derive(Debug, Error)]
 pub enum ListenAddressError {
     /// Not `HOST:PORT`.

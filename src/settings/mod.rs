@@ -38,6 +38,7 @@ use clap::ValueEnum;
 pub use config_file::{ConfigFile, ConfigFileError, ReloadableSettings};
 pub use error::{NameError, SettingsError, TelemetryPathError};
 pub use feed_target::{FeedTarget, FeedUrlError};
+#[doc(hidden)]
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
 
@@ -54,6 +55,8 @@ pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
 /// Feeds of one bridge. Every two of them are compared at each snapshot to find out whether they are one server.
 const FEEDS_MAX: usize = 64;
+/// Longest time for which a new series is exposed at 0.
+const ZERO_FIRST_MAX: Duration = Duration::from_secs(600);
 const LISTEN_PORT_DEFAULT: u16 = 9090;
 const TELEMETRY_PATH_DEFAULT: &str = "/metrics";
 const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
@@ -77,7 +80,7 @@ const FRAME_BYTES_MAX_DEFAULT: usize = 1024 * 1024;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The feeds to subscribe to, at most 64, each with an identity of its own.
+    /// The feeds to subscribe to, at most 64, each with an identity and, if any, a database of its own.
     pub feeds: Vec<FeedTarget>,
     /// TCP addresses to listen on. Port 0 is one that is free.
     pub listen: Vec<SocketAddr>,
@@ -87,14 +90,15 @@ pub struct Settings {
     pub systemd_socket: bool,
     /// TLS, client certificates, users and response headers.
     pub web_config: Option<Arc<WebConfigFile>>,
-    /// Path of the metrics. It starts with a slash and is neither `/-/healthy` nor `/-/ready`.
+    /// Path of the metrics. It starts with a slash, consists of letters, digits and `-._~/`, and is neither `/-/healthy` nor
+    /// `/-/ready`.
     pub telemetry_path: String,
     /// Whether OpenMetrics exposes created timestamps, as `_created`.
     pub with_created: bool,
     /// How long a series whose first counts were observed is exposed at 0 before its value is, at most 10 minutes; zero for
     /// not at all. Counted from the first scrape that exposes it.
     pub zero_first: Duration,
-    /// How many skills and anomalies are counted and remembered.
+    /// How many skills and anomalies are counted and remembered; at least as many skills remembered as counted.
     pub ledger_limits: Limits,
     /// Length of the longest frame that is accepted, in bytes.
     pub frame_bytes_max: usize,
@@ -105,6 +109,7 @@ pub struct Settings {
     /// The file that `feeds`, `ledger_limits` and `frame_bytes_max` were read from. It can be reloaded.
     pub config_file: Option<ConfigFile>,
     /// What the command line logs. A program that embeds the bridge installs a `tracing` subscriber of its own.
+    #[doc(hidden)]
     pub log: LogSettings,
 }
 
@@ -128,6 +133,7 @@ pub enum StateLocation {
 }
 
 /// What the command line logs, and how.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogSettings {
     /// The least important messages that are still logged.
@@ -137,6 +143,7 @@ pub struct LogSettings {
 }
 
 /// How important a message is.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogLevel {
     /// Something failed for good.
@@ -153,6 +160,7 @@ pub enum LogLevel {
 }
 
 /// How a log line is written.
+#[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogFormat {
     /// `key=value` pairs, for people and for log stores.
@@ -206,5 +214,27 @@ impl Settings {
         let file = ConfigFile::new(path);
         let ReloadableSettings { feeds, ledger_limits, frame_bytes_max } = file.read()?;
         Ok(Self { ledger_limits, frame_bytes_max, config_file: Some(file), ..Self::new(feeds) })
+    }
+
+    /// Checks the rules that the fields document. [`Bridge::bind`](crate::Bridge::bind) does so too.
+    ///
+    /// ```
+    /// use session_buddy_bridge::Settings;
+    /// use session_buddy_bridge::settings::{FeedTarget, SettingsError};
+    ///
+    /// let feed = FeedTarget::new("ws://alpha:8765").unwrap();
+    /// let error = Settings::new(vec![feed.clone(), feed]).check().unwrap_err();
+    /// assert!(matches!(error, SettingsError::DuplicateIdentity { identity } if identity == "ws://alpha:8765/"));
+    /// ```
+    ///
+    /// # Errors
+    /// The first setting that breaks a rule.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        run::check_feeds(&self.feeds)?;
+        web::check_path(&self.telemetry_path)?;
+        if self.zero_first > ZERO_FIRST_MAX {
+            return Err(SettingsError::ZeroFirst { given: self.zero_first, max: ZERO_FIRST_MAX });
+        }
+        limits::check(self.ledger_limits)
     }
 }

@@ -17,9 +17,7 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
     let flags::RunFlags { config, feeds: feed_flags, connection, web, state, limits: limit_flags, log } = flags;
     let ledger_limits = limits::from_flags(&limit_flags)?;
     let flags::FeedFlags { urls, names, skills_dbs, subscription } = feed_flags;
-    if urls.len() > FEEDS_MAX {
-        return Err(SettingsError::TooManyFeeds { urls: urls.len(), feeds_max: FEEDS_MAX });
-    }
+    check_number(urls.len())?;
     if !names.is_empty() && names.len() != urls.len() {
         return Err(SettingsError::NameCountMismatch { names: names.len(), urls: urls.len() });
     }
@@ -83,6 +81,19 @@ fn feed_setting_given(flags: &flags::RunFlags) -> Option<&'static str> {
         ("--feed.key-file", credentials.key_file.is_some()),
     ];
     given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+}
+
+/// Refuses more feeds than one bridge subscribes to, and two with one identity or with one database.
+pub(super) fn check_feeds(feeds: &[FeedTarget]) -> Result<(), SettingsError> {
+    check_number(feeds.len())?;
+    check_distinct(feeds)
+}
+
+fn check_number(urls: usize) -> Result<(), SettingsError> {
+    if urls > FEEDS_MAX {
+        return Err(SettingsError::TooManyFeeds { urls, feeds_max: FEEDS_MAX });
+    }
+    Ok(())
 }
 
 /// Refuses two feeds with one identity, or with one database.

@@ -29,6 +29,7 @@ pub(crate) fn settings(
             Err(error) => return Err(SettingsError::ListenAddress { address, error }),
         }
     }
+    check_path(&web.telemetry_path)?;
     let mut seen = BTreeSet::new();
     listen.retain(|address| address.port() == 0 || seen.insert(*address));
     Ok(Settings {
@@ -36,7 +37,7 @@ pub(crate) fn settings(
         listen_unix,
         systemd_socket: web.systemd_socket,
         web_config: web.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
-        telemetry_path: checked_path(web.telemetry_path)?,
+        telemetry_path: web.telemetry_path,
         with_created: web.with_created,
         zero_first: web.zero_first,
         ledger_limits,
@@ -45,13 +46,14 @@ pub(crate) fn settings(
     })
 }
 
-fn checked_path(path: String) -> Result<String, SettingsError> {
+/// Refuses a path of the metrics that no request can have, or that is taken.
+pub(super) fn check_path(path: &str) -> Result<(), SettingsError> {
     let unfit = |c: char| !c.is_ascii_alphanumeric() && !"-._~/".contains(c);
     let problem = match path.find(unfit).and_then(|at| path[at..].chars().next()) {
         _ if !path.starts_with('/') => TelemetryPathError::NoSlash,
         Some(unfit) => TelemetryPathError::Character(unfit),
         None if ["/-/healthy", "/-/ready"].contains(&path.trim_end_matches('/')) => TelemetryPathError::Taken,
-        None => return Ok(path),
+        None => return Ok(()),
     };
-    Err(SettingsError::TelemetryPath { path, problem })
+    Err(SettingsError::TelemetryPath { path: path.to_owned(), problem })
 }

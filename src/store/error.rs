@@ -7,6 +7,18 @@ use thiserror::Error;
 use crate::ledger::InvalidState;
 
 /// Why a state cannot be used.
+///
+/// ```
+/// use session_buddy_bridge::settings::StateLocation;
+/// use session_buddy_bridge::{Bridge, BridgeError, PersistError, Settings};
+///
+/// let state = StateLocation::Path("/dev/null/state.db".into());
+/// let listen = vec!["127.0.0.1:0".parse().unwrap()];
+/// match Bridge::bind(Settings { state, listen, ..Settings::new(Vec::new()) }) {
+///     Err(BridgeError::State(PersistError::Store(error))) => assert!(error.is_about_the_path()),
+///     other => panic!("{other:?}"),
+/// }
+/// ```
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Another bridge has it open.
@@ -125,6 +137,17 @@ impl StoreError {
 }
 
 /// What is wrong with a state of ours.
+///
+/// ```
+/// use std::error::Error;
+///
+/// use session_buddy_bridge::{Corruption, StoreError};
+///
+/// let error = StoreError::Corrupt { path: "state.db".into(), problem: Corruption::Tables { version: 1 } };
+/// assert_eq!(error.to_string(), "the state state.db is corrupt: its tables are not those of version 1");
+/// let problem = error.source().and_then(|source| source.downcast_ref::<Corruption>());
+/// assert_eq!(problem, Some(&Corruption::Tables { version: 1 }));
+/// ```
 #[derive(Debug, PartialEq, Error)]
 pub enum Corruption {
     /// The file does not say that it is a state; its tables do.

@@ -1,9 +1,11 @@
 //! What a program that embeds a bridge relies on.
 
+use std::error::Error;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use session_buddy_bridge::settings::StateLocation;
+use session_buddy_bridge::settings::{FeedTarget, Limits, SettingsError, StateLocation, TelemetryPathError};
 use session_buddy_bridge::{Bridge, BridgeError, PersistError, Settings, StoreError};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
@@ -55,4 +57,54 @@ async fn one_that_is_dropped_releases_its_addresses_and_its_state() {
         })
     };
     assert_eq!(spawn_blocking(bind).await.unwrap()[0], address);
+}
+
+/// Binds a bridge whose settings are valid but for what `change` does to them, and returns why it is refused.
+fn refused(change: impl FnOnce(&mut Settings)) -> SettingsError {
+    let mut changed = settings(StateLocation::InMemory);
+    changed.feeds = vec![FeedTarget::new("ws://alpha:8765").unwrap(), FeedTarget::new("ws://beta:8765").unwrap()];
+    Bridge::bind(changed.clone()).expect("unchanged, they are valid");
+    change(&mut changed);
+    let error = Bridge::bind(changed).expect_err("changed, they are not");
+    let source = error.source().and_then(|source| source.downcast_ref::<SettingsError>());
+    assert_eq!(source.map(SettingsError::to_string), Some(error.to_string()));
+    let BridgeError::Settings(error) = error else { panic!("{error:?}") };
+    error
+}
+
+#[test]
+fn two_feeds_of_one_identity_or_database_are_refused() {
+    let error = refused(|settings| settings.feeds[1].identity = settings.feeds[0].identity.clone());
+    assert!(
+        matches!(&error, SettingsError::DuplicateIdentity { identity } if identity == "ws://alpha:8765/"),
+        "{error}"
+    );
+
+    let error = refused(|settings| {
+        settings.feeds.iter_mut().for_each(|feed| feed.skills_db = Some("/nowhere/skills.db".into()));
+    });
+    assert!(matches!(error, SettingsError::DuplicateSkillsDb { .. }), "{error}");
+}
+
+#[test]
+fn more_than_64_feeds_are_refused() {
+    let feeds =
+        |number: u16| (1..=number).map(|port| FeedTarget::new(&format!("ws://alpha:{port}")).unwrap()).collect();
+    Bridge::bind(Settings { feeds: feeds(64), ..settings(StateLocation::InMemory) }).unwrap();
+    let error = refused(|settings| settings.feeds = feeds(65));
+    assert!(matches!(error, SettingsError::TooManyFeeds { urls: 65, feeds_max: 64 }), "{error}");
+}
+
+#[test]
+fn settings_outside_their_ranges_are_refused() {
+    let error = refused(|settings| "metrics".clone_into(&mut settings.telemetry_path));
+    assert!(matches!(error, SettingsError::TelemetryPath { problem: TelemetryPathError::NoSlash, .. }), "{error}");
+    let error = refused(|settings| "/-/ready".clone_into(&mut settings.telemetry_path));
+    assert!(matches!(error, SettingsError::TelemetryPath { problem: TelemetryPathError::Taken, .. }), "{error}");
+    let error = refused(|settings| settings.zero_first = Duration::from_secs(601));
+    assert!(error.to_string().starts_with("--web.zero-first 601s is longer than 10m"), "{error}");
+    let error = refused(|settings| {
+        settings.ledger_limits = Limits { skills_max: 2, remembered_skills_max: 1, ..Limits::default() };
+    });
+    assert!(matches!(error, SettingsError::RememberedSkills { remembered: 1, skills: 2 }), "{error}");
 }

@@ -135,3 +135,60 @@ fn the_ledger_knows_messages_and_rows_and_nothing_else() {
         }
     }
 }
+
+/// The types and functions that `text` exports at its top level, each as the module that declares it and its name. What is
+/// hidden from the documentation is no part of the API, and a constant needs no example.
+fn exports(text: &str, module_of: impl Fn(&str) -> String) -> BTreeSet<(String, String)> {
+    let mut exports = BTreeSet::new();
+    for (before, statement) in text.split("\npub use ").zip(text.split("\npub use ").skip(1)) {
+        if before.ends_with("#[doc(hidden)]") {
+            continue;
+        }
+        let (path, names) = statement.split_once(';').and_then(|(path, _)| path.rsplit_once("::")).expect("use a::b;");
+        for name in names.trim_matches(['{', '}']).split(',').map(str::trim) {
+            assert!(!name.contains('*') && !name.contains(' '), "{name}: export each item by its own name");
+            if name.contains(char::is_lowercase) {
+                exports.insert((module_of(path), name.to_owned()));
+            }
+        }
+    }
+    exports
+}
+
+/// The doc comment and the attributes above the declaration of `name` in `module`.
+fn above_declaration(module: &str, name: &str) -> String {
+    let texts: Vec<_> = files(module).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    // A set of label values is declared by a macro, indented and without a keyword.
+    let ends = ["(", "<", " {\n", ";"];
+    let of_keyword = |keyword| ends.map(|end| format!("\n{keyword} {name}{end}"));
+    let mut forms = ["pub struct", "pub enum", "pub fn"].map(of_keyword).concat();
+    forms.push(format!("\n    {name} {{\n    /// "));
+    let declaration = |text: &String| forms.iter().find_map(|form| text.find(form)).map(|at| text[..at].to_owned());
+    let text = texts.iter().find_map(declaration).unwrap_or_else(|| panic!("{name} is not in {module}"));
+    text.rsplit("\n\n").next().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn each_type_and_function_of_the_api_has_a_doctest() {
+    let mut api = exports(&read("src/lib.rs"), str::to_owned);
+    let settings = read("src/settings/mod.rs");
+    api.extend(exports(&settings, |path| match path.strip_prefix("crate::") {
+        Some(module) => module.to_owned(),
+        None => format!("settings/{path}"),
+    }));
+    let declared = settings.split("\npub ").skip(1).filter_map(|item| {
+        let (keyword, rest) = item.split_once(' ')?;
+        let name = rest.split(|next: char| !next.is_alphanumeric()).next()?;
+        ["struct", "enum"].contains(&keyword).then(|| ("settings".to_owned(), name.to_owned()))
+    });
+    api.extend(declared);
+    for known in [("bridge", "ReloadHandle"), ("feed", "Secret"), ("settings/error", "NameError"), ("replay", "replay")]
+    {
+        assert!(api.contains(&(known.0.to_owned(), known.1.to_owned())), "{known:?} is not found in {api:?}");
+    }
+    let lacking = api.iter().filter(|(module, name)| {
+        let above = above_declaration(module, name);
+        !above.contains("#[doc(hidden)]") && !above.contains("/// ```\n")
+    });
+    assert_eq!(lacking.collect::<Vec<_>>(), Vec::<&(String, String)>::new(), "each needs an example that is a test");
+}

@@ -13,6 +13,16 @@ const HEADERS_BYTES_MAX: usize = 16 * 1024;
 const QUOTABLE_BYTES_MIN: usize = 6;
 
 /// What is wrong with a line of a file of headers. None of it repeats the line, which may hold a secret.
+///
+/// ```
+/// use session_buddy_bridge::settings::{CredentialProblem, Credentials, HeaderProblem};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("headers");
+/// std::fs::write(&path, "X-Api-Key: abc\nHost: elsewhere\n").unwrap();
+/// let error = Credentials { headers_file: Some(path), ..Credentials::default() }.check().unwrap_err();
+/// assert_eq!(error.problem, CredentialProblem::Header { line: 2, problem: HeaderProblem::Handshake });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderProblem {
     /// No colon.

@@ -134,6 +134,12 @@ fn origin(credential: Credential, file: Option<&Path>) -> String {
 }
 
 /// The kinds of credentials.
+///
+/// ```
+/// use session_buddy_bridge::settings::Credential;
+///
+/// assert_eq!(format!("the {} expired", Credential::Certificate), "the client certificate expired");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
     /// A token for the server.

@@ -3,6 +3,14 @@
 use std::fmt;
 
 /// A string that is never printed: `Debug` is `***`, and there is no `Display`.
+///
+/// ```
+/// use session_buddy_bridge::settings::Secret;
+///
+/// let secret = Secret::new("hunter2");
+/// assert_eq!(format!("{secret:?}"), "***");
+/// assert_eq!(secret.expose(), "hunter2");
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 

@@ -13,6 +13,14 @@ use crate::pem;
 const PEM_BYTES_MAX: usize = 1024 * 1024;
 
 /// The PEM files of a TLS client.
+///
+/// ```
+/// use session_buddy_bridge::settings::{Credentials, FeedTarget, TlsFiles};
+///
+/// let mut feed = FeedTarget::new("wss://alpha:8765").unwrap();
+/// let tls = TlsFiles { ca: Some("/etc/example/ca.pem".into()), identity: None };
+/// feed.credentials = Credentials { tls, ..Credentials::default() };
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
     /// Certificates that are trusted instead of the system's roots.
@@ -22,6 +30,15 @@ pub struct TlsFiles {
 }
 
 /// A client's certificate and its key.
+///
+/// ```
+/// use session_buddy_bridge::settings::{ClientIdentity, Credential, Credentials, TlsFiles};
+///
+/// let identity = ClientIdentity { certificate: "/nowhere/client.pem".into(), key: "/nowhere/client.key".into() };
+/// let tls = TlsFiles { identity: Some(identity), ..TlsFiles::default() };
+/// let error = Credentials { tls, ..Credentials::default() }.check().unwrap_err();
+/// assert_eq!(error.credential, Credential::Certificate);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientIdentity {
     /// PEM file of the certificate, followed by its intermediate certificates.

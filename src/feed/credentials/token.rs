@@ -24,6 +24,16 @@ const USER_ID: &str = "session-buddy-bridge";
 const PERMISSIONS: [&str; 1] = ["session-buddy:read"];
 
 /// The source of a feed's token.
+///
+/// ```
+/// use session_buddy_bridge::settings::{Credentials, TokenSource};
+///
+/// # let directory = tempfile::tempdir().unwrap();
+/// # let path = directory.path().join("token");
+/// std::fs::write(&path, "eyJhbGciOiJIUzI1NiJ9\n").unwrap();
+/// let credentials = Credentials { token: Some(TokenSource::File(path)), ..Credentials::default() };
+/// assert_eq!(credentials.check(), Ok(()));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenSource {
     /// A fixed token.
@@ -36,6 +46,14 @@ pub enum TokenSource {
 }
 
 /// How tokens are minted: as by the server's own package, JWT with HS256 and the permission to read.
+///
+/// ```
+/// use session_buddy_bridge::settings::{Minting, SecretSource, TOKEN_LIFETIME, TokenSource};
+///
+/// let secret = SecretSource::File("/etc/example/jwt-secret".into());
+/// let token = TokenSource::Minted(Minting { secret, lifetime: TOKEN_LIFETIME });
+/// # drop(token);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Minting {
     /// The secret that the server verifies signatures with.
@@ -45,6 +63,14 @@ pub struct Minting {
 }
 
 /// The source of the secret that tokens are signed with.
+///
+/// ```
+/// use session_buddy_bridge::settings::{Credential, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, TokenSource};
+///
+/// let minting = Minting { secret: SecretSource::Static(Secret::new(" ")), lifetime: TOKEN_LIFETIME };
+/// let credentials = Credentials { token: Some(TokenSource::Minted(minting)), ..Credentials::default() };
+/// assert_eq!(credentials.check().unwrap_err().credential, Credential::JwtSecret);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// A fixed secret.
