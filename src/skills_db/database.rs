@@ -10,7 +10,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::files::{DatabaseFiles, OpenFiles};
+use super::files::{DatabaseFiles, OpenDatabase};
 use super::schema::{Schema, is_read, schema_version};
 use super::transaction::ReadTransaction;
 use super::{
@@ -33,9 +33,7 @@ static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 /// `embedding` cannot be read.
 #[derive(Debug)]
 pub struct SkillsDatabase {
-    // Declared, and so dropped, before the files.
-    connection: Connection,
-    files: OpenFiles,
+    connection: OpenDatabase,
     path: PathBuf,
     connection_number: u64,
     schema: Schema,
@@ -53,18 +51,18 @@ impl SkillsDatabase {
     /// The file is missing, cannot be read, or is not a database of the server.
     pub fn open(path: &Path, cancellation: &CancellationToken) -> Result<Self, SkillsDatabaseError> {
         let modified = DatabaseFiles::at(path)?.2;
-        let ((connection, schema), files) = OpenFiles::open(path, |real| {
+        let (connection, schema) = OpenDatabase::open(path, |real| {
             let connection = connect(real, cancellation).map_err(|error| SkillsDatabaseError::sqlite(path, error))?;
             let schema = Schema::validate(&connection, path)?;
             Ok((connection, schema))
         })?;
         let connection_number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { connection, files, path: path.to_owned(), connection_number, schema, modified, read_version: None })
+        Ok(Self { connection, path: path.to_owned(), connection_number, schema, modified, read_version: None })
     }
 
     /// The file that is open.
     pub fn file(&self) -> FileIdentity {
-        self.files.files().database
+        self.connection.files().database
     }
 
     /// The number of this connection: greater than those of all that were opened before.
@@ -78,7 +76,7 @@ impl SkillsDatabase {
         // A checkpoint counts as a change, too: another connection is cheap, and nothing else tells it from a backup that
         // was copied over the file.
         DatabaseFiles::at(&self.path)
-            .is_ok_and(|(_, files, modified)| files == self.files.files() && modified == self.modified)
+            .is_ok_and(|(_, files, modified)| files == self.connection.files() && modified == self.modified)
     }
 
     /// Whether anybody has written since everything was read.

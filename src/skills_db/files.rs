@@ -9,10 +9,13 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, Metadata};
 use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Deref;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
+
+use rusqlite::Connection;
 
 use super::SkillsDatabaseError;
 
@@ -93,23 +96,26 @@ struct Open {
     connections: usize,
 }
 
-/// A place among the open databases. Has to be dropped after its connection.
+/// A connection with its place among the open databases. It is closed while nobody opens another: between its end and that
+/// of its place, a new file could be given the inode of the deleted one and be taken for it.
 #[derive(Debug)]
-pub(super) struct OpenFiles {
+pub(super) struct OpenDatabase {
+    /// `Some` until it is dropped.
+    connection: Option<Connection>,
     files: DatabaseFiles,
 }
 
-impl OpenFiles {
+impl OpenDatabase {
     /// Runs `open` for the database at `path` and remembers its files. `open` receives the path that symlinks lead to.
     ///
     /// # Errors
     /// Those of `open`; [`SkillsDatabaseError::NotServed`] where it would have to create companions, and
     /// [`SkillsDatabaseError::Replaced`] where another connection of this process has other companions open, or somebody
     /// is just replacing them.
-    pub fn open<C>(
+    pub fn open<T>(
         path: &Path,
-        open: impl FnOnce(&Path) -> Result<C, SkillsDatabaseError>,
-    ) -> Result<(C, Self), SkillsDatabaseError> {
+        open: impl FnOnce(&Path) -> Result<(Connection, T), SkillsDatabaseError>,
+    ) -> Result<(Self, T), SkillsDatabaseError> {
         // Held throughout, so that no two feeds open one database at the same moment.
         let mut all = all_open();
         let (real, files, _) = DatabaseFiles::at(path)?;
@@ -126,13 +132,13 @@ impl OpenFiles {
                 }
             }
         }
-        let connection = open(&real)?;
+        let (connection, opened) = open(&real)?;
         // What is there before and after is what was opened in between.
         if DatabaseFiles::at(path)?.1 != files {
             return Err(SkillsDatabaseError::Replaced { path: path.to_owned() });
         }
         all.entry(files.database).or_insert(Open { files, connections: 0 }).connections += 1;
-        Ok((connection, Self { files }))
+        Ok((Self { connection: Some(connection), files }, opened))
     }
 
     pub fn files(&self) -> DatabaseFiles {
@@ -140,9 +146,18 @@ impl OpenFiles {
     }
 }
 
-impl Drop for OpenFiles {
+impl Deref for OpenDatabase {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("it is not dropped yet")
+    }
+}
+
+impl Drop for OpenDatabase {
     fn drop(&mut self) {
         let mut all = all_open();
+        drop(self.connection.take());
         if let Some(open) = all.get_mut(&self.files.database) {
             open.connections -= 1;
             if open.connections == 0 {

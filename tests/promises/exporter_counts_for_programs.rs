@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Barrier, Mutex};
 use std::thread;
 
+use crate::support::alone::alone;
 use crate::support::http_client::Connection;
 use crate::support::scrape::Scrape;
 use crate::support::{PATIENCE, port_9090};
@@ -54,22 +55,25 @@ fn reserved() -> SocketAddr {
 
 #[test]
 fn a_start_that_races_a_stop_never_finds_its_own_address_in_use() {
-    let exporter = PrometheusExporter::at(reserved());
-    for attempt in 0..200 {
-        exporter.start().unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
-        let barrier = Barrier::new(2);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                barrier.wait();
-                exporter.stop();
-            });
-            barrier.wait();
-            // Whether this comes before the stop or after it, or meets it half way, it does not fail.
+    // A program that another test starts would hold the port from its fork to its exec.
+    alone(|| {
+        let exporter = PrometheusExporter::at(reserved());
+        for attempt in 0..200 {
             exporter.start().unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
-        });
-        exporter.stop();
-        assert!(!exporter.is_running());
-    }
+            let barrier = Barrier::new(2);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    exporter.stop();
+                });
+                barrier.wait();
+                // Whether this comes before the stop or after it, or meets it half way, it does not fail.
+                exporter.start().unwrap_or_else(|error| panic!("attempt {attempt}: {error}"));
+            });
+            exporter.stop();
+            assert!(!exporter.is_running());
+        }
+    });
 }
 
 #[test]
