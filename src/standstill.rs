@@ -38,26 +38,48 @@ pub(crate) async fn timeout<F: Future>(limit: Duration, future: F) -> Result<F::
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Elapsed;
 
+/// What remains of a duration, of which at most [`TURN`] is waited for at a time.
+#[derive(Debug, Clone, Copy)]
+struct Remainder {
+    part: Duration,
+    whole: Duration,
+}
+
+impl Remainder {
+    fn new(whole: Duration) -> Self {
+        Self { part: whole.min(TURN), whole }
+    }
+
+    /// Returns what remains when the part is over and was noticed so `late`; `None` if nothing does. A part in which the
+    /// process stood still does not count, and what has arrived meanwhile has a whole turn to be read.
+    fn after(self, late: Duration) -> Option<Self> {
+        let remaining = if late >= LATE_MIN { self.whole.max(TURN) } else { self.whole - self.part };
+        (!remaining.is_zero()).then(|| Self::new(remaining))
+    }
+}
+
 /// Completes after some time in which this process ran.
 #[derive(Debug)]
 pub(crate) struct Sleep {
-    /// Set for a part of `remaining`, at most [`TURN`].
+    /// Set for the part of `remainder`.
     timer: Pin<Box<tokio::time::Sleep>>,
-    part: Duration,
-    remaining: Duration,
+    remainder: Remainder,
 }
 
 impl Sleep {
     pub fn new(duration: Duration) -> Self {
-        let part = duration.min(TURN);
-        Self { timer: Box::pin(tokio::time::sleep(part)), part, remaining: duration }
+        let remainder = Remainder::new(duration);
+        Self { timer: Box::pin(tokio::time::sleep(remainder.part)), remainder }
     }
 
     /// Starts again, with another duration.
     pub fn reset(&mut self, duration: Duration) {
-        self.remaining = duration;
-        self.part = duration.min(TURN);
-        self.timer.as_mut().reset(Instant::now() + self.part);
+        self.wait_for(Remainder::new(duration));
+    }
+
+    fn wait_for(&mut self, remainder: Remainder) {
+        self.remainder = remainder;
+        self.timer.as_mut().reset(Instant::now() + remainder.part);
     }
 }
 
@@ -68,16 +90,10 @@ impl Future for Sleep {
         loop {
             // Also where what is timed has used up the task's budget, as one that is always ready does.
             ready!(pin!(unconstrained(self.timer.as_mut())).poll(cx));
-            if Instant::now().duration_since(self.timer.deadline()) >= LATE_MIN {
-                // What has arrived meanwhile has a whole turn to be read.
-                let remaining = self.remaining.max(TURN);
-                self.reset(remaining);
-            } else {
-                let remaining = self.remaining - self.part;
-                if remaining.is_zero() {
-                    return Poll::Ready(());
-                }
-                self.reset(remaining);
+            let late = Instant::now().duration_since(self.timer.deadline());
+            match self.remainder.after(late) {
+                Some(remainder) => self.wait_for(remainder),
+                None => return Poll::Ready(()),
             }
         }
     }
@@ -177,28 +193,56 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_timeout_is_over_after_its_limit() {
-        for limit in [Duration::ZERO, Duration::from_millis(10), seconds(1), seconds(15), Duration::from_millis(1_500)]
-        {
-            let began = Instant::now();
-            assert_eq!(timeout(limit, pending::<()>()).await, Err(Elapsed));
-            let took = began.elapsed();
-            assert!(took >= limit && took <= limit + Duration::from_millis(50), "{took:?} for {limit:?}");
+    /// On a clock on which each part is noticed as late as `late` says of the time that has passed: the time that is waited.
+    fn waited(whole: Duration, late: impl Fn(Duration) -> Duration) -> Duration {
+        let mut now = Duration::ZERO;
+        let mut remainder = Some(Remainder::new(whole));
+        while let Some(waits) = remainder {
+            let due = now + waits.part;
+            let is_late = late(due);
+            now = due + is_late;
+            remainder = waits.after(is_late);
         }
-        assert_eq!(timeout(Duration::MAX, async { 7 }).await, Ok(7));
+        now
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_timeout_does_not_count_a_standstill() {
-        let began = Instant::now();
-        let waiting = tokio::spawn(timeout(seconds(15), pending::<()>()));
-        tokio::time::sleep(Duration::from_millis(14_500)).await;
-        tokio::time::advance(seconds(3_600)).await;
-        assert_eq!(waiting.await.unwrap(), Err(Elapsed));
-        // The part of a turn that remained, and a whole one to read what has arrived.
-        let counted = began.elapsed() - seconds(3_600);
-        assert!(counted > seconds(15) && counted < seconds(17), "{counted:?}");
+    #[test]
+    fn a_duration_is_waited_for_to_its_end() {
+        for whole in [Duration::ZERO, Duration::from_millis(10), TURN, Duration::from_millis(1_500), seconds(15)] {
+            assert_eq!(waited(whole, |_| Duration::ZERO), whole);
+        }
+        let busy = Duration::from_millis(900);
+        assert_eq!(waited(seconds(15), |due| if due < seconds(1) { Duration::ZERO } else { busy }), 15 * (TURN + busy));
+    }
+
+    #[test]
+    fn a_standstill_is_not_a_part_of_a_duration() {
+        for begins in [0, 5, 14, 15] {
+            let standstill = |due: Duration| if due == seconds(begins) { seconds(3_600) } else { Duration::ZERO };
+            let counted = waited(seconds(15), standstill) - if begins == 0 { Duration::ZERO } else { seconds(3_600) };
+            let expected = if begins == 0 { seconds(15) } else { seconds(16) };
+            assert_eq!(
+                counted, expected,
+                "at {begins} s: what remained, and the turn in which it stood still once more"
+            );
+        }
+        let short = waited(Duration::from_millis(10), |due| if due < TURN { seconds(40) } else { Duration::ZERO });
+        assert_eq!(short, Duration::from_millis(10) + seconds(40) + TURN, "a whole turn to read what has arrived");
+    }
+
+    #[tokio::test]
+    async fn a_timeout_is_over_after_its_limit_and_not_before() {
+        for limit in [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(1_050)] {
+            let began = Instant::now();
+            assert_eq!(timeout(limit, pending::<()>()).await, Err(Elapsed));
+            assert!(began.elapsed() >= limit, "{limit:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_has_arrived_is_in_time() {
+        assert_eq!(timeout(Duration::ZERO, async { 7 }).await, Ok(7));
+        assert_eq!(timeout(Duration::MAX, async { 7 }).await, Ok(7));
     }
 
     #[tokio::test]
@@ -209,18 +253,6 @@ mod tests {
             }
         };
         assert_eq!(timeout(Duration::from_millis(10), endless).await, Err::<(), _>(Elapsed));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_arrived_in_a_standstill_is_in_time() {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let waiting = tokio::spawn(timeout(seconds(15), receiver));
-        tokio::time::sleep(seconds(5)).await;
-        tokio::time::advance(seconds(40)).await;
-        // The process runs again, and what its peer sent meanwhile is read a moment later.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        sender.send(()).unwrap();
-        assert_eq!(waiting.await.unwrap(), Ok(Ok(())));
     }
 
     #[test]
