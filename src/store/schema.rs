@@ -1,12 +1,15 @@
 //! Whose file it is, of which version, and whether its tables are intact.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use super::error::is_corruption;
 use super::{Corruption, StoreError, migrations};
+use crate::sync::lock;
 
 /// Marks the file as a state of this program, in SQLite's header: "SBBr".
 pub(super) const APPLICATION_ID: i64 = 0x5342_4272;
@@ -57,9 +60,20 @@ fn migrate(connection: &Connection, found: i64, version: i64) -> rusqlite::Resul
 /// Returns whether the tables are those of `version`, to the letter. A flipped bit in the text of one can leave a state that
 /// reads well and refuses every commit.
 pub(super) fn is_intact(connection: &Connection, version: i64) -> rusqlite::Result<bool> {
-    let model = Connection::open_in_memory()?;
-    migrate(&model, 0, version)?;
-    Ok(entries(connection)? == entries(&model)?)
+    Ok(entries(connection)? == *model(version)?)
+}
+
+/// The entries of a state of `version` that has just been created. Made once: that costs as much as a migration.
+fn model(version: i64) -> rusqlite::Result<Arc<Vec<SchemaEntry>>> {
+    static MODELS: Mutex<BTreeMap<i64, Arc<Vec<SchemaEntry>>>> = Mutex::new(BTreeMap::new());
+    if let Some(known) = lock(&MODELS).get(&version) {
+        return Ok(Arc::clone(known));
+    }
+    let created = Connection::open_in_memory()?;
+    migrate(&created, 0, version)?;
+    let created = Arc::new(entries(&created)?);
+    lock(&MODELS).insert(version, Arc::clone(&created));
+    Ok(created)
 }
 
 /// Copies a database of any version into memory.
