@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 
 use super::{Command, CommandError, output};
-use crate::ledger::{Ledger, Limits, Moment, SourceId, Whole};
+use crate::ledger::{Limits, SourceId, Whole};
 use crate::settings::{Environment, SettingsError, state_path, subscription::checked_name};
 use crate::store::{Opened, Renamed, Store};
 
@@ -147,8 +147,7 @@ fn rename(path: &Path, name: &str, new_name: &str) -> Result<String, CommandErro
 }
 
 fn open(path: &Path) -> Result<Opened<Whole>, CommandError> {
-    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
     // Opening a state file creates one where there is none, which was not requested.
     Store::look(path)?;
-    Ok(Store::open(path, validated)?)
+    Ok(Store::open(path, Whole::validated)?)
 }

@@ -507,11 +507,6 @@ impl<C> Sources<C> {
         self.feeds[feed.index()].source()
     }
 
-    /// The source that a feed's entry was last bound to.
-    pub fn former_source_of(&self, feed: FeedSlot) -> Option<SourceId> {
-        self.feeds[feed.index()].former
-    }
-
     /// How a feed stands to its source.
     pub fn role(&self, feed: FeedSlot) -> Role {
         match self.feeds[feed.index()].binding {
@@ -1761,25 +1756,6 @@ pub struct Parts<C> {
 
 /// Restarts.
 impl<C: Counts> Sources<C> {
-    /// What outlives the process.
-    pub fn into_parts(self) -> Parts<C> {
-        let feed = |state: FeedState| {
-            let FeedState { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed, .. } = state;
-            FeedParts { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed }
-        };
-        let source = |(id, source): (SourceId, Source<C>)| {
-            let Source { numbers, counts, beginning, has_begun, counted_by, active_micros, .. } = source;
-            let counted_by = counted_by.map(FeedSlot::index);
-            (id, SourceParts { numbers, counts, beginning, has_begun, counted_by, active_micros })
-        };
-        Parts {
-            feeds: self.feeds.into_iter().map(feed).collect(),
-            sources: self.sources.into_iter().map(source).collect(),
-            addresses: self.addresses,
-            next: self.next,
-        }
-    }
-
     /// The feeds and sources that `parts` were. The configuration is that of then: call [`Sources::configure`].
     pub fn from_parts(parts: Parts<C>) -> Self {
         let feed = |parts: FeedParts| {

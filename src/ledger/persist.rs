@@ -55,6 +55,16 @@ const MICROS_MAX: i64 = 1_000_000_000_000_000_000;
 #[error("{0}")]
 pub struct InvalidState(String);
 
+impl Whole {
+    /// The same, if a ledger can be restored of it.
+    ///
+    /// # Errors
+    /// See [`Ledger::restore`].
+    pub fn validated(self) -> Result<Self, InvalidState> {
+        Ledger::restore(Limits::default(), self.clone(), Moment::default()).map(|_| self)
+    }
+}
+
 impl Ledger {
     /// What changed beside the series and is not acknowledged.
     pub(super) fn collect(&mut self) -> Records {

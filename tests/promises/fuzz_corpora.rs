@@ -56,8 +56,7 @@ fn state_files_are_opened_or_refused() {
 }
 
 fn open(path: &Path) -> Opened<Whole> {
-    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
-    Store::open(path, validated).unwrap()
+    Store::open(path, Whole::validated).unwrap()
 }
 
 /// One of everything that is kept, in pages as small as SQLite allows: more of a mutation's bytes matter.

@@ -223,9 +223,8 @@ impl Disk {
     }
 
     fn open(&self) -> (Store, Whole) {
-        let validated =
-            |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
-        Store::on(Self::connect(&self.name), Path::new(&self.name), validated).unwrap_or_else(|error| panic!("{error}"))
+        Store::on(Self::connect(&self.name), Path::new(&self.name), Whole::validated)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Commits while somebody else has `table` locked.
@@ -545,8 +544,7 @@ fn every_write_of_the_store_may_be_its_last() {
 }
 
 fn open(path: &Path) -> Opened<Whole> {
-    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
-    Store::open(path, validated).unwrap_or_else(|error| panic!("{error}"))
+    Store::open(path, Whole::validated).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn log(path: &Path) -> Vec<u8> {

@@ -33,6 +33,13 @@ fn rounds(until: &Gate, clock: Clock, database: &Database) -> Step {
     Step::Clocked(until.clone(), clock, Box::new(move |round| database.snapshot(round as i64 * SECOND)))
 }
 
+/// A bridge that takes 2 s without a message for silence, and keeps no state.
+fn bridge_of(server: &ScriptedFeed) -> Program {
+    let url = server.url();
+    let feed = ["--feed.url", url.as_str(), "--feed.silence-timeout", "2s"];
+    Program::start(feed.into_iter().chain(["--web.listen-address", "127.0.0.1:0", "--state.disabled"]))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_arrive_while_it_is_stopped_are_counted_with_their_phase() {
     let mut before = Database::default();
@@ -47,16 +54,7 @@ async fn events_that_arrive_while_it_is_stopped_are_counted_with_their_phase() {
     // A bridge that gave the connection up would learn of the invocations, and of no phase.
     let server = ScriptedFeed::start(vec![script, vec![rounds(&never, clock, &after)]]);
 
-    let url = server.url();
-    let mut program = Program::start([
-        "--feed.url",
-        url.as_str(),
-        "--feed.silence-timeout",
-        "2s",
-        "--web.listen-address",
-        "127.0.0.1:0",
-        "--state.disabled",
-    ]);
+    let mut program = bridge_of(&server);
     let address = program.address();
     let executed = |scrape: &Scrape| {
         let labels = [("skill_name", "pytest-run"), ("workflow_phase", "execution"), ("completed", "true")];
@@ -90,15 +88,7 @@ async fn a_server_that_says_nothing_after_a_standstill_is_silent_all_the_same() 
         vec![rounds(&is_stopped, clock, &database), Step::Await(never.clone())],
         vec![rounds(&never, clock, &database)],
     ]);
-    let url = server.url();
-    let mut program = Program::start([
-        "--feed.url",
-        url.as_str(),
-        "--feed.silence-timeout",
-        "2s",
-        "--web.listen-address",
-        "127.0.0.1:0",
-    ]);
+    let mut program = bridge_of(&server);
     let address = program.address();
     eventually("a live feed", || holds(http_client::get(address, "/-/ready").status == 200, "not yet"));
 

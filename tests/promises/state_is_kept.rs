@@ -27,7 +27,7 @@ fn folder() -> (TempDir, PathBuf) {
 }
 
 fn open(path: &Path) -> Result<Opened<Whole>, StoreError> {
-    Store::open(path, |whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole))
+    Store::open(path, Whole::validated)
 }
 
 /// A ledger that has met every kind of thing that is kept.

@@ -296,8 +296,7 @@ pub fn state_file(bytes: &[u8]) {
     let folder = tempfile::Builder::new().prefix("state").tempdir_in(memory_or_disk()).expect("a folder");
     let path = folder.path().join("state.db");
     fs::write(&path, bytes).expect("a file");
-    let validated = |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
-    let mut opened = match Store::open(&path, validated) {
+    let mut opened = match Store::open(&path, Whole::validated) {
         Ok(opened) => opened,
         Err(error) => {
             assert!(!matches!(error, StoreError::InUse { .. } | StoreError::Io { .. }), "{error}");

@@ -41,9 +41,8 @@ impl Disk {
     }
 
     fn open(&self) -> (Store, Whole) {
-        let validated =
-            |whole: Whole| Ledger::restore(Limits::default(), whole.clone(), Moment::default()).map(|_| whole);
-        Store::on(Self::connect(&self.name), Path::new(&self.name), validated).unwrap_or_else(|error| panic!("{error}"))
+        Store::on(Self::connect(&self.name), Path::new(&self.name), Whole::validated)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::database::Content;
 use super::world::{FeedKey, World};
 
 /// Whether an operation applied.
@@ -183,14 +184,20 @@ impl World {
         true
     }
 
-    fn power_cut(&mut self) -> Applied {
+    /// The file of some server, and what it held at some time before.
+    fn past_of_any(&mut self) -> Option<(String, Content)> {
         let server = self.any_server();
         let path = self.servers[server].path.clone();
         let past = &self.files[&path].past;
         if past.is_empty() {
-            return false;
+            return None;
         }
         let content = past[self.random.below(past.len())].clone();
+        Some((path, content))
+    }
+
+    fn power_cut(&mut self) -> Applied {
+        let Some((path, content)) = self.past_of_any() else { return false };
         let servers = self.servers_of(&path);
         self.set_up(&servers, false);
         self.restore_file(&path, content, true);
@@ -201,13 +208,7 @@ impl World {
 
     /// The power fails for server and bridge: both come back at once.
     fn power_cut_both(&mut self) -> Applied {
-        let server = self.any_server();
-        let path = self.servers[server].path.clone();
-        let past = &self.files[&path].past;
-        if past.is_empty() {
-            return false;
-        }
-        let content = past[self.random.below(past.len())].clone();
+        let Some((path, content)) = self.past_of_any() else { return false };
         self.stop_bridge();
         self.restore_file(&path, content, true);
         let rate = self.files[&path].rate;
