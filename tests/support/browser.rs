@@ -1,7 +1,7 @@
 //! A real headless browser, Debian's Chromium, driven over WebDriver by what a person does and sees.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -12,9 +12,28 @@ use super::program::Program;
 use super::webdriver::Session;
 use super::{eventually_async, patiently};
 
+/// Of a hundred ports one is in use at worst, so the chance that this many starts fail is below 1e-20.
+const STARTS_MAX: u32 = 10;
+
 pub struct Browser {
     pub page: Session,
     _driver: Program,
+}
+
+/// Starts it with a port of its own. It takes a free one for IPv6 and then wants the same for IPv4, where connections of
+/// other tests may have it: then it ends, and is started again.
+fn start_chromedriver(chromedriver: &Path) -> (Program, u16) {
+    for _ in 0..STARTS_MAX {
+        let mut driver = Program::spawn("chromedriver", Command::new(chromedriver).arg("--port=0"));
+        let port = driver.until_line("its port", |line| match line.split_once("started successfully on port ") {
+            Some((_, port)) => port.trim_end_matches('.').parse().ok().map(Some),
+            None => line.contains("port not available").then_some(None),
+        });
+        if let Some(port) = port {
+            return (driver, port);
+        }
+    }
+    panic!("chromedriver found no free port in {STARTS_MAX} starts");
 }
 
 impl Browser {
@@ -28,11 +47,7 @@ impl Browser {
                 .ok_or_else(missing)
         };
         let chromium = found_or_skip(find("chromium"))?;
-        let mut driver =
-            Program::spawn("chromedriver", Command::new(found_or_skip(find("chromedriver"))?).arg("--port=0"));
-        let port: u16 = driver.until_line("its port", |line| {
-            line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
-        });
+        let (driver, port) = start_chromedriver(&found_or_skip(find("chromedriver"))?);
         let capabilities = json!({
             "goog:loggingPrefs": {"browser": "ALL"},
             "goog:chromeOptions": {
