@@ -12,8 +12,8 @@ use super::program::Program;
 use super::webdriver::Session;
 use super::{eventually_async, patiently};
 
-/// Of a hundred ports one is in use at worst, so the chance that this many starts fail is below 1e-20.
-const STARTS_MAX: u32 = 10;
+/// So many because free ports are handed out in order: where one is in use, the next often is too.
+const STARTS_MAX: u32 = 50;
 
 pub struct Browser {
     pub page: Session,
