@@ -99,9 +99,10 @@ impl SharedLedger {
         self.notify_changed();
     }
 
-    /// See [`View::expose_zero_first`]. What was restored is exposed as it is.
+    /// See [`View::expose_zero_first`].
     pub fn expose_zero_first(&self, duration: Duration) {
-        self.view().expose_zero_first(duration);
+        let wall_micros = self.now().wall_micros;
+        self.view().expose_zero_first(duration, wall_micros);
     }
 
     /// See [`Ledger::set_limits`].

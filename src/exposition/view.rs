@@ -35,8 +35,16 @@ pub struct View {
 impl View {
     /// From now on scrapes expose a new series that began to count at 0 at 0 for `duration`, counted from the first of them,
     /// before they expose its value. Everything else that reads the view has its value at once.
-    pub fn expose_zero_first(&mut self, duration: Duration) {
+    ///
+    /// `wall_micros` is now, in microseconds since the Unix epoch: a series in the view that began less than `duration` before
+    /// is new, and any other is exposed as it is.
+    pub fn expose_zero_first(&mut self, duration: Duration, wall_micros: i64) {
         self.zero_first = ZeroFirst::new(duration);
+        for (index, skill) in self.skills.iter_mut().enumerate() {
+            if self.zero_first.hold_restored(index, &skill.series, wall_micros, &mut skill.zeros) {
+                mark_values(&mut self.text, index);
+            }
+        }
     }
 
     /// Applies changes of the ledger. Applying the same changes twice has no effect.
@@ -157,14 +165,19 @@ impl View {
     /// A scrape exposes everything at `now`.
     pub(super) fn begin_scrape(&mut self, now: Instant) {
         for index in self.zero_first.begin_scrape(now, &mut self.skills) {
-            for kind in [FamilyKind::Invocations, FamilyKind::Durations, FamilyKind::Anomalies] {
-                self.text.mark(kind, index, Staleness::Values);
-            }
+            mark_values(&mut self.text, index);
         }
     }
 
     /// Returns the cached text, and the skills that it is refreshed from.
     pub(super) fn text(&mut self) -> (&mut TextCache, &[SkillView]) {
         (&mut self.text, &self.skills)
+    }
+}
+
+/// Values of a skill's counters and histograms are exposed otherwise than before.
+fn mark_values(text: &mut TextCache, index: usize) {
+    for kind in [FamilyKind::Invocations, FamilyKind::Durations, FamilyKind::Anomalies] {
+        text.mark(kind, index, Staleness::Values);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ledger::SkillSeries;
+use crate::ledger::{AnomalySeries, PhaseSeries, SkillSeries};
 
 use super::skill_view::SkillView;
 
@@ -51,24 +51,47 @@ impl ZeroFirst {
         if self.duration.is_zero() || before.is_some_and(is_as_before) {
             return;
         }
+        let is_phase_new = |phase: &PhaseSeries| {
+            !before.is_some_and(|before| before.phases.iter().any(|old| old.workflow_phase == phase.workflow_phase))
+        };
+        let is_type_new = |kind: &AnomalySeries| {
+            !before.is_some_and(|before| before.anomalies.iter().any(|old| old.anomaly_type == kind.anomaly_type))
+        };
+        let phases = now.phases.iter().filter(|phase| phase.born_micros.is_some() && is_phase_new(phase));
+        let kinds = now.anomalies.iter().filter(|kind| kind.born_micros.is_some() && is_type_new(kind));
+        self.hold_each(index, phases, kinds, zeros);
+    }
+
+    /// Holds the series of a restored skill that began to count less than the duration before `wall_micros`. None of them was
+    /// exposed with its value if the duration was as long before the restart. Returns whether there are any.
+    ///
+    /// A series that began in the future is of a clock that was set back: its value may have been exposed.
+    pub fn hold_restored(&mut self, index: usize, restored: &SkillSeries, wall_micros: i64, zeros: &mut Zeros) -> bool {
+        let duration_micros = i64::try_from(self.duration.as_micros()).unwrap_or(i64::MAX);
+        let is_young = |born_micros: Option<i64>| {
+            born_micros.is_some_and(|born| (0..duration_micros).contains(&wall_micros.saturating_sub(born)))
+        };
+        let phases = restored.phases.iter().filter(|phase| is_young(phase.born_micros));
+        let kinds = restored.anomalies.iter().filter(|kind| is_young(kind.born_micros));
+        self.hold_each(index, phases, kinds, zeros)
+    }
+
+    fn hold_each<'s>(
+        &mut self,
+        index: usize,
+        phases: impl Iterator<Item = &'s PhaseSeries>,
+        kinds: impl Iterator<Item = &'s AnomalySeries>,
+        zeros: &mut Zeros,
+    ) -> bool {
+        let phases = phases.map(|phase| SeriesName::Phase(phase.workflow_phase.clone()));
+        let kinds = kinds.map(|kind| SeriesName::AnomalyType(kind.anomaly_type.clone()));
         let known = zeros.0.len();
-        let is_phase_new =
-            |phase: &str| !before.is_some_and(|b| b.phases.iter().any(|old| &*old.workflow_phase == phase));
-        let phases =
-            now.phases.iter().filter(|phase| phase.born_micros.is_some() && is_phase_new(&phase.workflow_phase));
-        zeros
-            .0
-            .extend(phases.map(|phase| Zero { series: SeriesName::Phase(phase.workflow_phase.clone()), until: None }));
-        let is_type_new =
-            |kind: &str| !before.is_some_and(|b| b.anomalies.iter().any(|old| &*old.anomaly_type == kind));
-        let anomalies =
-            now.anomalies.iter().filter(|kind| kind.born_micros.is_some() && is_type_new(&kind.anomaly_type));
-        zeros.0.extend(
-            anomalies.map(|kind| Zero { series: SeriesName::AnomalyType(kind.anomaly_type.clone()), until: None }),
-        );
-        if zeros.0.len() > known {
+        zeros.0.extend(phases.chain(kinds).map(|series| Zero { series, until: None }));
+        let has_any = zeros.0.len() > known;
+        if has_any {
             self.unexposed.push(index);
         }
+        has_any
     }
 
     /// A scrape exposes every series at `now`. Returns the skills of which it exposes values that were held back.
@@ -116,9 +139,11 @@ mod tests {
     use super::*;
     use crate::exposition::View;
     use crate::exposition::text::encode_families;
-    use crate::ledger::{AnomalySeries, Changes, Histogram, PhaseSeries, SkillIndex, SkillRow};
+    use crate::ledger::{Changes, Histogram, SkillIndex, SkillRow};
 
     const DURATION: Duration = Duration::from_secs(20);
+
+    const NOW_MICROS: i64 = 1_700_000_000_000_000;
 
     fn phase(name: &str, count: u64, born_micros: Option<i64>) -> PhaseSeries {
         let mut durations = Histogram::default();
@@ -156,7 +181,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut view = View::default();
-        view.expose_zero_first(DURATION);
+        view.expose_zero_first(DURATION, NOW_MICROS);
         view.apply(changes(0, vec![phase("setup", 3, Some(1))], 0));
         // Nobody scrapes for long: the 0 is exposed all the same.
         assert_eq!(exposed(&mut view, at(100), SETUP).as_deref(), Some("0"));
@@ -176,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn history_and_what_was_restored_is_never_0_first() {
+    fn history_and_what_was_restored_with_its_value_is_never_0_first() {
         let mut view = View::default();
         let known = |history: u64| vec![phase("setup", 3, Some(1)), phase("unknown", history, None)];
         view.apply(changes(0, known(7), 1));
-        view.expose_zero_first(DURATION);
+        view.expose_zero_first(DURATION, NOW_MICROS);
         view.apply(changes(0, known(8), 2));
         view.apply(changes(1, vec![phase("unknown", 9, None)], 0));
         let mut fresh = View::default();
@@ -188,5 +213,20 @@ mod tests {
         fresh.apply(changes(1, vec![phase("unknown", 9, None)], 0));
         view.begin_scrape(Instant::now());
         assert_eq!(text(&mut view), text(&mut fresh));
+    }
+    #[test]
+    fn a_restart_while_a_series_is_exposed_at_0_exposes_it_at_0_again() {
+        const SETUP: &str = r#"skill_invocations_total{skill_name="skill-0",workflow_phase="setup",completed="true"}"#;
+        let after_restart = |born_before_micros: i64| {
+            let mut view = View::default();
+            view.apply(changes(0, vec![phase("setup", 3, Some(NOW_MICROS - born_before_micros))], 0));
+            view.expose_zero_first(DURATION, NOW_MICROS);
+            let start = Instant::now();
+            [0, 19, 20].map(|seconds| exposed(&mut view, start + Duration::from_secs(seconds), SETUP).unwrap())
+        };
+        assert_eq!(after_restart(0), ["0", "0", "3"]);
+        assert_eq!(after_restart(19_999_999), ["0", "0", "3"]);
+        assert_eq!(after_restart(20_000_000), ["3", "3", "3"], "its value may have been exposed");
+        assert_eq!(after_restart(-1), ["3", "3", "3"], "a clock that was set back tells nothing");
     }
 }

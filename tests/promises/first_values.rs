@@ -11,7 +11,7 @@ use crate::support::scripted_feed::{Clock, Gate, ScriptedFeed, Step};
 use crate::support::{eventually, holds, http_client};
 use serde_json::Value;
 use session_buddy_bridge::Settings;
-use session_buddy_bridge::settings::FeedTarget;
+use session_buddy_bridge::settings::{FeedTarget, StateLocation};
 
 /// Longer than any test.
 const FOR_EVER: Duration = Duration::from_secs(600);
@@ -118,6 +118,26 @@ async fn a_series_that_is_observed_is_exposed_at_0_and_everything_else_at_once()
     let counts = lines.iter().filter(|line| line.contains("execution") || line.contains("anomaly_type"));
     assert_eq!(counts.clone().count(), 15, "{lines:#?}");
     counts.for_each(|line| assert!(line.ends_with("} 0"), "neither a value nor an exemplar: {line}"));
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restart_does_not_end_the_exposition_at_0_early() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let state = StateLocation::Path(directory.path().join("state.db"));
+    let observed = Observed::start();
+    let settings = || Settings { state: state.clone(), ..observed.settings(FOR_EVER) };
+    let bridge = RunningBridge::start(settings());
+    bridge.until("history", &15, |scrape| counted(scrape, "history").len()).await;
+    observed.happens.open();
+    bridge.until("what is observed", &15, |scrape| counted(scrape, "observed").len()).await;
+    bridge.stop().await;
+
+    let bridge = RunningBridge::start(settings());
+    let first = counted(&bridge.scrape().await, "observed");
+    assert_eq!(first.len(), 15, "it was restored: {first:?}");
+    assert!(first.iter().all(|(_, value)| *value == 0.0), "{first:?}");
+    assert_eq!(counted(&bridge.scrape().await, "history").iter().map(|(_, value)| value).sum::<f64>(), 2.0);
     bridge.stop().await;
 }
 
