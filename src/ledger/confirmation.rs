@@ -13,6 +13,10 @@ use super::snapshot::SKILLS_LISTED_MAX;
 /// Lists that contradict a database before it is taken for another one: one may be older than a backup that was restored.
 const CONTRADICTIONS_NEEDED: u32 = 3;
 
+/// For so long one list contradicts a database before it is taken for another one, where the server seldom sends lists.
+/// Readers check a database each second, so that a contradiction is reported within 10 s.
+const CONTRADICTED_FOR: Duration = Duration::from_secs(8);
+
 /// What the lists of a feed say of a database.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Verdict {
@@ -39,15 +43,31 @@ pub(super) struct Contradiction {
 pub(super) struct Confirmation {
     /// What the database held when it was read before.
     before: Option<Listings>,
-    /// When the last list arrived that contradicted, and how many did in a row.
-    contradicted_at: Option<Duration>,
-    contradictions: u32,
+    /// The lists in a row that have contradicted the database; `None` where the latest does not.
+    contradicted: Option<Contradicted>,
+}
+
+/// Lists in a row that contradict a database.
+#[derive(Debug, Clone, Copy)]
+struct Contradicted {
+    /// When the first of them was compared with it, and when the last of them was.
+    since: Duration,
+    until: Duration,
+    /// When the last of them arrived.
+    received_at: Duration,
+    lists: u32,
 }
 
 impl Confirmation {
     /// Judges a database that holds `held`, every skill of it, by the latest list of its feed, if there is one, and the time
     /// of its arrival.
-    pub fn judge(&mut self, latest: Option<(Duration, &Listings)>, is_filtered: bool, held: Listings) -> Verdict {
+    pub fn judge(
+        &mut self,
+        latest: Option<(Duration, &Listings)>,
+        is_filtered: bool,
+        held: Listings,
+        now: Duration,
+    ) -> Verdict {
         let verdict = latest.map_or(Verdict::Open, |(_, latest)| {
             let verdict = compare(latest, is_filtered, &held);
             match self.before.as_ref().filter(|_| verdict == Verdict::Open) {
@@ -56,20 +76,25 @@ impl Confirmation {
                 _ => verdict,
             }
         });
-        match (&verdict, latest) {
-            (Verdict::Contradicted(_), Some((received_at, _))) => {
-                self.contradictions += u32::from(self.contradicted_at != Some(received_at));
-                self.contradicted_at = Some(received_at);
-            }
-            _ => (self.contradicted_at, self.contradictions) = (None, 0),
-        }
+        self.contradicted = match (&verdict, latest) {
+            (Verdict::Contradicted(_), Some((received_at, _))) => Some(match self.contradicted {
+                None => Contradicted { since: now, until: now, received_at, lists: 1 },
+                Some(before) => {
+                    let lists = before.lists + u32::from(before.received_at != received_at);
+                    Contradicted { until: now, received_at, lists, ..before }
+                }
+            }),
+            _ => None,
+        };
         self.before = Some(held);
         verdict
     }
 
-    /// Whether so many lists contradict that the database is another one.
+    /// Whether so many lists contradict, or one for so long, that the database is another one.
     pub fn is_refuted(&self) -> bool {
-        self.contradictions >= CONTRADICTIONS_NEEDED
+        self.contradicted.is_some_and(|Contradicted { since, until, lists, .. }| {
+            lists >= CONTRADICTIONS_NEEDED || until.saturating_sub(since) >= CONTRADICTED_FOR
+        })
     }
 }
 
@@ -108,7 +133,7 @@ mod tests {
     }
 
     fn judge(listed: &[(&str, u64)], held: &[(&str, u64)]) -> Verdict {
-        Confirmation::default().judge(Some((Duration::ZERO, &listings(listed))), false, listings(held))
+        Confirmation::default().judge(Some((Duration::ZERO, &listings(listed))), false, listings(held), Duration::ZERO)
     }
 
     #[test]
@@ -123,12 +148,10 @@ mod tests {
     #[test]
     fn a_database_that_goes_on_is_confirmed_by_what_it_held_a_moment_ago() {
         let mut confirmation = Confirmation::default();
-        assert_eq!(confirmation.judge(None, false, listings(&[("a", 4)])), Verdict::Open);
+        let mut judge = |latest, held| confirmation.judge(latest, false, listings(&[("a", held)]), Duration::ZERO);
+        assert_eq!(judge(None, 4), Verdict::Open);
         let listed = listings(&[("a", 4)]);
-        assert_eq!(
-            confirmation.judge(Some((Duration::ZERO, &listed)), false, listings(&[("a", 6)])),
-            Verdict::Confirmed
-        );
+        assert_eq!(judge(Some((Duration::ZERO, &listed)), 6), Verdict::Confirmed);
     }
 
     #[test]
@@ -149,9 +172,23 @@ mod tests {
             let list = listings(&[("a", 5)]);
             (0..9).for_each(|_| {
                 let received_at = Duration::from_secs(times.into());
-                confirmation.judge(Some((received_at, &list)), false, listings(&[("a", 4)]));
+                confirmation.judge(Some((received_at, &list)), false, listings(&[("a", 4)]), received_at);
             });
             assert_eq!(confirmation.is_refuted(), times == CONTRADICTIONS_NEEDED, "lists count, not readings");
         }
+    }
+
+    #[test]
+    fn one_list_that_contradicts_for_long_is_enough() {
+        let (mut confirmation, list) = (Confirmation::default(), listings(&[("a", 5)]));
+        let mut is_refuted = |seconds, held| {
+            let (latest, now) = (Some((Duration::from_secs(100), &list)), Duration::from_secs(seconds));
+            confirmation.judge(latest, false, listings(&[("a", held)]), now);
+            confirmation.is_refuted()
+        };
+        assert!((100..108).all(|seconds| !is_refuted(seconds, 4)));
+        assert!(!is_refuted(108, 5), "it holds what is listed");
+        assert!((109..117).all(|seconds| !is_refuted(seconds, 4)), "again from the beginning");
+        assert!(is_refuted(117, 4));
     }
 }

@@ -84,7 +84,7 @@ impl Ledger {
         let Some(database) = &mut self.feeds[feed.index()].database else { return Decision::Later };
         let held = rows::metrics_listings(facts.skill_metrics.as_deref().unwrap_or_default());
         let verdict = match facts.skill_metrics {
-            Some(_) => database.confirmation.judge(latest, is_filtered, held.clone()),
+            Some(_) => database.confirmation.judge(latest, is_filtered, held.clone(), now.elapsed),
             // Without that table nothing can be compared.
             None => Verdict::Confirmed,
         };

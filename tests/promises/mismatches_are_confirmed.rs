@@ -25,19 +25,23 @@ struct Stage {
 }
 
 impl Stage {
-    /// A feed and its database agree on five invocations.
-    fn agreeing() -> Self {
+    /// A feed that has listed nothing yet, and its database, which is empty.
+    fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = ServerDatabase::create(&folder.path().join("skills.db"));
-        server.invoke("a", 5);
         let database = SkillsDatabase::open(&server.path, &CancellationToken::new()).unwrap();
         let mut ledger = Ledger::new(Limits::default());
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         ledger.expect_detail(feed);
         let connection = ledger.open(feed, Moment { wall_micros: START_MICROS, elapsed: Duration::ZERO });
         let (shown, notices) = (Shown::default(), Vec::new());
-        let mut stage =
-            Self { server, database, ledger, feed, connection, seconds: 0, shown, notices, _folder: folder };
+        Self { server, database, ledger, feed, connection, seconds: 0, shown, notices, _folder: folder }
+    }
+
+    /// A feed and its database agree on five invocations.
+    fn agreeing() -> Self {
+        let mut stage = Self::new();
+        stage.server.invoke("a", 5);
         (0..5).for_each(|_| stage.list(5));
         assert_eq!(stage.shown.counts().values().sum::<u64>(), 5);
         stage
@@ -51,12 +55,28 @@ impl Stage {
     /// A second later the feed lists so many invocations, and the database is read if it has changed.
     fn list(&mut self, total: u64) {
         self.seconds += 1;
-        let now = self.now();
         let skill = Metrics { total, completed: total, duration_seconds: total as f64 / 2.0, ..Metrics::none("a") };
         let frame = metrics_update(self.seconds * SECOND, &[skill], &[]);
-        protocol::read(&frame, &protocol::Limits::default(), &mut |message| {
-            self.ledger.apply(self.connection, &message.expect("a snapshot"), now, &mut self.notices);
+        self.apply(self.connection, &frame);
+        self.read();
+    }
+
+    fn apply(&mut self, connection: ConnectionId, frame: &str) {
+        let now = self.now();
+        protocol::read(frame, &protocol::Limits::default(), &mut |message| {
+            self.ledger.apply(connection, &message.expect("a snapshot"), now, &mut self.notices);
         });
+    }
+
+    /// A second without a message of the feed.
+    fn wait(&mut self) {
+        self.seconds += 1;
+        self.ledger.tick(self.now(), &mut self.notices);
+        self.read();
+    }
+
+    fn read(&mut self) {
+        let now = self.now();
         read_all(&mut self.database, &mut self.ledger, self.feed, now, &mut self.notices).unwrap();
         self.shown.fold(self.ledger.drain(now));
     }
@@ -101,4 +121,36 @@ fn a_disagreement_that_a_later_connection_ends_is_never_reported() {
     (0..30).for_each(|_| stage.list(9));
     assert_eq!(stage.mismatches(), 0);
     assert_eq!(stage.shown.counts().values().sum::<u64>(), 9);
+}
+
+/// A server can be set to send a list once a minute.
+fn a_single_list_that_contradicts_is_enough(mut stage: Stage) {
+    stage.server.invoke("a", 5);
+    stage.list(9);
+    let is_reported =
+        |stage: &Stage| stage.notices.iter().any(|notice| matches!(notice, Notice::DatabaseContradicted { .. }));
+    let seconds = (1..=10).find(|_| {
+        stage.wait();
+        is_reported(&stage)
+    });
+    assert!(seconds.is_some_and(|seconds| seconds > 1), "the list may be older than the database: {seconds:?}");
+    (0..60).for_each(|_| stage.wait());
+    assert_eq!(stage.shown.feed(0).detail_mismatches, 1, "once");
+    (0..3).for_each(|_| stage.list(10));
+    assert_eq!(stage.shown.counts().get(&("a".to_owned(), true)), Some(&10), "the feed is counted without it");
+}
+
+#[test]
+fn a_database_that_a_single_list_contradicts_is_reported_within_ten_seconds_and_never_counted() {
+    a_single_list_that_contradicts_is_enough(Stage::new());
+}
+
+#[test]
+fn a_database_is_reported_within_ten_seconds_while_its_feed_is_compared_with_another_feed() {
+    let mut stage = Stage::new();
+    let other = stage.ledger.add_feed(FeedSpec { identity: "other".to_owned(), ..FeedSpec::default() });
+    let connection = stage.ledger.open(other, stage.now());
+    let skill = Metrics { total: 3, completed: 3, duration_seconds: 0.7, ..Metrics::none("other") };
+    stage.apply(connection, &metrics_update(0, &[skill], &[]));
+    a_single_list_that_contradicts_is_enough(stage);
 }
