@@ -2,10 +2,14 @@
 
 use super::credentials::{PresentedCredentials, off_thread};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
+use super::handshake::{self, HandshakeFailure, HandshakeProblem};
 use super::settings::{FeedSettings, bare};
 use crate::standstill::timeout;
-use jiff::Timestamp;
+use jiff::civil::DateTime;
 use jiff::fmt::rfc2822;
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan as _};
+use rustls::pki_types::ServerName;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
 use std::io;
 use std::net::SocketAddr;
@@ -16,11 +20,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{self, error::ProtocolError, handshake::client::Response};
-use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, client_async_tls_with_config};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use url::Url;
 
 /// Pongs to a peer that does not read are buffered up to this many bytes. An escaped token fits in.
@@ -42,35 +47,23 @@ pub(super) struct Dialer {
 }
 
 impl Dialer {
-    /// Resolves the host name, connects to the first address that accepts, and performs the handshakes. Every step has a
-    /// timeout, and can be cancelled by dropping the future.
+    /// Resolves the host name and connects to its addresses, one after the other, until a handshake succeeds: where `localhost`
+    /// is `::1`, something else than the server may listen there. Every step has a timeout, and can be cancelled by dropping
+    /// the future.
+    ///
+    /// # Errors
+    /// The most telling of the addresses' failures.
     pub(super) async fn dial(
         &mut self,
         settings: &FeedSettings,
         presented: &PresentedCredentials,
     ) -> Result<Connection, DisconnectReason> {
-        let connector = match settings.url.scheme() {
-            "wss" => Connector::Rustls(self.tls(settings).await?),
-            _ => Connector::Plain,
+        let tls = match settings.url.scheme() {
+            "wss" => Some(self.tls(settings).await?),
+            _ => None,
         };
-        let ended = |error| handshake_failure(error, &settings.url, presented);
-        let mut request = settings.url.as_str().into_client_request().map_err(ended)?;
-        request.headers_mut().extend(presented.headers.clone());
-        let tcp = connect(settings).await?;
-        let last_received = LastReceived::now();
-        let stream = ActivityStream { inner: tcp, last_received: last_received.clone() };
-        let config = WebSocketConfig::default()
-            .write_buffer_size(WRITE_BUFFER_BYTES)
-            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
-            .max_frame_size(Some(settings.frame_bytes_max))
-            .max_message_size(Some(settings.frame_bytes_max));
-        let limit = settings.timing.handshake_timeout;
-        let handshake = client_async_tls_with_config(request, stream, Some(config), Some(connector));
-        let (socket, _) = timeout(limit, handshake)
-            .await
-            .map_err(|_| DisconnectReason::Timeout { step: Step::Handshake, limit })?
-            .map_err(ended)?;
-        Ok(Connection { socket, last_received })
+        let addresses = resolve(settings).await?;
+        dial_any(addresses, tls.as_ref(), settings, presented).await
     }
 
     async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, DisconnectReason> {
@@ -81,7 +74,8 @@ impl Dialer {
                 (None, Some(known)) => (known.clone(), Some(known)),
                 (None, None) => {
                     let loaded = Arc::new(
-                        load_system_roots().map_err(|error| DisconnectReason::Tls { what: error.to_string() })?,
+                        load_system_roots()
+                            .map_err(|error| DisconnectReason::NoTrustedRoots { what: error.to_string() })?,
                     );
                     (loaded.clone(), Some(loaded))
                 }
@@ -114,50 +108,110 @@ fn load_system_roots() -> Result<RootCertStore, SystemRootsError> {
     }
 }
 
-async fn connect(settings: &FeedSettings) -> Result<TcpStream, DisconnectReason> {
-    let limit = settings.timing.connect_timeout;
-    let host = settings.url.host_str().unwrap_or_default();
-    // The resolver expects IPv6 addresses without the brackets of a URL.
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let port = settings.url.port_or_known_default().unwrap_or_default();
-    let unresolved = |what: String| DisconnectReason::Dns { host: host.to_owned(), what };
-
-    let addresses = timeout(limit, tokio::net::lookup_host((host, port)))
-        .await
-        .map_err(|_| DisconnectReason::Timeout { step: Step::Resolve, limit })?
-        .map_err(|error| unresolved(error.to_string()))?;
-    let mut reason = unresolved("it has no address".to_owned());
-    for address in addresses {
-        match timeout(limit, connect_to(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => {
-                let refused = error.kind() == io::ErrorKind::ConnectionRefused;
-                reason = DisconnectReason::Connect { address, refused, what: error.to_string() };
-            }
-            Err(_) => reason = DisconnectReason::Timeout { step: Step::Connect, limit },
-        }
-    }
-    Err(reason)
+/// Returns the host of the URL as resolvers and certificates write it: IPv6 addresses without the brackets of a URL.
+fn host(settings: &FeedSettings) -> &str {
+    settings.url.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
 }
 
-async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
+async fn resolve(settings: &FeedSettings) -> Result<impl Iterator<Item = SocketAddr>, DisconnectReason> {
+    let (limit, host) = (settings.timing.connect_timeout, host(settings));
+    let port = settings.url.port_or_known_default().unwrap_or_default();
+    timeout(limit, tokio::net::lookup_host((host, port)))
+        .await
+        .map_err(|_| DisconnectReason::Timeout { step: Step::Resolve, limit })?
+        .map_err(|error| DisconnectReason::Dns { host: host.to_owned(), what: error.to_string() })
+}
+
+async fn dial_any(
+    addresses: impl Iterator<Item = SocketAddr>,
+    tls: Option<&Arc<ClientConfig>>,
+    settings: &FeedSettings,
+    presented: &PresentedCredentials,
+) -> Result<Connection, DisconnectReason> {
+    let mut failed: Option<DisconnectReason> = None;
+    for address in addresses {
+        match dial_address(address, tls, settings, presented).await {
+            Ok(connection) => return Ok(connection),
+            Err(reason) if failed.as_ref().is_some_and(|failed| failed.progress() > reason.progress()) => {}
+            Err(reason) => failed = Some(reason),
+        }
+    }
+    let none = || DisconnectReason::Dns { host: host(settings).to_owned(), what: "it has no address".to_owned() };
+    Err(failed.unwrap_or_else(none))
+}
+
+async fn dial_address(
+    address: SocketAddr,
+    tls: Option<&Arc<ClientConfig>>,
+    settings: &FeedSettings,
+    presented: &PresentedCredentials,
+) -> Result<Connection, DisconnectReason> {
+    let limit = settings.timing.connect_timeout;
+    let tcp = timeout(limit, connect(address))
+        .await
+        .map_err(|_| DisconnectReason::Timeout { step: Step::Connect(address), limit })?
+        .map_err(|error| {
+            let refused = error.kind() == io::ErrorKind::ConnectionRefused;
+            DisconnectReason::Connect { address, refused, what: error.to_string() }
+        })?;
+    let last_received = LastReceived::now();
+    let stream = ActivityStream { inner: tcp, last_received: last_received.clone() };
+    let limit = settings.timing.handshake_timeout;
+    let socket = timeout(limit, open(stream, tls, settings, presented))
+        .await
+        .map_err(|_| DisconnectReason::Timeout { step: Step::Handshake(address), limit })?
+        .map_err(|failure| handshake_failure(failure, address, &settings.url, presented))?;
+    Ok(Connection { socket, last_received })
+}
+
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
-fn handshake_failure(error: tungstenite::Error, url: &Url, presented: &PresentedCredentials) -> DisconnectReason {
-    match error {
-        tungstenite::Error::Http(response) => http_failure(&response, url, presented),
-        tungstenite::Error::Tls(error) => DisconnectReason::Tls { what: printable(&error.to_string()) },
-        tungstenite::Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => DisconnectReason::Tls { what: tls_text(error) },
-            None => DisconnectReason::Handshake { what: printable(&error.to_string()) },
-        },
-        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            DisconnectReason::Handshake { what: "the server ended the connection in the middle of it".to_owned() }
+/// Performs the handshakes of TLS and of WebSocket.
+async fn open(
+    stream: ActivityStream<TcpStream>,
+    tls: Option<&Arc<ClientConfig>>,
+    settings: &FeedSettings,
+    presented: &PresentedCredentials,
+) -> Result<Socket, HandshakeFailure> {
+    let request = settings.url.as_str().into_client_request();
+    let mut request =
+        request.map_err(|error| HandshakeProblem::Request(printable(&presented.redact(&error.to_string()))))?;
+    request.headers_mut().extend(presented.headers.clone());
+    let stream = match tls {
+        None => MaybeTlsStream::Plain(stream),
+        Some(tls) => {
+            let name = ServerName::try_from(host(settings).to_owned()).map_err(io::Error::other)?;
+            MaybeTlsStream::Rustls(TlsConnector::from(Arc::clone(tls)).connect(name, stream).await?)
         }
-        error => DisconnectReason::Handshake { what: printable(&error.to_string()) },
+    };
+    let config = WebSocketConfig::default()
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+        .max_frame_size(Some(settings.frame_bytes_max))
+        .max_message_size(Some(settings.frame_bytes_max));
+    handshake::open(stream, request, config).await
+}
+
+fn handshake_failure(
+    failure: HandshakeFailure,
+    address: SocketAddr,
+    url: &Url,
+    presented: &PresentedCredentials,
+) -> DisconnectReason {
+    match failure {
+        HandshakeFailure::Answered(answer) => http_failure(&answer, address, url, presented),
+        HandshakeFailure::Invalid(problem) => DisconnectReason::Handshake { address, problem },
+        HandshakeFailure::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => DisconnectReason::Tls { address, what: tls_text(error) },
+            None => {
+                let problem = HandshakeProblem::Lost(printable(&error.to_string()));
+                DisconnectReason::Handshake { address, problem }
+            }
+        },
     }
 }
 
@@ -198,10 +252,16 @@ fn tls_text(error: &rustls::Error) -> String {
     format!("{advice} ({})", printable(&error.to_string()))
 }
 
-fn http_failure(response: &Response, url: &Url, presented: &PresentedCredentials) -> DisconnectReason {
+fn http_failure(
+    response: &Response,
+    address: SocketAddr,
+    url: &Url,
+    presented: &PresentedCredentials,
+) -> DisconnectReason {
     let location = header_text(response.headers(), header::LOCATION).and_then(|location| url.join(location).ok());
     let retry_after = header_text(response.headers(), header::RETRY_AFTER);
     DisconnectReason::Http {
+        address,
         status: response.status().as_u16(),
         location: location.map(|location| printable(&presented.redact(bare(&location).as_str()))),
         retry_after: retry_after.and_then(|value| retry_after_wait(value, Timestamp::now())),
@@ -218,8 +278,32 @@ fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
-    let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;
+    let date = http_date(value, now)?;
     Some(Duration::try_from(date.duration_since(now)).unwrap_or_default())
+}
+
+/// Parses the three forms of dates in HTTP, of which servers send the first and clients must understand all. Source: RFC
+/// 9110, 5.6.7.
+fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
+    let utc = |date: DateTime| date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
+    if let Ok(date) = rfc2822::DateTimeParser::new().parse_timestamp(value) {
+        return Some(date);
+    }
+    // "Sun Nov  6 08:49:37 1994", as asctime(3) writes it.
+    if let Ok(date) = DateTime::strptime("%a %b %e %H:%M:%S %Y", value) {
+        return utc(date);
+    }
+    // "Sunday, 06-Nov-94 08:49:37 GMT". The weekday could decide the century, and the RFC decides it otherwise.
+    let (_, date) = value.split_once(", ")?;
+    let date = utc(DateTime::strptime("%d-%b-%y %H:%M:%S GMT", date).ok()?)?;
+    let shifted = |centuries: i16| {
+        let zoned = date.to_zoned(TimeZone::UTC);
+        let year = zoned.year() + 100 * centuries;
+        zoned.with().year(year).build().ok().map(|zoned| zoned.timestamp())
+    };
+    // One that seems to be more than 50 years ahead is the latest in the past with these two digits.
+    let latest = now.to_zoned(TimeZone::UTC).checked_add(50.years()).ok()?.timestamp();
+    [1, 0, -1].into_iter().filter_map(shifted).find(|date| *date <= latest)
 }
 
 /// When the last byte was received.
@@ -271,6 +355,77 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ActivityStream<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::feed::{Credentials, Timing};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+    use tokio_tungstenite::accept_async;
+    use tokio_tungstenite::tungstenite::http::StatusCode;
+
+    /// Something at an address of its own that answers each request with these bytes and hangs up.
+    async fn answering(answer: &'static [u8]) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    request.push(stream.read_u8().await.unwrap());
+                }
+                stream.write_all(answer).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        });
+        address
+    }
+
+    async fn dialed(addresses: &[SocketAddr]) -> Result<Connection, DisconnectReason> {
+        let settings = FeedSettings {
+            identity: "dialed".to_owned(),
+            url: Url::parse("ws://localhost/").unwrap(),
+            skill: None,
+            credentials: Credentials::default(),
+            timing: Timing::default(),
+            frame_bytes_max: 1024,
+        };
+        dial_any(addresses.iter().copied(), None, &settings, &PresentedCredentials::default()).await
+    }
+
+    const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+
+    #[tokio::test]
+    async fn where_something_else_answers_the_next_address_is_tried() {
+        let feed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = feed.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            let mut sockets = Vec::new();
+            loop {
+                sockets.push(accept_async(feed.accept().await.unwrap().0).await.unwrap());
+            }
+        });
+        for other in [NOT_FOUND, b"220 mail.example ESMTP\r\n\r\n", b""] {
+            let connected = dialed(&[answering(other).await, address]).await;
+            assert!(connected.is_ok(), "{:?}", connected.err());
+        }
+        accepting.abort();
+    }
+
+    #[tokio::test]
+    async fn the_failure_of_the_address_that_came_farthest_is_reported_with_the_address() {
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (page, mail) = (answering(NOT_FOUND).await, answering(b"220 mail.example ESMTP\r\n\r\n").await);
+        for (addresses, telling, code) in [
+            (&[nobody][..], nobody, "refused"),
+            (&[mail, nobody], mail, "handshake"),
+            (&[page, mail, nobody], page, "http_404"),
+            (&[nobody, mail, page], page, "http_404"),
+        ] {
+            let reason = dialed(addresses).await.err().unwrap();
+            assert_eq!(reason.code(), code);
+            assert!(reason.to_string().contains(&telling.to_string()), "{reason}");
+        }
+        assert_eq!(dialed(&[]).await.err().unwrap().code(), "dns");
+    }
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
@@ -279,8 +434,26 @@ mod tests {
         assert_eq!(wait(" 120 "), Some(Duration::from_secs(120)));
         assert_eq!(wait("Sun, 22 Nov 2026 10:25:23 GMT"), Some(Duration::from_secs(60)));
         assert_eq!(wait("Sun, 22 Nov 2026 10:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("Sunday, 22-Nov-26 10:26:23 GMT"), Some(Duration::from_secs(120)));
+        assert_eq!(wait("Sun Nov 22 10:27:23 2026"), Some(Duration::from_secs(180)));
+        assert_eq!(wait("Tue Dec  1 10:24:23 2026"), Some(Duration::from_secs(9 * 86_400)));
+        assert_eq!(wait("Sunday, 06-Nov-94 08:49:37 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("Sun Nov  6 08:49:37 1994"), Some(Duration::ZERO));
         assert_eq!(wait("-1"), None);
         assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn a_year_of_two_digits_is_at_most_50_years_ahead() {
+        let year = |now: &str, year: &str| {
+            let date = http_date(&format!("Monday, 22-Nov-{year} 10:24:23 GMT"), now.parse().unwrap());
+            date.unwrap().to_zoned(TimeZone::UTC).year()
+        };
+        for (written, meant) in [("26", 2026), ("75", 2075), ("76", 2076), ("77", 1977), ("94", 1994), ("00", 2000)] {
+            assert_eq!(year("2026-11-22T10:24:23Z", written), meant, "{written}");
+        }
+        assert_eq!(year("2074-01-01T00:00:00Z", "01"), 2101);
+        assert_eq!(http_date("Monday, 31-Feb-26 10:24:23 GMT", "2026-11-22T10:24:23Z".parse().unwrap()), None);
     }
 
     #[test]
@@ -289,9 +462,10 @@ mod tests {
         let presented = |location: &str| {
             let response = Response::new(None);
             let (mut parts, body) = response.into_parts();
-            parts.status = tungstenite::http::StatusCode::FOUND;
+            parts.status = StatusCode::FOUND;
             parts.headers.insert(header::LOCATION, location.parse().unwrap());
-            match http_failure(&Response::from_parts(parts, body), &url, &PresentedCredentials::default()) {
+            let response = Response::from_parts(parts, body);
+            match http_failure(&response, ([127, 0, 0, 1], 1).into(), &url, &PresentedCredentials::default()) {
                 DisconnectReason::Http { location, .. } => location,
                 reason => panic!("{reason}"),
             }

@@ -1,6 +1,7 @@
 //! Why an attempt to connect or a connection ends, and when it is retried.
 
 use super::credentials::{Credential, CredentialError};
+use super::handshake::HandshakeProblem;
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -26,10 +27,12 @@ pub enum DisconnectReason {
         /// The system's error.
         what: String,
     },
-    /// The handshake was answered with an HTTP status other than 101.
-    #[error("{}", http_text(*status, location.as_deref()))]
+    /// The handshake was answered with a final HTTP status other than 101.
+    #[error("{}", http_text(*address, *status, location.as_deref()))]
     Http {
-        /// 100 to 999.
+        /// Who answered.
+        address: SocketAddr,
+        /// 200 to 999.
         status: u16,
         /// Target of a redirect, without user info, query and fragment. It is not followed.
         location: Option<String>,
@@ -37,14 +40,27 @@ pub enum DisconnectReason {
         retry_after: Option<Duration>,
     },
     /// The answer is not a WebSocket handshake, or is incomplete.
-    #[error("no WebSocket handshake: {what}; check that the URL's port and path are those of the feed")]
+    #[error(
+        "no WebSocket handshake with {address}: {problem}; check that the URL's host, port and path are those of the feed"
+    )]
     Handshake {
+        /// Who answered.
+        address: SocketAddr,
         /// What was wrong.
+        #[source]
+        problem: HandshakeProblem,
+    },
+    /// No server can be trusted; no connection was attempted.
+    #[error("TLS failed: {what}")]
+    NoTrustedRoots {
+        /// What is missing.
         what: String,
     },
     /// The TLS handshake failed.
-    #[error("TLS failed: {what}")]
+    #[error("TLS with {address} failed: {what}")]
     Tls {
+        /// Who answered.
+        address: SocketAddr,
         /// What was wrong with it, and what to check.
         what: String,
     },
@@ -120,22 +136,22 @@ pub enum DisconnectReason {
 pub enum Step {
     /// Resolving the host name.
     Resolve,
-    /// Connecting to the last address tried.
-    Connect,
-    /// TLS and the WebSocket handshake.
-    Handshake,
+    /// Connecting to this address.
+    Connect(SocketAddr),
+    /// TLS and the WebSocket handshake with this address.
+    Handshake(SocketAddr),
     /// Sending a frame: the peer does not read.
     Send,
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Step::Resolve => "resolving the host name",
-            Step::Connect => "connecting",
-            Step::Handshake => "the handshake",
-            Step::Send => "sending a frame",
-        })
+        match self {
+            Step::Resolve => f.write_str("resolving the host name"),
+            Step::Connect(address) => write!(f, "connecting to {address}"),
+            Step::Handshake(address) => write!(f, "the handshake with {address}"),
+            Step::Send => f.write_str("sending a frame"),
+        }
     }
 }
 
@@ -161,6 +177,7 @@ pub fn retry_policy(reason: &DisconnectReason) -> RetryPolicy {
         | DisconnectReason::Closed { .. }
         | DisconnectReason::Lost { .. }
         | DisconnectReason::Handshake { .. }
+        | DisconnectReason::NoTrustedRoots { .. }
         | DisconnectReason::Tls { .. }
         | DisconnectReason::Dns { .. }
         | DisconnectReason::Connect { .. }
@@ -184,7 +201,7 @@ impl DisconnectReason {
             DisconnectReason::Lost { .. } => "1006",
             DisconnectReason::Http { status, .. } => http_label(*status),
             DisconnectReason::Handshake { .. } => "handshake",
-            DisconnectReason::Tls { .. } => "tls",
+            DisconnectReason::NoTrustedRoots { .. } | DisconnectReason::Tls { .. } => "tls",
             DisconnectReason::Dns { .. } => "dns",
             DisconnectReason::Connect { refused: true, .. } => "refused",
             DisconnectReason::Connect { .. } => "unreachable",
@@ -205,8 +222,32 @@ impl DisconnectReason {
     }
 }
 
+/// How far a failed attempt to connect came: what answered says more than what did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Progress {
+    /// Nothing accepted a connection.
+    Unconnected,
+    /// Something accepted it and said nothing.
+    Connected,
+    /// Something answered that is not HTTP, or not to be trusted.
+    Answered,
+    /// An HTTP server answered.
+    Http,
+}
+
+impl DisconnectReason {
+    pub(super) fn progress(&self) -> Progress {
+        match self {
+            DisconnectReason::Http { .. } => Progress::Http,
+            DisconnectReason::Handshake { .. } | DisconnectReason::Tls { .. } => Progress::Answered,
+            DisconnectReason::Timeout { step: Step::Handshake(_), .. } => Progress::Connected,
+            _ => Progress::Unconnected,
+        }
+    }
+}
+
 /// Every value of [`DisconnectReason::code`].
-pub const DISCONNECT_CODES: [&str; 55] = [
+pub const DISCONNECT_CODES: [&str; 54] = [
     "1000",
     "1001",
     "1002",
@@ -232,7 +273,6 @@ pub const DISCONNECT_CODES: [&str; 55] = [
     "frozen",
     "handshake",
     "headers",
-    "http_1xx",
     "http_200",
     "http_2xx",
     "http_301",
@@ -309,7 +349,6 @@ fn http_label(status: u16) -> &'static str {
         503 => "http_503",
         504 => "http_504",
         other => match other / 100 {
-            1 => "http_1xx",
             2 => "http_2xx",
             3 => "http_3xx",
             4 => "http_4xx",
@@ -331,13 +370,13 @@ fn closed_text(code: u16, reason: &str) -> String {
     format!("the server closed the connection with code {code}{said}{advice}")
 }
 
-fn http_text(status: u16, location: Option<&str>) -> String {
+fn http_text(address: SocketAddr, status: u16, location: Option<&str>) -> String {
     let advice = match status {
         200..300 => "that is a web server, not a feed; check the URL's port and path",
         300..400 => match location {
             Some(location) => {
                 return format!(
-                    "redirected (HTTP {status}) to {location}, which is not followed; if that is the feed, configure it as the URL"
+                    "redirected by {address} (HTTP {status}) to {location}, which is not followed; if that is the feed, configure it as the URL"
                 );
             }
             None => "a redirect is not followed; configure the feed's own URL",
@@ -349,7 +388,7 @@ fn http_text(status: u16, location: Option<&str>) -> String {
         400..500 => "check that the URL is that of the feed",
         _ => "check the server, or the proxy in front of it",
     };
-    format!("the handshake was answered with HTTP {status}; {advice}")
+    format!("the handshake was answered with HTTP {status} by {address}; {advice}")
 }
 
 /// Returns a peer's text on one line, cut short, with control characters escaped.
@@ -361,13 +400,16 @@ pub(super) fn printable(text: &str) -> String {
 mod tests {
     use super::super::credentials::CredentialProblem;
     use super::*;
+    use std::net::{IpAddr, Ipv4Addr};
+
+    const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
     fn closed(code: u16) -> DisconnectReason {
         DisconnectReason::Closed { code, reason: String::new() }
     }
 
     fn http(status: u16, retry_after: Option<Duration>) -> DisconnectReason {
-        DisconnectReason::Http { status, location: None, retry_after }
+        DisconnectReason::Http { address: ADDRESS, status, location: None, retry_after }
     }
 
     fn missing(credential: Credential) -> DisconnectReason {
@@ -377,12 +419,13 @@ mod tests {
     /// One of each that is not a close code or an HTTP status.
     fn others() -> Vec<DisconnectReason> {
         let what = String::new();
-        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let address = ADDRESS;
         let after = Duration::ZERO;
         vec![
             DisconnectReason::Lost { what: what.clone() },
-            DisconnectReason::Handshake { what: what.clone() },
-            DisconnectReason::Tls { what: what.clone() },
+            DisconnectReason::Handshake { address, problem: HandshakeProblem::Ended },
+            DisconnectReason::NoTrustedRoots { what: what.clone() },
+            DisconnectReason::Tls { address, what: what.clone() },
             DisconnectReason::Dns { host: what.clone(), what: what.clone() },
             DisconnectReason::Connect { address, refused: true, what: what.clone() },
             DisconnectReason::Connect { address, refused: false, what: what.clone() },
@@ -404,7 +447,7 @@ mod tests {
     fn every_reason_has_a_listed_code_and_every_listed_code_a_reason() {
         let mut seen = std::collections::BTreeSet::new();
         seen.extend((0..=u16::MAX).map(|code| closed(code).code()));
-        seen.extend((100..1000).map(|status| http(status, None).code()));
+        seen.extend((200..1000).map(|status| http(status, None).code()));
         seen.extend(others().iter().map(DisconnectReason::code));
         assert_eq!(Vec::from_iter(seen), DISCONNECT_CODES);
     }
@@ -415,7 +458,7 @@ mod tests {
         let codes = Vec::from_iter((0..=u16::MAX).filter(|code| refused(&closed(*code))));
         assert_eq!(codes, [1008, 3000, 3003, 4001]);
 
-        for status in 100..1000 {
+        for status in 200..1000 {
             let expected = (200..500).contains(&status) && ![408, 425, 429].contains(&status);
             assert_eq!(refused(&http(status, None)), expected, "{status}");
         }
@@ -436,7 +479,12 @@ mod tests {
         assert!(closed(4001).to_string().contains("check the token"));
         assert!(http(401, None).to_string().contains("check the token"));
         assert!(http(200, None).to_string().contains("not a feed"));
-        let redirect = DisconnectReason::Http { status: 302, location: Some("ws://b/".to_owned()), retry_after: None };
+        let redirect = DisconnectReason::Http {
+            address: ADDRESS,
+            status: 302,
+            location: Some("ws://b/".to_owned()),
+            retry_after: None,
+        };
         assert!(redirect.to_string().contains("to ws://b/, which is not followed"));
     }
 

@@ -14,7 +14,7 @@
 //! | any other close code of 3000 to 4999 | the server's own | backoff |
 //! | lost (`1006`), dead, silent, frozen | the server or its loop does not respond | backoff |
 //! | oversized, invalid UTF-8, protocol violation | the server sends something invalid | backoff |
-//! | HTTP 1xx other than 101, 5xx; 408, 425, 429 | the server or a proxy is temporarily unable | backoff |
+//! | HTTP 5xx; 408, 425, 429 | the server or a proxy is temporarily unable | backoff |
 //! | HTTP 429, 503 with `Retry-After` | the server says when to retry | backoff after that time, `refused_backoff_max` at the most |
 //! | HTTP 3xx | a redirect, not followed because the token is for the configured server | refused |
 //! | HTTP 401, 403, 407 | the token, this client, or a proxy's credentials are refused | refused |
@@ -31,6 +31,7 @@ mod backoff;
 mod connect;
 mod credentials;
 mod disconnect_reason;
+mod handshake;
 mod listener;
 mod session;
 mod settings;
