@@ -68,6 +68,7 @@
 //! | `exporter` | [`PrometheusExporter`]: a ledger with one local feed |
 //! | `recording`, `replay` | recordings of feeds, and the metrics that they lead to |
 //! | `demo` | a simulated server; knows nothing of the bridge |
+//! | `reload` | files that change while the program runs: reads that agree, and what a reload must not take away |
 //! | `pem` | certificates and keys of TLS, for `feed` and `http`; no error quotes a key |
 //! | `service_manager` | notifications to systemd |
 //! | `build_info` | version, revision, compiler and target of this build |
@@ -76,7 +77,7 @@
 //!
 //! Architecture invariant: data flows one way, and no two modules depend on each other. A scrape cannot reach a feed, and a
 //! feed cannot reach a series except through the ledger. `protocol` and `demo` know no other module; `feed` and
-//! `http` know `pem` and `standstill`.
+//! `http` know `pem` and `standstill`, and `http` knows `reload`.
 //!
 //! The API is what is documented here. Everything else is private, or in the hidden module `internals`, which is for this
 //! project's own tests, benches and fuzz targets and changes without notice.
@@ -103,6 +104,7 @@ mod persister;
 mod process;
 mod protocol;
 mod recording;
+mod reload;
 mod replay;
 mod scrape;
 mod service_manager;
@@ -159,7 +161,7 @@ pub mod internals {
     pub mod http {
         pub use crate::http::{
             Accepts, Content, HttpLimits, HttpSettings, Metrics, QueryError, Readiness, WebConfigError, WebConfigFile,
-            bind, serve,
+            WebConfigSummary, bind, serve, watch_web_config,
         };
     }
     pub mod ledger {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 
 use crate::health::{self, Health};
-use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, WebConfigError};
+use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, WebConfigError, WebConfigSummary};
 use crate::live::LiveApi;
 use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
@@ -40,6 +40,10 @@ impl Content for SiteContent {
 
     fn connection_refused(&self, connections_max: usize) {
         self.telemetry.http_connection_refused(connections_max);
+    }
+
+    fn web_config_reloaded(&self, summary: WebConfigSummary) {
+        self.telemetry.web_config_reloaded(summary);
     }
 
     fn web_config_failed(&self, error: &WebConfigError) {

@@ -6,6 +6,7 @@ pub(crate) mod ingest_listener;
 mod rows;
 mod subscriptions;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
@@ -23,10 +24,11 @@ use crate::http::{self, BoundListener, HttpSettings};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
+use crate::reload::SETTLE_TIME;
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::site_content::SiteContent;
-use crate::telemetry::{LedgerCounters, StateTelemetry, Telemetry};
+use crate::telemetry::{ConfigChange, LedgerCounters, StateTelemetry, Telemetry};
 use subscriptions::Subscriptions;
 
 pub use error::BridgeError;
@@ -233,13 +235,15 @@ impl Service {
             self.settings.timing.clone(),
             shutdown.clone(),
         );
-        let configured = ReloadableSettings {
+        let mut accepted = ReloadableSettings {
             feeds: self.settings.feeds.clone(),
             ledger_limits: self.settings.ledger_limits,
             frame_bytes_max: self.settings.frame_bytes_max,
         };
         let mut result =
-            feeds.reconfigure(&configured).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
+            feeds.reconfigure(&accepted).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
+        // A read takes as long as the file is being written, and a request meanwhile leads to another one.
+        let mut reload = pin!(self.next_configuration(accepted.clone()));
         while result.is_ok() {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -251,7 +255,13 @@ impl Service {
                     }
                     break;
                 }
-                () = self.reload_requested.notified() => self.reload(&mut feeds).await,
+                configured = &mut reload => {
+                    if let Some(configured) = configured {
+                        self.reconfigure(&mut feeds, &accepted, &configured).await;
+                        accepted = configured;
+                    }
+                    reload.set(self.next_configuration(accepted.clone()));
+                }
             }
         }
         shutdown.cancel();
@@ -262,17 +272,22 @@ impl Service {
         result
     }
 
-    /// Reloads the configuration file: all of it is applied, or nothing.
-    async fn reload(&self, feeds: &mut Subscriptions) {
-        let Some(file) = self.settings.config_file.clone() else { return self.content.telemetry.nothing_to_reload() };
-        let configured = match tokio::task::spawn_blocking(move || file.read()).await {
-            Ok(Ok(configured)) => configured,
-            Ok(Err(error)) => return self.content.telemetry.config_failed(&error),
-            Err(error) => return self.content.telemetry.config_failed(&error),
+    /// Waits for a request to reload the configuration file, and reads it. `None` if `accepted` stays.
+    async fn next_configuration(&self, accepted: ReloadableSettings) -> Option<ReloadableSettings> {
+        self.reload_requested.notified().await;
+        let Some(file) = self.settings.config_file.clone() else {
+            self.content.telemetry.nothing_to_reload();
+            return None;
         };
-        self.content.ledger.set_limits(configured.ledger_limits);
-        match feeds.reconfigure(&configured).await {
-            Ok(()) => self.content.telemetry.config_reloaded(configured.feeds.len()),
+        let read = file.reload(&accepted).await;
+        read.inspect_err(|error| self.content.telemetry.config_failed(error)).ok()
+    }
+
+    /// Applies a configuration that was read: all of it.
+    async fn reconfigure(&self, feeds: &mut Subscriptions, before: &ReloadableSettings, now: &ReloadableSettings) {
+        self.content.ledger.set_limits(now.ledger_limits);
+        match feeds.reconfigure(now).await {
+            Ok(()) => self.content.telemetry.config_reloaded(&config_change(before, now)),
             Err(error) => self.content.telemetry.config_failed(&error),
         }
     }
@@ -289,6 +304,13 @@ impl Service {
             ends.run_until_cancelled(ledger.keep_time()).await;
         });
         let web_config = self.settings.web_config.clone();
+        if let Some(file) = &web_config {
+            let watch = http::watch_web_config(Arc::clone(file), self.content.clone(), SETTLE_TIME);
+            let ends = shutdown.clone();
+            servers.spawn(async move {
+                ends.run_until_cancelled(watch).await;
+            });
+        }
         // Logged only if it is true.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
         let telemetry_path = self.settings.telemetry_path.clone();
@@ -311,6 +333,22 @@ impl Service {
             });
         }
         Ok(())
+    }
+}
+
+/// Returns what a reload changes, for the log.
+fn config_change(before: &ReloadableSettings, now: &ReloadableSettings) -> ConfigChange {
+    let identities = |settings: &ReloadableSettings| -> BTreeSet<String> {
+        settings.feeds.iter().map(|feed| feed.identity.clone()).collect()
+    };
+    let (old, new) = (identities(before), identities(now));
+    let differs = |target: &&FeedTarget| !before.feeds.contains(target) && old.contains(&target.identity);
+    ConfigChange {
+        feeds: now.feeds.len(),
+        added: new.difference(&old).cloned().collect(),
+        removed: old.difference(&new).cloned().collect(),
+        changed: now.feeds.iter().filter(differs).map(|target| target.identity.clone()).collect(),
+        limits_differ: (before.ledger_limits, before.frame_bytes_max) != (now.ledger_limits, now.frame_bytes_max),
     }
 }
 

@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use warp::http::{HeaderMap, header};
 
-use super::Content;
 use super::basic_auth::PasswordVerifier;
 use super::socket::Socket;
-use super::web_config::{WebConfig, WebConfigFile};
+use super::web_config::WebConfig;
+use super::web_config_file::WebConfigFile;
 
 /// A plain or encrypted connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -26,17 +26,16 @@ pub(super) struct Unauthorized;
 pub(super) struct AccessControl {
     file: Option<Arc<WebConfigFile>>,
     verifier: PasswordVerifier,
-    content: Arc<dyn Content>,
 }
 
 impl AccessControl {
-    pub fn new(file: Option<Arc<WebConfigFile>>, content: Arc<dyn Content>) -> Self {
-        Self { file, verifier: PasswordVerifier::new(), content }
+    pub fn new(file: Option<Arc<WebConfigFile>>) -> Self {
+        Self { file, verifier: PasswordVerifier::new() }
     }
 
     /// Accepts a connection: at once, or after its TLS handshake.
     pub async fn accept(&self, socket: Socket) -> io::Result<Box<dyn Wire>> {
-        let Some(config) = self.config().await? else { return Ok(Box::new(socket)) };
+        let Some(config) = self.config() else { return Ok(Box::new(socket)) };
         let Some(tls) = &config.tls else { return Ok(Box::new(socket)) };
         let stream = TlsAcceptor::from(Arc::clone(tls)).accept(socket).await?;
         if config.allows_certificate(stream.get_ref().1.peer_certificates()) {
@@ -52,32 +51,18 @@ impl AccessControl {
     /// Marks a request that must be refused, and returns the headers that its response must have.
     pub async fn authorize<B>(&self, request: &mut Request<B>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        match self.config().await {
-            Ok(None) => {}
-            Ok(Some(config)) => {
-                let authorization = request.headers().get(header::AUTHORIZATION);
-                if !config.users.is_empty() && !self.verifier.verify(&config.users, authorization).await {
-                    request.extensions_mut().insert(Unauthorized);
-                }
-                headers.extend(config.headers.iter().cloned());
-            }
-            // Without a configuration nobody is authorized.
-            Err(_) => {
+        if let Some(config) = self.config() {
+            let authorization = request.headers().get(header::AUTHORIZATION);
+            if !config.users.is_empty() && !self.verifier.verify(&config.users, authorization).await {
                 request.extensions_mut().insert(Unauthorized);
             }
+            headers.extend(config.headers.iter().cloned());
         }
         headers
     }
 
-    /// Returns the current configuration; `None` if there is no file. An error must never be taken for that.
-    async fn config(&self) -> io::Result<Option<Arc<WebConfig>>> {
-        let Some(file) = &self.file else { return Ok(None) };
-        let file = Arc::clone(file);
-        let read = tokio::task::spawn_blocking(move || file.current()).await;
-        let (config, failed) = read.map_err(io::Error::other)?;
-        if let Some(error) = failed {
-            self.content.web_config_failed(&error);
-        }
-        Ok(Some(config))
+    /// Returns the current configuration; `None` if there is no file.
+    fn config(&self) -> Option<Arc<WebConfig>> {
+        self.file.as_ref().map(|file| file.current())
     }
 }

@@ -30,6 +30,7 @@ mod serve;
 mod socket;
 mod timer;
 mod web_config;
+mod web_config_file;
 
 use std::io;
 use std::sync::Arc;
@@ -41,7 +42,8 @@ pub use accept::Accepts;
 pub use limits::HttpLimits;
 pub use listen::{BindError, BoundListener, bind, bind_unix, from_systemd};
 pub use serve::serve;
-pub use web_config::{WebConfigError, WebConfigFile};
+pub use web_config::WebConfigError;
+pub use web_config_file::{WebConfigFile, WebConfigSummary, watch_web_config};
 
 /// Settings of the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,9 @@ pub trait Content: Send + Sync + 'static {
 
     /// A connection was refused because `connections_max` others were open.
     fn connection_refused(&self, connections_max: usize);
+
+    /// The web configuration file has changed and is used from now on.
+    fn web_config_reloaded(&self, summary: WebConfigSummary);
 
     /// The web configuration file has changed and cannot be used; the previous configuration is kept.
     fn web_config_failed(&self, error: &WebConfigError);

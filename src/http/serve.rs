@@ -62,7 +62,7 @@ pub async fn serve(
         pages.call(request).map(with_scrape_body)
     });
     let protocol = protocol(limits);
-    let access = Arc::new(AccessControl::new(settings.web_config.clone(), Arc::clone(&content)));
+    let access = Arc::new(AccessControl::new(settings.web_config.clone()));
     let mut connections = JoinSet::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {

@@ -5,22 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use serde::Deserialize;
 use thiserror::Error;
 use warp::http::{HeaderName, HeaderValue};
 
+use super::WebConfigSummary;
 use crate::pem;
+use crate::reload::{self, Attempt, Protection, ProtectionRemoved, Protections, Sources, YamlError};
 
 type Cause = Box<dyn StdError + Send + Sync>;
 
@@ -48,6 +49,27 @@ pub enum WebConfigError {
         #[source]
         error: io::Error,
     },
+    /// The file has no content, which is what a copy or a full disk leaves.
+    #[error("{}: the file is empty; to configure nothing, write {{}}", .file.display())]
+    Empty {
+        /// Path of the file at fault.
+        file: PathBuf,
+    },
+    /// Of ten reads a second apart, no two in a row agreed.
+    #[error("{}: it is still being written", .file.display())]
+    StillChanging {
+        /// Path of the file at fault.
+        file: PathBuf,
+    },
+    /// The file is valid, and lacks what a reload must not take away.
+    #[error("{}: {error}", .file.display())]
+    ProtectionRemoved {
+        /// Path of the file at fault.
+        file: PathBuf,
+        /// What it lacks.
+        #[source]
+        error: ProtectionRemoved,
+    },
     /// The file is not YAML, or has an unknown field.
     #[error("{}: {error}", .file.display())]
     Malformed {
@@ -72,55 +94,17 @@ pub enum WebConfigError {
     },
 }
 
-/// A web configuration file: TLS, client certificates, users and response headers. It is read again when it, or a file that
-/// it names, has changed. Source: docs/web-configuration.md of github.com/prometheus/exporter-toolkit.
-///
-/// ```
-/// use std::sync::Arc;
-///
-/// use session_buddy_bridge::Settings;
-/// use session_buddy_bridge::settings::WebConfigFile;
-///
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let directory = tempfile::tempdir()?;
-/// # let path = directory.path().join("web.yaml");
-/// std::fs::write(&path, "http_server_config:\n  headers:\n    X-Frame-Options: deny\n")?;
-/// let web_config = WebConfigFile::open(&path)?;
-/// assert!(!web_config.has_tls());
-/// let settings = Settings { web_config: Some(Arc::new(web_config)), ..Settings::new(Vec::new()) };
-/// # drop(settings);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug)]
-pub struct WebConfigFile {
-    path: PathBuf,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    current: Arc<WebConfig>,
-    /// The files as they were when they were last looked at.
-    stamps: Vec<Stamp>,
-    /// Why the file could not be used when it was last read. It is read at each look then: it may name files that are yet to
-    /// come, and those are not watched.
-    failure: Option<String>,
-}
-
-/// By what a change of a file is noticed: when it was written, and how long it is.
-type Stamp = (PathBuf, Option<(SystemTime, u64)>);
-
 /// What a web configuration file says.
 #[derive(Debug, Default)]
 pub(super) struct WebConfig {
     pub tls: Option<Arc<ServerConfig>>,
+    /// Whether the handshake fails without a certificate of the client.
+    requires_client_certificate: bool,
     /// Names that a client's certificate must have one of; empty if any will do.
     client_sans: Vec<ServerName<'static>>,
     /// bcrypt hashes of passwords, by user; empty if everybody is let in.
     pub users: BTreeMap<String, String>,
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,88 +151,22 @@ const HEADERS: [&str; 5] = [
     "x-xss-protection",
 ];
 
-impl WebConfigFile {
-    /// Reads the file at `path`.
-    ///
-    /// # Errors
-    /// A file that cannot be used, with the field at fault.
-    pub fn open(path: &Path) -> Result<Self, WebConfigError> {
-        // Before it is read: what is written meanwhile is noticed at the next look.
-        let own = [path.to_owned()];
-        let stamps = stamps(&own);
-        let current = WebConfig::read(path)?;
-        let stamps = stamps.into_iter().chain(self::stamps(&current.files)).collect();
-        Ok(Self {
-            path: path.to_owned(),
-            state: Mutex::new(State { current: Arc::new(current), stamps, failure: None }),
-        })
-    }
-
-    /// What the file says now. Where it has changed and cannot be used, what it said before, with the error, once for each
-    /// error. Reads files: to be called where blocking is allowed.
-    pub(super) fn current(&self) -> (Arc<WebConfig>, Option<WebConfigError>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let files: Vec<PathBuf> = state.stamps.iter().map(|(file, _)| file.clone()).collect();
-        let now = stamps(&files);
-        if now == state.stamps && state.failure.is_none() {
-            return (Arc::clone(&state.current), None);
-        }
-        state.stamps = now;
-        match WebConfig::read(&self.path) {
-            Ok(read) => {
-                let files: Vec<PathBuf> =
-                    std::iter::once(self.path.clone()).chain(read.files.iter().cloned()).collect();
-                state.stamps.retain(|(file, _)| files.contains(file));
-                let known: Vec<PathBuf> = state.stamps.iter().map(|(file, _)| file.clone()).collect();
-                let new: Vec<PathBuf> = files.into_iter().filter(|file| !known.contains(file)).collect();
-                state.stamps.extend(stamps(&new));
-                state.current = Arc::new(read);
-                state.failure = None;
-                (Arc::clone(&state.current), None)
-            }
-            Err(error) => {
-                let failure = error.to_string();
-                let is_told = state.failure.replace(failure.clone()) == Some(failure);
-                (Arc::clone(&state.current), Some(error).filter(|_| !is_told))
-            }
-        }
-    }
-
-    /// Returns whether connections are encrypted.
-    pub fn has_tls(&self) -> bool {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).current.tls.is_some()
-    }
-}
-
-impl PartialEq for WebConfigFile {
-    fn eq(&self, other: &Self) -> bool {
-        self.path == other.path
-    }
-}
-
-impl Eq for WebConfigFile {}
-
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |file: &PathBuf| {
-        let found = fs::metadata(file).and_then(|found| Ok((found.modified()?, found.len()))).ok();
-        (file.clone(), found)
-    };
-    files.iter().map(stamp).collect()
-}
-
 impl WebConfig {
-    fn read(path: &Path) -> Result<Self, WebConfigError> {
-        let unreadable = |error| WebConfigError::Unreadable { file: path.to_owned(), error };
-        let text = fs::read_to_string(path).map_err(unreadable)?;
-        let file = if text.trim().is_empty() {
-            File::default()
-        } else {
-            let mut options = serde_saphyr::Options::default();
-            // What stands around a mistake may be a password's hash.
-            options.with_snippet = false;
-            serde_saphyr::from_str_with_options::<File>(&text, options)
-                .map_err(|error| WebConfigError::Malformed { file: path.to_owned(), error: error.into() })?
-        };
+    /// Reads the file at `path` and every file that it names.
+    pub fn read(path: &Path) -> Attempt<Result<Self, WebConfigError>> {
+        let mut sources = Sources::default();
+        let outcome = Self::read_from(&mut sources, path);
+        Attempt { sources, outcome }
+    }
+
+    fn read_from(sources: &mut Sources, path: &Path) -> Result<Self, WebConfigError> {
+        let text = sources
+            .read_to_string(path)
+            .map_err(|error| WebConfigError::Unreadable { file: path.to_owned(), error })?;
+        let file: File = reload::parse(&text).map_err(|error| match error {
+            YamlError::Empty => WebConfigError::Empty { file: path.to_owned() },
+            YamlError::Malformed(error) => WebConfigError::Malformed { file: path.to_owned(), error },
+        })?;
         let mut config = Self::default();
         let field = |field, problem: String, cause: Option<Cause>| WebConfigError::Field {
             file: path.to_owned(),
@@ -280,13 +198,34 @@ impl WebConfig {
         }
         if let Some(tls) = file.tls_server_config {
             let folder = path.parent().unwrap_or(Path::new(""));
-            let mut reader = Reader { path, folder, files: Vec::new() };
-            let (server, sans) = reader.tls(&tls)?;
+            let (server, clients) = Reader { path, folder, sources }.tls(&tls)?;
             config.tls = Some(Arc::new(server));
-            config.client_sans = sans;
-            config.files = reader.files;
+            config.requires_client_certificate = clients.is_required;
+            config.client_sans = clients.sans;
         }
         Ok(config)
+    }
+
+    /// Returns what a reload must not take away.
+    pub fn protections(&self) -> Protections {
+        Protections::default()
+            .with(Protection::Users, !self.users.is_empty())
+            .with(Protection::Tls, self.tls.is_some())
+            .with(Protection::ClientCertificates, self.needs_client_certificate())
+            .with(Protection::ClientNames, !self.client_sans.is_empty())
+    }
+
+    pub fn summary(&self) -> WebConfigSummary {
+        WebConfigSummary {
+            users: self.users.len(),
+            has_tls: self.tls.is_some(),
+            requires_client_certificate: self.needs_client_certificate(),
+        }
+    }
+
+    /// A client without a certificate has none of the allowed names either.
+    fn needs_client_certificate(&self) -> bool {
+        self.requires_client_certificate || !self.client_sans.is_empty()
     }
 
     /// Returns whether a client with this certificate is allowed. The handshake has verified its signature.
@@ -304,7 +243,15 @@ impl WebConfig {
 struct Reader<'p> {
     path: &'p Path,
     folder: &'p Path,
-    files: Vec<PathBuf>,
+    sources: &'p mut Sources,
+}
+
+/// What is required of the certificates of clients.
+#[derive(Default)]
+struct ClientRules {
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    is_required: bool,
+    sans: Vec<ServerName<'static>>,
 }
 
 impl Reader<'_> {
@@ -339,8 +286,7 @@ impl Reader<'_> {
             (None, Some(file)) if file.as_os_str().is_empty() => Ok(None),
             (None, Some(file)) => {
                 let file = self.folder.join(file);
-                self.files.push(file.clone());
-                match fs::read(&file) {
+                match self.sources.read(&file) {
                     Ok(pem) => Ok(Some(pem)),
                     Err(error) => Err(WebConfigError::Unreadable { file, error }),
                 }
@@ -357,7 +303,7 @@ impl Reader<'_> {
         }
     }
 
-    fn tls(&mut self, tls: &TlsServer) -> Result<(ServerConfig, Vec<ServerName<'static>>), WebConfigError> {
+    fn tls(mut self, tls: &TlsServer) -> Result<(ServerConfig, ClientRules), WebConfigError> {
         const CERT: &str = "tls_server_config.cert_file";
         const KEY: &str = "tls_server_config.key_file";
         let cert = self.pem(CERT, tls.cert.as_ref(), tls.cert_file.as_ref())?;
@@ -378,24 +324,18 @@ impl Reader<'_> {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&versions)
             .map_err(|error| self.refused("tls_server_config.cipher_suites", error))?;
-        let (verifier, sans) = self.client_verifier(tls, provider)?;
-        let builder = match verifier {
+        let clients = self.client_rules(tls, provider)?;
+        let builder = match &clients.verifier {
             None => builder.with_no_client_auth(),
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         };
         let mut config = builder.with_single_cert(chain, key).map_err(|error| self.refused(KEY, error))?;
         config.ignore_client_order = tls.prefer_server_cipher_suites.unwrap_or(true);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok((config, sans))
+        Ok((config, clients))
     }
 
-    #[allow(clippy::type_complexity, reason = "what a verifier is called")]
-    fn client_verifier(
-        &mut self,
-        tls: &TlsServer,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<(Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>, Vec<ServerName<'static>>), WebConfigError>
-    {
+    fn client_rules(&mut self, tls: &TlsServer, provider: Arc<CryptoProvider>) -> Result<ClientRules, WebConfigError> {
         const TYPE: &str = "tls_server_config.client_auth_type";
         const CA: &str = "tls_server_config.client_ca_file";
         const SANS: &str = "tls_server_config.client_allowed_sans";
@@ -407,7 +347,7 @@ impl Reader<'_> {
             None | Some("" | "NoClientCert") if !tls.client_allowed_sans.is_empty() => {
                 return Err(self.wrong(SANS, "is given, and client_auth_type does not ask for certificates"));
             }
-            None | Some("" | "NoClientCert") => return Ok((None, Vec::new())),
+            None | Some("" | "NoClientCert") => return Ok(ClientRules::default()),
             Some("VerifyClientCertIfGiven") => false,
             Some("RequireAndVerifyClientCert") => true,
             Some(unverified @ ("RequestClientCert" | "RequireAnyClientCert")) => {
@@ -437,7 +377,7 @@ impl Reader<'_> {
                 self.wrong_because(SANS, problem, error)
             })
         });
-        Ok((Some(verifier), sans.collect::<Result<_, _>>()?))
+        Ok(ClientRules { verifier: Some(verifier), is_required, sans: sans.collect::<Result<_, _>>()? })
     }
 
     fn versions(&self, tls: &TlsServer) -> Result<Vec<&'static SupportedProtocolVersion>, WebConfigError> {

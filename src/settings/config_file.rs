@@ -1,8 +1,8 @@
 //! The configuration file: feeds, each with its own name and credentials, and limits. The bridge can reload it.
 
 use std::error::Error as StdError;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -10,6 +10,9 @@ use thiserror::Error;
 use super::flags::CredentialFlags;
 use super::subscription::{Subscription, checked_name};
 use super::{FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, limits, run};
+use crate::reload::{
+    self, Attempt, Protection, ProtectionRemoved, Protections, SETTLE_TIME, SettleError, Sources, YamlError,
+};
 
 /// A configuration file, and the defaults for what it leaves out.
 ///
@@ -86,6 +89,15 @@ pub enum ConfigFileError {
     /// The file cannot be read.
     #[error("{0}")]
     Unreadable(#[source] io::Error),
+    /// The file has no content, which is what a copy or a full disk leaves.
+    #[error("the file is empty; to configure nothing, write {{}}")]
+    Empty,
+    /// Of ten reads a second apart, no two in a row agreed.
+    #[error("it is still being written")]
+    StillChanging,
+    /// The file is valid, and lacks what a reload must not take away.
+    #[error("{0}")]
+    ProtectionRemoved(#[source] ProtectionRemoved),
     /// The file is not YAML, or has an unknown field or a value of the wrong kind.
     #[error("{0}")]
     Malformed(#[source] Box<dyn StdError + Send + Sync>),
@@ -182,19 +194,47 @@ impl ConfigFile {
     /// # Errors
     /// [`SettingsError::ConfigFile`] with the first problem of the file.
     pub fn read(&self) -> Result<ReloadableSettings, SettingsError> {
-        self.settings().map_err(|error| SettingsError::ConfigFile { file: self.path.clone(), error })
+        self.settings(&mut Sources::default()).map_err(|error| self.error(error))
     }
 
-    fn settings(&self) -> Result<ReloadableSettings, ConfigFileError> {
-        let text = fs::read_to_string(&self.path).map_err(ConfigFileError::Unreadable)?;
-        let file = if text.trim().is_empty() {
-            File::default()
-        } else {
-            let mut options = serde_saphyr::Options::default();
-            options.with_snippet = false;
-            serde_saphyr::from_str_with_options::<File>(&text, options)
-                .map_err(|error| ConfigFileError::Malformed(error.into()))?
+    /// Reads the file until two reads a second apart agree, and checks that it takes no protection of `accepted` away.
+    ///
+    /// # Errors
+    /// [`SettingsError::ConfigFile`] with the first problem of the file; `accepted` stays then.
+    pub(crate) async fn reload(self, accepted: &ReloadableSettings) -> Result<ReloadableSettings, SettingsError> {
+        let accepted = self.protections(accepted);
+        let file = self.clone();
+        let read = move || {
+            let mut sources = Sources::default();
+            let outcome = file.settings(&mut sources);
+            Attempt { sources, outcome }
         };
+        let settled = reload::read_settled(read, SETTLE_TIME).await.map_err(|error| match error {
+            SettleError::StillChanging => ConfigFileError::StillChanging,
+            panicked @ SettleError::Panicked(_) => ConfigFileError::Unreadable(io::Error::other(panicked)),
+        });
+        let candidate = settled.and_then(|attempt| attempt.outcome).and_then(|candidate| {
+            reload::check(accepted, self.protections(&candidate)).map_err(ConfigFileError::ProtectionRemoved)?;
+            Ok(candidate)
+        });
+        candidate.map_err(|error| self.error(error))
+    }
+
+    fn error(&self, error: ConfigFileError) -> SettingsError {
+        SettingsError::ConfigFile { file: self.path.clone(), error }
+    }
+
+    /// A file that names no feed leaves the feeds of the flags.
+    fn protections(&self, settings: &ReloadableSettings) -> Protections {
+        Protections::default().with(Protection::Feeds, settings.feeds != self.feeds)
+    }
+
+    fn settings(&self, sources: &mut Sources) -> Result<ReloadableSettings, ConfigFileError> {
+        let text = sources.read_to_string(&self.path).map_err(ConfigFileError::Unreadable)?;
+        let file: File = reload::parse(&text).map_err(|error| match error {
+            YamlError::Empty => ConfigFileError::Empty,
+            YamlError::Malformed(error) => ConfigFileError::Malformed(error),
+        })?;
         let of_all = |error: SettingsError| ConfigFileError::Settings(Box::new(error));
         let (ledger_limits, frame_bytes_max) = self.limits(&file.limits)?;
         limits::check(ledger_limits).map_err(of_all)?;

@@ -49,6 +49,7 @@ pub use crate::feed::{
 pub use crate::http::{WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;
 pub use crate::pem::PemError;
+pub use crate::reload::{Protection, ProtectionRemoved};
 
 /// Looks up a variable of the environment.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<OsString>;

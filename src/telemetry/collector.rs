@@ -156,12 +156,27 @@ const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
 );
 const CONFIG_LAST_RELOAD_SUCCESSFUL: Family<0> = Family::gauge(
     "session_buddy_bridge_config_last_reload_successful",
-    "Whether the configuration file could be used when it was last read.",
+    "1 if the last reload of the configuration file was successful, 0 otherwise.",
+    [],
+);
+const CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP: Family<0> = Family::gauge(
+    "session_buddy_bridge_config_last_reload_success_timestamp_seconds",
+    "Unix timestamp of the last successful reload of the configuration file, or of the start.",
+    [],
+);
+const WEB_CONFIG_LAST_RELOAD_SUCCESSFUL: Family<0> = Family::gauge(
+    "session_buddy_bridge_web_config_last_reload_successful",
+    "1 if the last reload of the web configuration file was successful, 0 otherwise.",
+    [],
+);
+const WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP: Family<0> = Family::gauge(
+    "session_buddy_bridge_web_config_last_reload_success_timestamp_seconds",
+    "Unix timestamp of the last successful reload of the web configuration file, or of the start.",
     [],
 );
 const WEB_CONFIG_FAILURES: Family<0> = Family::counter(
     "session_buddy_bridge_web_config_failures_total",
-    "Times the web configuration file had changed and could not be used.",
+    "Number of reloads of the web configuration file that failed.",
     [],
 );
 
@@ -215,6 +230,9 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             HTTP_ACCEPT_FAILURES.desc(),
             WEB_CONFIG_FAILURES.desc(),
             CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
+            CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.desc(),
+            WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
+            WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.desc(),
         ];
         Self { telemetry, health, counters, descs }
     }
@@ -237,7 +255,8 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             .iter()
             .filter_map(|report| Some((&*report.identity, standing(report.standing.as_ref()?))))
             .collect();
-        let (refused, accept_failures, web_config_failures) = self.telemetry.http_counts();
+        let (refused, accept_failures) = self.telemetry.http_counts();
+        let (config, web_config) = self.telemetry.reloads();
         let mut families = vec![
             BUILD_INFO
                 .with([([build_info::REVISION, build_info::RUSTC, build_info::TARGET, build_info::VERSION], 1.0)]),
@@ -268,8 +287,11 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             ),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
-            WEB_CONFIG_FAILURES.value(web_config_failures as f64),
-            CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(self.telemetry.config_is_good())),
+            WEB_CONFIG_FAILURES.value(web_config.failures as f64),
+            CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(config.is_last_successful)),
+            CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(config.last_success_seconds),
+            WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(web_config.is_last_successful)),
+            WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(web_config.last_success_seconds),
         ];
         families.extend(rule_families(&(self.counters)()));
         families

@@ -12,6 +12,7 @@ mod feed;
 mod log_throttle;
 mod notices;
 mod recent;
+mod reload;
 mod state;
 
 use std::io;
@@ -27,11 +28,12 @@ pub use recent::SeenRejection;
 pub use state::StateTelemetry;
 
 use crate::health::Health;
-use crate::http::WebConfigError;
+use crate::http::{WebConfigError, WebConfigSummary};
 use crate::sync::lock;
 use crate::text::one_line;
 use log_throttle::LogThrottle;
 use recent::RecentRejections;
+use reload::Reloads;
 
 /// Characters of a server's text that a log line shows.
 const LOGGED_CHARS_MAX: usize = 200;
@@ -50,9 +52,23 @@ struct ProcessCounts {
     refused_throttle: LogThrottle,
     accept_failures: u64,
     accept_failures_throttle: LogThrottle,
-    web_config_failures: u64,
-    /// Whether the last reload of the configuration file failed.
-    config_failed: bool,
+    config: Reloads,
+    web_config: Reloads,
+}
+
+/// What a reload of the configuration file changed. Feeds are given by their identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigChange {
+    /// Number of feeds that are configured now.
+    pub feeds: usize,
+    /// Feeds that were not configured before.
+    pub added: Vec<String>,
+    /// Feeds that are no longer configured.
+    pub removed: Vec<String>,
+    /// Feeds with another URL, skill, database or credentials than before.
+    pub changed: Vec<String>,
+    /// Whether a limit is another one.
+    pub limits_differ: bool,
 }
 
 impl Telemetry {
@@ -78,16 +94,20 @@ impl Telemetry {
         lock(&self.feeds).retain(|feed| &**feed.identity() != identity);
     }
 
-    /// The configuration file was reloaded; it configures `feeds` feeds.
-    pub fn config_reloaded(&self, feeds: usize) {
-        lock(&self.process).config_failed = false;
-        info!(feeds, "configuration reloaded");
+    /// The configuration file was reloaded.
+    pub fn config_reloaded(&self, change: &ConfigChange) {
+        lock(&self.process).config.record_success();
+        let ConfigChange { feeds, added, removed, changed, limits_differ } = change;
+        let list = |identities: &[String]| (!identities.is_empty()).then(|| identities.join(", "));
+        let limits_changed = limits_differ.then_some(true);
+        let (added, removed, changed) = (list(added), list(removed), list(changed));
+        info!(feeds, added, removed, changed, limits_changed, "configuration reloaded");
     }
 
     /// A reload of the configuration file failed; nothing has changed.
     pub fn config_failed(&self, error: &dyn std::error::Error) {
-        lock(&self.process).config_failed = true;
-        error!(%error, "configuration not reloaded, nothing has changed");
+        lock(&self.process).config.record_failure();
+        error!(%error, "configuration reload failed; keeping the previous configuration");
     }
 
     /// A reload was requested, and there is no configuration file.
@@ -138,19 +158,28 @@ impl Telemetry {
         }
     }
 
-    /// A reload of the web configuration file failed.
+    /// The web configuration file was reloaded.
+    pub fn web_config_reloaded(&self, summary: WebConfigSummary) {
+        lock(&self.process).web_config.record_success();
+        let WebConfigSummary { users, has_tls, requires_client_certificate } = summary;
+        info!(users, tls = has_tls, requires_client_certificate, "web configuration reloaded");
+    }
+
+    /// A reload of the web configuration file failed; nothing has changed.
     pub fn web_config_failed(&self, error: &WebConfigError) {
-        lock(&self.process).web_config_failures += 1;
-        error!(%error, "the web configuration cannot be used; what it said before goes on to count");
+        lock(&self.process).web_config.record_failure();
+        error!(%error, "web configuration reload failed; keeping the previous configuration");
     }
 
-    fn http_counts(&self) -> (u64, u64, u64) {
+    fn http_counts(&self) -> (u64, u64) {
         let http = lock(&self.process);
-        (http.refused, http.accept_failures, http.web_config_failures)
+        (http.refused, http.accept_failures)
     }
 
-    fn config_is_good(&self) -> bool {
-        !lock(&self.process).config_failed
+    /// Returns the reloads of the configuration file and those of the web configuration file.
+    fn reloads(&self) -> (Reloads, Reloads) {
+        let process = lock(&self.process);
+        (process.config, process.web_config)
     }
 }
 

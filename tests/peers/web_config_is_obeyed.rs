@@ -2,106 +2,19 @@
 //! it cannot be obeyed.
 
 use std::fs;
-use std::io;
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
-use crate::support::certificates::{Authority, ClientFiles};
-use crate::support::http_client::{self, Connection, Response};
+use crate::support::certificates::Authority;
+use crate::support::http_client::{self, Connection};
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::program::{Ended, Program};
-use crate::support::served::{MadeUp, Served};
-use crate::support::{PATIENCE, eventually, wait_until};
-use data_encoding::BASE64;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use session_buddy_bridge::internals::http::{HttpSettings, WebConfigFile};
-
-struct Site {
-    folder: tempfile::TempDir,
-    authority: Authority,
-}
-
-impl Site {
-    fn new() -> Self {
-        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new("the test's"));
-        authority.file(folder.path());
-        authority.server_files(folder.path());
-        Self { folder, authority }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.folder.path().join("web.yml")
-    }
-
-    /// Writes the file, so that it differs from what was there by its time too.
-    fn write(&self, text: &str) {
-        fs::write(self.path(), text).unwrap();
-        let file = fs::File::options().write(true).open(self.path()).unwrap();
-        file.set_modified(SystemTime::now() + Duration::from_secs(text.len() as u64)).unwrap();
-    }
-
-    fn serve(&self, text: &str) -> Served {
-        self.write(text);
-        let web_config = Some(Arc::new(WebConfigFile::open(&self.path()).unwrap()));
-        Served::start(MadeUp::showing(|| "a 1\n".into()), HttpSettings { web_config, ..HttpSettings::default() })
-    }
-
-    fn refusal(&self, text: &str) -> String {
-        self.write(text);
-        WebConfigFile::open(&self.path()).unwrap_err().to_string()
-    }
-
-    /// The status of a GET over TLS, or why there is none.
-    fn get_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> io::Result<u16> {
-        let mut roots = RootCertStore::empty();
-        let ca = fs::read(self.folder.path().join("ca.pem")).unwrap();
-        roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match client {
-            None => builder.with_no_client_auth(),
-            Some(ClientFiles { certificate, key }) => {
-                let certificate = CertificateDer::from_pem_file(certificate).unwrap();
-                builder.with_client_auth_cert(vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
-            }
-        };
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut connection = Connection::over(StreamOwned::new(connection, stream));
-        connection.try_send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        Ok(connection.try_response_to("GET")?.status)
-    }
-}
-
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
-
-/// bcrypt at its lowest cost.
-fn hash(password: &str) -> String {
-    bcrypt::hash(password, 4).unwrap()
-}
-
-fn get(address: SocketAddr, authorization: &str) -> Response {
-    let mut connection = Connection::open(address);
-    let headers = format!("Host: localhost\r\nConnection: close\r\n{authorization}");
-    connection.send(format!("GET /metrics HTTP/1.1\r\n{headers}\r\n").as_bytes());
-    connection.response_to("GET")
-}
-
-fn basic(user: &str, password: &str) -> String {
-    format!("Authorization: Basic {}\r\n", BASE64.encode(format!("{user}:{password}").as_bytes()))
-}
+use crate::support::web_site::{TLS, WebSite, basic, get, hash};
+use crate::support::{eventually, wait_until};
+use session_buddy_bridge::internals::http::WebConfigFile;
 
 #[test]
 fn only_users_with_the_right_password_are_let_in() {
-    let site = Site::new();
+    let site = WebSite::new();
     let server = site.serve(&format!("basic_auth_users:\n  alice: {}\n  bob: {}\n", hash("secret:1"), hash("")));
     for _ in 0..2 {
         assert_eq!(get(server.address, &basic("alice", "secret:1")).status, 200);
@@ -125,21 +38,23 @@ fn only_users_with_the_right_password_are_let_in() {
 }
 
 #[test]
-fn a_password_that_is_changed_is_changed_at_once_and_a_broken_file_changes_nothing() {
-    let site = Site::new();
+fn a_password_that_is_changed_replaces_the_old_one_and_a_broken_file_changes_nothing() {
+    let site = WebSite::new();
     let server = site.serve(&format!("basic_auth_users:\n  alice: {}\n", hash("old")));
     assert_eq!(get(server.address, &basic("alice", "old")).status, 200);
 
     site.write("basic_auth_users:\n  alice: no hash\n");
+    wait_until("the broken file to be read", || !server.content.web_config_failures.lock().unwrap().is_empty());
     assert_eq!(get(server.address, &basic("alice", "old")).status, 200);
     assert_eq!(get(server.address, &basic("alice", "new")).status, 401);
     let said = server.content.web_config_failures.lock().unwrap().clone();
     assert!(matches!(&said[..], [one] if one.contains("\"alice\" should be a bcrypt hash")), "{said:?}");
 
     site.write(&format!("basic_auth_users:\n  alice: {}\n# another\n", hash("new")));
-    assert_eq!(get(server.address, &basic("alice", "old")).status, 401);
+    wait_until("the old password to be refused", || get(server.address, &basic("alice", "old")).status == 401);
     assert_eq!(get(server.address, &basic("alice", "new")).status, 200);
     fs::remove_file(site.path()).unwrap();
+    wait_until("the file to be missed", || server.content.web_config_failures.lock().unwrap().len() == 2);
     assert_eq!(get(server.address, &basic("alice", "new")).status, 200);
     assert_eq!(get(server.address, "").status, 401);
     server.stop();
@@ -147,23 +62,22 @@ fn a_password_that_is_changed_is_changed_at_once_and_a_broken_file_changes_nothi
 
 #[test]
 fn a_file_that_comes_after_its_name_is_found() {
-    let site = Site::new();
-    let server = site.serve("");
+    let site = WebSite::new();
+    let server = site.serve("{}");
     assert_eq!(get(server.address, "").status, 200);
     site.write("tls_server_config: {cert_file: later.pem, key_file: server.key}");
-    for _ in 0..3 {
-        assert_eq!(get(server.address, "").status, 200);
-    }
+    wait_until("the file to be read", || !server.content.web_config_failures.lock().unwrap().is_empty());
+    assert_eq!(get(server.address, "").status, 200);
+    fs::rename(site.folder.path().join("server.pem"), site.folder.path().join("later.pem")).unwrap();
+    wait_until("the certificate to be read", || site.get_encrypted(server.address, None).is_ok());
     let said = server.content.web_config_failures.lock().unwrap().clone();
     assert!(matches!(&said[..], [one] if one.contains("later.pem")), "told once: {said:?}");
-    fs::copy(site.folder.path().join("server.pem"), site.folder.path().join("later.pem")).unwrap();
-    assert_eq!(site.get_encrypted(server.address, None).unwrap(), 200);
     server.stop();
 }
 
 #[test]
 fn headers_are_added_to_every_answer() {
-    let site = Site::new();
+    let site = WebSite::new();
     let server = site.serve("http_server_config:\n  http2: true\n  headers:\n    X-Frame-Options: deny\n    strict-transport-security: max-age=60\n");
     let response = get(server.address, "");
     assert_eq!(response.header("x-frame-options"), Some("deny"));
@@ -174,7 +88,7 @@ fn headers_are_added_to_every_answer() {
 
 #[test]
 fn connections_are_encrypted_and_clients_proved() {
-    let site = Site::new();
+    let site = WebSite::new();
     let server = site.serve(TLS);
     assert_eq!(site.get_encrypted(server.address, None).unwrap(), 200);
     let mut plain = Connection::open(server.address);
@@ -209,7 +123,7 @@ fn connections_are_encrypted_and_clients_proved() {
 
 #[test]
 fn what_cannot_be_obeyed_is_refused_by_name() {
-    let site = Site::new();
+    let site = WebSite::new();
     let tls = |line: &str| format!("{TLS}  {line}\n");
     for (text, said) in [
         ("basic_auth_users: {a: b}".to_owned(), "\"a\" should be a bcrypt hash, as `htpasswd -nBC 10` prints it"),
@@ -232,6 +146,7 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
         (tls("client_ca_file: ca.pem"), "client_auth_type does not ask for certificates"),
         ("http_server_config: {headers: {Server: x}}".to_owned(), "\"Server\" is none of content-security-policy"),
         ("a: [".to_owned(), "web.yml"),
+        (String::new(), "the file is empty; to configure nothing, write {}"),
     ] {
         let refusal = site.refusal(&text);
         assert!(
@@ -240,8 +155,8 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
         );
         assert!(refusal.contains(said), "{text}\n{refusal}");
     }
-    site.write("");
-    WebConfigFile::open(&site.path()).expect("an empty file asks for nothing");
+    site.write("{}");
+    WebConfigFile::open(&site.path()).expect("a file without fields asks for nothing");
 
     let Ended { code, stderr: said, .. } = Program::start(["--web.config.file", "/nowhere/web.yml"]).end();
     assert_eq!(code, Some(2));
@@ -251,7 +166,7 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
 #[test]
 fn prometheus_scrapes_with_a_password_and_a_certificate() {
     let Some(tools) = PrometheusTools::find_or_skip() else { return };
-    let site = Site::new();
+    let site = WebSite::new();
     let clients = Authority::new("of the clients");
     let client = clients.client("prometheus", site.folder.path());
     fs::rename(clients.file(&subfolder(site.folder.path())), site.folder.path().join("clients.pem")).unwrap();

@@ -15,6 +15,7 @@ use crate::support::{PATIENCE, equal, eventually};
 use rustix::process::Signal;
 
 const SUCCESSFUL: &str = "session_buddy_bridge_config_last_reload_successful";
+const SUCCEEDED_AT: &str = "session_buddy_bridge_config_last_reload_success_timestamp_seconds";
 
 struct Folder(tempfile::TempDir);
 
@@ -128,31 +129,49 @@ async fn feeds_join_leave_and_change_and_the_others_notice_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_file_that_cannot_be_used_changes_nothing() {
+async fn a_file_that_cannot_be_used_or_names_no_feed_any_more_changes_nothing() {
     let (a, b) = (server("a", 3, 0), server("b", 5, 100_000));
+    let wrongs = [
+        ("feeds: [".to_owned(), "bridge.yml"),
+        (feeds(&[("one", &b), ("one", &a)]), "two feeds have the identity"),
+        (feeds(&[("two", &b)]) + "  - {url: \"http://localhost\"}\n", "http://localhost"),
+        (feeds(&[("two", &b)]) + "limits: {skills: 0}\n", "limits.skills: 0"),
+        // What a copy, an editor or a full disk leaves.
+        (String::new(), "the file is empty; to configure nothing, write {}"),
+        ("# the feeds of this machine\n".to_owned(), "the file is empty"),
+        ("limits: {skills: 10}\n".to_owned(), "there are no more feeds"),
+        ("feeds: []\n".to_owned(), "there are no more feeds"),
+    ];
+    // Each beside the others: a reload takes a second.
+    std::thread::scope(|scope| {
+        for (wrong, reason) in &wrongs {
+            scope.spawn(|| wrong_changes_nothing(&a, wrong, reason));
+        }
+    });
+    assert_eq!((connections(&a).len(), connections(&b).len()), (wrongs.len(), 0));
+}
+
+fn wrong_changes_nothing(feed: &ScriptedFeed, wrong: &str, reason: &str) {
     let folder = Folder::new();
-    folder.write(&feeds(&[("one", &a)]));
+    folder.write(&feeds(&[("one", feed)]));
     let mut program = folder.start();
     until(&mut program, "it", &live(&["one"]), up);
-    for wrong in [
-        "feeds: [".to_owned(),
-        feeds(&[("one", &b), ("one", &a)]),
-        feeds(&[("two", &b)]) + "  - {url: \"http://localhost\"}\n",
-        feeds(&[("two", &b)]) + "limits: {skills: 0}\n",
-    ] {
-        folder.write(&wrong);
-        program.signal(Signal::HUP);
-        until(&mut program, &wrong, &Some(0.0), |scrape| scrape.value(SUCCESSFUL, &[]));
-        assert_eq!(up(&scrape(&mut program)), live(&["one"]));
-        folder.write(&feeds(&[("one", &a)]));
-        program.signal(Signal::HUP);
-        until(&mut program, "a good one", &Some(1.0), |scrape| scrape.value(SUCCESSFUL, &[]));
-    }
-    assert_eq!((connections(&a).len(), connections(&b).len()), (1, 0));
+    let started = scrape(&mut program).value(SUCCEEDED_AT, &[]).unwrap();
+    folder.write(wrong);
+    program.signal(Signal::HUP);
+    until(&mut program, wrong, &Some(0.0), |scrape| scrape.value(SUCCESSFUL, &[]));
+    let shown = scrape(&mut program);
+    assert_eq!(up(&shown), live(&["one"]), "{wrong}");
+    assert_eq!(shown.value(SUCCEEDED_AT, &[]), Some(started), "{wrong}");
+    folder.write(&feeds(&[("one", feed)]));
+    program.signal(Signal::HUP);
+    until(&mut program, "a good one", &Some(1.0), |scrape| scrape.value(SUCCESSFUL, &[]));
+    assert!(scrape(&mut program).value(SUCCEEDED_AT, &[]) > Some(started), "{wrong}");
     program.signal(Signal::TERM);
     let ended = program.end_within(PATIENCE);
     assert_eq!(ended.code, Some(0));
-    assert!(ended.stderr.contains("configuration not reloaded, nothing has changed"), "{}", ended.stderr);
+    let failure = ended.stderr.lines().find(|line| line.contains("configuration reload failed")).unwrap_or_default();
+    assert!(failure.contains(reason), "{wrong}: {}", ended.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -75,4 +75,5 @@ mod states_of_earlier_versions;
 mod telemetry_counts;
 mod telemetry_logs;
 mod text_equals_registry;
+mod web_config_reloads;
 mod workflows;

@@ -35,6 +35,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "anomaly_window_overflows_total",
         "backfilled_invocations_total",
         "build_info",
+        "config_last_reload_success_timestamp_seconds",
         "config_last_reload_successful",
         "estimated_observations_total",
         "exact_observations_total",
@@ -56,6 +57,8 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "source_double_counted_total",
         "source_undecided_total",
         "web_config_failures_total",
+        "web_config_last_reload_success_timestamp_seconds",
+        "web_config_last_reload_successful",
     ];
     assert_eq!(names, BTreeSet::from(expected));
     for (name, family) in &scrape.families {

@@ -25,6 +25,7 @@ pub mod served;
 pub mod server_database;
 pub mod shown;
 pub mod watcher;
+pub mod web_site;
 pub mod webdriver;
 
 use std::path::{Path, PathBuf};

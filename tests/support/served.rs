@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use session_buddy_bridge::internals::http::{self, Content, HttpSettings, QueryError, Readiness};
@@ -11,6 +12,9 @@ use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::PATIENCE;
+
+/// How often the web configuration file is checked, and how far apart two reads of it must agree.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(20);
 
 type Metrics = Box<dyn Fn() -> Bytes + Send + Sync>;
 
@@ -20,6 +24,7 @@ pub struct MadeUp {
     pub refused: AtomicUsize,
     pub accept_failures: AtomicUsize,
     pub web_config_failures: Mutex<Vec<String>>,
+    pub web_config_reloads: Mutex<Vec<http::WebConfigSummary>>,
 }
 
 impl MadeUp {
@@ -30,6 +35,7 @@ impl MadeUp {
             refused: AtomicUsize::new(0),
             accept_failures: AtomicUsize::new(0),
             web_config_failures: Mutex::default(),
+            web_config_reloads: Mutex::default(),
         }
     }
 
@@ -53,6 +59,10 @@ impl Content for MadeUp {
 
     fn connection_refused(&self, _connections_max: usize) {
         self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn web_config_reloaded(&self, summary: http::WebConfigSummary) {
+        self.web_config_reloads.lock().unwrap().push(summary);
     }
 
     fn web_config_failed(&self, error: &http::WebConfigError) {
@@ -80,6 +90,9 @@ impl Served {
         let content = Arc::new(content);
         let shutdown = CancellationToken::new();
         let (end, ended) = mpsc::channel();
+        if let Some(file) = &settings.web_config {
+            runtime.spawn(http::watch_web_config(Arc::clone(file), content.clone(), WATCH_INTERVAL));
+        }
         let (shown, stop) = (Arc::clone(&content), shutdown.clone());
         runtime.spawn(async move {
             http::serve(listener, shown, settings, stop).await.unwrap();

@@ -1,0 +1,173 @@
+//! The web configuration file is reloaded whole or not at all, and no reload takes a protection away.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use crate::support::certificates::Authority;
+use crate::support::served::Served;
+use crate::support::wait_until;
+use crate::support::web_site::{TLS, WebSite, basic, get, hash};
+use session_buddy_bridge::internals::http::WebConfigFile;
+
+fn users(of: &[(&str, &str)]) -> String {
+    let lines = of.iter().map(|(user, password)| format!("  {user}: {}\n", hash(password)));
+    format!("basic_auth_users:\n{}", lines.collect::<String>())
+}
+
+fn failures(server: &Served) -> Vec<String> {
+    server.content.web_config_failures.lock().unwrap().clone()
+}
+
+fn reloads(server: &Served) -> usize {
+    server.content.web_config_reloads.lock().unwrap().len()
+}
+
+/// Waits for one more failure than `before`, and returns its message.
+fn next_failure(server: &Served, before: usize) -> String {
+    wait_until("the reload to fail", || failures(server).len() > before);
+    failures(server)[before].clone()
+}
+
+#[test]
+fn an_emptied_file_opens_nothing_and_the_next_whole_one_is_accepted() {
+    let site = WebSite::new();
+    let server = site.serve(&users(&[("alice", "old")]));
+    for (empty, before) in [("", 0), ("# to be continued\n", 1)] {
+        // In place, as an editor or a full disk leaves it.
+        fs::write(site.path(), empty).unwrap();
+        assert!(next_failure(&server, before).contains("the file is empty; to configure nothing, write {}"));
+        assert_eq!(get(server.address, "").status, 401);
+        assert_eq!(get(server.address, &basic("alice", "old")).status, 200);
+    }
+    assert_eq!(reloads(&server), 0);
+    site.write(&users(&[("alice", "new")]));
+    wait_until("the new password", || get(server.address, &basic("alice", "new")).status == 200);
+    assert_eq!(get(server.address, "").status, 401);
+    server.stop();
+}
+
+#[test]
+fn no_copy_over_the_file_lets_anybody_in() {
+    const COPIES: usize = 300;
+    let site = WebSite::new();
+    let server = site.serve(&users(&[("alice", "secret")]));
+    let original = site.folder.path().join("original");
+    fs::copy(site.path(), &original).unwrap();
+    let path = site.path();
+    let copier = std::thread::spawn(move || {
+        for _ in 0..COPIES {
+            fs::copy(&original, &path).unwrap();
+        }
+    });
+    loop {
+        let is_last = copier.is_finished();
+        assert_eq!(get(server.address, "").status, 401);
+        if is_last {
+            break;
+        }
+    }
+    copier.join().unwrap();
+    server.stop();
+}
+
+#[test]
+fn a_file_without_users_is_refused_at_the_start_only_if_it_does_not_say_so() {
+    let site = WebSite::new();
+    assert!(site.refusal("").contains("the file is empty"));
+    site.write("{}");
+    WebConfigFile::open(&site.path()).unwrap();
+}
+
+#[test]
+fn one_of_several_users_may_go_and_the_last_one_may_not() {
+    let site = WebSite::new();
+    let server = site.serve(&users(&[("alice", "a"), ("bob", "b")]));
+    site.write(&users(&[("bob", "b")]));
+    wait_until("alice to be refused", || get(server.address, &basic("alice", "a")).status == 401);
+    assert_eq!(server.content.web_config_reloads.lock().unwrap().last().unwrap().users, 1);
+    for (without, before) in ["{}", "basic_auth_users: {}", "http_server_config: {http2: true}"].into_iter().zip(0..) {
+        site.write(without);
+        let failure = next_failure(&server, before);
+        assert!(failure.contains("there are no more users") && failure.contains("restart"), "{failure}");
+        assert_eq!(get(server.address, "").status, 401, "{without}");
+        assert_eq!(get(server.address, &basic("bob", "b")).status, 200, "{without}");
+    }
+    server.stop();
+}
+
+#[test]
+fn tls_and_the_certificates_of_clients_cannot_be_taken_away() {
+    let site = WebSite::new();
+    let clients = Authority::new("of the clients");
+    let client = clients.client("127.0.0.1", site.folder.path());
+    let folder = tempfile::tempdir().unwrap();
+    fs::rename(clients.file(folder.path()), site.folder.path().join("clients.pem")).unwrap();
+    let required = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: clients.pem\n";
+    let optional = "  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: clients.pem\n";
+    let server = site.serve(&format!("{TLS}{required}"));
+    for (without, lost, before) in [
+        ("{}".to_owned(), "TLS (tls_server_config), required client certificates", 0),
+        (TLS.to_owned(), "required client certificates", 1),
+        (format!("{TLS}{optional}"), "required client certificates", 2),
+    ] {
+        site.write(&without);
+        let failure = next_failure(&server, before);
+        assert!(failure.contains(lost), "{failure}");
+        assert!(site.get_encrypted(server.address, None).is_err(), "{without}");
+        assert_eq!(site.get_encrypted(server.address, Some(&client)).unwrap(), 200, "{without}");
+    }
+    // Added protections count too.
+    site.write(&format!("{TLS}{required}  client_allowed_sans: [somebody.else]\n"));
+    wait_until("the name to be refused", || site.get_encrypted(server.address, Some(&client)).is_err());
+    site.write(&format!("{TLS}{required}"));
+    assert!(next_failure(&server, 3).contains("client_allowed_sans"));
+    server.stop();
+}
+
+/// Replaces a file by one with the same length and the same time of modification.
+fn replace_unnoticeably(path: &Path, content: &[u8]) {
+    let (modified, length) = fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len()))).unwrap();
+    assert_eq!(length, content.len() as u64);
+    let new = path.with_extension("new");
+    fs::write(&new, content).unwrap();
+    fs::File::options().write(true).open(&new).unwrap().set_modified(modified).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+#[test]
+fn passwords_of_equal_length_in_a_file_with_a_kept_time_are_noticed() {
+    let site = WebSite::new();
+    let server = site.serve(&users(&[("alice", "old")]));
+    replace_unnoticeably(&site.path(), users(&[("alice", "new")]).as_bytes());
+    wait_until("the new password", || get(server.address, &basic("alice", "new")).status == 200);
+    assert_eq!(get(server.address, &basic("alice", "old")).status, 401);
+
+    // In place, too: only the time of the last change of the inode differs.
+    let modified = fs::metadata(site.path()).unwrap().modified().unwrap();
+    fs::write(site.path(), users(&[("alice", "two")])).unwrap();
+    fs::File::options().write(true).open(site.path()).unwrap().set_modified(modified).unwrap();
+    wait_until("the next password", || get(server.address, &basic("alice", "two")).status == 200);
+    server.stop();
+}
+
+#[test]
+fn certificates_behind_a_link_that_is_swapped_are_noticed() {
+    let site = WebSite::new();
+    let folder = site.folder.path();
+    let (old, new, current) = (folder.join("old"), folder.join("later"), folder.join("current"));
+    for generation in [&old, &new] {
+        fs::create_dir(generation).unwrap();
+    }
+    let others = Authority::new("of another generation");
+    others.server_files(&old);
+    site.authority.server_files(&new);
+    symlink(&old, &current).unwrap();
+    let server = site.serve("tls_server_config: {cert_file: current/server.pem, key_file: current/server.key}");
+    assert!(site.get_encrypted(server.address, None).is_err(), "it is signed by another authority");
+    symlink(&new, folder.join("next")).unwrap();
+    fs::rename(folder.join("next"), &current).unwrap();
+    wait_until("the new certificate", || site.get_encrypted(server.address, None).is_ok());
+    assert_eq!(failures(&server), Vec::<String>::new());
+    server.stop();
+}

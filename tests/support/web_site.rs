@@ -1,0 +1,109 @@
+//! A server with a web configuration file, and clients of it.
+
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use session_buddy_bridge::internals::http::{HttpSettings, WebConfigFile};
+
+use super::PATIENCE;
+use super::certificates::{Authority, ClientFiles};
+use super::http_client::{Connection, Response};
+use super::served::{MadeUp, Served};
+
+pub type EncryptedConnection = Connection<StreamOwned<ClientConnection, TcpStream>>;
+
+/// A folder with a web configuration file, and the certificates that it can name.
+pub struct WebSite {
+    pub folder: tempfile::TempDir,
+    pub authority: Authority,
+}
+
+impl WebSite {
+    pub fn new() -> Self {
+        let (folder, authority) = (tempfile::tempdir().unwrap(), Authority::new("the test's"));
+        authority.file(folder.path());
+        authority.server_files(folder.path());
+        Self { folder, authority }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("web.yml")
+    }
+
+    /// Replaces the file as a whole.
+    pub fn write(&self, text: &str) {
+        let new = self.folder.path().join("new");
+        fs::write(&new, text).unwrap();
+        fs::rename(new, self.path()).unwrap();
+    }
+
+    pub fn serve(&self, text: &str) -> Served {
+        self.write(text);
+        let web_config = Some(Arc::new(WebConfigFile::open(&self.path()).unwrap()));
+        Served::start(MadeUp::showing(|| "a 1\n".into()), HttpSettings { web_config, ..HttpSettings::default() })
+    }
+
+    pub fn refusal(&self, text: &str) -> String {
+        self.write(text);
+        WebConfigFile::open(&self.path()).unwrap_err().to_string()
+    }
+
+    /// A connection over TLS. The handshake comes with the first bytes that are sent.
+    pub fn connect_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> EncryptedConnection {
+        let mut roots = RootCertStore::empty();
+        let ca = fs::read(self.folder.path().join("ca.pem")).unwrap();
+        roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match client {
+            None => builder.with_no_client_auth(),
+            Some(ClientFiles { certificate, key }) => {
+                let certificate = CertificateDer::from_pem_file(certificate).unwrap();
+                builder.with_client_auth_cert(vec![certificate], PrivateKeyDer::from_pem_file(key).unwrap()).unwrap()
+            }
+        };
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Connection::over(StreamOwned::new(connection, stream))
+    }
+
+    /// The status of a GET over TLS, or why there is none.
+    pub fn get_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> io::Result<u16> {
+        let mut connection = self.connect_encrypted(address, client);
+        connection.try_send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        Ok(connection.try_response_to("GET")?.status)
+    }
+}
+
+/// The section of a web configuration file for TLS.
+pub const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+/// bcrypt at its lowest cost.
+pub fn hash(password: &str) -> String {
+    bcrypt::hash(password, 4).unwrap()
+}
+
+/// A GET of `/metrics` with these header lines.
+pub fn get(address: SocketAddr, authorization: &str) -> Response {
+    let mut connection = Connection::open(address);
+    let headers = format!("Host: localhost\r\nConnection: close\r\n{authorization}");
+    connection.send(format!("GET /metrics HTTP/1.1\r\n{headers}\r\n").as_bytes());
+    connection.response_to("GET")
+}
+
+/// The header line of a user with a password.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Authorization: Basic {}\r\n", BASE64.encode(format!("{user}:{password}").as_bytes()))
+}
