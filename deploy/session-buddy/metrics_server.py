@@ -4,15 +4,47 @@
     metrics_server.py check [--port P]      exit 0 if the server sends a snapshot, for a health check
     metrics_server.py token                 print a token for a client, signed with SESSION_BUDDY_JWT_SECRET
 
-Clients must bring a token if the package's own switch says so: SESSION_BUDDY_AUTH_ENABLED=true.
+Clients must bring a token if the package's own switch says so: SESSION_BUDDY_AUTH_ENABLED=true. The secret must then be one
+of your own: the package falls back to one that is public.
 """
 
 import argparse
 import asyncio
+import base64
+import hashlib
+import hmac
 import json
 import os
 import pathlib
 import signal
+import sys
+import time
+
+SECRET_VARIABLE = "SESSION_BUDDY_JWT_SECRET"
+AUTH_VARIABLE = "SESSION_BUDDY_AUTH_ENABLED"
+# What session_buddy/realtime/auth.py falls back to.
+PUBLIC_SECRET = "dev-secret-change-in-production"
+
+
+def refuse(problem):
+    print(f"error: {problem}", file=sys.stderr)
+    sys.exit(2)
+
+
+def is_auth_enabled():
+    """Whether clients need a token, as the package sees it: it takes every value but "true" for no."""
+    value = os.environ.get(AUTH_VARIABLE, "").lower()
+    if value not in ("", "true", "false"):
+        refuse(f"{AUTH_VARIABLE}={value!r} would leave the server open: write true or false")
+    return value == "true"
+
+
+def secret():
+    """The secret that tokens are signed with. A missing one is refused, and so is the one that everybody knows."""
+    value = os.environ.get(SECRET_VARIABLE, "")
+    if value.strip() in ("", PUBLIC_SECRET):
+        refuse(f"{SECRET_VARIABLE} is empty or the package's public default: set the output of openssl rand -hex 32")
+    return value
 
 
 def migrate(database):
@@ -24,6 +56,8 @@ def migrate(database):
 
 
 async def serve(host, port, database, interval_seconds):
+    if is_auth_enabled():
+        secret()
     from session_buddy.realtime.websocket_server import RealTimeMetricsServer
 
     stopping = asyncio.Event()
@@ -43,17 +77,26 @@ def check(port, timeout_seconds=5):
     """Return once a snapshot has come: a server that cannot read its database accepts connections and sends none."""
     from websockets.sync.client import connect
 
+    # Before it connects: the server waits for the token for five seconds.
+    greeting = json.dumps({"token": token("health-check")}) if is_auth_enabled() else None
     with connect(f"ws://127.0.0.1:{port}", open_timeout=timeout_seconds) as feed:
-        if os.environ.get("SESSION_BUDDY_AUTH_ENABLED", "").lower() == "true":
-            feed.send(json.dumps({"token": token("health-check")}))
+        if greeting is not None:
+            feed.send(greeting)
         while json.loads(feed.recv(timeout=timeout_seconds))["type"] != "metrics_update":
             pass
 
 
 def token(user_id):
-    from session_buddy.realtime.auth import generate_token
+    """A token as the package's generate_token makes it (HS256, RFC 7515). Importing the package for it takes seconds."""
+    lifetime_seconds = int(os.environ.get("SESSION_BUDDY_TOKEN_EXPIRY", "3600"))
+    now = int(time.time())
+    claims = {"user_id": user_id, "permissions": ["session-buddy:read"], "iat": now, "exp": now + lifetime_seconds}
+    signed = ".".join(encode(json.dumps(part).encode()) for part in ({"alg": "HS256", "typ": "JWT"}, claims))
+    return f"{signed}.{encode(hmac.digest(secret().encode(), signed.encode(), hashlib.sha256))}"
 
-    return generate_token(user_id)
+
+def encode(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def main(argv=None):

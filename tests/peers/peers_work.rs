@@ -1,8 +1,9 @@
 //! The peers themselves do what the tests beside them rely on.
 
-use crate::support::eventually;
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
+use crate::support::program::run;
+use crate::support::{eventually, in_repository};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -35,6 +36,38 @@ fn the_real_server_lets_in_only_who_has_a_token_of_its_secret() {
     let other_secret = ("SESSION_BUDDY_JWT_SECRET", "another secret of more than thirty-two bytes");
     assert!(!session_buddy.check(&server, &[AUTHENTICATED[0], other_secret]));
     assert!(!session_buddy.check(&server, &[]), "a client that brings none is refused");
+}
+
+#[test]
+fn the_server_refuses_to_start_where_its_authentication_would_keep_nobody_out() {
+    let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };
+    let directory = TempDir::new().unwrap();
+    let enabled = AUTHENTICATED[0];
+    let public = ("SESSION_BUDDY_JWT_SECRET", "dev-secret-change-in-production");
+    for (environment, named) in [
+        (vec![enabled], "SESSION_BUDDY_JWT_SECRET"),
+        (vec![enabled, ("SESSION_BUDDY_JWT_SECRET", "")], "SESSION_BUDDY_JWT_SECRET"),
+        (vec![enabled, ("SESSION_BUDDY_JWT_SECRET", " ")], "SESSION_BUDDY_JWT_SECRET"),
+        (vec![enabled, public], "SESSION_BUDDY_JWT_SECRET"),
+        // The package takes it for no.
+        (vec![("SESSION_BUDDY_AUTH_ENABLED", "1"), AUTHENTICATED[1]], "SESSION_BUDDY_AUTH_ENABLED='1'"),
+    ] {
+        let ended = session_buddy.try_serve(&directory.path().join("skills.db"), &environment);
+        assert_eq!(ended.code, Some(2), "{environment:?}: {}", ended.printed());
+        assert!(ended.stderr.contains(&format!("error: {named}")), "{environment:?}: {}", ended.stderr);
+    }
+}
+
+/// Importing the package takes seconds of CPU, and longer than a server waits for a token.
+#[test]
+fn a_token_is_made_without_the_package() {
+    let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };
+    const MODULES: &str = "import sys, metrics_server; metrics_server.token('a'); \
+        print(*[name for name in sys.modules if name.split('.')[0] in ('session_buddy', 'mcp_common', 'jwt')])";
+    let mut python = session_buddy.python();
+    let python = python.args(["-c", MODULES]).env("PYTHONPATH", in_repository("deploy/session-buddy"));
+    let ended = run(python.envs(AUTHENTICATED), "");
+    assert_eq!((ended.code, ended.stdout.trim()), (Some(0), ""), "{}", ended.stderr);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{found_or_skip, peers_directory};
 use crate::support::in_repository;
-use crate::support::program::{Program, run};
+use crate::support::program::{Ended, Program, run};
 
 /// The installed packages.
 pub struct SessionBuddy {
@@ -89,6 +89,12 @@ impl SessionBuddy {
         let mut program = Program::spawn("the real server", &mut command);
         let port = program.until_line("ready PORT", |line| line.strip_prefix("ready ")?.parse().ok());
         RealServer { port, _program: program }
+    }
+
+    /// The end of a server that refuses to start.
+    pub fn try_serve(&self, database: &Path, environment: &[(&str, &str)]) -> Ended {
+        let mut command = self.peer("serve");
+        run(command.args(["--port", "0", "--database"]).arg(database).envs(environment.iter().copied()), "")
     }
 
     /// Whether the deployment's health check finds the server well.
