@@ -13,9 +13,10 @@ use crate::standstill::Sleep;
 /// How long a client may take to close its side after the last response.
 const LINGER: Duration = Duration::from_millis(500);
 
-/// A stream whose writes fail once the client has been behind for `write_timeout`: from the first write that found
+/// A stream whose writes fail once the client has been behind for `write_timeout`: from the first write, flush or shutdown that found
 /// the socket full to the moment at which everything is out. Progress in between does not extend the time, so that a
-/// client that takes a byte a second is no better off than one that takes none.
+/// client that takes a byte a second is no better off than one that takes none. A TLS stream accepts what is written into a
+/// buffer of its own, and is full when it is flushed.
 ///
 /// Closing it drains what the client still sends, for a while. A socket closed over unread bytes is reset, and a reset
 /// can overtake the response: a client whose headers were too large would never read the 431.
@@ -45,9 +46,9 @@ impl<S> PatientStream<S> {
         }
     }
 
-    fn limited(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            return written;
+    fn limited<T>(&mut self, cx: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            return done;
         }
         self.begin(Phase::Behind, self.write_timeout);
         ready!(Pin::new(&mut self.deadline).poll(cx));
@@ -83,15 +84,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
 
     /// hyper flushes when it has nothing left to write, and again before each attempt to shut down.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.phase == Phase::Behind {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() && self.phase == Phase::Behind {
             self.phase = Phase::Even;
         }
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.limited(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.phase != Phase::Lingering {
-            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            let shut_down = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.limited(cx, shut_down))?;
             self.begin(Phase::Lingering, LINGER);
         }
         let mut discarded = [0; 4096];
@@ -103,5 +106,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// A stream like that of TLS over a full socket: it accepts what is written into a buffer, and gets nothing out.
+    struct Full;
+
+    impl AsyncRead for Full {
+        fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Full {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// How it ends, if it ends at all.
+    async fn end(done: impl Future<Output = io::Result<()>>) -> Option<io::ErrorKind> {
+        let done = tokio::time::timeout(Duration::from_secs(30), done).await.expect("an end");
+        done.err().map(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn a_flush_and_a_shutdown_that_get_nothing_out_end_by_the_write_timeout() {
+        let timeout = Duration::from_millis(20);
+        let mut stream = PatientStream::new(Full, timeout);
+        stream.write_all(b"buffered").await.unwrap();
+        assert_eq!(end(stream.flush()).await, Some(io::ErrorKind::TimedOut));
+        assert_eq!(end(stream.shutdown()).await, Some(io::ErrorKind::TimedOut));
+        let mut stream = PatientStream::new(Full, timeout);
+        assert_eq!(end(stream.shutdown()).await, Some(io::ErrorKind::TimedOut));
     }
 }

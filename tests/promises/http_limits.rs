@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::support::http_client::{Connection, get};
 use crate::support::served::{MadeUp, Served};
+use crate::support::web_site::{TLS, WebSite};
 use crate::support::{PATIENCE, wait_until};
 use bytes::Bytes;
 use session_buddy_bridge::internals::http::{HttpLimits, HttpSettings};
@@ -120,6 +121,20 @@ fn a_reader_that_hangs_is_cut_off_and_its_scrape_given_up() {
     assert_eq!(get(server.address, "/metrics").text(), "small\n", "the only place is free once the first is cut off");
     let received = hanging.rest().len();
     assert!(received < HUGE_BYTES, "{received} bytes were received");
+    server.stop();
+}
+
+#[test]
+fn a_reader_that_hangs_over_tls_is_cut_off_too() {
+    let site = WebSite::new();
+    // Each response fits into the buffer of TLS, and all of them into no socket.
+    let content = MadeUp::showing(|| Bytes::from(vec![b'x'; 32 << 10]));
+    let limits = HttpLimits { write_timeout: SHORT, connections_max: 1, ..HttpLimits::default() };
+    let server = site.serve_content(TLS, content, limits);
+    let mut hanging = site.connect_encrypted(server.address, None);
+    hanging.send(&GET.repeat(HUGE_BYTES / (32 << 10)));
+    hanging.wait_for_bytes();
+    wait_until("the only connection to be free", || site.get_encrypted(server.address, None).is_ok());
     server.stop();
 }
 

@@ -10,7 +10,7 @@ use data_encoding::BASE64;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use session_buddy_bridge::internals::http::{HttpSettings, WebConfigFile};
+use session_buddy_bridge::internals::http::{HttpLimits, HttpSettings, WebConfigFile};
 
 use super::PATIENCE;
 use super::certificates::{Authority, ClientFiles};
@@ -45,9 +45,13 @@ impl WebSite {
     }
 
     pub fn serve(&self, text: &str) -> Served {
+        self.serve_content(text, MadeUp::showing(|| "a 1\n".into()), HttpLimits::default())
+    }
+
+    pub fn serve_content(&self, text: &str, content: MadeUp, limits: HttpLimits) -> Served {
         self.write(text);
         let web_config = Some(Arc::new(WebConfigFile::open(&self.path()).unwrap()));
-        Served::start(MadeUp::showing(|| "a 1\n".into()), HttpSettings { web_config, ..HttpSettings::default() })
+        Served::start(content, HttpSettings { web_config, limits, ..HttpSettings::default() })
     }
 
     pub fn refusal(&self, text: &str) -> String {
