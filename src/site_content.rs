@@ -1,12 +1,13 @@
 //! What HTTP serves of a bridge, or of an exporter.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use prometheus::Registry;
 
 use crate::health::{self, Health};
-use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, WebConfigError, WebConfigSummary};
+use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, Refusal, WebConfigError, WebConfigSummary};
 use crate::live::LiveApi;
 use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
@@ -40,6 +41,10 @@ impl Content for SiteContent {
 
     fn connection_refused(&self, connections_max: usize) {
         self.telemetry.http_connection_refused(connections_max);
+    }
+
+    fn refused(&self, refusal: Refusal, peer: Option<SocketAddr>) {
+        self.telemetry.http_refused(refusal, peer);
     }
 
     fn web_config_reloaded(&self, summary: WebConfigSummary) {

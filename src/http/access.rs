@@ -1,68 +1,113 @@
 //! Access control: TLS, client certificates and passwords, by the current web configuration.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hyper::Request;
+use rustls::InvalidMessage;
+use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use warp::http::{HeaderMap, header};
 
-use super::basic_auth::PasswordVerifier;
+use super::basic_auth::Credentials;
+use super::password_verifier::Verdict;
 use super::socket::Socket;
-use super::web_config::WebConfig;
 use super::web_config_file::WebConfigFile;
+use super::{Content, Refusal};
 
 /// A plain or encrypted connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<W: AsyncRead + AsyncWrite + Send + Unpin> Wire for W {}
 
-/// Marks a request that is to be answered with 401.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Unauthorized;
+/// Marks a request that is not to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// To be answered with 401.
+    Unauthorized,
+    /// To be answered with 503.
+    TooManyLogins,
+}
 
-/// Decides which connections and requests are served.
+/// Why a connection was not accepted.
+#[derive(Debug, Error)]
+pub(super) enum NotAccepted {
+    #[error("{0}")]
+    Handshake(#[source] io::Error),
+    #[error("the client's certificate has none of the allowed names")]
+    CertificateName,
+}
+
+impl NotAccepted {
+    /// Returns what was refused; `None` if the client has left.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let Self::Handshake(error) = self else { return Some(Refusal::ClientCertificate) };
+        Some(match error.get_ref()?.downcast_ref::<rustls::Error>()? {
+            rustls::Error::NoCertificatesPresented | rustls::Error::InvalidCertificate(_) => Refusal::ClientCertificate,
+            rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Refusal::PlainHttp,
+            _ => Refusal::TlsHandshake,
+        })
+    }
+}
+
+/// Decides which connections and requests are served, and reports which are not.
 pub(super) struct AccessControl {
     file: Option<Arc<WebConfigFile>>,
-    verifier: PasswordVerifier,
+    content: Arc<dyn Content>,
 }
 
 impl AccessControl {
-    pub fn new(file: Option<Arc<WebConfigFile>>) -> Self {
-        Self { file, verifier: PasswordVerifier::new() }
+    pub fn new(file: Option<Arc<WebConfigFile>>, content: Arc<dyn Content>) -> Self {
+        Self { file, content }
     }
 
     /// Accepts a connection: at once, or after its TLS handshake.
-    pub async fn accept(&self, socket: Socket) -> io::Result<Box<dyn Wire>> {
-        let Some(config) = self.config() else { return Ok(Box::new(socket)) };
+    pub async fn accept(&self, socket: Socket, peer: Option<SocketAddr>) -> Result<Box<dyn Wire>, NotAccepted> {
+        self.handshake(socket).await.inspect_err(|error| {
+            if let Some(refusal) = error.refusal() {
+                self.content.refused(refusal, peer);
+            }
+        })
+    }
+
+    async fn handshake(&self, socket: Socket) -> Result<Box<dyn Wire>, NotAccepted> {
+        let Some(file) = &self.file else { return Ok(Box::new(socket)) };
+        let config = file.current();
         let Some(tls) = &config.tls else { return Ok(Box::new(socket)) };
-        let stream = TlsAcceptor::from(Arc::clone(tls)).accept(socket).await?;
+        let accepted = TlsAcceptor::from(Arc::clone(tls)).accept(socket).await;
+        let stream = accepted.map_err(NotAccepted::Handshake)?;
         if config.allows_certificate(stream.get_ref().1.peer_certificates()) {
             Ok(Box::new(stream))
         } else {
-            Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the client's certificate has none of the allowed names",
-            ))
+            Err(NotAccepted::CertificateName)
         }
     }
 
-    /// Marks a request that must be refused, and returns the headers that its response must have.
-    pub async fn authorize<B>(&self, request: &mut Request<B>) -> HeaderMap {
+    /// Marks a request that must not be served, and returns the headers that its response must have.
+    pub async fn authorize<B>(&self, request: &mut Request<B>, peer: Option<SocketAddr>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        if let Some(config) = self.config() {
-            let authorization = request.headers().get(header::AUTHORIZATION);
-            if !config.users.is_empty() && !self.verifier.verify(&config.users, authorization).await {
-                request.extensions_mut().insert(Unauthorized);
-            }
-            headers.extend(config.headers.iter().cloned());
+        let Some(file) = &self.file else { return headers };
+        let config = file.current();
+        headers.extend(config.headers.iter().cloned());
+        if config.users.is_empty() {
+            return headers;
         }
+        let credentials = request.headers().get(header::AUTHORIZATION).and_then(Credentials::read);
+        let verdict = match credentials {
+            None => Verdict::Wrong,
+            Some(credentials) => {
+                file.verifier.verify(config.users.claim(credentials), peer.map(|peer| peer.ip())).await
+            }
+        };
+        let (denied, refusal) = match verdict {
+            Verdict::Right => return headers,
+            Verdict::Wrong => (Denied::Unauthorized, Refusal::Unauthorized),
+            Verdict::Busy => (Denied::TooManyLogins, Refusal::TooManyLogins),
+        };
+        request.extensions_mut().insert(denied);
+        self.content.refused(refusal, peer);
         headers
-    }
-
-    /// Returns the current configuration; `None` if there is no file.
-    fn config(&self) -> Option<Arc<WebConfig>> {
-        self.file.as_ref().map(|file| file.current())
     }
 }

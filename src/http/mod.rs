@@ -21,9 +21,12 @@ mod accept;
 mod access;
 mod assets;
 mod basic_auth;
+mod fair_queue;
 mod limits;
 mod listen;
+mod password_verifier;
 mod patient_stream;
+mod refusal;
 mod routes;
 mod scrape_body;
 mod serve;
@@ -33,6 +36,7 @@ mod web_config;
 mod web_config_file;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -41,6 +45,7 @@ use thiserror::Error;
 pub use accept::Accepts;
 pub use limits::HttpLimits;
 pub use listen::{BindError, BoundListener, bind, bind_unix, from_systemd};
+pub use refusal::Refusal;
 pub use serve::serve;
 pub use web_config::WebConfigError;
 pub use web_config_file::{WebConfigFile, WebConfigSummary, watch_web_config};
@@ -75,6 +80,9 @@ pub trait Content: Send + Sync + 'static {
 
     /// A connection was refused because `connections_max` others were open.
     fn connection_refused(&self, connections_max: usize);
+
+    /// A client was refused: its connection, or a request of it. It has no address on a Unix socket.
+    fn refused(&self, refusal: Refusal, peer: Option<SocketAddr>);
 
     /// The web configuration file has changed and is used from now on.
     fn web_config_reloaded(&self, summary: WebConfigSummary);

@@ -14,7 +14,7 @@ use warp::path::FullPath;
 use warp::reply::Response;
 
 use super::accept::Accepts;
-use super::access::Unauthorized;
+use super::access::Denied;
 use super::assets::{self, Asset};
 use super::scrape_body::ScrapeChunks;
 use super::{Content, HttpSettings, Readiness};
@@ -46,19 +46,20 @@ pub(super) fn routes(
     });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let requested = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
-    let marks = warp::ext::optional::<ByLoopback>().and(warp::ext::optional::<Unauthorized>());
+    let marks = warp::ext::optional::<ByLoopback>().and(warp::ext::optional::<Denied>());
     requested.and(marks).then(
         move |method: Method,
               path: FullPath,
               query: String,
               headers: HeaderMap,
               by_loopback: Option<ByLoopback>,
-              refused: Option<_>| {
+              denied: Option<_>| {
             let site = Arc::clone(&site);
             let is_rebound = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
             async move {
-                match refused {
-                    Some(Unauthorized) => unauthorized(),
+                match denied {
+                    Some(Denied::Unauthorized) => unauthorized(),
+                    Some(Denied::TooManyLogins) => too_many_logins(),
                     None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), is_rebound).await,
                 }
             }
@@ -187,6 +188,11 @@ impl Site {
 fn unauthorized() -> Response {
     let refusal = reply(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized. Give a user and the password.\n");
     with(refusal, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
+}
+
+fn too_many_logins() -> Response {
+    let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many logins at once. Try again shortly.\n");
+    with(busy, header::RETRY_AFTER, "1")
 }
 
 /// Whether a request was received over the loopback interface.

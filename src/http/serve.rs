@@ -62,7 +62,7 @@ pub async fn serve(
         pages.call(request).map(with_scrape_body)
     });
     let protocol = protocol(limits);
-    let access = Arc::new(AccessControl::new(settings.web_config.clone()));
+    let access = Arc::new(AccessControl::new(settings.web_config.clone(), Arc::clone(&content)));
     let mut connections = JoinSet::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
@@ -84,7 +84,7 @@ pub async fn serve(
                 let (service, access) = (service.clone(), Arc::clone(&access));
                 let (protocol, limits, shutdown) = (protocol.clone(), limits.clone(), shutdown.clone());
                 connections.spawn(async move {
-                    let entered = async { timeout(limits.header_read_timeout, access.accept(socket)).await };
+                    let entered = async { timeout(limits.header_read_timeout, access.accept(socket, peer)).await };
                     let stream = tokio::select! {
                         entered = entered => match entered {
                             Ok(Ok(stream)) => stream,
@@ -100,7 +100,7 @@ pub async fn serve(
                         request.extensions_mut().insert(by_loopback);
                         let (service, access) = (service.clone(), Arc::clone(&access));
                         async move {
-                            let headers = access.authorize(&mut request).await;
+                            let headers = access.authorize(&mut request, peer).await;
                             let mut response = service.call(request).await?;
                             response.headers_mut().extend(headers);
                             Ok::<_, Infallible>(response)

@@ -20,6 +20,7 @@ use thiserror::Error;
 use warp::http::{HeaderName, HeaderValue};
 
 use super::WebConfigSummary;
+use super::basic_auth::{HashError, PasswordHash, Users};
 use crate::pem;
 use crate::reload::{self, Attempt, Protection, ProtectionRemoved, Protections, Sources, YamlError};
 
@@ -102,8 +103,8 @@ pub(super) struct WebConfig {
     requires_client_certificate: bool,
     /// Names that a client's certificate must have one of; empty if any will do.
     client_sans: Vec<ServerName<'static>>,
-    /// bcrypt hashes of passwords, by user; empty if everybody is let in.
-    pub users: BTreeMap<String, String>,
+    /// Empty if everybody is let in.
+    pub users: Users,
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -174,17 +175,24 @@ impl WebConfig {
             problem,
             cause,
         };
-        for (user, hash) in &file.basic_auth_users {
+        for (user, hash) in file.basic_auth_users {
             if user.is_empty() || user.contains(':') {
                 return Err(field("basic_auth_users", format!("{user:?} should be a name without a colon"), None));
             }
-            if let Err(error) = hash.parse::<bcrypt::HashParts>() {
-                let problem =
-                    format!("the password of {user:?} should be a bcrypt hash, as `htpasswd -nBC 10` prints it");
-                return Err(field("basic_auth_users", problem, Some(error.into())));
-            }
+            let hash = PasswordHash::new(hash).map_err(|error| {
+                let problem = match &error {
+                    HashError::Malformed(_) => {
+                        format!("the password of {user:?} should be a bcrypt hash, as `htpasswd -nBC 10` prints it")
+                    }
+                    HashError::Cost(cost) => format!(
+                        "the hash of {user:?} has the cost {cost}, which is not within 4 to 31: hash the password again, \
+                         as with `htpasswd -nBC 10`"
+                    ),
+                };
+                field("basic_auth_users", problem, Some(error.into()))
+            })?;
+            config.users.insert(user, hash);
         }
-        config.users = file.basic_auth_users;
         for (name, value) in file.http_server_config.headers {
             let known = HEADERS.iter().find(|known| known.eq_ignore_ascii_case(&name));
             let known = known.ok_or_else(|| {

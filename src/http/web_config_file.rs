@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::Content;
+use super::password_verifier::PasswordVerifier;
 use super::web_config::{WebConfig, WebConfigError};
 use crate::reload::{self, Attempt, SettleError, Sources, read_settled};
 
@@ -39,6 +40,8 @@ pub struct WebConfigFile {
     accepted: Mutex<Arc<WebConfig>>,
     /// The files as they were when the configuration was opened.
     opened: Sources,
+    /// One for all listeners.
+    pub(super) verifier: PasswordVerifier,
 }
 
 /// An accepted web configuration, for the log.
@@ -59,7 +62,12 @@ impl WebConfigFile {
     /// A file that cannot be used, with the field at fault.
     pub fn open(path: &Path) -> Result<Self, WebConfigError> {
         let Attempt { sources, outcome } = WebConfig::read(path);
-        Ok(Self { path: path.to_owned(), accepted: Mutex::new(Arc::new(outcome?)), opened: sources })
+        Ok(Self {
+            path: path.to_owned(),
+            accepted: Mutex::new(Arc::new(outcome?)),
+            opened: sources,
+            verifier: PasswordVerifier::new(),
+        })
     }
 
     /// Returns what was accepted last.

@@ -10,6 +10,7 @@ use crate::build_info;
 use crate::exposition::family::Family;
 use crate::feed::FeedState;
 use crate::health::{FeedReport, Health};
+use crate::http::Refusal;
 use crate::ledger::binding::Doubt;
 use crate::ledger::{FeedCounters, FeedRole, FeedStanding, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
@@ -149,6 +150,11 @@ const HTTP_CONNECTIONS_REFUSED: Family<0> = Family::counter(
     "HTTP connections closed unserved because too many were open.",
     [],
 );
+const HTTP_REFUSALS: Family<1> = Family::counter(
+    "session_buddy_bridge_http_refusals_total",
+    "Number of HTTP connections and requests that access control refused, by reason.",
+    ["reason"],
+);
 const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
     "session_buddy_bridge_http_accept_failures_total",
     "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
@@ -227,6 +233,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             OVERFLOWED_INVOCATIONS.desc(),
             OVERFLOWED_ANOMALIES.desc(),
             HTTP_CONNECTIONS_REFUSED.desc(),
+            HTTP_REFUSALS.desc(),
             HTTP_ACCEPT_FAILURES.desc(),
             WEB_CONFIG_FAILURES.desc(),
             CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
@@ -286,6 +293,12 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
                 feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(_, failures)| ([feed], failures as f64))),
             ),
             HTTP_CONNECTIONS_REFUSED.value(refused as f64),
+            HTTP_REFUSALS.with(
+                Refusal::ALL
+                    .iter()
+                    .zip(self.telemetry.http_refusals())
+                    .map(|(refusal, count)| ([refusal.label()], count as f64)),
+            ),
             HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
             WEB_CONFIG_FAILURES.value(web_config.failures as f64),
             CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(config.is_last_successful)),

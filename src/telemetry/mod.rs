@@ -16,6 +16,7 @@ mod reload;
 mod state;
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -28,7 +29,7 @@ pub use recent::SeenRejection;
 pub use state::StateTelemetry;
 
 use crate::health::Health;
-use crate::http::{WebConfigError, WebConfigSummary};
+use crate::http::{Refusal, WebConfigError, WebConfigSummary};
 use crate::sync::lock;
 use crate::text::one_line;
 use log_throttle::LogThrottle;
@@ -50,10 +51,18 @@ pub struct Telemetry {
 struct ProcessCounts {
     refused: u64,
     refused_throttle: LogThrottle,
+    refusals: [Refusals; Refusal::ALL.len()],
     accept_failures: u64,
     accept_failures_throttle: LogThrottle,
     config: Reloads,
     web_config: Reloads,
+}
+
+/// Refusals for one reason. Each reason has a throttle of its own, so that a common one does not hide a rare one.
+#[derive(Debug, Clone, Copy, Default)]
+struct Refusals {
+    count: u64,
+    throttle: LogThrottle,
 }
 
 /// What a reload of the configuration file changed. Feeds are given by their identity.
@@ -146,6 +155,18 @@ impl Telemetry {
         }
     }
 
+    /// An HTTP client was refused by access control.
+    pub fn http_refused(&self, refusal: Refusal, peer: Option<SocketAddr>) {
+        let passed = {
+            let refusals = &mut lock(&self.process).refusals[refusal as usize];
+            refusals.count += 1;
+            refusals.throttle.pass(Instant::now())
+        };
+        if let Some(suppressed) = passed {
+            warn!(reason = refusal.label(), peer = peer.map(display), suppressed, "HTTP client refused");
+        }
+    }
+
     /// An HTTP connection could not be accepted.
     pub fn http_accept_failed(&self, error: &io::Error) {
         let passed = {
@@ -169,6 +190,10 @@ impl Telemetry {
     pub fn web_config_failed(&self, error: &WebConfigError) {
         lock(&self.process).web_config.record_failure();
         error!(%error, "web configuration reload failed; keeping the previous configuration");
+    }
+
+    fn http_refusals(&self) -> [u64; Refusal::ALL.len()] {
+        lock(&self.process).refusals.map(|refusals| refusals.count)
     }
 
     fn http_counts(&self) -> (u64, u64) {

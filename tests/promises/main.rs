@@ -55,6 +55,7 @@ mod process_manners;
 mod protocol_reads_what_servers_write;
 mod recordings_replay_exactly;
 mod reference_names_every_metric;
+mod refusals_are_visible;
 mod replay_is_the_same_bytes;
 mod restarts_are_invisible;
 mod rows_tell_the_counts;

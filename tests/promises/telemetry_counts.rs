@@ -50,6 +50,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "feed_up",
         "http_accept_failures_total",
         "http_connections_refused_total",
+        "http_refusals_total",
         "inexact_rates_total",
         "late_events_total",
         "overflowed_anomalies_total",

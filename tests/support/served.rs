@@ -23,6 +23,7 @@ pub struct MadeUp {
     pub readiness: Mutex<Readiness>,
     pub refused: AtomicUsize,
     pub accept_failures: AtomicUsize,
+    pub refusals: Mutex<Vec<http::Refusal>>,
     pub web_config_failures: Mutex<Vec<String>>,
     pub web_config_reloads: Mutex<Vec<http::WebConfigSummary>>,
 }
@@ -34,6 +35,7 @@ impl MadeUp {
             readiness: Mutex::new(Readiness { is_ready: true, text: "Ready.\n".to_owned() }),
             refused: AtomicUsize::new(0),
             accept_failures: AtomicUsize::new(0),
+            refusals: Mutex::default(),
             web_config_failures: Mutex::default(),
             web_config_reloads: Mutex::default(),
         }
@@ -59,6 +61,11 @@ impl Content for MadeUp {
 
     fn connection_refused(&self, _connections_max: usize) {
         self.refused.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn refused(&self, refusal: http::Refusal, peer: Option<SocketAddr>) {
+        assert!(peer.is_some_and(|peer| peer.ip().is_loopback()), "{peer:?}");
+        self.refusals.lock().unwrap().push(refusal);
     }
 
     fn web_config_reloaded(&self, summary: http::WebConfigSummary) {
