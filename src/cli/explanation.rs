@@ -89,9 +89,9 @@ impl Explainer {
     /// Returns the changes since the last call, a line each.
     fn changes(&mut self, now: Moment, notices: Vec<Notice>) -> Vec<String> {
         let mut lines = Vec::new();
-        for finding in self.ledger.take_findings() {
-            if self.skill.is_none() || finding.skill_name() == self.skill.as_deref() {
-                lines.push(format!("[{}] {finding}", finding.rule()));
+        for step in self.ledger.take_trace_steps() {
+            if self.skill.is_none() || step.skill_name() == self.skill.as_deref() {
+                lines.push(format!("[{}] {step}", step.rule()));
             }
         }
         for notice in notices {

@@ -49,7 +49,7 @@ struct Tally {
     streamed: u64,
     /// Those of it that are not exposed: rows told them while no feed was subscribed to the skill.
     hidden: u64,
-    keys: HashMap<Key, Trace>,
+    keys: HashMap<Key, KnownAnomaly>,
 }
 
 /// What tells anomalies of one skill and type apart.
@@ -89,7 +89,7 @@ impl From<&ListedKey<'_>> for Key {
 }
 
 #[derive(Debug, Clone, Default)]
-struct Trace {
+struct KnownAnomaly {
     /// How many were ever listed at the same time.
     multiplicity: u64,
     /// How many rows told it.
@@ -103,7 +103,7 @@ struct Trace {
     kept_micros: i64,
 }
 
-impl Trace {
+impl KnownAnomaly {
     /// Meets this key in the snapshot `round`. How often it has been met there.
     fn meet(&mut self, round: u64) -> u64 {
         if self.round != round {
@@ -133,10 +133,10 @@ impl Anomalies {
     /// Notes a listed entry. By how much the number shown for its skill and type rises.
     pub fn list(&mut self, entry: &AnomalyEntry<'_>, now_micros: i64, limits: &Limits) -> Result<u64, AnomaliesFull> {
         let round = self.round;
-        self.note(entry, now_micros, limits, |tally, trace| {
-            let met = trace.meet(round);
-            if met > trace.multiplicity {
-                trace.multiplicity = met;
+        self.note(entry, now_micros, limits, |tally, known| {
+            let met = known.meet(round);
+            if met > known.multiplicity {
+                known.multiplicity = met;
                 *tally.0 += 1;
             }
         })
@@ -147,8 +147,8 @@ impl Anomalies {
         if entry.detected_at.is_none() {
             return self.stream_identified(entry, limits);
         }
-        self.note(entry, now_micros, limits, |tally, trace| {
-            if !std::mem::replace(&mut trace.streamed, true) {
+        self.note(entry, now_micros, limits, |tally, known| {
+            if !std::mem::replace(&mut known.streamed, true) {
                 *tally.1 += 1;
             }
         })
@@ -183,11 +183,11 @@ impl Anomalies {
         }
         let round = self.round;
         // One that no longer fits is told by its row all the same, and no list counts while rows tell.
-        let _ = self.note(entry, now_micros, limits, |_, trace| {
-            let met = trace.meet(round);
-            trace.multiplicity = if counts { trace.multiplicity + 1 } else { trace.multiplicity.max(met) };
-            trace.told = if counts { trace.told + 1 } else { trace.told.max(met) };
-            trace.streamed = true;
+        let _ = self.note(entry, now_micros, limits, |_, known| {
+            let met = known.meet(round);
+            known.multiplicity = if counts { known.multiplicity + 1 } else { known.multiplicity.max(met) };
+            known.told = if counts { known.told + 1 } else { known.told.max(met) };
+            known.streamed = true;
         });
         Ok(u64::from(counts))
     }
@@ -212,13 +212,13 @@ impl Anomalies {
         now_micros: i64,
         limits: &Limits,
     ) -> Result<u64, AnomaliesFull> {
-        self.note(entry, now_micros, limits, |tally, trace| {
-            trace.told += 1;
-            if trace.told > trace.multiplicity {
-                trace.multiplicity = trace.told;
+        self.note(entry, now_micros, limits, |tally, known| {
+            known.told += 1;
+            if known.told > known.multiplicity {
+                known.multiplicity = known.told;
                 *tally.0 += 1;
             }
-            trace.streamed = true;
+            known.streamed = true;
         })
     }
 
@@ -252,7 +252,7 @@ impl Anomalies {
         entry: &AnomalyEntry<'_>,
         now_micros: i64,
         limits: &Limits,
-        count: impl FnOnce((&mut u64, &mut u64), &mut Trace),
+        count: impl FnOnce((&mut u64, &mut u64), &mut KnownAnomaly),
     ) -> Result<u64, AnomaliesFull> {
         let key = ListedKey::of(entry);
         // A feed without snapshots has no list in which something could be seen again.
@@ -264,16 +264,16 @@ impl Anomalies {
         }
         let (skill_name, tally) = self.tally(entry, limits)?;
         let before = (tally.listed, tally.streamed, tally.shown());
-        let (is_new, trace) = match tally.keys.entry_ref(&key) {
+        let (is_new, known) = match tally.keys.entry_ref(&key) {
             EntryRef::Occupied(known) => (false, known.into_mut()),
-            EntryRef::Vacant(vacant) => (true, vacant.insert_with_key((&key).into(), Trace::default())),
+            EntryRef::Vacant(vacant) => (true, vacant.insert_with_key((&key).into(), KnownAnomaly::default())),
         };
-        let (multiplicity, told) = (trace.multiplicity, trace.told);
-        trace.seen_micros = now_micros;
-        count((&mut tally.listed, &mut tally.streamed), trace);
+        let (multiplicity, told) = (known.multiplicity, known.told);
+        known.seen_micros = now_micros;
+        count((&mut tally.listed, &mut tally.streamed), known);
         // A list repeats itself every second: that an anomaly is still listed is kept once an hour.
-        let is_stale = now_micros.saturating_sub(trace.kept_micros) >= HOUR_MICROS;
-        let is_more = (trace.multiplicity, trace.told) != (multiplicity, told);
+        let is_stale = now_micros.saturating_sub(known.kept_micros) >= HOUR_MICROS;
+        let is_more = (known.multiplicity, known.told) != (multiplicity, told);
         let rise = tally.shown() - before.2;
         let counted = (tally.listed, tally.streamed) != (before.0, before.1);
         let is_changed = counted || is_more || is_new || is_stale;
@@ -328,8 +328,8 @@ impl Anomalies {
         let changed = &mut self.changed_keys;
         for (skill_name, tallies) in &mut self.tallies {
             for Tally { anomaly_type, keys, .. } in tallies {
-                keys.retain(|key, trace| {
-                    let is_kept = now_micros.saturating_sub(trace.seen_micros) < MEMORY_MICROS;
+                keys.retain(|key, known| {
+                    let is_kept = now_micros.saturating_sub(known.seen_micros) < MEMORY_MICROS;
                     if !is_kept {
                         changed.mark((skill_name.clone(), anomaly_type.clone(), key.clone()));
                     }
@@ -360,9 +360,9 @@ impl Anomalies {
             let of_skill = tallies.get_mut(skill_name);
             let tally =
                 of_skill.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == *anomaly_type));
-            let row = tally.and_then(|tally| tally.keys.get_mut(key)).map(|trace| {
-                trace.kept_micros = trace.seen_micros;
-                let Trace { multiplicity, told, streamed, seen_micros, .. } = *trace;
+            let row = tally.and_then(|tally| tally.keys.get_mut(key)).map(|known| {
+                known.kept_micros = known.seen_micros;
+                let KnownAnomaly { multiplicity, told, streamed, seen_micros, .. } = *known;
                 AnomalyRecord { multiplicity, told, streamed, seen_micros }
             });
             let Key { detected_at, score_bits } = key.clone();
@@ -452,9 +452,15 @@ impl Anomalies {
         let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == key.anomaly_type));
         if let Some(tally) = tally {
             let AnomalyRecord { multiplicity, told, streamed, seen_micros } = row;
-            let trace =
-                Trace { multiplicity, told, streamed, seen_micros, kept_micros: seen_micros, ..Trace::default() };
-            tally.keys.insert(Key { detected_at: key.detected_at, score_bits: key.score_bits }, trace);
+            let known = KnownAnomaly {
+                multiplicity,
+                told,
+                streamed,
+                seen_micros,
+                kept_micros: seen_micros,
+                ..KnownAnomaly::default()
+            };
+            tally.keys.insert(Key { detected_at: key.detected_at, score_bits: key.score_bits }, known);
             self.keys += 1;
         }
     }
@@ -463,8 +469,8 @@ impl Anomalies {
 impl Tally {
     /// The same in another source.
     fn of_another(mut self) -> Self {
-        for trace in self.keys.values_mut() {
-            *trace = std::mem::take(trace).of_another();
+        for known in self.keys.values_mut() {
+            *known = std::mem::take(known).of_another();
         }
         self
     }
@@ -474,13 +480,13 @@ impl Tally {
         let mut new = 0;
         for (key, theirs) in other.keys {
             match self.keys.get_mut(&key) {
-                Some(trace) => {
-                    self.listed += theirs.multiplicity.saturating_sub(trace.multiplicity);
-                    self.streamed += u64::from(theirs.streamed && !trace.streamed);
-                    trace.multiplicity = trace.multiplicity.max(theirs.multiplicity);
-                    trace.told = trace.told.max(theirs.told);
-                    trace.streamed |= theirs.streamed;
-                    trace.seen_micros = trace.seen_micros.max(theirs.seen_micros);
+                Some(known) => {
+                    self.listed += theirs.multiplicity.saturating_sub(known.multiplicity);
+                    self.streamed += u64::from(theirs.streamed && !known.streamed);
+                    known.multiplicity = known.multiplicity.max(theirs.multiplicity);
+                    known.told = known.told.max(theirs.told);
+                    known.streamed |= theirs.streamed;
+                    known.seen_micros = known.seen_micros.max(theirs.seen_micros);
                 }
                 None => {
                     new += 1;

@@ -3,12 +3,12 @@
 use crate::protocol::Rejection;
 
 use super::book::Book;
-use super::finding::Finding;
 use super::limits::Limits;
 use super::moment::Moment;
 use super::notice::Notice;
 use super::pending::Counting;
 use super::series::RuleCounters;
+use super::trace_step::TraceStep;
 
 /// The series and everything else that applying a message needs. Lives as long as the message is applied.
 pub(super) struct ApplyContext<'l> {
@@ -17,7 +17,7 @@ pub(super) struct ApplyContext<'l> {
     pub limits: &'l Limits,
     pub notices: &'l mut Vec<Notice>,
     /// Where to explain, if somebody asked for it.
-    pub findings: Option<&'l mut Vec<Finding>>,
+    pub trace_steps: Option<&'l mut Vec<TraceStep>>,
     pub now: Moment,
 }
 
@@ -27,9 +27,9 @@ impl ApplyContext<'_> {
     }
 
     /// Explains a step.
-    pub fn find(&mut self, finding: impl FnOnce() -> Finding) {
-        if let Some(findings) = &mut self.findings {
-            findings.push(finding());
+    pub fn trace(&mut self, step: impl FnOnce() -> TraceStep) {
+        if let Some(trace_steps) = &mut self.trace_steps {
+            trace_steps.push(step());
         }
     }
 

@@ -5,11 +5,11 @@ use crate::protocol::{AnomalyEntry, Event, EventKind, Rejection, RejectionReason
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
 use super::dedup::Seen;
-use super::finding::Finding;
 use super::pending::StreamedInvocation;
 use super::server_time;
 use super::sessions::SessionsFull;
 use super::source::{SourceCounts, count_anomalies};
+use super::trace_step::TraceStep;
 
 impl SourceCounts {
     /// Applies an event, of a feed that is subscribed to the skill `filter` alone, if to any. An event without an
@@ -24,7 +24,7 @@ impl SourceCounts {
             }
             match self.event_ids.seen(id, sent_micros) {
                 Seen::First => {}
-                Seen::Duplicate => return ctx.find(|| Finding::Repeated { id: id.to_string() }),
+                Seen::Duplicate => return ctx.trace(|| TraceStep::Repeated { id: id.to_string() }),
                 Seen::Reused => {
                     let detail = format!("event {id:?} has another timestamp than the earlier event with this id");
                     return ctx.reject(Rejection::new(RejectionReason::StaleEvent, detail));
@@ -35,7 +35,7 @@ impl SourceCounts {
                 }
             }
         } else if !is_active {
-            return ctx.find(|| Finding::Alias);
+            return ctx.trace(|| TraceStep::Alias);
         }
         match self.apply_event(event, filter, ctx) {
             Ok(()) => {
@@ -57,7 +57,7 @@ impl SourceCounts {
     ) -> Result<(), Rejection> {
         let (now_micros, limits) = (ctx.now.wall_micros, ctx.limits);
         let is_filtered_out = |name: &str| filter.is_some_and(|filter| filter != name);
-        let other_skill = |name: &str| Finding::OtherSkill { skill_name: name.to_owned() };
+        let other_skill = |name: &str| TraceStep::OtherSkill { skill_name: name.to_owned() };
         match &event.kind {
             EventKind::Invocation { skill_name, workflow_phase, completed, duration_seconds, session_id } => {
                 if let Some(phase) = workflow_phase {
@@ -67,7 +67,7 @@ impl SourceCounts {
                     return Ok(());
                 }
                 if is_filtered_out(skill_name) {
-                    ctx.find(|| other_skill(skill_name));
+                    ctx.trace(|| other_skill(skill_name));
                     return Ok(());
                 }
                 let event = StreamedInvocation {
@@ -80,12 +80,12 @@ impl SourceCounts {
             }
             EventKind::CompletionRate { skill_name, rate } => {
                 if is_filtered_out(skill_name) {
-                    ctx.find(|| other_skill(skill_name));
+                    ctx.trace(|| other_skill(skill_name));
                     return Ok(());
                 }
                 let (name, skill) = self.skill(skill_name, ctx)?;
                 skill.streamed_rate = Some(*rate);
-                ctx.find(|| Finding::Rate { skill_name: name.to_string() });
+                ctx.trace(|| TraceStep::Rate { skill_name: name.to_string() });
                 self.rates_changed.push(name.clone());
                 self.changed_skills.mark(name);
                 Ok(())
@@ -102,19 +102,19 @@ impl SourceCounts {
                 self.stream_anomaly(entry, event.id.is_some(), ctx)
             }
             EventKind::ActiveSessions { count } => {
-                ctx.find(|| Finding::Sessions);
+                ctx.trace(|| TraceStep::Sessions);
                 self.report_sessions(*count);
                 Ok(())
             }
             EventKind::SessionCreated { session_id } => {
                 check_label(session_id, "session_id", limits)?;
-                ctx.find(|| Finding::Sessions);
+                ctx.trace(|| TraceStep::Sessions);
                 self.changed.mark();
                 self.sessions.created(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
             EventKind::SessionClosed { session_id } => {
                 check_label(session_id, "session_id", limits)?;
-                ctx.find(|| Finding::Sessions);
+                ctx.trace(|| TraceStep::Sessions);
                 self.changed.mark();
                 self.sessions.closed(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
@@ -155,18 +155,18 @@ impl SourceCounts {
         let elapsed = ctx.now.elapsed;
         let skill_name = || name.to_string();
         if !is_alone {
-            ctx.find(|| Finding::EventWaits { skill_name: skill_name() });
+            ctx.trace(|| TraceStep::EventWaits { skill_name: skill_name() });
             let gave_way = skill.pending.add_event(event.to_owned(), elapsed);
             self.pending_events += 1;
             self.drop_events(gave_way, ctx);
         } else if !skill.listed {
-            ctx.find(|| Finding::EventCounted { skill_name: skill_name() });
+            ctx.trace(|| TraceStep::EventCounted { skill_name: skill_name() });
             ctx.counting().event(skill.series, event);
             skill.pending.give_credit(event);
         } else if !skill.pending.offer_event(event, skill.series, &mut ctx.counting()) {
-            ctx.find(|| Finding::EventMetRise { skill_name: skill_name() });
+            ctx.trace(|| TraceStep::EventMetRise { skill_name: skill_name() });
         } else {
-            ctx.find(|| Finding::EventWaits { skill_name: skill_name() });
+            ctx.trace(|| TraceStep::EventWaits { skill_name: skill_name() });
             let gave_way = skill.pending.add_event(event.to_owned(), elapsed);
             self.pending_events += 1;
             self.drop_events(gave_way, ctx);

@@ -6,7 +6,9 @@
 //!
 //! | file | the rule it keeps |
 //! | --- | --- |
-//! | `ledger` | the public face; start-up hold, rates over sources, sessions |
+//! | `ledger` | the public face: configuration, connections |
+//! | `apply` | messages: whose numbers a snapshot shows, before anything moves |
+//! | `drain` | start-up hold, rates over sources, sessions, what is exposed and persisted |
 //! | [`binding`] | which source a feed belongs to; active and standby feeds, joins and forks |
 //! | [`continuity`] | the same, a damaged or another database, and what of a listing counts |
 //! | [`evidence`] | what the numbers of skills prove about each other |
@@ -23,9 +25,11 @@
 //! | `book` | the series themselves, by their full labels |
 //! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
 //! | `dirty` | what changed since it was last acknowledged |
+//! | `trace_step` | what a rule made of a message, for `explain` |
 //! | `slots` | the only place where integers are indices |
 
 mod anomalies;
+mod apply;
 mod arithmetic;
 pub mod binding;
 mod book;
@@ -37,13 +41,13 @@ mod databases;
 mod dedup;
 mod detail;
 mod dirty;
+mod drain;
 mod event;
 pub mod evidence;
 mod feed;
-mod finding;
 #[allow(dead_code, reason = "written before it is connected")]
 mod fingerprints;
-#[expect(clippy::module_inception, reason = "the room is named after what it holds")]
+#[expect(clippy::module_inception, reason = "the module is named after what it holds")]
 mod ledger;
 mod limits;
 mod moment;
@@ -60,6 +64,7 @@ mod slots;
 mod snapshot;
 mod source;
 mod standing;
+mod trace_step;
 
 pub use detail::{DetailPosition, DetailReading, Mark};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};

@@ -12,10 +12,10 @@ use super::check::check_anomaly;
 use super::context::ApplyContext;
 use super::continuity::{Delta, Step};
 use super::evidence::Totals;
-use super::finding::Finding;
 use super::pending::{Increase, Offered};
 use super::server_time;
 use super::source::{Gauge, SourceCounts, count_anomalies};
+use super::trace_step::TraceStep;
 
 /// A list of this length may have left some out.
 pub(super) const SKILLS_LISTED_MAX: usize = 10;
@@ -90,7 +90,7 @@ impl SourceCounts {
         let (name, skill) = self.skill(&step.skill_name, ctx)?;
         let is_other = skill.set_gauge(Gauge::from(listing));
         if is_other {
-            ctx.find(|| Finding::Rate { skill_name: name.to_string() });
+            ctx.trace(|| TraceStep::Rate { skill_name: name.to_string() });
         }
         if !listing.exact && (is_other || step.delta == Delta::First) {
             ctx.rules.inexact_rates += 1;
@@ -104,7 +104,7 @@ impl SourceCounts {
                 let (is_unknown, is_changed) = self.unread.remove(&name);
                 let past_is_known = past_is_known && !is_unknown;
                 let created_micros = past_is_known.then_some(ctx.now.wall_micros);
-                ctx.find(|| Finding::FirstSight {
+                ctx.trace(|| TraceStep::FirstSight {
                     skill_name: name.to_string(),
                     total: listing.total,
                     completed: listing.completed,
@@ -115,13 +115,13 @@ impl SourceCounts {
                 (Some(first_sight(&step.to, past_is_known)), Some(is_changed))
             }
             Delta::Moved(from) => {
-                ctx.find(|| Finding::WentBack { skill_name: name.to_string(), from: from.total, to: listing.total });
+                ctx.trace(|| TraceStep::WentBack { skill_name: name.to_string(), from: from.total, to: listing.total });
                 (None, None)
             }
             Delta::From(base) => {
                 let increase = difference(&base, &step.to);
                 if let Some(increase) = increase {
-                    ctx.find(|| Finding::Rise {
+                    ctx.trace(|| TraceStep::Rise {
                         skill_name: name.to_string(),
                         from: base.total,
                         to: listing.total,
@@ -140,13 +140,13 @@ impl SourceCounts {
                 skill.pending.offer_increase(increase, streams_invocations, series, &mut ctx.counting(), elapsed);
             self.pending_events -= events;
             if credited > 0 {
-                ctx.find(|| Finding::Credited { skill_name: name.to_string(), invocations: credited });
+                ctx.trace(|| TraceStep::Credited { skill_name: name.to_string(), invocations: credited });
             }
             if events > 0 {
-                ctx.find(|| Finding::MetEvents { skill_name: name.to_string(), events });
+                ctx.trace(|| TraceStep::MetEvents { skill_name: name.to_string(), events });
             }
             if waits {
-                ctx.find(|| Finding::RiseWaits { skill_name: name.to_string() });
+                ctx.trace(|| TraceStep::RiseWaits { skill_name: name.to_string() });
                 self.pending_increases.push_back((elapsed, name.clone()));
             }
         }

@@ -18,12 +18,12 @@ use super::context::ApplyContext;
 use super::dedup::EventIds;
 use super::detail::Detail;
 use super::dirty::{Dirty, DirtyFlag};
-use super::finding::Finding;
 use super::notice::Notice;
 use super::pending::{Pending, WAIT, add};
 use super::rows::{Comparison, Coverage};
 use super::series::{SeenAnomaly, SkillIndex};
 use super::sessions::Sessions;
+use super::trace_step::TraceStep;
 
 /// How long events that no snapshot has met may wait once there are too many of them.
 const UNLISTED_PATIENCE: Duration = Duration::from_secs(60);
@@ -287,7 +287,7 @@ impl SourceCounts {
             if let Some(skill) = self.skills.get_mut(&name) {
                 let elapsed = ctx.now.elapsed;
                 skill.pending.settle_increases(skill.series, &mut ctx.counting(), elapsed);
-                ctx.find(|| Finding::RiseSettled { skill_name: name.to_string() });
+                ctx.trace(|| TraceStep::RiseSettled { skill_name: name.to_string() });
                 self.changed_skills.mark(name);
             }
         }
@@ -407,7 +407,7 @@ pub(super) fn count_anomalies(
         Rejection::new(RejectionReason::AnomalyLimit, format!("{limit} anomalies are remembered already"))
     })?;
     if increase > 0 {
-        ctx.find(|| Finding::Anomaly {
+        ctx.trace(|| TraceStep::Anomaly {
             skill_name: entry.skill_name.to_string(),
             anomaly_type: entry.anomaly_type.to_string(),
             rise: increase,

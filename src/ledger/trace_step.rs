@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// One step from a message to the series, and the rule behind it. Nothing is decided by a finding: the ledger gives them
-/// only to those who asked, with [`super::Ledger::explain`].
+/// One step from a message to the series, and the rule behind it. Collected only after [`super::Ledger::explain`]; it
+/// decides nothing.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Finding {
+pub enum TraceStep {
     /// A snapshot lists a skill that was not known.
     FirstSight {
         /// The skill.
@@ -108,7 +108,7 @@ pub enum Finding {
     Alias,
 }
 
-impl Finding {
+impl TraceStep {
     /// The rule, by its number in `docs/translation.md`.
     pub fn rule(&self) -> &'static str {
         match self {
@@ -152,7 +152,7 @@ impl Finding {
     }
 }
 
-impl fmt::Display for Finding {
+impl fmt::Display for TraceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FirstSight { skill_name, total, completed, past_is_known } => {

@@ -1,0 +1,444 @@
+//! Applying messages: whose numbers a snapshot shows is decided before anything moves, and events are held until it is known
+//! whose they are.
+
+use crate::protocol::{Event, Snapshot};
+
+use super::binding::{Beginning, Observation, Outcome, Source, SourceEvent};
+use super::check::check_skill_name;
+use super::context::ApplyContext;
+use super::continuity::{Continuity, Room};
+use super::evidence::Totals;
+use super::ledger::{Ledger, START_HOLD};
+use super::limits::SERIES_COUNT_MAX;
+use super::moment::Moment;
+use super::notice::{FallenSkills, Notice, ResetCause};
+use super::server_time::{self, Stamp};
+use super::slots::{FeedSlot, SourceId};
+use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
+use super::source::{SourceCounts, skill_limit};
+use super::trace_step::TraceStep;
+
+impl Ledger {
+    pub(super) fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Moment, notices: &mut Vec<Notice>) {
+        let Some(source) = self.sources.adopt(slot, self.is_hold_over(slot, now), now.wall_micros) else {
+            if !self.feeds[slot.index()].hold_event(event) {
+                super::pending::add(&mut self.rules.late_events, 1);
+                notices.push(Notice::LateEvents { events: 1 });
+            }
+            return;
+        };
+        self.release_events(slot, false, now, notices);
+        self.apply_event(slot, source, event, now, notices);
+        self.report(now, notices);
+        self.finish(source, now, notices);
+    }
+
+    fn apply_event(
+        &mut self,
+        slot: FeedSlot,
+        source: SourceId,
+        event: &Event<'_>,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let is_active = self.sources.streams_for(slot, source);
+        let filter = self.sources.entry(slot).filter.clone();
+        self.with_source(source, now, notices, |known, ctx| {
+            known.counts.event(event, filter.as_deref(), is_active, ctx);
+        });
+    }
+
+    /// Applies the events that were held until it is known whose they are.
+    pub(super) fn release_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
+        if self.feeds[slot.index()].held_events().is_empty() {
+            return;
+        }
+        let Some(source) = self.sources.adopt(slot, is_over, now.wall_micros) else { return };
+        for event in self.feeds[slot.index()].release_events() {
+            self.apply_event(slot, source, &event, now, notices);
+        }
+        self.report(now, notices);
+        self.finish(source, now, notices);
+    }
+
+    pub(super) fn is_hold_over(&self, slot: FeedSlot, now: Moment) -> bool {
+        let opened_at = self.feeds[slot.index()].opened_at;
+        opened_at.is_some_and(|at| now.elapsed.saturating_sub(at) >= START_HOLD)
+    }
+
+    /// Takes a snapshot: first all of its entries are judged, then what they show together of whose they are, and only then
+    /// does anything move.
+    pub(super) fn snapshot(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        is_last: bool,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let mut accepted = std::mem::take(&mut self.accepted);
+        accepted.clear();
+        self.accept(slot, snapshot, &mut accepted, is_last, notices);
+        let filter = self.sources.entry(slot).filter.is_some();
+        let is_complete = !filter && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
+        let least = accepted.iter().map(|(_, listing)| listing.total).min();
+        let room = match least {
+            _ if filter || accepted.len() < snapshot.listed => Room::Unknown,
+            Some(least) if snapshot.listed >= SKILLS_LISTED_MAX => Room::Full(least),
+            _ => Room::Enough,
+        };
+        let entries = accepted.iter().map(|entry| (name_of(snapshot, entry), Totals::from(&entry.1)));
+        let listings = self.sources.listings(slot, entries);
+        let seen = Observation {
+            now: now.elapsed,
+            stamp: snapshot.timestamp.as_deref().and_then(Stamp::of),
+            listings,
+            room,
+            anomalies: if filter { &[] } else { &snapshot.anomalies },
+        };
+        let outcome = if is_last {
+            self.sources.observe_last(slot, &seen, now.wall_micros)
+        } else {
+            self.sources.observe(slot, &seen, now.wall_micros)
+        };
+        drop(seen);
+        self.report(now, notices);
+        if !filter {
+            self.note_tenth(slot, snapshot.listed, &accepted);
+        }
+        if outcome == Outcome::Pending {
+            if accepted.is_empty() {
+                self.empty_snapshot(slot, snapshot, is_complete, now, notices);
+            } else if !is_last {
+                self.feeds[slot.index()].held = Some(Box::new(snapshot.clone().into_owned()));
+            }
+        } else {
+            self.feeds[slot.index()].held = None;
+            self.feeds[slot.index()].has_begun = true;
+            self.release_events(slot, true, now, notices);
+        }
+        self.report_role(slot, outcome, notices);
+        self.count(slot, snapshot, &accepted, is_complete, outcome, now, notices);
+        self.accepted = accepted;
+    }
+
+    /// Takes a snapshot that lists no skill. It binds nothing; but if nobody else can be the source of this feed, or nothing
+    /// is known of it yet, the next skill that is listed is provably new, and its anomalies count.
+    fn empty_snapshot(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        is_complete: bool,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        self.feeds[slot.index()].has_begun = true;
+        if self.sources.entry(slot).filter.is_some() || self.feeds[slot.index()].held.is_some() {
+            return;
+        }
+        let Some(source) = self.sources.adopt(slot, false, now.wall_micros) else { return };
+        self.report(now, notices);
+        let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
+        self.with_source(source, now, notices, |known, ctx| {
+            if known.numbers.iter().next().is_some() {
+                return;
+            }
+            let beginning = known.begin();
+            let counts = &mut known.counts;
+            counts.changed.mark_if(beginning.is_some() || counts.previous_was_complete != is_complete);
+            counts.previous_was_complete = is_complete;
+            if counts.detail.leaves_anomalies() {
+                let may_hide = counts.may_hide_anomalies(snapshot);
+                counts.list_anomalies(snapshot, beginning == Some(Beginning::History), ctx);
+                if may_hide {
+                    ctx.rules.anomaly_window_overflows += 1;
+                    ctx.notices.push(Notice::AnomalyWindowOverflowed);
+                }
+            }
+            counts.note_time(this_micros);
+        });
+        self.finish(source, now, notices);
+    }
+
+    fn accept(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        accepted: &mut Vec<Accepted>,
+        is_last: bool,
+        notices: &mut Vec<Notice>,
+    ) {
+        let Self { sources, book, limits, .. } = self;
+        let filter = sources.entry(slot).filter.as_deref();
+        let source = sources.expected_source(slot);
+        let known = source.and_then(|source| sources.source(source));
+        // What was rejected when it arrived was reported then.
+        let mut reject = |rejection| {
+            if !is_last {
+                notices.push(Notice::Rejected(rejection));
+            }
+        };
+        let mut unread: Vec<Box<str>> = Vec::new();
+        accept(snapshot, filter, accepted, |name, rejection| {
+            unread.extend(name.map(Box::from));
+            reject(rejection);
+        });
+        let mut skills = known.map_or(0, |known| known.counts.skills.len());
+        let mut reserved = 0_u64;
+        accepted.retain(|entry| {
+            let (name, listing) = (name_of(snapshot, entry), &entry.1);
+            let skill = known.and_then(|known| known.counts.skills.get(name));
+            if skill.is_none() {
+                let checked = check_skill_name(name, limits).and_then(|()| {
+                    skills += 1;
+                    if skills > limits.remembered_skills_max {
+                        return Err(skill_limit(name, limits.remembered_skills_max));
+                    }
+                    Ok(())
+                });
+                if let Err(rejection) = checked {
+                    reject(rejection);
+                    return false;
+                }
+            }
+            let remembered = known.and_then(|known| known.numbers.remembered(name)).map_or(0, |totals| totals.total);
+            if listing.total <= remembered {
+                return true;
+            }
+            // Several skills can share a series: what one of them may add is reserved for it.
+            let series = skill.map(|skill| skill.series).or_else(|| book.find(name)).or_else(|| book.overflow());
+            let counted = series.map_or(0, |series| book.invocations(series));
+            let pending = skill.map_or(0, |skill| skill.pending.invocations());
+            reserved = reserved.saturating_add(listing.total - remembered);
+            let is_possible = counted.saturating_add(pending).saturating_add(reserved) <= SERIES_COUNT_MAX;
+            if !is_possible {
+                reserved -= listing.total - remembered;
+                reject(super::check::too_many(name, listing.total));
+            }
+            is_possible
+        });
+        if let Some(source) = source.and_then(|source| sources.source_mut(source)) {
+            for name in unread {
+                if source.numbers.remembered(&name).is_none() {
+                    source.counts.changed.mark_if(source.counts.unread.insert(&name));
+                }
+            }
+        }
+    }
+
+    fn note_tenth(&mut self, slot: FeedSlot, listed: usize, accepted: &[Accepted]) {
+        let least = accepted.iter().map(|(_, listing)| listing.total).min();
+        let feed = &mut self.feeds[slot.index()];
+        let tenth = if listed < SKILLS_LISTED_MAX { Some(0) } else { least.or(feed.counters.tenth_skill_invocations) };
+        if feed.counters.tenth_skill_invocations != tenth {
+            feed.counters.tenth_skill_invocations = tenth;
+            feed.touch();
+        }
+    }
+
+    /// Reports when a feed becomes active or goes on standby.
+    fn report_role(&mut self, slot: FeedSlot, outcome: Outcome, notices: &mut Vec<Notice>) {
+        let feed = &mut self.feeds[slot.index()];
+        match outcome {
+            Outcome::Standby { source, .. } if !feed.is_on_standby => {
+                feed.is_on_standby = true;
+                let active = self.sources.active_feed(source, slot);
+                let of = active.map(|active| self.feeds[active.index()].counters.identity.to_string());
+                notices.push(Notice::AliasFound { of: of.unwrap_or_default() });
+            }
+            Outcome::Counted { .. } if feed.is_on_standby => {
+                feed.is_on_standby = false;
+                notices.push(Notice::AliasCleared);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts what the outcome of a snapshot allows.
+    #[expect(clippy::too_many_arguments, reason = "a snapshot with all that is known of it")]
+    fn count(
+        &mut self,
+        slot: FeedSlot,
+        snapshot: &Snapshot<'_>,
+        accepted: &[Accepted],
+        is_complete: bool,
+        outcome: Outcome,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let filter = self.sources.entry(slot).filter.is_some();
+        let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
+        let source = match outcome {
+            Outcome::Pending => return,
+            Outcome::Behind { source } => {
+                self.trace(TraceStep::Alias);
+                source
+            }
+            Outcome::Standby { source, agrees } => {
+                self.trace(TraceStep::Alias);
+                if agrees && !filter && !snapshot.anomalies.is_empty() {
+                    self.with_source(source, now, notices, |known, ctx| {
+                        if known.counts.detail.leaves_anomalies() {
+                            known.counts.list_anomalies(snapshot, false, ctx);
+                        }
+                    });
+                }
+                source
+            }
+            Outcome::Read { source } => {
+                let mut mismatches = 0;
+                self.with_source(source, now, notices, |known, ctx| {
+                    for entry in accepted {
+                        let name = name_of(snapshot, entry);
+                        let remembered = known.numbers.skill(name).map(|skill| skill.remembered);
+                        match known.counts.list_beside_rows(name, &entry.1, remembered, ctx) {
+                            Ok(begins) => mismatches += u64::from(begins),
+                            Err(rejection) => ctx.reject(rejection),
+                        }
+                    }
+                    if !filter {
+                        let counts = &mut known.counts;
+                        counts.changed.mark_if(counts.previous_was_complete != is_complete);
+                        counts.previous_was_complete = is_complete;
+                        if known.counts.detail.leaves_anomalies() {
+                            known.counts.list_anomalies(snapshot, false, ctx);
+                        }
+                    }
+                    known.counts.note_time(this_micros);
+                });
+                if mismatches > 0 {
+                    self.feeds[slot.index()].counters.detail_mismatches += mismatches;
+                    self.feeds[slot.index()].touch();
+                }
+                source
+            }
+            Outcome::Counted { source, continuity, beginning } => {
+                let steps = self.sources.take_steps();
+                let may_hide = !filter
+                    && self.sources.source(source).is_some_and(|known| {
+                        known.counts.detail.leaves_anomalies() && known.counts.may_hide_anomalies(snapshot)
+                    });
+                self.with_source(source, now, notices, |known, ctx| {
+                    let counts = &mut known.counts;
+                    counts.detail.note_alone();
+                    let past_is_known =
+                        beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;
+                    let mut dropped = 0;
+                    for (entry, step) in accepted.iter().zip(&steps) {
+                        match counts.count_step(&entry.1, step, past_is_known, ctx) {
+                            Ok(of_this) => dropped += of_this,
+                            Err(rejection) => ctx.reject(rejection),
+                        }
+                    }
+                    counts.drop_events(dropped, ctx);
+                    if continuity != Continuity::Follows {
+                        // What is not listed moved, too.
+                        known.numbers.iter().for_each(|(name, _)| counts.changed_skills.mark(name.clone()));
+                    }
+                    counts.changed.mark_if(beginning.is_some());
+                    if !filter {
+                        counts.changed.mark_if(counts.previous_was_complete != is_complete);
+                        counts.previous_was_complete = is_complete;
+                        if counts.detail.leaves_anomalies() {
+                            counts.list_anomalies(snapshot, beginning == Some(Beginning::History), ctx);
+                        }
+                        counts.note_time(this_micros);
+                    }
+                    if may_hide {
+                        ctx.rules.anomaly_window_overflows += 1;
+                        ctx.notices.push(Notice::AnomalyWindowOverflowed);
+                    }
+                });
+                self.sources.reuse(steps);
+                source
+            }
+        };
+        self.finish(source, now, notices);
+    }
+
+    /// Turns what happened to sources into counters and notices.
+    pub(super) fn report(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+        let events = self.sources.take_events();
+        // Which sources have a feed decides which rates are shown.
+        let changes_coverage = |event: &SourceEvent| {
+            !matches!(event, SourceEvent::Damaged { .. } | SourceEvent::Returned { .. } | SourceEvent::Undecided { .. })
+        };
+        if events.iter().any(changes_coverage) {
+            self.update_databases(now);
+            if self.began {
+                self.show_all_rates();
+            }
+        }
+        for event in events {
+            match event {
+                SourceEvent::Bound { .. } | SourceEvent::Forgotten { .. } => {}
+                SourceEvent::Another { feed, fell } => {
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.resets += 1;
+                    feed.touch();
+                    notices.push(Notice::Reset(ResetCause::of(&fell)));
+                }
+                SourceEvent::Damaged { feed, fell } => {
+                    let source = self.sources.expected_source(feed);
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.rollbacks += 1;
+                    feed.touch();
+                    notices.push(Notice::RolledBack { fell: FallenSkills::of(&fell) });
+                    if let Some(source) = source.and_then(|source| self.sources.source_mut(source)) {
+                        for (name, ..) in &fell {
+                            if let Some(skill) = source.counts.skills.get_mut(name)
+                                && skill.pending.void_credit()
+                            {
+                                source.counts.changed_skills.mark(name.clone());
+                            }
+                        }
+                    }
+                }
+                SourceEvent::Returned { .. } => notices.push(Notice::Restored),
+                SourceEvent::Joined { feed, older, counted_twice, .. } => {
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.double_counted += counted_twice;
+                    feed.touch();
+                    notices.push(Notice::SourcesJoined { counted_twice });
+                    self.finish(older, now, notices);
+                }
+                SourceEvent::Forked { .. } => notices.push(Notice::SourceForked),
+                SourceEvent::Undecided { feed, doubt } => {
+                    let feed = &mut self.feeds[feed.index()];
+                    feed.counters.undecided[doubt as usize] += 1;
+                    feed.touch();
+                    notices.push(Notice::Undecided { doubt });
+                }
+            }
+        }
+    }
+
+    /// Shows what a source's rates have become.
+    pub(super) fn finish(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+        if let Some(skill_name) = self.book.take_overflowed() {
+            let series_max = self.limits.series_max;
+            notices.push(Notice::SeriesOverflowed { skill_name: skill_name.to_string(), series_max });
+        }
+        let Some(known) = self.sources.source_mut(source) else { return };
+        if !known.counts.rates_changed.is_empty() {
+            for name in known.counts.take_rates_changed() {
+                self.show_rate(&name, notices);
+            }
+        }
+        self.update_start(now);
+    }
+
+    /// Calls `with` with a source and all that applying something to it needs.
+    pub(super) fn with_source<R>(
+        &mut self,
+        source: SourceId,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+        with: impl FnOnce(&mut Source<SourceCounts>, &mut ApplyContext<'_>) -> R,
+    ) -> Option<R> {
+        let Self { sources, book, rules, limits, trace_steps, .. } = self;
+        let known = sources.source_mut(source)?;
+        let mut ctx = ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now };
+        Some(with(known, &mut ctx))
+    }
+}

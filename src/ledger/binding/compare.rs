@@ -1,0 +1,113 @@
+//! What feeds show of each other: shared timestamps, changes that both made, numbers in which they differ.
+
+use std::sync::Arc;
+
+use super::feed_state::FeedState;
+use super::{ALONE_NEEDED, Counts, Observation, Sources};
+use crate::ledger::continuity::DECISIVE_BITS;
+use crate::ledger::evidence::{Listings, Totals};
+use crate::ledger::slots::{FeedSlot, SourceId};
+
+impl<C: Counts> Sources<C> {
+    /// Counts, for each other live feed, the timestamps in a row that both had.
+    pub(super) fn compare_timestamps(&mut self, feed: FeedSlot, seen: &Observation<'_>) {
+        let Some(stamp) = seen.stamp.filter(|stamp| stamp.is_evidence()) else { return };
+        let recent = &self.feed(feed).recent;
+        let is_repeated = recent.iter().rev().skip(1).any(|(known, _)| *known == Some(stamp));
+        if is_repeated {
+            return;
+        }
+        for other in 0..self.feeds.len() {
+            let (other, state) = (FeedSlot::new(other), &self.feeds[other]);
+            if other == feed || !state.is_live {
+                continue;
+            }
+            let is_shared = state.recent.iter().any(|(known, _)| *known == Some(stamp));
+            let is_delivering = state.is_delivering(seen.now);
+            if is_shared {
+                for (this, that) in [(feed, other), (other, feed)] {
+                    let companion = self.feed_mut(this).companions.entry(that).or_default();
+                    companion.shared += 1;
+                    companion.alone = 0;
+                }
+            } else if is_delivering {
+                let companion = self.feed_mut(feed).companions.entry(other).or_default();
+                companion.alone += 1;
+                if companion.alone > ALONE_NEEDED {
+                    companion.shared = 0;
+                    self.feed_mut(other).companions.entry(feed).or_default().shared = 0;
+                }
+            }
+        }
+    }
+
+    /// Whether both feeds made changes alike under watch that decide: a copy of a database cannot do that.
+    pub(super) fn is_alike(&mut self, feed: FeedSlot, other: FeedSlot, now: &Listings) -> bool {
+        let mut companion = self.feed_mut(feed).companions.remove(&other).unwrap_or_default();
+        let (this, that) = (self.feed(feed), self.feed(other));
+        let is_contradicted =
+            that.latest().is_some_and(|latest| now.common(latest).any(|(_, a, b)| !a.precedes(b) && !b.precedes(a)));
+        if is_contradicted {
+            companion.alike_bits = 0.0;
+            companion.alike.clear();
+        } else {
+            let was = |first: &Option<Arc<Listings>>, name: &str, totals: &Totals| {
+                let then = first.as_ref().and_then(|first| first.get(name));
+                then.is_some_and(|then| then.is_same(totals))
+            };
+            for (name, totals) in now.iter() {
+                let mut late = that.recent.iter().filter_map(|(_, listings)| listings.get(name));
+                if late.any(|other| other.is_same(totals))
+                    && !was(&this.first, name, totals)
+                    && !was(&that.first, name, totals)
+                    && companion.alike.get(name) != Some(&totals.total)
+                {
+                    companion.alike.insert(name.clone(), totals.total);
+                    companion.alike_bits += totals.bits();
+                }
+            }
+        }
+        let is_alike = companion.alike_bits >= DECISIVE_BITS;
+        self.feed_mut(feed).companions.insert(other, companion);
+        is_alike
+    }
+
+    /// Whether two feeds differ in a round: a skill contradicts, or one lists less than the other listed a while ago.
+    pub(super) fn differs(&self, feed: FeedSlot, active: FeedSlot, source: SourceId, seen: &Observation<'_>) -> bool {
+        let now = &*seen.listings;
+        let (this, that) = (self.feed(feed), self.feed(active));
+        let Some(latest) = that.latest() else { return false };
+        let is_ahead = now.common(latest).any(|(_, own, other)| !own.precedes(other));
+        let is_back = now.common(latest).any(|(_, own, other)| !other.precedes(own));
+        if is_ahead && is_back {
+            return true;
+        }
+        let since = self.sources.get(&source).and_then(|source| source.damaged_at);
+        let lists_less = |earlier: Option<&Listings>, present: &Listings| {
+            let common = |name: &str| now.contains(name) && latest.contains(name);
+            earlier.is_some_and(|earlier| {
+                earlier.common(present).any(|(name, then, totals)| common(name) && !then.precedes(totals))
+            })
+        };
+        lists_less(that.earlier(seen.now, since), now) || lists_less(this.earlier(seen.now, since), latest)
+    }
+
+    /// Whether the feed, its address or the feed that it replaced was bound to a source before.
+    fn was_its_own(&self, feed: FeedSlot, source: SourceId) -> bool {
+        let state = self.feed(feed);
+        let of_address = self.addresses.get(&state.entry.address);
+        state.source().or(state.former) == Some(source)
+            || state.heir_of.contains(&source)
+            || of_address.is_some_and(|known| known.contains(&source))
+    }
+
+    /// Bits of evidence that a snapshot is of a source.
+    pub(super) fn strength(&self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> f64 {
+        let Some(known) = self.sources.get(&source) else { return 0.0 };
+        let others = self.feeds_of(source).filter(|other| *other != feed);
+        let others: Vec<&FeedState> = others.map(|other| self.feed(other)).collect();
+        let recent = others.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
+        let was_its_own = self.was_its_own(feed, source);
+        known.numbers.strength(&seen.listings, recent, was_its_own) + known.counts.anomaly_bits(seen.anomalies)
+    }
+}

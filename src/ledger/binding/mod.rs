@@ -1,0 +1,203 @@
+//! Which source a feed belongs to, and which of several feeds moves the counters.
+//!
+//! [`Sources`] holds all feeds and all sources. It is driven with what feeds list and returns what of it counts; what is
+//! counted, and where, is the business of the type `C` that each source carries. It knows no series, no clock and no file:
+//!
+//! 1. [`Sources::configure`] states the whole configuration and returns a slot for each entry;
+//! 2. [`Sources::open`] and [`Sources::close`] state when the connection of a feed begins and ends;
+//! 3. [`Sources::listings`] turns the entries of a snapshot into a [`Listings`](super::evidence::Listings), which is that of the previous snapshot where
+//!    nothing changed;
+//! 4. [`Sources::observe`] takes a snapshot and returns its [`Outcome`]. If that is [`Outcome::Counted`], the steps of each
+//!    skill are in [`Sources::steps`], in the order of the list. [`Sources::observe_last`] does so for the last snapshot of a
+//!    connection that ends while its feed is pending: call it before [`Sources::close`];
+//! 5. [`Sources::take_events`] returns what happened besides: sources that joined, forked, were damaged or left.
+//!
+//! Architecture invariant: no count is keyed by a name, an address or a position in the configuration. Rules 3.2 and 3.3 of
+//! `docs/translation.md`.
+
+mod bind;
+mod compare;
+mod configuration;
+mod database;
+mod feed_state;
+mod lifetime;
+mod observe;
+mod parts;
+mod search;
+mod source;
+mod vocabulary;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::continuity::Step;
+use super::dirty::Dirty;
+use super::slots::{FeedSlot, SourceId};
+
+pub use self::parts::{FeedParts, Parts, SourceParts};
+pub use self::source::{Role, Source};
+pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome, SourceEvent};
+
+use self::feed_state::{Binding, FeedState};
+
+/// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
+const ROUNDS: u32 = 3;
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Rounds in a row in which two feeds share a timestamp, to be of one server. One can agree by chance.
+const SHARED_NEEDED: u32 = 2;
+
+/// Rounds in a row in which a live feed shared no timestamp with another, to be of another server.
+const ALONE_NEEDED: u32 = 2 * ROUNDS;
+
+/// All feeds and all sources.
+#[derive(Debug)]
+pub struct Sources<C> {
+    feeds: Vec<FeedState>,
+    sources: BTreeMap<SourceId, Source<C>>,
+    next: SourceId,
+    /// The sources that each address was ever bound to. Persistent.
+    addresses: HashMap<Box<str>, Vec<SourceId>>,
+    changed_addresses: Dirty<Box<str>>,
+    removed: Dirty<SourceId>,
+    /// Entries that have left the configuration in this process.
+    left: u64,
+    steps: Vec<Step>,
+    events: Vec<SourceEvent>,
+    wall_micros: i64,
+}
+
+impl<C> Default for Sources<C> {
+    fn default() -> Self {
+        Self {
+            feeds: Vec::new(),
+            sources: BTreeMap::new(),
+            next: SourceId::FIRST,
+            addresses: HashMap::new(),
+            changed_addresses: Dirty::default(),
+            removed: Dirty::default(),
+            left: 0,
+            steps: Vec::new(),
+            events: Vec::new(),
+            wall_micros: 0,
+        }
+    }
+}
+
+/// What is read of the sources.
+impl<C> Sources<C> {
+    /// A source that exists.
+    pub fn source(&self, id: SourceId) -> Option<&Source<C>> {
+        self.sources.get(&id)
+    }
+
+    /// The same, to count with.
+    pub fn source_mut(&mut self, id: SourceId) -> Option<&mut Source<C>> {
+        self.sources.get_mut(&id)
+    }
+
+    /// Every source, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (SourceId, &Source<C>)> {
+        self.sources.iter().map(|(id, source)| (*id, source))
+    }
+
+    /// Every source, to count with.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = (SourceId, &mut Source<C>)> {
+        self.sources.iter_mut().map(|(id, source)| (*id, source))
+    }
+
+    /// The source that a feed is bound to.
+    pub fn source_of(&self, feed: FeedSlot) -> Option<SourceId> {
+        self.feeds[feed.index()].source()
+    }
+
+    /// How a feed stands to its source.
+    pub fn role(&self, feed: FeedSlot) -> Role {
+        match self.feeds[feed.index()].binding {
+            Binding::Unbound => Role::Unbound,
+            Binding::Pending(_) => Role::Pending,
+            Binding::Bound(source) => {
+                let is_active = self.sources.get(&source).is_some_and(|known| known.is_active(feed));
+                if is_active { Role::Active(source) } else { Role::Standby(source) }
+            }
+        }
+    }
+
+    /// The feed that moves the counters of a source instead of `feed`.
+    pub fn active_feed(&self, source: SourceId, feed: FeedSlot) -> Option<FeedSlot> {
+        let known = self.sources.get(&source)?;
+        let own = self.feed(feed).entry.filter.as_deref();
+        known.active_for(None).or_else(|| known.active_for(own)).filter(|active| *active != feed)
+    }
+
+    /// The steps of the last snapshot that counted, in the order of its list.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Takes the steps of the last snapshot; give them back with [`Sources::reuse`].
+    pub fn take_steps(&mut self) -> Vec<Step> {
+        std::mem::take(&mut self.steps)
+    }
+
+    /// Takes back the room of steps.
+    pub fn reuse(&mut self, mut steps: Vec<Step>) {
+        steps.clear();
+        self.steps = steps;
+    }
+
+    /// Takes what happened since the last call.
+    pub fn take_events(&mut self) -> Vec<SourceEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Whether two feeds are of one server: they shared two timestamps in a row.
+    pub fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
+        let companion = self.feeds[feed.index()].companions.get(&other);
+        companion.is_some_and(|companion| companion.shared >= SHARED_NEEDED)
+    }
+
+    /// The feeds that are bound to a source.
+    pub fn feeds_of(&self, source: SourceId) -> impl Iterator<Item = FeedSlot> + '_ {
+        self.live_feeds().filter(move |feed| self.source_of(*feed) == Some(source))
+    }
+
+    fn live_feeds(&self) -> impl Iterator<Item = FeedSlot> + '_ {
+        let live = self.feeds.iter().enumerate().filter(|(_, feed)| feed.is_live);
+        live.map(|(index, _)| FeedSlot::new(index))
+    }
+
+    /// Whether a configured feed is, or was last, bound to a source.
+    pub fn is_covered(&self, source: SourceId) -> bool {
+        self.coverage(source).next().is_some()
+    }
+
+    /// The filters of the configured feeds that are, or were last, bound to a source.
+    pub fn coverage(&self, source: SourceId) -> impl Iterator<Item = Option<&str>> + '_ {
+        let covers = move |state: &&FeedState| {
+            state.is_configured
+                && (state.source() == Some(source) || state.source().is_none() && state.former == Some(source))
+        };
+        self.feeds.iter().filter(covers).map(|state| state.entry.filter.as_deref())
+    }
+
+    /// The entry of a feed.
+    pub fn entry(&self, feed: FeedSlot) -> &Entry {
+        &self.feed(feed).entry
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.feeds.len()
+    }
+
+    fn feed(&self, feed: FeedSlot) -> &FeedState {
+        &self.feeds[feed.index()]
+    }
+
+    fn feed_mut(&mut self, feed: FeedSlot) -> &mut FeedState {
+        &mut self.feeds[feed.index()]
+    }
+}
