@@ -65,6 +65,7 @@ mod settings_are_checked;
 mod several_feeds;
 mod skills_db_delivers_facts;
 mod soak;
+mod source_bounds;
 mod source_equivalence;
 mod source_histories;
 mod source_scenarios;

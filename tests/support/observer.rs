@@ -46,6 +46,17 @@ impl Observer {
         observer
     }
 
+    /// The entry of a feed gets another name, in one change of the configuration; it is not connected.
+    pub fn rename(&mut self, feed: usize, address: &str, identity: &str, at_micros: i64) {
+        self.connections[feed] = None;
+        self.ledger.begin_configuration();
+        self.ledger.remove_feed(self.feeds[feed], moment(at_micros));
+        let (identity, address) = (identity.to_owned(), Some(address.to_owned()));
+        self.feeds[feed] = self.ledger.add_feed(FeedSpec { identity, address, skill: None });
+        self.ledger.end_configuration(moment(at_micros));
+        self.look(at_micros);
+    }
+
     pub fn open(&mut self, feed: usize, at_micros: i64) {
         self.connections[feed] = Some(self.ledger.open(self.feeds[feed], moment(at_micros)));
         self.look(at_micros);

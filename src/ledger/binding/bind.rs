@@ -95,6 +95,7 @@ impl<C: Counts> Sources<C> {
         let is_read = self.sources[&old].counts.is_read();
         for other in companions.into_iter().chain([feed]) {
             self.unbind(other);
+            self.void_likeness(other);
             let state = self.feed_mut(other);
             state.awaits_rows |= state.has_rows && is_read;
         }

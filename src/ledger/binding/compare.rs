@@ -13,31 +13,51 @@ impl<C: Counts> Sources<C> {
     pub(super) fn compare_timestamps(&mut self, feed: FeedSlot, seen: &Observation<'_>) {
         let Some(stamp) = seen.stamp.filter(|stamp| stamp.is_evidence()) else { return };
         let recent = &self.feed(feed).recent;
-        let is_repeated = recent.iter().rev().skip(1).any(|(known, _)| *known == Some(stamp));
-        if is_repeated {
-            return;
-        }
+        let is_repeated = recent.iter().rev().skip(1).any(|round| round.stamp == Some(stamp));
         for other in 0..self.feeds.len() {
             let (other, state) = (FeedSlot::new(other), &self.feeds[other]);
             if other == feed || !state.is_live {
                 continue;
             }
-            let is_shared = state.recent.iter().any(|(known, _)| *known == Some(stamp));
             let is_delivering = state.is_delivering(seen.now);
-            if is_shared {
-                for (this, that) in [(feed, other), (other, feed)] {
-                    let companion = self.feed_mut(this).companions.entry(that).or_default();
-                    companion.shared += 1;
-                    companion.alone = 0;
+            let shared = state.recent.iter().find(|round| round.stamp == Some(stamp));
+            let own = self.feed(feed).recent.back();
+            match shared.zip(own).map(|(shared, own)| shared.is_of_one_broadcast(own)) {
+                Some(false) => self.set_apart(feed, other),
+                _ if is_repeated => {}
+                Some(true) => {
+                    for (this, that) in [(feed, other), (other, feed)] {
+                        let companion = self.feed_mut(this).companions.entry(that).or_default();
+                        companion.shared += 1;
+                        companion.alone = 0;
+                    }
                 }
-            } else if is_delivering {
-                let companion = self.feed_mut(feed).companions.entry(other).or_default();
-                companion.alone += 1;
-                if companion.alone > ALONE_NEEDED {
-                    companion.shared = 0;
-                    self.feed_mut(other).companions.entry(feed).or_default().shared = 0;
+                None if is_delivering => {
+                    let companion = self.feed_mut(feed).companions.entry(other).or_default();
+                    companion.alone += 1;
+                    if companion.alone > ALONE_NEEDED {
+                        self.set_apart(feed, other);
+                    }
                 }
+                None => {}
             }
+        }
+    }
+
+    /// Two feeds are not of one server, whatever timestamps they shared.
+    fn set_apart(&mut self, feed: FeedSlot, other: FeedSlot) {
+        for (this, that) in [(feed, other), (other, feed)] {
+            self.feed_mut(this).companions.entry(that).or_default().shared = 0;
+        }
+    }
+
+    /// A feed lists another database than those that were compared with it: what both changed alike until now proves nothing
+    /// any more. Totals that were taken into account are not taken again.
+    pub(super) fn void_likeness(&mut self, feed: FeedSlot) {
+        for (index, state) in self.feeds.iter_mut().enumerate() {
+            let is_of_feed = |other: &FeedSlot| index == feed.index() || *other == feed;
+            let companions = state.companions.iter_mut().filter(|(other, _)| is_of_feed(other));
+            companions.for_each(|(_, companion)| companion.alike_bits = 0.0);
         }
     }
 
@@ -56,7 +76,7 @@ impl<C: Counts> Sources<C> {
                 then.is_some_and(|then| then.is_same(totals))
             };
             for (name, totals) in now.iter() {
-                let mut late = that.recent.iter().filter_map(|(_, listings)| listings.get(name));
+                let mut late = that.recent.iter().filter_map(|round| round.listings.get(name));
                 if late.any(|other| other.is_same(totals))
                     && !was(&this.first, name, totals)
                     && !was(&that.first, name, totals)
@@ -106,7 +126,7 @@ impl<C: Counts> Sources<C> {
         let Some(known) = self.sources.get(&source) else { return 0.0 };
         let others = self.feeds_of(source).filter(|other| *other != feed);
         let others: Vec<&FeedState> = others.map(|other| self.feed(other)).collect();
-        let recent = others.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
+        let recent = others.iter().flat_map(|other| other.recent.iter().map(|round| &*round.listings));
         let was_its_own = self.was_its_own(feed, source);
         known.numbers.strength(&seen.listings, recent, was_its_own) + known.counts.anomaly_bits(seen.anomalies)
     }

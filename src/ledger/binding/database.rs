@@ -160,7 +160,7 @@ impl<C: Counts> Sources<C> {
         self.steps.clear();
         let known = self.sources.get(&source)?;
         let live: Vec<&FeedState> = self.feeds_of(source).map(|other| self.feed(other)).collect();
-        let recent = live.iter().flat_map(|other| other.recent.iter().map(|(_, listings)| &**listings));
+        let recent = live.iter().flat_map(|other| other.recent.iter().map(|round| &*round.listings));
         let continuity = known.numbers.judge(listings, Room::Enough, || known.numbers.strength(listings, recent, true));
         let continuity = match continuity {
             Continuity::Another if is_known => Continuity::Damaged,

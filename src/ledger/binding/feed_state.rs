@@ -8,6 +8,7 @@ use hashbrown::HashMap;
 
 use super::vocabulary::{Entry, Observation};
 use super::{PATIENCE, ROUNDS};
+use crate::ledger::continuity::Room;
 use crate::ledger::dirty::{Dirty, DirtyFlag};
 use crate::ledger::evidence::{Listings, Totals};
 use crate::ledger::server_time::Stamp;
@@ -32,6 +33,27 @@ impl Streak {
         let streak = streak.get_or_insert(Self { rounds: 0, since: now });
         streak.rounds += 1;
         streak.rounds >= ROUNDS && now.saturating_sub(streak.since) >= PATIENCE
+    }
+}
+
+/// A snapshot of late.
+#[derive(Debug)]
+pub(super) struct Round {
+    pub stamp: Option<Stamp>,
+    pub listings: Arc<Listings>,
+    /// Whether it lists all that the server sent: it is of all skills, and each entry was accepted.
+    is_whole: bool,
+}
+
+impl Round {
+    /// Whether one server can have sent both of these in one round: it makes one list and sends it to all, to some of them
+    /// one skill of it.
+    pub fn is_of_one_broadcast(&self, other: &Self) -> bool {
+        let (now, then) = (&*self.listings, &*other.listings);
+        let common = now.common(then).count();
+        now.common(then).all(|(_, own, others)| own.is_same(others))
+            && (!self.is_whole || common == then.len())
+            && (!other.is_whole || common == now.len())
     }
 }
 
@@ -95,7 +117,7 @@ pub(super) struct FeedState {
     /// Sources of another database than some snapshot of it listed while it was pending.
     pub refuted: BTreeSet<SourceId>,
     pub first: Option<Arc<Listings>>,
-    pub recent: VecDeque<(Option<Stamp>, Arc<Listings>)>,
+    pub recent: VecDeque<Round>,
     pub timeline: VecDeque<Span>,
     pub received_at: Option<Duration>,
     pub companions: HashMap<FeedSlot, Companion>,
@@ -114,11 +136,11 @@ pub(super) struct FeedState {
 
 impl FeedState {
     pub fn latest(&self) -> Option<&Arc<Listings>> {
-        self.recent.back().map(|(_, listings)| listings)
+        self.recent.back().map(|round| &round.listings)
     }
 
     pub fn previous(&self) -> Option<&Arc<Listings>> {
-        self.recent.len().checked_sub(2).map(|index| &self.recent[index].1)
+        self.recent.len().checked_sub(2).map(|index| &self.recent[index].listings)
     }
 
     pub fn source(&self) -> Option<SourceId> {
@@ -175,7 +197,8 @@ impl FeedState {
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
-        self.recent.push_back((seen.stamp, Arc::clone(&seen.listings)));
+        let is_whole = seen.room != Room::Unknown;
+        self.recent.push_back(Round { stamp: seen.stamp, listings: Arc::clone(&seen.listings), is_whole });
         match self.timeline.back_mut() {
             Some(_) if is_unchanged => {}
             Some(span) if seen.now.saturating_sub(span.from) < TIMELINE_STEP => {

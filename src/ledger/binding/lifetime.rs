@@ -146,6 +146,7 @@ impl<C: Counts> Sources<C> {
         if let Some(own) = self.sources.get_mut(&own) {
             own.set_active(filter.as_deref(), feed);
         }
+        self.void_likeness(feed);
         self.events.push(SourceEvent::Forked { feed, from: source, into: own });
         self.forget_free_sources(own);
         let seen = Observation { room: Room::Unknown, ..seen.clone() };

@@ -36,7 +36,7 @@ impl<C: Counts> Sources<C> {
             }
             None => {
                 let recent = &self.feed(feed).recent;
-                let before = recent.len().checked_sub(2).and_then(|index| recent[index].0);
+                let before = recent.len().checked_sub(2).and_then(|index| recent[index].stamp);
                 // A server can send one round more than once.
                 let is_repeated = seen.stamp.is_some() && before == seen.stamp;
                 let pending = match self.feed(feed).binding {
