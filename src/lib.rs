@@ -72,6 +72,7 @@
 //! | `pem` | certificates and keys of TLS, for `feed` and `http`; no error quotes a key |
 //! | `service_manager` | notifications to systemd |
 //! | `build_info` | version, revision, compiler and target of this build |
+//! | `heap` | returns freed memory to the system |
 //! | `standstill` | timers that do not count time in which the process was stopped |
 //! | `clock`, `sync`, `text` | wall time, locks, and text made safe to show |
 //!
@@ -96,6 +97,7 @@ mod exporter;
 mod exposition;
 mod feed;
 mod health;
+mod heap;
 mod http;
 mod ledger;
 mod live;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::wall_micros;
 use crate::exposition::{View, ViewProvider};
+use crate::heap;
 use crate::ledger::records::Table;
 use crate::ledger::{
     Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, InvalidState, Ledger, Limits,
@@ -20,6 +21,9 @@ use crate::protocol::Message;
 use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
 use crate::standstill::Clock;
 use crate::sync::lock;
+
+/// How often cached text is checked.
+const IDLE_TEXT_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The ledger behind a lock, and the view that scrapes read. It is shared by an `Arc` and ends with the last one.
 #[derive(Debug)]
@@ -215,6 +219,19 @@ impl SharedLedger {
     /// messages have arrived and were not read would count as one that is not received any more.
     pub(crate) async fn keep_time(&self) {
         self.clock.keep().await;
+    }
+
+    /// Drops the text of large scrapes while nobody scrapes, until the future is dropped. See [`View::drop_idle_text`].
+    pub(crate) async fn drop_idle_text(&self) {
+        loop {
+            tokio::time::sleep(IDLE_TEXT_CHECK_INTERVAL).await;
+            // A scrape holds the lock for long, and this thread must not wait for it.
+            let has_dropped = self.view.try_lock().is_ok_and(|mut view| view.drop_idle_text(Instant::now()));
+            if has_dropped {
+                // One that fails to run leaves memory where it is.
+                let _ = tokio::task::spawn_blocking(heap::trim).await;
+            }
+        }
     }
 
     /// Takes the changes, to be persisted; `None` if there are none.

@@ -58,6 +58,14 @@ pub fn identified_event(number: usize, skills: usize) -> String {
     format!(r#"{{"id": "5f0c2d5e-8a4b-4c1d-9e7f-{number:012x}", {}"#, &bare[1..])
 }
 
+/// An invocation in a phase of many, with names of 24 characters.
+pub fn event_of_phase(skill: usize, phase: usize) -> String {
+    let (skill, phase) = (format!("skill-{skill:018}"), format!("phase-{phase:018}"));
+    format!(
+        r#"{{"type": "skill_invocation", "data": {{"skill_name": "{skill}", "workflow_phase": "{phase}", "completed": true, "duration_seconds": 1.25}}}}"#
+    )
+}
+
 /// `each` events in one frame.
 pub fn batch(number: usize, each: usize, skills: usize) -> String {
     let events: Vec<_> = (number * each..(number + 1) * each).map(|number| event(number, skills)).collect();

@@ -66,8 +66,17 @@ impl Program {
 
     /// KiB resident now.
     pub fn resident_kib(&self) -> Outcome<f64> {
+        self.status_kib("VmRSS:")
+    }
+
+    /// KiB resident now that no file holds.
+    pub fn anonymous_kib(&self) -> Outcome<f64> {
+        self.status_kib("RssAnon:")
+    }
+
+    fn status_kib(&self, key: &str) -> Outcome<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).ok_or_else(|| format!("no {key}"))?;
         Ok(line.trim_end_matches("kB").trim().parse()?)
     }
 

@@ -301,7 +301,7 @@ impl Service {
         servers.spawn(Arc::clone(&self.content.api).record_history(shutdown.clone()));
         let (ledger, ends) = (Arc::clone(&self.content.ledger), shutdown.clone());
         servers.spawn(async move {
-            ends.run_until_cancelled(ledger.keep_time()).await;
+            ends.run_until_cancelled(async { tokio::join!(ledger.keep_time(), ledger.drop_idle_text()) }).await;
         });
         let web_config = self.settings.web_config.clone();
         if let Some(file) = &web_config {

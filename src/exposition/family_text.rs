@@ -130,6 +130,20 @@ impl FamilyText {
         }
     }
 
+    /// Returns the size of the cached text, compressed text included.
+    pub fn bytes(&self) -> usize {
+        self.blocks.iter().map(Block::bytes).sum()
+    }
+
+    /// Drops the cached text: the next refresh writes all of it.
+    pub fn clear(&mut self) {
+        for block in &mut self.blocks {
+            let skills = std::mem::take(&mut block.skills);
+            *block = Block { skills, staleness: Staleness::Samples, ..Block::default() };
+        }
+        self.stale = (0..).take(self.blocks.len()).collect();
+    }
+
     /// Returns the text of every block, in order. Nothing may be stale.
     pub fn texts(&self, format: Format, skills: &[SkillView]) -> impl Iterator<Item = Bytes> {
         debug_assert!(self.stale.is_empty());
@@ -169,6 +183,12 @@ impl FamilyText {
 }
 
 impl Block {
+    fn bytes(&self) -> usize {
+        let suffixed = self.compressed_with_suffixes.as_ref().map(|(_, compressed)| compressed);
+        let compressed = self.compressed.iter().chain(suffixed).map(CompressedChunk::bytes).sum::<usize>();
+        self.text.len() + size_of_val(&*self.values) + compressed
+    }
+
     fn write_samples(&mut self, kind: FamilyKind, skills: &[SkillView]) {
         let mut out = Vec::with_capacity(self.text.len());
         self.values.clear();

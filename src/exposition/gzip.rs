@@ -19,6 +19,13 @@ pub(super) struct CompressedChunk {
     crc: Crc,
 }
 
+impl CompressedChunk {
+    /// Returns the size of the compressed chunk.
+    pub fn bytes(&self) -> usize {
+        self.deflate.len()
+    }
+}
+
 /// Compresses chunks. Its tables take some hundred KiB, so that a view has only one.
 #[derive(Debug)]
 pub(super) struct GzipEncoder {

@@ -38,6 +38,15 @@ impl TextCache {
         family
     }
 
+    /// Drops all text if there is more than `bytes_max` of it, and returns whether there was. The next scrape writes it again.
+    pub fn clear_beyond(&mut self, bytes_max: usize) -> bool {
+        let is_beyond = self.families.iter().map(FamilyText::bytes).sum::<usize>() > bytes_max;
+        if is_beyond {
+            self.families.iter_mut().for_each(FamilyText::clear);
+        }
+        is_beyond
+    }
+
     /// Returns the indices of all skills, sorted by name. Every family has this order.
     pub fn by_name(&self) -> impl Iterator<Item = usize> {
         self.families[0].skills()

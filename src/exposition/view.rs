@@ -16,12 +16,21 @@ use super::skill_view::SkillView;
 use super::text_cache::TextCache;
 use super::zero_first::{ZeroFirst, Zeros};
 
+/// Text beyond this size is not kept between scrapes that are further apart than [`TEXT_IDLE_MAX`]: the text of 20,000 skills of
+/// one phase. A scrape of the largest allowed body would else leave several times the memory behind that the ledger takes.
+const IDLE_TEXT_BYTES_MAX: usize = 32 << 20;
+
+/// See [`IDLE_TEXT_BYTES_MAX`].
+const TEXT_IDLE_MAX: Duration = Duration::from_secs(5);
+
 /// A copy of the ledger's series, in the order in which they are exposed, with their cached text.
 #[derive(Debug, Default)]
 pub struct View {
     /// In the order of their [`SkillIndex`].
     skills: Vec<SkillView>,
     text: TextCache,
+    /// When text was last scraped; `None` if the cached text was checked since.
+    scraped: Option<Instant>,
     zero_first: ZeroFirst,
     /// By identity, because another feed may take the slot of a removed one.
     feeds: BTreeMap<Arc<str>, FeedCounters>,
@@ -164,9 +173,17 @@ impl View {
 
     /// A scrape exposes everything at `now`.
     pub(super) fn begin_scrape(&mut self, now: Instant) {
+        self.scraped = Some(now);
         for index in self.zero_first.begin_scrape(now, &mut self.skills) {
             mark_values(&mut self.text, index);
         }
+    }
+
+    /// Drops cached text that was not scraped for a while, if there is much of it, and returns whether it did. To be called
+    /// every few seconds.
+    pub fn drop_idle_text(&mut self, now: Instant) -> bool {
+        let idle = self.scraped.take_if(|scraped| now.saturating_duration_since(*scraped) >= TEXT_IDLE_MAX);
+        idle.is_some() && self.text.clear_beyond(IDLE_TEXT_BYTES_MAX)
     }
 
     /// Returns the cached text, and the skills that it is refreshed from.
@@ -179,5 +196,72 @@ impl View {
 fn mark_values(text: &mut TextCache, index: usize) {
     for kind in [FamilyKind::Invocations, FamilyKind::Durations, FamilyKind::Anomalies] {
         text.mark(kind, index, Staleness::Values);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::exposition::{Encoding, Format, ViewProvider, render};
+    use crate::ledger::Histogram;
+
+    struct Provider(Mutex<View>);
+
+    impl ViewProvider for Provider {
+        fn read(&self, read: &mut dyn FnMut(&mut View, u64)) {
+            read(&mut self.0.lock().unwrap(), 0);
+        }
+    }
+
+    fn row(index: u32, count: u64) -> SkillRow {
+        let workflow_phase = "execution".into();
+        let (durations, born_micros) = (Histogram::default(), Some(1));
+        let phase =
+            PhaseSeries { workflow_phase, completed: count, abandoned: 0, durations, born_micros, exemplar: None };
+        let skill_name = format!("skill-{index}").into();
+        let series = SkillSeries { skill_name, phases: vec![phase], completion_rate: Some(1.0), anomalies: Vec::new() };
+        SkillRow { index: SkillIndex(index), series, last_listed_micros: 0 }
+    }
+
+    #[test]
+    fn text_that_was_dropped_is_written_again_as_it_is_by_then() {
+        const SKILLS: u32 = 300;
+        let bodies = |provider: &Provider| {
+            [Encoding::Identity, Encoding::Gzip].map(|encoding| {
+                render(provider, &Registry::new(), Format::OpenMetrics { with_created: true }, encoding).concat()
+            })
+        };
+        let with_count = |count: u64| {
+            let mut view = View::default();
+            view.apply(Changes { skills: (0..SKILLS).map(|index| row(index, count)).collect(), ..Changes::default() });
+            Provider(Mutex::new(view))
+        };
+        let provider = with_count(1);
+        let first = bodies(&provider);
+        assert!(!provider.0.lock().unwrap().text.clear_beyond(1 << 30), "there is not so much of it");
+        assert!(provider.0.lock().unwrap().text.clear_beyond(1_000));
+        assert!(!provider.0.lock().unwrap().text.clear_beyond(0), "nothing is left");
+        assert_eq!(bodies(&provider), first);
+
+        provider.0.lock().unwrap().text.clear_beyond(1_000);
+        let changed = Changes { skills: (0..SKILLS).map(|index| row(index, 2)).collect(), ..Changes::default() };
+        provider.0.lock().unwrap().apply(changed);
+        assert_eq!(bodies(&provider), bodies(&with_count(2)));
+    }
+
+    #[test]
+    fn only_text_that_nobody_scraped_for_a_while_is_dropped() {
+        let (mut view, start) = (View::default(), Instant::now());
+        view.apply(Changes { skills: vec![row(0, 1)], ..Changes::default() });
+        assert!(!view.drop_idle_text(start + 2 * TEXT_IDLE_MAX), "it was never scraped");
+        view.begin_scrape(start);
+        assert!(!view.drop_idle_text(start + TEXT_IDLE_MAX / 2));
+        assert_eq!(view.scraped, Some(start), "it is checked again");
+        assert!(!view.drop_idle_text(start + TEXT_IDLE_MAX), "there is little of it");
+        assert_eq!(view.scraped, None, "and not again before the next scrape");
     }
 }

@@ -1,13 +1,14 @@
 //! What it costs to have it: memory, processor time, the time to start.
 
+use std::iter;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Running;
+use super::{EMPTY_SNAPSHOT, Running};
 use crate::Outcome;
 use crate::feed::Feed;
-use crate::frames::{Frames, event, snapshots};
+use crate::frames::{Frames, event, event_of_phase, snapshots};
 use crate::program::{Program, free_address};
 use crate::report::{Report, Wanted};
 use crate::sample::{ROUNDS, median, millis};
@@ -56,6 +57,44 @@ fn memory(report: &mut Report) -> Outcome<()> {
         Wanted::AtMost(1.1),
         &detail,
     );
+    Ok(())
+}
+
+/// What a scrape of the largest allowed body leaves behind: as many series as `--limit.series` allows, few skills with many
+/// phases, because each skill sets room for series aside.
+pub fn largest_scrape(report: &mut Report) -> Outcome<()> {
+    const PHASES: usize = 52;
+    const SKILLS: usize = 1_500;
+    const EVENTS_A_FRAME: usize = 1_000;
+    const PAUSE: Duration = Duration::from_secs(10);
+    let folder = tempfile::tempdir()?;
+    let mut running = Running::start(Some(&folder.path().join("state.db")))?;
+    let texts = (0..SKILLS * PHASES).map(|number| event_of_phase(number % SKILLS, number / SKILLS));
+    let texts: Vec<String> = texts.collect();
+    let batches = texts.chunks(EVENTS_A_FRAME).map(|batch| format!("[{}]", batch.join(", ")));
+    running.subscriber.send(&Frames::of(iter::once(EMPTY_SNAPSHOT.to_owned()).chain(batches)).bytes)?;
+    let settled_mib = |running: &mut Running| -> Outcome<f64> {
+        let end = Instant::now() + PAUSE;
+        while Instant::now() < end {
+            running.subscriber.sync()?;
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(running.program.anonymous_kib()? / 1024.0)
+    };
+    let before = settled_mib(&mut running)?;
+    let mut bodies = Vec::new();
+    let mut after = Vec::new();
+    for gzip in [false, true] {
+        bodies.push(running.scraper.scrape(gzip)?.body.len() as f64 / 1e6);
+        after.push(settled_mib(&mut running)?);
+    }
+    let detail = format!(
+        "{before:.1} MiB before, {:.1} after {:.0} MB of text, {:.1} after {:.1} MB of gzip more",
+        after[0], bodies[0], after[1], bodies[1]
+    );
+    let growth = after[0].max(after[1]) / before;
+    let name = "anonymous memory 10 s after the largest scrape";
+    report.add(name, "before it", growth, " x", Wanted::AtMost(1.2), &detail);
     Ok(())
 }
 

@@ -17,13 +17,14 @@ use crate::scraper::Scraper;
 type Measurement = fn(&mut Report) -> Outcome<()>;
 
 pub fn measure(report: &mut Report) -> Outcome<()> {
-    let rows: [(&str, Measurement); 7] = [
+    let rows: [(&str, Measurement); 8] = [
         ("scrape", scrape::measure),
         ("body", scrape::in_memory),
         ("events", ingest::measure),
         ("latency", latency::measure),
         ("stall", stall::measure),
         ("costs", costs::measure),
+        ("largest", costs::largest_scrape),
         ("growth", growth::measure),
     ];
     for (name, row) in rows {
@@ -33,6 +34,9 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     }
     Ok(())
 }
+
+/// What a bridge waits for before it counts.
+const EMPTY_SNAPSHOT: &str = r#"{"type": "metrics_update", "data": {"top_skills": [], "anomalies": []}}"#;
 
 /// A bridge that is subscribed, and both of its sides.
 pub struct Running {
@@ -55,8 +59,7 @@ impl Running {
     /// The same with all series of so many skills, and a snapshot behind them: a bridge waits for its first.
     pub fn with_skills(skills: usize, keeps: Option<&std::path::Path>) -> Outcome<Self> {
         let mut running = Self::start(keeps)?;
-        let empty = r#"{"type": "metrics_update", "data": {"top_skills": [], "anomalies": []}}"#;
-        running.subscriber.send(&Frames::of([empty.to_owned()]).bytes)?;
+        running.subscriber.send(&Frames::of([EMPTY_SNAPSHOT.to_owned()]).bytes)?;
         let texts = (0..skills).flat_map(whole_skill);
         running.subscriber.send(&Frames::of(texts).bytes)?;
         running.subscriber.sync()?;
