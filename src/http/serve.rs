@@ -41,7 +41,8 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 
 /// Serves `content` on `bound` until `shutdown`. Then no connection is accepted, idle connections are closed, requests in
 /// progress have [`HttpLimits::shutdown_grace`] to finish, and the rest is aborted. When this returns, every task that it
-/// started has ended, except for a [`Content::metrics`] that is still running on a thread of its own.
+/// started has ended, except for a [`Content::metrics`] and a password verification that are still running on threads of their
+/// own.
 ///
 /// # Errors
 /// A listener that cannot be registered with the event loop; nothing is served then.

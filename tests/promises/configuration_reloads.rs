@@ -231,6 +231,7 @@ fn a_check_says_whether_a_file_can_be_used_and_what_is_wrong_by_the_names_of_its
     assert_eq!((code, said), (Some(0), format!("{file} is valid. Feeds:\n  ws://a:1/\n  two\n")));
 
     for (text, words) in [
+        ("", "the file is empty; to configure nothing, write {}"),
         ("feedz: []", "feedz"),
         ("feeds: [{name: x}]", "url"),
         ("feeds: [{url: \"localhost:1\"}]", "feed \"localhost:1\": url \"localhost:1\" does not start with ws://"),

@@ -5,9 +5,12 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use crate::support::certificates::Authority;
+use crate::support::program::Program;
+use crate::support::scrape::Scrape;
 use crate::support::served::Served;
-use crate::support::wait_until;
 use crate::support::web_site::{TLS, WebSite, basic, get, hash};
+use crate::support::{PATIENCE, wait_until};
+use rustix::process::Signal;
 use session_buddy_bridge::internals::http::WebConfigFile;
 
 fn users(of: &[(&str, &str)]) -> String {
@@ -123,6 +126,40 @@ fn tls_and_the_certificates_of_clients_cannot_be_taken_away() {
     site.write(&format!("{TLS}{required}"));
     assert!(next_failure(&server, 3).contains("client_allowed_sans"));
     server.stop();
+}
+
+/// The bridge itself, which watches the file and shows what became of it.
+#[test]
+fn the_bridge_shows_and_logs_whether_the_last_reload_was_successful() {
+    const SUCCESSFUL: &str = "session_buddy_bridge_web_config_last_reload_successful";
+    const SUCCEEDED_AT: &str = "session_buddy_bridge_web_config_last_reload_success_timestamp_seconds";
+    let site = WebSite::new();
+    site.write(&users(&[("alice", "a"), ("bob", "b")]));
+    let file = site.path().display().to_string();
+    let listen = ["--web.config.file", &file, "--web.listen-address", "127.0.0.1:0"];
+    let mut program = Program::start([&listen[..], &["--state.disabled", "--feed.url", "ws://127.0.0.1:1"]].concat());
+    let address = program.address();
+    let shown = |user: &str| {
+        let answer = get(address, &basic(user, &user[..1]));
+        let scrape = Scrape::parse(answer.text()).map_err(|_| format!("{} for {user}", answer.status))?;
+        Ok::<_, String>([SUCCESSFUL, SUCCEEDED_AT].map(|name| scrape.value(name, &[]).unwrap()))
+    };
+    let [successful, started_at] = shown("alice").unwrap();
+    assert_eq!(successful, 1.0);
+
+    fs::write(site.path(), "").unwrap();
+    program.until_stderr("the failure", |log| log.contains("web configuration reload failed"));
+    assert_eq!(shown("alice").unwrap(), [0.0, started_at]);
+    assert_eq!(get(address, "").status, 401);
+
+    site.write(&users(&[("bob", "b")]));
+    program.until_stderr("the reload", |log| log.contains("web configuration reloaded"));
+    assert!(program.stderr().lines().any(|line| line.contains("reloaded") && line.contains("users=1")));
+    let [successful, succeeded_at] = shown("bob").unwrap();
+    assert!(successful == 1.0 && succeeded_at > started_at, "{successful} {succeeded_at}");
+    assert_eq!(get(address, &basic("alice", "a")).status, 401);
+    program.signal(Signal::TERM);
+    assert_eq!(program.end_within(PATIENCE).code, Some(0));
 }
 
 /// Replaces a file by one with the same length and the same time of modification.
