@@ -191,6 +191,8 @@ impl Ledger {
         self.update_start(now);
         let mut notices = Vec::new();
         if let Some(held) = self.feeds[feed.index()].held.take() {
+            // Nobody will read its database for what the feed has listed.
+            self.sources.forget_rows(feed);
             self.snapshot(feed, &held, true, now, &mut notices);
         }
         self.release_events(feed, true, now, &mut notices);

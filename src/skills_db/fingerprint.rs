@@ -37,14 +37,19 @@ pub(super) fn fingerprint(row: &Row<'_>, table: Table) -> RowFingerprint {
     RowFingerprint { key: row.get(0).unwrap_or_default(), digest }
 }
 
-/// Whether `row`, of which this is the fingerprint, can be the row that had the fingerprint `sought` under another skill: it
-/// has the same key and the same time.
-pub(super) fn is_renamed(row: &Row<'_>, found: RowFingerprint, sought: RowFingerprint, table: Table) -> bool {
-    let has_time = matches!(row.get_ref(2), Ok(ValueRef::Text(time)) if !time.is_empty());
-    table == Table::Invocations
-        && has_time
-        && found.key == sought.key
-        && (found.digest ^ sought.digest) & TIME_BITS == 0
+/// The time of `row`, of which `found` is the fingerprint, if it can be the row that had the fingerprint `sought` under another
+/// skill: it has the same key and the same time.
+pub(super) fn time_if_renamed<'r>(
+    row: &'r Row<'_>,
+    found: RowFingerprint,
+    sought: RowFingerprint,
+    table: Table,
+) -> Option<&'r [u8]> {
+    let is_same = found.key == sought.key && (found.digest ^ sought.digest) & TIME_BITS == 0;
+    match row.get_ref(2) {
+        Ok(ValueRef::Text(time)) if table == Table::Invocations && is_same && !time.is_empty() => Some(time),
+        _ => None,
+    }
 }
 
 /// A digest over some columns of a row, each with its type and length.

@@ -9,12 +9,16 @@ use super::facts::{
     AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, KeyRange, MissingRows, ReadPlan, RowCount,
     RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
-use super::fingerprint::{digest, fingerprint, fingerprint_columns, is_renamed};
+use super::fingerprint::{digest, fingerprint, fingerprint_columns, time_if_renamed};
 use super::rows::{anomaly, anomaly_columns, bounded, invocation, invocation_columns, name, skill_metrics};
 use super::schema::{METRICS, Schema};
 
 /// Bytes of names in the counts of one reading. Names beyond are left out: no ledger has room for them.
 const NAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Rows that have the keys and the times of rows that were read, to a fraction of a second, and other skills, to be those rows:
+/// another database can share one of them by chance.
+const PRECISE_TIMES_NEEDED: u64 = 2;
 
 /// A read transaction. Statements walk tables in the order of their keys and never sort, so that each step of theirs can be
 /// interrupted.
@@ -55,19 +59,23 @@ impl<'t> ReadTransaction<'t> {
     ) -> rusqlite::Result<RowsRead> {
         let mut missing =
             MissingRows { rows_up_to_cursor: self.rows_up_to(table, cursor.key)?, ..MissingRows::default() };
-        let (mut present, mut renamed, mut replaced) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut present, mut renamed, mut replaced, mut precise) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for fingerprint in remembered {
             match self.find(table, *fingerprint)? {
                 Found::Present => present.push(fingerprint.key),
-                Found::Renamed => renamed.push(fingerprint.key),
+                Found::Renamed { is_precise } => {
+                    precise += u64::from(is_precise);
+                    renamed.push(fingerprint.key);
+                }
                 Found::Absent => missing.absent += 1,
                 Found::Replaced => replaced.push(fingerprint.key),
             }
         }
-        // Rows of another database can have the same keys and times. Beside rows that are the same they are the same, too.
-        if present.is_empty() {
+        // Rows of another database can have the same keys and times. Beside rows that are the same they are the same, too, and
+        // where their times are precise.
+        if present.is_empty() && precise < PRECISE_TIMES_NEEDED {
             replaced.append(&mut renamed);
-        } else if last == Found::Renamed {
+        } else if let Found::Renamed { .. } = last {
             return Ok(RowsRead::LastPresent);
         }
         present.append(&mut renamed);
@@ -88,8 +96,8 @@ impl<'t> ReadTransaction<'t> {
             let found = fingerprint(row, table);
             Ok(if found == sought || is_former(row) {
                 Found::Present
-            } else if is_renamed(row, found, sought, table) {
-                Found::Renamed
+            } else if let Some(time) = time_if_renamed(row, found, sought, table) {
+                Found::Renamed { is_precise: time.contains(&b'.') }
             } else {
                 Found::Replaced
             })
@@ -286,7 +294,10 @@ fn take_room(room: &mut usize, bytes: usize) -> bool {
 enum Found {
     Present,
     /// With the same time, under another skill.
-    Renamed,
+    Renamed {
+        /// Whether the time has a fraction of a second.
+        is_precise: bool,
+    },
     Absent,
     /// Its key belongs to another row.
     Replaced,

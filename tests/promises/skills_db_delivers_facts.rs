@@ -169,6 +169,23 @@ fn a_row_of_a_skill_that_was_renamed_stays_the_same() {
 }
 
 #[test]
+fn a_database_whose_only_skill_was_renamed_is_known_by_precise_times() {
+    for (time, rows, is_known) in [
+        ("2026-11-22 10:00:00.%06d", 2, true),
+        ("2026-11-22 10:00:00.%06d", 1, false),
+        ("2026-11-22 10:00:%02d", 9, false),
+    ] {
+        let mut stage = Stage::read(0);
+        stage.server().invoke(SKILL, rows);
+        stage.server().execute(&format!("UPDATE skill_invocation SET invoked_at = printf('{time}', id)"));
+        stage.read_all();
+        stage.server().execute("UPDATE skill_invocation SET skill_name = 'other'");
+        let is_last_there = stage.facts().invocations.rows_read == RowsRead::LastPresent;
+        assert_eq!(is_last_there, is_known, "{rows} rows with times like {time}");
+    }
+}
+
+#[test]
 fn deleting_the_newest_rows_leaves_the_sequence_and_the_metrics() {
     let stage = Stage::read(10);
     stage.server().execute("DELETE FROM skill_invocation WHERE id > 7");

@@ -141,32 +141,50 @@ fn what_is_committed_change_by_change_is_everything() {
     assert!(wrong.is_empty(), "{} of {} histories: {:#?}", wrong.len(), plans.len(), wrong[0]);
 }
 
-/// Histories, of all classes, in which a database that is read is always that of the server and always has a row that was
-/// counted: there nothing is in doubt.
-fn databases_are_counted_exactly(databases: Databases, exact_percent_min: usize) {
+/// Histories, of all classes, in which nothing is in doubt: see [`History::is_beyond_doubt`]. At least one of `judged_of` is.
+fn databases_are_counted_exactly(databases: Databases, judged_of: usize) {
     let plans: Vec<_> =
         Class::ALL.into_iter().flat_map(|class| (1..=seeds_with_databases()).map(move |seed| (class, seed))).collect();
     let verdicts = in_parallel(&plans, |(class, seed)| {
         let history = History::draw_with(*class, databases, *seed);
         let product = &mut LedgerProduct::new(Persistence::Often(5), *seed);
-        history.rows_are_known.then(|| Verdict::of(&history, product).errors)
+        history.is_beyond_doubt.then(|| Verdict::of(&history, product).errors)
     });
-    let known: Vec<_> = plans.iter().zip(verdicts).filter_map(|(plan, errors)| Some((plan, errors?))).collect();
-    assert!(known.len() * 2 > plans.len(), "only {} of {} histories can be judged", known.len(), plans.len());
-    let tally = Tally::of(known.iter().map(|(_, errors)| *errors));
-    tally.print("product");
-    let wrong: Vec<_> = known
+    let judged: Vec<_> = plans.iter().zip(verdicts).filter_map(|(plan, errors)| Some((plan, errors?))).collect();
+    Tally::of(judged.iter().map(|(_, errors)| *errors)).print("product");
+    let wrong: Vec<_> = judged
         .iter()
         .filter(|(_, errors)| *errors != Errors::default())
         .map(|((class, seed), errors)| (class.name(), *seed, *errors))
         .collect();
-    let exact = known.len() - wrong.len();
-    assert!(
-        exact * 100 >= known.len() * exact_percent_min,
-        "{} of {} histories are wrong: {wrong:#?}",
-        wrong.len(),
-        known.len()
-    );
+    assert!(wrong.is_empty(), "{} of {} histories are wrong: {wrong:#?}", wrong.len(), judged.len());
+    assert!(judged.len() * judged_of > plans.len(), "{} of {} histories are beyond doubt", judged.len(), plans.len());
+}
+
+/// Histories that were counted wrongly once, each of its own kind.
+const FOUND: [(Class, Databases, u64); 6] = [
+    // A feed leaves the configuration while it is compared with others and its database is about to be read.
+    (Class::CalmConfiguration, Databases::All, 63),
+    (Class::CalmConfiguration, Databases::All, 80),
+    // The only skill is renamed: of no row the fingerprint is the same.
+    (Class::CalmAll, Databases::All, 15),
+    // A copy changes as the database does, and has no durations to tell the two apart.
+    (Class::CalmAll, Databases::All, 110),
+    // One of two addresses leaves before it is known that they are one server.
+    (Class::HardConfiguration, Databases::All, 13),
+    // Two processes begin with one database, and nobody reads it beside one of them.
+    (Class::CalmConfiguration, Databases::Some, 34),
+];
+
+#[test]
+fn histories_that_were_counted_wrongly_once_are_counted_exactly() {
+    let verdicts = in_parallel(&FOUND, |(class, databases, seed)| {
+        let history = History::draw_with(*class, *databases, *seed);
+        Verdict::of(&history, &mut LedgerProduct::new(Persistence::Often(5), *seed)).errors
+    });
+    for (history, errors) in FOUND.iter().zip(verdicts) {
+        assert_eq!(errors, Errors::default(), "{history:?}");
+    }
 }
 
 fn seeds_with_databases() -> u64 {
@@ -176,14 +194,13 @@ fn seeds_with_databases() -> u64 {
 
 #[test]
 fn histories_whose_databases_are_all_read_are_counted_exactly() {
-    databases_are_counted_exactly(Databases::All, 100);
+    databases_are_counted_exactly(Databases::All, 2);
 }
 
-/// What is not exact are servers with next to no invocations of which one address has a database and another has none, and a
-/// copy of a database beside which nobody reads: until enough is listed that is equal, they are two sources.
+/// Whatever nobody reads is known by its numbers and timestamps alone.
 #[test]
-fn histories_whose_databases_are_read_in_part_are_counted_exactly_but_for_what_nobody_reads() {
-    databases_are_counted_exactly(Databases::Some, 85);
+fn histories_whose_databases_are_read_in_part_are_counted_exactly() {
+    databases_are_counted_exactly(Databases::Some, 4);
 }
 
 #[test]
@@ -350,6 +367,9 @@ fn trace_of_one_history() {
         let (model_counts, product_counts): (BTreeMap<_, _>, BTreeMap<_, _>) =
             (nonzero(&model_now.counted), nonzero(&product_now));
         if let Event::Truth(truth) = event {
+            if truth.anomalies != counted.anomalies {
+                println!("      anomalies: truth {}, product {}   <-- product", truth.anomalies, counted.anomalies);
+            }
             for (name, due) in &truth.invocations {
                 let of = |counts: &BTreeMap<String, u64>| counts.get(&**name).copied().unwrap_or(0);
                 let (due, model, product) = (due.total(), of(&model_counts), of(&product_counts));

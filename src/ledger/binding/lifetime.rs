@@ -91,7 +91,10 @@ impl<C: Counts> Sources<C> {
             if other == feed || own == others || !self.feed(other).is_live {
                 continue;
             }
-            if self.is_alike(feed, other, now) || self.is_one_server(feed, other) {
+            // Rows tell a copy from the database better than numbers: those of one are read into one source.
+            let is_read = |source: &SourceId| self.sources.get(source).is_some_and(|known| known.counts.is_read());
+            let are_read = [own, others].iter().all(is_read);
+            if (!are_read && self.is_alike(feed, other, now)) || self.is_one_server(feed, other) {
                 self.join_sources(feed, own.min(others), own.max(others));
                 return;
             }

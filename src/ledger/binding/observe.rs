@@ -18,10 +18,20 @@ impl<C: Counts> Sources<C> {
     /// Takes the last snapshot of a pending feed once more, whose connection is about to end: it is bound by what is known.
     pub fn observe_last(&mut self, feed: FeedSlot, seen: &Observation<'_>, wall_micros: i64) -> Outcome {
         self.wall_micros = wall_micros;
-        if !matches!(self.feed(feed).binding, Binding::Pending(_)) {
+        if !matches!(self.feed(feed).binding, Binding::Pending(_)) || self.is_echoed(feed) {
             return Outcome::Pending;
         }
         self.bind_and_step(feed, seen, true)
+    }
+
+    /// Whether another live feed lists what this one does: the two have shared a timestamp, so that the other one speaks for
+    /// both.
+    fn is_echoed(&self, feed: FeedSlot) -> bool {
+        self.feed(feed).companions.iter().any(|(other, companion)| {
+            let (this, other) = (self.feed(feed), self.feed(*other));
+            let lists_the_same = other.entry.filter.is_none() || other.entry.filter == this.entry.filter;
+            companion.shared > 0 && other.is_live && lists_the_same
+        })
     }
 
     fn bind_and_step(&mut self, feed: FeedSlot, seen: &Observation<'_>, is_last: bool) -> Outcome {

@@ -21,11 +21,10 @@ impl<C: Counts> Sources<C> {
         is_last: bool,
     ) -> Option<SourceId> {
         let others: Vec<FeedSlot> = self.live_feeds().filter(|other| *other != feed).collect();
-        for other in &others {
-            if let Some(source) = self.source_of(*other)
-                && self.feed(*other).latest().is_some()
-                && (self.is_one_server(feed, *other) || self.is_alike(feed, *other, &seen.listings))
-            {
+        for other in others.iter().filter(|other| self.feed(**other).latest().is_some()).copied().collect::<Vec<_>>() {
+            // Also while the other is pending, too: what both change alike until it is bound is evidence.
+            let is_alike = self.is_alike(feed, other, &seen.listings);
+            if let Some(source) = self.source_of(other).filter(|_| is_alike || self.is_one_server(feed, other)) {
                 return Some(source);
             }
         }

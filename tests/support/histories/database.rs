@@ -108,6 +108,23 @@ impl Content {
         self.skills.remove(at).1
     }
 
+    /// Whether it is `past` and what was added since.
+    pub fn follows(&self, past: &Self, invocations: &[Invocation]) -> bool {
+        past.skills.iter().all(|(name, then)| {
+            let now = self.skills.iter().find(|(known, _)| known == name).map(|(_, now)| now);
+            now.is_some_and(|now| {
+                let mut chain = std::iter::successors(now.newest, |id| invocations[*id as usize - 1].previous);
+                now == then || (now.total > then.total && chain.any(|id| Some(id) == then.newest))
+            })
+        })
+    }
+
+    /// How improbable it is that another database lists the same: by the totals alone, without the durations.
+    pub fn bits_of_equality(&self, listed: &[(Rc<str>, Totals)]) -> f64 {
+        let is_same = |listed: &&(Rc<str>, Totals)| self.skills.contains(listed);
+        listed.iter().filter(is_same).map(|(_, totals)| (totals.total as f64 + 1.0).log2()).sum()
+    }
+
     pub fn sorted_names(&self) -> Vec<Rc<str>> {
         let mut names: Vec<_> = self.skills.iter().map(|(name, _)| name.clone()).collect();
         names.sort();

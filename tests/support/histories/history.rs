@@ -64,9 +64,10 @@ const OPERATIONS: usize = 12;
 pub struct History {
     /// With seconds since the start, never falling.
     pub events: Vec<(i64, Event)>,
-    /// Whether each database that was read was that of the server, and had, whenever it changed, still a row that was counted:
-    /// then nothing is in doubt.
-    pub rows_are_known: bool,
+    /// Whether a bridge can know everything that it has to count: each database that was read was that of the server, and had,
+    /// whenever it changed, still a row that was counted; and each broadcast of which no database was read was of a source
+    /// that numbers and timestamps show without any doubt.
+    pub is_beyond_doubt: bool,
 }
 
 impl History {

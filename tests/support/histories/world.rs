@@ -218,8 +218,8 @@ pub struct World {
     pace: Pace,
     seed: u64,
     databases: Databases,
-    /// See [`History::rows_are_known`].
-    rows_are_known: bool,
+    /// See [`History::is_beyond_doubt`].
+    is_beyond_doubt: bool,
     /// What was last written of each file, and of which invocations.
     written: HashMap<String, Rc<Written>>,
     written_invocations: usize,
@@ -241,7 +241,19 @@ pub struct World {
     seen_anomalies: HashSet<InvocationId>,
     /// Under whatever name.
     seen_rows: HashSet<InvocationId>,
+    /// Those of them that were read.
+    read_rows: HashSet<InvocationId>,
+    /// What each database held when it was last counted without any doubt.
+    counted: HashMap<String, Content>,
+    /// The database of which each feed was last counted.
+    counted_of: HashMap<FeedKey, String>,
 }
+
+/// Anomalies in a broadcast, the newest.
+const ANOMALIES_LISTED_MAX: usize = 10;
+
+/// Bits of equality that decide which database a feed lists: rule 3.1 of `docs/translation.md`.
+const DECISIVE_BITS: f64 = 24.0;
 
 /// Between two broadcasts of a server, in seconds; both halves of it are moments of a history.
 const ROUND_SECONDS: i64 = 2;
@@ -254,7 +266,7 @@ impl World {
             pace,
             seed,
             databases: Databases::None,
-            rows_are_known: true,
+            is_beyond_doubt: true,
             written: HashMap::new(),
             written_invocations: 0,
             read: HashMap::new(),
@@ -273,6 +285,9 @@ impl World {
             seen: BTreeMap::new(),
             seen_anomalies: HashSet::new(),
             seen_rows: HashSet::new(),
+            read_rows: HashSet::new(),
+            counted: HashMap::new(),
+            counted_of: HashMap::new(),
         }
     }
 
@@ -313,11 +328,11 @@ impl World {
         Database::new(style, names, self.draw_rate())
     }
 
-    /// Whether a row of it has been shown.
-    fn has_seen(&self, content: &Content) -> bool {
+    /// Whether a row of it is among these.
+    fn has(&self, rows: &HashSet<InvocationId>, content: &Content) -> bool {
         content.skills.iter().any(|(_, totals)| {
-            let mut rows = std::iter::successors(totals.newest, |id| self.invocations[*id as usize - 1].previous);
-            rows.any(|id| self.seen_rows.contains(&id))
+            let mut chain = std::iter::successors(totals.newest, |id| self.invocations[*id as usize - 1].previous);
+            chain.any(|id| rows.contains(&id))
         })
     }
 
@@ -345,7 +360,7 @@ impl World {
     }
 
     pub fn into_history(self) -> History {
-        History { events: self.events, rows_are_known: self.rows_are_known }
+        History { events: self.events, is_beyond_doubt: self.is_beyond_doubt }
     }
 
     /// A new file of this size, or of one by chance. Its path.
@@ -426,7 +441,8 @@ impl World {
             self.written_invocations = self.invocations.len();
             let (file, content) = (database.file, database.content.clone());
             let before = self.written.get(&path).map(|written| &written.content);
-            self.rows_are_known &= before.is_none_or(|before| !self.has_seen(before)) || self.has_seen(&content);
+            self.is_beyond_doubt &=
+                before.is_none_or(|before| !self.has(&self.seen_rows, before)) || self.has(&self.seen_rows, &content);
             let written = Rc::new(Written { path: path.clone(), file, content, new_invocations: new });
             self.written.insert(path, Rc::clone(&written));
             self.record(Event::Write(written));
@@ -526,7 +542,7 @@ impl World {
     fn broadcast(&mut self, server: usize) {
         let content = &self.files[&self.servers[server].path].content;
         let top = content.top_ten();
-        let newest: Vec<_> = content.anomalies.iter().rev().take(10).cloned().collect();
+        let newest: Vec<_> = content.anomalies.iter().rev().take(ANOMALIES_LISTED_MAX).cloned().collect();
         let micros = &mut self.servers[server].micros;
         *micros = (*micros + 137) % SECOND;
         let sent_micros = self.at_seconds * SECOND + *micros;
@@ -543,15 +559,18 @@ impl World {
             if feed.skill.is_some() && listed.is_empty() {
                 continue;
             }
+            let is_known = self.is_known(&feed, server, &listed);
             listed.iter().for_each(|(name, totals)| self.see(name, totals.newest));
-            match self.read.get(&feed) {
-                Some(path) if *path == self.servers[server].path => self.see_database(server, feed.skill.as_ref()),
-                // It takes time to find that this is not the database that the feed lists.
-                Some(_) => self.rows_are_known = false,
-                // What is read beside one feed is read for all feeds of the database.
-                None if self.is_read(&self.servers[server].path) => self.see_database(server, feed.skill.as_ref()),
-                None => {}
+            // It takes time to find that a database is not the one that its feed lists.
+            let is_of_feed = self.read.get(&feed).is_none_or(|path| *path == self.servers[server].path);
+            self.is_beyond_doubt &= is_known && is_of_feed;
+            // What is read beside one feed is read for all feeds of the database.
+            if self.is_read(&self.servers[server].path) {
+                self.see_database(server, feed.skill.as_ref());
             }
+            let path = self.servers[server].path.clone();
+            self.counted.insert(path.clone(), self.files[&path].content.clone());
+            self.counted_of.insert(feed.clone(), path);
             let listed = || listed.into_iter().map(|(skill_name, totals)| Listing { skill_name, totals }).collect();
             let frame = if feed.skill.is_some() {
                 Rc::new(Frame { sent_micros, listed: listed(), anomalies: Vec::new() })
@@ -567,6 +586,41 @@ impl World {
         }
     }
 
+    /// Whether it is beyond doubt which database a broadcast is of that a feed receives:
+    ///
+    /// - its database is read beside this feed or another of the same server, and rows of it were read before, of a copy all
+    ///   that were; or
+    /// - neither the database nor the address were received before, nor any row of it, nor is there another server of it; or
+    /// - the feed was counted of the database before, or one whose timestamps show that it is of the same server; or
+    /// - what is listed has 24 bits of equality with what was counted of the database, and with nothing else;
+    ///
+    /// and nothing was taken from the database while nobody read it.
+    fn is_known(&self, feed: &FeedKey, server: usize, listed: &[(Rc<str>, Totals)]) -> bool {
+        let path = &self.servers[server].path;
+        let content = &self.files[path].content;
+        let of_server = self.feeds_of(server);
+        let connected = || of_server.iter().filter(|other| *other == feed || self.connected.contains(*other));
+        if connected().any(|other| self.read.get(other) == Some(path)) && self.has(&self.read_rows, content) {
+            // Of skills that nobody is subscribed to a copy can show less than was read of them.
+            return self.counted.contains_key(path) || self.configured.iter().all(|other| other.skill.is_none());
+        }
+        let Some(counted) = self.counted.get(path) else {
+            let is_new_address = !self.counted_of.keys().any(|known| known.url == feed.url);
+            let of_database = self.servers_of(path).into_iter().map(|server| self.feeds_of(server));
+            let is_alone = of_database.map(|feeds| usize::from(!feeds.is_empty())).sum::<usize>() == 1;
+            // While a feed is compared with others, anomalies can leave its list.
+            let are_anomalies_listed = self.read.contains_key(feed) || content.anomalies.len() <= ANOMALIES_LISTED_MAX;
+            return is_new_address && is_alone && are_anomalies_listed && !self.has(&self.seen_rows, content);
+        };
+        let is_equal = |past: &Content| past.bits_of_equality(listed) >= DECISIVE_BITS;
+        let equals_this_alone = || {
+            self.counted_of.get(feed).is_none_or(|former| former == path)
+                && self.counted.iter().all(|(other, past)| is_equal(past) == (other == path))
+        };
+        (connected().any(|other| self.counted_of.get(other) == Some(path)) || equals_this_alone())
+            && (self.is_read(path) || content.follows(counted, &self.invocations))
+    }
+
     /// Whether a database is read beside a feed that is connected.
     fn is_read(&self, path: &str) -> bool {
         self.read.iter().any(|(feed, read)| read == path && self.connected.contains(feed))
@@ -576,8 +630,15 @@ impl World {
     fn see_database(&mut self, server: usize, skill: Option<&Rc<str>>) {
         let content = self.database(server).content.clone();
         let is_subscribed = |name: &Rc<str>| skill.is_none_or(|skill| skill == name);
-        let skills = content.skills.iter().filter(|(name, _)| is_subscribed(name));
-        skills.for_each(|(name, totals)| self.see(name, totals.newest));
+        for (name, totals) in content.skills.iter().filter(|(name, _)| is_subscribed(name)) {
+            self.see(name, totals.newest);
+        }
+        for (_, totals) in &content.skills {
+            let mut next = totals.newest;
+            while let Some(id) = next.filter(|id| self.read_rows.insert(*id)) {
+                next = self.invocations[id as usize - 1].previous;
+            }
+        }
         let anomalies = content.anomalies.iter().filter(|anomaly| is_subscribed(&anomaly.skill_name));
         self.seen_anomalies.extend(anomalies.map(|anomaly| anomaly.id));
     }
