@@ -314,7 +314,8 @@ impl Service {
         // Logged only if it is true.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
         let telemetry_path = self.settings.telemetry_path.clone();
-        let http_settings = HttpSettings { telemetry_path, web_config, ..HttpSettings::default() };
+        let allowed_hosts = self.settings.allowed_hosts.clone();
+        let http_settings = HttpSettings { telemetry_path, web_config, allowed_hosts, ..HttpSettings::default() };
         for mut listener in listeners {
             let address = listener.name();
             tracing::info!(%address, tls, "listening");

@@ -12,19 +12,25 @@ use tokio_rustls::TlsAcceptor;
 use warp::http::{HeaderMap, header};
 
 use super::basic_auth::Credentials;
+use super::host::{ForeignHost, HostName, InvalidHost, foreign_host};
 use super::password_verifier::Verdict;
 use super::socket::Socket;
+use super::web_config::WebConfig;
 use super::web_config_file::WebConfigFile;
-use super::{Content, Refusal};
+use super::{Content, HttpSettings, Refusal};
 
 /// A plain or encrypted connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<W: AsyncRead + AsyncWrite + Send + Unpin> Wire for W {}
 
-/// Marks a request that is not to be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Marks a request that is not to be served, whatever its path.
+#[derive(Debug, Clone)]
 pub(super) enum Denied {
+    /// It has no valid host: to be answered with 400.
+    InvalidHost(InvalidHost),
+    /// A browser sent it to a host that is not known as this server: to be answered with 421.
+    ForeignHost(ForeignHost),
     /// To be answered with 401.
     Unauthorized,
     /// To be answered with 503.
@@ -55,12 +61,13 @@ impl NotAccepted {
 /// Decides which connections and requests are served, and reports which are not.
 pub(super) struct AccessControl {
     file: Option<Arc<WebConfigFile>>,
+    allowed_hosts: Vec<HostName>,
     content: Arc<dyn Content>,
 }
 
 impl AccessControl {
-    pub fn new(file: Option<Arc<WebConfigFile>>, content: Arc<dyn Content>) -> Self {
-        Self { file, content }
+    pub fn new(settings: &HttpSettings, content: Arc<dyn Content>) -> Self {
+        Self { file: settings.web_config.clone(), allowed_hosts: settings.allowed_hosts.clone(), content }
     }
 
     /// Accepts a connection: at once, or after its TLS handshake.
@@ -85,29 +92,58 @@ impl AccessControl {
         }
     }
 
-    /// Marks a request that must not be served, and returns the headers that its response must have.
+    /// Marks a request that must not be served, and one to a foreign host, and returns the headers that its response must have.
     pub async fn authorize<B>(&self, request: &mut Request<B>, peer: Option<SocketAddr>) -> HeaderMap {
         let mut headers = HeaderMap::new();
-        let Some(file) = &self.file else { return headers };
-        let config = file.current();
-        headers.extend(config.headers.iter().cloned());
-        if config.users.is_empty() {
-            return headers;
+        let config = self.file.as_ref().map(|file| file.current());
+        if let Some(config) = &config {
+            headers.extend(config.headers.iter().cloned());
+        }
+        let denied = match self.check_host(request, config.as_deref()) {
+            Some(denied) => Some(denied),
+            None => self.check_login(request, config.as_deref(), peer).await,
+        };
+        if let Some(denied) = denied {
+            request.extensions_mut().insert(denied);
+        }
+        headers
+    }
+
+    fn check_host<B>(&self, request: &mut Request<B>, config: Option<&WebConfig>) -> Option<Denied> {
+        let is_known = |name: &str| {
+            self.allowed_hosts.iter().any(|allowed| allowed.as_str() == name)
+                || config.is_some_and(|config| config.certificate_names(name))
+        };
+        match foreign_host(request, is_known) {
+            Err(invalid) => return Some(Denied::InvalidHost(invalid)),
+            Ok(Some(foreign)) if foreign.is_from_browser => return Some(Denied::ForeignHost(foreign)),
+            Ok(Some(foreign)) => drop(request.extensions_mut().insert(foreign)),
+            Ok(None) => {}
+        }
+        None
+    }
+
+    async fn check_login<B>(
+        &self,
+        request: &Request<B>,
+        config: Option<&WebConfig>,
+        peer: Option<SocketAddr>,
+    ) -> Option<Denied> {
+        let (file, users) = (self.file.as_ref()?, &config?.users);
+        if users.is_empty() {
+            return None;
         }
         let credentials = request.headers().get(header::AUTHORIZATION).and_then(Credentials::read);
         let verdict = match credentials {
             None => Verdict::Wrong,
-            Some(credentials) => {
-                file.verifier.verify(config.users.claim(credentials), peer.map(|peer| peer.ip())).await
-            }
+            Some(credentials) => file.verifier.verify(users.claim(credentials), peer.map(|peer| peer.ip())).await,
         };
         let (denied, refusal) = match verdict {
-            Verdict::Right => return headers,
+            Verdict::Right => return None,
             Verdict::Wrong => (Denied::Unauthorized, Refusal::Unauthorized),
             Verdict::Busy => (Denied::TooManyLogins, Refusal::TooManyLogins),
         };
-        request.extensions_mut().insert(denied);
         self.content.refused(refusal, peer);
-        headers
+        Some(denied)
     }
 }

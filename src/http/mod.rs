@@ -3,12 +3,15 @@
 //! | path | answer |
 //! | --- | --- |
 //! | the telemetry path (`/metrics`) | 200: every metric, in the text format 0.0.4 or OpenMetrics 1.0 as negotiated, gzip if accepted; 503 if [`HttpLimits::scrapes_max`] is exhausted |
-//! | `/` | 200: the live page (unless `/` is the telemetry path); 421 over loopback under a `Host` that is not this machine's (DNS rebinding) |
+//! | `/` | 200: the live page (unless `/` is the telemetry path); 421 over loopback under a `Host` that is not this server's |
 //! | `/assets/...` | 200: the files of the live page |
 //! | `/api/v1/...` | 200: the API of the live page; 400 for an invalid query; 421 as for `/` |
 //! | `/-/healthy` | 200: the process works |
 //! | `/-/ready` | 200 if [`Content::readiness`] says so, 503 otherwise |
 //! | any other | 404 that lists these |
+//!
+//! Whatever the path, a browser's request under a `Host` that is not this server's is answered with 421 (DNS rebinding), and
+//! one without a valid `Host` with 400.
 //!
 //! GET and HEAD, otherwise 405. Query strings are accepted; bodies of requests are not read.
 //!
@@ -22,6 +25,7 @@ mod access;
 mod assets;
 mod basic_auth;
 mod fair_queue;
+mod host;
 mod limits;
 mod listen;
 mod password_verifier;
@@ -43,6 +47,7 @@ use bytes::Bytes;
 use thiserror::Error;
 
 pub use accept::Accepts;
+pub use host::{HostName, HostNameError};
 pub use limits::HttpLimits;
 pub use listen::{BindError, BoundListener, bind, bind_unix, from_systemd};
 pub use refusal::Refusal;
@@ -59,11 +64,19 @@ pub struct HttpSettings {
     pub limits: HttpLimits,
     /// TLS, client certificates, users and response headers.
     pub web_config: Option<Arc<WebConfigFile>>,
+    /// Host names by which browsers may address the server, beside IP addresses, `localhost`, the machine's host name and the
+    /// names in the certificate.
+    pub allowed_hosts: Vec<HostName>,
 }
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { telemetry_path: "/metrics".to_owned(), limits: HttpLimits::default(), web_config: None }
+        Self {
+            telemetry_path: "/metrics".to_owned(),
+            limits: HttpLimits::default(),
+            web_config: None,
+            allowed_hosts: Vec::new(),
+        }
     }
 }
 

@@ -1,14 +1,12 @@
 //! Paths and their responses.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use warp::Filter;
-use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use warp::path::FullPath;
 use warp::reply::Response;
@@ -16,6 +14,7 @@ use warp::reply::Response;
 use super::accept::Accepts;
 use super::access::Denied;
 use super::assets::{self, Asset};
+use super::host::ForeignHost;
 use super::scrape_body::ScrapeChunks;
 use super::{Content, HttpSettings, Readiness};
 use crate::standstill::timeout;
@@ -46,21 +45,23 @@ pub(super) fn routes(
     });
     let query = warp::query::raw().or(warp::any().map(String::new)).unify();
     let requested = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
-    let marks = warp::ext::optional::<ByLoopback>().and(warp::ext::optional::<Denied>());
+    let marks = warp::ext::optional::<ByLoopback>()
+        .and(warp::ext::optional::<ForeignHost>())
+        .and(warp::ext::optional::<Denied>());
     requested.and(marks).then(
         move |method: Method,
               path: FullPath,
               query: String,
               headers: HeaderMap,
               by_loopback: Option<ByLoopback>,
-              denied: Option<_>| {
+              foreign: Option<ForeignHost>,
+              denied: Option<Denied>| {
             let site = Arc::clone(&site);
-            let is_rebound = by_loopback == Some(ByLoopback(true)) && !names_this_machine(&headers);
+            let rebound = foreign.filter(|_| by_loopback == Some(ByLoopback(true)));
             async move {
                 match denied {
-                    Some(Denied::Unauthorized) => unauthorized(),
-                    Some(Denied::TooManyLogins) => too_many_logins(),
-                    None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), is_rebound).await,
+                    Some(denied) => refused(&denied),
+                    None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), rebound).await,
                 }
             }
         },
@@ -95,21 +96,30 @@ impl Site {
         }
     }
 
-    async fn answer(&self, method: &Method, path: &str, query: &str, accepts: Accepts, is_rebound: bool) -> Response {
+    async fn answer(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &str,
+        accepts: Accepts,
+        rebound: Option<ForeignHost>,
+    ) -> Response {
         let Some(page) = self.page(path) else { return self.not_found() };
         if !matches!(*method, Method::GET | Method::HEAD) {
             let refusal = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method not allowed. Use GET or HEAD.\n");
             return with(refusal, header::ALLOW, "GET, HEAD");
         }
         // A HEAD is answered as a GET is: hyper sends the headers, Content-Length included, and leaves out the body.
+        match (page, rebound) {
+            (Page::Asset(_) | Page::Api(_), Some(foreign)) => misdirected(&foreign),
+            // Scrapers and probes may call this machine what they like: they are no browsers that show other people's pages.
+            (page, _) => self.page_content(page, query, accepts).await,
+        }
+    }
+
+    async fn page_content(&self, page: Page<'_>, query: &str, accepts: Accepts) -> Response {
         match page {
             Page::Metrics => self.metrics(accepts).await,
-            // Scrapers and probes may call this machine what they like: they are no browsers that show other people's pages.
-            Page::Asset(_) | Page::Api(_) if is_rebound => reply(
-                StatusCode::MISDIRECTED_REQUEST,
-                TEXT,
-                "This page is for this machine alone. Call it localhost, or by its address.\n",
-            ),
             Page::Asset(asset) => {
                 let response = reply(StatusCode::OK, asset.media_type, asset.body(&self.telemetry_path));
                 with(response, header::CONTENT_SECURITY_POLICY, CONTENT_SECURITY_POLICY)
@@ -185,30 +195,32 @@ impl Site {
     }
 }
 
-fn unauthorized() -> Response {
-    let refusal = reply(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized. Give a user and the password.\n");
-    with(refusal, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
+fn refused(denied: &Denied) -> Response {
+    match denied {
+        Denied::InvalidHost(invalid) => reply(StatusCode::BAD_REQUEST, TEXT, format!("Bad request: {invalid}.\n")),
+        Denied::ForeignHost(foreign) => misdirected(foreign),
+        Denied::Unauthorized => {
+            let response = reply(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized. Give a user and the password.\n");
+            with(response, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
+        }
+        Denied::TooManyLogins => {
+            let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many logins at once. Try again shortly.\n");
+            with(busy, header::RETRY_AFTER, "1")
+        }
+    }
 }
 
-fn too_many_logins() -> Response {
-    let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many logins at once. Try again shortly.\n");
-    with(busy, header::RETRY_AFTER, "1")
+fn misdirected(ForeignHost { name, .. }: &ForeignHost) -> Response {
+    let text = format!(
+        "\"{name}\" is not known as a host name of this server. Use its address or localhost, or start the bridge with \
+         --web.allowed-hosts={name}\n"
+    );
+    reply(StatusCode::MISDIRECTED_REQUEST, TEXT, text)
 }
 
 /// Whether a request was received over the loopback interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByLoopback(pub bool);
-
-/// Returns whether `Host` is an address, or a name that nobody else can resolve to this machine. Otherwise a web site could
-/// resolve its own name to this machine's address and read these pages through the visitor's browser (DNS rebinding).
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    // HTTP/1.0 has no Host, and browsers do not speak it.
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let Some(host) = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()) else { return false };
-    let name = host.host().trim_end_matches('.').to_ascii_lowercase();
-    let is_address = name.parse::<IpAddr>().is_ok() || name.starts_with('[');
-    is_address || name == "localhost" || name.ends_with(".localhost")
-}
 
 fn readiness(Readiness { is_ready, text }: Readiness) -> Response {
     reply(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, TEXT, text)

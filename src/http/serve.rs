@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use warp::http::StatusCode;
 
 use super::access::AccessControl;
 use super::patient_stream::PatientStream;
@@ -22,7 +23,7 @@ use super::routes::{ByLoopback, routes};
 use super::scrape_body::with_scrape_body;
 use super::socket::Listener;
 use super::timer::StandstillTimer;
-use super::{BoundListener, Content, HttpLimits, HttpSettings};
+use super::{BoundListener, Content, HttpLimits, HttpSettings, Refusal};
 use crate::standstill::timeout;
 
 /// hyper refuses a smaller buffer.
@@ -63,7 +64,7 @@ pub async fn serve(
         pages.call(request).map(with_scrape_body)
     });
     let protocol = protocol(limits);
-    let access = Arc::new(AccessControl::new(settings.web_config.clone(), Arc::clone(&content)));
+    let access = Arc::new(AccessControl::new(&settings, Arc::clone(&content)));
     let mut connections = JoinSet::new();
     let mut backoff = ACCEPT_BACKOFF_MIN;
     loop {
@@ -82,7 +83,7 @@ pub async fn serve(
             Ok((socket, peer)) => {
                 backoff = ACCEPT_BACKOFF_MIN;
                 let by_loopback = ByLoopback(socket.is_loopback());
-                let (service, access) = (service.clone(), Arc::clone(&access));
+                let (service, access, content) = (service.clone(), Arc::clone(&access), Arc::clone(&content));
                 let (protocol, limits, shutdown) = (protocol.clone(), limits.clone(), shutdown.clone());
                 connections.spawn(async move {
                     let entered = async { timeout(limits.header_read_timeout, access.accept(socket, peer)).await };
@@ -99,10 +100,13 @@ pub async fn serve(
                     };
                     let service = service_fn(move |mut request: Request<Incoming>| {
                         request.extensions_mut().insert(by_loopback);
-                        let (service, access) = (service.clone(), Arc::clone(&access));
+                        let (service, access, content) = (service.clone(), Arc::clone(&access), Arc::clone(&content));
                         async move {
                             let headers = access.authorize(&mut request, peer).await;
                             let mut response = service.call(request).await?;
+                            if response.status() == StatusCode::MISDIRECTED_REQUEST {
+                                content.refused(Refusal::ForeignHost, peer);
+                            }
                             response.headers_mut().extend(headers);
                             Ok::<_, Infallible>(response)
                         }

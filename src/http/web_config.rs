@@ -99,6 +99,8 @@ pub enum WebConfigError {
 #[derive(Debug, Default)]
 pub(super) struct WebConfig {
     pub tls: Option<Arc<ServerConfig>>,
+    /// The server's own certificate, if it has TLS.
+    pub certificate: Option<CertificateDer<'static>>,
     /// Whether the handshake fails without a certificate of the client.
     requires_client_certificate: bool,
     /// Names that a client's certificate must have one of; empty if any will do.
@@ -206,7 +208,8 @@ impl WebConfig {
         }
         if let Some(tls) = file.tls_server_config {
             let folder = path.parent().unwrap_or(Path::new(""));
-            let (server, clients) = Reader { path, folder, sources }.tls(&tls)?;
+            let (certificate, server, clients) = Reader { path, folder, sources }.tls(&tls)?;
+            config.certificate = Some(certificate);
             config.tls = Some(Arc::new(server));
             config.requires_client_certificate = clients.is_required;
             config.client_sans = clients.sans;
@@ -234,6 +237,13 @@ impl WebConfig {
     /// A client without a certificate has none of the allowed names either.
     fn needs_client_certificate(&self) -> bool {
         self.requires_client_certificate || !self.client_sans.is_empty()
+    }
+
+    /// Returns whether the server's own certificate is valid for the host `name`.
+    pub fn certificate_names(&self, name: &str) -> bool {
+        let certificate = self.certificate.as_ref().and_then(|found| webpki::EndEntityCert::try_from(found).ok());
+        let name = ServerName::try_from(name).ok();
+        certificate.zip(name).is_some_and(|(found, name)| found.verify_is_valid_for_subject_name(&name).is_ok())
     }
 
     /// Returns whether a client with this certificate is allowed. The handshake has verified its signature.
@@ -311,7 +321,8 @@ impl Reader<'_> {
         }
     }
 
-    fn tls(mut self, tls: &TlsServer) -> Result<(ServerConfig, ClientRules), WebConfigError> {
+    /// Returns the server's certificate, its configuration, and what clients have to prove.
+    fn tls(mut self, tls: &TlsServer) -> Result<(CertificateDer<'static>, ServerConfig, ClientRules), WebConfigError> {
         const CERT: &str = "tls_server_config.cert_file";
         const KEY: &str = "tls_server_config.key_file";
         let cert = self.pem(CERT, tls.cert.as_ref(), tls.cert_file.as_ref())?;
@@ -319,6 +330,7 @@ impl Reader<'_> {
         let key = self.pem(KEY, tls.key.as_ref(), tls.key_file.as_ref())?;
         let key = key.ok_or_else(|| self.wrong(KEY, "is missing: TLS needs a certificate and its key"))?;
         let chain = self.certificates(CERT, &cert)?;
+        let certificate = chain[0].clone();
         const NO_KEY: &str = "there is no unencrypted PEM private key in it";
         let key = pem::private_key(&key).map_err(|error| self.wrong_because(KEY, NO_KEY, error))?;
         let key = key.ok_or_else(|| self.wrong(KEY, NO_KEY))?;
@@ -340,7 +352,7 @@ impl Reader<'_> {
         let mut config = builder.with_single_cert(chain, key).map_err(|error| self.refused(KEY, error))?;
         config.ignore_client_order = tls.prefer_server_cipher_suites.unwrap_or(true);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok((config, clients))
+        Ok((certificate, config, clients))
     }
 
     fn client_rules(&mut self, tls: &TlsServer, provider: Arc<CryptoProvider>) -> Result<ClientRules, WebConfigError> {

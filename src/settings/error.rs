@@ -11,7 +11,7 @@ use super::feed_target::FeedUrlError;
 use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
 use crate::feed::CredentialError;
-use crate::http::WebConfigError;
+use crate::http::{HostNameError, WebConfigError};
 
 /// Why a setting is refused: which one, what is wrong with it, and the remedy. Settings are called as on the command line.
 ///
@@ -60,6 +60,15 @@ pub enum SettingsError {
     /// `--config.check` is given without `--config.file`.
     #[error("--config.check needs --config.file, which names what is to be checked")]
     MissingConfigFile,
+    /// A name under `--web.allowed-hosts` is not a host name.
+    #[error("--web.allowed-hosts \"{}\" {error}", .name.escape_debug())]
+    AllowedHost {
+        /// The invalid name.
+        name: String,
+        /// What is wrong with the name.
+        #[source]
+        error: HostNameError,
+    },
     /// The web configuration file cannot be used.
     #[error("--web.config.file {0}")]
     WebConfig(#[from] WebConfigError),

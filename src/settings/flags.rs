@@ -141,6 +141,10 @@ pub(crate) struct WebFlags {
     /// when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
+    /// Host name by which browsers address the bridge, without a port, beside localhost, IP addresses, the machine's host
+    /// name and the names in the certificate: for example that of a proxy (may be repeated)
+    #[arg(long = "web.allowed-hosts", value_name = "NAME")]
+    pub allowed_hosts: Vec<String>,
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
     pub telemetry_path: String,

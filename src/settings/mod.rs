@@ -46,7 +46,7 @@ pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
     SecretSource, SharedIoError, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
-pub use crate::http::{WebConfigError, WebConfigFile};
+pub use crate::http::{HostName, HostNameError, WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;
 pub use crate::pem::PemError;
 pub use crate::reload::{Protection, ProtectionRemoved};
@@ -91,6 +91,9 @@ pub struct Settings {
     pub systemd_socket: bool,
     /// TLS, client certificates, users and response headers.
     pub web_config: Option<Arc<WebConfigFile>>,
+    /// Host names by which browsers may address the bridge, beside `localhost`, IP addresses, the machine's host name and the
+    /// names in the certificate.
+    pub allowed_hosts: Vec<HostName>,
     /// Path of the metrics. It starts with a slash, consists of letters, digits and `-._~/`, and is neither `/-/healthy` nor
     /// `/-/ready`.
     pub telemetry_path: String,
@@ -181,6 +184,7 @@ impl Settings {
             listen_unix: Vec::new(),
             systemd_socket: false,
             web_config: None,
+            allowed_hosts: Vec::new(),
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             with_created: false,
             zero_first: Duration::ZERO,

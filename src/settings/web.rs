@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::flags::{self, LISTEN_ADDRESS_DEFAULT};
-use super::{FeedTarget, Limits, Settings, SettingsError, TelemetryPathError, WebConfigFile, listen_address};
+use super::{FeedTarget, HostName, Limits, Settings, SettingsError, TelemetryPathError, WebConfigFile, listen_address};
 
 /// Returns the settings that `run` and `demo` share.
 pub(crate) fn settings(
@@ -29,6 +29,11 @@ pub(crate) fn settings(
             Err(error) => return Err(SettingsError::ListenAddress { address, error }),
         }
     }
+    let allowed_hosts = web.allowed_hosts.into_iter().map(|name| match name.parse::<HostName>() {
+        Ok(host) => Ok(host),
+        Err(error) => Err(SettingsError::AllowedHost { name, error }),
+    });
+    let allowed_hosts = allowed_hosts.collect::<Result<_, _>>()?;
     check_path(&web.telemetry_path)?;
     let mut seen = BTreeSet::new();
     listen.retain(|address| address.port() == 0 || seen.insert(*address));
@@ -37,6 +42,7 @@ pub(crate) fn settings(
         listen_unix,
         systemd_socket: web.systemd_socket,
         web_config: web.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
+        allowed_hosts,
         telemetry_path: web.telemetry_path,
         with_created: web.with_created,
         zero_first: web.zero_first,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, REBOUND_HOST};
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::peers::node::Node;
 use crate::support::running_bridge::RunningBridge;
@@ -62,6 +62,30 @@ fn serve(database: &Arc<Mutex<Database>>) -> ScriptedFeed {
 
 fn is_names(expected: &[&str]) -> impl Fn(&[String]) -> bool {
     move |names| names == expected
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_that_resolves_its_name_to_this_machine_reads_nothing() {
+    let Some(browser) = Browser::find_or_skip().await else { return };
+    let bridge = bridge(&Reserved::new().url());
+    let fetched = |host: String, path: &'static str| {
+        let browser = &browser;
+        let script = "return fetch(arguments[0], {referrerPolicy: 'no-referrer', headers: {'Accept-Language': ''}})\
+                      .then(response => [response.status, response.headers.get('content-type')])";
+        async move {
+            browser.page.goto(&format!("http://{host}/-/healthy")).await;
+            browser.page.execute(script, &[path.into()]).await
+        }
+    };
+    let port = bridge.address().port();
+    // The same as far as the browser can tell: the page and what it fetches are of one origin.
+    for path in ["/metrics", "/", "/api/v1/status", "/-/ready", "/-/healthy"] {
+        let refused = fetched(format!("{REBOUND_HOST}:{port}"), path).await;
+        assert_eq!(refused, serde_json::json!([421, "text/plain; charset=utf-8"]), "{path}");
+    }
+    assert_eq!(fetched(format!("127.0.0.1:{port}"), "/metrics").await[0], 200);
+    assert_eq!(fetched(format!("localhost:{port}"), "/").await[0], 200);
+    browser.page.quit().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -122,6 +122,42 @@ fn connections_are_encrypted_and_clients_proved() {
 }
 
 #[test]
+fn a_browser_is_served_under_the_names_in_the_certificate() {
+    let site = WebSite::new();
+    let server = site.serve(TLS);
+    for (host, status) in [
+        ("bridge.example", 200),
+        ("BRIDGE.example.:9090", 200),
+        ("one.bridges.example", 200),
+        ("bridges.example", 421),
+        ("one.bridge.example", 421),
+        ("evil.example", 421),
+    ] {
+        let headers = format!("Host: {host}\r\nSec-Fetch-Mode: navigate");
+        assert_eq!(site.get_encrypted_with(server.address, None, &headers).unwrap(), status, "{host}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_foreign_host_is_refused_before_a_password_is_requested() {
+    let site = WebSite::new();
+    let server = site.serve(&format!("basic_auth_users:\n  alice: {}\n", hash("secret")));
+    let status = |headers: &str| {
+        let mut connection = Connection::open(server.address);
+        connection.send(format!("GET /metrics HTTP/1.1\r\n{headers}Connection: close\r\n\r\n").as_bytes());
+        connection.response_to("GET").status
+    };
+    let right = basic("alice", "secret");
+    assert_eq!(status(&format!("Host: evil.example\r\nOrigin: http://evil.example\r\n{right}")), 421);
+    assert_eq!(status("Host: evil.example\r\nOrigin: http://evil.example\r\n"), 421);
+    assert_eq!(status(&format!("Host: evil.example\r\n{right}")), 200);
+    assert_eq!(status("Host: evil.example\r\n"), 401);
+    assert_eq!(status(&right), 400);
+    server.stop();
+}
+
+#[test]
 fn what_cannot_be_obeyed_is_refused_by_name() {
     let site = WebSite::new();
     let tls = |line: &str| format!("{TLS}  {line}\n");

@@ -90,6 +90,7 @@ fn the_bare_help_tells_of_everything() {
         "state.disabled",
         "state.path",
         "version",
+        "web.allowed-hosts",
         "web.config.file",
         "web.created-timestamps",
         "web.listen-address",

@@ -1,16 +1,14 @@
-//! The bridge serves at Unix sockets, and shows its page to no one who was led astray.
+//! The bridge serves at Unix sockets.
 
 use std::fs;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::http_client::{Connection, get_over_unix};
+use crate::support::http_client::get_over_unix;
 use crate::support::program::Program;
-use crate::support::served::{MadeUp, Served};
 use crate::support::{PATIENCE, wait_until};
 use rustix::process::Signal;
-use session_buddy_bridge::internals::http::HttpSettings;
 
 const NO_FEED: &str = "--feed.url=ws://127.0.0.1:9";
 
@@ -69,34 +67,4 @@ fn what_a_killed_bridge_left_is_replaced_and_nothing_else_is() {
 
     let nowhere = start("unix:/nowhere/at/all.sock").end_within(PATIENCE);
     assert!(nowhere.stderr.contains("a path in a folder that this user can write to"), "{}", nowhere.stderr);
-}
-
-#[test]
-fn a_browser_that_was_led_here_by_another_name_is_shown_nothing() {
-    let server = Served::start(MadeUp::showing(|| "a 1\n".into()), HttpSettings::default());
-    let status = |page: &str, host: &str| {
-        let mut connection = Connection::open(server.address);
-        connection.send(format!("GET {page} HTTP/1.1\r\n{host}Connection: close\r\n\r\n").as_bytes());
-        connection.response_to("GET").status
-    };
-    for host in [
-        "localhost",
-        "LOCALHOST:9090",
-        "localhost.",
-        "bridge.localhost:80",
-        "127.0.0.1:9090",
-        "127.0.0.1",
-        "[::1]:9090",
-    ] {
-        assert_eq!(status("/", &format!("Host: {host}\r\n")), 200, "{host}");
-    }
-    for host in
-        ["evil.example", "evil.example:9090", "localhost.evil.example", "127.0.0.1.evil.example", "notlocalhost", "a b"]
-    {
-        assert_eq!(status("/", &format!("Host: {host}\r\n")), 421, "{host}");
-        // Scrapers call a machine by any name.
-        assert_eq!(status("/metrics", &format!("Host: {host}\r\n")), 200, "{host}");
-        assert_eq!(status("/-/healthy", &format!("Host: {host}\r\n")), 200, "{host}");
-    }
-    server.stop();
 }

@@ -38,6 +38,7 @@ mod first_values;
 mod fuzz_corpora;
 mod healthcheck_tells_the_truth;
 mod help_is_complete;
+mod hosts_are_checked;
 mod http_answers;
 mod http_limits;
 mod http_outlives_want_of_descriptors;

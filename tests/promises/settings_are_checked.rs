@@ -73,13 +73,14 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     );
 }
 
-const EVERY_FLAG: [(&str, &str); 15] = [
+const EVERY_FLAG: [(&str, &str); 16] = [
     ("feed.url", "wss://example.org/feed?key=1"),
     ("feed.name", "main"),
     ("feed.skills-db", "/srv/skills.db"),
     ("feed.skill", "pytest-run"),
     ("feed.silence-timeout", "1.5m"),
     ("feed.max-frame-bytes", "4096"),
+    ("web.allowed-hosts", "metrics.example"),
     ("web.listen-address", "[::1]:9101"),
     ("web.telemetry-path", "/m/e_t.r-i~cs"),
     ("web.zero-first", "20s"),
@@ -99,6 +100,7 @@ fn expected_of_every_flag() -> Settings {
         listen_unix: Vec::new(),
         systemd_socket: true,
         web_config: None,
+        allowed_hosts: vec!["metrics.example".parse().unwrap()],
         config_file: None,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         with_created: true,
@@ -457,6 +459,22 @@ fn an_address_that_is_none_is_refused() {
     ] {
         let expected = format!("--web.listen-address \"{address}\" {complaint}");
         assert_eq!(refusal(&["--web.listen-address", address]), expected);
+    }
+}
+
+#[test]
+fn a_host_that_no_browser_can_name_is_refused() {
+    let allowed = |names: &str| settings_in(&[("SESSION_BUDDY_BRIDGE_WEB_ALLOWED_HOSTS", names)], &[]).allowed_hosts;
+    let names: Vec<String> = allowed("a.example, B.example.").iter().map(|name| name.as_str().to_owned()).collect();
+    assert_eq!(names, ["a.example", "b.example"]);
+    for (name, complaint) in [
+        ("a.example:443", "has a port: write the name alone, it is allowed on every port"),
+        ("127.0.0.1", "is an IP address, and addresses are always allowed: leave it out"),
+        ("*.example", "is no host name: write for example metrics.example"),
+        ("https://a.example", "is no host name: write for example metrics.example"),
+    ] {
+        let expected = format!("--web.allowed-hosts \"{name}\" {complaint}");
+        assert_eq!(refusal(&["--web.allowed-hosts", name]), expected);
     }
 }
 

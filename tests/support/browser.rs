@@ -15,6 +15,9 @@ use super::{eventually_async, patiently};
 /// So many because free ports are handed out in order: where one is in use, the next often is too.
 const STARTS_MAX: u32 = 50;
 
+/// The host of a web site that resolves to 127.0.0.1 in this browser.
+pub const REBOUND_HOST: &str = "rebound.example";
+
 pub struct Browser {
     pub page: Session,
     _driver: Program,
@@ -53,7 +56,7 @@ impl Browser {
             "goog:chromeOptions": {
                 "binary": chromium,
                 // Containers have neither user namespaces for the sandbox nor room in /dev/shm.
-                "args": ["--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"],
+                "args": [&format!("--host-resolver-rules=MAP {REBOUND_HOST} 127.0.0.1"), "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"],
             },
         });
         let page = Session::start(SocketAddr::from(([127, 0, 0, 1], port)), capabilities).await;

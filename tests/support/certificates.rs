@@ -12,6 +12,9 @@ pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
+/// The names in the certificate of [`Authority::server_files`].
+const SERVER_HOSTS: [&str; 3] = ["127.0.0.1", "bridge.example", "*.bridges.example"];
+
 /// A client's files.
 pub struct ClientFiles {
     pub certificate: PathBuf,
@@ -39,9 +42,10 @@ impl Authority {
         }
     }
 
-    /// A server on 127.0.0.1 that it vouches for, as `server.pem` and `server.key` in `directory`.
+    /// A server on 127.0.0.1 and the hosts of [`SERVER_HOSTS`] that it vouches for, as `server.pem` and `server.key` in
+    /// `directory`.
     pub fn server_files(&self, directory: &Path) {
-        let (certificate, key) = self.signed(&named("the server", &["127.0.0.1"]));
+        let (certificate, key) = self.signed(&named("the server", &SERVER_HOSTS));
         written(&directory.join("server.pem"), &certificate.pem());
         written(&directory.join("server.key"), &key.serialize_pem());
     }

@@ -85,8 +85,19 @@ impl WebSite {
 
     /// The status of a GET over TLS, or why there is none.
     pub fn get_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> io::Result<u16> {
+        self.get_encrypted_with(address, client, "Host: localhost")
+    }
+
+    /// [`Self::get_encrypted`] with these header lines.
+    pub fn get_encrypted_with(
+        &self,
+        address: SocketAddr,
+        client: Option<&ClientFiles>,
+        headers: &str,
+    ) -> io::Result<u16> {
         let mut connection = self.connect_encrypted(address, client);
-        connection.try_send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let request = format!("GET /metrics HTTP/1.1\r\n{headers}\r\nConnection: close\r\n\r\n");
+        connection.try_send(request.as_bytes())?;
         Ok(connection.try_response_to("GET")?.status)
     }
 }
