@@ -147,6 +147,8 @@ fn protocol(limits: &HttpLimits) -> http1::Builder {
     let header_bytes_max = limits.header_bytes_max.max(HEADER_BYTES_MIN);
     let mut protocol = http1::Builder::new();
     protocol
+        // A client may close its sending side after its last request: RFC 9112, 9.6.
+        .half_close(true)
         .timer(StandstillTimer)
         .header_read_timeout(limits.header_read_timeout)
         .max_header_size(header_bytes_max)

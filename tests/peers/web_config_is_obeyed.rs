@@ -2,15 +2,19 @@
 //! it cannot be obeyed.
 
 use std::fs;
+use std::io::Write as _;
+use std::net::Shutdown;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, mpsc};
 
 use crate::support::certificates::Authority;
 use crate::support::http_client::{self, Connection};
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::program::{Ended, Program};
+use crate::support::served::MadeUp;
 use crate::support::web_site::{TLS, WebSite, basic, get, hash};
-use crate::support::{eventually, wait_until};
-use session_buddy_bridge::internals::http::WebConfigFile;
+use crate::support::{PATIENCE, eventually, wait_until};
+use session_buddy_bridge::internals::http::{HttpLimits, WebConfigFile};
 
 #[test]
 fn only_users_with_the_right_password_are_let_in() {
@@ -154,6 +158,34 @@ fn a_foreign_host_is_refused_before_a_password_is_requested() {
     assert_eq!(status(&format!("Host: evil.example\r\n{right}")), 200);
     assert_eq!(status("Host: evil.example\r\n"), 401);
     assert_eq!(status(&right), 400);
+    server.stop();
+}
+
+#[test]
+fn a_client_that_ends_sending_over_tls_gets_its_answer() {
+    let site = WebSite::new();
+    let (begin, begun) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let content = MadeUp::showing(move || {
+        begin.send(()).unwrap();
+        held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        "a 1\n".into()
+    });
+    let server = site.serve_content(TLS, content, HttpLimits::default());
+    for says_so in [true, false] {
+        let mut stream = site.stream_encrypted(server.address, None);
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        begun.recv_timeout(PATIENCE).unwrap();
+        if says_so {
+            stream.conn.send_close_notify();
+            stream.flush().unwrap();
+        }
+        stream.sock.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(site.get_encrypted_with(server.address, None, "Host: a b").unwrap(), 400, "the end is seen by now");
+        release.send(()).unwrap();
+        assert_eq!(Connection::over(stream).response_to("GET").text(), "a 1\n", "with close_notify: {says_so}");
+    }
     server.stop();
 }
 

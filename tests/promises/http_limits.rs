@@ -82,6 +82,49 @@ fn headers_over_the_limit_are_answered_with_431() {
 }
 
 #[test]
+fn a_client_that_ends_sending_after_its_requests_gets_every_answer_whole() {
+    let server = Served::start(huge(), HttpSettings::default());
+    let mut connection = Connection::open(server.address);
+    connection.send(b"GET /-/healthy HTTP/1.1\r\nHost: test\r\n\r\n");
+    connection.send(GET);
+    connection.end_sending().unwrap();
+    assert_eq!(connection.response_to("GET").text(), "Healthy.\n");
+    assert_eq!(connection.response_to("GET").body.len(), HUGE_BYTES);
+    connection.expect_end();
+
+    let mut unfinished = Connection::open(server.address);
+    unfinished.send(b"GET /metrics HTTP/1.1\r\nHost: te");
+    unfinished.end_sending().unwrap();
+    unfinished.expect_end();
+    let mut silent = Connection::open(server.address);
+    silent.end_sending().unwrap();
+    silent.expect_end();
+    server.stop();
+}
+
+#[test]
+fn a_client_that_ends_sending_while_its_answer_is_written_gets_it() {
+    let (begin, begun) = mpsc::channel();
+    let (release, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let content = MadeUp::showing(move || {
+        begin.send(()).unwrap();
+        held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        Bytes::from_static(b"late\n")
+    });
+    let server = Served::start(content, HttpSettings::default());
+    let mut connection = Connection::open(server.address);
+    connection.send(GET);
+    begun.recv_timeout(PATIENCE).unwrap();
+    connection.end_sending().unwrap();
+    assert_eq!(get(server.address, "/-/healthy").status, 200, "the server has had time to see the end");
+    release.send(()).unwrap();
+    assert_eq!(connection.response_to("GET").text(), "late\n");
+    connection.expect_end();
+    server.stop();
+}
+
+#[test]
 fn one_connection_too_many_is_refused_and_counted_and_a_free_place_is_given_again() {
     let server = Served::start(small(), limited(HttpLimits { connections_max: 3, ..HttpLimits::default() }));
     let mut open: Vec<_> = (0..3).map(|_| Connection::open(server.address)).collect();

@@ -61,6 +61,15 @@ impl WebSite {
 
     /// A connection over TLS. The handshake comes with the first bytes that are sent.
     pub fn connect_encrypted(&self, address: SocketAddr, client: Option<&ClientFiles>) -> EncryptedConnection {
+        Connection::over(self.stream_encrypted(address, client))
+    }
+
+    /// The stream of [`Self::connect_encrypted`].
+    pub fn stream_encrypted(
+        &self,
+        address: SocketAddr,
+        client: Option<&ClientFiles>,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
         let mut roots = RootCertStore::empty();
         let ca = fs::read(self.folder.path().join("ca.pem")).unwrap();
         roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
@@ -80,7 +89,7 @@ impl WebSite {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Connection::over(StreamOwned::new(connection, stream))
+        StreamOwned::new(connection, stream)
     }
 
     /// The status of a GET over TLS, or why there is none.
