@@ -33,5 +33,5 @@ ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db
 VOLUME /var/lib/session-buddy-bridge
 EXPOSE 9090
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
-    CMD ["/usr/local/bin/session-buddy-bridge", "healthcheck", "http://127.0.0.1:9090/-/healthy"]
+    CMD ["/usr/local/bin/session-buddy-bridge", "healthcheck", "--healthcheck.pid=1"]
 ENTRYPOINT ["/usr/local/bin/session-buddy-bridge"]

@@ -46,7 +46,7 @@ pub struct Demo {
 
 impl Demo {
     pub(super) fn new(flags: DemoFlags) -> Result<Self, SettingsError> {
-        let any_port = flags.web.listen_addresses.is_empty();
+        let any_port = flags.web.listen.addresses.is_empty();
         let feed = DemoSettings {
             seed: flags.seed,
             invocations_per_second: flags.invocations_per_second.into(),

@@ -34,8 +34,8 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::build_info::LONG_VERSION;
-use crate::settings::flags::RunFlags;
-use crate::settings::{LogSettings, SettingsError};
+use crate::settings::flags::{ListenFlags, RunFlags};
+use crate::settings::{Environment, LogSettings, SettingsError};
 use check::{Check, CheckFlags};
 use demo::{Demo, DemoFlags};
 pub use error::CommandError;
@@ -87,8 +87,8 @@ Examples:
   session-buddy-bridge replay feed.ndjson
   session-buddy-bridge explain feed.ndjson --skill pytest-run
       record what a server sends, print its metrics, and explain them
-  session-buddy-bridge healthcheck http://127.0.0.1:9101/-/healthy
-      check the health of a bridge on port 9101";
+  session-buddy-bridge healthcheck --web.listen-address :9101
+      check the health of a bridge that was started with the same flag";
 
 /// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
 ///
@@ -193,14 +193,7 @@ pub fn parse(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Box<dyn Command>, SettingsError> {
-    let CommandLine { command, run } = environment::with_defaults_from(CommandLine::command(), &environment)
-        .try_get_matches_from(args)
-        .and_then(|matches| CommandLine::from_arg_matches(&matches))
-        .map_err(|error| match environment::variable_at_fault(&error, &environment) {
-            Some(variable) => SettingsError::Environment { variable, error },
-            None => SettingsError::CommandLine(error),
-        })?;
-    Ok(match command.unwrap_or(Subcommands::Run(run)) {
+    Ok(match subcommand(args, &environment)? {
         Subcommands::Run(flags) => run::command(flags, &environment)?,
         Subcommands::Demo(flags) => Box::new(Demo::new(flags)?),
         Subcommands::Check(flags) => Box::new(Check::new(flags, &environment)?),
@@ -211,6 +204,36 @@ pub fn parse(
         Subcommands::State(flags) => Box::new(State::new(flags, &environment)?),
         Subcommands::Completions { shell } => Box::new(Print::completions(without_environment(), shell)),
         Subcommands::Man => Box::new(Print::man_page(without_environment())),
+    })
+}
+
+/// Returns the command of a command line over an environment, as it is written.
+fn subcommand(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    environment: Environment<'_>,
+) -> Result<Subcommands, SettingsError> {
+    let CommandLine { command, run } = environment::with_defaults_from(CommandLine::command(), environment)
+        .try_get_matches_from(args)
+        .and_then(|matches| CommandLine::from_arg_matches(&matches))
+        .map_err(|error| match environment::variable_at_fault(&error, environment) {
+            Some(variable) => SettingsError::Environment { variable, error },
+            None => SettingsError::CommandLine(error),
+        })?;
+    Ok(command.unwrap_or(Subcommands::Run(run)))
+}
+
+/// Returns the flags by which the bridge of a command line and an environment listens; `None` if it does not serve.
+///
+/// # Errors
+/// A command line that this program does not take.
+fn listen_flags(
+    args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    environment: impl Fn(&str) -> Option<OsString>,
+) -> Result<Option<ListenFlags>, SettingsError> {
+    Ok(match subcommand(args, &environment)? {
+        Subcommands::Run(flags) => Some(flags.web.listen),
+        Subcommands::Demo(flags) => Some(flags.web.listen),
+        _ => None,
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
 use tokio::task::spawn_blocking;
 
 use super::Content;
@@ -73,6 +74,11 @@ impl WebConfigFile {
     /// Returns what was accepted last.
     pub(super) fn current(&self) -> Arc<WebConfig> {
         Arc::clone(&self.accepted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the server's certificate, if connections are encrypted.
+    pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
+        self.current().certificate.clone()
     }
 
     /// Returns whether connections are encrypted.

@@ -212,6 +212,22 @@ pub enum SettingsError {
         #[source]
         error: HealthcheckUrlError,
     },
+    /// A bridge with these settings listens where only it knows.
+    #[doc(hidden)]
+    #[error("{}: give the URL of the bridge's /-/healthy", unknown_address(*by_systemd))]
+    UnknownHealthcheckAddress {
+        /// Whether systemd passes the sockets; the port is one that is free otherwise.
+        by_systemd: bool,
+    },
+    /// A user without a password, or the other way round.
+    #[doc(hidden)]
+    #[error("{given} needs {missing}: give both, or neither")]
+    IncompleteLogin {
+        /// The flag that is given.
+        given: &'static str,
+        /// The flag that is missing.
+        missing: &'static str,
+    },
     /// The environment names no directory for the state file.
     #[error("neither XDG_STATE_HOME nor HOME says where the state is: give --state.path")]
     NoStatePath,
@@ -229,6 +245,14 @@ pub enum SettingsError {
 }
 
 /// Returns the file of a credential as it is written behind a flag.
+fn unknown_address(by_systemd: bool) -> &'static str {
+    if by_systemd {
+        "--web.systemd-socket listens on sockets that only systemd knows"
+    } else {
+        "--web.listen-address has port 0, which is another one at each start"
+    }
+}
+
 fn quoted(error: &CredentialError) -> String {
     error.file.as_ref().map(|file| format!(" \"{}\"", file.display())).unwrap_or_default()
 }

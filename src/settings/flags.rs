@@ -125,14 +125,15 @@ pub(crate) struct ConnectionFlags {
     pub frame_bytes_max: u32,
 }
 
+/// Where the bridge listens, and how clients are served there. `healthcheck` derives its request from the same flags.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Web")]
-pub(crate) struct WebFlags {
+pub(crate) struct ListenFlags {
     /// Address to listen on: HOST:PORT, [IPV6]:PORT, :PORT for every interface, or unix:PATH (may be repeated) [default:
     /// localhost:9090]
     // The default is filled in later: the demo needs to know whether an address was given.
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
-    pub listen_addresses: Vec<String>,
+    pub addresses: Vec<String>,
     /// Listen on the sockets that systemd passes, instead of ports
     #[arg(long = "web.systemd-socket", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
@@ -141,6 +142,13 @@ pub(crate) struct WebFlags {
     /// when it changes
     #[arg(long = "web.config.file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Web")]
+pub(crate) struct WebFlags {
+    #[command(flatten)]
+    pub listen: ListenFlags,
     /// Host name by which browsers address the bridge, without a port, beside localhost, IP addresses, the machine's host
     /// name and the names in the certificate: for example that of a proxy (may be repeated)
     #[arg(long = "web.allowed-hosts", value_name = "NAME")]

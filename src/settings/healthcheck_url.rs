@@ -10,14 +10,11 @@ pub enum HealthcheckUrlError {
     /// Not a URL.
     #[error("is no URL ({0}): write for example http://127.0.0.1:9090/-/healthy")]
     Malformed(#[source] url::ParseError),
-    /// The scheme is `https`.
-    #[error("asks for TLS, which a health check does not speak: ask the bridge itself, with http://")]
-    Https,
     /// Any other scheme, or none, as in `localhost:9090`.
-    #[error("does not start with http://: write for example http://127.0.0.1:9090/-/healthy")]
+    #[error("does not start with http:// or https://: write for example http://127.0.0.1:9090/-/healthy")]
     Scheme,
     /// The URL has a user name or a password.
-    #[error("holds a user name or password, which the bridge does not ask for: leave it out")]
+    #[error("contains a user name or password: use --healthcheck.username and --healthcheck.password-file instead")]
     Userinfo,
     /// Port 0.
     #[error("has port 0, to which nobody can connect: give the port of --web.listen-address")]
@@ -31,10 +28,11 @@ pub(crate) fn read(text: &str) -> Result<Url, HealthcheckUrlError> {
         Err(error) => return Err(HealthcheckUrlError::Malformed(error)),
     };
     match url.scheme() {
-        "https" => Err(HealthcheckUrlError::Https),
-        "http" if !url.username().is_empty() || url.password().is_some() => Err(HealthcheckUrlError::Userinfo),
-        "http" if url.port() == Some(0) => Err(HealthcheckUrlError::Port),
-        "http" => Ok(url),
+        "http" | "https" if !url.username().is_empty() || url.password().is_some() => {
+            Err(HealthcheckUrlError::Userinfo)
+        }
+        "http" | "https" if url.port() == Some(0) => Err(HealthcheckUrlError::Port),
+        "http" | "https" => Ok(url),
         _ => Err(HealthcheckUrlError::Scheme),
     }
 }
@@ -48,7 +46,7 @@ mod tests {
         use HealthcheckUrlError as E;
         assert_eq!(read("http://[::1]:9090/-/healthy").unwrap().as_str(), "http://[::1]:9090/-/healthy");
         assert_eq!(read("http://bridge").unwrap().as_str(), "http://bridge/");
-        assert_eq!(read("https://bridge"), Err(E::Https));
+        assert_eq!(read("https://bridge").unwrap().as_str(), "https://bridge/");
         assert_eq!(read("ws://bridge"), Err(E::Scheme));
         assert_eq!(read("localhost:9090"), Err(E::Scheme));
         assert_eq!(read("/-/healthy"), Err(E::Scheme));

@@ -1,10 +1,43 @@
 //! Builders of what is served, and where.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::flags::{self, LISTEN_ADDRESS_DEFAULT};
 use super::{FeedTarget, HostName, Limits, Settings, SettingsError, TelemetryPathError, WebConfigFile, listen_address};
+
+/// Where a bridge listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listeners {
+    /// TCP addresses, none of them twice but for port 0. Not listened on if `by_systemd`.
+    pub tcp: Vec<SocketAddr>,
+    /// Paths of Unix sockets.
+    pub unix: Vec<PathBuf>,
+    /// Whether systemd passes sockets.
+    pub by_systemd: bool,
+}
+
+/// Returns the listeners that `flags` configure; without an address, the default one.
+pub(crate) fn listeners(flags: &flags::ListenFlags) -> Result<Listeners, SettingsError> {
+    let default = [LISTEN_ADDRESS_DEFAULT.to_owned()];
+    let addresses = if flags.addresses.is_empty() { &default[..] } else { &flags.addresses };
+    let mut listeners = Listeners { tcp: Vec::new(), unix: Vec::new(), by_systemd: flags.systemd_socket };
+    for address in addresses {
+        if let Some(path) = listen_address::unix_path(address) {
+            listeners.unix.push(path);
+            continue;
+        }
+        match listen_address::resolve(address) {
+            Ok(addresses) => listeners.tcp.extend(addresses),
+            Err(error) => return Err(SettingsError::ListenAddress { address: address.clone(), error }),
+        }
+    }
+    let mut seen = BTreeSet::new();
+    listeners.tcp.retain(|address| address.port() == 0 || seen.insert(*address));
+    Ok(listeners)
+}
 
 /// Returns the settings that `run` and `demo` share.
 pub(crate) fn settings(
@@ -13,35 +46,18 @@ pub(crate) fn settings(
     log: &flags::LogFlags,
     feeds: Vec<FeedTarget>,
 ) -> Result<Settings, SettingsError> {
-    let mut addresses = web.listen_addresses;
-    if addresses.is_empty() {
-        addresses.push(LISTEN_ADDRESS_DEFAULT.to_owned());
-    }
-    let mut listen = Vec::new();
-    let mut listen_unix = Vec::new();
-    for address in addresses {
-        if let Some(path) = listen_address::unix_path(&address) {
-            listen_unix.push(path);
-            continue;
-        }
-        match listen_address::resolve(&address) {
-            Ok(addresses) => listen.extend(addresses),
-            Err(error) => return Err(SettingsError::ListenAddress { address, error }),
-        }
-    }
+    let Listeners { tcp: listen, unix: listen_unix, by_systemd: systemd_socket } = listeners(&web.listen)?;
     let allowed_hosts = web.allowed_hosts.into_iter().map(|name| match name.parse::<HostName>() {
         Ok(host) => Ok(host),
         Err(error) => Err(SettingsError::AllowedHost { name, error }),
     });
     let allowed_hosts = allowed_hosts.collect::<Result<_, _>>()?;
     check_path(&web.telemetry_path)?;
-    let mut seen = BTreeSet::new();
-    listen.retain(|address| address.port() == 0 || seen.insert(*address));
     Ok(Settings {
         listen,
         listen_unix,
-        systemd_socket: web.systemd_socket,
-        web_config: web.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
+        systemd_socket,
+        web_config: web.listen.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
         allowed_hosts,
         telemetry_path: web.telemetry_path,
         with_created: web.with_created,

@@ -92,7 +92,7 @@ fn addresses_agree_across_files() {
     assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db\n"));
     let bridge_volumes = strings(&services["bridge"]["volumes"]);
     assert_eq!(bridge_volumes[0], "bridge-state:/var/lib/session-buddy-bridge");
-    assert_eq!(words(&bridge_image, "    CMD ")[1..], ["healthcheck", "http://127.0.0.1:9090/-/healthy"]);
+    assert_eq!(words(&bridge_image, "    CMD ")[1..], ["healthcheck", "--healthcheck.pid=1"]);
     assert_eq!(strings(&services["bridge"]["ports"]), ["127.0.0.1:9090:9090"]);
     assert_eq!(strings(&scrape["scrape_configs"][0]["static_configs"][0]["targets"]), ["bridge:9090"]);
 

@@ -557,7 +557,7 @@ fn a_recording_is_made_and_replayed() {
 fn a_health_check_is_asked_where_and_for_how_long() {
     let healthcheck = made_in::<Healthcheck>;
     let default = healthcheck(&[], &["healthcheck"]);
-    assert_eq!(default.url.as_str(), "http://127.0.0.1:9090/-/healthy");
+    assert_eq!(default.urls()[0], "http://127.0.0.1:9090/-/healthy");
     assert_eq!(default.timeout, Duration::from_secs(3));
 
     let environment = [
@@ -565,12 +565,12 @@ fn a_health_check_is_asked_where_and_for_how_long() {
         ("SESSION_BUDDY_BRIDGE_HEALTHCHECK_TIMEOUT", "500ms"),
     ];
     let named = healthcheck(&environment, &["healthcheck"]);
-    assert_eq!(named.url.as_str(), "http://bridge:9101/-/ready");
+    assert_eq!(named.urls(), ["http://bridge:9101/-/ready"]);
     assert_eq!(named.timeout, Duration::from_millis(500));
-    assert_eq!(healthcheck(&environment, &["healthcheck", "http://other/"]).url.as_str(), "http://other/");
+    assert_eq!(healthcheck(&environment, &["healthcheck", "http://other/"]).urls(), ["http://other/"]);
 
     let refused = refusal(&["healthcheck", "https://me:secret@h/"]);
-    assert!(refused.contains("\"https://***@h/\" asks for TLS"), "{refused}");
+    assert!(refused.contains("\"https://***@h/\" contains a user name or password"), "{refused}");
     let refused = refusal(&["healthcheck", "--healthcheck.timeout", "0s"]);
     assert!(refused.contains("is out of range: give 100ms to 1m"), "{refused}");
 }

@@ -155,7 +155,7 @@ impl Program {
         let address = |log: &str| {
             let line = log.lines().find(|line| line.contains("listening"))?;
             let (_, address) = line.split_once("address")?;
-            address.trim_matches(['=', ':', '"', '}']).split('"').next()?.parse().ok()
+            address.trim_matches(['=', ':', '"', '}']).split(['"', ' ']).next()?.parse().ok()
         };
         self.read_until("the address", |program| address(&program.stderr))
     }
