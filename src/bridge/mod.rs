@@ -393,7 +393,7 @@ fn bind_all(settings: &Settings) -> Result<Vec<BoundListener>, BridgeError> {
         }
     }
     for path in &settings.listen_unix {
-        listeners.push(http::bind_unix(path)?);
+        listeners.push(http::bind_unix(path, settings.socket_mode)?);
     }
     Ok(listeners)
 }

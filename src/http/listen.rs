@@ -1,15 +1,22 @@
 //! Binding of TCP ports, Unix sockets and the sockets that systemd passes.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketType};
 use thiserror::Error;
 
 const PROMETHEUS_DEFAULT_PORT: u16 = 9090;
+
+/// Connections to a Unix socket that may wait to be accepted.
+const UNIX_BACKLOG: i32 = 1024;
 
 /// Why an address or a socket cannot be listened on.
 ///
@@ -151,27 +158,96 @@ impl BoundListener {
     }
 }
 
-/// Listens on a Unix socket at `path`. A socket that a killed process left behind is replaced.
+/// Permissions of the file of a Unix socket: who may connect needs the right to write.
+///
+/// ```
+/// use session_buddy_bridge::settings::{SocketMode, SocketModeError};
+///
+/// let mode: SocketMode = "0660".parse()?;
+/// assert_eq!(mode.bits(), 0o660);
+/// assert_eq!("rw-rw----".parse::<SocketMode>(), Err(SocketModeError));
+/// # Ok::<(), SocketModeError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketMode(u32);
+
+/// A text is not the mode of a Unix socket.
+///
+/// ```
+/// use session_buddy_bridge::settings::{SocketMode, SocketModeError};
+///
+/// let error = "1777".parse::<SocketMode>().unwrap_err();
+/// assert_eq!(error.to_string(), "give the permissions in octal, 0000 to 0777, for example 0660");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("give the permissions in octal, 0000 to 0777, for example 0660")]
+pub struct SocketModeError;
+
+impl SocketMode {
+    /// Returns the permission bits, 0 to 0o777.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for SocketMode {
+    type Err = SocketModeError;
+
+    fn from_str(text: &str) -> Result<Self, SocketModeError> {
+        let is_octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| (b'0'..=b'7').contains(&digit));
+        let mode = u32::from_str_radix(text, 8).ok().filter(|mode| is_octal && *mode <= 0o777);
+        mode.map(Self).ok_or(SocketModeError)
+    }
+}
+
+/// Connects without waiting. A listener whose queue is full is an error of the kind [`io::ErrorKind::WouldBlock`].
+pub(crate) fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = UnixStream::from(socket()?);
+    socket.set_nonblocking(true)?;
+    net::connect(&socket, &SocketAddrUnix::new(path)?)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+fn socket() -> io::Result<OwnedFd> {
+    let socket = net::socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+    fcntl_setfd(&socket, FdFlags::CLOEXEC)?;
+    Ok(socket)
+}
+
+/// Binds a Unix socket and listens on it, with `mode` before anybody can connect.
+fn listen_unix(path: &Path, mode: Option<SocketMode>) -> io::Result<BoundListener> {
+    let listener = UnixListener::from(socket()?);
+    net::bind(&listener, &SocketAddrUnix::new(path)?)?;
+    let file = SocketFile(path.to_owned());
+    if let Some(SocketMode(mode)) = mode {
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
+    net::listen(&listener, UNIX_BACKLOG)?;
+    listener.set_nonblocking(true)?;
+    Ok(BoundListener::Unix(listener, Some(file)))
+}
+
+/// Listens on a Unix socket at `path`, whose file has the permissions `mode`, or those that the umask leaves. A socket that a
+/// killed process left behind is replaced.
 ///
 /// # Errors
 /// A path that cannot be written, or that something else uses.
-pub fn bind_unix(path: &Path) -> Result<BoundListener, BindError> {
+pub fn bind_unix(path: &Path, mode: Option<SocketMode>) -> Result<BoundListener, BindError> {
     let in_use = |problem| BindError::UnixInUse { path: path.to_owned(), problem };
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(in_use("there is a file that is no socket"));
         }
-        if UnixStream::connect(path).is_ok() {
-            return Err(in_use("somebody else serves it"));
+        match connect_unix(path).map_err(|error| error.kind()) {
+            // Nobody listens: it was left behind.
+            Err(io::ErrorKind::ConnectionRefused) => drop(fs::remove_file(path)),
+            Err(io::ErrorKind::NotFound) => {}
+            Err(io::ErrorKind::PermissionDenied) => return Err(in_use("it belongs to somebody else")),
+            Ok(_) | Err(_) => return Err(in_use("somebody else serves it")),
         }
-        // Nobody listens: it was left behind.
-        let _ = fs::remove_file(path);
     }
-    let listener = UnixListener::bind(path).and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
-    match listener {
-        Ok(listener) => Ok(BoundListener::Unix(listener, Some(SocketFile(path.to_owned())))),
-        Err(source) => Err(BindError::Unix { path: path.to_owned(), source }),
-    }
+    listen_unix(path, mode).map_err(|source| BindError::Unix { path: path.to_owned(), source })
 }
 
 /// Returns every socket that systemd passed to this process, as its unit configures.

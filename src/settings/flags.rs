@@ -9,7 +9,9 @@ use clap::{ArgAction, Args};
 
 use super::limits::{SERIES_MAX, SERIES_MIN};
 use super::number::within;
-use super::{FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, Timing, ZERO_FIRST_MAX, duration};
+use super::{
+    FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SocketMode, Timing, ZERO_FIRST_MAX, duration,
+};
 
 pub(crate) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(crate) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
@@ -149,6 +151,10 @@ pub(crate) struct ListenFlags {
 pub(crate) struct WebFlags {
     #[command(flatten)]
     pub listen: ListenFlags,
+    /// Permissions of the files of Unix sockets, in octal: who may connect needs the right to write [default: what the umask
+    /// leaves] [range: 0000 to 0777]
+    #[arg(long = "web.socket-mode", value_name = "MODE")]
+    pub socket_mode: Option<SocketMode>,
     /// Host name by which browsers address the bridge, without a port, beside localhost, IP addresses, the machine's host
     /// name and the names in the certificate: for example that of a proxy (may be repeated)
     #[arg(long = "web.allowed-hosts", value_name = "NAME")]

@@ -46,7 +46,7 @@ pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
     SecretSource, SharedIoError, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
-pub use crate::http::{HostName, HostNameError, WebConfigError, WebConfigFile};
+pub use crate::http::{HostName, HostNameError, SocketMode, SocketModeError, WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;
 pub use crate::pem::PemError;
 pub use crate::reload::{Protection, ProtectionRemoved};
@@ -87,6 +87,8 @@ pub struct Settings {
     pub listen: Vec<SocketAddr>,
     /// Unix sockets to listen on.
     pub listen_unix: Vec<PathBuf>,
+    /// Permissions of the files of Unix sockets; `None` for those that the umask leaves.
+    pub socket_mode: Option<SocketMode>,
     /// Whether to listen on the sockets that systemd passes instead of `listen`.
     pub systemd_socket: bool,
     /// TLS, client certificates, users and response headers.
@@ -182,6 +184,7 @@ impl Settings {
             feeds,
             listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
             listen_unix: Vec::new(),
+            socket_mode: None,
             systemd_socket: false,
             web_config: None,
             allowed_hosts: Vec::new(),

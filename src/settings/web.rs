@@ -56,6 +56,7 @@ pub(crate) fn settings(
     Ok(Settings {
         listen,
         listen_unix,
+        socket_mode: web.socket_mode,
         systemd_socket,
         web_config: web.listen.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
         allowed_hosts,

@@ -2,14 +2,17 @@
 //! unit is one that systemd takes.
 
 use std::fs;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::support::peers::found_or_skip;
 use crate::support::program::{Program, run};
 use crate::support::scripted_feed::Reserved;
-use crate::support::{PATIENCE, http_client, in_repository};
+use crate::support::{PATIENCE, http_client, in_repository, wait_until};
 use rustix::process::Signal;
 
 struct Manager {
@@ -154,6 +157,48 @@ os.execv(sys.argv[2], sys.argv[2:])";
     let mut program = Program::spawn("the activated bridge", &mut command);
     let bound = program.until_line("what it is bound to", |line| line.strip_prefix("bound ").map(str::to_owned));
     (program, bound)
+}
+
+/// Whether a user of the group `group` can scrape the bridge at `socket`: the status line, or the error.
+fn scrape_as(group: u32, socket: &Path) -> String {
+    const NOBODY: u32 = 65534;
+    let client = "import socket, sys
+connection = socket.socket(socket.AF_UNIX)
+try:
+    connection.connect(sys.argv[1])
+    connection.sendall(b'GET /metrics HTTP/1.0\\r\\n\\r\\n')
+    print(connection.recv(15).decode())
+except PermissionError as error:
+    print(error.strerror)";
+    let mut command = Command::new("python3");
+    let ended = run(command.args(["-c", client]).arg(socket).uid(NOBODY).gid(group).current_dir("/"), "");
+    assert!(ended.is_success(), "{}", ended.printed());
+    ended.stdout.trim().to_owned()
+}
+
+#[test]
+fn a_proxy_of_another_user_is_let_in_by_the_group_of_the_socket() {
+    if !rustix::process::geteuid().is_root() {
+        return eprintln!("skipped: only root can act as two users");
+    }
+    // Neither exists; the folder hands its group to the socket, as `Group=` of the unit does.
+    const OF_THE_PROXY: u32 = 64_101;
+    const OF_ANOTHER: u32 = 64_102;
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(folder.path(), None, Some(OF_THE_PROXY)).unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o2755)).unwrap();
+    let path = folder.path().join("bridge.sock");
+    let listen = format!("--web.listen-address=unix:{}", path.display());
+    for (mode, of_the_proxy, of_another) in [
+        ("--web.socket-mode=0660", "HTTP/1.0 200 OK", "Permission denied"),
+        ("--web.socket-mode=0666", "HTTP/1.0 200 OK", "HTTP/1.0 200 OK"),
+        ("--web.socket-mode=0600", "Permission denied", "Permission denied"),
+    ] {
+        let _bridge = Program::start([NO_FEED, "--state.disabled", &listen, mode]);
+        wait_until("a socket", || UnixStream::connect(&path).is_ok());
+        assert_eq!(scrape_as(OF_THE_PROXY, &path), of_the_proxy, "{mode}");
+        assert_eq!(scrape_as(OF_ANOTHER, &path), of_another, "{mode}");
+    }
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn the_bare_help_tells_of_everything() {
         "web.config.file",
         "web.created-timestamps",
         "web.listen-address",
+        "web.socket-mode",
         "web.systemd-socket",
         "web.telemetry-path",
         "web.zero-first",

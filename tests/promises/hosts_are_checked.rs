@@ -7,7 +7,7 @@ use crate::support::http_client::{Connection, Response};
 use crate::support::program::Program;
 use crate::support::served::{MadeUp, Served};
 use crate::support::{PATIENCE, wait_until};
-use session_buddy_bridge::internals::http::HttpSettings;
+use session_buddy_bridge::internals::http::{HttpSettings, Refusal};
 
 const PATHS: [&str; 6] = ["/metrics", "/", "/api/v1/status", "/-/healthy", "/-/ready", "/nowhere"];
 
@@ -90,6 +90,8 @@ fn a_browser_that_was_led_here_by_another_name_is_shown_nothing() {
             assert_eq!(get(&server, &absolute, "HTTP/1.1", &["Host: localhost", mark]).status, 421, "{path} {mark}");
         }
     }
+    let refusals = server.content.refusals.lock().unwrap().clone();
+    assert_eq!(refusals, [Refusal::ForeignHost; 6 * BROWSER_HEADERS.len() * PATHS.len()]);
     server.stop();
 }
 

@@ -1,8 +1,10 @@
 //! The bridge serves at Unix sockets.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::http_client::get_over_unix;
@@ -40,6 +42,38 @@ fn a_unix_socket_is_served_and_taken_away_at_the_end() {
         assert_eq!(program.end_within(Duration::from_secs(5)).code, Some(0));
         assert!(!path.exists());
     }
+}
+
+/// The permissions of the socket of a bridge that is started with a umask that leaves others nothing.
+fn mode_with(arguments: &[&str]) -> u32 {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bridge.sock");
+    let mut command = Command::new("sh");
+    command.args(["-c", "umask 077; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_session-buddy-bridge"), NO_FEED]);
+    command.args(["--state.disabled", "--web.listen-address", &format!("unix:{}", path.display())]).args(arguments);
+    let _bridge = Program::spawn("the bridge", &mut command);
+    wait_until("a socket", || UnixStream::connect(&path).is_ok());
+    fs::metadata(&path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_unix_socket_has_the_requested_mode_whatever_the_umask_is() {
+    assert_eq!(mode_with(&["--web.socket-mode=0660"]), 0o660);
+    assert_eq!(mode_with(&["--web.socket-mode", "666"]), 0o666);
+    assert_eq!(mode_with(&[]), 0o700, "as the umask leaves it");
+}
+
+#[test]
+fn a_socket_whose_queue_is_full_is_served_by_somebody() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("busy.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    rustix::net::listen(&listener, 0).unwrap();
+    let _waiting = UnixStream::connect(&path).unwrap();
+    let refused = start(&format!("unix:{}", path.display())).end_within(PATIENCE);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("somebody else serves it; choose another path"), "{}", refused.stderr);
+    assert!(path.exists());
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     );
 }
 
-const EVERY_FLAG: [(&str, &str); 16] = [
+const EVERY_FLAG: [(&str, &str); 17] = [
     ("feed.url", "wss://example.org/feed?key=1"),
     ("feed.name", "main"),
     ("feed.skills-db", "/srv/skills.db"),
@@ -82,6 +82,7 @@ const EVERY_FLAG: [(&str, &str); 16] = [
     ("feed.max-frame-bytes", "4096"),
     ("web.allowed-hosts", "metrics.example"),
     ("web.listen-address", "[::1]:9101"),
+    ("web.socket-mode", "0660"),
     ("web.telemetry-path", "/m/e_t.r-i~cs"),
     ("web.zero-first", "20s"),
     ("state.path", "/somewhere/state.db"),
@@ -98,6 +99,7 @@ fn expected_of_every_flag() -> Settings {
         feeds: vec![FeedTarget { identity: "main".to_owned(), skills_db: Some("/srv/skills.db".into()), ..target }],
         listen: vec!["[::1]:9101".parse().unwrap()],
         listen_unix: Vec::new(),
+        socket_mode: Some("660".parse().unwrap()),
         systemd_socket: true,
         web_config: None,
         allowed_hosts: vec!["metrics.example".parse().unwrap()],
@@ -459,6 +461,14 @@ fn an_address_that_is_none_is_refused() {
     ] {
         let expected = format!("--web.listen-address \"{address}\" {complaint}");
         assert_eq!(refusal(&["--web.listen-address", address]), expected);
+    }
+}
+
+#[test]
+fn a_mode_that_no_socket_has_is_refused() {
+    for mode in ["1777", "0800", "66", "rw-rw----", "+660", "0o660", "00660"] {
+        let refused = refusal(&["--web.socket-mode", mode]);
+        assert!(refused.contains("give the permissions in octal, 0000 to 0777"), "{mode}: {refused}");
     }
 }
 

@@ -3,12 +3,10 @@
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, connect, socket};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
@@ -17,6 +15,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned};
 
 use super::endpoint::Address;
+use crate::http::connect_unix;
 
 /// Bytes of a response that are read: only its first line matters.
 const RESPONSE_BYTES_MAX: usize = 256;
@@ -180,15 +179,6 @@ impl Socket {
         };
         Ok(Self { stream, deadline })
     }
-}
-
-/// Connects without waiting: a listener whose queue is full accepts nobody.
-fn connect_unix(path: &Path) -> io::Result<UnixStream> {
-    let socket = UnixStream::from(socket(AddressFamily::UNIX, SocketType::STREAM, None)?);
-    socket.set_nonblocking(true)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    socket.set_nonblocking(false)?;
-    Ok(socket)
 }
 
 impl Read for Socket {
