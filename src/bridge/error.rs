@@ -1,6 +1,7 @@
 //! What can go wrong with a bridge.
 
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::task::JoinError;
@@ -41,6 +42,12 @@ pub enum BridgeError {
     /// A thread cannot be started.
     #[error("cannot start the thread that reads a feed's database: {0}")]
     Thread(#[source] io::Error),
+    /// The bridge was shut down and did not end in time. What is stuck was left behind.
+    #[error("the bridge did not end within {limit:?}: a database, the state file or a thread is stuck")]
+    Overdue {
+        /// The time that it had.
+        limit: Duration,
+    },
     /// A task of the bridge panicked, which is a defect.
     #[error("a task of the bridge panicked, which is a defect: {0}")]
     Panicked(#[source] JoinError),

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures::future::join;
 use prometheus::Registry;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -28,6 +30,7 @@ use crate::reload::SETTLE_TIME;
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::site_content::SiteContent;
+use crate::standstill::Sleep;
 use crate::telemetry::{ConfigChange, LedgerCounters, StateTelemetry, Telemetry};
 use subscriptions::Subscriptions;
 
@@ -187,14 +190,14 @@ impl Bridge {
         ReloadHandle(Arc::clone(&self.service.reload_requested))
     }
 
-    /// Connects to the feeds and serves until `shutdown` completes. Returns at most 5 s later, when every task and thread of
-    /// the bridge has ended and everything that was counted is in the state file.
+    /// Connects to the feeds and serves until `shutdown` completes. Returns at most 5 s later: when every task and thread of the
+    /// bridge has ended and everything that was counted is in the state file, or with [`BridgeError::Overdue`].
     ///
     /// Dropping the future instead drops the listeners and the connections at once; the state file is committed and released a
     /// moment later.
     ///
     /// # Errors
-    /// A listener or a thread that cannot be used; a panic, which is a defect.
+    /// A listener or a thread that cannot be used; a thread or a database that is stuck; a panic, which is a defect.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), BridgeError> {
         let token = CancellationToken::new();
         // Tasks of feeds are not aborted by dropping this future.
@@ -211,22 +214,80 @@ impl Bridge {
         let state_telemetry = Arc::clone(&self.state_telemetry);
         let persister =
             self.persistent.take().map(|ledger| ledger.start(state_telemetry, shutdown.clone())).transpose()?;
-        let mut result = self.service.run(self.listeners, &shutdown).await;
-        // Last, so that what the feeds delivered until their end is persisted.
-        if let Some(persister) = persister {
-            let finished = tokio::task::spawn_blocking(|| persister.finish()).await;
-            result = result.and(match finished {
+        let feeds_ended = CancellationToken::new();
+        let serving = self.service.run(self.listeners, &shutdown, &feeds_ended);
+        let committing = async {
+            let Some(persister) = persister else { return Ok(()) };
+            match tokio::task::spawn_blocking(|| persister.finish()).await {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(BridgeError::Ended("the thread that writes the state")),
                 Err(error) => Err(BridgeError::Panicked(error)),
-            });
+            }
+        };
+        end_in_order(serving, &feeds_ended, committing, &shutdown, EndLimits::default()).await
+    }
+}
+
+/// How long the parts of a bridge may take to end, from its shutdown on.
+struct EndLimits {
+    /// The feeds, and the threads that read their databases. Then the state is committed for the last time, whatever they still
+    /// do.
+    feeds: Duration,
+    /// Everything.
+    all: Duration,
+}
+
+impl Default for EndLimits {
+    fn default() -> Self {
+        Self { feeds: Duration::from_secs(2), all: Duration::from_millis(3500) }
+    }
+}
+
+/// Runs `serving` until it ends, and `committing` as soon as no feed delivers any more, so that what the feeds delivered until
+/// their end is persisted. Neither a feed, nor a database, nor an HTTP client holds the commit up.
+///
+/// # Errors
+/// An error of either; [`BridgeError::Overdue`] if they have not ended in time.
+async fn end_in_order(
+    serving: impl Future<Output = Result<(), BridgeError>>,
+    feeds_ended: &CancellationToken,
+    committing: impl Future<Output = Result<(), BridgeError>>,
+    shutdown: &CancellationToken,
+    limits: EndLimits,
+) -> Result<(), BridgeError> {
+    let overdue = |limit| async move {
+        shutdown.cancelled().await;
+        Sleep::new(limit).await;
+    };
+    let serving = async {
+        let served = serving.await;
+        // Whatever it ended by, there are no feeds any more.
+        feeds_ended.cancel();
+        served
+    };
+    let committing = async {
+        tokio::select! {
+            biased;
+            () = feeds_ended.cancelled() => {}
+            () = overdue(limits.feeds) => tracing::warn!("a feed or its database does not end; it is not waited for"),
         }
-        result
+        committing.await
+    };
+    tokio::select! {
+        biased;
+        (served, committed) = join(serving, committing) => served.and(committed),
+        () = overdue(limits.all) => Err(BridgeError::Overdue { limit: limits.all }),
     }
 }
 
 impl Service {
-    async fn run(&self, listeners: Vec<BoundListener>, shutdown: &CancellationToken) -> Result<(), BridgeError> {
+    /// Runs until `shutdown`, and until every task has ended. Cancels `feeds_ended` once no feed delivers any more.
+    async fn run(
+        &self,
+        listeners: Vec<BoundListener>,
+        shutdown: &CancellationToken,
+        feeds_ended: &CancellationToken,
+    ) -> Result<(), BridgeError> {
         let mut servers = JoinSet::new();
         let mut feeds = Subscriptions::new(
             Arc::clone(&self.content.ledger),
@@ -266,6 +327,7 @@ impl Service {
         }
         shutdown.cancel();
         result = result.and(feeds.end().await);
+        feeds_ended.cancel();
         while let Some(task) = servers.join_next().await {
             result = result.and(task.map_err(BridgeError::Panicked));
         }
@@ -406,5 +468,60 @@ pub(crate) fn subscription(target: &FeedTarget, frame_bytes_max: usize, timing: 
         credentials: target.credentials.clone(),
         timing: timing.clone(),
         frame_bytes_max,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+    const SHORT: Duration = Duration::from_millis(1);
+
+    #[tokio::test]
+    async fn the_state_is_committed_although_a_feed_does_not_end() {
+        let (shutdown, is_committed) = (CancellationToken::new(), AtomicBool::new(false));
+        shutdown.cancel();
+        let committing = async {
+            is_committed.store(true, Ordering::Relaxed);
+            Ok(())
+        };
+        let limits = EndLimits { feeds: SHORT, all: SHORT * 100 };
+        let ended = end_in_order(pending(), &CancellationToken::new(), committing, &shutdown, limits).await;
+        assert!(matches!(ended, Err(BridgeError::Overdue { .. })), "{ended:?}");
+        assert!(is_committed.into_inner());
+    }
+
+    #[tokio::test]
+    async fn a_commit_that_does_not_end_is_not_waited_for() {
+        let shutdown = CancellationToken::new();
+        shutdown.cancel();
+        let limits = EndLimits { feeds: LONG, all: SHORT };
+        let ended = end_in_order(async { Ok(()) }, &CancellationToken::new(), pending(), &shutdown, limits).await;
+        assert!(matches!(ended, Err(BridgeError::Overdue { .. })), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn the_state_is_committed_once_the_feeds_have_ended_and_before_clients_have() {
+        let (shutdown, feeds_ended) = (CancellationToken::new(), CancellationToken::new());
+        let (committed, seen) = (CancellationToken::new(), CancellationToken::new());
+        let serving = async {
+            shutdown.cancel();
+            assert!(!committed.is_cancelled(), "a feed may still deliver");
+            feeds_ended.cancel();
+            committed.cancelled().await;
+            seen.cancel();
+            Ok(())
+        };
+        let committing = async {
+            committed.cancel();
+            Ok(())
+        };
+        let limits = EndLimits { feeds: LONG, all: LONG };
+        assert!(end_in_order(serving, &feeds_ended, committing, &shutdown, limits).await.is_ok());
+        assert!(seen.is_cancelled());
     }
 }

@@ -22,6 +22,12 @@ pub enum CommandError {
     /// No threads for the event loop.
     #[error("cannot start threads: {0}")]
     Threads(#[source] io::Error),
+    /// Fewer file descriptors than the event loop needs.
+    #[error("too few file descriptors ({0}): raise the limit, for example with `ulimit -n 1024`")]
+    Descriptors(#[source] io::Error),
+    /// The clock is before 1970 or beyond the year 9999.
+    #[error("the system's clock is not within the years 1970 to 9999: set it")]
+    Clock,
     /// No handlers of signals.
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),

@@ -1,21 +1,25 @@
 //! Log lines on their way to standard error, and the thread that writes them.
 
 use std::collections::VecDeque;
-use std::io::{self, Write};
-use std::sync::{Arc, Condvar, Mutex};
+use std::io::{self, ErrorKind, Write};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::sync::lock;
+use crate::telemetry::log_lines_dropped;
 
 /// Bytes of lines that may be queued. At the bound lines are dropped and counted: a log that nobody reads must hold up
 /// neither a feed nor a scrape.
 const QUEUE_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long the end of the program waits for lines that are queued.
-const FLUSH_TIMEOUT: Duration = Duration::from_millis(500);
+/// Dropped lines are reported once the queue holds no more than this, so that the report itself finds room.
+const REPORT_BYTES: usize = QUEUE_BYTES_MAX / 2;
+
+/// Delay before a write is tried again where standard error is a pipe that does not block, and full.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// Bounded, and shared by whoever logs and the thread that writes. The thread starts with the first line, so that a command
 /// that logs nothing has none, and lives as long as the process.
@@ -38,23 +42,31 @@ struct Pending {
     dropped: u64,
 }
 
-/// Writes what is queued when it is dropped, within [`FLUSH_TIMEOUT`].
-pub(super) struct FlushOnDrop(LogQueue);
+impl Pending {
+    fn drop_line(&mut self) {
+        self.dropped += 1;
+        log_lines_dropped(1);
+    }
+}
 
 impl LogQueue {
     /// A queue of lines that are written to `out`.
-    pub(super) fn new(out: impl Write + Send + 'static) -> (Self, FlushOnDrop) {
+    pub(super) fn new(out: impl Write + Send + 'static) -> Self {
         let pending =
             Pending { out: Some(Box::new(out)), has_thread: false, lines: VecDeque::new(), bytes: 0, dropped: 0 };
-        let queue = Self(Arc::new(Shared { pending: Mutex::new(pending), changed: Condvar::new() }));
-        (queue.clone(), FlushOnDrop(queue))
+        Self(Arc::new(Shared { pending: Mutex::new(pending), changed: Condvar::new() }))
+    }
+
+    /// Waits until everything is written, for at most `limit`: the program ends, whether or not it is.
+    pub(super) fn flush(&self, limit: Duration) {
+        let Shared { pending, changed } = &*self.0;
+        drop(changed.wait_timeout_while(lock(pending), limit, |pending| pending.bytes > 0));
     }
 
     fn push(&self, line: &[u8]) {
         let mut pending = lock(&self.0.pending);
         if pending.bytes + line.len() > QUEUE_BYTES_MAX {
-            pending.dropped += 1;
-            return;
+            return pending.drop_line();
         }
         pending.bytes += line.len();
         pending.lines.push_back(line.to_vec());
@@ -69,17 +81,23 @@ impl LogQueue {
     fn write(&self) {
         let Some(mut out) = lock(&self.0.pending).out.take() else { return };
         loop {
-            // If this fails, nobody is left to report it to.
             let line = self.next();
-            let _ = out.write_all(&line);
+            let written = write_line(&mut out, &line);
             let dropped = {
                 let mut pending = lock(&self.0.pending);
                 pending.bytes -= line.len();
                 self.0.changed.notify_all();
-                if pending.bytes == 0 { std::mem::take(&mut pending.dropped) } else { 0 }
+                match written {
+                    Err(_) => {
+                        pending.drop_line();
+                        0
+                    }
+                    Ok(()) if pending.bytes > REPORT_BYTES => 0,
+                    Ok(()) => std::mem::take(&mut pending.dropped),
+                }
             };
             if dropped > 0 {
-                tracing::warn!(lines = dropped, "log lines were dropped: standard error was not read");
+                tracing::warn!(lines = dropped, "log lines dropped: standard error was not read, or took nothing more");
             }
         }
     }
@@ -89,19 +107,24 @@ impl LogQueue {
         loop {
             match pending.lines.pop_front() {
                 Some(line) => return line,
-                None => pending = self.0.changed.wait(pending).unwrap_or_else(std::sync::PoisonError::into_inner),
+                None => pending = self.0.changed.wait(pending).unwrap_or_else(PoisonError::into_inner),
             }
         }
     }
 }
 
-impl Drop for FlushOnDrop {
-    fn drop(&mut self) {
-        let Shared { pending, changed } = &*self.0.0;
-        let is_written = changed.wait_timeout_while(lock(pending), FLUSH_TIMEOUT, |pending| pending.bytes > 0);
-        // Whether or not it is: the program ends.
-        drop(is_written);
+/// Writes the whole line, also where `out` does not block: another process that shares the pipe may have changed that.
+fn write_line(out: &mut dyn Write, mut line: &[u8]) -> io::Result<()> {
+    while !line.is_empty() {
+        match out.write(line) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(bytes) => line = &line[bytes..],
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(RETRY_AFTER),
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
 impl<'a> MakeWriter<'a> for LogQueue {
@@ -130,10 +153,12 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     #[test]
     fn a_stuck_log_takes_no_time_and_bounded_memory_and_counts_what_it_drops() {
         let (mut reader, writer) = pipe().unwrap();
-        let (queue, flush) = LogQueue::new(writer);
+        let queue = LogQueue::new(writer);
         let line = [b'x'; 1024];
         for _ in 0..4096 {
             (&queue).write_all(&line).unwrap();
@@ -149,7 +174,54 @@ mod tests {
         let mut read = vec![0; written * line.len()];
         reader.read_exact(&mut read).unwrap();
         assert!(read.iter().all(|byte| *byte == b'x'));
-        drop(flush);
-        assert_eq!(lock(&queue.0.pending).bytes, 0);
+        queue.flush(PATIENCE);
+        let pending = lock(&queue.0.pending);
+        assert_eq!((pending.bytes, pending.dropped), (0, 0), "the report is made once");
+    }
+
+    /// Takes a few bytes at a time, and none at every other call.
+    struct Reluctant {
+        is_full: bool,
+        taken: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Write for Reluctant {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.is_full = !self.is_full;
+            if self.is_full {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            let taken = bytes.len().min(5);
+            lock(&self.taken).extend(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_pipe_that_does_not_block_loses_nothing() {
+        let taken = Arc::default();
+        let queue = LogQueue::new(Reluctant { is_full: false, taken: Arc::clone(&taken) });
+        for line in ["the first line\n", "the second line\n"] {
+            (&queue).write_all(line.as_bytes()).unwrap();
+        }
+        queue.flush(PATIENCE);
+        assert_eq!(*lock(&taken), b"the first line\nthe second line\n");
+        assert_eq!(lock(&queue.0.pending).dropped, 0);
+    }
+
+    #[test]
+    fn lines_that_cannot_be_written_are_dropped_lines() {
+        let (reader, writer) = pipe().unwrap();
+        drop(reader);
+        let queue = LogQueue::new(writer);
+        for _ in 0..3 {
+            (&queue).write_all(b"nobody reads this\n").unwrap();
+        }
+        queue.flush(PATIENCE);
+        assert_eq!(lock(&queue.0.pending).dropped, 3);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt::{self, Debug, Write as _};
 use std::io;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
@@ -15,8 +17,30 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::log_queue::{FlushOnDrop, LogQueue};
+use super::log_queue::LogQueue;
 use crate::settings::{LogFormat, LogLevel, LogSettings};
+
+/// How long the end of the program waits for lines that are queued.
+const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// The log of the process; tracing has one for all of its threads, too.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+
+/// Writes what is queued when it is dropped, within [`FLUSH_TIMEOUT`].
+pub(super) struct FlushOnDrop;
+
+impl Drop for FlushOnDrop {
+    fn drop(&mut self) {
+        flush();
+    }
+}
+
+/// Writes what is queued, within [`FLUSH_TIMEOUT`].
+pub(super) fn flush() {
+    if let Some(queue) = QUEUE.get() {
+        queue.flush(FLUSH_TIMEOUT);
+    }
+}
 
 /// Starts to log as `settings` request, until what this returns is dropped. Of libraries only `warn` and above is logged: the
 /// rest is noise, and could hold secrets.
@@ -30,14 +54,14 @@ pub(super) fn start(settings: LogSettings) -> FlushOnDrop {
         LogLevel::Trace => LevelFilter::TRACE,
     };
     let filter = Targets::new().with_target("session_buddy_bridge", level).with_default(level.min(LevelFilter::WARN));
-    let (queue, flush) = LogQueue::new(io::stderr());
-    let lines = layer().with_writer(queue);
+    let queue = QUEUE.get_or_init(|| LogQueue::new(io::stderr()));
+    let lines = layer().with_writer(queue.clone());
     let lines = match settings.format {
         LogFormat::Logfmt => lines.event_format(Logfmt).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    flush
+    FlushOnDrop
 }
 
 /// `ts=… level=… msg=… field=…`, one line an event.
@@ -52,10 +76,15 @@ where
         let mut fields = Fields::default();
         event.record(&mut fields);
         let level = event.metadata().level().as_str().to_lowercase();
-        write!(writer, "ts={} level={level} msg=", Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))?;
+        write!(writer, "ts={} level={level} msg=", timestamp(SystemTime::now()))?;
         write_value(&mut writer, &fields.message)?;
         writeln!(writer, "{}", fields.others)
     }
+}
+
+/// Returns `time` as RFC 3339 writes it; the latest that it can write for a later one.
+fn timestamp(time: SystemTime) -> impl fmt::Display {
+    Timestamp::try_from(time).unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S%.3fZ")
 }
 
 #[derive(Default)]
@@ -100,6 +129,13 @@ mod tests {
         let mut out = String::new();
         write_value(&mut out, value).unwrap();
         out
+    }
+
+    #[test]
+    fn a_clock_beyond_the_year_9999_is_logged() {
+        let text = |seconds| timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+        assert_eq!(text(1_800_000_000), "2027-01-15T08:00:00.000Z");
+        assert!(text(253_402_300_800).starts_with("9999-12-30T"), "{}", text(253_402_300_800));
     }
 
     #[test]

@@ -29,6 +29,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
@@ -68,7 +69,8 @@ Durations:
 
 Exit codes:
   0  ended as requested: by a signal, or the work is done
-  1  failed while running, for example because the address was in use
+  1  failed while running, for example because the address was in use, or
+     had not ended 5 s after a signal
   2  a flag or a variable was refused; nothing was started
   130, 143  a second SIGINT or SIGTERM ended it at once
 
@@ -153,6 +155,8 @@ pub trait Command: Any + Debug {
 
 /// The whole program: its exit code is 0 if it ended as requested, 1 if it failed, 2 if a setting was refused.
 pub fn main() -> ExitCode {
+    // Before anything that takes time: the default of SIGHUP ends the process, and systemd takes that for a clean end.
+    let receiving_hangups = if reloads(env::args_os()) { signals::receive_hangups() } else { Ok(()) };
     let command = match parse(env::args_os(), |name| env::var_os(name)) {
         Ok(command) => command,
         Err(SettingsError::CommandLine(answer)) => {
@@ -170,7 +174,7 @@ pub fn main() -> ExitCode {
         tracing::warn!(variable, "unknown environment variable is ignored; --help lists the known ones");
     }
     let is_service = command.is_service();
-    match command.execute() {
+    match receiving_hangups.and_then(|()| check_clock(SystemTime::now())).and_then(|()| command.execute()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if is_service => {
             tracing::error!("{failure}");
@@ -181,6 +185,21 @@ pub fn main() -> ExitCode {
             drop(log);
             fail(&failure)
         }
+    }
+}
+
+/// Returns whether the command is `run`, which reloads at SIGHUP. A command, if there is one, is the first argument.
+fn reloads(args: impl IntoIterator<Item = OsString>) -> bool {
+    args.into_iter().nth(1).is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"))
+}
+
+/// Refuses a clock at which dates cannot be written: HTTP has four digits for the year.
+fn check_clock(now: SystemTime) -> Result<(), CommandError> {
+    /// The end of the year 9999, in seconds since the Unix epoch.
+    const END_SECONDS: u64 = 253_402_300_800;
+    match now.duration_since(UNIX_EPOCH) {
+        Ok(since) if since.as_secs() < END_SECONDS => Ok(()),
+        _ => Err(CommandError::Clock),
     }
 }
 
@@ -254,4 +273,30 @@ fn refuse(refusal: &SettingsError) -> ExitCode {
     let hint = if message.ends_with(HELP_HINT) { "" } else { HELP_HINT };
     let _ = writeln!(io::stderr(), "error: {message}{hint}");
     ExitCode::from(REFUSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn only_the_bridge_reloads_at_sighup() {
+        let is_one = |args: &[&str]| reloads(["program"].iter().chain(args).map(OsString::from));
+        for args in [&[][..], &["run"], &["--feed.url", "record"], &["-h"], &["run", "--help"]] {
+            assert!(is_one(args), "{args:?}");
+        }
+        for args in [&["record", "run"][..], &["demo"], &["check"], &["replay", "x"], &["state", "show"], &[""]] {
+            assert!(!is_one(args), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_no_date_can_name_is_refused() {
+        let at = |seconds| check_clock(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert!(at(0).is_ok() && at(253_402_300_799).is_ok());
+        assert!(matches!(at(253_402_300_800), Err(CommandError::Clock)));
+        assert!(matches!(check_clock(UNIX_EPOCH - Duration::from_secs(1)), Err(CommandError::Clock)));
+    }
 }

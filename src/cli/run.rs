@@ -1,11 +1,10 @@
 //! `run`: the bridge as a service.
 
-use std::io;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::print::Print;
+use super::signals::take_hangups;
 use super::{Command, CommandError, until_signal};
 use crate::bridge::{Bridge, BridgeError, ReloadHandle};
 use crate::service_manager;
@@ -39,12 +38,12 @@ pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<B
 
 impl Run {
     async fn run(self, shutdown: CancellationToken) -> Result<(), BridgeError> {
-        // Before it listens: whoever sees that it does may send one, which ends a process that has no handler yet.
-        let hangups = signal(SignalKind::hangup());
         let bridge = Bridge::bind(self.settings)?;
         // It listens already: whoever connects now is answered as soon as the first task runs.
         let notifying = service_manager::notify_systemd(shutdown.clone());
-        let _reloading = tokio::spawn(reload_on_hangup(hangups, bridge.reload_handle(), shutdown.clone()));
+        if let Some(hangups) = take_hangups() {
+            tokio::spawn(reload_on_hangup(hangups, bridge.reload_handle(), shutdown.clone()));
+        }
         let ended = bridge.run(shutdown.clone().cancelled_owned()).await;
         shutdown.cancel();
         let _ = notifying.await;
@@ -66,11 +65,7 @@ impl Command for Run {
     }
 }
 
-async fn reload_on_hangup(hangups: io::Result<Signal>, handle: ReloadHandle, shutdown: CancellationToken) {
-    let mut hangups = match hangups {
-        Ok(hangups) => hangups,
-        Err(error) => return tracing::warn!(%error, "cannot listen for SIGHUP; the configuration is not reloaded"),
-    };
+async fn reload_on_hangup(mut hangups: Signal, handle: ReloadHandle, shutdown: CancellationToken) {
     while let Some(Some(())) = shutdown.run_until_cancelled(hangups.recv()).await {
         handle.reload();
     }

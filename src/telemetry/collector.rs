@@ -1,6 +1,7 @@
 //! The bridge's own metrics as families.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -160,6 +161,11 @@ const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
     "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
     [],
 );
+const LOG_LINES_DROPPED: Family<0> = Family::counter(
+    "session_buddy_bridge_log_lines_dropped_total",
+    "Number of log lines dropped because standard error was not read, or took nothing more.",
+    [],
+);
 const CONFIG_LAST_RELOAD_SUCCESSFUL: Family<0> = Family::gauge(
     "session_buddy_bridge_config_last_reload_successful",
     "1 if the last reload of the configuration file was successful, 0 otherwise.",
@@ -235,6 +241,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             HTTP_CONNECTIONS_REFUSED.desc(),
             HTTP_REFUSALS.desc(),
             HTTP_ACCEPT_FAILURES.desc(),
+            LOG_LINES_DROPPED.desc(),
             WEB_CONFIG_FAILURES.desc(),
             CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
             CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.desc(),
@@ -305,6 +312,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(config.last_success_seconds),
             WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(web_config.is_last_successful)),
             WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(web_config.last_success_seconds),
+            LOG_LINES_DROPPED.value(super::LOG_LINES_DROPPED.load(Ordering::Relaxed) as f64),
         ];
         families.extend(rule_families(&(self.counters)()));
         families

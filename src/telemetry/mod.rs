@@ -17,6 +17,7 @@ mod state;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -38,6 +39,14 @@ use reload::Reloads;
 
 /// Characters of a server's text that a log line shows.
 const LOGGED_CHARS_MAX: usize = 200;
+
+/// Of the process, as its log is.
+static LOG_LINES_DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts `lines` of the log that were dropped.
+pub(crate) fn log_lines_dropped(lines: u64) {
+    LOG_LINES_DROPPED.fetch_add(lines, Ordering::Relaxed);
+}
 
 /// Counts and logs what happens to the feeds and to the HTTP server.
 #[derive(Debug, Default)]

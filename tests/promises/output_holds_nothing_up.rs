@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::support::in_repository;
 use crate::support::patiently;
 use crate::support::program::Program;
+use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_session-buddy-bridge");
@@ -324,12 +325,20 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
     (reader, writer)
 }
 
+/// What a bridge that serves at a Unix socket answers, if it does with 200.
+fn get(socket: &Path, path: &str) -> Option<String> {
+    let mut stream = UnixStream::connect(socket).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").ok()?;
+    let mut response = String::new();
+    stream.read_to_string(&mut response).ok()?;
+    let (head, body) = response.split_once("\r\n\r\n")?;
+    head.split(' ').nth(1).filter(|status| *status == "200")?;
+    Some(body.to_owned())
+}
+
 /// Whether a bridge that serves at a Unix socket is healthy.
 fn is_healthy(socket: &Path) -> bool {
-    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
-    stream.write_all(b"GET /-/healthy HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n").unwrap();
-    let mut response = String::new();
-    stream.read_to_string(&mut response).is_ok() && response.starts_with("HTTP/1.1 200 ")
+    get(socket, "/-/healthy").is_some()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -359,4 +368,56 @@ async fn a_log_that_is_stuck_holds_up_neither_service_nor_end() {
         assert_eq!(ended.code(), Some(0), "{args:?}");
         drop(reader);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_log_lines_are_counted_and_reported_once_somebody_reads() {
+    // Twice what the queue and the pipe hold, at the level at which each message is a line.
+    let flood = Step::Flood(30_000, snapshot(1));
+    let feed = ScriptedFeed::start(vec![vec![Step::send(CONNECTED), flood, Step::Await(Gate::default())]]);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("bridge.sock");
+    let (reader, writer) = pipe().unwrap();
+    let (url, listen) = (feed.url().to_string(), format!("unix:{}", socket.display()));
+    let args = ["--feed.url", &url, "--web.listen-address", &listen, "--log.level", "trace", "--state.disabled"];
+    let mut program =
+        Command::new(PROGRAM).args(args).env_clear().stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    let counted = async {
+        loop {
+            let scrape = get(&socket, "/metrics").map(|text| Scrape::parse(&text).unwrap());
+            let dropped = scrape.and_then(|scrape| scrape.value("session_buddy_bridge_log_lines_dropped_total", &[]));
+            if let Some(dropped @ 1.0..) = dropped {
+                return dropped;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let counted = patiently("dropped lines", counted).await;
+    let reported = tokio::task::spawn_blocking(move || {
+        let mut lines = BufReader::new(reader).lines().map(Result::unwrap);
+        let report = lines.find(|line| line.contains("log lines dropped")).expect("a report");
+        let (_, reported) = report.split_once(" lines=").expect("a number");
+        (reported.parse::<f64>().unwrap(), lines)
+    });
+    let (reported, _still_open) = patiently("the report", reported).await.unwrap();
+    assert!(reported >= counted, "{reported} are reported and {counted} were counted before");
+    kill_process(Pid::from_child(&program), Signal::TERM).unwrap();
+    assert_eq!(program.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_that_cannot_say_why_it_failed_ends_after_a_signal() {
+    let silent = ScriptedFeed::start(vec![vec![Step::Await(Gate::default())]]);
+    let folder = tempfile::tempdir().unwrap();
+    let (url, file) = (silent.url().to_string(), folder.path().join("feed.ndjson"));
+    let args = ["record", file.to_str().unwrap(), "--feed.url", &url, "--seconds", "1"];
+    let (reader, writer) = full_pipe();
+    let mut program =
+        Command::new(PROGRAM).args(args).env_clear().stdout(Stdio::null()).stderr(writer).spawn().unwrap();
+    // It has recorded nothing, which it cannot print.
+    silent.visited(1, "the end", |visit| visit.is_over).await;
+    kill_process(Pid::from_child(&program), Signal::TERM).unwrap();
+    let ended = tokio::task::spawn_blocking(move || program.wait().unwrap());
+    assert_eq!(patiently("its end", ended).await.unwrap().code(), Some(1));
+    drop(reader);
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::certificates::Authority;
@@ -125,6 +126,47 @@ async fn a_signal_ends_it_while_it_is_flooded() {
         let mut program = run(server.url().as_str());
         until_live(program.address());
         end_cleanly(program, signal);
+    }
+}
+
+/// The signals that the process has handlers of, as Linux shows them.
+fn caught(program: &Program) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default()
+}
+
+#[test]
+fn sighup_never_ends_it_once_it_receives_signals() {
+    let is_caught = |caught: u64, signal: Signal| caught >> (signal.as_raw() - 1) & 1 == 1;
+    for _ in 0..10 {
+        let mut program = run("ws://127.0.0.1:1");
+        eventually("a handler of SIGHUP", || {
+            let caught = caught(&program);
+            // It is the first, so that none is missed while settings are read and the state is opened.
+            assert!(is_caught(caught, Signal::HUP) || !is_caught(caught, Signal::TERM), "{caught:x}");
+            holds(is_caught(caught, Signal::HUP), caught)
+        });
+        program.signal(Signal::HUP);
+        program.until_stderr("an answer to SIGHUP", |log| log.contains("SIGHUP"));
+        end_cleanly(program, Signal::TERM);
+    }
+}
+
+#[test]
+fn too_few_file_descriptors_are_a_failure_that_says_so() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    // With 3 it cannot be loaded.
+    for limit in 4..24 {
+        let script = format!("ulimit -n {limit}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_session-buddy-bridge")]);
+        command.args(["--web.listen-address", &address, "--state.disabled"]).env_clear();
+        let ended = Program::spawn("the bridge", &mut command).end();
+        assert_eq!(ended.code, Some(1), "{limit}: {}", ended.stderr);
+        let causes = ["too few file descriptors", "the address is in use"];
+        assert!(causes.iter().any(|cause| ended.stderr.contains(cause)), "{limit}: {}", ended.stderr);
     }
 }
 

@@ -53,6 +53,7 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "http_refusals_total",
         "inexact_rates_total",
         "late_events_total",
+        "log_lines_dropped_total",
         "overflowed_anomalies_total",
         "overflowed_invocations_total",
         "source_double_counted_total",
