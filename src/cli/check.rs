@@ -20,6 +20,7 @@ use crate::protocol::{self, ConnectionMessage, Message, Number};
 use crate::settings::flags::{LimitFlags, LogFlags};
 use crate::settings::number::within;
 use crate::settings::{Environment, LogSettings, SettingsError, limits};
+use crate::text::terminal_line;
 
 /// Snapshots after which the interval is known.
 const SNAPSHOTS_ENOUGH: usize = 5;
@@ -242,7 +243,7 @@ impl Observation {
     fn report(mut self, identity: &str, took: Duration) -> (String, Option<CheckProblem>) {
         let mut text = format!("{identity}\n");
         let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "  {name:<14}{value}");
+            let _ = writeln!(text, "  {name:<14}{}", terminal_line(value));
         };
         let Some(opened) = self.opened else {
             let problem = self.ended.map_or(CheckProblem::NoConnection { within: took }, CheckProblem::Ended);
@@ -300,7 +301,7 @@ impl Observation {
         encode_families(&mut view, self.ledger.active_sessions(end), &mut families);
         text.push_str("\nThe metrics would be (without buckets):\n");
         for sample in families.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket{")) {
-            let _ = writeln!(text, "  {sample}");
+            let _ = writeln!(text, "  {}", terminal_line(sample));
         }
         text.push_str("\nNext: ");
         text.push_str(match &problem {

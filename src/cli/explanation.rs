@@ -10,6 +10,7 @@ use crate::ledger::{
     SkillSeries,
 };
 use crate::protocol::{self, EventKind, Message};
+use crate::text::terminal_line;
 
 /// Counts as a bridge would, and reports why. Each method returns the text of what it changed.
 #[derive(Debug)]
@@ -119,9 +120,9 @@ impl Explainer {
 }
 
 fn entry(at: Duration, head: &str, changes: &[String]) -> String {
-    let mut text = format!("{:>10.3} s  {head}\n", at.as_secs_f64());
+    let mut text = format!("{:>10.3} s  {}\n", at.as_secs_f64(), terminal_line(head));
     for line in changes {
-        let _ = writeln!(text, "              {line}");
+        let _ = writeln!(text, "              {}", terminal_line(line));
     }
     text
 }

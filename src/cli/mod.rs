@@ -37,6 +37,7 @@ use clap_complete::Shell;
 use crate::build_info::LONG_VERSION;
 use crate::settings::flags::{ListenFlags, RunFlags};
 use crate::settings::{Environment, LogSettings, SettingsError};
+use crate::text::terminal_line;
 use check::{Check, CheckFlags};
 use demo::{Demo, DemoFlags};
 pub use error::CommandError;
@@ -263,7 +264,7 @@ fn without_environment() -> clap::Command {
 
 fn fail(failure: &CommandError) -> ExitCode {
     // If this cannot be printed, the exit code is all that is left.
-    let _ = writeln!(io::stderr(), "error: {failure}");
+    let _ = writeln!(io::stderr(), "error: {}", terminal_line(&failure.to_string()));
     ExitCode::from(FAILED)
 }
 
@@ -271,7 +272,8 @@ fn refuse(refusal: &SettingsError) -> ExitCode {
     let message = refusal.to_string();
     let message = message.trim_end();
     let hint = if message.ends_with(HELP_HINT) { "" } else { HELP_HINT };
-    let _ = writeln!(io::stderr(), "error: {message}{hint}");
+    let message: Vec<_> = message.lines().map(terminal_line).collect();
+    let _ = writeln!(io::stderr(), "error: {}{hint}", message.join("\n"));
     ExitCode::from(REFUSED)
 }
 

@@ -77,6 +77,7 @@ mod state_is_kept;
 mod states_of_earlier_versions;
 mod telemetry_counts;
 mod telemetry_logs;
+mod terminals_are_safe;
 mod text_equals_registry;
 mod web_config_reloads;
 mod workflows;

@@ -30,6 +30,9 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** A feed's text as the log writes it: what controls a line, turns its direction around or is invisible is escaped. */
+const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => `\\u{${character.codePointAt(0).toString(16)}}`);
+
 /** Makes the children of `list` as many as there are entries, and writes each: those that are there already stay. */
 function fill(list, entries, make, writeOne) {
   while (list.children.length > entries.length) list.lastChild.remove();
@@ -146,11 +149,11 @@ function showFeeds(feeds, now) {
   fill(byId("feeds"), feeds, make, (item, feed) => {
     const [kind, label] = feed.reason && feed.state === "live" ? ["warn", "Live"] : FEED_STATES[feed.state] ?? ["warn", feed.state];
     if (item.className !== kind) item.className = kind;
-    write(item.querySelector(".name"), feed.feed);
+    write(item.querySelector(".name"), visible(feed.feed));
     write(item.querySelector(".state"), label);
     write(item.querySelector(".since"), `for ${roughly(Math.max(0, now - feed.since_seconds))}`);
     item.querySelector(".since").title = `since ${date.format(feed.since_seconds * 1000)}`;
-    write(item.querySelector(".why"), feed.reason);
+    write(item.querySelector(".why"), visible(feed.reason));
     const last = feed.last_message_seconds === null ? "" : `, the last ${ago(now - feed.last_message_seconds)}`;
     const facts = [`${whole.format(feed.messages)} messages${last}`];
     if (feed.source !== null && feed.role !== "standby") facts.push(`source ${feed.source}, ${feed.role}`);
@@ -184,19 +187,19 @@ function showStatus(status) {
     : heard ? `${heard.feed} is live and has listed no skill yet: its database is empty, or nothing was invoked.`
     : feeds.length === 1 ? `${feeds[0].feed}: ${feeds[0].reason || feeds[0].state}.`
     : `None of ${feeds.length} feeds is live. Below stands why.`;
-  write(byId("waiting-why"), why);
+  write(byId("waiting-why"), visible(why));
 
   showList("anomalies", status.anomalies, now, (anomaly) => {
     const more = [anomaly.anomaly_type.replaceAll("_", " ")];
     if (anomaly.deviation_score !== null) more.push(`${anomaly.deviation_score.toFixed(1)} σ`);
     if (anomaly.times > 1) more.push(`${whole.format(anomaly.times)} times`);
     if (anomaly.is_history) more.push(`found ${anomaly.detected_at ?? ""} before this bridge watched`.replace("  ", " "));
-    return [anomaly.skill_name, more.join(" · ")];
+    return [anomaly.skill_name, more.join(" · ")].map(visible);
   });
   showList("rejections", status.rejections, now, (rejection) => {
     const more = [rejection.detail, rejection.feed];
     if (rejection.times > 1) more.push(`${whole.format(rejection.times)} times`);
-    return [rejection.reason.replaceAll("_", " "), more.join(" · ")];
+    return [rejection.reason.replaceAll("_", " "), more.join(" · ")].map(visible);
   });
   write(byId("about"), `Version ${status.version}, up ${roughly(Math.max(0, now - status.started_seconds))}. Counts are ${KEPT[status.state] ?? status.state}.`);
   byId("about").className = status.state === "failing" ? "bad" : "";
@@ -220,7 +223,7 @@ function showList(id, entries, now, words) {
 // ---- Skills ----
 
 const COLUMNS = [
-  ["skill_name", "Skill", (row) => row.skill_name],
+  ["skill_name", "Skill", (row) => visible(row.skill_name)],
   ["invocations", "Invocations", (row) => (row.invocations === 0 && row.last_listed_seconds === null ? NONE : whole.format(row.invocations))],
   ["completion_rate", "Completed", (row) => percent(row.completion_rate)],
   ["duration_mean_seconds", "Mean", (row) => duration(row.duration_mean_seconds)],
@@ -313,7 +316,8 @@ function showSkills({ skills, skills_total: total, skills_matched: matched, offs
         if (text) write(line.cells[column], text(row));
         else writeMoment(line.cells[column], row[key], now);
       });
-      if (line.cells[0].title !== row.skill_name) line.cells[0].title = row.skill_name;
+      const name = visible(row.skill_name);
+      if (line.cells[0].title !== name) line.cells[0].title = name;
       line.cells[2].className = row.completion_rate !== null && row.completion_rate < LOW_RATE ? "low" : "";
     });
   }
