@@ -176,7 +176,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::feed::DisconnectReason;
+    use crate::feed::{DisconnectReason, TokenOrigin};
     use crate::ledger::SourceId;
 
     fn lost(what: &str) -> FeedState {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     fn refused(reason: &str) -> FeedState {
-        let reason = DisconnectReason::Closed { code: 4001, reason: reason.to_owned() };
+        let reason = DisconnectReason::Closed { code: 4001, reason: reason.to_owned(), token: TokenOrigin::Given };
         FeedState::Refused { reason, retry_in: Duration::from_secs(30) }
     }
 

@@ -151,7 +151,7 @@ pub mod internals {
     pub mod feed {
         pub use crate::feed::{
             DISCONNECT_CODES, DisconnectReason, FeedListener, FeedSettings, FeedState, FrameSummary, SnapshotSummary,
-            run,
+            TokenOrigin, run,
         };
         pub use crate::settings::{
             ClientIdentity, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,

@@ -14,7 +14,7 @@ use super::one_feed::OneFeedFlags;
 use super::output::Output;
 use super::{Command, CommandError, until_signal};
 use crate::exposition::{View, encode_families};
-use crate::feed::{DisconnectReason, FeedSettings, FeedState};
+use crate::feed::{DisconnectReason, FeedSettings, FeedState, TOKEN_REFUSED_CODES};
 use crate::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
 use crate::protocol::{self, ConnectionMessage, Message, Number};
 use crate::settings::flags::{LimitFlags, LogFlags};
@@ -243,7 +243,7 @@ impl Observation {
     fn report(mut self, identity: &str, took: Duration) -> (String, Option<CheckProblem>) {
         let mut text = format!("{identity}\n");
         let mut line = |name: &str, value: &str| {
-            let _ = writeln!(text, "  {name:<14}{}", terminal_line(value));
+            let _ = writeln!(text, "  {name:<16}{}", terminal_line(value));
         };
         let Some(opened) = self.opened else {
             let problem = self.ended.map_or(CheckProblem::NoConnection { within: took }, CheckProblem::Ended);
@@ -251,14 +251,7 @@ impl Observation {
             return (text, Some(problem));
         };
         line("reachable", &format!("yes, connected after {opened:.1?}"));
-        line(
-            "authenticated",
-            match self.authenticated {
-                Some(true) => "yes, the server accepted the token",
-                Some(false) => "not required: the server accepts every client",
-                None => "not reported by the server",
-            },
-        );
+        line("authentication", &authentication(self.ended.as_ref(), self.authenticated));
         let messages: Vec<String> = self.messages.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
         let messages = if messages.is_empty() { "none".to_owned() } else { messages.join(", ") };
         line("messages", &format!("{messages} in {:.1?}", self.last.saturating_sub(opened)));
@@ -309,6 +302,18 @@ impl Observation {
             Some(_) => "solve the problem above, and check again.\n",
         });
         (text, problem)
+    }
+}
+
+/// Whether the server accepted the token, `reported` as it says itself.
+fn authentication(ended: Option<&DisconnectReason>, reported: Option<bool>) -> String {
+    match (ended, reported) {
+        (Some(DisconnectReason::Closed { code, token, .. }), _) if TOKEN_REFUSED_CODES.contains(code) => {
+            format!("rejected ({code}); {token}")
+        }
+        (_, Some(true)) => "accepted: the server accepted the token".to_owned(),
+        (_, Some(false)) => "not required: the server accepts every client".to_owned(),
+        (_, None) => "not reported by the server".to_owned(),
     }
 }
 

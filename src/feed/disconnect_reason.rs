@@ -1,6 +1,6 @@
 //! Why an attempt to connect or a connection ends, and when it is retried.
 
-use super::credentials::{Credential, CredentialError};
+use super::credentials::{Credential, CredentialError, TokenOrigin};
 use super::handshake::HandshakeProblem;
 use std::fmt;
 use std::net::SocketAddr;
@@ -14,12 +14,14 @@ const PEER_TEXT_CHARS_MAX: usize = 200;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum DisconnectReason {
     /// The peer sent a close frame.
-    #[error("{}", closed_text(*code, reason))]
+    #[error("{}", closed_text(*code, reason, *token))]
     Closed {
         /// 1005 for a close frame without a code; 1002 for a code that must not be sent.
         code: u16,
         /// The peer's reason, escaped, with secrets redacted.
         reason: String,
+        /// The token that the peer may have refused.
+        token: TokenOrigin,
     },
     /// The TCP connection broke, or ended without a close frame.
     #[error("the connection was lost without a close frame: {what}")]
@@ -357,16 +359,19 @@ fn http_label(status: u16) -> &'static str {
     }
 }
 
-fn closed_text(code: u16, reason: &str) -> String {
+/// Close codes by which a server refuses a token.
+pub(crate) const TOKEN_REFUSED_CODES: [u16; 2] = [3000, 4001];
+
+fn closed_text(code: u16, reason: &str, token: TokenOrigin) -> String {
+    let said = if reason.is_empty() { String::new() } else { format!(" \"{reason}\"") };
+    if TOKEN_REFUSED_CODES.contains(&code) {
+        return format!("the server closed the connection with code {code}{said}; {token}");
+    }
     let advice = match code {
-        4001 | 3000 => {
-            "; check the token: missing, expired, or signed with another secret than the server's; and the clocks"
-        }
         3003 | 1008 => "; check that the token grants read permission and that the server admits this client",
         1009 => "; check that the token and the skill are what they should be",
         _ => "",
     };
-    let said = if reason.is_empty() { String::new() } else { format!(" \"{reason}\"") };
     format!("the server closed the connection with code {code}{said}{advice}")
 }
 
@@ -405,7 +410,7 @@ mod tests {
     const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
 
     fn closed(code: u16) -> DisconnectReason {
-        DisconnectReason::Closed { code, reason: String::new() }
+        DisconnectReason::Closed { code, reason: String::new(), token: TokenOrigin::Given }
     }
 
     fn http(status: u16, retry_after: Option<Duration>) -> DisconnectReason {
@@ -477,6 +482,8 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_check() {
         assert!(closed(4001).to_string().contains("check the token"));
+        let without = DisconnectReason::Closed { code: 4001, reason: String::new(), token: TokenOrigin::NotConfigured };
+        assert!(without.to_string().contains("no token is configured"));
         assert!(http(401, None).to_string().contains("check the token"));
         assert!(http(200, None).to_string().contains("not a feed"));
         let redirect = DisconnectReason::Http {

@@ -40,8 +40,9 @@ mod watchdog;
 
 pub use credentials::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, SharedIoError, TOKEN_LIFETIME, TlsFiles, TokenSource,
+    SecretSource, SharedIoError, TOKEN_LIFETIME, TlsFiles, TokenOrigin, TokenSource,
 };
+pub(crate) use disconnect_reason::TOKEN_REFUSED_CODES;
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, retry_policy};
 pub use listener::{CALLS_PER_READY_MAX, FeedListener, FrameSummary, SnapshotSummary};
 pub use settings::{FeedSettings, Timing};

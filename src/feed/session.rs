@@ -175,10 +175,12 @@ impl<'a> Session<'a> {
     }
 
     fn closed(&self, frame: Option<CloseFrame>) -> DisconnectReason {
+        let token = self.presented.token_origin;
         let Some(CloseFrame { code, reason }) = frame else {
-            return DisconnectReason::Closed { code: 1005, reason: String::new() };
+            return DisconnectReason::Closed { code: 1005, reason: String::new(), token };
         };
-        DisconnectReason::Closed { code: code.into(), reason: printable(&self.presented.redact(&reason)) }
+        let reason = printable(&self.presented.redact(&reason));
+        DisconnectReason::Closed { code: code.into(), reason, token }
     }
 
     fn broken(&self, error: tungstenite::Error) -> DisconnectReason {

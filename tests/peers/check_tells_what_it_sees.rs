@@ -38,8 +38,8 @@ async fn a_sound_feed_is_told_in_words_with_the_metrics_that_it_would_give() {
     let (well, said, _) = check(feed.url().as_str(), &[]).await;
     assert!(well, "{said}");
     for words in [
-        "reachable     yes",
-        "authenticated not required",
+        "reachable       yes",
+        "authentication  not required",
         "a snapshot every 0.0",
         "2 listed: every skill of the server",
         "valid: each is the percentage",
@@ -80,7 +80,7 @@ async fn what_a_feed_hides_or_has_wrong_is_said() {
 async fn a_feed_that_cannot_be_heard_is_a_failure_that_says_what_to_look_at() {
     let nobody = Reserved::new();
     let (well, said, log) = check(nobody.url().as_str(), &[]).await;
-    assert!(!well && said.contains("reachable     no: cannot connect to"), "{said}");
+    assert!(!well && said.contains("reachable       no: cannot connect to"), "{said}");
     assert!(log.contains("check that the server runs and listens there"), "{log}");
 
     let refusing = ScriptedFeed::start(vec![vec![Step::HttpStatus(401, vec![])]]);
@@ -89,7 +89,7 @@ async fn a_feed_that_cannot_be_heard_is_a_failure_that_says_what_to_look_at() {
 
     let silent = ScriptedFeed::start(vec![vec![Step::send(r#"{"type": "connected", "authenticated": true}"#)]]);
     let (well, said, log) = check(silent.url().as_str(), &["--seconds", "1"]).await;
-    assert!(!well && said.contains("authenticated yes") && said.contains("no snapshot within"), "{said}");
+    assert!(!well && said.contains("authentication  accepted") && said.contains("no snapshot within"), "{said}");
     assert!(log.contains("check that this is the port of RealTimeMetricsServer"), "{log}");
 }
 

@@ -4,7 +4,7 @@ use crate::support::recording_listener::{
     Note, RunningFeed, disconnect_reason, ends, retry_in, settings, snapshot, texts, timing,
 };
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
-use session_buddy_bridge::internals::feed::{DisconnectReason, FeedSettings, FeedState, Timing};
+use session_buddy_bridge::internals::feed::{DisconnectReason, FeedSettings, FeedState, Timing, TokenOrigin};
 use std::time::Duration;
 
 #[tokio::test]
@@ -100,7 +100,9 @@ async fn a_close_frame_is_answered() {
     let feed = RunningFeed::start(settings(server.url()));
     server.visited(1, "the client's close frame", |visit| visit.close_code == Some(1001)).await;
     let statuses = feed.ended(1).await;
-    assert_eq!(disconnect_reason(&statuses[0]), &DisconnectReason::Closed { code: 1001, reason: "bye".to_owned() });
+    let token = TokenOrigin::NotConfigured;
+    let expected = DisconnectReason::Closed { code: 1001, reason: "bye".to_owned(), token };
+    assert_eq!(disconnect_reason(&statuses[0]), &expected);
     feed.stop().await;
 }
 

@@ -4,7 +4,9 @@ use crate::support::recording_listener::{
     RunningFeed, disconnect_reason, retry_in, settings, snapshot, timing, with_token,
 };
 use crate::support::scripted_feed::{ScriptedFeed, Step};
-use session_buddy_bridge::internals::feed::{DisconnectReason, FeedSettings, FeedState, Secret, Timing, TokenSource};
+use session_buddy_bridge::internals::feed::{
+    DisconnectReason, FeedSettings, FeedState, Secret, Timing, TokenOrigin, TokenSource,
+};
 use std::time::Duration;
 
 const SLOW: Duration = Duration::from_secs(3600);
@@ -27,8 +29,8 @@ async fn first_disconnect(script: Vec<Step>) -> FeedState {
 async fn refusals_wait_long_and_say_what_to_check() {
     let greeting = || Step::send(r#"{"type":"connected"}"#);
     let refusals = [
-        (vec![greeting(), Step::Close(4001, "Authentication failed".to_owned())], "4001", "check the token"),
-        (vec![Step::close(3000)], "3000", "check the token"),
+        (vec![greeting(), Step::Close(4001, "Authentication failed".to_owned())], "4001", "no token is configured"),
+        (vec![Step::close(3000)], "3000", "no token is configured"),
         (vec![Step::close(3003)], "3003", "read permission"),
         (vec![Step::close(1008)], "1008", "read permission"),
         (vec![Step::HttpStatus(401, vec![])], "http_401", "check the token"),
@@ -101,7 +103,9 @@ async fn a_token_refused_before_the_subscription_arrives_is_a_refusal() {
             ..settings(server.url())
         });
         for status in feed.ended(100).await {
-            assert_eq!(disconnect_reason(&status), &DisconnectReason::Closed { code: 4001, reason: String::new() });
+            let token = TokenOrigin::Given;
+            let expected = DisconnectReason::Closed { code: 4001, reason: String::new(), token };
+            assert_eq!(disconnect_reason(&status), &expected);
         }
         feed.stop().await;
     }

@@ -1,8 +1,12 @@
 //! What the feed says first, and that nobody else hears of it.
 
+use crate::support::program::Program;
 use crate::support::recording_listener::{RunningFeed, disconnect_reason, settings, snapshot, with_token};
 use crate::support::scripted_feed::{ScriptedFeed, Step};
-use session_buddy_bridge::internals::feed::{FeedSettings, FeedState, Secret, TokenSource};
+use session_buddy_bridge::internals::feed::{
+    FeedSettings, FeedState, Minting, Secret, SecretSource, TOKEN_LIFETIME, TokenSource,
+};
+use std::fs;
 
 #[tokio::test]
 async fn token_then_subscription_on_each_connection() {
@@ -89,4 +93,40 @@ async fn a_quoted_token_is_blotted_out() {
     assert!(status.to_string().contains(r"bad token ***\n"), "{status}");
     let notes = format!("{:?}", feed.stop().await);
     assert!(!notes.contains(token) && !notes.contains("query-secret"), "{notes}");
+}
+
+#[tokio::test]
+async fn a_refused_token_is_named_with_what_may_be_wrong_with_its_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("secret");
+    let server = ScriptedFeed::start(vec![vec![Step::close(4001)]]);
+    for (secret, doubt) in [
+        ("a secret", "is it the server's? And the clocks"),
+        ("a secret\n", "The secret's file ends in a line break"),
+        ("\"a secret\"", "The secret is in quotes"),
+        ("Bearer a.b.c", "The secret starts with \"Bearer \""),
+    ] {
+        fs::write(&file, secret).unwrap();
+        let minting = Minting { secret: SecretSource::File(file.clone()), lifetime: TOKEN_LIFETIME };
+        let credentials = with_token(TokenSource::Minted(minting));
+        let feed = RunningFeed::start(FeedSettings { credentials, ..settings(server.url()) });
+        let said = feed.ended(1).await.remove(0).to_string();
+        assert!(said.contains(doubt) && !said.contains("a secret"), "{secret:?}: {said}");
+        feed.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_says_that_a_token_was_refused_and_whether_one_is_configured() {
+    let server = ScriptedFeed::start(vec![vec![Step::close(4001)]]);
+    let url = server.url();
+    let check = |environment: &[(&str, &str)]| {
+        let ended = Program::start_in(environment, ["check", "--feed.url", url.as_str()]).end();
+        assert_eq!(ended.code, Some(1));
+        ended.printed()
+    };
+    let printed = check(&[]);
+    assert!(printed.contains("authentication  rejected (4001); no token is configured"), "{printed}");
+    let printed = check(&[("SESSION_BUDDY_BRIDGE_FEED_TOKEN", "hunter2")]);
+    assert!(printed.contains("authentication  rejected (4001); check the token"), "{printed}");
 }

@@ -25,7 +25,7 @@ use crate::pem::PemError;
 pub use headers::HeaderProblem;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
-pub use token::{Minting, SecretSource, TOKEN_LIFETIME, TokenSource};
+pub use token::{Minting, SecretSource, TOKEN_LIFETIME, TokenOrigin, TokenSource};
 
 /// Shorter secrets are not redacted from frames.
 const FRAME_SECRET_BYTES_MIN: usize = 12;
@@ -73,8 +73,8 @@ impl Credentials {
     fn presented(&self) -> Result<PresentedCredentials, CredentialError> {
         let headers = self.headers_file.as_deref().map(headers::read).transpose()?.unwrap_or_default();
         // Last, so that a minted token is no older than it must be.
-        let token = self.token.as_ref().map(TokenSource::read).transpose()?;
-        Ok(PresentedCredentials { token, headers })
+        let (token, token_origin) = self.token.as_ref().map(TokenSource::read).transpose()?.unzip();
+        Ok(PresentedCredentials { token, token_origin: token_origin.unwrap_or_default(), headers })
     }
 }
 
@@ -82,6 +82,7 @@ impl Credentials {
 #[derive(Default)]
 pub(super) struct PresentedCredentials {
     pub(super) token: Option<Secret>,
+    pub(super) token_origin: TokenOrigin,
     pub(super) headers: HeaderMap,
 }
 
@@ -196,6 +197,18 @@ pub enum CredentialProblem {
         /// The limit, in bytes.
         bytes_max: usize,
     },
+    /// It starts with a byte order mark, as some editors write it.
+    #[error("starts with a byte order mark: save it as UTF-8 without one")]
+    ByteOrderMark,
+    /// It is UTF-16, as some shells write it.
+    #[error("is UTF-16 text: save it as UTF-8")]
+    Utf16,
+    /// A token is in quotes.
+    #[error("is in quotes: leave them out")]
+    Quoted,
+    /// A token follows the word Bearer, as in a header.
+    #[error("starts with \"Bearer \": leave that word out, it belongs to the header of HTTP")]
+    Bearer,
     /// It is not UTF-8.
     #[error("is not UTF-8 text: is it the right one?")]
     NotUtf8,
@@ -278,10 +291,13 @@ impl Credential {
     fn bytes(self, file: &Path, bytes_max: usize) -> Result<Vec<u8>, CredentialError> {
         let read = read_regular(file, bytes_max)
             .map_err(|error| self.wrong(Some(file), CredentialProblem::Unreadable(error.into())))?;
-        match read.len() > bytes_max {
-            true => Err(self.wrong(Some(file), CredentialProblem::TooLong { bytes_max })),
-            false => Ok(read),
-        }
+        let problem = match &read[..] {
+            _ if read.len() > bytes_max => CredentialProblem::TooLong { bytes_max },
+            [0xef, 0xbb, 0xbf, ..] => CredentialProblem::ByteOrderMark,
+            [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => CredentialProblem::Utf16,
+            _ => return Ok(read),
+        };
+        Err(self.wrong(Some(file), problem))
     }
 
     fn text(self, file: &Path, bytes_max: usize) -> Result<String, CredentialError> {
@@ -322,7 +338,8 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.append("authorization", "Bearer the-key-itself".parse().unwrap());
         headers.append("x-room", "a".parse().unwrap());
-        let presented = PresentedCredentials { token: Some(Secret::new("hunter2")), headers };
+        let presented =
+            PresentedCredentials { token: Some(Secret::new("hunter2")), headers, ..PresentedCredentials::default() };
         assert_eq!(presented.redact("not hunter2: a \"the-key-itself\""), "not ***: a \"***\"");
         assert_eq!(presented.redact("Bearer the-key-itself"), "***");
     }
@@ -331,7 +348,8 @@ mod tests {
     fn a_frame_loses_what_is_secret_and_none_of_its_own_words() {
         let mut headers = HeaderMap::new();
         headers.append("cookie", "session_id=the-key-itself".parse().unwrap());
-        let presented = PresentedCredentials { token: Some(Secret::new("hunter2secret")), headers };
+        let token = Some(Secret::new("hunter2secret"));
+        let presented = PresentedCredentials { token, headers, ..PresentedCredentials::default() };
         let frame = r#"{"session_id": "the-key-itself", "skill_name": "hunter2secret"}"#;
         assert_eq!(presented.redact_frame(frame), r#"{"session_id": "***", "skill_name": "***"}"#);
         assert!(matches!(presented.redact_frame("nothing of it"), Cow::Borrowed("nothing of it")));

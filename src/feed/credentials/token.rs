@@ -1,5 +1,6 @@
 //! Tokens, and their sources.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -80,42 +81,112 @@ pub enum SecretSource {
     File(PathBuf),
 }
 
+/// Where a token that was presented is from. `Display` says what to check if the server refuses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TokenOrigin {
+    /// No token was presented.
+    #[default]
+    NotConfigured,
+    /// It was made elsewhere.
+    Given,
+    /// It was signed with a secret.
+    Minted(Option<SecretDoubt>),
+}
+
+/// What may make a secret another than the server's copy of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretDoubt {
+    /// Its file ends in a line break, which is left out here and may not be by the server.
+    LineBreak,
+    /// It is in quotes, which are part of it here.
+    Quotes,
+    /// It starts as the header of a token does.
+    Bearer,
+}
+
+impl fmt::Display for TokenOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let doubt = match self {
+            TokenOrigin::NotConfigured => {
+                return f.write_str("no token is configured; give --feed.token-file, or --feed.jwt-secret-file");
+            }
+            TokenOrigin::Given => {
+                let advice = "check the token: it expired, or is signed with another secret than the server's";
+                return write!(f, "{advice}; and the clocks");
+            }
+            TokenOrigin::Minted(doubt) => doubt,
+        };
+        f.write_str("check the token's secret: is it the server's? And the clocks")?;
+        f.write_str(match doubt {
+            None => "",
+            Some(SecretDoubt::LineBreak) => {
+                ". The secret's file ends in a line break, which is left out here: the server's copy must have none"
+            }
+            Some(SecretDoubt::Quotes) => ". The secret is in quotes, which are part of it here: are they there?",
+            Some(SecretDoubt::Bearer) => ". The secret starts with \"Bearer \": a token belongs into --feed.token-file",
+        })
+    }
+}
+
 impl TokenSource {
     /// Reads or mints the token.
-    pub(super) fn read(&self) -> Result<Secret, CredentialError> {
+    pub(super) fn read(&self) -> Result<(Secret, TokenOrigin), CredentialError> {
+        let given = |token| (token, TokenOrigin::Given);
         match self {
-            TokenSource::Static(secret) => checked(Credential::Token, secret.expose().trim(), None),
+            TokenSource::Static(secret) => checked(Credential::Token, secret.expose().trim(), None).map(given),
             TokenSource::File(file) => {
                 let text = Credential::Token.text(file, TOKEN_BYTES_MAX)?;
-                checked(Credential::Token, text.trim(), Some(file))
+                checked(Credential::Token, text.trim(), Some(file)).map(given)
             }
             TokenSource::Minted(Minting { secret, lifetime }) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Ok(mint(&secret.read()?, *lifetime, now))
+                let (secret, doubt) = secret.read()?;
+                Ok((mint(&secret, *lifetime, now), TokenOrigin::Minted(doubt)))
             }
         }
     }
 }
 
 impl SecretSource {
-    fn read(&self) -> Result<Secret, CredentialError> {
-        match self {
-            SecretSource::Static(secret) => checked(Credential::JwtSecret, secret.expose(), None),
+    fn read(&self) -> Result<(Secret, Option<SecretDoubt>), CredentialError> {
+        let (secret, ends_in_line_break) = match self {
+            SecretSource::Static(secret) => (checked(Credential::JwtSecret, secret.expose(), None)?, false),
             SecretSource::File(file) => {
                 let text = Credential::JwtSecret.text(file, TOKEN_BYTES_MAX)?;
-                checked(Credential::JwtSecret, text.trim_end_matches(['\n', '\r']), Some(file))
+                let secret = text.trim_end_matches(['\n', '\r']);
+                (checked(Credential::JwtSecret, secret, Some(file))?, secret.len() < text.len())
             }
-        }
+        };
+        let doubt = match secret.expose() {
+            text if is_bearer(text) => Some(SecretDoubt::Bearer),
+            text if is_quoted(text) => Some(SecretDoubt::Quotes),
+            _ => ends_in_line_break.then_some(SecretDoubt::LineBreak),
+        };
+        Ok((secret, doubt))
     }
 }
 
 fn checked(credential: Credential, text: &str, file: Option<&Path>) -> Result<Secret, CredentialError> {
+    let is_token = credential == Credential::Token;
     let problem = match () {
         () if text.trim().is_empty() => CredentialProblem::Empty(credential),
         () if text.len() > TOKEN_BYTES_MAX => CredentialProblem::TooLong { bytes_max: TOKEN_BYTES_MAX },
+        () if text.starts_with('\u{feff}') => CredentialProblem::ByteOrderMark,
+        // No token has either. A secret may.
+        () if is_token && is_quoted(text) => CredentialProblem::Quoted,
+        () if is_token && is_bearer(text) => CredentialProblem::Bearer,
         () => return Ok(Secret::new(text)),
     };
     Err(credential.wrong(file, problem))
+}
+
+fn is_quoted(text: &str) -> bool {
+    let text = text.trim();
+    text.len() > 1 && ['"', '\''].iter().any(|quote| text.starts_with(*quote) && text.ends_with(*quote))
+}
+
+fn is_bearer(text: &str) -> bool {
+    text.trim_start().get(..7).is_some_and(|start| start.eq_ignore_ascii_case("bearer "))
 }
 
 /// Mints a token at `now` since the Unix epoch. Servers refuse tokens that were issued later than their own clock.
@@ -150,7 +221,7 @@ mod tests {
         let source = TokenSource::File(file.clone());
         for token in ["first", "second"] {
             std::fs::write(&file, format!("  {token}\n")).unwrap();
-            assert_eq!(source.read().unwrap().expose(), token);
+            assert_eq!(source.read().unwrap(), (Secret::new(token), TokenOrigin::Given));
         }
         std::fs::write(&file, " \n").unwrap();
         assert_eq!(
@@ -166,13 +237,45 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("secret");
         std::fs::write(&file, " a b \r\n").unwrap();
-        assert_eq!(SecretSource::File(file.clone()).read().unwrap().expose(), " a b ");
+        let read = || SecretSource::File(file.clone()).read().unwrap();
+        assert_eq!(read(), (Secret::new(" a b "), Some(SecretDoubt::LineBreak)));
+        for (text, doubt) in [
+            ("secret", None),
+            ("\"secret\"\n", Some(SecretDoubt::Quotes)),
+            ("Bearer ey.ey.x\n", Some(SecretDoubt::Bearer)),
+            ("\"", None),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(read(), (Secret::new(text.trim_end()), doubt));
+        }
         std::fs::write(&file, "\n").unwrap();
         let empty = SecretSource::File(file.clone()).read().unwrap_err();
         assert_eq!(
             (empty.credential, empty.problem),
             (Credential::JwtSecret, CredentialProblem::Empty(Credential::JwtSecret))
         );
+    }
+
+    #[test]
+    fn what_editors_and_copied_headers_add_to_a_token_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        let refused = |text: &[u8]| {
+            std::fs::write(&file, text).unwrap();
+            let error = TokenSource::File(file.clone()).read().unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+            error.problem
+        };
+        assert_eq!(refused("\u{feff}hunter2".as_bytes()), CredentialProblem::ByteOrderMark);
+        assert_eq!(refused(b"\"hunter2\"\n"), CredentialProblem::Quoted);
+        assert_eq!(refused(b"'hunter2'"), CredentialProblem::Quoted);
+        assert_eq!(refused(b"bearer  hunter2"), CredentialProblem::Bearer);
+        assert_eq!(refused(b"\xff\xfeh\0u\0"), CredentialProblem::Utf16);
+        let value = |text: &str| TokenSource::Static(Secret::new(text)).read().unwrap_err().problem;
+        assert_eq!(value("Bearer hunter2"), CredentialProblem::Bearer);
+        assert_eq!(value("\u{feff}hunter2"), CredentialProblem::ByteOrderMark);
+        std::fs::write(&file, "\u{feff}hunter2").unwrap();
+        assert_eq!(SecretSource::File(file.clone()).read().unwrap_err().problem, CredentialProblem::ByteOrderMark);
     }
 
     /// Source of the expected token: PyJWT with the same header, claims and secret.
