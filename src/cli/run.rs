@@ -10,6 +10,7 @@ use crate::bridge::{Bridge, BridgeError, ReloadHandle};
 use crate::service_manager;
 use crate::settings::flags::RunFlags;
 use crate::settings::{self, Environment, LogSettings, Settings, SettingsError};
+use crate::skills_db::SkillsDatabase;
 
 /// Runs the bridge until a signal ends it. systemd is notified, and SIGHUP reloads the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<B
     let mut text = format!("{} is valid. Feeds:\n", file.path.display());
     for feed in &settings.feeds {
         text.push_str(&format!("  {}\n", feed.identity));
+        if let Some(path) = &feed.skills_db {
+            // The bridge would go on without it, and try again.
+            SkillsDatabase::open(path, &CancellationToken::new())
+                .map_err(|error| file.database_error(feed, error.into()))?;
+            text.push_str(&format!("    with the database {}\n", path.display()));
+        }
     }
     Ok(Box::new(Print(text.into_bytes())))
 }

@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use super::flags::CredentialFlags;
 use super::subscription::{Subscription, checked_name};
-use super::{FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, limits, run};
+use super::{
+    FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, check_path, limits, number, run,
+};
 use crate::reload::{
     self, Attempt, Protection, ProtectionRemoved, Protections, SETTLE_TIME, SettleError, Sources, YamlError,
 };
@@ -28,7 +30,8 @@ use crate::reload::{
 ///
 /// std::fs::write(&path, "limits:\n  skills: 0\n")?;
 /// let Err(SettingsError::ConfigFile { error, .. }) = file.read() else { panic!("0 skills are too few") };
-/// assert!(matches!(error, ConfigFileError::Limit { field: "skills", value: 0, .. }));
+/// assert_eq!(error.to_string(), "limits.skills \"0\": give a whole number from 1 to 1000000");
+/// assert!(matches!(error, ConfigFileError::Limit { field: "skills", .. }));
 /// # Ok(())
 /// # }
 /// ```
@@ -101,17 +104,16 @@ pub enum ConfigFileError {
     /// The file is not YAML, or has an unknown field or a value of the wrong kind.
     #[error("{0}")]
     Malformed(#[source] Box<dyn StdError + Send + Sync>),
-    /// A limit is out of range.
-    #[error("limits.{field}: {value} is not within {min} to {max}")]
+    /// A limit is not a whole number, or out of range.
+    #[error("limits.{field} {value:?}: {error}")]
     Limit {
         /// Name of the field below `limits`.
         field: &'static str,
-        /// The invalid value.
-        value: usize,
-        /// The smallest valid value.
-        min: usize,
-        /// The largest valid value.
-        max: usize,
+        /// The invalid value, as in the file.
+        value: String,
+        /// What is valid.
+        #[source]
+        error: Box<dyn StdError + Send + Sync>,
     },
     /// A setting of one feed is invalid.
     #[error("feed {url:?}: {}", as_fields(.error))]
@@ -166,14 +168,15 @@ struct FeedEntry {
     key_file: Option<PathBuf>,
 }
 
+/// Each as written, so that it is parsed as the flag of the same meaning.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct LimitEntries {
-    skills: Option<usize>,
-    series: Option<usize>,
-    remembered_skills: Option<usize>,
-    label_chars: Option<usize>,
-    max_frame_bytes: Option<usize>,
+    skills: Option<String>,
+    series: Option<String>,
+    remembered_skills: Option<String>,
+    label_chars: Option<String>,
+    max_frame_bytes: Option<String>,
 }
 
 impl ConfigFile {
@@ -220,6 +223,15 @@ impl ConfigFile {
         candidate.map_err(|error| self.error(error))
     }
 
+    /// Returns the error of a database beside `feed` that cannot be read, in terms of whatever names it: this file, or flags.
+    pub(crate) fn database_error(&self, feed: &FeedTarget, error: Box<dyn StdError + Send + Sync>) -> SettingsError {
+        let error = SettingsError::SkillsDb(error);
+        match self.feeds.contains(feed) {
+            true => error,
+            false => self.error(ConfigFileError::Feed { url: feed.identity.clone(), error: Box::new(error) }),
+        }
+    }
+
     fn error(&self, error: ConfigFileError) -> SettingsError {
         SettingsError::ConfigFile { file: self.path.clone(), error }
     }
@@ -255,11 +267,14 @@ impl ConfigFile {
     }
 
     fn limits(&self, entries: &LimitEntries) -> Result<(Limits, usize), ConfigFileError> {
-        let LimitEntries { skills, series, remembered_skills, label_chars, max_frame_bytes } = *entries;
-        let within = |field, value: Option<usize>, default: usize, min: usize, max: usize| match value {
+        let LimitEntries { skills, series, remembered_skills, label_chars, max_frame_bytes } = entries;
+        let within = |field, value: &Option<String>, default: usize, min: usize, max: usize| match value {
             None => Ok(default),
-            Some(value) if (min..=max).contains(&value) => Ok(value),
-            Some(value) => Err(ConfigFileError::Limit { field, value, min, max }),
+            Some(value) => number::within(min as u64, max as u64)(value).map_err(|error| ConfigFileError::Limit {
+                field,
+                value: value.clone(),
+                error: error.into(),
+            }),
         };
         let limits = Limits {
             skills_max: within("skills", skills, self.limits.skills_max, 1, 1_000_000)?,
@@ -280,15 +295,18 @@ impl ConfigFile {
 
     fn feed(&self, entry: FeedEntry, label_chars_max: usize) -> Result<FeedTarget, SettingsError> {
         let folder = self.path.parent().unwrap_or(Path::new(""));
-        let beside = |file: Option<PathBuf>| file.map(|file| folder.join(file));
+        let beside = |field, file: Option<PathBuf>| match file {
+            None => Ok(None),
+            Some(file) => check_path(field, &file).map(|()| Some(folder.join(file))),
+        };
         let has_own = entry.token_file.is_some() || entry.jwt_secret_file.is_some();
         let credentials = CredentialFlags {
-            token_file: beside(entry.token_file),
-            jwt_secret_file: beside(entry.jwt_secret_file),
-            headers_file: beside(entry.headers_file),
-            ca_file: beside(entry.ca_file),
-            cert_file: beside(entry.cert_file),
-            key_file: beside(entry.key_file),
+            token_file: beside("token_file", entry.token_file)?,
+            jwt_secret_file: beside("jwt_secret_file", entry.jwt_secret_file)?,
+            headers_file: beside("headers_file", entry.headers_file)?,
+            ca_file: beside("ca_file", entry.ca_file)?,
+            cert_file: beside("cert_file", entry.cert_file)?,
+            key_file: beside("key_file", entry.key_file)?,
         };
         let environment = |name: &str| {
             let secret = match name {
@@ -304,7 +322,7 @@ impl ConfigFile {
         if let Some(name) = entry.name {
             target.identity = checked_name("name", name, label_chars_max)?;
         }
-        target.skills_db = beside(entry.skills_db);
+        target.skills_db = beside("skills_db", entry.skills_db)?;
         Ok(target)
     }
 }
@@ -324,6 +342,7 @@ fn as_fields(error: &SettingsError) -> String {
         ("--feed.url", "url"),
         ("--limit.remembered-skills", "limits.remembered_skills"),
         ("--limit.skills", "limits.skills"),
+        ("--limit.label-chars", "limits.label_chars"),
     ];
     fields.into_iter().fold(error.to_string(), |text, (flag, field)| text.replace(flag, field))
 }

@@ -4,8 +4,8 @@
 
 use std::ffi::OsString;
 
-use super::SettingsError;
 use super::flags::{CredentialFlags, JWT_SECRET_VARIABLE, TOKEN_VARIABLE};
+use super::{SettingsError, check_path};
 use crate::feed::{
     ClientIdentity, Credential, CredentialError, Credentials, Minting, Secret, SecretSource, TOKEN_LIFETIME, TlsFiles,
     TokenSource,
@@ -24,6 +24,17 @@ pub(super) fn read(
     environment: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Credentials, SettingsError> {
     let CredentialFlags { token_file, jwt_secret_file, headers_file, ca_file, cert_file, key_file } = flags;
+    let paths = [
+        (TOKEN_FILE, &token_file),
+        (JWT_SECRET_FILE, &jwt_secret_file),
+        (HEADERS_FILE, &headers_file),
+        (CA_FILE, &ca_file),
+        (CERT_FILE, &cert_file),
+        (KEY_FILE, &key_file),
+    ];
+    for (setting, path) in paths {
+        path.iter().try_for_each(|path| check_path(setting, path))?;
+    }
     let minted = |secret| TokenSource::Minted(Minting { secret, lifetime: TOKEN_LIFETIME });
     let token = variable(TOKEN_VARIABLE, environment)?.map(|token| token.trim().to_owned());
     let secret = variable(JWT_SECRET_VARIABLE, environment)?;

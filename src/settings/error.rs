@@ -1,5 +1,6 @@
 //! Why a setting is refused.
 
+use std::error::Error;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,6 +58,17 @@ pub enum SettingsError {
         /// The flag that configures feeds beside the file.
         setting: &'static str,
     },
+    /// A path starts with `~`, which nothing but a shell expands.
+    #[error("{setting} \"{}\" starts with ~, which only a shell expands: write the whole path", path.display())]
+    Tilde {
+        /// The flag or field.
+        setting: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// `--config.check` found that the database beside a feed cannot be read.
+    #[error("{0}")]
+    SkillsDb(#[source] Box<dyn Error + Send + Sync>),
     /// `--config.check` is given without `--config.file`.
     #[error("--config.check needs --config.file, which names what is to be checked")]
     MissingConfigFile,
@@ -273,7 +285,7 @@ fn quoted(error: &CredentialError) -> String {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// The name is empty, or only white space.
-    #[error("is empty: give a name, or leave the flag out")]
+    #[error("is empty: give a name, or leave it out")]
     Empty,
     /// The name is longer than a label may be.
     #[error("has {chars} characters, more than the {chars_max} that --limit.label-chars allows: shorten it")]

@@ -5,6 +5,7 @@
 //! | `mod` | [`Settings`] |
 //! | `feed_target`, `config_file`, `listen_address`, `healthcheck_url` | parts of the settings, each with its error |
 //! | `flags` | what the command line says, literally |
+//! | `number`, `duration`, `path` | values, with errors that name what is expected |
 //! | `run` | builder of the settings of `run` |
 //! | `subscription`, `credentials`, `web`, `limits`, `state_path` | builders that several commands share |
 //! | `error` | every setting that can be refused, and why |
@@ -22,6 +23,7 @@ pub(crate) mod healthcheck_url;
 pub(crate) mod limits;
 mod listen_address;
 pub(crate) mod number;
+mod path;
 pub(crate) mod run;
 pub(crate) mod state_path;
 pub(crate) mod subscription;
@@ -41,6 +43,7 @@ pub use feed_target::{FeedTarget, FeedUrlError};
 #[doc(hidden)]
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
+use path::check_path;
 
 pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,

@@ -7,7 +7,7 @@ use super::flags::{self, FEED_URL_DEFAULT};
 use super::subscription::{Subscription, checked_name, timing};
 use super::{
     ConfigFile, Environment, FEEDS_MAX, FeedTarget, ReloadableSettings, Secret, Settings, SettingsError, StateLocation,
-    limits, state_path, web,
+    check_path, limits, state_path, web,
 };
 
 /// # Errors
@@ -57,7 +57,10 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
         timing: timing(&connection),
         state: match state {
             flags::StateFlags { disabled: true, .. } => StateLocation::InMemory,
-            flags::StateFlags { path: Some(path), .. } => StateLocation::Path(path),
+            flags::StateFlags { path: Some(path), .. } => {
+                check_path("--state.path", &path)?;
+                StateLocation::Path(path)
+            }
             flags::StateFlags { path: None, .. } => StateLocation::Default(state_path::default(environment)),
         },
         ..web::settings(web, ledger_limits, &log, feeds)?
@@ -119,6 +122,7 @@ fn assign_databases(feeds: &mut [FeedTarget], databases: Vec<PathBuf>) -> Result
         return Err(SettingsError::SkillsDbCountMismatch { databases: databases.len(), urls: feeds.len() });
     }
     for (feed, path) in feeds.iter_mut().zip(databases) {
+        check_path("--feed.skills-db", &path)?;
         feed.skills_db = Some(path).filter(|path| path.as_os_str() != "none");
     }
     Ok(())

@@ -135,7 +135,7 @@ async fn a_file_that_cannot_be_used_or_names_no_feed_any_more_changes_nothing() 
         ("feeds: [".to_owned(), "bridge.yml"),
         (feeds(&[("one", &b), ("one", &a)]), "two feeds have the identity"),
         (feeds(&[("two", &b)]) + "  - {url: \"http://localhost\"}\n", "http://localhost"),
-        (feeds(&[("two", &b)]) + "limits: {skills: 0}\n", "limits.skills: 0"),
+        (feeds(&[("two", &b)]) + "limits: {skills: 0}\n", r#"limits.skills \"0\": give a whole number"#),
         // What a copy, an editor or a full disk leaves.
         (String::new(), "the file is empty; to configure nothing, write {}"),
         ("# the feeds of this machine\n".to_owned(), "the file is empty"),
@@ -240,9 +240,21 @@ fn a_check_says_whether_a_file_can_be_used_and_what_is_wrong_by_the_names_of_its
         ("feeds: [{url: \"wss://a:1\", cert_file: token}]", "key_file"),
         ("feeds: [{url: \"ws://a:1\", skills_db: x}, {url: \"ws://b:1\", skills_db: x}]", "skills_db"),
         ("feeds: [{url: \"ws://a:1\"}, {url: \"ws://a:1\"}]", "two feeds have the identity"),
-        ("limits: {skills: 0}", "limits.skills: 0 is not within 1 to 1000000"),
+        ("feeds: ws://a:1", "a list is expected here, each entry after a `-` at line 1"),
+        ("feeds: [ws://a:1]", "fields are expected here"),
+        ("feeds: [{url: \"ws://a:1\", url: \"ws://b:1\"}]", "the field `url` is set twice"),
+        ("feeds: [{url: \"ws://a:1\", skills_db: gone.db}]", "feed \"ws://a:1/\": there is no database at"),
+        ("feeds: [{url: \"ws://a:1\", skills_db: .}]", "is not a file"),
+        ("feeds: [{url: \"ws://a:1\", skills_db: token}]", "has no table skill_invocation"),
+        ("feeds: [{url: \"ws://a:1\", skills_db: ~/skills.db}]", "skills_db \"~/skills.db\" starts with ~"),
+        ("feeds: [{url: \"ws://a:1\", token_file: ~/token}]", "token_file \"~/token\" starts with ~"),
+        ("feeds: [{url: \"ws://a:1\", name: a-long-name-for-16}]\nlimits: {label_chars: 16}", "limits.label_chars"),
+        ("limits: {skills: 0}", "limits.skills \"0\": give a whole number from 1 to 1000000"),
+        ("limits: {skills: ten}", "limits.skills \"ten\": give a whole number from 1 to 1000000"),
+        ("limits: {series: -1}", "limits.series \"-1\": give a whole number from 1000 to 100000000"),
+        ("limits: {skills: [1]}", "a single value is expected here"),
         ("limits: {skills: 10, remembered_skills: 5}", "limits.remembered_skills"),
-        ("limits: {max_frame_bytes: 1}", "limits.max_frame_bytes: 1 is not within 1024 to 67108864"),
+        ("limits: {max_frame_bytes: 1}", "limits.max_frame_bytes \"1\": give a whole number from 1024 to 67108864"),
     ] {
         folder.write(text);
         let (code, _, refusal) = run(&["--config.check", "--config.file", &file]);

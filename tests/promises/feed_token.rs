@@ -101,10 +101,10 @@ async fn a_refused_token_is_named_with_what_may_be_wrong_with_its_secret() {
     let file = directory.path().join("secret");
     let server = ScriptedFeed::start(vec![vec![Step::close(4001)]]);
     for (secret, doubt) in [
-        ("a secret", "is it the server's? And the clocks"),
-        ("a secret\n", "The secret's file ends in a line break"),
-        ("\"a secret\"", "The secret is in quotes"),
-        ("Bearer a.b.c", "The secret starts with \"Bearer \""),
+        ("a secret", "check the secret and the clocks"),
+        ("a secret\n", "its file ends in a line break"),
+        ("\"a secret\"", "it is in quotes"),
+        ("Bearer a.b.c", "it starts with \"Bearer \""),
     ] {
         fs::write(&file, secret).unwrap();
         let minting = Minting { secret: SecretSource::File(file.clone()), lifetime: TOKEN_LIFETIME };

@@ -244,7 +244,7 @@ fn names_pair_up_with_urls() {
 
 #[test]
 fn a_name_must_be_fit_for_a_label() {
-    assert_eq!(refusal(&["--feed.skill", " "]), "--feed.skill \" \" is empty: give a name, or leave the flag out");
+    assert_eq!(refusal(&["--feed.skill", " "]), "--feed.skill \" \" is empty: give a name, or leave it out");
     assert_eq!(refusal(&["--feed.name", "a\nb"]), "--feed.name \"a\\nb\" holds a control character: leave it out");
     assert_eq!(
         refusal(&["--feed.skill", &"é".repeat(17), "--limit.label-chars", "16"]),

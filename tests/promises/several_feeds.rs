@@ -244,7 +244,11 @@ async fn readiness_says_how_each_feed_is() {
     let answer = bridge
         .until_ready("three feeds that are not live", |answer| {
             says(answer.text(), "absent", &["not live", "cannot connect", "check that the server runs"])
-                && says(answer.text(), "refusing", &["not live", "4001 \"Authentication failed\"", "no token is configured"])
+                && says(
+                    answer.text(),
+                    "refusing",
+                    &["not live", "4001 \"Authentication failed\"", "no token is configured"],
+                )
                 && says(answer.text(), "late", &["not live", "nothing understood yet"])
         })
         .await;

@@ -106,24 +106,22 @@ pub enum SecretDoubt {
 
 impl fmt::Display for TokenOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let doubt = match self {
-            TokenOrigin::NotConfigured => {
-                return f.write_str("no token is configured; give --feed.token-file, or --feed.jwt-secret-file");
-            }
+        // Short, since the log cuts long messages off.
+        f.write_str(match self {
+            TokenOrigin::NotConfigured => "no token is configured; give --feed.token-file, or --feed.jwt-secret-file",
             TokenOrigin::Given => {
-                let advice = "check the token: it expired, or is signed with another secret than the server's";
-                return write!(f, "{advice}; and the clocks");
+                "check the token: it expired, or is signed with another secret than the server's; and the clocks"
             }
-            TokenOrigin::Minted(doubt) => doubt,
-        };
-        f.write_str("check the token's secret: is it the server's? And the clocks")?;
-        f.write_str(match doubt {
-            None => "",
-            Some(SecretDoubt::LineBreak) => {
-                ". The secret's file ends in a line break, which is left out here: the server's copy must have none"
+            TokenOrigin::Minted(None) => "check the secret and the clocks",
+            TokenOrigin::Minted(Some(SecretDoubt::LineBreak)) => {
+                "check the secret (its file ends in a line break, the server's copy must not) and the clocks"
             }
-            Some(SecretDoubt::Quotes) => ". The secret is in quotes, which are part of it here: are they there?",
-            Some(SecretDoubt::Bearer) => ". The secret starts with \"Bearer \": a token belongs into --feed.token-file",
+            TokenOrigin::Minted(Some(SecretDoubt::Quotes)) => {
+                "check the secret (it is in quotes, which are part of it) and the clocks"
+            }
+            TokenOrigin::Minted(Some(SecretDoubt::Bearer)) => {
+                "check the secret (it starts with \"Bearer \": is it a token?) and the clocks"
+            }
         })
     }
 }
