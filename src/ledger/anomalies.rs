@@ -92,8 +92,8 @@ impl From<&ListedKey<'_>> for Key {
 struct KnownAnomaly {
     /// How many were ever listed at the same time.
     multiplicity: u64,
-    /// How many rows told it.
-    told: u64,
+    /// How many rows hold it.
+    rows: u64,
     /// The snapshot that this key was last met in, and how often it was met there.
     round: u64,
     in_round: u64,
@@ -186,7 +186,7 @@ impl Anomalies {
         let _ = self.note(entry, now_micros, limits, |_, known| {
             let met = known.meet(round);
             known.multiplicity = if counts { known.multiplicity + 1 } else { known.multiplicity.max(met) };
-            known.told = if counts { known.told + 1 } else { known.told.max(met) };
+            known.rows = if counts { known.rows + 1 } else { known.rows.max(met) };
             known.streamed = true;
         });
         Ok(u64::from(counts))
@@ -213,9 +213,9 @@ impl Anomalies {
         limits: &Limits,
     ) -> Result<u64, AnomaliesFull> {
         self.note(entry, now_micros, limits, |tally, known| {
-            known.told += 1;
-            if known.told > known.multiplicity {
-                known.multiplicity = known.told;
+            known.rows += 1;
+            if known.rows > known.multiplicity {
+                known.multiplicity = known.rows;
                 *tally.0 += 1;
             }
             known.streamed = true;
@@ -268,12 +268,12 @@ impl Anomalies {
             EntryRef::Occupied(known) => (false, known.into_mut()),
             EntryRef::Vacant(vacant) => (true, vacant.insert_with_key((&key).into(), KnownAnomaly::default())),
         };
-        let (multiplicity, told) = (known.multiplicity, known.told);
+        let (multiplicity, rows) = (known.multiplicity, known.rows);
         known.seen_micros = now_micros;
         count((&mut tally.listed, &mut tally.streamed), known);
         // A list repeats itself every second: that an anomaly is still listed is kept once an hour.
         let is_stale = now_micros.saturating_sub(known.kept_micros) >= HOUR_MICROS;
-        let is_more = (known.multiplicity, known.told) != (multiplicity, told);
+        let is_more = (known.multiplicity, known.rows) != (multiplicity, rows);
         let rise = tally.shown() - before.2;
         let counted = (tally.listed, tally.streamed) != (before.0, before.1);
         let is_changed = counted || is_more || is_new || is_stale;
@@ -362,8 +362,8 @@ impl Anomalies {
                 of_skill.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == *anomaly_type));
             let row = tally.and_then(|tally| tally.keys.get_mut(key)).map(|known| {
                 known.kept_micros = known.seen_micros;
-                let KnownAnomaly { multiplicity, told, streamed, seen_micros, .. } = *known;
-                AnomalyRecord { multiplicity, told, streamed, seen_micros }
+                let KnownAnomaly { multiplicity, rows, streamed, seen_micros, .. } = *known;
+                AnomalyRecord { multiplicity, rows, streamed, seen_micros }
             });
             let Key { detected_at, score_bits } = key.clone();
             let (skill_name, anomaly_type) = (skill_name.clone(), anomaly_type.clone());
@@ -451,10 +451,10 @@ impl Anomalies {
         let tallies = self.tallies.get_mut(&key.skill_name);
         let tally = tallies.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == key.anomaly_type));
         if let Some(tally) = tally {
-            let AnomalyRecord { multiplicity, told, streamed, seen_micros } = row;
+            let AnomalyRecord { multiplicity, rows, streamed, seen_micros } = row;
             let known = KnownAnomaly {
                 multiplicity,
-                told,
+                rows,
                 streamed,
                 seen_micros,
                 kept_micros: seen_micros,
@@ -484,7 +484,7 @@ impl Tally {
                     self.listed += theirs.multiplicity.saturating_sub(known.multiplicity);
                     self.streamed += u64::from(theirs.streamed && !known.streamed);
                     known.multiplicity = known.multiplicity.max(theirs.multiplicity);
-                    known.told = known.told.max(theirs.told);
+                    known.rows = known.rows.max(theirs.rows);
                     known.streamed |= theirs.streamed;
                     known.seen_micros = known.seen_micros.max(theirs.seen_micros);
                 }

@@ -326,7 +326,7 @@ impl Ledger {
                 let is_history = !was_joined && !had_numbers && !self.is_observed(source);
                 self.with_source(source, now, notices, |known, ctx| {
                     known.counts.change_to_rows(numbers, &steps, &coverage, is_history, ctx);
-                    known.counts.detail.note_told_until(numbers.last_id, is_history);
+                    known.counts.detail.set_remembered_until(numbers.last_id, is_history);
                     known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
                     known.counts.changed.mark();
                 });
@@ -335,7 +335,7 @@ impl Ledger {
             } else {
                 self.with_source(source, now, notices, |known, ctx| {
                     known.counts.follow_numbers(&mut known.numbers, numbers, &listings, &coverage, ctx);
-                    known.counts.detail.note_told_until(numbers.last_id, false);
+                    known.counts.detail.set_remembered_until(numbers.last_id, false);
                 });
             }
         }

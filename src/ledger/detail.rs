@@ -251,7 +251,7 @@ pub(super) struct Detail {
     /// Whether snapshots have moved them since.
     moved_alone: bool,
     /// Rows up to this one are in the remembered numbers of the skills.
-    pub told_until: i64,
+    pub remembered_until: i64,
     /// Rows up to this one were there when the feed's rows were first read.
     pub history_until: i64,
     pub has_more: bool,
@@ -281,7 +281,7 @@ impl Default for Detail {
             mode: Mode::Alone,
             joined: false,
             moved_alone: false,
-            told_until: 0,
+            remembered_until: 0,
             history_until: 0,
             has_more: false,
             invocations: Trail::default(),
@@ -444,8 +444,8 @@ impl Detail {
         is_known || (row.mark.id <= self.doubt.until && !is_newer)
     }
 
-    pub fn note_told_until(&mut self, last_id: i64, is_history: bool) {
-        self.told_until = last_id;
+    pub fn set_remembered_until(&mut self, last_id: i64, is_history: bool) {
+        self.remembered_until = last_id;
         if is_history {
             self.history_until = last_id;
         }
@@ -471,7 +471,7 @@ impl Detail {
         databases.push(DatabaseRecord {
             source,
             moved_alone: self.moved_alone,
-            told_until: self.told_until,
+            remembered_until: self.remembered_until,
             history_until: self.history_until,
             newest_micros: self.newest_micros,
             invocations_cursor: self.invocations.cursor,
@@ -510,7 +510,7 @@ impl Detail {
         Self {
             joined: self.joined,
             moved_alone: self.moved_alone,
-            told_until: self.told_until,
+            remembered_until: self.remembered_until,
             history_until: self.history_until,
             invocations,
             anomalies,
@@ -525,7 +525,7 @@ impl Detail {
         let mut detail = Self {
             joined: true,
             moved_alone: row.moved_alone,
-            told_until: row.told_until,
+            remembered_until: row.remembered_until,
             history_until: row.history_until,
             newest_micros: row.newest_micros,
             ..Self::default()

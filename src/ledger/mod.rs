@@ -45,7 +45,6 @@ mod drain;
 mod event;
 pub mod evidence;
 mod feed;
-#[allow(dead_code, reason = "written before it is connected")]
 mod fingerprints;
 #[expect(clippy::module_inception, reason = "the module is named after what it holds")]
 mod ledger;

@@ -233,7 +233,7 @@ fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), InvalidState> {
     for (key, record) in &memory.anomalies {
         let is_valid = record
             .as_ref()
-            .is_none_or(|record| record.multiplicity.max(record.told) <= COUNT_MAX && is_time(record.seen_micros));
+            .is_none_or(|record| record.multiplicity.max(record.rows) <= COUNT_MAX && is_time(record.seen_micros));
         unless(is_valid, || format!("an anomaly of {:?} is impossible", key.skill_name))?;
     }
     for record in &memory.databases {
@@ -456,7 +456,7 @@ impl Totals {
 
 impl DatabaseRecord {
     fn is_valid(&self) -> bool {
-        let keys = [self.told_until, self.history_until, self.invocations_cursor, self.anomalies_cursor];
+        let keys = [self.remembered_until, self.history_until, self.invocations_cursor, self.anomalies_cursor];
         keys.into_iter().all(is_key) && self.newest_micros.is_none_or(is_time)
     }
 }

@@ -281,8 +281,8 @@ pub struct AnomalyKey {
 pub struct AnomalyRecord {
     /// How many were ever listed at the same time.
     pub multiplicity: u64,
-    /// How many rows of the database told it.
-    pub told: u64,
+    /// How many rows of the database hold it.
+    pub rows: u64,
     /// Whether it was streamed.
     pub streamed: bool,
     /// When it was last seen, in microseconds since the Unix epoch; at most an hour before the latest.
@@ -319,7 +319,7 @@ pub struct DatabaseRecord {
     /// Whether snapshots have counted what rows have not.
     pub moved_alone: bool,
     /// Rows up to this key are in the remembered numbers.
-    pub told_until: i64,
+    pub remembered_until: i64,
     /// Rows up to this key were there when rows were first read.
     pub history_until: i64,
     /// The newest time that a row of `skill_invocation` told, in microseconds since the Unix epoch.

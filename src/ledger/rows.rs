@@ -306,7 +306,7 @@ impl SourceCounts {
     ) -> Result<(), Rejection> {
         let id = row.mark.id;
         let is_known = self.detail.note_invocation(&row);
-        let is_after_numbers = id > self.detail.told_until;
+        let is_after_numbers = id > self.detail.remembered_until;
         let is_history = id <= self.detail.history_until && !is_observed;
         let Some(name) = &row.skill_name else { return row.told.map(drop) };
         let is_covered = coverage.covers(name);

@@ -6,9 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::support::memory_state::MemoryState;
 use crate::support::model::{
     Anomaly, Database, Invocation, LISTED_MAX, START_MICROS, anomaly_event, invocation_event, invocations, skill_name,
     sql_time,
@@ -18,7 +18,6 @@ use crate::support::{is_long, property};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use rusqlite::{Connection, OpenFlags};
 use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole,
 };
@@ -193,49 +192,6 @@ impl Bridge {
     }
 }
 
-/// A state in memory, which outlives the bridge that writes it.
-struct Disk {
-    name: String,
-    /// The state lives as long as somebody has it open. Also the one who makes commits fail.
-    other: Connection,
-}
-
-impl Disk {
-    fn new() -> Self {
-        static DISKS: AtomicU64 = AtomicU64::new(0);
-        let name = format!("file:disk-{}?mode=memory&cache=shared", DISKS.fetch_add(1, Ordering::Relaxed));
-        let disk = Self { other: Self::connect(&name), name };
-        drop(disk.open());
-        disk
-    }
-
-    /// Forgets everything: that is faster than to begin another state, and there are many histories.
-    fn wipe(&self) {
-        let tables =
-            self.other.prepare_cached("SELECT format('DELETE FROM %s;', name) FROM sqlite_schema WHERE type = 'table'");
-        let wipes = tables
-            .and_then(|mut tables| tables.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<String, _>>());
-        self.other.execute_batch(&wipes.expect("tables")).expect("no table is locked");
-    }
-
-    fn connect(name: &str) -> Connection {
-        Connection::open_with_flags(name, OpenFlags::default()).expect("a database in memory")
-    }
-
-    fn open(&self) -> (Store, Whole) {
-        Store::on(Self::connect(&self.name), Path::new(&self.name), Whole::validated)
-            .unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Commits while somebody else has `table` locked.
-    fn commit_against(&self, table: &str, store: &mut Store, changes: &Changes) -> bool {
-        self.other.execute_batch(&format!("BEGIN; SELECT count(*) FROM {table}")).expect("a lock");
-        let committed = store.commit(changes).is_ok();
-        self.other.execute_batch("ROLLBACK").expect("no lock");
-        committed
-    }
-}
-
 /// A server, the bridge that is killed, and another that is never killed and never hears what the first one lost.
 struct History<'d> {
     plan: Plan,
@@ -246,7 +202,7 @@ struct History<'d> {
     /// Whether the database is the one of the beginning, whole.
     is_intact: bool,
 
-    disk: &'d Disk,
+    disk: &'d MemoryState,
     store: Option<Store>,
     bridge: Bridge,
     /// What a scraper saw, across all kills: what falls fails.
@@ -261,7 +217,7 @@ struct History<'d> {
 }
 
 impl<'d> History<'d> {
-    fn new(plan: &Plan, disk: &'d Disk) -> Self {
+    fn new(plan: &Plan, disk: &'d MemoryState) -> Self {
         disk.wipe();
         let (store, whole) = disk.open();
         Self {
@@ -445,7 +401,7 @@ fn without_waits(rules: RuleCounters) -> RuleCounters {
 
 /// Plays the plan. How many of its commits failed.
 fn play(plan: &Plan) -> Result<usize, TestCaseError> {
-    thread_local!(static DISK: Disk = Disk::new());
+    thread_local!(static DISK: MemoryState = MemoryState::new());
     DISK.with(|disk| {
         let mut history = History::new(plan, disk);
         plan.steps.iter().for_each(|step| history.take(step));
@@ -512,7 +468,7 @@ fn every_write_of_the_store_may_be_its_last() {
         let mut bridge = Bridge::start(whole, 0);
         // How long the log was when what was on disk.
         let mut moments = vec![(0, Whole::default()), (log(&path).len(), Whole::default())];
-        let disk = Disk::new();
+        let disk = MemoryState::new();
         let mut database = History::new(&plan, &disk);
         for step in &plan.steps {
             let heard = database.heard.len();

@@ -97,7 +97,8 @@ fn records(mut whole: Whole) -> BTreeSet<String> {
         .for_each(|record| record.seen_micros = 0);
     // One that says nothing is as good as none.
     whole.memory.databases.retain(|known| {
-        (known.invocations_cursor, known.anomalies_cursor, known.told_until, known.moved_alone) != (0, 0, 0, false)
+        (known.invocations_cursor, known.anomalies_cursor, known.remembered_until, known.moved_alone)
+            != (0, 0, 0, false)
     });
     whole.skills.iter_mut().for_each(|skill| skill.last_listed_micros = 0);
     let memory = &whole.memory;

@@ -11,6 +11,7 @@ pub mod fault_proxy;
 pub mod fuzz_bodies;
 pub mod histories;
 pub mod http_client;
+pub mod memory_state;
 pub mod model;
 pub mod observer;
 pub mod peers;

@@ -141,7 +141,7 @@ CREATE TABLE source_anomaly (
     detected_at TEXT NOT NULL,
     score TEXT NOT NULL,
     multiplicity INTEGER NOT NULL,
-    told INTEGER NOT NULL,
+    rows INTEGER NOT NULL,
     streamed INTEGER NOT NULL,
     seen_micros INTEGER NOT NULL,
     PRIMARY KEY (source, skill_name, anomaly_type, detected_at, score)
@@ -172,7 +172,7 @@ INSERT INTO source_session
 CREATE TABLE database (
     source INTEGER PRIMARY KEY,
     moved_alone INTEGER NOT NULL,
-    told_until INTEGER NOT NULL,
+    remembered_until INTEGER NOT NULL,
     history_until INTEGER NOT NULL,
     newest_micros INTEGER,
     invocations_cursor INTEGER NOT NULL,

@@ -17,7 +17,7 @@ record! {
         detected_at: Arc<str>,
         score: String,
         multiplicity: u64,
-        told: u64,
+        rows: u64,
         streamed: bool,
         seen_micros: i64,
     }
@@ -39,7 +39,7 @@ pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<Ano
         forget.execute(params![key.source.0, key.skill_name, key.anomaly_type, detected_at, score])?;
     }
     let remembered = anomalies.iter().filter_map(|(key, row)| row.map(|row| (key, row)));
-    let records = remembered.map(|(key, AnomalyRecord { multiplicity, told, streamed, seen_micros })| {
+    let records = remembered.map(|(key, AnomalyRecord { multiplicity, rows, streamed, seen_micros })| {
         let (detected_at, score) = key_columns(key);
         AnomalyRow {
             source: key.source.0,
@@ -48,7 +48,7 @@ pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<Ano
             detected_at,
             score,
             multiplicity,
-            told,
+            rows,
             streamed,
             seen_micros,
         }
@@ -72,8 +72,8 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(AnomalyKey,
             detected_at: Some(record.detected_at).filter(|text| !text.is_empty()),
             score_bits,
         };
-        let AnomalyRow { multiplicity, told, streamed, seen_micros, .. } = record;
-        Ok((key, Some(AnomalyRecord { multiplicity, told, streamed, seen_micros })))
+        let AnomalyRow { multiplicity, rows, streamed, seen_micros, .. } = record;
+        Ok((key, Some(AnomalyRecord { multiplicity, rows, streamed, seen_micros })))
     };
     record::load(connection)?.into_iter().map(anomaly).collect()
 }

@@ -11,7 +11,7 @@ record! {
     struct DatabaseRow {
         source: u64,
         moved_alone: bool,
-        told_until: i64,
+        remembered_until: i64,
         history_until: i64,
         newest_micros: Option<i64>,
         invocations_cursor: i64,
@@ -23,7 +23,7 @@ pub(super) fn save(connection: &Connection, databases: &[DatabaseRecord]) -> rus
     let row = |record: &DatabaseRecord| DatabaseRow {
         source: record.source.0,
         moved_alone: record.moved_alone,
-        told_until: record.told_until,
+        remembered_until: record.remembered_until,
         history_until: record.history_until,
         newest_micros: record.newest_micros,
         invocations_cursor: record.invocations_cursor,
@@ -36,7 +36,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<DatabaseReco
     let record = |row: DatabaseRow| DatabaseRecord {
         source: SourceId(row.source),
         moved_alone: row.moved_alone,
-        told_until: row.told_until,
+        remembered_until: row.remembered_until,
         history_until: row.history_until,
         newest_micros: row.newest_micros,
         invocations_cursor: row.invocations_cursor,

@@ -1,11 +1,8 @@
 //! The ledger of this crate as what is judged, with a store in memory beneath it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
 use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, Whole,
 };
@@ -18,33 +15,10 @@ use super::history::Product;
 use super::mirror::Mirror;
 use super::verdict::Counted;
 use super::world::{Entry, FeedKey, Frame, Split, Written};
+use crate::support::memory_state::MemoryState;
 use crate::support::model::{START_MICROS, iso_time};
 use crate::support::rows::read_all;
 use crate::support::shown::Shown;
-
-/// Where a state lives as long as this does.
-struct Disk {
-    name: String,
-    _anchor: Connection,
-}
-
-impl Disk {
-    fn new() -> Self {
-        static DISKS: AtomicU64 = AtomicU64::new(0);
-        let name = format!("file:history-{}?mode=memory&cache=shared", DISKS.fetch_add(1, Ordering::Relaxed));
-        let anchor = Self::connect(&name);
-        Self { name, _anchor: anchor }
-    }
-
-    fn connect(name: &str) -> Connection {
-        Connection::open_with_flags(name, OpenFlags::default()).expect("a database in memory")
-    }
-
-    fn open(&self) -> (Store, Whole) {
-        Store::on(Self::connect(&self.name), Path::new(&self.name), Whole::validated)
-            .unwrap_or_else(|error| panic!("{error}"))
-    }
-}
 
 /// When a ledger is persisted, beside its orderly end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +33,7 @@ pub enum Persistence {
 
 /// A ledger with its store.
 pub struct LedgerProduct {
-    disk: Disk,
+    state: MemoryState,
     store: Option<Store>,
     ledger: Ledger,
     /// When this ledger began.
@@ -77,11 +51,11 @@ pub struct LedgerProduct {
 
 impl LedgerProduct {
     pub fn new(persistence: Persistence, seed: u64) -> Self {
-        let disk = Disk::new();
-        let (store, whole) = disk.open();
+        let state = MemoryState::new();
+        let (store, whole) = state.open();
         let ledger = Ledger::restore(Limits::default(), whole, Moment::default()).expect("an empty state is valid");
         Self {
-            disk,
+            state,
             store: Some(store),
             ledger,
             began_seconds: 0,
@@ -120,14 +94,14 @@ impl LedgerProduct {
     /// The state as it was committed change by change, and as it is where everything is committed at once.
     pub fn states(&mut self, at_seconds: i64) -> (Whole, Whole) {
         self.persist(at_seconds);
-        let (_, in_steps) = self.disk.open();
+        let (_, in_steps) = self.state.open();
         self.ledger.mark_all();
         let everything = self.ledger.drain(self.now(at_seconds));
         self.ledger.acknowledge(everything.sequence);
-        let disk = Disk::new();
-        let (mut store, _) = disk.open();
+        let state = MemoryState::new();
+        let (mut store, _) = state.open();
         store.commit(&everything).unwrap_or_else(|error| panic!("{error}"));
-        (in_steps, disk.open().1)
+        (in_steps, state.open().1)
     }
 
     fn add(&mut self, entry: &Entry) {
@@ -241,7 +215,7 @@ impl Product for LedgerProduct {
     }
 
     fn start(&mut self, at_seconds: i64, entries: &[Entry]) {
-        let (store, whole) = self.disk.open();
+        let (store, whole) = self.state.open();
         self.store = Some(store);
         let Whole { skills, rules, .. } = whole.clone();
         self.shown.fold(Changes { skills, rules, ..Changes::default() });
