@@ -97,9 +97,9 @@ pub(super) struct Claim {
 }
 
 impl Claim {
-    /// Returns the name of a user that exists.
-    pub fn known_user(&self) -> Option<&str> {
-        self.hash.is_some().then_some(&self.user)
+    /// Returns the name that the client gives, whether there is such a user or not.
+    pub fn user(&self) -> &str {
+        &self.user
     }
 
     /// The parts that tell two claims apart, each with its length. A changed hash is another claim.

@@ -1,4 +1,4 @@
-//! The verification of passwords: one at a time, off the event loop, for whoever waits longest of those who wait.
+//! The verification of passwords: one at a time, off the event loop, in turns.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -19,8 +19,11 @@ const CACHED_MAX: usize = 100;
 /// Claims that wait. Beyond it the oldest of whoever has the most is refused.
 const WAITING_MAX: usize = 64;
 
-/// Claims that wait for one user at one address. Beyond it the oldest of them is refused.
+/// Claims that wait in one lane. Beyond it the oldest of them is refused.
 const WAITING_OF_ONE_MAX: usize = 8;
+
+/// Lanes of one network.
+const NAMES: u8 = 8;
 
 /// What the verification of a claim led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,11 +56,13 @@ struct State {
 type Tag = [u8; 32];
 type Waiters = Vec<oneshot::Sender<Verdict>>;
 
-/// Whose turn it is: an address, and a user that exists. Names that do not exist share one lane, since there are any number.
+/// Whose turn it is. Names of users share a few lanes, since strangers can make up any number of them, and whether they exist
+/// or not, so that nobody learns from waiting which do.
 #[derive(Debug, PartialEq, Eq)]
 struct Lane {
     network: Option<IpAddr>,
-    user: Option<String>,
+    /// Below [`NAMES`].
+    name: u8,
 }
 
 struct Check {
@@ -67,13 +72,13 @@ struct Check {
 }
 
 impl Lane {
-    fn new(peer: Option<IpAddr>, user: Option<&str>) -> Self {
+    fn new(peer: Option<IpAddr>, name: u8) -> Self {
         // One host commonly has 2^64 addresses of IPv6.
         let network = peer.map(|peer| match peer.to_canonical() {
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
             address @ IpAddr::V4(_) => address,
         });
-        Self { network, user: user.map(str::to_owned) }
+        Self { network, name }
     }
 }
 
@@ -101,7 +106,7 @@ impl PasswordVerifier {
             if state.valid.contains(&tag) {
                 return Verdict::Right;
             }
-            let lane = Lane::new(peer, claim.known_user());
+            let lane = Lane::new(peer, self.0.name(claim.user()));
             state.add(lane, Check { tag, claim, waiters: vec![waiter] });
         }
         work_on_next(&self.0, &Handle::current());
@@ -125,6 +130,11 @@ impl State {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the lane of a name, which depends on the key: nobody can choose names that share one with a certain user.
+    fn name(&self, user: &str) -> u8 {
+        hmac::sign(&self.key, user.as_bytes()).as_ref()[0] % NAMES
     }
 
     fn tag(&self, claim: &Claim) -> Tag {
@@ -190,7 +200,7 @@ impl Drop for Turn {
 
 fn answer(waiters: Waiters, verdict: Verdict) {
     for waiter in waiters {
-        // Whoever has hung up hears it at the next attempt.
+        // A client that has hung up receives it at its next attempt.
         let _ = waiter.send(verdict);
     }
 }
@@ -280,7 +290,7 @@ mod tests {
     async fn wrong_logins_that_wait_keep_nobody_out() {
         let users = users(&[("alice", "secret"), ("bob", "secret")]);
         for (user, peer) in [
-            // Of the same user and address, of another user, and at another address.
+            // The same user at the same address, another user, and another address.
             ("alice", PEER),
             ("bob", PEER),
             ("alice", Some("192.0.2.1".parse().unwrap())),
@@ -303,11 +313,29 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_one_network_and_names_that_do_not_exist_share_a_lane() {
-        let lane = |address: &str, user| Lane::new(Some(address.parse().unwrap()), user);
-        assert_eq!(lane("2001:db8::1", None), lane("2001:db8::ffff:1", None));
-        assert_ne!(lane("2001:db8::1", None), lane("2001:db8:0:1::1", None));
-        assert_eq!(lane("::ffff:192.0.2.1", Some("a")), lane("192.0.2.1", Some("a")));
-        assert_ne!(lane("192.0.2.1", Some("a")), lane("192.0.2.1", Some("b")));
+    fn addresses_of_one_network_share_their_lanes() {
+        let lane = |address: &str| Lane::new(Some(address.parse().unwrap()), 0);
+        assert_eq!(lane("2001:db8::1"), lane("2001:db8::ffff:1"));
+        assert_ne!(lane("2001:db8::1"), lane("2001:db8:0:1::1"));
+        assert_eq!(lane("::ffff:192.0.2.1"), lane("192.0.2.1"));
+        assert_ne!(lane("192.0.2.1"), lane("192.0.2.2"));
+    }
+
+    #[tokio::test]
+    async fn users_that_exist_wait_in_the_same_lanes_as_users_that_do_not() {
+        let users = users(&[("alice", "secret")]);
+        let verifier = PasswordVerifier::new();
+        hold(&verifier);
+        // Of one lane, by their names alone.
+        let shared = verifier.0.name("alice");
+        let unknown: Vec<_> = (0..)
+            .map(|number| format!("user {number}"))
+            .filter(|name| verifier.0.name(name) == shared)
+            .take(8)
+            .collect();
+        for user in ["alice"].into_iter().chain(unknown.iter().map(String::as_str)) {
+            assert_eq!(verifier.verify(claim(&users, user, "wrong"), PEER).now_or_never(), None);
+        }
+        assert_eq!(verifier.0.lock().waiting.iter_mut().count(), WAITING_OF_ONE_MAX);
     }
 }

@@ -40,7 +40,7 @@ impl fmt::Display for Protection {
             Self::Tls => "TLS (tls_server_config)",
             Self::ClientCertificates => "required client certificates (client_auth_type)",
             Self::ClientNames => "allowed names of client certificates (client_allowed_sans)",
-            Self::Feeds => "feeds (feeds)",
+            Self::Feeds => "feeds",
         })
     }
 }

@@ -73,10 +73,11 @@ impl Sources {
 
     /// Returns whether both are the same files with the same content, whenever they were written.
     pub fn has_same_content(&self, other: &Self) -> bool {
-        let content = |sources: &Self| -> Vec<_> {
-            sources.0.iter().map(|(path, source)| (path.clone(), source.content)).collect()
-        };
-        content(self) == content(other)
+        let mut pairs = self.0.iter().zip(&other.0);
+        self.0.len() == other.0.len()
+            && pairs.all(|((path, source), (other_path, other_source))| {
+                path == other_path && source.content == other_source.content
+            })
     }
 }
 

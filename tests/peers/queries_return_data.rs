@@ -281,7 +281,7 @@ async fn every_query_gives_data_of_its_shape() {
             waiting.map_or(Ok(rules), Err)
         });
         let alerts = rules.iter().filter(|rule| rule["type"] == "alerting").count();
-        assert_eq!((alerts, rules.len()), (12, 17));
+        assert_eq!((alerts, rules.len()), (13, 18));
         for rule in &rules {
             let (name, query) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
             let is_alert = rule["type"] == "alerting";
