@@ -4,6 +4,8 @@
 //! A reader asks for a [position](Ledger::detail_position), looks up the facts, has the ledger [decide](Ledger::plan_detail)
 //! what they mean, reads what was decided, and hands it over to be [counted](Ledger::apply_detail).
 
+use std::time::Duration;
+
 use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
 
 use super::binding::{Beginning, Role, Source};
@@ -24,6 +26,7 @@ impl Ledger {
     /// The rows of the database beside `feed` will be read: until they are, and as long as they can be, its snapshots and
     /// events move no counters.
     pub fn expect_detail(&mut self, feed: FeedId) {
+        self.stop_reading(feed, None);
         let state = &mut self.feeds[feed.index()];
         state.database = Some(FeedDatabase::default());
         state.counters.rows_tell = Some(false);
@@ -128,14 +131,19 @@ impl Ledger {
         let own = self.sources.expected_source(feed);
         let is_contradicted = matches!(verdict, Verdict::Contradicted(_));
         if let Some((_, source)) = self.reader_of(feed, facts.file) {
-            if is_contradicted {
+            let is_its_own = own == Some(source);
+            if is_contradicted || !is_its_own && *verdict != Verdict::Confirmed {
                 return Found::Nothing;
             }
             self.sources.assign(feed, source, held);
             return Found::ReadByAnother;
         }
         if let Some(source) = position.source.filter(|_| position.is_known_by(facts)) {
-            if is_contradicted && own != Some(source) {
+            // While the feed lists more than a database holds that came back younger, or that nobody reads yet, it can be an
+            // old copy that nobody writes.
+            let is_read =
+                || self.sources.source(source).is_some_and(|known| known.counts.detail.reader() == Some(feed));
+            if is_contradicted && (own != Some(source) || position.is_cut_back(facts) || !is_read()) {
                 return Found::Nothing;
             }
             return match self.is_copy(feed, source) {
@@ -238,7 +246,15 @@ impl Ledger {
         }
     }
 
+    /// Nobody reads the database beside `feed` at the moment, or any more.
+    pub(super) fn stop_reading(&mut self, feed: FeedSlot, since: Option<Duration>) {
+        self.sources.iter_mut().for_each(|(_, known)| known.counts.detail.stop_reading(feed, since));
+    }
+
     fn trust(&mut self, feed: FeedSlot, trust: Trust) {
+        if !matches!(trust, Trust::Confirmed(_)) {
+            self.stop_reading(feed, None);
+        }
         if let Some(database) = &mut self.feeds[feed.index()].database {
             database.trust = trust;
             if let Trust::Confirmed(_) = trust {
@@ -251,14 +267,11 @@ impl Ledger {
     fn leave_unconfirmed(&mut self, feed: FeedSlot, verdict: Verdict, now: Moment, notices: &mut Vec<Notice>) {
         let own = self.sources.expected_source(feed);
         let is_alone = own.and_then(|own| self.sources.source(own)).is_some_and(|own| own.counts.detail.leaves_alone());
+        self.stop_reading(feed, Some(now.elapsed));
         let Some(database) = &mut self.feeds[feed.index()].database else { return };
-        if let Trust::Confirmed(source) = database.trust {
+        if let Trust::Confirmed(_) = database.trust {
             database.trust = Trust::Awaited;
-            if let Some(known) = self.sources.source_mut(source) {
-                known.counts.detail.fail(now.elapsed);
-            }
         }
-        let Some(database) = &mut self.feeds[feed.index()].database else { return };
         if let Verdict::Contradicted(Contradiction { skill_name, listed, held }) = verdict
             && (database.confirmation.is_refuted() || is_alone)
             && database.trust != Trust::Contradicted
@@ -344,6 +357,10 @@ impl Ledger {
         self.with_source(source, now, notices, |known, ctx| {
             known.counts.detail.follow_invocations(reading.invocations_anchor);
             known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
+            if !has_more {
+                // Their rows were deleted while others were read.
+                known.counts.settle_unread_rows(is_observed, ctx);
+            }
             if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
                 known.counts.follow_metrics(&mut known.numbers, metrics, &coverage, ctx);
             }
@@ -351,20 +368,24 @@ impl Ledger {
                 known.counts.count_anomaly_rows(anomalies, is_changeover, &coverage, ctx);
             }
             known.counts.held_anomalies.clear();
-            known.counts.detail.join(reading.anomalies.is_some(), has_more, reading.connection);
+            known.counts.detail.join(feed, reading.anomalies.is_some(), has_more, reading.connection);
         });
         self.show_databases(notices);
         self.finish(source, now, notices);
         true
     }
 
-    fn is_observed(&self, source: SourceId) -> bool {
+    pub(super) fn is_observed(&self, source: SourceId) -> bool {
         self.sources.source(source).is_some_and(|known| known.beginning() == Beginning::Observed)
     }
 
     /// Nobody reads the database of a source any more.
     fn abandon_database(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
-        self.with_source(source, now, notices, |known, ctx| known.counts.leave_rows(ctx));
+        let is_observed = self.is_observed(source);
+        self.with_source(source, now, notices, |known, ctx| {
+            known.counts.leave_rows(ctx);
+            known.counts.settle_unread_rows(is_observed, ctx);
+        });
     }
 
     /// The database beside `feed` cannot be read.
@@ -372,13 +393,9 @@ impl Ledger {
         self.commit_configuration(now);
         self.tick(now, notices);
         let Some(database) = &mut self.feeds[feed.index()].database else { return };
-        let was = std::mem::replace(&mut database.trust, Trust::Unreadable);
+        database.trust = Trust::Unreadable;
         database.file = None;
-        if let Trust::Confirmed(source) = was
-            && let Some(known) = self.sources.source_mut(source)
-        {
-            known.counts.detail.fail(now.elapsed);
-        }
+        self.stop_reading(feed, Some(now.elapsed));
         self.show_databases(notices);
     }
 

@@ -14,7 +14,7 @@ use crate::skills_db::{DatabaseFacts, RowFingerprint};
 use super::dirty::{Dirty, DirtyFlag};
 use super::fingerprints::FingerprintMemory;
 use super::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
-use super::slots::SourceId;
+use super::slots::{FeedSlot, SourceId};
 
 /// For so long snapshots move nothing while rows are expected, at the start and after a failure. Then the feed goes on
 /// alone.
@@ -212,8 +212,8 @@ enum Mode {
     Alone,
     /// Nobody: rows are expected any moment.
     Expecting { since: Option<Duration> },
-    /// Rows.
-    Rows { anomalies: bool },
+    /// Rows, which the reader beside this feed delivers.
+    Rows { reader: FeedSlot, anomalies: bool },
 }
 
 /// The rows of one table that were read.
@@ -313,7 +313,7 @@ impl Detail {
 
     /// Whether snapshots and events tell the anomalies.
     pub fn leaves_anomalies(&self) -> bool {
-        matches!(self.mode, Mode::Alone | Mode::Rows { anomalies: false })
+        matches!(self.mode, Mode::Alone | Mode::Rows { anomalies: false, .. })
     }
 
     /// Whether there is more to come soon, so that a series shown now would begin with a part of its history.
@@ -358,10 +358,19 @@ impl Detail {
         trail.rows.newest_first().map(Mark::from).collect()
     }
 
-    /// The rows cannot be read at the moment.
-    pub fn fail(&mut self, now: Duration) {
-        if self.is_joined() {
-            self.mode = Mode::Expecting { since: Some(now) };
+    /// The feed beside which the rows are read that move the counters.
+    pub fn reader(&self) -> Option<FeedSlot> {
+        match self.mode {
+            Mode::Rows { reader, .. } => Some(reader),
+            Mode::Alone | Mode::Expecting { .. } => None,
+        }
+    }
+
+    /// Nobody reads the database beside `feed` at the moment. If its rows moved the counters, others are expected from
+    /// `since` on, or from the next moment.
+    pub fn stop_reading(&mut self, feed: FeedSlot, since: Option<Duration>) {
+        if self.reader() == Some(feed) {
+            self.mode = Mode::Expecting { since };
         }
     }
 
@@ -414,10 +423,10 @@ impl Detail {
         self.connection > connection && !self.has_more
     }
 
-    /// Rows move the counters.
-    pub fn join(&mut self, anomalies: bool, has_more: bool, connection: u64) {
+    /// The rows of the database beside `reader` move the counters.
+    pub fn join(&mut self, reader: FeedSlot, anomalies: bool, has_more: bool, connection: u64) {
         self.connection = connection;
-        self.mode = Mode::Rows { anomalies };
+        self.mode = Mode::Rows { reader, anomalies };
         self.changed.mark_if(!std::mem::replace(&mut self.joined, true));
         self.changed.mark_if(std::mem::take(&mut self.moved_alone));
         self.has_more = has_more;
@@ -786,8 +795,11 @@ mod tests {
         assert!(!detail.tick(Duration::from_secs(100)), "the clock starts when it is first looked at");
         assert!(!detail.tick(Duration::from_secs(109)));
         assert!(detail.tick(Duration::from_secs(110)) && detail.leaves_alone());
-        detail.join(true, false, 1);
-        detail.fail(Duration::from_secs(200));
+        let reader = FeedSlot::new(1);
+        detail.join(reader, true, false, 1);
+        detail.stop_reading(FeedSlot::new(0), Some(Duration::from_secs(190)));
+        assert!(detail.is_joined(), "another feed's database");
+        detail.stop_reading(reader, Some(Duration::from_secs(200)));
         assert!(!detail.leaves_alone() && detail.tick(Duration::from_secs(210)));
     }
 }

@@ -178,6 +178,7 @@ impl Ledger {
         feed.exposed.mark();
         feed.database = None;
         feed.counters.rows_tell = None;
+        self.stop_reading(slot, None);
         self.sources.forget_rows(slot);
         if self.configuration == Configuration::Known {
             self.configuration = Configuration::Changed;
@@ -206,6 +207,7 @@ impl Ledger {
         // What its connection still delivers is of the past.
         left.generation += 1;
         left.touch();
+        self.stop_reading(feed, Some(now.elapsed));
         self.sources.close(feed);
         self.configured.retain(|known| *known != feed);
         if self.configuration == Configuration::Known {

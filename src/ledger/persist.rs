@@ -198,6 +198,7 @@ fn skill_record(
         credit_duration_sum,
         pending: skill.pending.row(),
         rows_counted: skill.rows_counted,
+        rows_uncounted: skill.rows_uncounted,
         uncovered: skill.uncovered,
         row_seconds: skill.row_seconds,
         disagrees: skill.disagrees,
@@ -362,6 +363,7 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
         }
         let skill = restore_skill(skill, now);
         counts.pending_events += skill.pending.events();
+        counts.has_unread_rows |= (skill.rows_counted, skill.rows_uncounted) != ((0, 0), (0, 0));
         counts.pending_increases.extend(std::iter::repeat_n((now, name.clone()), skill.pending.increases()));
         counts.skills.insert(name, skill);
     }
@@ -407,6 +409,7 @@ fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
         streamed_rate: record.streamed_rate,
         pending: Pending::restore(record.credit, record.credit_duration_sum, record.pending, now),
         rows_counted: record.rows_counted,
+        rows_uncounted: record.rows_uncounted,
         uncovered: record.uncovered,
         row_seconds: record.row_seconds,
         disagrees: record.disagrees,
@@ -481,6 +484,7 @@ impl SourceSkillRecord {
             && are_counts([self.credit.0, self.credit.1])
             && self.credit_duration_sum.is_none_or(is_sum)
             && are_counts([self.rows_counted.0, self.rows_counted.1])
+            && are_counts([self.rows_uncounted.0, self.rows_uncounted.1])
             && are_counts([self.uncovered.0, self.uncovered.1])
             && self.row_seconds.is_none_or(is_sum)
             && is_ratio(self.streamed_rate)

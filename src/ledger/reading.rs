@@ -87,6 +87,11 @@ impl DetailPosition {
         self.anchors(facts).0 == Anchor::Other
     }
 
+    /// Whether the database came back younger than it was read.
+    pub fn is_cut_back(&self, facts: &DatabaseFacts) -> bool {
+        matches!(self.anchors(facts).0, Anchor::CutBack { .. })
+    }
+
     /// How both tables continue what was read of them.
     fn anchors(&self, facts: &DatabaseFacts) -> (Anchor, Option<Anchor>) {
         let mut anchor = anchor(self.invocations, &facts.invocations);

@@ -177,6 +177,9 @@ pub struct SourceSkillRecord {
     pub pending: PendingRecord,
     /// Completed and abandoned rows of the database that are yet to be read and that snapshots have counted.
     pub rows_counted: (u64, u64),
+    /// Completed and abandoned rows of the database that are yet to be read, that are in the remembered numbers and that
+    /// nothing has counted.
+    pub rows_uncounted: (u64, u64),
     /// Completed and abandoned invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),

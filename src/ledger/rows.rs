@@ -207,11 +207,14 @@ impl SourceCounts {
             // Events that were counted before any listing are in these numbers, too.
             let (credit, _) = skill.pending.credit();
             let (completed, abandoned) = increase.map_or((0, 0), |new| (new.completed, new.abandoned));
+            // The numbers that are remembered can hold rows that an earlier reading did not come to.
+            let (completed, abandoned) = (completed + skill.rows_uncounted.0, abandoned + skill.rows_uncounted.1);
             let fresh = (completed.saturating_sub(credit.0), abandoned.saturating_sub(credit.1));
             let dropped = skill.pending.end(skill.series, &mut ctx.counting());
             skill.rows_counted =
                 (told.rows_completed.saturating_sub(fresh.0), told.rows_abandoned.saturating_sub(fresh.1));
-            let unread = (fresh.0.saturating_sub(told.rows_completed), fresh.1.saturating_sub(told.rows_abandoned));
+            skill.rows_uncounted = (fresh.0.min(told.rows_completed), fresh.1.min(told.rows_abandoned));
+            let unread = (fresh.0 - skill.rows_uncounted.0, fresh.1 - skill.rows_uncounted.1);
             let is_covered = coverage.covers(&name);
             skill.count_unread(unread, is_covered, is_history, ctx);
             skill.row_seconds = valid(told.duration_sum);
@@ -224,6 +227,24 @@ impl SourceCounts {
             self.changed_skills.mark(name);
         }
         self.pending_increases.clear();
+        self.has_unread_rows = true;
+    }
+
+    /// Counts the rows that are in the remembered numbers and that nobody comes to read: snapshots go on from those numbers, or
+    /// the rows were deleted before they were read. They count without phase and duration.
+    pub fn settle_unread_rows(&mut self, is_observed: bool, ctx: &mut ApplyContext<'_>) {
+        if !std::mem::take(&mut self.has_unread_rows) {
+            return;
+        }
+        let is_history = self.detail.told_until <= self.detail.history_until && !is_observed;
+        let coverage = self.coverage.clone().unwrap_or(Coverage::All);
+        for (name, skill) in &mut self.skills {
+            let uncounted = std::mem::take(&mut skill.rows_uncounted);
+            if (uncounted, std::mem::take(&mut skill.rows_counted)) != ((0, 0), (0, 0)) {
+                skill.count_unread(uncounted, coverage.covers(name), is_history, ctx);
+                self.changed_skills.mark(name.clone());
+            }
+        }
     }
 
     fn increase_of(&self, step: &Step, is_history: bool) -> Option<Increase> {
@@ -275,6 +296,7 @@ impl SourceCounts {
             // The newest are gone, and those are the ones that were not exposed.
             let left = (now.completed.saturating_sub(of_rows.0), now.abandoned().saturating_sub(of_rows.1));
             skill.lose_uncovered(&before, left);
+            skill.lose_unread_rows(of_rows);
             self.changed_skills.mark(name);
         }
     }
@@ -324,12 +346,10 @@ impl SourceCounts {
             self.changed_histories.mark(name.clone());
         }
         self.changed_skills.mark(name.clone());
-        let counted = match row.completed {
-            Some(true) => &mut skill.rows_counted.0,
-            _ => &mut skill.rows_counted.1,
+        let was_counted = match row.completed {
+            Some(completed) if !is_after_numbers => skill.pass_row(completed, is_known),
+            _ => is_known,
         };
-        let was_counted = is_known || *counted > 0;
-        *counted -= u64::from(!is_known && *counted > 0);
         match (row.told, row.completed) {
             (Err(rejection), _) if is_covered => Err(rejection),
             (Err(_), _) | (Ok(_), None) => Ok(()),
@@ -584,6 +604,25 @@ impl SkillCounts {
     fn lose_uncovered(&mut self, before: &Totals, left: (u64, u64)) {
         self.uncovered.0 = self.uncovered.0.saturating_sub(before.completed.saturating_sub(left.0));
         self.uncovered.1 = self.uncovered.1.saturating_sub(before.abandoned().saturating_sub(left.1));
+    }
+
+    /// Passes a row that is in the remembered numbers. Whether it was counted before; `is_known` says so of the row itself.
+    fn pass_row(&mut self, completed: bool, is_known: bool) -> bool {
+        let (counted, uncounted) = match completed {
+            true => (&mut self.rows_counted.0, &mut self.rows_uncounted.0),
+            false => (&mut self.rows_counted.1, &mut self.rows_uncounted.1),
+        };
+        let was_counted = *counted > 0;
+        let left = if was_counted { counted } else { uncounted };
+        *left = left.saturating_sub(1);
+        is_known || was_counted
+    }
+
+    /// The database was cut back: only so many rows, completed and other ones, are left to be read.
+    fn lose_unread_rows(&mut self, left: (u64, u64)) {
+        let bound = |rows: (u64, u64), left: (u64, u64)| (rows.0.min(left.0), rows.1.min(left.1));
+        self.rows_uncounted = bound(self.rows_uncounted, left);
+        self.rows_counted = bound(self.rows_counted, left);
     }
 
     /// The numbers after one more row.

@@ -51,6 +51,8 @@ pub(super) struct SourceCounts {
     pub streams_invocations: bool,
     pub pending_increases: VecDeque<(Duration, Arc<str>)>,
     pub pending_events: usize,
+    /// Whether some skills may have rows that are yet to be read and are in the remembered numbers.
+    pub has_unread_rows: bool,
     pub event_ids: EventIds,
     pub anomalies: Anomalies,
     pub sessions: Sessions,
@@ -78,6 +80,9 @@ pub(super) struct SkillCounts {
     pub pending: Pending,
     /// Completed and other rows that are yet to be read and that snapshots have counted.
     pub rows_counted: (u64, u64),
+    /// Completed and other rows that are yet to be read, that are in the remembered numbers and that nothing has counted: what
+    /// was counted of the skill is what is remembered without them.
+    pub rows_uncounted: (u64, u64),
     /// Completed and other invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
@@ -179,6 +184,9 @@ impl Counts for SourceCounts {
                     self.pending_events -= events.min(self.pending_events).min(events);
                     self.pending_increases.extend(std::iter::repeat_n((now, name.clone()), new));
                     skill.listed |= theirs.listed;
+                    // What either has counted is counted.
+                    skill.rows_uncounted.0 = skill.rows_uncounted.0.min(theirs.rows_uncounted.0);
+                    skill.rows_uncounted.1 = skill.rows_uncounted.1.min(theirs.rows_uncounted.1);
                     skill.uncovered.0 = skill.uncovered.0.max(theirs.uncovered.0);
                     skill.uncovered.1 = skill.uncovered.1.max(theirs.uncovered.1);
                     skill.gauge = skill.gauge.or(theirs.gauge);
@@ -198,6 +206,7 @@ impl Counts for SourceCounts {
             self.unread.insert(&name);
         }
         self.streams_invocations |= younger.streams_invocations;
+        self.has_unread_rows |= younger.has_unread_rows;
         self.previous_was_complete = false;
         self.event_ids.join(younger.event_ids, usize::MAX);
         self.anomalies.join(younger.anomalies);
@@ -220,8 +229,13 @@ impl Counts for SourceCounts {
             fork.changed_skills.mark(name.clone());
             fork.changed_histories.mark(name.clone());
             let (pending, row_seconds) = (skill.pending.fork(), skill.row_seconds);
-            fork.skills.insert(name.clone(), SkillCounts { pending, row_seconds, ..SkillCounts::new(skill.series) });
+            // Common rows that are yet to be read count once, for the source from which this one diverged.
+            let (counted, uncounted) = (skill.rows_counted, skill.rows_uncounted);
+            let rows_counted = (counted.0 + uncounted.0, counted.1 + uncounted.1);
+            let forked = SkillCounts { pending, row_seconds, rows_counted, ..SkillCounts::new(skill.series) };
+            fork.skills.insert(name.clone(), forked);
         }
+        fork.has_unread_rows = self.has_unread_rows;
         fork.unread = self.unread.clone();
         fork.detail = self.detail.fork();
         fork
@@ -237,6 +251,7 @@ impl SkillCounts {
             streamed_rate: None,
             pending: Pending::default(),
             rows_counted: (0, 0),
+            rows_uncounted: (0, 0),
             uncovered: (0, 0),
             row_seconds: None,
             comparison: None,

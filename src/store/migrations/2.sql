@@ -91,6 +91,8 @@ CREATE TABLE source_skill (
     pending TEXT NOT NULL,
     rows_counted_completed INTEGER NOT NULL,
     rows_counted_abandoned INTEGER NOT NULL,
+    rows_uncounted_completed INTEGER NOT NULL,
+    rows_uncounted_abandoned INTEGER NOT NULL,
     uncovered_completed INTEGER NOT NULL,
     uncovered_abandoned INTEGER NOT NULL,
     row_seconds REAL,
@@ -101,7 +103,7 @@ INSERT INTO source_skill
     SELECT feed + 1, skill_name, skill, listed, total, completed, split_is_exact, duration_sum, coalesce(total, 0),
            gauge_total, gauge_completed, gauge_rate_percent, streamed_rate,
            credit_completed, credit_abandoned, credit_duration_sum, waiting,
-           rows_counted_completed, rows_counted_abandoned, 0, 0, duration_sum, disagrees
+           rows_counted_completed, rows_counted_abandoned, 0, 0, 0, 0, duration_sum, disagrees
     FROM feed_skill WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE listing_history (
     source INTEGER NOT NULL,
