@@ -236,7 +236,7 @@ impl SourceCounts {
         if !std::mem::take(&mut self.has_unread_rows) {
             return;
         }
-        let is_history = self.detail.told_until <= self.detail.history_until && !is_observed;
+        let is_history = self.detail.remembered_until <= self.detail.history_until && !is_observed;
         let coverage = self.coverage.clone().unwrap_or(Coverage::All);
         for (name, skill) in &mut self.skills {
             let uncounted = std::mem::take(&mut skill.rows_uncounted);
