@@ -2,6 +2,7 @@
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{CertificateError, OtherError};
 use thiserror::Error;
 
 /// How a PEM text is malformed. Nothing of the text is quoted: in a key without line breaks the parser takes all of it for one
@@ -62,9 +63,76 @@ pub(crate) fn private_key(text: &[u8]) -> Result<Option<PrivateKeyDer<'static>>,
     }
 }
 
+/// The keys that the crypto provider supports, as a remedy for one that it does not.
+pub(crate) const KEY_REMEDY: &str = "the key is of a kind that is not supported: create one for the curve P-256 or P-384, for \
+                                     Ed25519, or of RSA with 2048 bits or more, and have a certificate issued for it";
+
+/// Returns what to do about a certificate or key for which rustls only has the names of the standards.
+pub(crate) fn remedy(error: &rustls::Error) -> Option<&'static str> {
+    use webpki::Error as Webpki;
+    match error {
+        rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(cause))) => {
+            match cause.downcast_ref::<Webpki>()? {
+                Webpki::UnsupportedCertVersion => Some(
+                    "the certificate is of X.509 version 1: issue one of version 3, which names its hosts (openssl req -x509 \
+                     -addext subjectAltName=DNS:HOST)",
+                ),
+                Webpki::CaUsedAsEndEntity => Some(
+                    "the certificate is that of a CA and is used as that of a server or client: issue one that is not (openssl \
+                     req -x509 -addext basicConstraints=critical,CA:FALSE)",
+                ),
+                _ => None,
+            }
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. },
+        ) => Some(KEY_REMEDY),
+        rustls::Error::General(message) if message.starts_with("failed to parse private key") => Some(KEY_REMEDY),
+        _ => None,
+    }
+}
+
+/// Returns whether signatures by the key of this certificate cannot be verified: RSA of less than 2048 bits, or P-521.
+pub(crate) fn has_unsupported_key(certificate: &CertificateDer<'_>) -> bool {
+    /// The identifiers of RSA and of the curve P-521, in DER.
+    const RSA: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    const P521: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x23];
+    /// A public RSA key of 2048 bits has 288 bytes or more in DER, and one of 1920 bits 274.
+    const RSA_2048_BYTES: usize = 280;
+    let Ok(anchor) = webpki::anchor_from_trusted_cert(certificate) else { return false };
+    let key = anchor.subject_public_key_info;
+    let is_of = |identifier: &[u8]| key.windows(identifier.len()).any(|window| window == identifier);
+    is_of(P521) || is_of(RSA) && key.len() < RSA_2048_BYTES
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier as _;
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::{ServerName, UnixTime};
+
     use super::*;
+
+    #[test]
+    fn a_certificate_of_a_ca_that_is_used_as_a_servers_has_a_remedy() {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), Arc::new(default_provider()));
+        let name = ServerName::try_from("localhost").unwrap();
+        let verified = verifier.build().unwrap().verify_server_cert(&certificate, &[], &name, &[], UnixTime::now());
+        let error = verified.unwrap_err();
+        assert!(remedy(&error).is_some_and(|remedy| remedy.contains("CA:FALSE")), "{error}");
+    }
 
     #[test]
     fn a_malformed_text_is_named_by_type_and_not_quoted() {

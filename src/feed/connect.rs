@@ -4,6 +4,7 @@ use super::credentials::{PresentedCredentials, off_thread};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::handshake::{self, HandshakeFailure, HandshakeProblem};
 use super::settings::{FeedSettings, bare};
+use crate::pem;
 use crate::standstill::timeout;
 use jiff::civil::DateTime;
 use jiff::fmt::rfc2822;
@@ -232,7 +233,7 @@ fn tls_text(error: &rustls::Error) -> String {
             | Certificate::NotValidYetContext { .. } => {
                 "the server's certificate is out of date; check it, and this machine's clock"
             }
-            _ => "check the server's certificate",
+            _ => pem::remedy(error).unwrap_or("check the server's certificate"),
         },
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
             "the server asks for a client certificate; give its file and that of its key"

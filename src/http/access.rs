@@ -9,7 +9,7 @@ use rustls::InvalidMessage;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
-use warp::http::{HeaderMap, header};
+use warp::http::header;
 
 use super::basic_auth::Credentials;
 use super::host::{ForeignHost, HostName, InvalidHost, foreign_host};
@@ -18,6 +18,7 @@ use super::socket::Socket;
 use super::web_config::WebConfig;
 use super::web_config_file::WebConfigFile;
 use super::{Content, HttpSettings, Refusal};
+use crate::pem;
 
 /// A plain or encrypted connection.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -40,10 +41,16 @@ pub(super) enum Denied {
 /// Why a connection was not accepted.
 #[derive(Debug, Error)]
 pub(super) enum NotAccepted {
-    #[error("{0}")]
+    #[error("{}{}", .0, remedy_of(.0))]
     Handshake(#[source] io::Error),
     #[error("the client's certificate has none of the allowed names")]
     CertificateName,
+}
+
+/// Returns what to do about an invalid certificate of a client, behind a colon.
+fn remedy_of(error: &io::Error) -> String {
+    let error = error.get_ref().and_then(|error| error.downcast_ref());
+    error.and_then(pem::remedy).map(|remedy| format!(": {remedy}")).unwrap_or_default()
 }
 
 impl NotAccepted {
@@ -92,13 +99,10 @@ impl AccessControl {
         }
     }
 
-    /// Marks a request that must not be served, and one to a foreign host, and returns the headers that its response must have.
-    pub async fn authorize<B>(&self, request: &mut Request<B>, peer: Option<SocketAddr>) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    /// Marks a request that must not be served, and one to a foreign host, and returns the configuration that its response
+    /// follows.
+    pub async fn authorize<B>(&self, request: &mut Request<B>, peer: Option<SocketAddr>) -> Option<Arc<WebConfig>> {
         let config = self.file.as_ref().map(|file| file.current());
-        if let Some(config) = &config {
-            headers.extend(config.headers.iter().cloned());
-        }
         let denied = match self.check_host(request, config.as_deref()) {
             Some(denied) => Some(denied),
             None => self.check_login(request, config.as_deref(), peer).await,
@@ -106,7 +110,7 @@ impl AccessControl {
         if let Some(denied) = denied {
             request.extensions_mut().insert(denied);
         }
-        headers
+        config
     }
 
     fn check_host<B>(&self, request: &mut Request<B>, config: Option<&WebConfig>) -> Option<Denied> {

@@ -102,12 +102,14 @@ pub async fn serve(
                         request.extensions_mut().insert(by_loopback);
                         let (service, access, content) = (service.clone(), Arc::clone(&access), Arc::clone(&content));
                         async move {
-                            let headers = access.authorize(&mut request, peer).await;
+                            let config = access.authorize(&mut request, peer).await;
                             let mut response = service.call(request).await?;
                             if response.status() == StatusCode::MISDIRECTED_REQUEST {
                                 content.refused(Refusal::ForeignHost, peer);
                             }
-                            response.headers_mut().extend(headers);
+                            if let Some(config) = config {
+                                config.set_headers(response.headers_mut());
+                            }
                             Ok::<_, Infallible>(response)
                         }
                     });

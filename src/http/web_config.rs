@@ -12,12 +12,12 @@ use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, SupportedKxGroup, ring};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 use serde::Deserialize;
 use thiserror::Error;
-use warp::http::{HeaderName, HeaderValue};
+use warp::http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::WebConfigSummary;
 use super::basic_auth::{HashError, PasswordHash, Users};
@@ -107,7 +107,8 @@ pub(super) struct WebConfig {
     client_sans: Vec<ServerName<'static>>,
     /// Empty if everybody is let in.
     pub users: Users,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers of every response; `None` for one that no response has.
+    headers: Vec<(HeaderName, Option<HeaderValue>)>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +117,23 @@ struct File {
     tls_server_config: Option<TlsServer>,
     http_server_config: HttpServer,
     basic_auth_users: BTreeMap<String, String>,
+    rate_limit: RateLimit,
+}
+
+/// A limit on all requests together, which is off without an interval.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RateLimit {
+    interval: Option<String>,
+    #[serde(rename = "burst")]
+    _burst: Option<u64>,
+}
+
+impl RateLimit {
+    fn is_off(&self) -> bool {
+        let interval = self.interval.as_deref().unwrap_or_default();
+        interval.trim_end_matches(|unit: char| unit.is_ascii_alphabetic()).bytes().all(|digit| digit == b'0')
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,7 +160,7 @@ struct HttpServer {
     /// Either is right: a server may speak HTTP/1.1 alone, and this one does.
     #[serde(rename = "http2")]
     _http2: Option<bool>,
-    headers: BTreeMap<String, String>,
+    headers: BTreeMap<String, Option<String>>,
 }
 
 /// The headers that the toolkit lets a file set.
@@ -195,12 +213,18 @@ impl WebConfig {
             })?;
             config.users.insert(user, hash);
         }
+        if !file.rate_limit.is_off() {
+            let problem = "is not supported, because it would refuse scrapes when strangers send requests; connections, scrapes \
+                           at once and logins have limits of their own: leave it out";
+            return Err(field("rate_limit", problem.to_owned(), None));
+        }
         for (name, value) in file.http_server_config.headers {
             let known = HEADERS.iter().find(|known| known.eq_ignore_ascii_case(&name));
             let known = known.ok_or_else(|| {
                 field("http_server_config.headers", format!("{name:?} is none of {}", HEADERS.join(", ")), None)
             })?;
-            let value = HeaderValue::from_str(&value).map_err(|error| {
+            let value = value.filter(|value| !value.trim().is_empty());
+            let value = value.map(|value| HeaderValue::from_str(&value)).transpose().map_err(|error| {
                 let problem = format!("the value of {name:?} cannot stand in a header");
                 field("http_server_config.headers", problem, Some(error.into()))
             })?;
@@ -237,6 +261,16 @@ impl WebConfig {
     /// A client without a certificate has none of the allowed names either.
     fn needs_client_certificate(&self) -> bool {
         self.requires_client_certificate || !self.client_sans.is_empty()
+    }
+
+    /// Sets the configured headers of a response, and removes those that are configured to be blank.
+    pub fn set_headers(&self, headers: &mut HeaderMap) {
+        for (name, value) in &self.headers {
+            match value {
+                Some(value) => drop(headers.insert(name, value.clone())),
+                None => drop(headers.remove(name)),
+            }
+        }
     }
 
     /// Returns whether the server's own certificate is valid for the host `name`.
@@ -291,6 +325,18 @@ impl Reader<'_> {
         self.wrong_because(field, error.to_string(), error)
     }
 
+    /// A certificate or a key that cannot be used, with the remedy where one is known.
+    fn unusable(&self, field: &'static str, error: rustls::Error) -> WebConfigError {
+        let problem = match pem::remedy(&error) {
+            Some(remedy) => remedy.to_owned(),
+            None if matches!(error, rustls::Error::InconsistentKeys(_)) => {
+                "is not the key of the certificate in cert_file: give the two of one pair".to_owned()
+            }
+            None => error.to_string(),
+        };
+        self.wrong_because(field, problem, error)
+    }
+
     /// The PEM text that stands in the file, or in a file that it names.
     fn pem(
         &mut self,
@@ -331,6 +377,8 @@ impl Reader<'_> {
         let key = key.ok_or_else(|| self.wrong(KEY, "is missing: TLS needs a certificate and its key"))?;
         let chain = self.certificates(CERT, &cert)?;
         let certificate = chain[0].clone();
+        // Before the key: rustls says of the key that the certificate cannot be parsed.
+        ParsedCertificate::try_from(&certificate).map_err(|error| self.unusable(CERT, error))?;
         const NO_KEY: &str = "there is no unencrypted PEM private key in it";
         let key = pem::private_key(&key).map_err(|error| self.wrong_because(KEY, NO_KEY, error))?;
         let key = key.ok_or_else(|| self.wrong(KEY, NO_KEY))?;
@@ -349,7 +397,7 @@ impl Reader<'_> {
             None => builder.with_no_client_auth(),
             Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(|error| self.refused(KEY, error))?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|error| self.unusable(KEY, error))?;
         config.ignore_client_order = tls.prefer_server_cipher_suites.unwrap_or(true);
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok((certificate, config, clients))
@@ -385,6 +433,9 @@ impl Reader<'_> {
         let ca = ca.ok_or_else(|| self.wrong(CA, "is missing: certificates of clients are checked against it"))?;
         let mut roots = RootCertStore::empty();
         for certificate in self.certificates(CA, &ca)? {
+            if pem::has_unsupported_key(&certificate) {
+                return Err(self.wrong(CA, pem::KEY_REMEDY));
+            }
             roots.add(certificate).map_err(|error| self.refused(CA, error))?;
         }
         let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
@@ -419,17 +470,19 @@ impl Reader<'_> {
         Ok(both.into_iter().filter(|(number, _)| (least..=most).contains(number)).map(|(_, version)| version).collect())
     }
 
-    /// Go's names, as the toolkit has them.
+    /// Go's names, as the toolkit has them. They govern TLS 1.2: as in Go, the suites of TLS 1.3 are always on.
     fn cipher_suites(&self, names: &[String]) -> Result<Vec<SupportedCipherSuite>, WebConfigError> {
         use ring::cipher_suite as suite;
         const FIELD: &str = "tls_server_config.cipher_suites";
         if names.is_empty() {
             return Ok(ring::default_provider().cipher_suites);
         }
-        let known = [
+        const TLS13: [(&str, SupportedCipherSuite); 3] = [
             ("TLS_AES_128_GCM_SHA256", suite::TLS13_AES_128_GCM_SHA256),
             ("TLS_AES_256_GCM_SHA384", suite::TLS13_AES_256_GCM_SHA384),
             ("TLS_CHACHA20_POLY1305_SHA256", suite::TLS13_CHACHA20_POLY1305_SHA256),
+        ];
+        const TLS12: [(&str, SupportedCipherSuite); 6] = [
             ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
             ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
             ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
@@ -437,14 +490,16 @@ impl Reader<'_> {
             ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
             ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
         ];
-        let find = |name: &String| {
-            let suite = known.iter().find(|(known, _)| known == name).map(|(_, suite)| *suite);
-            suite.ok_or_else(|| {
-                let names = known.map(|(name, _)| name).join(", ");
-                self.wrong(FIELD, format!("{name:?} is not spoken; there are {names}"))
-            })
-        };
-        names.iter().map(find).collect()
+        let mut suites = TLS13.map(|(_, suite)| suite).to_vec();
+        for name in names {
+            if let Some((_, suite)) = TLS12.iter().find(|(known, _)| known == name) {
+                suites.push(*suite);
+            } else if !TLS13.iter().any(|(known, _)| known == name) {
+                let names = TLS12.map(|(name, _)| name).join(", ");
+                return Err(self.wrong(FIELD, format!("{name:?} is not supported; for TLS 1.2 there are {names}")));
+            }
+        }
+        Ok(suites)
     }
 
     fn curves(&self, names: &[String]) -> Result<Vec<&'static dyn SupportedKxGroup>, WebConfigError> {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, mpsc};
 
@@ -13,7 +13,8 @@ use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::program::{Ended, Program};
 use crate::support::served::MadeUp;
 use crate::support::web_site::{TLS, WebSite, basic, get, hash};
-use crate::support::{PATIENCE, eventually, wait_until};
+use crate::support::{PATIENCE, eventually, in_repository, wait_until};
+use rustls::{CipherSuite, SupportedCipherSuite};
 use session_buddy_bridge::internals::http::{HttpLimits, WebConfigFile};
 
 #[test]
@@ -77,6 +78,90 @@ fn a_file_that_comes_after_its_name_is_found() {
     let said = server.content.web_config_failures.lock().unwrap().clone();
     assert!(matches!(&said[..], [one] if one.contains("later.pem")), "told once: {said:?}");
     server.stop();
+}
+
+#[test]
+fn a_blank_header_is_in_no_response() {
+    let site = WebSite::new();
+    let server = site.serve(
+        "http_server_config:\n  headers:\n    X-Content-Type-Options: ''\n    Content-Security-Policy:\n    X-Frame-Options: ' '\n",
+    );
+    for path in ["/metrics", "/", "/nowhere"] {
+        let response = http_client::get(server.address, path);
+        for header in ["x-content-type-options", "content-security-policy", "x-frame-options"] {
+            assert_eq!(response.header(header), None, "{path} {header}");
+        }
+    }
+    server.stop();
+}
+
+/// The cipher suite that a client with these suites agrees on with the server; `None` if they do not agree.
+fn negotiated(site: &WebSite, address: SocketAddr, suites: &[SupportedCipherSuite]) -> Option<CipherSuite> {
+    let mut connection = site.client(None, suites);
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut stream).ok()?;
+    }
+    connection.negotiated_cipher_suite().map(|suite| suite.suite())
+}
+
+#[test]
+fn cipher_suites_govern_tls_1_2_and_leave_tls_1_3_on() {
+    use rustls::crypto::ring::cipher_suite as suite;
+    let (aes_128, aes_256) =
+        (suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384);
+    let tls13 =
+        [suite::TLS13_AES_128_GCM_SHA256, suite::TLS13_AES_256_GCM_SHA384, suite::TLS13_CHACHA20_POLY1305_SHA256];
+    for (listed, has_aes_128) in [
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", true),
+        ("TLS_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", true),
+        ("TLS_AES_128_GCM_SHA256", false),
+    ] {
+        let site = WebSite::new();
+        let server = site.serve(&format!("{TLS}  cipher_suites: [{listed}]\n"));
+        for suite in tls13 {
+            assert_eq!(negotiated(&site, server.address, &[suite]), Some(suite.suite()), "{listed}");
+        }
+        let of_tls12 = negotiated(&site, server.address, &[aes_256, aes_128]);
+        assert_eq!(of_tls12, has_aes_128.then_some(aes_128.suite()), "{listed}");
+        assert_eq!(negotiated(&site, server.address, &[aes_256]), None, "{listed}");
+        server.stop();
+    }
+}
+
+#[test]
+fn certificates_and_keys_that_are_not_supported_are_refused_with_a_remedy() {
+    let site = WebSite::new();
+    let fixtures = in_repository("tests/fixtures/certificates");
+    let file = |name: &str| fixtures.join(name).display().to_string();
+    let pair = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.pem")), file(&format!("{name}.key")));
+        format!("tls_server_config: {{cert_file: {certificate}, key_file: {key}}}")
+    };
+    let clients = |name: &str| {
+        let ca = file(&format!("{name}.pem"));
+        format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: {ca}\n")
+    };
+    let other_key = format!("tls_server_config: {{cert_file: server.pem, key_file: {}}}", file("version1.key"));
+    for (text, field, remedy) in [
+        (pair("version1"), "cert_file", "issue one of version 3"),
+        (pair("rsa1024"), "key_file", "or of RSA with 2048 bits or more"),
+        (pair("p521"), "key_file", "create one for the curve P-256 or P-384"),
+        (clients("rsa1024"), "client_ca_file", "or of RSA with 2048 bits or more"),
+        (clients("p521"), "client_ca_file", "create one for the curve P-256 or P-384"),
+        (other_key, "key_file", "is not the key of the certificate in cert_file: give the two of one pair"),
+    ] {
+        let refusal = site.refusal(&text);
+        assert!(
+            refusal.contains(&format!("tls_server_config.{field}: ")) && refusal.contains(remedy),
+            "{text}\n{refusal}"
+        );
+    }
+    for ca in ["version1", "rsa2048"] {
+        site.write(&clients(ca));
+        WebConfigFile::open(&site.path()).expect("a CA may be of version 1");
+    }
 }
 
 #[test]
@@ -205,7 +290,7 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
         (tls("min_version: TLS13\n  max_version: TLS12"), "is above max_version"),
         (
             tls("cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]"),
-            "\"TLS_RSA_WITH_AES_128_CBC_SHA\" is not spoken; there are",
+            "\"TLS_RSA_WITH_AES_128_CBC_SHA\" is not supported; for TLS 1.2 there are TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
         ),
         (tls("curve_preferences: [CurveP521]"), "\"CurveP521\" is not spoken"),
         (tls("client_auth_type: RequireAnyClientCert"), "takes certificates that nobody signed"),
@@ -213,6 +298,7 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
         (tls("client_auth_type: RequireAndVerifyClientCert"), "client_ca_file: is missing"),
         (tls("client_ca_file: ca.pem"), "client_auth_type does not ask for certificates"),
         ("http_server_config: {headers: {Server: x}}".to_owned(), "\"Server\" is none of content-security-policy"),
+        ("rate_limit: {interval: 1s, burst: 20}".to_owned(), "rate_limit: is not supported, because"),
         ("a: [".to_owned(), "web.yml"),
         (String::new(), "the file is empty; to configure nothing, write {}"),
     ] {
@@ -225,6 +311,11 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
     }
     site.write("{}");
     WebConfigFile::open(&site.path()).expect("a file without fields asks for nothing");
+
+    for off in ["rate_limit: {}", "rate_limit: {interval: 0s, burst: 20}", "rate_limit: {interval: 0}"] {
+        site.write(off);
+        WebConfigFile::open(&site.path()).expect("a limit that is off");
+    }
 
     let Ended { code, stderr: said, .. } = Program::start(["--web.config.file", "/nowhere/web.yml"]).end();
     assert_eq!(code, Some(2));

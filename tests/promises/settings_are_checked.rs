@@ -6,6 +6,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::support::in_repository;
 use session_buddy_bridge::internals::cli::{Command, Demo, Healthcheck, Record, Replay, Run, parse};
 use session_buddy_bridge::internals::demo::DemoSettings;
 use session_buddy_bridge::internals::feed::{
@@ -461,6 +462,20 @@ fn an_address_that_is_none_is_refused() {
     ] {
         let expected = format!("--web.listen-address \"{address}\" {complaint}");
         assert_eq!(refusal(&["--web.listen-address", address]), expected);
+    }
+}
+
+#[test]
+fn a_client_certificate_or_key_that_is_not_supported_is_refused_with_a_remedy() {
+    for (name, flag, remedy) in [
+        ("version1", "--feed.cert-file", "issue one of version 3"),
+        ("rsa1024", "--feed.key-file", "or of RSA with 2048 bits or more"),
+        ("p521", "--feed.key-file", "create one for the curve P-256 or P-384"),
+    ] {
+        let file = |end: &str| in_repository("tests/fixtures/certificates").join(format!("{name}.{end}"));
+        let (certificate, key) = (file("pem").display().to_string(), file("key").display().to_string());
+        let refused = refusal(&["--feed.url=wss://h", "--feed.cert-file", &certificate, "--feed.key-file", &key]);
+        assert!(refused.starts_with(flag) && refused.contains(remedy), "{refused}");
     }
 }
 

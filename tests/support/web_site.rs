@@ -7,9 +7,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedCipherSuite};
 use session_buddy_bridge::internals::http::{HttpLimits, HttpSettings, WebConfigFile};
 
 use super::PATIENCE;
@@ -70,10 +72,20 @@ impl WebSite {
         address: SocketAddr,
         client: Option<&ClientFiles>,
     ) -> StreamOwned<ClientConnection, TcpStream> {
+        let connection = self.client(client, &default_provider().cipher_suites);
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        StreamOwned::new(connection, stream)
+    }
+
+    /// A client that trusts the site's authority and offers these cipher suites.
+    pub fn client(&self, client: Option<&ClientFiles>, suites: &[SupportedCipherSuite]) -> ClientConnection {
+        let provider = CryptoProvider { cipher_suites: suites.to_vec(), ..default_provider() };
         let mut roots = RootCertStore::empty();
         let ca = fs::read(self.folder.path().join("ca.pem")).unwrap();
         roots.add(CertificateDer::from_pem_slice(&ca).unwrap()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
             .unwrap()
             .with_root_certificates(roots);
@@ -85,11 +97,7 @@ impl WebSite {
             }
         };
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let connection = ClientConnection::new(Arc::new(config), name).unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        StreamOwned::new(connection, stream)
+        ClientConnection::new(Arc::new(config), name).unwrap()
     }
 
     /// The status of a GET over TLS, or why there is none.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
-use crate::pem::PemError;
+use crate::pem::{self, PemError};
 
 pub use headers::HeaderProblem;
 pub use secret::Secret;
@@ -231,7 +231,7 @@ pub enum CredentialProblem {
     #[error("is broken PEM: write it anew")]
     BrokenPem(#[source] PemError),
     /// The PEM is well-formed and its content cannot be used.
-    #[error("cannot be used ({0}): check what was written into it")]
+    #[error("cannot be used ({}): {}", .0, pem::remedy(.0).unwrap_or("check what was written into it"))]
     Unusable(#[source] rustls::Error),
     /// The key does not belong to the certificate.
     #[error("is not the key of the certificate in \"{}\": give the two of one pair", certificate.display())]
