@@ -289,8 +289,9 @@ fn the_settings_of_a_process_are_those_that_it_was_started_with() {
 
 #[test]
 fn a_process_that_is_no_bridge_is_a_failure() {
-    let own = std::process::id().to_string();
-    for (pid, reason) in [(u32::MAX.to_string(), "No such file"), (own, "--healthcheck.pid")] {
+    // Not the test's own, whose arguments depend on who runs it: without any it looks like a bridge.
+    let other = Program::spawn("another process", Command::new("sleep").arg("600"));
+    for (pid, reason) in [(u32::MAX.to_string(), "No such file"), (other.id().to_string(), "--healthcheck.pid")] {
         let (code, said) = healthcheck(&["--healthcheck.pid", &pid], &[]);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(reason), "{said}");
