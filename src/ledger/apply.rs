@@ -1,12 +1,13 @@
 //! Applying messages: whose numbers a snapshot shows is decided before anything moves, and events are held until it is known
 //! whose they are.
 
-use crate::protocol::{Event, Snapshot};
+use crate::protocol::{Event, EventKind, Snapshot};
 
-use super::binding::{Beginning, Observation, Outcome, Source, SourceEvent};
+use super::binding::{Beginning, EVENTS_SHARED_NEEDED, Observation, Outcome, Source, SourceEvent};
 use super::check::check_skill_name;
 use super::context::ApplyContext;
 use super::continuity::{Continuity, Room};
+use super::event::Sender;
 use super::evidence::Totals;
 use super::ledger::{Ledger, START_HOLD};
 use super::limits::SERIES_COUNT_MAX;
@@ -28,11 +29,12 @@ impl Ledger {
             return;
         };
         self.release_events(slot, false, now, notices);
-        self.apply_event(slot, source, event, now, notices);
+        let source = self.apply_event(slot, source, event, now, notices);
         self.report(now, notices);
         self.finish(source, now, notices);
     }
 
+    /// Applies an event of a feed of `source`. Returns the feed's source, which is another one if the event shows it.
     fn apply_event(
         &mut self,
         slot: FeedSlot,
@@ -40,12 +42,14 @@ impl Ledger {
         event: &Event<'_>,
         now: Moment,
         notices: &mut Vec<Notice>,
-    ) {
+    ) -> SourceId {
+        let source = self.compare_events(slot, source, event, now, notices);
         let is_active = self.sources.streams_for(slot, source);
         let filter = self.sources.entry(slot).filter.clone();
-        self.with_source(source, now, notices, |known, ctx| {
-            known.counts.event(event, filter.as_deref(), is_active, ctx);
-        });
+        let companions = self.sources.companions(slot);
+        let sender = Sender { feed: slot, companions: &companions, filter: filter.as_deref(), is_active };
+        self.with_source(source, now, notices, |known, ctx| known.counts.event(event, &sender, ctx));
+        source
     }
 
     /// Applies the events that were held until it is known whose they are.
@@ -53,12 +57,50 @@ impl Ledger {
         if self.feeds[slot.index()].held_events().is_empty() {
             return;
         }
-        let Some(source) = self.sources.adopt(slot, is_over, now.wall_micros) else { return };
+        if is_over && let Some(source) = self.source_of_held_events(slot) {
+            self.sources.adopt_from(slot, source);
+        }
+        let Some(mut source) = self.sources.adopt(slot, is_over, now.wall_micros) else { return };
         for event in self.feeds[slot.index()].release_events() {
-            self.apply_event(slot, source, &event, now, notices);
+            source = self.apply_event(slot, source, &event, now, notices);
         }
         self.report(now, notices);
         self.finish(source, now, notices);
+    }
+
+    /// Rule 3.2.6: two events that a feed streams, which sends no snapshots, and that another source knows, make both sources
+    /// one. Returns the source of the feed.
+    fn compare_events(
+        &mut self,
+        slot: FeedSlot,
+        source: SourceId,
+        event: &Event<'_>,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) -> SourceId {
+        let Some((id, sent_micros)) = identity(event) else { return source };
+        if self.sources.latest(slot).is_some() {
+            return source;
+        }
+        let is_shared = |(other, known): &(SourceId, &Source<SourceCounts>)| {
+            *other != source && known.counts.event_ids.has(id, sent_micros)
+        };
+        let Some((other, _)) = self.sources.iter().find(is_shared) else { return source };
+        let is_invocation = matches!(event.kind, EventKind::Invocation { .. });
+        if !self.sources.share_event(slot, source, other, is_invocation) {
+            return source;
+        }
+        self.report(now, notices);
+        source.min(other)
+    }
+
+    /// The source that knows most of the events that `slot` streamed before it is known whose they are, and at least two.
+    fn source_of_held_events(&self, slot: FeedSlot) -> Option<SourceId> {
+        let held: Vec<(&str, i64)> = self.feeds[slot.index()].held_events().iter().filter_map(identity).collect();
+        let shared = |counts: &SourceCounts| held.iter().filter(|(id, sent)| counts.event_ids.has(id, *sent)).count();
+        let known = self.sources.iter().map(|(source, known)| (shared(&known.counts), source));
+        let known = known.filter(|(events, _)| *events >= EVENTS_SHARED_NEEDED as usize);
+        known.max_by_key(|(events, source)| (*events, std::cmp::Reverse(*source))).map(|(_, source)| source)
     }
 
     pub(super) fn is_hold_over(&self, slot: FeedSlot, now: Moment) -> bool {
@@ -443,4 +485,10 @@ impl Ledger {
         let mut ctx = ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now };
         Some(with(known, &mut ctx))
     }
+}
+
+/// The identifier of an event, and the sender's time in microseconds since the Unix epoch, if it has both.
+fn identity<'e>(event: &'e Event<'_>) -> Option<(&'e str, i64)> {
+    let sent_micros = event.timestamp.as_deref().and_then(server_time::micros)?;
+    Some((event.id.as_deref()?, sent_micros))
 }

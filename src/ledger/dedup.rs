@@ -1,26 +1,51 @@
 //! Which events were applied already.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{Equivalent, HashMap};
 
 use super::records::EventIdRecord;
-use super::slots::SourceId;
+use super::slots::{FeedSlot, SourceId};
 
 /// How far a sender's clock may be ahead of ours.
 const AHEAD_MAX_MICROS: i64 = 3600 * 1_000_000;
 
+/// An identifier and the feed that streamed it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct SentId {
+    id: Arc<str>,
+    sender: FeedSlot,
+}
+
+/// The same, to look for. Both hash alike, field by field.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct SentIdRef<'e> {
+    id: &'e str,
+    sender: FeedSlot,
+}
+
+impl Equivalent<SentId> for SentIdRef<'_> {
+    fn equivalent(&self, known: &SentId) -> bool {
+        self.sender == known.sender && *self.id == *known.id
+    }
+}
+
 /// The latest event identifiers of a source.
+///
+/// A server gives identifiers, and several servers can serve one source. So an identifier that another server gave at another
+/// time is of another event; one that has the same time is of the same event, whoever streams it.
 ///
 /// Invariant: an event is applied at most once. What would break it is a repetition that comes after its identifier was
 /// forgotten; so whatever is not newer than the newest event ever forgotten is refused as stale.
 #[derive(Debug, Default)]
 pub(super) struct EventIds {
     /// With the sender's time.
-    known: HashMap<Arc<str>, Option<i64>>,
+    known: HashMap<SentId, Option<i64>>,
+    /// How many of them each feed has streamed.
+    senders: BTreeMap<FeedSlot, usize>,
     /// In the order of arrival, with the sender's time in microseconds since the Unix epoch.
-    order: VecDeque<(Arc<str>, Option<i64>)>,
+    order: VecDeque<(SentId, Option<i64>)>,
     newest_forgotten_micros: Option<i64>,
     /// The sequence number of the front of `order`; the others follow without a gap.
     first: u64,
@@ -34,37 +59,75 @@ pub(super) struct EventIds {
 pub(super) enum Seen {
     First,
     Duplicate,
-    /// Another event had this identifier, to go by the times of both: the sender gives identifiers again.
+    /// Another event of this server had this identifier, to go by the times of both: the sender gives identifiers again.
     Reused,
     /// Unknown, but from a time of which identifiers were forgotten.
     TooOld,
 }
 
 impl EventIds {
-    pub fn seen(&self, id: &str, sent_micros: Option<i64>) -> Seen {
-        match self.known.get(id) {
-            Some(known) if known.zip(sent_micros).is_some_and(|(known, sent)| known != sent) => Seen::Reused,
-            Some(_) => Seen::Duplicate,
-            None if sent_micros.is_some() && sent_micros <= self.newest_forgotten_micros => Seen::TooOld,
-            None => Seen::First,
+    /// Whether an event was seen before that `sender` streams. `is_one_server` tells which feeds are of the sender's server.
+    pub fn seen(
+        &self,
+        id: &str,
+        sent_micros: Option<i64>,
+        sender: FeedSlot,
+        is_one_server: impl Fn(FeedSlot) -> bool,
+    ) -> Seen {
+        let mut is_reused = false;
+        for other in self.senders.keys().copied() {
+            let Some(known) = self.known.get(&SentIdRef { id, sender: other }) else { continue };
+            if known.zip(sent_micros).is_none_or(|(known, sent)| known == sent) {
+                return Seen::Duplicate;
+            }
+            is_reused |= other == sender || is_one_server(other);
         }
+        match is_reused {
+            true => Seen::Reused,
+            false if sent_micros.is_some() && sent_micros <= self.newest_forgotten_micros => Seen::TooOld,
+            false => Seen::First,
+        }
+    }
+
+    /// Whether an event with this identifier and this time was streamed.
+    pub fn has(&self, id: &str, sent_micros: i64) -> bool {
+        let mut known = self.senders.keys().filter_map(|sender| self.known.get(&SentIdRef { id, sender: *sender }));
+        known.any(|known| *known == Some(sent_micros))
     }
 
     /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`. A sender's time that
     /// lies ahead of `now_micros` by more than an hour is as good as none: once forgotten, it would make everything stale
     /// until then.
-    pub fn remember(&mut self, id: &str, sent_micros: Option<i64>, now_micros: i64, ids_max: usize) {
-        let id: Arc<str> = id.into();
+    pub fn remember(
+        &mut self,
+        id: Arc<str>,
+        sent_micros: Option<i64>,
+        sender: FeedSlot,
+        now_micros: i64,
+        ids_max: usize,
+    ) {
         let sent_micros = sent_micros.filter(|sent| sent.saturating_sub(now_micros) <= AHEAD_MAX_MICROS);
-        if self.known.insert(id.clone(), sent_micros).is_none() {
-            self.order.push_back((id, sent_micros));
+        let key = SentId { id, sender };
+        if self.known.insert(key.clone(), sent_micros).is_none() {
+            *self.senders.entry(sender).or_default() += 1;
+            self.order.push_back((key, sent_micros));
         }
+        self.bound(ids_max);
+    }
+
+    /// Forgets the oldest beyond `ids_max`.
+    pub fn bound(&mut self, ids_max: usize) {
         while self.order.len() > ids_max {
-            if let Some((forgotten, sent_micros)) = self.order.pop_front() {
-                self.known.remove(&forgotten);
-                self.first += 1;
-                self.newest_forgotten_micros = self.newest_forgotten_micros.max(sent_micros);
+            let Some((forgotten, sent_micros)) = self.order.pop_front() else { return };
+            self.known.remove(&forgotten);
+            if let Some(left) = self.senders.get_mut(&forgotten.sender) {
+                *left -= 1;
+                if *left == 0 {
+                    self.senders.remove(&forgotten.sender);
+                }
             }
+            self.first += 1;
+            self.newest_forgotten_micros = self.newest_forgotten_micros.max(sent_micros);
         }
     }
 }
@@ -84,10 +147,11 @@ impl EventIds {
         self.in_flight = self.first + self.order.len() as u64;
         let new = self.order.iter().skip(usize::try_from(from - self.first).unwrap_or(usize::MAX));
         new.zip(from..)
-            .map(|((id, sent_micros), sequence)| EventIdRecord {
+            .map(|((SentId { id, sender }, sent_micros), sequence)| EventIdRecord {
                 source,
                 sequence,
                 id: id.clone(),
+                sender: *sender,
                 sent_micros: *sent_micros,
             })
             .collect()
@@ -108,9 +172,10 @@ impl EventIds {
     }
 
     /// Adds the identifiers that another source knew, which turned out to be the same.
-    pub fn join(&mut self, other: Self, ids_max: usize) {
-        for (id, sent_micros) in other.order {
-            self.remember(&id, sent_micros, i64::MAX, ids_max);
+    /// There can be more than are remembered then: see [`EventIds::bound`].
+    pub fn join(&mut self, other: Self) {
+        for (SentId { id, sender }, sent_micros) in other.order {
+            self.remember(id, sent_micros, sender, i64::MAX, usize::MAX);
         }
         self.newest_forgotten_micros = self.newest_forgotten_micros.max(other.newest_forgotten_micros);
     }
@@ -119,12 +184,17 @@ impl EventIds {
     pub fn restore(first: u64, newest_forgotten_micros: Option<i64>, rows: Vec<EventIdRecord>) -> Self {
         let first = rows.first().map_or(first, |row| row.sequence);
         let persistent = first + rows.len() as u64;
+        let mut senders = BTreeMap::new();
+        rows.iter().for_each(|row| *senders.entry(row.sender).or_default() += 1);
+        let order = rows.into_iter().map(|row| (SentId { id: row.id, sender: row.sender }, row.sent_micros));
+        let order: VecDeque<_> = order.collect();
         Self {
-            known: rows.iter().map(|row| (row.id.clone(), row.sent_micros)).collect(),
+            known: order.iter().cloned().collect(),
+            senders,
             first,
             persistent,
             in_flight: persistent,
-            order: rows.into_iter().map(|row| (row.id, row.sent_micros)).collect(),
+            order,
             newest_forgotten_micros,
         }
     }
@@ -134,34 +204,55 @@ impl EventIds {
 mod tests {
     use super::*;
 
+    const SENDER: FeedSlot = FeedSlot::from_number(0);
+    const OTHER: FeedSlot = FeedSlot::from_number(1);
+
+    fn seen(ids: &EventIds, id: &str, sent_micros: Option<i64>) -> Seen {
+        ids.seen(id, sent_micros, SENDER, |_| false)
+    }
+
     #[test]
     fn forgotten_events_are_stale_and_later_ones_are_new() {
         let mut ids = EventIds::default();
         for (id, sent) in [("a", Some(10)), ("b", Some(5)), ("c", Some(30))] {
-            assert_eq!(ids.seen(id, sent), Seen::First);
-            ids.remember(id, sent, 0, 1);
+            assert_eq!(seen(&ids, id, sent), Seen::First);
+            ids.remember(id.into(), sent, SENDER, 0, 1);
         }
-        assert_eq!(ids.seen("c", Some(30)), Seen::Duplicate);
-        assert_eq!(ids.seen("a", Some(10)), Seen::TooOld);
-        assert_eq!(ids.seen("b", Some(5)), Seen::TooOld);
-        assert_eq!(ids.seen("d", Some(11)), Seen::First);
-        assert_eq!(ids.seen("e", None), Seen::First);
+        assert_eq!(seen(&ids, "c", Some(30)), Seen::Duplicate);
+        assert_eq!(seen(&ids, "a", Some(10)), Seen::TooOld);
+        assert_eq!(seen(&ids, "b", Some(5)), Seen::TooOld);
+        assert_eq!(seen(&ids, "d", Some(11)), Seen::First);
+        assert_eq!(seen(&ids, "e", None), Seen::First);
     }
 
     #[test]
     fn an_identifier_with_another_time_is_reused_and_one_with_the_same_is_a_duplicate() {
         let mut ids = EventIds::default();
-        ids.remember("1", Some(10), 10, 9);
-        assert_eq!(ids.seen("1", Some(10)), Seen::Duplicate, "the server sent it again");
-        assert_eq!(ids.seen("1", None), Seen::Duplicate);
-        assert_eq!(ids.seen("1", Some(99)), Seen::Reused, "the server began to number again");
+        ids.remember("1".into(), Some(10), SENDER, 10, 9);
+        assert_eq!(seen(&ids, "1", Some(10)), Seen::Duplicate, "the server sent it again");
+        assert_eq!(seen(&ids, "1", None), Seen::Duplicate);
+        assert_eq!(seen(&ids, "1", Some(99)), Seen::Reused, "the server began to number again");
     }
 
     #[test]
     fn a_time_far_ahead_makes_nothing_stale() {
         let mut ids = EventIds::default();
-        ids.remember("a", Some(2 * AHEAD_MAX_MICROS), 0, 1);
-        ids.remember("b", Some(10), 0, 1);
-        assert_eq!(ids.seen("c", Some(20)), Seen::First);
+        ids.remember("a".into(), Some(2 * AHEAD_MAX_MICROS), SENDER, 0, 1);
+        ids.remember("b".into(), Some(10), SENDER, 0, 1);
+        assert_eq!(seen(&ids, "c", Some(20)), Seen::First);
+    }
+
+    #[test]
+    fn an_identifier_belongs_to_the_server_that_gave_it() {
+        let mut ids = EventIds::default();
+        ids.remember("1".into(), Some(10), SENDER, 10, 9);
+        assert_eq!(ids.seen("1", Some(99), OTHER, |_| false), Seen::First, "another server counts from 1, too");
+        assert_eq!(ids.seen("1", Some(99), OTHER, |_| true), Seen::Reused, "another address of the same server");
+        assert_eq!(ids.seen("1", Some(10), OTHER, |_| false), Seen::Duplicate, "the same event by another address");
+        ids.remember("1".into(), Some(99), OTHER, 99, 9);
+        assert_eq!([seen(&ids, "1", Some(10)), seen(&ids, "1", Some(99))], [Seen::Duplicate; 2]);
+        ids.bound(1);
+        assert_eq!(seen(&ids, "1", Some(10)), Seen::TooOld);
+        assert_eq!(ids.senders.keys().collect::<Vec<_>>(), [&OTHER]);
     }
 }

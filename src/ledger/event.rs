@@ -8,13 +8,25 @@ use super::dedup::Seen;
 use super::pending::StreamedInvocation;
 use super::server_time;
 use super::sessions::SessionsFull;
+use super::slots::FeedSlot;
 use super::source::{SourceCounts, count_anomalies};
 use super::trace_step::TraceStep;
 
+/// The feed that streams an event.
+#[derive(Debug)]
+pub(super) struct Sender<'f> {
+    pub feed: FeedSlot,
+    /// The feeds that are of its server.
+    pub companions: &'f [FeedSlot],
+    /// The one skill that it is subscribed to, if to one.
+    pub filter: Option<&'f str>,
+    /// Whether it streams for all feeds of its source: an event without an identifier counts only then.
+    pub is_active: bool,
+}
+
 impl SourceCounts {
-    /// Applies an event, of a feed that is subscribed to the skill `filter` alone, if to any. An event without an
-    /// identifier counts only if its feed is active: the active one streams it, too.
-    pub fn event(&mut self, event: &Event<'_>, filter: Option<&str>, is_active: bool, ctx: &mut ApplyContext<'_>) {
+    /// Applies an event.
+    pub fn event(&mut self, event: &Event<'_>, sender: &Sender<'_>, ctx: &mut ApplyContext<'_>) {
         // Only identifiers need the sender's time.
         let timestamp = event.timestamp.as_deref().filter(|_| event.id.is_some());
         let sent_micros = timestamp.and_then(server_time::micros);
@@ -22,7 +34,7 @@ impl SourceCounts {
             if let Err(rejection) = check_label(id, "id", ctx.limits) {
                 return ctx.reject(rejection);
             }
-            match self.event_ids.seen(id, sent_micros) {
+            match self.event_ids.seen(id, sent_micros, sender.feed, |other| sender.companions.contains(&other)) {
                 Seen::First => {}
                 Seen::Duplicate => return ctx.trace(|| TraceStep::Repeated { id: id.to_string() }),
                 Seen::Reused => {
@@ -34,14 +46,15 @@ impl SourceCounts {
                     return ctx.reject(Rejection::new(RejectionReason::StaleEvent, detail));
                 }
             }
-        } else if !is_active {
+        } else if !sender.is_active {
             return ctx.trace(|| TraceStep::Alias);
         }
-        match self.apply_event(event, filter, ctx) {
+        match self.apply_event(event, sender.filter, ctx) {
             Ok(()) => {
                 if let Some(id) = &event.id {
                     let first = self.event_ids.first();
-                    self.event_ids.remember(id, sent_micros, ctx.now.wall_micros, ctx.limits.event_ids_max);
+                    let (now_micros, ids_max) = (ctx.now.wall_micros, ctx.limits.event_ids_max);
+                    self.event_ids.remember((&**id).into(), sent_micros, sender.feed, now_micros, ids_max);
                     self.changed.mark_if(self.event_ids.first() != first);
                 }
             }

@@ -301,6 +301,8 @@ pub struct EventIdRecord {
     pub sequence: u64,
     /// The identifier.
     pub id: Arc<str>,
+    /// The feed that streamed it.
+    pub sender: FeedSlot,
     /// The sender's time, in microseconds since the Unix epoch.
     pub sent_micros: Option<i64>,
 }

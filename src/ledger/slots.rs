@@ -9,6 +9,16 @@ impl FeedSlot {
         Self(u32::try_from(index).expect("the number of feeds is far below 2^32"))
     }
 
+    /// For the state.
+    pub(crate) fn number(self) -> u32 {
+        self.0
+    }
+
+    /// The slot that [`FeedSlot::number`] was called on.
+    pub(crate) const fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }

@@ -208,7 +208,7 @@ impl Counts for SourceCounts {
         self.streams_invocations |= younger.streams_invocations;
         self.has_unread_rows |= younger.has_unread_rows;
         self.previous_was_complete = false;
-        self.event_ids.join(younger.event_ids, usize::MAX);
+        self.event_ids.join(younger.event_ids);
         self.anomalies.join(younger.anomalies);
         self.sessions.join(younger.sessions);
         if !self.detail.was_joined() && younger.detail.was_joined() {

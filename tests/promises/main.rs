@@ -69,6 +69,7 @@ mod skills_db_delivers_facts;
 mod soak;
 mod source_bounds;
 mod source_equivalence;
+mod source_events;
 mod source_histories;
 mod source_scenarios;
 mod sources_are_seen;

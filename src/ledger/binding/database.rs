@@ -5,7 +5,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::feed_state::{Binding, FeedState};
-use super::{Beginning, Counts, Source, SourceEvent, Sources};
+use super::{Beginning, Counts, EVENTS_SHARED_NEEDED, Source, SourceEvent, Sources};
 use crate::ledger::continuity::{Continuity, DECISIVE_BITS, Room};
 use crate::ledger::evidence::Listings;
 use crate::ledger::slots::{FeedSlot, SourceId};
@@ -43,6 +43,32 @@ impl<C: Counts> Sources<C> {
         state.is_changed.mark();
         self.announce_rows(feed, source);
         Some(source)
+    }
+
+    /// A feed that is not bound, and never was, streams what `source` knows.
+    pub fn adopt_from(&mut self, feed: FeedSlot, source: SourceId) {
+        if self.expected_source(feed).is_none() && self.sources.contains_key(&source) {
+            let state = self.feed_mut(feed);
+            state.former = Some(source);
+            state.is_changed.mark();
+        }
+    }
+
+    /// A feed of `source` that sends no snapshots streams an event that `other` knows. Two make both one source. Returns
+    /// whether it did.
+    pub fn share_event(&mut self, feed: FeedSlot, source: SourceId, other: SourceId, is_invocation: bool) -> bool {
+        let shared = self.feed_mut(feed).shared_events.entry(other).or_default();
+        shared.events += 1;
+        if shared.events < EVENTS_SHARED_NEEDED {
+            shared.invocations += u64::from(is_invocation);
+            return false;
+        }
+        let counted_twice = shared.invocations;
+        self.join_sources(feed, source.min(other), source.max(other));
+        if let Some(SourceEvent::Joined { counted_twice: known, .. }) = self.events.last_mut() {
+            *known = known.saturating_add(counted_twice);
+        }
+        true
     }
 
     /// The database of the feed's source is about to be read. A feed that is not bound yet tells its source when it is.

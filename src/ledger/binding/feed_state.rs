@@ -75,6 +75,14 @@ pub(super) struct Companion {
     pub alike: HashMap<Arc<str>, u64>,
 }
 
+/// Events that a feed streamed and that another source knows.
+#[derive(Debug, Default)]
+pub(super) struct SharedEvents {
+    pub events: u32,
+    /// Invocations among them. Both sources have counted them.
+    pub invocations: u64,
+}
+
 #[derive(Debug, Default)]
 pub(super) enum Binding {
     #[default]
@@ -121,6 +129,8 @@ pub(super) struct FeedState {
     pub timeline: VecDeque<Span>,
     pub received_at: Option<Duration>,
     pub companions: HashMap<FeedSlot, Companion>,
+    /// What it streamed that another source knows.
+    pub shared_events: HashMap<SourceId, SharedEvents>,
     pub differing: Option<Streak>,
     pub behind: Option<Streak>,
     /// Snapshots before it may begin another source in the place of one. Persistent.
@@ -174,6 +184,7 @@ impl FeedState {
         self.timeline.clear();
         self.received_at = None;
         self.companions.clear();
+        self.shared_events.clear();
         self.differing = None;
         self.behind = None;
         self.is_agreed = false;

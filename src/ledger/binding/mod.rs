@@ -49,6 +49,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Rounds in a row in which two feeds share a timestamp, to be of one server. One can agree by chance.
 const SHARED_NEEDED: u32 = 2;
 
+/// Events that a feed streams and another source knows, to be of one source. One can agree by chance.
+pub(super) const EVENTS_SHARED_NEEDED: u32 = 2;
+
 /// Rounds in a row in which a live feed shared no timestamp with another, to be of another server.
 const ALONE_NEEDED: u32 = 2 * ROUNDS;
 
@@ -157,6 +160,12 @@ impl<C> Sources<C> {
     pub fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
         let companion = self.feeds[feed.index()].companions.get(&other);
         companion.is_some_and(|companion| companion.shared >= SHARED_NEEDED)
+    }
+
+    /// The feeds of the same server as `feed`.
+    pub fn companions(&self, feed: FeedSlot) -> Vec<FeedSlot> {
+        let shared = self.feed(feed).companions.iter().filter(|(_, companion)| companion.shared >= SHARED_NEEDED);
+        shared.map(|(other, _)| *other).collect()
     }
 
     /// The feeds that are bound to a source.

@@ -155,11 +155,12 @@ CREATE TABLE source_event_id (
     source INTEGER NOT NULL,
     sequence INTEGER NOT NULL,
     id TEXT NOT NULL,
+    sender INTEGER NOT NULL,
     sent_micros INTEGER,
     PRIMARY KEY (source, sequence)
 ) STRICT, WITHOUT ROWID;
 INSERT INTO source_event_id
-    SELECT feed + 1, sequence, id, sent_micros FROM event_id WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
+    SELECT feed + 1, sequence, id, feed, sent_micros FROM event_id WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE source_session (
     source INTEGER NOT NULL,
     id TEXT NOT NULL,

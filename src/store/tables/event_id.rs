@@ -5,8 +5,8 @@ use std::sync::Arc;
 use rusqlite::{Connection, params};
 
 use super::record::{self, record};
-use crate::ledger::SourceId;
 use crate::ledger::records::{EventIdRecord, SourceRecord};
+use crate::ledger::{FeedSlot, SourceId};
 
 record! {
     "event_id", key (source, sequence),
@@ -14,6 +14,7 @@ record! {
         source: u64,
         sequence: u64,
         id: Arc<str>,
+        sender: u32,
         sent_micros: Option<i64>,
     }
 }
@@ -27,18 +28,19 @@ pub(super) fn save(
     let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE source = ? AND sequence < ?")?;
     sources.iter().try_for_each(|source| forget.execute(params![source.id.0, source.first_event_id]).map(drop))?;
     let rows = event_ids.iter().cloned().map(|record| {
-        let EventIdRecord { source, sequence, id, sent_micros } = record;
-        EventIdRow { source: source.0, sequence, id, sent_micros }
+        let EventIdRecord { source, sequence, id, sender, sent_micros } = record;
+        EventIdRow { source: source.0, sequence, id, sender: sender.number(), sent_micros }
     });
     record::save(connection, rows)
 }
 
 /// Loads the identifiers of each source in the order of arrival.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<EventIdRecord>> {
-    let record = |EventIdRow { source, sequence, id, sent_micros }| EventIdRecord {
+    let record = |EventIdRow { source, sequence, id, sender, sent_micros }| EventIdRecord {
         source: SourceId(source),
         sequence,
         id,
+        sender: FeedSlot::from_number(sender),
         sent_micros,
     };
     Ok(record::load(connection)?.into_iter().map(record).collect())
