@@ -400,25 +400,35 @@ impl Anomalies {
         anomalies.iter().flatten().filter(is_known).map(|entry| anomaly_bits(entry.deviation_score)).sum()
     }
 
-    /// Adds the anomalies of another source that turned out to be the same: of each key the greater multiplicity.
-    pub fn join(&mut self, other: Self) {
+    /// Adds the anomalies of another source that turned out to be the same: of each key the greater multiplicity. Types beyond
+    /// the limit are one; of anomalies beyond the limit it is forgotten what tells them apart, and their number stays.
+    pub fn join(&mut self, other: Self, limits: &Limits) {
         for (skill_name, tallies) in other.tallies {
-            for theirs in tallies {
-                let changed = (skill_name.clone(), theirs.anomaly_type.clone());
-                let own = self.tallies.entry(skill_name.clone()).or_default();
-                match own.iter_mut().find(|tally| tally.anomaly_type == theirs.anomaly_type) {
-                    Some(tally) => self.keys += tally.join(theirs),
+            if self.tallies.len() >= limits.anomaly_keys_max && !self.tallies.contains_key(&skill_name) {
+                continue;
+            }
+            let own = self.tallies.entry(skill_name.clone()).or_default();
+            for mut theirs in tallies {
+                let is_known = own.iter().any(|tally| tally.anomaly_type == theirs.anomaly_type);
+                if !is_known && own.len() >= limits.anomaly_types_per_skill_max {
+                    theirs.anomaly_type = OVERFLOW.into();
+                }
+                let room = limits.anomaly_keys_max.saturating_sub(self.keys);
+                let anomaly_type = Arc::clone(&theirs.anomaly_type);
+                let tally = match own.iter().position(|tally| tally.anomaly_type == anomaly_type) {
+                    Some(known) => &mut own[known],
                     None => {
-                        self.keys += theirs.keys.len();
-                        push_tight(own, theirs.of_another());
+                        let none = Tally { listed: 0, streamed: 0, hidden: 0, keys: HashMap::new(), ..theirs.clone() };
+                        push_tight(own, none);
+                        let last = own.len() - 1;
+                        &mut own[last]
                     }
+                };
+                self.keys += tally.join(theirs, room);
+                for key in tally.keys.keys() {
+                    self.changed_keys.mark((skill_name.clone(), anomaly_type.clone(), key.clone()));
                 }
-                let keys =
-                    own.iter().filter(|tally| tally.anomaly_type == changed.1).flat_map(|tally| tally.keys.keys());
-                for key in keys {
-                    self.changed_keys.mark((changed.0.clone(), changed.1.clone(), key.clone()));
-                }
-                self.changed_tallies.mark(changed);
+                self.changed_tallies.mark((skill_name.clone(), anomaly_type));
             }
         }
     }
@@ -475,8 +485,8 @@ impl Tally {
         self
     }
 
-    /// Adds the same tally of another source. Returns how many keys are new.
-    fn join(&mut self, other: Self) -> usize {
+    /// Adds the same tally of another source, with at most `room` keys more. Returns how many keys are new.
+    fn join(&mut self, other: Self, room: usize) -> usize {
         let mut new = 0;
         for (key, theirs) in other.keys {
             match self.keys.get_mut(&key) {
@@ -489,15 +499,18 @@ impl Tally {
                     known.seen_micros = known.seen_micros.max(theirs.seen_micros);
                 }
                 None => {
-                    new += 1;
                     self.listed += theirs.multiplicity;
                     self.streamed += u64::from(theirs.streamed);
-                    self.keys.insert(key, theirs.of_another());
+                    if new < room {
+                        new += 1;
+                        self.keys.insert(key, theirs.of_another());
+                    }
                 }
             }
         }
         self.listed = self.listed.max(other.listed);
         self.streamed = self.streamed.max(other.streamed);
+        self.hidden = self.hidden.max(other.hidden);
         new
     }
 
@@ -591,7 +604,7 @@ mod tests {
             for round in 0..rounds {
                 assert_eq!(list(&mut younger, &[SECOND, SECOND]), if round == 0 { 2 } else { 0 });
             }
-            older.join(younger);
+            older.join(younger, &ROOM);
             for _ in 0..4 {
                 assert_eq!(list(&mut older, &["2026-11-22 10:00:00", SECOND, SECOND]), 0, "joined after {rounds}");
             }
@@ -619,7 +632,7 @@ mod tests {
             assert_eq!(list(anomalies, &[time]), 1);
             assert_eq!(anomalies.stream(&entry(time, Some(2.0)), 0, &ROOM), Ok(0));
         }
-        older.join(younger);
+        older.join(younger, &ROOM);
         let new = "2026-11-22 11:00:00";
         assert_eq!(older.stream(&entry(new, Some(2.0)), 0, &ROOM), Ok(1), "at once, not when it is listed");
         assert_eq!(list(&mut older, &[new]), 0);

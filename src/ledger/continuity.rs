@@ -564,11 +564,11 @@ impl SourceNumbers {
         self.listings = self.skills.values().map(|skill| skill.history.len()).sum();
     }
 
-    /// Adds `younger`, which turned out to be the same source: the greater remembered numbers, both histories. Returns how
-    /// many invocations both had counted.
-    pub fn join(&mut self, younger: Self) -> u64 {
+    /// Adds `younger`, which turned out to be the same source, without the skills that are `forgotten`: the greater remembered
+    /// numbers, both histories. Returns how many invocations both had counted.
+    pub fn join(&mut self, younger: Self, forgotten: &[Arc<str>]) -> u64 {
         let mut twice = 0_u64;
-        for (name, other) in younger.skills {
+        for (name, other) in younger.skills.into_iter().filter(|(name, _)| !forgotten.contains(name)) {
             let skill = self.skills.entry(name).or_default();
             twice = twice.saturating_add(skill.counted.min(other.counted));
             skill.counted = skill.counted.max(other.counted);

@@ -112,11 +112,6 @@ impl EventIds {
             *self.senders.entry(sender).or_default() += 1;
             self.order.push_back((key, sent_micros));
         }
-        self.bound(ids_max);
-    }
-
-    /// Forgets the oldest beyond `ids_max`.
-    pub fn bound(&mut self, ids_max: usize) {
         while self.order.len() > ids_max {
             let Some((forgotten, sent_micros)) = self.order.pop_front() else { return };
             self.known.remove(&forgotten);
@@ -172,10 +167,10 @@ impl EventIds {
     }
 
     /// Adds the identifiers that another source knew, which turned out to be the same.
-    /// There can be more than are remembered then: see [`EventIds::bound`].
-    pub fn join(&mut self, other: Self) {
+    /// The oldest beyond `ids_max` are forgotten.
+    pub fn join(&mut self, other: Self, ids_max: usize) {
         for (SentId { id, sender }, sent_micros) in other.order {
-            self.remember(id, sent_micros, sender, i64::MAX, usize::MAX);
+            self.remember(id, sent_micros, sender, i64::MAX, ids_max);
         }
         self.newest_forgotten_micros = self.newest_forgotten_micros.max(other.newest_forgotten_micros);
     }
@@ -251,8 +246,8 @@ mod tests {
         assert_eq!(ids.seen("1", Some(10), OTHER, |_| false), Seen::Duplicate, "the same event by another address");
         ids.remember("1".into(), Some(99), OTHER, 99, 9);
         assert_eq!([seen(&ids, "1", Some(10)), seen(&ids, "1", Some(99))], [Seen::Duplicate; 2]);
-        ids.bound(1);
-        assert_eq!(seen(&ids, "1", Some(10)), Seen::TooOld);
+        ids.remember("2".into(), Some(100), OTHER, 100, 2);
+        assert_eq!(seen(&ids, "1", Some(10)), Seen::TooOld, "forgotten");
         assert_eq!(ids.senders.keys().collect::<Vec<_>>(), [&OTHER]);
     }
 }

@@ -118,11 +118,13 @@ pub(super) enum Configuration {
 impl Ledger {
     /// An empty ledger.
     pub fn new(limits: Limits) -> Self {
+        let mut sources = Sources::default();
+        sources.set_limits(limits);
         Self {
             limits,
             book: Book::default(),
             rules: RuleCounters::default(),
-            sources: Sources::default(),
+            sources,
             feeds: Vec::new(),
             configured: Vec::new(),
             configuration: Configuration::Known,
@@ -274,6 +276,7 @@ impl Ledger {
     /// Changes how much is counted and remembered from now on. What there is already stays.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
+        self.sources.set_limits(limits);
     }
 
     /// What is counted of a feed.

@@ -400,8 +400,9 @@ impl Pending {
         self.events.drain(..beyond);
         let before = self.increases.len();
         for waiting in other.increases {
+            let is_full = self.increases.len() >= INCREASES_PER_SKILL_MAX;
             match self.increases.back_mut() {
-                Some(latest) if before.max(1) >= INCREASES_PER_SKILL_MAX => latest.increase.join(&waiting.increase),
+                Some(latest) if is_full => latest.increase.join(&waiting.increase),
                 _ => self.increases.push_back(waiting),
             }
         }

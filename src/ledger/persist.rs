@@ -114,6 +114,7 @@ impl Ledger {
         let (feeds, parts) = parts(memory, indices, now.elapsed)?;
         ledger.feeds = feeds;
         ledger.sources = Sources::from_parts(parts);
+        ledger.sources.set_limits(limits);
         Ok(ledger)
     }
 }

@@ -18,6 +18,7 @@ use super::context::ApplyContext;
 use super::dedup::EventIds;
 use super::detail::Detail;
 use super::dirty::{Dirty, DirtyFlag};
+use super::limits::Limits;
 use super::notice::Notice;
 use super::pending::{Pending, WAIT, add};
 use super::rows::{Comparison, Coverage};
@@ -171,8 +172,13 @@ impl Counts for SourceCounts {
         self.detail.expect();
     }
 
-    fn join(&mut self, younger: Self) {
+    fn join(&mut self, younger: Self, limits: &Limits) -> Vec<Arc<str>> {
+        let mut forgotten = Vec::new();
         for (name, theirs) in younger.skills {
+            if self.skills.len() >= limits.remembered_skills_max && !self.skills.contains_key(&name) {
+                forgotten.push(name);
+                continue;
+            }
             self.changed_skills.mark(name.clone());
             self.changed_histories.mark(name.clone());
             match self.skills.get_mut(&name) {
@@ -208,8 +214,8 @@ impl Counts for SourceCounts {
         self.streams_invocations |= younger.streams_invocations;
         self.has_unread_rows |= younger.has_unread_rows;
         self.previous_was_complete = false;
-        self.event_ids.join(younger.event_ids);
-        self.anomalies.join(younger.anomalies);
+        self.event_ids.join(younger.event_ids, limits.event_ids_max);
+        self.anomalies.join(younger.anomalies, limits);
         self.sessions.join(younger.sessions);
         if !self.detail.was_joined() && younger.detail.was_joined() {
             self.detail = younger.detail;
@@ -220,6 +226,7 @@ impl Counts for SourceCounts {
         self.held_anomalies.extend(younger.held_anomalies);
         self.changed.mark();
         self.changed_damages.mark();
+        forgotten
     }
 
     fn fork(&self) -> Self {

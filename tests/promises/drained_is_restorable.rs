@@ -136,6 +136,55 @@ enum Step {
 }
 
 /// The greatest that is accepted, or anything else.
+/// A feed that streams events turns out to be of the source of another one: together they remember no more than one may.
+#[test]
+fn sources_that_join_stay_within_the_limits_of_one() {
+    let limits = Limits {
+        remembered_skills_max: 4,
+        anomaly_types_per_skill_max: 2,
+        anomaly_keys_max: 5,
+        event_ids_max: 6,
+        ..Limits::default()
+    };
+    let mut bridge = Bridge::start(limits);
+    let invoked = |id: &str, second: u64, skill: &str| {
+        format!(
+            r#"{{"type":"event","event":"skill.invoked","id":"{id}","timestamp":"2026-11-22T10:24:{second:02}+00:00",
+                "data":{{"skill_name":"{skill}","completed":true}}}}"#
+        )
+    };
+    let anomaly = |kind: &str, second: usize| {
+        format!(
+            r#"{{"type":"anomaly","data":{{"skill_name":"s0","anomaly_type":"{kind}","detected_at":"2026-11-22 10:00:0{second}","deviation_score":2.5}}}}"#
+        )
+    };
+    for frame in 1..4 {
+        bridge.receive(&snapshot(frame, 0, 3, 7, 100.0, 1.5));
+    }
+    for frame in 0..8 {
+        bridge.receive(&invoked(&format!("s-{frame}"), frame, &format!("s{}", frame % 3)));
+        bridge.receive_on(bridge.other, &invoked(&format!("x-{frame}"), frame, &format!("x{}", frame % 4)));
+    }
+    for second in 0..4 {
+        bridge.receive(&anomaly(["drop", "rise"][second % 2], second));
+        bridge.receive_on(bridge.other, &anomaly(["shift", "gap"][second % 2], second));
+    }
+    let sources = |bridge: &mut Bridge| {
+        bridge.restart();
+        let memory = Store::look(&bridge.folder.path().join("state.db")).unwrap().memory;
+        let types = memory.tallies.iter().filter(|tally| &*tally.skill_name == "s0").count();
+        [memory.sources.len(), memory.skills.len(), memory.event_ids.len(), memory.anomalies.len(), types]
+    };
+    assert_eq!(sources(&mut bridge), [2, 3 + 4, 6 + 6, 4 + 4, 2 + 2]);
+    for second in [30, 31] {
+        let frame = invoked(&format!("shared-{second}"), second, "s0");
+        bridge.receive(&frame);
+        bridge.receive_on(bridge.other, &frame);
+    }
+    // Beyond the types of one source there is `__overflow__`.
+    assert_eq!(sources(&mut bridge), [1, 4, 6, 5, 2 + 1]);
+}
+
 /// Whoever gives each start another address, as containers do, has no state that grows without end.
 #[test]
 fn entries_of_past_configurations_are_remembered_within_a_bound() {

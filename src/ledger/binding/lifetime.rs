@@ -103,8 +103,9 @@ impl<C: Counts> Sources<C> {
 
     pub(super) fn join_sources(&mut self, feed: FeedSlot, older: SourceId, younger: SourceId) {
         let (Some(left), Some(source)) = (self.sources.remove(&younger), self.sources.get_mut(&older)) else { return };
-        let counted_twice = source.numbers.join(left.numbers);
-        source.counts.join(left.counts);
+        let Source { numbers, counts, .. } = left;
+        let forgotten = source.counts.join(counts, &self.limits);
+        let counted_twice = source.numbers.join(numbers, &forgotten);
         for state in &mut self.feeds {
             if state.source() == Some(younger) {
                 state.binding = Binding::Bound(older);

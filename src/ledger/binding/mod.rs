@@ -34,6 +34,7 @@ use hashbrown::HashMap;
 
 use super::continuity::Step;
 use super::dirty::Dirty;
+use super::limits::Limits;
 use super::slots::{FeedSlot, SourceId};
 
 pub use self::parts::{FeedParts, Parts, SourceParts};
@@ -70,6 +71,8 @@ pub struct Sources<C> {
     steps: Vec<Step>,
     events: Vec<SourceEvent>,
     wall_micros: i64,
+    /// What a source that another one joins stays within.
+    limits: Limits,
 }
 
 impl<C> Default for Sources<C> {
@@ -85,12 +88,18 @@ impl<C> Default for Sources<C> {
             steps: Vec::new(),
             events: Vec::new(),
             wall_micros: 0,
+            limits: Limits::default(),
         }
     }
 }
 
 /// What is read of the sources.
 impl<C> Sources<C> {
+    /// Changes how much a source remembers that another one joins.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// A source that exists.
     pub fn source(&self, id: SourceId) -> Option<&Source<C>> {
         self.sources.get(&id)

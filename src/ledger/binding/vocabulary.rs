@@ -7,6 +7,7 @@ use crate::protocol::{AnomalyEntry, Rejection};
 
 use crate::ledger::continuity::{Continuity, Room};
 use crate::ledger::evidence::Listings;
+use crate::ledger::limits::Limits;
 use crate::ledger::server_time::Stamp;
 use crate::ledger::slots::{FeedSlot, SourceId};
 
@@ -33,8 +34,9 @@ pub trait Counts: Default {
     fn mark_damages_changed(&mut self);
     /// The rows of its database are about to be read.
     fn expect_rows(&mut self);
-    /// Adds what `younger` carries, which turned out to be the same source.
-    fn join(&mut self, younger: Self);
+    /// Adds what `younger` carries, which turned out to be the same source, within `limits`. Returns the skills that did not
+    /// fit and are forgotten.
+    fn join(&mut self, younger: Self, limits: &Limits) -> Vec<Arc<str>>;
     /// What a source of its own carries that has diverged from this one.
     fn fork(&self) -> Self;
 }
