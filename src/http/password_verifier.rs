@@ -35,7 +35,7 @@ pub(super) enum Verdict {
 }
 
 /// Verifies claims, and caches valid ones. A hash takes some 60 ms of CPU at the usual cost: more than one at a time would let
-/// strangers occupy every CPU. The work and its result belong to no connection: a client that has hung up meanwhile gets in
+/// strangers occupy every CPU. The work and its result belong to no connection: a client that has disconnected meanwhile gets in
 /// at its next attempt.
 pub(super) struct PasswordVerifier(Arc<Shared>);
 
@@ -200,7 +200,7 @@ impl Drop for Turn {
 
 fn answer(waiters: Waiters, verdict: Verdict) {
     for waiter in waiters {
-        // A client that has hung up receives it at its next attempt.
+        // A client that has disconnected receives it at its next attempt.
         let _ = waiter.send(verdict);
     }
 }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_hangs_up_before_the_verdict_gets_in_at_its_next_attempt() {
+    async fn a_client_that_disconnects_before_the_verdict_gets_in_at_its_next_attempt() {
         let users = users(&[("alice", "secret")]);
         let verifier = PasswordVerifier::new();
         hold(&verifier);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn clients_that_hang_up_leave_no_more_work_than_one_of_them_may_have_waiting() {
+    async fn clients_that_disconnect_leave_no_more_work_than_one_of_them_may_have_waiting() {
         let users = users(&[("alice", "secret")]);
         let verifier = PasswordVerifier::new();
         hold(&verifier);

@@ -128,6 +128,23 @@ fn tls_and_the_certificates_of_clients_cannot_be_taken_away() {
     server.stop();
 }
 
+#[test]
+fn an_emptied_certificate_or_key_leaves_the_old_ones_in_use() {
+    let site = WebSite::new();
+    let server = site.serve(TLS);
+    for (file, before) in [("server.pem", 0), ("server.key", 1)] {
+        let path = site.folder.path().join(file);
+        let content = fs::read(&path).unwrap();
+        fs::write(&path, "").unwrap();
+        assert!(next_failure(&server, before).contains("there is no"), "{file}");
+        assert_eq!(site.get_encrypted(server.address, None).unwrap(), 200, "{file}");
+        let accepted = reloads(&server);
+        fs::write(&path, content).unwrap();
+        wait_until("the whole file", || reloads(&server) > accepted);
+    }
+    server.stop();
+}
+
 /// The bridge itself, which watches the file and shows what became of it.
 #[test]
 fn the_bridge_shows_and_logs_whether_the_last_reload_was_successful() {
