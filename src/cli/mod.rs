@@ -33,6 +33,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
+use jiff::Timestamp;
 
 use crate::build_info::LONG_VERSION;
 use crate::settings::flags::{ListenFlags, RunFlags};
@@ -194,13 +195,11 @@ fn reloads(args: impl IntoIterator<Item = OsString>) -> bool {
     args.into_iter().nth(1).is_none_or(|first| first == "run" || first.as_encoded_bytes().starts_with(b"-"))
 }
 
-/// Refuses a clock at which dates cannot be written: HTTP has four digits for the year.
+/// Refuses a clock at which dates cannot be written: HTTP has four digits for the year, and jiff ends a day before it does.
 fn check_clock(now: SystemTime) -> Result<(), CommandError> {
-    /// The end of the year 9999, in seconds since the Unix epoch.
-    const END_SECONDS: u64 = 253_402_300_800;
-    match now.duration_since(UNIX_EPOCH) {
-        Ok(since) if since.as_secs() < END_SECONDS => Ok(()),
-        _ => Err(CommandError::Clock),
+    match now >= UNIX_EPOCH && Timestamp::try_from(now).is_ok() {
+        true => Ok(()),
+        false => Err(CommandError::Clock),
     }
 }
 
@@ -297,8 +296,8 @@ mod tests {
     #[test]
     fn a_clock_that_no_date_can_name_is_refused() {
         let at = |seconds| check_clock(UNIX_EPOCH + Duration::from_secs(seconds));
-        assert!(at(0).is_ok() && at(253_402_300_799).is_ok());
-        assert!(matches!(at(253_402_300_800), Err(CommandError::Clock)));
+        assert!(at(0).is_ok() && at(253_402_207_199).is_ok());
+        assert!(matches!(at(253_402_207_201), Err(CommandError::Clock)));
         assert!(matches!(check_clock(UNIX_EPOCH - Duration::from_secs(1)), Err(CommandError::Clock)));
     }
 }
