@@ -16,10 +16,11 @@ use session_buddy_bridge::PrometheusExporter;
 
 const NO_FEED: [&str; 2] = ["--feed.url=ws://127.0.0.1:9", "--state.disabled"];
 
-/// The exit code, and standard error; nothing is ever said on standard output.
+/// The exit code, and standard error; nothing is ever said on standard output. It has the time that a busy machine may take.
 fn healthcheck(args: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
     let args = ["healthcheck"].into_iter().chain(args.iter().copied());
-    let ended = Program::start_in(variables, args).end();
+    let variables = [variables, &[("SESSION_BUDDY_BRIDGE_HEALTHCHECK_TIMEOUT", "1m")]].concat();
+    let ended = Program::start_in(&variables, args).end();
     assert_eq!(ended.stdout, "");
     (ended.code, ended.stderr)
 }
