@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use crate::support::certificates::Authority;
@@ -214,11 +215,11 @@ fn a_bridge_that_goes_on_with_the_former_web_configuration_is_healthy() {
 }
 
 /// A TLS server that hands the first line and the headers of each request to `seen`, and answers with 401.
-fn impostor() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
+fn impostor() -> (SocketAddr, Receiver<String>) {
     let config = Authority::new("of an impostor").server(None);
     let listener = TcpListener::bind(loopback()).unwrap();
     let address = listener.local_addr().unwrap();
-    let (sender, seen) = std::sync::mpsc::channel();
+    let (sender, seen) = channel();
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
             let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
@@ -232,17 +233,36 @@ fn impostor() -> (SocketAddr, std::sync::mpsc::Receiver<String>) {
     (address, seen)
 }
 
+/// As [`impostor`], without TLS.
+fn plain_impostor() -> (SocketAddr, Receiver<String>) {
+    let listener = TcpListener::bind(loopback()).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, seen) = channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap_or_default();
+            if request.starts_with(b"GET ") {
+                let _ = sender.send(String::from_utf8_lossy(&request[..read]).into_owned());
+                let _ = stream.write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
+            }
+        }
+    });
+    (address, seen)
+}
+
 #[test]
-fn no_password_is_sent_to_a_server_with_another_certificate() {
+fn no_password_is_sent_to_a_server_with_another_certificate_or_none() {
     let site = Site::start(&format!("{TLS}{}", users()));
-    let (address, seen) = impostor();
-    let (login, config) = (site.login("password"), web_config_in(site.folder.path()));
-    let address = format!("--web.listen-address={address}");
-    let config = format!("--web.config.file={}", config.display());
-    healthcheck(&[&login[0], &login[1], &address, &config], &[]);
-    let request = seen.try_recv().unwrap();
-    assert!(request.starts_with("GET /-/healthy HTTP/1.1\r\n"), "{request}");
-    assert!(!request.to_lowercase().contains("authorization"), "{request}");
+    for (address, seen) in [impostor(), plain_impostor()] {
+        let (login, config) = (site.login("password"), web_config_in(site.folder.path()));
+        let address = format!("--web.listen-address={address}");
+        let config = format!("--web.config.file={}", config.display());
+        healthcheck(&[&login[0], &login[1], &address, &config], &[]);
+        let request = seen.try_recv().unwrap();
+        assert!(request.starts_with("GET /-/healthy HTTP/1.1\r\n"), "{request}");
+        assert!(!request.to_lowercase().contains("authorization"), "{request}");
+    }
 }
 
 /// A bridge at the Unix socket `socket`, started by the words of `launcher` if there are any.
@@ -290,9 +310,10 @@ fn the_settings_of_a_process_are_those_that_it_was_started_with() {
 
 #[test]
 fn a_process_that_is_no_bridge_is_a_failure() {
-    // Not the test's own, whose arguments depend on who runs it: without any it looks like a bridge.
     let other = Program::spawn("another process", Command::new("sleep").arg("600"));
-    for (pid, reason) in [(u32::MAX.to_string(), "No such file"), (other.id().to_string(), "--healthcheck.pid")] {
+    for (pid, reason) in
+        [(u32::MAX.to_string(), "No such file"), (other.id().to_string(), "it is no bridge that serves")]
+    {
         let (code, said) = healthcheck(&["--healthcheck.pid", &pid], &[]);
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(reason), "{said}");

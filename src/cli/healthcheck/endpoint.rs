@@ -1,5 +1,6 @@
 //! Where a bridge can be requested, derived from the flags and variables that it has.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
@@ -103,8 +104,13 @@ impl Endpoints {
         let (arguments, variables) = (read("cmdline")?, read("environ")?);
         let arguments: Vec<_> = entries(&arguments).collect();
         // An init that starts it, such as Docker's, has its command line behind its own.
-        let is_program = |argument: &&OsStr| Path::new(argument).file_name() == Some(OsStr::new(PROGRAM));
-        let begin = arguments.iter().position(is_program).unwrap_or(0);
+        let own = env::current_exe().ok();
+        let names = [Some(OsStr::new(PROGRAM)), own.as_deref().and_then(Path::file_name)];
+        let is_program = |argument: &&OsStr| {
+            let name = Path::new(argument).file_name();
+            name.is_some() && names.contains(&name)
+        };
+        let begin = arguments.iter().position(is_program).ok_or(ProcessError::NotServing)?;
         let variable = |name: &str| -> Option<OsString> {
             let value = entries(&variables)
                 .find_map(|entry| entry.as_bytes().strip_prefix(name.as_bytes())?.strip_prefix(b"="));

@@ -266,7 +266,6 @@ fn check_url(url: &Url, authorization: Option<&str>, deadline: Instant) -> Resul
 /// the file says now, or as it said when it was last valid: both are tried, and a request for what is not given here, a
 /// password or a certificate, shows that the bridge works.
 fn check_bridge(endpoints: &Endpoints, authorization: Option<&str>, deadline: Instant) -> Result<(), HealthcheckError> {
-    let request = exchange::Request { target: HEALTHY_PATH, host: "localhost", authorization };
     let (tls, expects_tls) = match &endpoints.web_config {
         None => (None, false),
         Some(path) => {
@@ -284,6 +283,9 @@ fn check_bridge(endpoints: &Endpoints, authorization: Option<&str>, deadline: In
     for address in &endpoints.addresses {
         let mut expected = None;
         for trust in &attempts {
+            // Whoever answers in plain text in place of a bridge with TLS is not sent the password.
+            let authorization = authorization.filter(|_| trust.is_some() || !expects_tls);
+            let request = exchange::Request { target: HEALTHY_PATH, host: "localhost", authorization };
             match exchange(address, *trust, &request, deadline) {
                 Ok(answer) if is_healthy(&answer, tls.is_some()) => return Ok(()),
                 answer if expected.is_none() => {
