@@ -356,14 +356,13 @@ impl Ledger {
             }
             Outcome::Counted { source, continuity, beginning } => {
                 let steps = self.sources.take_steps();
-                let is_observed = self.is_observed(source);
                 let may_hide = !filter
                     && self.sources.source(source).is_some_and(|known| {
                         known.counts.detail.leaves_anomalies() && known.counts.may_hide_anomalies(snapshot)
                     });
                 self.with_source(source, now, notices, |known, ctx| {
                     let counts = &mut known.counts;
-                    counts.settle_unread_rows(is_observed, ctx);
+                    counts.settle_unread_rows(ctx);
                     counts.detail.note_alone();
                     let past_is_known =
                         beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;

@@ -325,8 +325,6 @@ impl Ledger {
             let listings = rows::listings(numbers, reject);
             if is_changeover {
                 let before = source;
-                // What a source under watch holds beyond what was counted has happened since.
-                let had_numbers = known.numbers.iter().next().is_some();
                 let Some(after) = self.sources.advance_to(feed, source, &listings, is_known, now.wall_micros) else {
                     return false;
                 };
@@ -336,10 +334,10 @@ impl Ledger {
                     self.trust(feed, Trust::Confirmed(source));
                 }
                 let steps = self.sources.take_steps();
-                let is_history = !was_joined && !had_numbers && !self.is_observed(source);
+                let is_observed = was_joined || self.is_observed(source);
                 self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.change_to_rows(numbers, &steps, &coverage, is_history, ctx);
-                    known.counts.detail.set_remembered_until(numbers.last_id, is_history);
+                    known.counts.change_to_rows(numbers, &steps, &coverage, is_observed, ctx);
+                    known.counts.detail.set_remembered_until(numbers.last_id);
                     known.numbers.iter().for_each(|(name, _)| known.counts.changed_skills.mark(name.clone()));
                     known.counts.changed.mark();
                 });
@@ -348,18 +346,17 @@ impl Ledger {
             } else {
                 self.with_source(source, now, notices, |known, ctx| {
                     known.counts.follow_numbers(&mut known.numbers, numbers, &listings, &coverage, ctx);
-                    known.counts.detail.set_remembered_until(numbers.last_id, false);
+                    known.counts.detail.set_remembered_until(numbers.last_id);
                 });
             }
         }
-        let is_observed = self.is_observed(source);
         let has_more = reading.has_more;
         self.with_source(source, now, notices, |known, ctx| {
             known.counts.detail.follow_invocations(reading.invocations_anchor);
-            known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, is_observed, ctx);
+            known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, ctx);
             if !has_more {
                 // Their rows were deleted while others were read.
-                known.counts.settle_unread_rows(is_observed, ctx);
+                known.counts.settle_unread_rows(ctx);
             }
             if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
                 known.counts.follow_metrics(&mut known.numbers, metrics, &coverage, ctx);
@@ -375,16 +372,15 @@ impl Ledger {
         true
     }
 
-    pub(super) fn is_observed(&self, source: SourceId) -> bool {
+    fn is_observed(&self, source: SourceId) -> bool {
         self.sources.source(source).is_some_and(|known| known.beginning() == Beginning::Observed)
     }
 
     /// Nobody reads the database of a source any more.
     fn abandon_database(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
-        let is_observed = self.is_observed(source);
         self.with_source(source, now, notices, |known, ctx| {
             known.counts.leave_rows(ctx);
-            known.counts.settle_unread_rows(is_observed, ctx);
+            known.counts.settle_unread_rows(ctx);
         });
     }
 

@@ -252,8 +252,6 @@ pub(super) struct Detail {
     moved_alone: bool,
     /// Rows up to this one are in the remembered numbers of the skills.
     pub remembered_until: i64,
-    /// Rows up to this one were there when the feed's rows were first read.
-    pub history_until: i64,
     pub has_more: bool,
     pub invocations: Trail,
     pub anomalies: Trail,
@@ -282,7 +280,6 @@ impl Default for Detail {
             joined: false,
             moved_alone: false,
             remembered_until: 0,
-            history_until: 0,
             has_more: false,
             invocations: Trail::default(),
             anomalies: Trail::default(),
@@ -453,11 +450,8 @@ impl Detail {
         is_known || (row.mark.id <= self.doubt.until && !is_newer)
     }
 
-    pub fn set_remembered_until(&mut self, last_id: i64, is_history: bool) {
+    pub fn set_remembered_until(&mut self, last_id: i64) {
         self.remembered_until = last_id;
-        if is_history {
-            self.history_until = last_id;
-        }
         self.changed.mark();
     }
 
@@ -481,7 +475,6 @@ impl Detail {
             source,
             moved_alone: self.moved_alone,
             remembered_until: self.remembered_until,
-            history_until: self.history_until,
             newest_micros: self.newest_micros,
             invocations_cursor: self.invocations.cursor,
             anomalies_cursor: self.anomalies.cursor,
@@ -520,7 +513,6 @@ impl Detail {
             joined: self.joined,
             moved_alone: self.moved_alone,
             remembered_until: self.remembered_until,
-            history_until: self.history_until,
             invocations,
             anomalies,
             newest_micros: self.newest_micros,
@@ -535,7 +527,6 @@ impl Detail {
             joined: true,
             moved_alone: row.moved_alone,
             remembered_until: row.remembered_until,
-            history_until: row.history_until,
             newest_micros: row.newest_micros,
             ..Self::default()
         };

@@ -200,6 +200,7 @@ fn skill_record(
         pending: skill.pending.row(),
         rows_counted: skill.rows_counted,
         rows_uncounted: skill.rows_uncounted,
+        rows_are_history: skill.rows_are_history,
         uncovered: skill.uncovered,
         row_seconds: skill.row_seconds,
         disagrees: skill.disagrees,
@@ -364,7 +365,8 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
         }
         let skill = restore_skill(skill, now);
         counts.pending_events += skill.pending.events();
-        counts.has_unread_rows |= (skill.rows_counted, skill.rows_uncounted) != ((0, 0), (0, 0));
+        let rows = (skill.rows_counted, skill.rows_uncounted);
+        counts.has_unread_rows |= skill.rows_are_history || rows != ((0, 0), (0, 0));
         counts.pending_increases.extend(std::iter::repeat_n((now, name.clone()), skill.pending.increases()));
         counts.skills.insert(name, skill);
     }
@@ -411,6 +413,7 @@ fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
         pending: Pending::restore(record.credit, record.credit_duration_sum, record.pending, now),
         rows_counted: record.rows_counted,
         rows_uncounted: record.rows_uncounted,
+        rows_are_history: record.rows_are_history,
         uncovered: record.uncovered,
         row_seconds: record.row_seconds,
         disagrees: record.disagrees,
@@ -460,7 +463,7 @@ impl Totals {
 
 impl DatabaseRecord {
     fn is_valid(&self) -> bool {
-        let keys = [self.remembered_until, self.history_until, self.invocations_cursor, self.anomalies_cursor];
+        let keys = [self.remembered_until, self.invocations_cursor, self.anomalies_cursor];
         keys.into_iter().all(is_key) && self.newest_micros.is_none_or(is_time)
     }
 }

@@ -180,6 +180,8 @@ pub struct SourceSkillRecord {
     /// Completed and abandoned rows of the database that are yet to be read, that are in the remembered numbers and that
     /// nothing has counted.
     pub rows_uncounted: (u64, u64),
+    /// Whether the rows that are yet to be read had happened before the skill was observed.
+    pub rows_are_history: bool,
     /// Completed and abandoned invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
@@ -325,8 +327,6 @@ pub struct DatabaseRecord {
     pub moved_alone: bool,
     /// Rows up to this key are in the remembered numbers.
     pub remembered_until: i64,
-    /// Rows up to this key were there when rows were first read.
-    pub history_until: i64,
     /// The newest time that a row of `skill_invocation` told, in microseconds since the Unix epoch.
     pub newest_micros: Option<i64>,
     /// The key up to which `skill_invocation` was read.

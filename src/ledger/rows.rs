@@ -183,12 +183,15 @@ impl SourceCounts {
 
     /// The remembered numbers have moved to what the database holds, at a change from snapshots to rows: what of it the
     /// rows to come count. What `steps` count beyond those rows was deleted before it was read, and counts as `unknown`.
+    ///
+    /// What it holds of a skill beyond what was counted has happened since; of a skill that was never counted, only if
+    /// `is_observed`, or if the latest list named every skill and not this one.
     pub fn change_to_rows(
         &mut self,
         numbers: &Numbers,
         steps: &[Step],
         coverage: &Coverage,
-        is_history: bool,
+        is_observed: bool,
         ctx: &mut ApplyContext<'_>,
     ) {
         for step in steps {
@@ -196,6 +199,12 @@ impl SourceCounts {
                 continue;
             };
             let told = &numbers.skills[told];
+            let is_first = step.delta == Delta::First;
+            let (is_unread, is_changed) = if is_first { self.unread.remove(&step.skill_name) } else { (false, false) };
+            self.changed.mark_if(is_changed);
+            let was_listed = self.skills.get(&*step.skill_name).is_some_and(|skill| skill.listed);
+            let is_new = self.previous_was_complete && !was_listed && !is_unread;
+            let is_history = is_first && !is_observed && !is_new;
             let increase = self.increase_of(step, is_history);
             let (name, skill) = match self.skill(&step.skill_name, ctx) {
                 Ok(found) => found,
@@ -214,6 +223,7 @@ impl SourceCounts {
             skill.rows_counted =
                 (told.rows_completed.saturating_sub(fresh.0), told.rows_abandoned.saturating_sub(fresh.1));
             skill.rows_uncounted = (fresh.0.min(told.rows_completed), fresh.1.min(told.rows_abandoned));
+            skill.rows_are_history |= is_history;
             let unread = (fresh.0 - skill.rows_uncounted.0, fresh.1 - skill.rows_uncounted.1);
             let is_covered = coverage.covers(&name);
             skill.count_unread(unread, is_covered, is_history, ctx);
@@ -232,15 +242,16 @@ impl SourceCounts {
 
     /// Counts the rows that are in the remembered numbers and that nobody comes to read: snapshots go on from those numbers, or
     /// the rows were deleted before they were read. They count without phase and duration.
-    pub fn settle_unread_rows(&mut self, is_observed: bool, ctx: &mut ApplyContext<'_>) {
+    pub fn settle_unread_rows(&mut self, ctx: &mut ApplyContext<'_>) {
         if !std::mem::take(&mut self.has_unread_rows) {
             return;
         }
-        let is_history = self.detail.remembered_until <= self.detail.history_until && !is_observed;
         let coverage = self.coverage.clone().unwrap_or(Coverage::All);
         for (name, skill) in &mut self.skills {
+            let is_history = std::mem::take(&mut skill.rows_are_history);
             let uncounted = std::mem::take(&mut skill.rows_uncounted);
-            if (uncounted, std::mem::take(&mut skill.rows_counted)) != ((0, 0), (0, 0)) {
+            let counted = std::mem::take(&mut skill.rows_counted);
+            if is_history || (uncounted, counted) != ((0, 0), (0, 0)) {
                 skill.count_unread(uncounted, coverage.covers(name), is_history, ctx);
                 self.changed_skills.mark(name.clone());
             }
@@ -307,12 +318,11 @@ impl SourceCounts {
         known: &mut SourceNumbers,
         rows: Vec<InvocationRow>,
         coverage: &Coverage,
-        is_observed: bool,
         ctx: &mut ApplyContext<'_>,
     ) {
         self.detail.invocations.compare(rows.iter().map(|row| row.mark));
         for row in rows {
-            if let Err(rejection) = self.count_row(known, row, coverage, is_observed, ctx) {
+            if let Err(rejection) = self.count_row(known, row, coverage, ctx) {
                 ctx.reject(rejection);
             }
         }
@@ -323,17 +333,16 @@ impl SourceCounts {
         known: &mut SourceNumbers,
         row: InvocationRow,
         coverage: &Coverage,
-        is_observed: bool,
         ctx: &mut ApplyContext<'_>,
     ) -> Result<(), Rejection> {
         let id = row.mark.id;
         let is_known = self.detail.note_invocation(&row);
         let is_after_numbers = id > self.detail.remembered_until;
-        let is_history = id <= self.detail.history_until && !is_observed;
         let Some(name) = &row.skill_name else { return row.told.map(drop) };
         let is_covered = coverage.covers(name);
         let (name, _) = self.skill(name, ctx)?;
         let Some(skill) = self.skills.get_mut(&name) else { return Ok(()) };
+        let is_history = skill.rows_are_history && !is_after_numbers;
         if let Some(completed) = row.completed
             && is_after_numbers
         {

@@ -84,6 +84,8 @@ pub(super) struct SkillCounts {
     /// Completed and other rows that are yet to be read, that are in the remembered numbers and that nothing has counted: what
     /// was counted of the skill is what is remembered without them.
     pub rows_uncounted: (u64, u64),
+    /// Whether they had happened before the skill was observed.
+    pub rows_are_history: bool,
     /// Completed and other invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
@@ -259,6 +261,7 @@ impl SkillCounts {
             pending: Pending::default(),
             rows_counted: (0, 0),
             rows_uncounted: (0, 0),
+            rows_are_history: false,
             uncovered: (0, 0),
             row_seconds: None,
             comparison: None,

@@ -305,3 +305,29 @@ fn a_path_that_leads_to_no_database_of_the_feed_holds_its_counts_up_for_a_moment
         assert_eq!(stage.counted(), 324, "the right path again, after {what}");
     }
 }
+
+/// The list of the feed has room for ten skills.
+#[test]
+fn rows_of_skills_that_the_feed_never_listed_are_history() {
+    let mut stage = Stage::new();
+    let names: Vec<String> = (b'a'..=b'n').map(|letter| char::from(letter).to_string()).collect();
+    names.iter().zip((0..20).rev()).for_each(|(name, more)| stage.server.invoke(name, 20 + more));
+    let (reading, without) = (stage.reading("feed"), stage.feed("feed"));
+    stage.configure(&[&without]);
+    stage.pass_seconds(7);
+    // The feed counts the ones of skills that it lists.
+    stage.server.invoke("a", 1);
+    stage.configure(&[&reading]);
+    stage.pass_seconds(2);
+    stage.server.invoke("o", 2);
+    stage.pass_seconds(2);
+    let has_history = |name: &str| {
+        let phases = &stage.shown.skill(name).unwrap().phases;
+        phases.iter().any(|phase| phase.born_micros.is_none())
+    };
+    assert!(names.iter().all(|name| has_history(name)), "all of them have happened before");
+    assert!(!has_history("o"), "a skill that begins while rows are read is observed");
+    let rows: i64 =
+        stage.server.connection.query_row("SELECT count(*) FROM skill_invocation", (), |row| row.get(0)).unwrap();
+    assert_eq!(stage.counted(), rows.unsigned_abs());
+}

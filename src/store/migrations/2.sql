@@ -93,6 +93,7 @@ CREATE TABLE source_skill (
     rows_counted_abandoned INTEGER NOT NULL,
     rows_uncounted_completed INTEGER NOT NULL,
     rows_uncounted_abandoned INTEGER NOT NULL,
+    rows_are_history INTEGER NOT NULL,
     uncovered_completed INTEGER NOT NULL,
     uncovered_abandoned INTEGER NOT NULL,
     row_seconds REAL,
@@ -103,7 +104,7 @@ INSERT INTO source_skill
     SELECT feed + 1, skill_name, skill, listed, total, completed, split_is_exact, duration_sum, coalesce(total, 0),
            gauge_total, gauge_completed, gauge_rate_percent, streamed_rate,
            credit_completed, credit_abandoned, credit_duration_sum, waiting,
-           rows_counted_completed, rows_counted_abandoned, 0, 0, 0, 0, duration_sum, disagrees
+           rows_counted_completed, rows_counted_abandoned, 0, 0, 0, 0, 0, duration_sum, disagrees
     FROM feed_skill WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE listing_history (
     source INTEGER NOT NULL,
@@ -176,13 +177,12 @@ CREATE TABLE database (
     source INTEGER PRIMARY KEY,
     moved_alone INTEGER NOT NULL,
     remembered_until INTEGER NOT NULL,
-    history_until INTEGER NOT NULL,
     newest_micros INTEGER,
     invocations_cursor INTEGER NOT NULL,
     anomalies_cursor INTEGER NOT NULL
 ) STRICT;
 INSERT INTO database
-    SELECT feed + 1, 1, 0, 0, NULL, 0, 0 FROM detail WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
+    SELECT feed + 1, 1, 0, NULL, 0, 0 FROM detail WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE fingerprint (
     source INTEGER NOT NULL,
     table_name TEXT NOT NULL,
