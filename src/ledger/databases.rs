@@ -13,7 +13,7 @@ use super::confirmation::{Contradiction, Verdict};
 use super::continuity::DECISIVE_BITS;
 use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
 use super::evidence::Listings;
-use super::feed::{FeedDatabase, OpenFile, Search, Trust};
+use super::feed::{CommonRow, FeedDatabase, OpenFile, Search, Trust};
 use super::ledger::{FeedId, Ledger};
 use super::moment::Moment;
 use super::notice::{FallenSkills, Notice, ResetCause};
@@ -50,7 +50,8 @@ impl Ledger {
         let database = self.feeds[feed.index()].database.as_ref()?;
         let source = match &database.search {
             Search::Own | Search::Over { .. } => own,
-            Search::Others(sources) => sources.last().copied(),
+            Search::Others { left, .. } => left.last().copied(),
+            Search::Found(source) => Some(*source),
         };
         let known = source.and_then(|source| self.sources.source(source).map(|known| (source, known)));
         let Some((source, known)) = known else {
@@ -128,7 +129,7 @@ impl Ledger {
         now: Moment,
         notices: &mut Vec<Notice>,
     ) -> Found {
-        let own = self.sources.expected_source(feed);
+        let (own, none) = (self.sources.expected_source(feed), Listings::default());
         let is_contradicted = matches!(verdict, Verdict::Contradicted(_));
         if let Some((_, source)) = self.reader_of(feed, facts.file) {
             let is_its_own = own == Some(source);
@@ -138,7 +139,12 @@ impl Ledger {
             self.sources.assign(feed, source, held);
             return Found::ReadByAnother;
         }
-        if let Some(source) = position.source.filter(|_| position.is_known_by(facts)) {
+        let known = match self.search(feed, position, facts) {
+            SearchStep::AskAgain => return Found::AskAgain,
+            SearchStep::Known(source) => Some(source),
+            SearchStep::Unknown => None,
+        };
+        if let Some(source) = known {
             // While the feed lists more than a database holds that came back younger, or that nobody reads yet, it can be an
             // old copy that nobody writes.
             let is_read =
@@ -149,7 +155,10 @@ impl Ledger {
             return match self.is_copy(feed, source) {
                 IsCopy::Unknown => Found::Nothing,
                 IsCopy::No => {
-                    self.sources.assign(feed, source, held);
+                    // A source with rows of its own is another database, however alike they are.
+                    let has_rows = own.and_then(|own| self.sources.source(own));
+                    let has_rows = has_rows.is_some_and(|own| own.counts.detail.was_joined());
+                    self.sources.assign(feed, source, if has_rows { &none } else { held });
                     Found::Source(source)
                 }
                 IsCopy::Yes => self.sources.fork_database(feed, source).map_or(Found::Nothing, Found::Source),
@@ -157,9 +166,6 @@ impl Ledger {
         }
         if is_contradicted {
             return Found::Nothing;
-        }
-        if self.search_on(feed, own, facts.connection) {
-            return Found::AskAgain;
         }
         if *verdict != Verdict::Confirmed {
             return Found::Nothing;
@@ -183,7 +189,9 @@ impl Ledger {
             // Snapshots can have counted it, where it took the place of the one that was read.
             && !(known.counts.detail.is_changeover() && known.numbers.equality(held) >= DECISIVE_BITS);
         if !is_another {
-            return Found::Source(own);
+            // What another feed is about to read first can be a copy of it.
+            let is_first = !known.counts.detail.was_joined();
+            return if is_first && self.is_first_read(feed, own) { Found::Nothing } else { Found::Source(own) };
         }
         let Some(new) = self.sources.replace(feed, own) else { return Found::Nothing };
         let state = &mut self.feeds[feed.index()];
@@ -194,30 +202,61 @@ impl Ledger {
         Found::Source(new)
     }
 
-    /// Goes on to the next source among whose rows those of the database are looked for. Whether the facts of another request
-    /// are needed.
-    fn search_on(&mut self, feed: FeedSlot, own: Option<SourceId>, connection: u64) -> bool {
-        let Some(database) = &mut self.feeds[feed.index()].database else { return false };
-        let search = std::mem::take(&mut database.search);
-        let (others, asks_again) = match search {
-            Search::Over { connection: searched } if searched == connection => (Vec::new(), false),
-            Search::Others(mut others) => {
-                others.pop();
-                (others, true)
+    /// Goes on with the search for the source whose rows the database beside `feed` has, which has these facts for `position`.
+    fn search(&mut self, feed: FeedSlot, position: &DetailPosition, facts: &DatabaseFacts) -> SearchStep {
+        let own = self.sources.expected_source(feed);
+        let is_read =
+            |(id, source): &(SourceId, &Source<SourceCounts>)| Some(*id) != own && source.counts.detail.was_joined();
+        let others = || self.sources.iter().filter(is_read);
+        let among = others().count();
+        let Some(database) = &mut self.feeds[feed.index()].database else { return SearchStep::Unknown };
+        let common = position.source.zip(position.newest_common(facts));
+        let common = common.map(|(source, key)| CommonRow { source, key });
+        if let Some(CommonRow { source, .. }) = common
+            && database.trust == Trust::Confirmed(source)
+            && position.is_continued_by(facts)
+        {
+            database.search = Search::Own;
+            return SearchStep::Known(source);
+        }
+        let (mut left, best) = match std::mem::take(&mut database.search) {
+            Search::Over { connection, among: before } if (connection, before) == (facts.connection, among) => {
+                database.search = Search::Over { connection, among };
+                return common.map_or(SearchStep::Unknown, |common| SearchStep::Known(common.source));
             }
+            Search::Found(_) => return common.map_or(SearchStep::Unknown, |common| SearchStep::Known(common.source)),
             Search::Own | Search::Over { .. } => {
-                let is_read = |(id, source): &(SourceId, &Source<SourceCounts>)| {
-                    Some(*id) != own && source.counts.detail.was_joined()
-                };
-                let read = self.sources.iter().filter(is_read);
-                let mut read: Vec<_> = read.map(|(id, source)| (source.active_micros(), id)).collect();
+                let mut read: Vec<_> = others().map(|(id, source)| (source.active_micros(), id)).collect();
                 read.sort_unstable();
-                let asks_again = !read.is_empty();
-                (read.into_iter().map(|(_, id)| id).collect(), asks_again)
+                (read.into_iter().map(|(_, id)| id).collect(), common)
+            }
+            Search::Others { mut left, best } => {
+                left.pop();
+                // Of sources that are equally far the feed's own is the one, or else the one that was active last.
+                let is_better = |common: &CommonRow| best.is_none_or(|best| common.key > best.key);
+                (left, common.filter(is_better).or(best))
             }
         };
-        database.search = if others.is_empty() { Search::Over { connection } } else { Search::Others(others) };
-        asks_again
+        left.retain(|source| self.sources.source(*source).is_some());
+        let next = match (left.is_empty(), best) {
+            (false, best) => Search::Others { left, best },
+            (true, Some(best)) if position.source == Some(best.source) => return SearchStep::Known(best.source),
+            (true, Some(best)) => Search::Found(best.source),
+            (true, None) => {
+                database.search = Search::Over { connection: facts.connection, among };
+                // The facts have to be those of the feed's own source.
+                return if position.source == own { SearchStep::Unknown } else { SearchStep::AskAgain };
+            }
+        };
+        database.search = next;
+        SearchStep::AskAgain
+    }
+
+    /// Whether another feed than `feed`, with another source than `own`, is about to read its database for the first time.
+    fn is_first_read(&self, feed: FeedSlot, own: SourceId) -> bool {
+        let is_unread =
+            |source: SourceId| self.sources.source(source).is_some_and(|known| !known.counts.detail.was_joined());
+        self.readers(feed).any(|(_, _, source)| source != own && is_unread(source))
     }
 
     /// The other feed that reads `file`, and the source whose rows it reads.
@@ -238,8 +277,11 @@ impl Ledger {
         let since =
             self.feeds[feed.index()].database.as_ref().and_then(|database| database.file).map(|file| file.since);
         let mut others = self.readers(feed).filter(|(_, _, read)| *read == source).map(|(_, file, _)| file);
+        let has_more = self.sources.source(source).is_some_and(|known| known.counts.detail.has_more);
         match (others.next(), since) {
             (None, _) | (_, None) => IsCopy::No,
+            // How far the two are one shows once all that they have in common is read.
+            (Some(_), Some(_)) if has_more => IsCopy::Unknown,
             // Where a file was replaced, the other reader may not have noticed it yet.
             (Some(other), Some(since)) if other.seen_at > since => IsCopy::Yes,
             (Some(_), Some(_)) => IsCopy::Unknown,
@@ -423,6 +465,16 @@ enum Found {
     AskAgain,
     /// It is not known.
     Nothing,
+}
+
+/// What a step of a search has shown.
+enum SearchStep {
+    /// The facts of another request are needed.
+    AskAgain,
+    /// The database has rows of this source, whose facts these are.
+    Known(SourceId),
+    /// Nobody has read any of its rows.
+    Unknown,
 }
 
 /// Whether two files with common rows are two databases.

@@ -74,19 +74,31 @@ pub(super) struct OpenFile {
     pub seen_at: Duration,
 }
 
-/// Among which sources' rows those of a database are looked for. Each step needs the facts of another request.
+/// A search for the source whose rows a database has. Databases with a common past have rows of several sources: it is the
+/// one whose newest row that is still there is newest. Each step needs the facts of another request.
 #[derive(Debug, Default)]
 pub(super) enum Search {
-    /// Those of the feed's own source.
+    /// Begins with the feed's own source.
     #[default]
     Own,
-    /// Those of these sources, the last one next.
-    Others(Vec<SourceId>),
-    /// There are none.
+    /// Goes on with these sources, the last one next.
+    Others { left: Vec<SourceId>, best: Option<CommonRow> },
+    /// It is this source, of which the facts are needed once more.
+    Found(SourceId),
+    /// It is none.
     Over {
-        /// The connection by which they were looked for.
+        /// The connection by which it was looked for, and among how many sources.
         connection: u64,
+        among: usize,
     },
+}
+
+/// The newest row of a database that was read of a source.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CommonRow {
+    pub source: SourceId,
+    /// Its primary key; 0 where only anomalies are left.
+    pub key: i64,
 }
 
 impl FeedDatabase {

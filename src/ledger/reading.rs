@@ -71,15 +71,23 @@ impl DetailPosition {
         }
     }
 
-    /// Whether the database has rows that were read.
-    pub fn is_known_by(&self, facts: &DatabaseFacts) -> bool {
-        let is_known = |facts: &TableFacts| match facts.rows_read {
-            RowsRead::LastPresent => true,
-            RowsRead::LastMissing(missing) => missing.newest_present.is_some(),
-            RowsRead::NoneYet => false,
+    /// The primary key of the newest invocation in the database that was read; 0 where it has only anomalies that were read,
+    /// and `None` where it has no row that was.
+    pub fn newest_common(&self, facts: &DatabaseFacts) -> Option<i64> {
+        let newest = |facts: &TableFacts| match facts.rows_read {
+            RowsRead::LastPresent => facts.cursor.last.map(|last| last.key),
+            RowsRead::LastMissing(missing) => missing.newest_present,
+            RowsRead::NoneYet => None,
         };
-        is_known(&facts.invocations)
-            || (facts.invocations.keys.is_none() && facts.anomalies.as_ref().is_some_and(is_known))
+        newest(&facts.invocations).or_else(|| {
+            let anomalies = facts.anomalies.as_ref().filter(|_| facts.invocations.keys.is_none());
+            anomalies.and_then(newest).map(|_| 0)
+        })
+    }
+
+    /// Whether the last invocation that was read is the one at which the database goes on.
+    pub fn is_continued_by(&self, facts: &DatabaseFacts) -> bool {
+        facts.invocations.rows_read == RowsRead::LastPresent
     }
 
     /// Whether the database is another than the one that was read.

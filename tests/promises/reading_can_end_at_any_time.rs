@@ -23,6 +23,7 @@ const ROWS: u64 = 3_500;
 #[derive(Clone)]
 struct Configured {
     name: &'static str,
+    server: usize,
     database: Option<PathBuf>,
 }
 
@@ -35,7 +36,7 @@ struct Feed {
 
 /// One server with a database, and a bridge.
 struct Stage {
-    server: ServerDatabase,
+    servers: Vec<ServerDatabase>,
     ledger: Ledger,
     store: Option<Store>,
     feeds: Vec<Feed>,
@@ -49,10 +50,20 @@ struct Stage {
 impl Stage {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = ServerDatabase::create(&folder.path().join("skills.db"));
+        let servers = vec![ServerDatabase::create(&folder.path().join("skills.db"))];
         let (ledger, store) = start(folder.path());
         let (shown, notices) = (Shown::default(), Vec::new());
-        Self { server, ledger, store: Some(store), feeds: Vec::new(), seconds: 0, rows_read: 0, shown, notices, folder }
+        Self {
+            servers,
+            ledger,
+            store: Some(store),
+            feeds: Vec::new(),
+            seconds: 0,
+            rows_read: 0,
+            shown,
+            notices,
+            folder,
+        }
     }
 
     fn now(&self) -> Moment {
@@ -61,11 +72,23 @@ impl Stage {
     }
 
     fn feed(&self, name: &'static str) -> Configured {
-        Configured { name, database: None }
+        Configured { name, server: 0, database: None }
     }
 
     fn reading(&self, name: &'static str) -> Configured {
-        Configured { name, database: Some(self.server.path.clone()) }
+        self.reading_of(name, 0)
+    }
+
+    fn reading_of(&self, name: &'static str, server: usize) -> Configured {
+        Configured { name, server, database: Some(self.servers[server].path.clone()) }
+    }
+
+    /// Another server begins with a copy of the first one's database. The two must not add equal rows: their times are made of
+    /// their number.
+    fn copy(&mut self) {
+        let path = self.folder.path().join("copy.db");
+        copy(&self.servers[0].path, &path);
+        self.servers.push(ServerDatabase::open(&path));
     }
 
     /// The configuration becomes this one: feeds that change are replaced, all others stay connected.
@@ -84,7 +107,7 @@ impl Stage {
         let mut added = Vec::new();
         for configured in feeds {
             if self.feeds.iter().all(|feed| feed.configured.name != configured.name) {
-                let address = Some("ws://localhost:8765".to_owned());
+                let address = Some(format!("ws://localhost:{}", 8765 + configured.server));
                 let id = self.ledger.add_feed(FeedSpec { identity: configured.name.to_owned(), address, skill: None });
                 if configured.database.is_some() {
                     self.ledger.expect_detail(id);
@@ -102,8 +125,11 @@ impl Stage {
     /// A second later every feed lists what the database holds, and so many batches are read; `None` for all that there are.
     fn pass(&mut self, batches: Option<usize>) {
         self.seconds += 1;
-        let (frame, now) = (self.server.snapshot(self.seconds * SECOND), self.now());
+        let now = self.now();
         for feed in &mut self.feeds {
+            let server = feed.configured.server;
+            // No two servers send at the same moment.
+            let frame = self.servers[server].snapshot(self.seconds * SECOND + 100_003 * server as i64);
             protocol::read(&frame, &protocol::Limits::default(), &mut |message| {
                 self.ledger.apply(feed.connection, &message.expect("a snapshot"), now, &mut self.notices);
             });
@@ -163,8 +189,8 @@ impl Stage {
 
     /// The history is being read, and some of it is.
     fn in_the_middle(feeds: &[&Configured], stage: &mut Self) {
-        stage.server.invoke("a", ROWS / 2);
-        stage.server.invoke("b", ROWS / 2);
+        stage.servers[0].invoke("a", ROWS / 2);
+        stage.servers[0].invoke("b", ROWS / 2);
         stage.configure(feeds);
         // The feeds are bound, and their start is not waited for any more.
         (0..6).for_each(|_| stage.pass(Some(0)));
@@ -189,7 +215,7 @@ fn rows_that_nobody_comes_to_read_are_counted_by_the_feed() {
             false => stage.configure(&[&without]),
             true => stage.restart(&[&without]),
         }
-        stage.server.invoke("a", 3);
+        stage.servers[0].invoke("a", 3);
         stage.pass_seconds(3);
         assert_eq!(stage.counted(), ROWS + 3, "the database is not configured any more");
         assert_eq!(
@@ -198,7 +224,7 @@ fn rows_that_nobody_comes_to_read_are_counted_by_the_feed() {
             "what joins a series that is shown is history"
         );
         stage.configure(&[&reading]);
-        stage.server.invoke("b", 2);
+        stage.servers[0].invoke("b", 2);
         stage.pass_seconds(3);
         assert_eq!(stage.counted(), ROWS + 5, "the database is read again");
     }
@@ -221,10 +247,10 @@ fn every_toggle_of_the_database_is_exact() {
     Stage::in_the_middle(&[&reading], &mut stage);
     for round in 0..4 {
         stage.configure(&[&without]);
-        stage.server.invoke("a", 1_200);
+        stage.servers[0].invoke("a", 1_200);
         stage.pass_seconds(2);
         assert_eq!(stage.counted(), ROWS + 1_700 * round + 1_200, "by the feed");
-        stage.server.invoke("b", 500);
+        stage.servers[0].invoke("b", 500);
         stage.configure(&[&reading]);
         stage.pass(Some(1));
     }
@@ -247,7 +273,7 @@ fn rows_are_read_on_where_another_entry_inherits_the_database() {
 fn rows_that_are_deleted_while_others_are_read_count_without_duration() {
     let mut stage = Stage::new();
     Stage::in_the_middle(&[&stage.reading("feed")], &mut stage);
-    stage.server.execute("DELETE FROM skill_invocation WHERE id > 2000 AND id <= 2500");
+    stage.servers[0].execute("DELETE FROM skill_invocation WHERE id > 2000 AND id <= 2500");
     stage.pass_seconds(2);
     assert_eq!(stage.counted(), ROWS);
     let durations = stage.shown.durations("a").count() + stage.shown.durations("b").count();
@@ -259,12 +285,12 @@ fn a_database_that_fails_in_the_middle_of_its_history_is_replaced_by_the_feed() 
     let mut stage = Stage::new();
     Stage::in_the_middle(&[&stage.reading("feed")], &mut stage);
     let moved = stage.folder.path().join("moved.db");
-    std::fs::rename(&stage.server.path, &moved).unwrap();
-    stage.server.invoke("a", 2);
+    std::fs::rename(&stage.servers[0].path, &moved).unwrap();
+    stage.servers[0].invoke("a", 2);
     stage.pass_seconds(13);
     assert_eq!(stage.counted(), ROWS + 2);
-    std::fs::rename(&moved, &stage.server.path).unwrap();
-    stage.server.invoke("b", 4);
+    std::fs::rename(&moved, &stage.servers[0].path).unwrap();
+    stage.servers[0].invoke("b", 4);
     stage.pass_seconds(2);
     assert_eq!(stage.counted(), ROWS + 6);
 }
@@ -274,7 +300,7 @@ fn wrong_paths(stage: &Stage) -> Vec<(&'static str, PathBuf)> {
     let path = |name: &str| stage.folder.path().join(name);
     let (foreign, backup, copied) = (path("foreign.db"), path("backup.db"), path("copied.db"));
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-    copy(&stage.server.path, &backup);
+    copy(&stage.servers[0].path, &backup);
     let other = ServerDatabase::create(&path("other.db"));
     other.invoke("z", 90);
     copy(&other.path, &copied);
@@ -285,22 +311,22 @@ fn wrong_paths(stage: &Stage) -> Vec<(&'static str, PathBuf)> {
 fn a_path_that_leads_to_no_database_of_the_feed_holds_its_counts_up_for_a_moment() {
     for case in 0..4 {
         let mut stage = Stage::new();
-        stage.server.invoke("a", 300);
+        stage.servers[0].invoke("a", 300);
         let (what, path) = wrong_paths(&stage).swap_remove(case);
         stage.configure(&[&stage.reading("feed")]);
-        stage.server.invoke("a", 5);
+        stage.servers[0].invoke("a", 5);
         stage.pass_seconds(2);
         assert_eq!(stage.counted(), 305);
-        let wrong = Configured { name: "feed", database: Some(path) };
+        let wrong = Configured { name: "feed", server: 0, database: Some(path) };
         stage.configure(&[&wrong]);
         for _ in 0..15 {
-            stage.server.invoke("a", 1);
+            stage.servers[0].invoke("a", 1);
             stage.pass(None);
         }
         assert_eq!(stage.counted(), 320, "{what} is at the path");
         assert_eq!(stage.ledger.counters(stage.feeds[0].id).rows_tell, Some(false), "{what}");
         stage.configure(&[&stage.reading("feed")]);
-        stage.server.invoke("a", 4);
+        stage.servers[0].invoke("a", 4);
         stage.pass_seconds(3);
         assert_eq!(stage.counted(), 324, "the right path again, after {what}");
     }
@@ -311,15 +337,15 @@ fn a_path_that_leads_to_no_database_of_the_feed_holds_its_counts_up_for_a_moment
 fn rows_of_skills_that_the_feed_never_listed_are_history() {
     let mut stage = Stage::new();
     let names: Vec<String> = (b'a'..=b'n').map(|letter| char::from(letter).to_string()).collect();
-    names.iter().zip((0..20).rev()).for_each(|(name, more)| stage.server.invoke(name, 20 + more));
+    names.iter().zip((0..20).rev()).for_each(|(name, more)| stage.servers[0].invoke(name, 20 + more));
     let (reading, without) = (stage.reading("feed"), stage.feed("feed"));
     stage.configure(&[&without]);
     stage.pass_seconds(7);
     // The feed counts the ones of skills that it lists.
-    stage.server.invoke("a", 1);
+    stage.servers[0].invoke("a", 1);
     stage.configure(&[&reading]);
     stage.pass_seconds(2);
-    stage.server.invoke("o", 2);
+    stage.servers[0].invoke("o", 2);
     stage.pass_seconds(2);
     let has_history = |name: &str| {
         let phases = &stage.shown.skill(name).unwrap().phases;
@@ -328,6 +354,50 @@ fn rows_of_skills_that_the_feed_never_listed_are_history() {
     assert!(names.iter().all(|name| has_history(name)), "all of them have happened before");
     assert!(!has_history("o"), "a skill that begins while rows are read is observed");
     let rows: i64 =
-        stage.server.connection.query_row("SELECT count(*) FROM skill_invocation", (), |row| row.get(0)).unwrap();
+        stage.servers[0].connection.query_row("SELECT count(*) FROM skill_invocation", (), |row| row.get(0)).unwrap();
     assert_eq!(stage.counted(), rows.unsigned_abs());
+}
+
+#[test]
+fn a_copy_that_is_added_counts_from_the_divergence_whatever_the_feeds_are_called_later() {
+    let mut stage = Stage::new();
+    stage.servers[0].invoke("a", 300);
+    stage.copy();
+    stage.configure(&[&stage.reading("one")]);
+    stage.pass_seconds(7);
+    stage.configure(&[&stage.reading("one"), &stage.reading_of("two", 1)]);
+    stage.pass_seconds(4);
+    stage.servers[0].invoke("a", 100);
+    stage.servers[1].invoke("b", 100);
+    stage.pass_seconds(13);
+    assert_eq!(stage.counted(), 500);
+    for (one, two) in [("three", "two"), ("three", "four"), ("five", "six"), ("six", "five")] {
+        stage.configure(&[&stage.reading(one), &stage.reading_of(two, 1)]);
+        stage.pass_seconds(3);
+        assert_eq!(stage.counted(), 500, "they are called {one} and {two}");
+    }
+    stage.restart(&[&stage.reading("seven"), &stage.reading_of("eight", 1)]);
+    stage.servers[0].invoke("a", 1);
+    stage.servers[1].invoke("c", 2);
+    stage.pass_seconds(13);
+    assert_eq!(stage.counted(), 503);
+}
+
+#[test]
+fn the_common_history_of_two_databases_counts_once_though_both_are_configured_from_the_first_start() {
+    for is_read_in_turns in [false, true] {
+        let mut stage = Stage::new();
+        stage.servers[0].invoke("a", 1_500);
+        stage.copy();
+        stage.servers[0].invoke("a", 20);
+        stage.servers[1].invoke("b", 30);
+        stage.configure(&[&stage.reading("one"), &stage.reading_of("two", 1)]);
+        (0..6).for_each(|_| stage.pass(is_read_in_turns.then_some(1)));
+        stage.pass_seconds(4);
+        assert_eq!(stage.counted(), 1_550);
+        stage.servers[0].invoke("b", 1);
+        stage.servers[1].invoke("c", 2);
+        stage.pass_seconds(13);
+        assert_eq!(stage.counted(), 1_553);
+    }
 }
