@@ -407,6 +407,8 @@ impl Ledger {
                 known.counts.count_anomaly_rows(anomalies, is_changeover, &coverage, ctx);
             }
             known.counts.held_anomalies.clear();
+            let is_other = known.set_counted_by(feed);
+            known.counts.changed.mark_if(is_other);
             known.counts.detail.join(feed, reading.anomalies.is_some(), has_more, reading.connection);
         });
         self.show_databases(notices);

@@ -296,8 +296,13 @@ impl Ledger {
             active: active.map(|active| self.feeds[active.index()].counters.identity.clone()),
         };
         let source = self.sources.expected_source(slot);
+        let known = source.and_then(|source| self.sources.source(source));
+        let reader = known.and_then(|known| known.counts.detail.reader());
         let role = match (self.role(slot), source) {
+            // Rows move the counters, also while their server is not connected.
+            _ if reader == Some(slot) => FeedRole::Active,
             _ if !feed.is_live => FeedRole::Inactive,
+            (Role::Active(_) | Role::Standby(_) | Role::Unbound, Some(_)) if reader.is_some() => standby(reader),
             (Role::Active(_), _) => FeedRole::Active,
             (Role::Standby(source), _) => standby(active(source)),
             (Role::Pending, _) => FeedRole::Pending,

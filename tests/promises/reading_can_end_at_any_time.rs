@@ -9,7 +9,9 @@ use crate::support::rows::{read_all, read_batch};
 use crate::support::server_database::{ServerDatabase, copy};
 use crate::support::shown::Shown;
 use rusqlite::Connection;
-use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
+use session_buddy_bridge::internals::ledger::{
+    ConnectionId, FeedId, FeedRole, FeedSpec, FeedStanding, Ledger, Limits, Moment, Notice,
+};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
 use session_buddy_bridge::internals::store::{Opened, Store};
@@ -400,4 +402,25 @@ fn the_common_history_of_two_databases_counts_once_though_both_are_configured_fr
         stage.pass_seconds(13);
         assert_eq!(stage.counted(), 1_553);
     }
+}
+
+#[test]
+fn the_feed_beside_whose_database_rows_are_read_is_active() {
+    let mut stage = Stage::new();
+    stage.servers[0].invoke("a", 20);
+    stage.configure(&[&stage.feed("one"), &stage.feed("two")]);
+    stage.pass_seconds(7);
+    stage.configure(&[&stage.feed("one"), &stage.reading("two")]);
+    stage.pass_seconds(4);
+    let roles = |standings: Vec<FeedStanding>| -> Vec<(String, FeedRole)> {
+        let names = ["one", "two"];
+        let known = standings.into_iter().filter(|standing| names.contains(&&*standing.identity));
+        known.map(|standing| (standing.identity.to_string(), standing.role)).collect()
+    };
+    let expected = [("one", FeedRole::Standby { active: Some("two".into()) }), ("two", FeedRole::Active)];
+    let expected = expected.map(|(name, role)| (name.to_owned(), role));
+    assert_eq!(roles(stage.ledger.standings()), expected);
+    stage.store = None;
+    let Opened { restored, .. } = Store::open(&stage.folder.path().join("state.db"), Ok).unwrap();
+    assert_eq!(roles(restored.standings()), expected, "in the state");
 }

@@ -162,7 +162,7 @@ impl<C: Counts> Sources<C> {
         }
         let beginning = (!std::mem::replace(&mut known.has_begun, true)).then_some(known.beginning);
         let damages_changed = known.numbers.advance(now, seen.room, continuity, &mut self.steps);
-        let is_other = known.counted_by.replace(feed) != Some(feed);
+        let is_other = known.set_counted_by(feed);
         if is_other {
             known.counts.mark_changed();
         }

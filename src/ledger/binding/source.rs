@@ -76,6 +76,11 @@ impl<C> Source<C> {
         self.beginning
     }
 
+    /// Notes that `feed`, or rows of the database beside it, moved the counters. Returns whether another feed did before.
+    pub fn set_counted_by(&mut self, feed: FeedSlot) -> bool {
+        self.counted_by.replace(feed) != Some(feed)
+    }
+
     /// The feed that moved the counters last.
     pub fn counted_by(&self) -> Option<FeedSlot> {
         self.counted_by
