@@ -108,8 +108,16 @@ fn show(path: &Path, whole: &Whole) -> String {
     };
     for (feed, standing) in memory.feeds.iter().zip(whole.standings()) {
         line(format!("{}", feed.counters.identity));
+        // Entries that differ in nothing else share a name.
+        line(format!("  address                  {}", feed.entry.address));
+        if let Some(skill) = &feed.entry.filter {
+            line(format!("  skill                    {skill}"));
+        }
         line(format!("  configured               {}", if feed.is_configured { "yes" } else { "no longer" }));
-        line(format!("  standing                 {standing}"));
+        match feed.source.filter(|_| !feed.is_configured) {
+            Some(source) => line(format!("  standing                 remembered for source {}", source.0)),
+            None => line(format!("  standing                 {standing}")),
+        }
         if let Some(source) = feed.source {
             remembered(&mut line, source);
         }

@@ -115,14 +115,21 @@ async fn each_place_names_the_source_of_each_feed_and_which_feed_is_active() {
     bridge.stop().await;
 
     let text = printed(&path, &["show"]);
-    let standing = |feed: &str| {
+    let shown = |text: &str, feed: &str, what: &str| {
         let (_, of_feed) = text.split_once(&format!("\n{feed}\n")).unwrap_or_else(|| panic!("no {feed}: {text}"));
-        let line = of_feed.lines().find_map(|line| line.trim().strip_prefix("standing "));
+        let line = of_feed.lines().find_map(|line| line.trim().strip_prefix(&format!("{what} ")));
         line.unwrap_or_else(|| panic!("{feed}: {text}")).trim().to_owned()
     };
-    assert_eq!(standing(active), "active for source 1");
-    assert_eq!(standing(standby), format!("on standby for source 1: {active} is active"));
-    assert_eq!(standing("other"), "active for source 2");
+    assert_eq!(shown(&text, active, "standing"), "active for source 1");
+    assert_eq!(shown(&text, standby, "standing"), format!("on standby for source 1: {active} is active"));
+    assert_eq!(shown(&text, "other", "standing"), "active for source 2");
+    let address = format!("ws://localhost:{}", one.url().port().unwrap());
+    assert!(shown(&text, "again", "address").starts_with(&address), "{text}");
+
+    let bridge = start(&path, vec![named("other", other.url().as_str())]);
+    until_ready(&bridge, &["other: live, active for source 2"]).await;
+    bridge.stop().await;
+    assert_eq!(shown(&printed(&path, &["show"]), "again", "standing"), "remembered for source 1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
