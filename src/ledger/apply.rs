@@ -7,7 +7,7 @@ use super::binding::{Beginning, EVENTS_SHARED_NEEDED, Observation, Outcome, Sour
 use super::check::check_skill_name;
 use super::context::ApplyContext;
 use super::continuity::{Continuity, Room};
-use super::event::Sender;
+use super::event::{Sender, is_of_server};
 use super::evidence::Totals;
 use super::ledger::{Ledger, START_HOLD};
 use super::limits::SERIES_COUNT_MAX;
@@ -28,6 +28,7 @@ impl Ledger {
             }
             return;
         };
+        self.report(now, notices);
         self.release_events(slot, false, now, notices);
         let source = self.apply_event(slot, source, event, now, notices);
         self.report(now, notices);
@@ -44,11 +45,18 @@ impl Ledger {
         notices: &mut Vec<Notice>,
     ) -> SourceId {
         let source = self.compare_events(slot, source, event, now, notices);
+        self.compare_senders(slot, source, event);
+        self.report(now, notices);
         let is_active = self.sources.streams_for(slot, source);
         let filter = self.sources.entry(slot).filter.clone();
         let companions = self.sources.companions(slot);
-        let sender = Sender { feed: slot, companions: &companions, filter: filter.as_deref(), is_active };
-        self.with_source(source, now, notices, |known, ctx| known.counts.event(event, &sender, ctx));
+        let mut sessions = std::mem::take(&mut self.feeds[slot.index()].sessions);
+        let (companions, filter) = (&companions[..], filter.as_deref());
+        let mut sender = Sender { feed: slot, companions, filter, is_active, sessions: &mut sessions };
+        self.with_source(source, now, notices, |known, ctx| known.counts.event(event, &mut sender, ctx));
+        let feed = &mut self.feeds[slot.index()];
+        feed.sessions = sessions;
+        feed.persisted.mark_if(is_of_server(&event.kind));
         source
     }
 
@@ -61,6 +69,7 @@ impl Ledger {
             self.sources.adopt_from(slot, source);
         }
         let Some(mut source) = self.sources.adopt(slot, is_over, now.wall_micros) else { return };
+        self.report(now, notices);
         for event in self.feeds[slot.index()].release_events() {
             source = self.apply_event(slot, source, &event, now, notices);
         }
@@ -92,6 +101,19 @@ impl Ledger {
         }
         self.report(now, notices);
         source.min(other)
+    }
+
+    /// Records which other feeds of the source streamed an event, too.
+    fn compare_senders(&mut self, slot: FeedSlot, source: SourceId, event: &Event<'_>) {
+        if let Some((id, sent_micros)) = identity(event)
+            && let Some(known) = self.sources.source(source)
+        {
+            for other in known.counts.event_ids.senders(id, sent_micros) {
+                if other != slot {
+                    self.sources.record_shared_event(slot, other);
+                }
+            }
+        }
     }
 
     /// The source that knows most of the events that `slot` streamed before it is known whose they are, and at least two.
@@ -404,7 +426,8 @@ impl Ledger {
         let events = self.sources.take_events();
         // Which sources have a feed decides which rates are shown.
         let changes_coverage = |event: &SourceEvent| {
-            !matches!(event, SourceEvent::Damaged { .. } | SourceEvent::Returned { .. } | SourceEvent::Undecided { .. })
+            use SourceEvent::{Damaged, OneServer, Returned, Settled, Undecided};
+            !matches!(event, Damaged { .. } | Returned { .. } | Undecided { .. } | Settled { .. } | OneServer { .. })
         };
         if events.iter().any(changes_coverage) {
             self.update_databases(now);
@@ -415,6 +438,8 @@ impl Ledger {
         for event in events {
             match event {
                 SourceEvent::Bound { .. } | SourceEvent::Forgotten { .. } => {}
+                SourceEvent::Settled { feed, source } => self.inherit_sessions(feed, source),
+                SourceEvent::OneServer { feed, other } => self.share_sessions(feed, other),
                 SourceEvent::Another { feed, fell } => {
                     let feed = &mut self.feeds[feed.index()];
                     feed.counters.resets += 1;

@@ -58,7 +58,10 @@ pub(super) struct EventIds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
     First,
+    /// The feed has streamed it.
     Duplicate,
+    /// Another feed has streamed it.
+    Relayed,
     /// Another event of this server had this identifier, to go by the times of both: the sender gives identifiers again.
     Reused,
     /// Unknown, but from a time of which identifiers were forgotten.
@@ -74,15 +77,20 @@ impl EventIds {
         sender: FeedSlot,
         is_one_server: impl Fn(FeedSlot) -> bool,
     ) -> Seen {
-        let mut is_reused = false;
+        let (mut is_relayed, mut is_reused) = (false, false);
         for other in self.senders.keys().copied() {
             let Some(known) = self.known.get(&SentIdRef { id, sender: other }) else { continue };
             if known.zip(sent_micros).is_none_or(|(known, sent)| known == sent) {
-                return Seen::Duplicate;
+                if other == sender {
+                    return Seen::Duplicate;
+                }
+                is_relayed = true;
+                continue;
             }
             is_reused |= other == sender || is_one_server(other);
         }
         match is_reused {
+            _ if is_relayed => Seen::Relayed,
             true => Seen::Reused,
             false if sent_micros.is_some() && sent_micros <= self.newest_forgotten_micros => Seen::TooOld,
             false => Seen::First,
@@ -93,6 +101,13 @@ impl EventIds {
     pub fn has(&self, id: &str, sent_micros: i64) -> bool {
         let mut known = self.senders.keys().filter_map(|sender| self.known.get(&SentIdRef { id, sender: *sender }));
         known.any(|known| *known == Some(sent_micros))
+    }
+
+    /// The feeds that streamed an event with this identifier and this time.
+    pub fn senders(&self, id: &str, sent_micros: i64) -> Vec<FeedSlot> {
+        let is_sender =
+            |sender: &FeedSlot| self.known.get(&SentIdRef { id, sender: *sender }) == Some(&Some(sent_micros));
+        self.senders.keys().copied().filter(is_sender).collect()
     }
 
     /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`. A sender's time that
@@ -243,9 +258,9 @@ mod tests {
         ids.remember("1".into(), Some(10), SENDER, 10, 9);
         assert_eq!(ids.seen("1", Some(99), OTHER, |_| false), Seen::First, "another server counts from 1, too");
         assert_eq!(ids.seen("1", Some(99), OTHER, |_| true), Seen::Reused, "another address of the same server");
-        assert_eq!(ids.seen("1", Some(10), OTHER, |_| false), Seen::Duplicate, "the same event by another address");
+        assert_eq!(ids.seen("1", Some(10), OTHER, |_| false), Seen::Relayed, "the same event by another address");
         ids.remember("1".into(), Some(99), OTHER, 99, 9);
-        assert_eq!([seen(&ids, "1", Some(10)), seen(&ids, "1", Some(99))], [Seen::Duplicate; 2]);
+        assert_eq!([seen(&ids, "1", Some(10)), seen(&ids, "1", Some(99))], [Seen::Duplicate, Seen::Relayed]);
         ids.remember("2".into(), Some(100), OTHER, 100, 2);
         assert_eq!(seen(&ids, "1", Some(10)), Seen::TooOld, "forgotten");
         assert_eq!(ids.senders.keys().collect::<Vec<_>>(), [&OTHER]);

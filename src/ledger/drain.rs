@@ -9,7 +9,7 @@ use super::moment::Moment;
 use super::notice::Notice;
 use super::records::Records;
 use super::series::{Changes, SkillIndex};
-use super::slots::FeedSlot;
+use super::slots::{FeedSlot, SourceId};
 
 impl Ledger {
     /// Lets time pass: counts what has waited long enough. To be called at [`Ledger::deadline`] or whenever it suits.
@@ -47,26 +47,80 @@ impl Ledger {
         sources.chain(held).chain(hold).min()
     }
 
-    /// `active_sessions_total`: the sessions that the servers of live feeds report, and one for each live server of a source
-    /// that reports none.
+    /// `active_sessions_total`: the sessions that the servers of live feeds report, and one for each server that reports none.
     pub fn active_sessions(&self, now: Moment) -> u64 {
-        let live: Vec<FeedSlot> =
-            self.configured.iter().copied().filter(|feed| self.feeds[feed.index()].is_live).collect();
-        let source_of = |feed: FeedSlot| self.sources.expected_source(feed);
-        let mut sessions = 0;
-        for (index, feed) in live.iter().enumerate() {
-            let earlier = &live[..index];
-            let source = source_of(*feed);
-            let reported = source
-                .and_then(|source| self.sources.source(source))
-                .and_then(|source| source.counts.sessions(now.wall_micros));
-            sessions += match reported {
-                Some(_) if earlier.iter().any(|other| source_of(*other) == source) => 0,
-                Some(reported) => reported,
-                None => u64::from(!earlier.iter().any(|other| self.sources.is_one_server(*feed, *other))),
-            };
+        let mut servers: Vec<Vec<FeedSlot>> = Vec::new();
+        for feed in self.configured.iter().copied().filter(|feed| self.feeds[feed.index()].is_live) {
+            match servers.iter_mut().find(|feeds| feeds.iter().any(|other| self.is_one_server(feed, *other))) {
+                Some(feeds) => feeds.push(feed),
+                None => servers.push(vec![feed]),
+            }
         }
-        sessions
+        let sessions = |feeds: Vec<FeedSlot>| {
+            let informed = feeds.into_iter().reduce(|feed, other| self.better_informed(feed, other))?;
+            self.feeds[informed.index()].sessions.open(now.wall_micros)
+        };
+        servers.into_iter().map(|feeds| sessions(feeds).unwrap_or(1)).sum()
+    }
+
+    /// Whether the sessions of two feeds count once. While it is not known, those of one source do if one of them reported
+    /// any: better too few than one server's twice.
+    fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
+        let has_reported = |feed: FeedSlot| self.feeds[feed.index()].sessions.heard_micros().is_some();
+        let is_one_source = || {
+            let source = self.sources.expected_source(feed);
+            source.is_some() && source == self.sources.expected_source(other)
+        };
+        let is_known = self.sources.shares_server(feed, other);
+        is_known.unwrap_or_else(|| (has_reported(feed) || has_reported(other)) && is_one_source())
+    }
+
+    /// Which of two feeds of one server knows its sessions better: the one that has been connected longer if both were told of
+    /// sessions since both are connected, else the one that was told last.
+    fn better_informed(&self, feed: FeedSlot, other: FeedSlot) -> FeedSlot {
+        let (this, that) = (&self.feeds[feed.index()], &self.feeds[other.index()]);
+        let both_since = Some(this.opened_micros.max(that.opened_micros));
+        let (heard, other_heard) = (this.sessions.heard_micros(), that.sessions.heard_micros());
+        let is_other = if heard >= both_since && other_heard >= both_since {
+            that.opened_micros < this.opened_micros
+        } else {
+            other_heard > heard
+        };
+        if is_other { other } else { feed }
+    }
+
+    /// Two feeds are of one server: they share its sessions from now on.
+    pub(super) fn share_sessions(&mut self, feed: FeedSlot, other: FeedSlot) {
+        let informed = self.better_informed(feed, other);
+        let learner = if informed == feed { other } else { feed };
+        if self.feeds[informed.index()].sessions.heard_micros().is_some()
+            && let Ok([informed, learner]) = self.feeds.get_disjoint_mut([informed.index(), learner.index()])
+        {
+            learner.copy_sessions(&informed.sessions);
+        }
+    }
+
+    /// A feed goes on with the sessions of an entry of its source that left the configuration: one with its address, else
+    /// one that left in the change in which it joined.
+    pub(super) fn inherit_sessions(&mut self, feed: FeedSlot, source: SourceId) {
+        let replaced = self.sources.take_replaced(feed);
+        let own = self.feeds[feed.index()].sessions.heard_micros();
+        let address = &self.sources.entry(feed).address;
+        let left = self.feeds.iter().enumerate().filter(|(_, left)| !left.is_configured);
+        let left = left.filter_map(|(index, left)| {
+            let heard = left.sessions.heard_micros().filter(|heard| Some(*heard) > own)?;
+            let slot = FeedSlot::new(index);
+            let has_address = self.sources.entry(slot).address == *address;
+            let is_left =
+                self.sources.expected_source(slot) == Some(source) && (has_address || replaced.contains(&slot));
+            is_left.then_some((has_address, heard, index))
+        });
+        if let Some((_, _, left)) = left.max()
+            && let Ok([left, heir]) = self.feeds.get_disjoint_mut([left, feed.index()])
+        {
+            heir.copy_sessions(&left.sessions);
+            left.forget_sessions();
+        }
     }
 
     /// Whether [`Ledger::drain`] would return something that has to be persisted, or exposed.
@@ -117,6 +171,7 @@ impl Ledger {
         for feed in &mut self.feeds {
             feed.exposed.acknowledge();
             feed.persisted.acknowledge();
+            feed.sessions.acknowledge();
         }
         if self.is_persisted {
             self.sources.acknowledge();

@@ -7,7 +7,7 @@ use super::context::ApplyContext;
 use super::dedup::Seen;
 use super::pending::StreamedInvocation;
 use super::server_time;
-use super::sessions::SessionsFull;
+use super::sessions::{Sessions, SessionsFull};
 use super::slots::FeedSlot;
 use super::source::{SourceCounts, count_anomalies};
 use super::trace_step::TraceStep;
@@ -22,21 +22,34 @@ pub(super) struct Sender<'f> {
     pub filter: Option<&'f str>,
     /// Whether it streams for all feeds of its source: an event without an identifier counts only then.
     pub is_active: bool,
+    /// The sessions that its server reported.
+    pub sessions: &'f mut Sessions,
+}
+
+/// Whether an event is of the server that sends it, and not of the source: each feed of the server learns it, from its own
+/// connection.
+pub(super) fn is_of_server(kind: &EventKind<'_>) -> bool {
+    match kind {
+        EventKind::ActiveSessions { .. } | EventKind::SessionCreated { .. } | EventKind::SessionClosed { .. } => true,
+        EventKind::Invocation { .. } | EventKind::CompletionRate { .. } | EventKind::Anomaly(_) => false,
+    }
 }
 
 impl SourceCounts {
     /// Applies an event.
-    pub fn event(&mut self, event: &Event<'_>, sender: &Sender<'_>, ctx: &mut ApplyContext<'_>) {
+    pub fn event(&mut self, event: &Event<'_>, sender: &mut Sender<'_>, ctx: &mut ApplyContext<'_>) {
         // Only identifiers need the sender's time.
         let timestamp = event.timestamp.as_deref().filter(|_| event.id.is_some());
         let sent_micros = timestamp.and_then(server_time::micros);
+        let is_of_server = is_of_server(&event.kind);
         if let Some(id) = &event.id {
             if let Err(rejection) = check_label(id, "id", ctx.limits) {
                 return ctx.reject(rejection);
             }
             match self.event_ids.seen(id, sent_micros, sender.feed, |other| sender.companions.contains(&other)) {
                 Seen::First => {}
-                Seen::Duplicate => return ctx.trace(|| TraceStep::Repeated { id: id.to_string() }),
+                Seen::Relayed if is_of_server => {}
+                Seen::Duplicate | Seen::Relayed => return ctx.trace(|| TraceStep::Repeated { id: id.to_string() }),
                 Seen::Reused => {
                     let detail = format!("event {id:?} has another timestamp than the earlier event with this id");
                     return ctx.reject(Rejection::new(RejectionReason::StaleEvent, detail));
@@ -46,10 +59,10 @@ impl SourceCounts {
                     return ctx.reject(Rejection::new(RejectionReason::StaleEvent, detail));
                 }
             }
-        } else if !sender.is_active {
+        } else if !sender.is_active && !is_of_server {
             return ctx.trace(|| TraceStep::Alias);
         }
-        match self.apply_event(event, sender.filter, ctx) {
+        match self.apply_event(event, sender, ctx) {
             Ok(()) => {
                 if let Some(id) = &event.id {
                     let first = self.event_ids.first();
@@ -65,10 +78,11 @@ impl SourceCounts {
     fn apply_event(
         &mut self,
         event: &Event<'_>,
-        filter: Option<&str>,
+        sender: &mut Sender<'_>,
         ctx: &mut ApplyContext<'_>,
     ) -> Result<(), Rejection> {
         let (now_micros, limits) = (ctx.now.wall_micros, ctx.limits);
+        let filter = sender.filter;
         let is_filtered_out = |name: &str| filter.is_some_and(|filter| filter != name);
         let other_skill = |name: &str| TraceStep::OtherSkill { skill_name: name.to_owned() };
         match &event.kind {
@@ -116,28 +130,20 @@ impl SourceCounts {
             }
             EventKind::ActiveSessions { count } => {
                 ctx.trace(|| TraceStep::Sessions);
-                self.report_sessions(*count);
+                sender.sessions.set_count(*count, now_micros);
                 Ok(())
             }
             EventKind::SessionCreated { session_id } => {
                 check_label(session_id, "session_id", limits)?;
                 ctx.trace(|| TraceStep::Sessions);
-                self.changed.mark();
-                self.sessions.created(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
+                sender.sessions.created(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
             EventKind::SessionClosed { session_id } => {
                 check_label(session_id, "session_id", limits)?;
                 ctx.trace(|| TraceStep::Sessions);
-                self.changed.mark();
-                self.sessions.closed(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
+                sender.sessions.closed(session_id, now_micros, limits.session_ids_max).map_err(sessions_full)
             }
         }
-    }
-
-    /// Its servers have so many sessions.
-    pub fn report_sessions(&mut self, count: u64) {
-        self.sessions.set_count(count);
-        self.changed.mark();
     }
 
     pub fn stream_anomaly(

@@ -8,6 +8,7 @@ use crate::skills_db::FileIdentity;
 use super::confirmation::Confirmation;
 use super::dirty::DirtyFlag;
 use super::series::FeedCounters;
+use super::sessions::Sessions;
 use super::slots::SourceId;
 
 /// Events of a feed that is not bound yet that are held. Further ones are dropped as late.
@@ -27,6 +28,10 @@ pub(super) struct Feed {
     /// Whether its connection delivered a message.
     pub is_live: bool,
     pub opened_at: Option<Duration>,
+    /// The same, in microseconds since the Unix epoch.
+    pub opened_micros: i64,
+    /// The sessions that its server reported to it.
+    pub sessions: Sessions,
     /// Whether a snapshot of it was bound to a source, in this process or before.
     pub has_begun: bool,
     /// Whether it was reported to be on standby.
@@ -134,8 +139,13 @@ impl Feed {
     }
 
     /// One that was persisted.
-    pub fn restore(counters: FeedCounters, has_begun: bool, held_events: Vec<Event<'static>>) -> Self {
-        Self { exposed: DirtyFlag::NEW, counters, has_begun, held_events, ..Self::default() }
+    pub fn restore(
+        counters: FeedCounters,
+        has_begun: bool,
+        held_events: Vec<Event<'static>>,
+        sessions: Sessions,
+    ) -> Self {
+        Self { exposed: DirtyFlag::NEW, counters, has_begun, held_events, sessions, ..Self::default() }
     }
 
     /// Events that it streamed while it was not known whose they are.
@@ -159,6 +169,18 @@ impl Feed {
             self.persisted.mark();
         }
         std::mem::take(&mut self.held_events)
+    }
+
+    /// Goes on with the sessions that the same server reported to another feed.
+    pub fn copy_sessions(&mut self, other: &Sessions) {
+        self.sessions.copy_from(other);
+        self.persisted.mark();
+    }
+
+    /// Forgets what its server reported.
+    pub fn forget_sessions(&mut self) {
+        self.sessions.clear();
+        self.persisted.mark();
     }
 
     /// Its counters changed.

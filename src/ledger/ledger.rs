@@ -174,6 +174,7 @@ impl Ledger {
             // The slot was that of an entry that is forgotten. What its connection still delivers is of the past.
             let generation = feed.generation + 1;
             *feed = Feed::new(&spec.identity);
+            feed.forget_sessions();
             feed.generation = generation;
         }
         feed.is_configured = true;
@@ -324,11 +325,8 @@ impl Ledger {
         let slot = self.add_feed(FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
         self.commit_configuration(Moment::default());
         self.feeds[slot.index()].has_begun = true;
-        if let Some(source) = self.sources.adopt(slot, true, 0)
-            && let Some(source) = self.sources.source_mut(source)
-        {
-            source.counts.report_sessions(0);
-        }
+        self.sources.adopt(slot, true, 0);
+        self.feeds[slot.index()].sessions.set_count(0, 0);
         self.sources.take_events();
         slot
     }
@@ -344,6 +342,7 @@ impl Ledger {
         open.generation += 1;
         open.is_live = false;
         open.opened_at = Some(now.elapsed);
+        open.opened_micros = now.wall_micros;
         open.held = None;
         let generation = open.generation;
         self.sources.open(feed);
@@ -396,6 +395,10 @@ impl Ledger {
         for (_, source) in self.sources.iter_mut() {
             super::persist::collect_source(source_stub(), source, &mut Records::default());
             source.counts.acknowledge();
+        }
+        for feed in &mut self.feeds {
+            feed.sessions.collect();
+            feed.sessions.acknowledge();
         }
         self.sources.collect(&mut Records::default(), |_, _| None);
         self.sources.acknowledge();

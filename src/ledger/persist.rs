@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::protocol::EventKind;
 
-use super::binding::{Beginning, FeedParts, Parts, Source, SourceParts, Sources};
+use super::binding::{Beginning, FeedParts, OwnParts, Parts, Source, SourceParts, Sources};
 use super::book::Book;
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
 use super::dedup::EventIds;
@@ -26,7 +26,7 @@ use super::moment::Moment;
 use super::pending::Pending;
 use super::records::{
     DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryRecord, Records,
-    SourceRecord, SourceSkillRecord, Table,
+    SessionRecord, SourceRecord, SourceSkillRecord, Table,
 };
 use super::series::{Changes, FeedCounters, SkillRow, SkillSeries};
 use super::sessions::Sessions;
@@ -73,8 +73,21 @@ impl Ledger {
         self.sources.collect(&mut records, |slot, is_changed| {
             let feed = feeds.get_mut(slot.index())?;
             let has_counted = feed.persisted.collect();
-            (is_changed || has_counted).then(|| (feed.counters.clone(), feed.held_events().to_vec()))
+            (is_changed || has_counted).then(|| OwnParts {
+                counters: feed.counters.clone(),
+                held_events: feed.held_events().to_vec(),
+                sessions_heard_micros: feed.sessions.heard_micros(),
+                sessions_count: feed.sessions.count(),
+            })
         });
+        for (index, feed) in self.feeds.iter_mut().enumerate() {
+            let slot = FeedSlot::new(index);
+            let (cleared, sessions) = feed.sessions.collect();
+            if cleared {
+                records.sessions_cleared.push(slot);
+            }
+            records.sessions.extend(sessions.into_iter().map(|(session, record)| (slot, session, record)));
+        }
         for (id, source) in self.sources.iter_mut() {
             collect_source(id, source, &mut records);
         }
@@ -84,7 +97,10 @@ impl Ledger {
     /// Nothing is persistent any more: what [`Ledger::drain`] returns next is everything.
     pub fn mark_all(&mut self) {
         self.book.mark_all();
-        self.feeds.iter_mut().for_each(|feed| feed.persisted.mark());
+        for feed in &mut self.feeds {
+            feed.persisted.mark();
+            feed.sessions.mark_all();
+        }
         self.sources.mark_all();
         for (_, Source { numbers, counts, .. }) in self.sources.iter_mut() {
             counts.mark_all(numbers.iter().map(|(name, _)| name));
@@ -141,8 +157,6 @@ pub(super) fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, re
         previous_was_complete: counts.previous_was_complete,
         previous_micros: counts.previous_micros,
         streams_invocations: counts.streams_invocations,
-        sessions_reported: counts.sessions.reported(),
-        sessions_count: counts.sessions.count(),
         first_event_id: counts.event_ids.first(),
         newest_forgotten_micros: counts.event_ids.newest_forgotten_micros(),
         unread: counts.unread.names().cloned().collect(),
@@ -171,11 +185,6 @@ pub(super) fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, re
     records.event_ids.extend(counts.event_ids.collect(id));
     records.tallies.extend(counts.anomalies.collect_tallies(id));
     records.anomalies.extend(counts.anomalies.collect_keys(id));
-    let (cleared, sessions) = counts.sessions.collect();
-    if cleared {
-        records.sessions_cleared.push(id);
-    }
-    records.sessions.extend(sessions.into_iter().map(|(session, record)| (id, session, record)));
     counts.detail.collect(id, &mut records.databases, &mut records.fingerprints);
 }
 
@@ -265,9 +274,15 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
         Parts { feeds: Vec::new(), sources: BTreeMap::new(), addresses: HashMap::new(), next: SourceId::FIRST };
     let mut records: Vec<FeedRecord> = memory.feeds;
     records.sort_unstable_by_key(|record| record.slot);
+    let mut sessions: HashMap<FeedSlot, HashMap<Arc<str>, SessionRecord>> = HashMap::new();
+    for (feed, id, session) in memory.sessions {
+        unless(feed.index() < records.len(), || format!("there is no feed with the slot {}", feed.index()))?;
+        if let Some(session) = session {
+            sessions.entry(feed).or_default().insert(id, session);
+        }
+    }
     for (index, record) in records.into_iter().enumerate() {
-        let FeedRecord { slot, entry, is_configured, counters, source, heir_of, hold_rounds, is_observed, held_events } =
-            record;
+        let FeedRecord { slot, entry, is_configured, counters, source, heir_of, hold_rounds, is_observed, .. } = record;
         unless(slot.index() == index, || format!("the feed {:?} has another slot than its own", entry.name))?;
         let feed = FeedParts {
             entry,
@@ -276,10 +291,13 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
             heir_of,
             hold_rounds,
             is_observed,
+            apart: record.apart,
             ..FeedParts::default()
         };
         parts.feeds.push(feed);
-        feeds.push(Feed::restore(counters, source.is_some(), held_events));
+        let by_id = sessions.remove(&slot).unwrap_or_default();
+        let sessions = Sessions::restore(record.sessions_heard_micros, record.sessions_count, by_id);
+        feeds.push(Feed::restore(counters, source.is_some(), record.held_events, sessions));
     }
     for record in memory.agreed {
         let feed = parts.feeds.get_mut(record.feed.index());
@@ -324,9 +342,6 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     }
     for record in memory.event_ids {
         of(&mut sources, record.source)?.event_ids.push(record);
-    }
-    for (id, session, record) in memory.sessions {
-        of(&mut sources, id)?.sessions.push((id, session, record));
     }
     for record in memory.databases {
         of(&mut sources, record.source)?.databases.push(record);
@@ -385,8 +400,6 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
             counts.anomalies.restore_key(key, anomaly);
         }
     }
-    let sessions = records.sessions.into_iter().filter_map(|(_, id, session)| Some((id, session?))).collect();
-    counts.sessions = Sessions::restore(record.sessions_reported, record.sessions_count, sessions);
     if let Some(database) = records.databases.first() {
         counts.detail = Detail::restore(database, &records.fingerprints);
     }
@@ -443,6 +456,8 @@ impl FeedCounters {
 impl FeedRecord {
     fn is_valid(&self) -> bool {
         self.counters.is_valid()
+            && are_counts([self.sessions_count])
+            && self.sessions_heard_micros.is_none_or(is_time)
             && self.held_events.len() <= HELD_EVENTS_MAX
             && self.held_events.iter().all(|event| is_event(&event.kind))
     }
@@ -451,7 +466,7 @@ impl FeedRecord {
 impl SourceRecord {
     fn is_valid(&self) -> bool {
         let times = [self.previous_micros, self.newest_forgotten_micros, Some(self.active_micros)];
-        are_counts([self.sessions_count, self.first_event_id]) && times.into_iter().flatten().all(is_time)
+        are_counts([self.first_event_id]) && times.into_iter().flatten().all(is_time)
     }
 }
 
@@ -564,7 +579,7 @@ impl Records {
         self.tallies.retain(|record| !is_removed(&record.source));
         self.anomalies.retain(|(key, _)| !is_removed(&key.source));
         self.event_ids.retain(|record| !is_removed(&record.source));
-        self.sessions.retain(|(source, ..)| !is_removed(source) && !new.sessions_cleared.contains(source));
+        self.sessions.retain(|(feed, ..)| !new.sessions_cleared.contains(feed));
         self.databases.retain(|record| !is_removed(&record.source));
         self.agreed.retain(|record| !new.agreed_cleared.contains(&record.feed));
         let is_forgotten = |record: &FingerprintRecord| {
@@ -599,7 +614,7 @@ impl Records {
         self.event_ids
             .retain(|record| first(record.source).is_some_and(|known| known.first_event_id <= record.sequence));
         self.event_ids.sort_unstable_by_key(|record| (record.source, record.sequence));
-        replace(&mut self.sessions, &new.sessions, |(source, id, _)| (*source, id.clone()));
+        replace(&mut self.sessions, &new.sessions, |(feed, id, _)| (*feed, id.clone()));
         self.sessions.retain(|(_, _, record)| record.is_some());
         replace(&mut self.databases, &new.databases, |record| record.source);
         for database in &mut self.databases {

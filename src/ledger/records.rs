@@ -37,8 +37,8 @@ pub struct Records {
     pub agreed_cleared: Vec<FeedSlot>,
     /// Sources whose [`DamageRecord`]s are all deleted before others are written.
     pub damages_cleared: Vec<SourceId>,
-    /// Sources whose sessions are all deleted before others are written.
-    pub sessions_cleared: Vec<SourceId>,
+    /// Feeds whose sessions are all deleted before others are written.
+    pub sessions_cleared: Vec<FeedSlot>,
     /// Entries of configurations.
     pub feeds: Vec<FeedRecord>,
     /// What feeds on standby and their sources had in common.
@@ -59,8 +59,8 @@ pub struct Records {
     pub anomalies: Vec<(AnomalyKey, Option<AnomalyRecord>)>,
     /// Event identifiers that were added. Those of a source below its [`SourceRecord::first_event_id`] are deleted.
     pub event_ids: Vec<EventIdRecord>,
-    /// Sessions by source and identifier.
-    pub sessions: Vec<(SourceId, Arc<str>, Option<SessionRecord>)>,
+    /// Sessions by feed and identifier.
+    pub sessions: Vec<(FeedSlot, Arc<str>, Option<SessionRecord>)>,
     /// Where databases were read to. See there which fingerprints are deleted before others are written.
     pub databases: Vec<DatabaseRecord>,
     /// The rows that were read last.
@@ -95,6 +95,12 @@ pub struct FeedRecord {
     pub is_observed: bool,
     /// Events that it streamed while it was not known whose they are, in their order.
     pub held_events: Vec<Event<'static>>,
+    /// Feeds that are of other servers.
+    pub apart: Vec<FeedSlot>,
+    /// When its server last reported sessions, in microseconds since the Unix epoch.
+    pub sessions_heard_micros: Option<i64>,
+    /// The sessions that its server last reported as a number, less those that closed since.
+    pub sessions_count: u64,
 }
 
 /// What a feed and its source had in common of a skill.
@@ -136,10 +142,6 @@ pub struct SourceRecord {
     pub previous_micros: Option<i64>,
     /// Whether it ever streamed an invocation.
     pub streams_invocations: bool,
-    /// Whether it ever reported sessions.
-    pub sessions_reported: bool,
-    /// The sessions that it last reported as a number, less those that closed since.
-    pub sessions_count: u64,
     /// The sequence number of the oldest event identifier that is remembered: earlier ones are forgotten.
     pub first_event_id: u64,
     /// The newest time of a forgotten event identifier.

@@ -1,4 +1,4 @@
-//! The sessions that the servers of a source report.
+//! The sessions that a server reports.
 
 use std::sync::Arc;
 
@@ -10,13 +10,17 @@ use super::records::SessionRecord;
 /// Sessions are taken for closed when nothing is heard of them for this long.
 const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
 
-/// What a feed said of its sessions: a count, and what opened and closed since.
+/// The sessions that a server reported to one feed: a count, and what was created and closed since.
+///
+/// A server sends the same to all of its feeds, so each feed has them all; of feeds that turn out to be of one server the one
+/// that missed some copies them from the other one. To apply a message twice, as one that arrives by two feeds, changes nothing.
 ///
 /// Closed identifiers are kept as long as open ones, so that a `session.created` that is sent again after its
 /// `session.closed` does not open the session anew.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
-    reported: bool,
+    /// When it last reported any, in microseconds since the Unix epoch.
+    heard_micros: Option<i64>,
     count: u64,
     by_id: HashMap<Arc<str>, SessionRecord>,
     changed: Dirty<Arc<str>>,
@@ -32,8 +36,8 @@ pub(super) struct SessionsFull;
 
 impl Sessions {
     /// A count replaces everything that was known.
-    pub fn set_count(&mut self, count: u64) {
-        self.reported = true;
+    pub fn set_count(&mut self, count: u64, now_micros: i64) {
+        self.heard_micros = Some(now_micros);
         self.count = count;
         self.by_id.clear();
         self.changed = Dirty::default();
@@ -41,7 +45,7 @@ impl Sessions {
     }
 
     pub fn created(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
-        self.reported = true;
+        self.heard_micros = Some(now_micros);
         if !self.by_id.contains_key(id) {
             self.insert(id, true, now_micros, sessions_max)?;
         }
@@ -49,7 +53,7 @@ impl Sessions {
     }
 
     pub fn closed(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
-        self.reported = true;
+        self.heard_micros = Some(now_micros);
         if let Some((id, _)) = self.by_id.get_key_value(id) {
             let id = id.clone();
             self.put(id, SessionRecord { open: false, seen_micros: now_micros });
@@ -84,16 +88,13 @@ impl Sessions {
         self.changed.mark(id);
     }
 
-    pub fn reported(&self) -> bool {
-        self.reported
+    /// When the server last reported any, in microseconds since the Unix epoch.
+    pub fn heard_micros(&self) -> Option<i64> {
+        self.heard_micros
     }
 
     pub fn count(&self) -> u64 {
         self.count
-    }
-
-    pub fn has_changed(&self) -> bool {
-        self.cleared.is_set() || !self.changed.is_empty()
     }
 
     /// What changed and is not acknowledged: whether all that was before is forgotten, and the sessions that are new,
@@ -115,27 +116,31 @@ impl Sessions {
         self.cleared.acknowledge();
     }
 
-    /// Takes what another source reported, which turned out to be the same, if this one reported nothing.
-    pub fn join(&mut self, other: Self) {
-        if self.reported || !other.reported {
-            return;
-        }
-        self.reported = true;
+    /// Forgets them all.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+        self.cleared.mark();
+    }
+
+    /// Replaces them with those that the same server reported to another feed.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.heard_micros = other.heard_micros;
         self.count = other.count;
-        for (id, session) in other.by_id {
-            self.put(id, session);
-        }
+        self.by_id.clone_from(&other.by_id);
+        self.changed = Dirty::default();
+        self.cleared.mark();
+        self.mark_all();
     }
 
     /// What was persisted.
-    pub fn restore(reported: bool, count: u64, by_id: HashMap<Arc<str>, SessionRecord>) -> Self {
-        Self { reported, count, by_id, ..Self::default() }
+    pub fn restore(heard_micros: Option<i64>, count: u64, by_id: HashMap<Arc<str>, SessionRecord>) -> Self {
+        Self { heard_micros, count, by_id, ..Self::default() }
     }
 
-    /// The number of open sessions, if the feed ever reported any.
+    /// The number of open sessions, if the server ever reported any.
     pub fn open(&self, now_micros: i64) -> Option<u64> {
         let open = self.by_id.values().filter(|session| session.open && is_alive(**session, now_micros)).count();
-        self.reported.then_some(self.count + open as u64)
+        self.heard_micros.map(|_| self.count + open as u64)
     }
 }
 
@@ -158,7 +163,7 @@ mod tests {
         sessions.closed("a", 0, 10).unwrap();
         sessions.created("a", 0, 10).unwrap();
         assert_eq!(sessions.open(0), Some(1), "a repeated opening does not undo a closing");
-        sessions.set_count(5);
+        sessions.set_count(5, 0);
         sessions.created("c", 0, 10).unwrap();
         sessions.closed("one of the five", 0, 10).unwrap();
         sessions.closed("one of the five", 0, 10).unwrap();

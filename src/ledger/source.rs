@@ -23,7 +23,6 @@ use super::notice::Notice;
 use super::pending::{Pending, WAIT, add};
 use super::rows::{Comparison, Coverage};
 use super::series::{SeenAnomaly, SkillIndex};
-use super::sessions::Sessions;
 use super::trace_step::TraceStep;
 
 /// How long events that no snapshot has met may wait once there are too many of them.
@@ -56,7 +55,6 @@ pub(super) struct SourceCounts {
     pub has_unread_rows: bool,
     pub event_ids: EventIds,
     pub anomalies: Anomalies,
-    pub sessions: Sessions,
     /// What is remembered of its database.
     pub detail: Detail,
     /// Which skills counted when its rows were read last.
@@ -218,7 +216,6 @@ impl Counts for SourceCounts {
         self.previous_was_complete = false;
         self.event_ids.join(younger.event_ids, limits.event_ids_max);
         self.anomalies.join(younger.anomalies, limits);
-        self.sessions.join(younger.sessions);
         if !self.detail.was_joined() && younger.detail.was_joined() {
             self.detail = younger.detail;
             self.detail.rewrite();
@@ -276,11 +273,6 @@ impl SkillCounts {
 }
 
 impl SourceCounts {
-    /// Sessions that the servers of this source report, if they ever reported any.
-    pub fn sessions(&self, now_micros: i64) -> Option<u64> {
-        self.sessions.open(now_micros)
-    }
-
     /// The gauge and the streamed rate of a skill.
     pub fn rate(&self, skill_name: &str) -> (Option<Gauge>, Option<f64>) {
         self.skills.get(skill_name).map_or((None, None), |skill| (skill.gauge, skill.streamed_rate))
@@ -384,7 +376,6 @@ impl SourceCounts {
             || !self.changed_histories.is_empty()
             || self.event_ids.has_new()
             || self.anomalies.has_changed()
-            || self.sessions.has_changed()
             || self.detail.has_changed()
     }
 
@@ -396,7 +387,6 @@ impl SourceCounts {
         self.changed_damages.mark();
         self.event_ids.mark_all();
         self.anomalies.mark_all();
-        self.sessions.mark_all();
         self.detail.mark_all();
     }
 
@@ -408,7 +398,6 @@ impl SourceCounts {
         self.changed_histories.acknowledge();
         self.event_ids.acknowledge();
         self.anomalies.acknowledge();
-        self.sessions.acknowledge();
         self.detail.acknowledge();
     }
 }

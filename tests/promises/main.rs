@@ -72,6 +72,7 @@ mod source_equivalence;
 mod source_events;
 mod source_histories;
 mod source_scenarios;
+mod source_sessions;
 mod sources_are_seen;
 mod standstill_loses_nothing;
 mod state_file;

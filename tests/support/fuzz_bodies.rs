@@ -283,7 +283,9 @@ impl Kept {
                 memory.tallies.iter().filter(|row| row.source == source).map(|row| &row.skill_name).collect();
             assert!(skills.len() <= limits.anomaly_keys_max, "anomalies of {} skills", skills.len());
             assert!(memory.event_ids.iter().filter(|row| row.source == source).count() <= limits.event_ids_max);
-            assert!(memory.sessions.iter().filter(|(of, ..)| *of == source).count() <= limits.session_ids_max);
+        }
+        for feed in memory.feeds.iter().map(|row| row.slot) {
+            assert!(memory.sessions.iter().filter(|(of, ..)| *of == feed).count() <= limits.session_ids_max);
         }
     }
 }

@@ -5,6 +5,9 @@ use std::time::Duration;
 use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
 use session_buddy_bridge::internals::protocol::{self, RejectionReason};
 
+use session_buddy_bridge::internals::store::Store;
+
+use super::memory_state::MemoryState;
 use super::model::START_MICROS;
 use super::shown::Shown;
 
@@ -21,12 +24,24 @@ pub struct Observer {
     connections: Vec<Option<ConnectionId>>,
     pub notices: Vec<Notice>,
     pub shown: Shown,
+    /// Where every step is persisted, if anywhere.
+    store: Option<Store>,
 }
 
 impl Observer {
     /// Feeds by identity and skill.
     pub fn of(feeds: &[(&str, Option<&str>)]) -> Self {
-        let mut ledger = Ledger::new(Limits::default());
+        Self::with(Ledger::new(Limits::default()), None, feeds)
+    }
+
+    /// The same, of a bridge that goes on from `state` and persists every step there.
+    pub fn on(state: &MemoryState, feeds: &[(&str, Option<&str>)]) -> Self {
+        let (store, whole) = state.open();
+        let ledger = Ledger::restore(Limits::default(), whole, moment(0)).expect("what was persisted fits");
+        Self::with(ledger, Some(store), feeds)
+    }
+
+    fn with(mut ledger: Ledger, store: Option<Store>, feeds: &[(&str, Option<&str>)]) -> Self {
         let add = |(identity, skill): &(&str, Option<&str>)| {
             ledger.add_feed(FeedSpec {
                 identity: (*identity).to_owned(),
@@ -36,7 +51,7 @@ impl Observer {
         };
         let feeds: Vec<_> = feeds.iter().map(add).collect();
         let connections = vec![None; feeds.len()];
-        Self { ledger, feeds, connections, notices: Vec::new(), shown: Shown::default() }
+        Self { ledger, feeds, connections, notices: Vec::new(), shown: Shown::default(), store }
     }
 
     /// One feed of all skills, connected at the start.
@@ -108,6 +123,9 @@ impl Observer {
 
     fn look(&mut self, at_micros: i64) {
         let changes = self.ledger.drain(moment(at_micros));
+        if let Some(store) = &mut self.store {
+            store.commit(&changes).expect("nobody holds up a state in memory");
+        }
         self.ledger.acknowledge(changes.sequence);
         self.shown.fold(changes);
     }

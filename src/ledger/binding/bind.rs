@@ -36,6 +36,7 @@ impl<C: Counts> Sources<C> {
             let fell = if fell.is_empty() { former.numbers.fallen(now, Room::Enough) } else { fell };
             self.events.push(SourceEvent::Another { feed, fell });
         }
+        self.events.push(SourceEvent::Settled { feed, source });
         if is_other {
             self.events.push(SourceEvent::Bound { feed, source });
         }

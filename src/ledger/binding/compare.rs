@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::feed_state::FeedState;
-use super::{ALONE_NEEDED, Counts, Observation, Sources};
+use super::{ALONE_NEEDED, Counts, EVENTS_SHARED_NEEDED, Observation, SHARED_NEEDED, SourceEvent, Sources};
 use crate::ledger::continuity::DECISIVE_BITS;
 use crate::ledger::evidence::{Listings, Totals};
 use crate::ledger::slots::{FeedSlot, SourceId};
@@ -31,6 +31,12 @@ impl<C: Counts> Sources<C> {
                         companion.shared += 1;
                         companion.alone = 0;
                     }
+                    if [(feed, other), (other, feed)]
+                        .map(|(this, that)| self.shared(this, that))
+                        .contains(&SHARED_NEEDED)
+                    {
+                        self.unite(feed, other);
+                    }
                 }
                 None if is_delivering => {
                     let companion = self.feed_mut(feed).companions.entry(other).or_default();
@@ -47,7 +53,29 @@ impl<C: Counts> Sources<C> {
     /// Two feeds are not of one server, whatever timestamps they shared.
     fn set_apart(&mut self, feed: FeedSlot, other: FeedSlot) {
         for (this, that) in [(feed, other), (other, feed)] {
-            self.feed_mut(this).companions.entry(that).or_default().shared = 0;
+            let state = self.feed_mut(this);
+            state.companions.entry(that).or_default().shared = 0;
+            let is_new = state.apart.insert(that);
+            state.is_changed.mark_if(is_new);
+        }
+    }
+
+    /// Two feeds are of one server, whatever was known of them.
+    fn unite(&mut self, feed: FeedSlot, other: FeedSlot) {
+        for (this, that) in [(feed, other), (other, feed)] {
+            let state = self.feed_mut(this);
+            let is_new = state.apart.remove(&that);
+            state.is_changed.mark_if(is_new);
+        }
+        self.events.push(SourceEvent::OneServer { feed, other });
+    }
+
+    /// Two feeds streamed the same event.
+    pub fn record_shared_event(&mut self, feed: FeedSlot, other: FeedSlot) {
+        let companion = self.feed_mut(feed).companions.entry(other).or_default();
+        companion.events = companion.events.saturating_add(1);
+        if companion.events == EVENTS_SHARED_NEEDED && self.shares_server(feed, other) == Some(true) {
+            self.events.push(SourceEvent::OneServer { feed, other });
         }
     }
 

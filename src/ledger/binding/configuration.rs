@@ -21,7 +21,7 @@ impl<C: Counts> Sources<C> {
         let gone: Vec<FeedSlot> = all.filter(|feed| self.feed(*feed).is_configured && !is_kept(*feed)).collect();
         let new: Vec<FeedSlot> = slots.iter().copied().filter(|feed| !self.feed(*feed).is_configured).collect();
         self.inherit(&slots, &gone, &new);
-        for feed in gone {
+        for feed in gone.iter().copied() {
             self.disconnect(feed);
             let state = self.feed_mut(feed);
             state.forget_connection();
@@ -34,6 +34,7 @@ impl<C: Counts> Sources<C> {
             let state = self.feed_mut(feed);
             state.forget_connection();
             state.is_configured = true;
+            state.replaces.clone_from(&gone);
             state.is_changed.mark();
         }
         self.feeds.iter_mut().for_each(|state| state.joins = false);
@@ -69,6 +70,11 @@ impl<C: Counts> Sources<C> {
             state.heir_of = sources;
             state.is_changed.mark();
         }
+    }
+
+    /// Takes the entries that left the configuration in the change in which `feed` joined it.
+    pub fn take_replaced(&mut self, feed: FeedSlot) -> Vec<FeedSlot> {
+        std::mem::take(&mut self.feed_mut(feed).replaces)
     }
 
     /// The slot of an entry, which is made if there is none: it may be that of an entry of a past configuration.
@@ -112,6 +118,8 @@ impl<C: Counts> Sources<C> {
         self.disconnect(feed);
         for state in &mut self.feeds {
             state.companions.remove(&feed);
+            let was_apart = state.apart.remove(&feed);
+            state.is_changed.mark_if(was_apart);
         }
         for source in self.sources.values_mut().filter(|source| source.counted_by == Some(feed)) {
             source.counted_by = None;

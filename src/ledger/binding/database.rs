@@ -41,6 +41,7 @@ impl<C: Counts> Sources<C> {
         let state = self.feed_mut(feed);
         state.former = Some(source);
         state.is_changed.mark();
+        self.events.push(SourceEvent::Settled { feed, source });
         self.announce_rows(feed, source);
         Some(source)
     }

@@ -70,6 +70,8 @@ pub(super) struct Companion {
     /// Timestamps that both had, and rounds in a row in which they had none.
     pub shared: u32,
     pub alone: u32,
+    /// Events that both streamed.
+    pub events: u32,
     /// Bits of the changes that both made alike under watch, and the totals that were taken into account.
     pub alike_bits: f64,
     pub alike: HashMap<Arc<str>, u64>,
@@ -116,6 +118,8 @@ pub(super) struct FeedState {
     pub former: Option<SourceId>,
     /// Sources of entries that left the configuration in the change in which this one joined it. Persistent.
     pub heir_of: Vec<SourceId>,
+    /// Entries that left the configuration in that change, until it is bound.
+    pub replaces: Vec<FeedSlot>,
     /// The last listing of its own that is in the source's history, by skill. Persistent.
     pub agreed: HashMap<Arc<str>, Totals>,
     pub changed_agreed: Dirty<Arc<str>>,
@@ -129,6 +133,8 @@ pub(super) struct FeedState {
     pub timeline: VecDeque<Span>,
     pub received_at: Option<Duration>,
     pub companions: HashMap<FeedSlot, Companion>,
+    /// Feeds that are of other servers, as their timestamps showed when both were connected. Persistent.
+    pub apart: BTreeSet<FeedSlot>,
     /// What it streamed that another source knows.
     pub shared_events: HashMap<SourceId, SharedEvents>,
     pub differing: Option<Streak>,
@@ -188,6 +194,12 @@ impl FeedState {
         self.differing = None;
         self.behind = None;
         self.is_agreed = false;
+    }
+
+    /// Whether its latest snapshot has a timestamp that shows who else is of its server.
+    pub fn has_stamps(&self) -> bool {
+        let stamp = self.recent.back().and_then(|round| round.stamp);
+        stamp.is_some_and(|stamp| stamp.is_evidence())
     }
 
     pub fn observe_next(&mut self) {

@@ -30,9 +30,11 @@ impl<C: Counts> Sources<C> {
         Some(source)
     }
 
-    pub(super) fn add_source(&mut self, source: Source<C>) -> SourceId {
+    pub(super) fn add_source(&mut self, mut source: Source<C>) -> SourceId {
         let id = self.next;
         self.next = id.next();
+        // Whatever its feed goes on to send: the feed's record names it.
+        source.counts.mark_changed();
         self.sources.insert(id, Source { active_micros: self.wall_micros, ..source });
         id
     }

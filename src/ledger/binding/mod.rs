@@ -37,7 +37,7 @@ use super::dirty::Dirty;
 use super::limits::Limits;
 use super::slots::{FeedSlot, SourceId};
 
-pub use self::parts::{FeedParts, Parts, SourceParts};
+pub use self::parts::{FeedParts, OwnParts, Parts, SourceParts};
 pub use self::source::{Role, Source};
 pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome, SourceEvent};
 
@@ -167,8 +167,27 @@ impl<C> Sources<C> {
 
     /// Whether two feeds are of one server: they shared two timestamps in a row.
     pub fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
-        let companion = self.feeds[feed.index()].companions.get(&other);
-        companion.is_some_and(|companion| companion.shared >= SHARED_NEEDED)
+        self.shared(feed, other) >= SHARED_NEEDED
+    }
+
+    /// The timestamps in a row that a feed shared with another.
+    fn shared(&self, feed: FeedSlot, other: FeedSlot) -> u32 {
+        self.feed(feed).companions.get(&other).map_or(0, |companion| companion.shared)
+    }
+
+    /// Whether two feeds are of one server, if it is known. Timestamps decide; where one of the two sends none that could, two
+    /// events that both streamed do.
+    pub fn shares_server(&self, feed: FeedSlot, other: FeedSlot) -> Option<bool> {
+        let (this, that) = (self.feed(feed), self.feed(other));
+        if this.apart.contains(&other) {
+            return Some(false);
+        }
+        let events = |state: &FeedState, other| state.companions.get(&other).map_or(0, |companion| companion.events);
+        let shares_events = events(this, other).max(events(that, feed)) >= EVENTS_SHARED_NEEDED;
+        let is_one = self.is_one_server(feed, other)
+            || self.is_one_server(other, feed)
+            || shares_events && !(this.has_stamps() && that.has_stamps());
+        is_one.then_some(true)
     }
 
     /// The feeds of the same server as `feed`.

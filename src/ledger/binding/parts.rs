@@ -32,6 +32,21 @@ pub struct FeedParts {
     pub hold_rounds: u32,
     /// Whether what its next source holds happened while it was observed.
     pub is_observed: bool,
+    /// Feeds that are of other servers.
+    pub apart: Vec<FeedSlot>,
+}
+
+/// What of a feed that is not of its binding is persisted with it.
+#[derive(Debug)]
+pub struct OwnParts {
+    /// Its counters.
+    pub counters: FeedCounters,
+    /// Events that it streamed while it was not known whose they are.
+    pub held_events: Vec<Event<'static>>,
+    /// When its server last reported sessions, in microseconds since the Unix epoch.
+    pub sessions_heard_micros: Option<i64>,
+    /// The sessions that its server last reported as a number, less those that closed since.
+    pub sessions_count: u64,
 }
 
 /// What of a source outlives a process.
@@ -69,9 +84,9 @@ impl<C: Counts> Sources<C> {
     /// The feeds and sources that `parts` were. The configuration is that of then: call [`Sources::configure`].
     pub fn from_parts(parts: Parts<C>) -> Self {
         let feed = |parts: FeedParts| {
-            let FeedParts { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed } = parts;
+            let FeedParts { entry, is_configured, former, heir_of, agreed, hold_rounds, is_observed, apart } = parts;
             let state = FeedState { entry, is_configured, former, heir_of, agreed, ..FeedState::default() };
-            FeedState { hold_rounds, is_observed, ..state }
+            FeedState { hold_rounds, is_observed, apart: apart.into_iter().collect(), ..state }
         };
         let source = |(id, parts): (SourceId, SourceParts<C>)| {
             let SourceParts { numbers, counts, beginning, has_begun, counted_by, active_micros } = parts;
@@ -99,13 +114,9 @@ impl<C> Sources<C> {
         !self.changed_addresses.is_empty() || !self.removed.is_empty() || self.feeds.iter().any(is_changed)
     }
 
-    /// Adds what changed of feeds and addresses and is not acknowledged. `own` returns the counters and the held events of a
-    /// feed, if they changed or have to accompany a record.
-    pub fn collect(
-        &mut self,
-        records: &mut Records,
-        mut own: impl FnMut(FeedSlot, bool) -> Option<(FeedCounters, Vec<Event<'static>>)>,
-    ) {
+    /// Adds what changed of feeds and addresses and is not acknowledged. `own` returns what else of a feed is
+    /// persisted, if it changed or has to accompany a record.
+    pub fn collect(&mut self, records: &mut Records, mut own: impl FnMut(FeedSlot, bool) -> Option<OwnParts>) {
         records.sources_removed.extend(self.removed.collect().copied());
         let Self { addresses, changed_addresses, .. } = self;
         for address in changed_addresses.collect() {
@@ -115,7 +126,8 @@ impl<C> Sources<C> {
         for (index, state) in self.feeds.iter_mut().enumerate() {
             let slot = FeedSlot::new(index);
             let is_changed = state.is_changed.collect();
-            if let Some((counters, held_events)) = own(slot, is_changed) {
+            if let Some(own) = own(slot, is_changed) {
+                let OwnParts { counters, held_events, sessions_heard_micros, sessions_count } = own;
                 records.feeds.push(FeedRecord {
                     slot,
                     entry: state.entry.clone(),
@@ -126,6 +138,9 @@ impl<C> Sources<C> {
                     hold_rounds: state.hold_rounds,
                     is_observed: state.is_observed,
                     held_events,
+                    apart: state.apart.iter().copied().collect(),
+                    sessions_heard_micros,
+                    sessions_count,
                 });
             }
             if state.cleared_agreed.collect() {

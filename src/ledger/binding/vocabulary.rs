@@ -108,6 +108,20 @@ pub enum SourceEvent {
         /// The source.
         source: SourceId,
     },
+    /// A feed was bound to a source, perhaps to the one that it was bound to before.
+    Settled {
+        /// The feed.
+        feed: FeedSlot,
+        /// The source.
+        source: SourceId,
+    },
+    /// Two feeds turned out to be of one server.
+    OneServer {
+        /// One of them.
+        feed: FeedSlot,
+        /// The other one.
+        other: FeedSlot,
+    },
     /// The feed lists another database than before. It is bound again.
     Another {
         /// The feed.

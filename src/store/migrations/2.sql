@@ -22,8 +22,6 @@ CREATE TABLE source (
     previous_was_complete INTEGER NOT NULL,
     previous_micros INTEGER,
     streams_invocations INTEGER NOT NULL,
-    sessions_reported INTEGER NOT NULL,
-    sessions_count INTEGER NOT NULL,
     first_event_id INTEGER NOT NULL,
     newest_forgotten_micros INTEGER,
     unread TEXT NOT NULL,
@@ -31,7 +29,7 @@ CREATE TABLE source (
 ) STRICT;
 INSERT INTO source
     SELECT place + 1, 0, had_snapshot, place, coalesce(previous_micros, 0), previous_was_complete, previous_micros,
-           streams_invocations, sessions_reported, sessions_count, first_event_id, newest_forgotten_micros, unread, 0
+           streams_invocations, first_event_id, newest_forgotten_micros, unread, 0
     FROM feed WHERE place IN (SELECT place FROM merged WHERE NOT is_alias);
 CREATE TABLE entry (
     slot INTEGER PRIMARY KEY,
@@ -49,7 +47,10 @@ CREATE TABLE entry (
     heir_of TEXT NOT NULL,
     hold_rounds INTEGER NOT NULL,
     is_observed INTEGER NOT NULL,
-    held_events TEXT NOT NULL
+    held_events TEXT NOT NULL,
+    apart TEXT NOT NULL,
+    sessions_heard_micros INTEGER,
+    sessions_count INTEGER NOT NULL
 ) STRICT;
 INSERT INTO entry
     SELECT feed.place, identity,
@@ -58,7 +59,9 @@ INSERT INTO entry
                 ELSE identity END,
            CASE WHEN (identity LIKE 'ws://%' OR identity LIKE 'wss://%') AND instr(identity, ' skill=') > 0
                 THEN substr(identity, instr(identity, ' skill=') + length(' skill=')) END,
-           1, tenth_skill_invocations, rollbacks, resets, detail_mismatches, 0, '[0,0,0,0]', merged.source, '[]', 0, 0, '[]'
+           1, tenth_skill_invocations, rollbacks, resets, detail_mismatches, 0, '[0,0,0,0]', merged.source, '[]', 0, 0, '[]',
+           '[]', CASE WHEN sessions_reported AND NOT merged.is_alias THEN coalesce(previous_micros, 0) END,
+           CASE WHEN merged.is_alias THEN 0 ELSE sessions_count END
     FROM feed JOIN merged ON merged.place = feed.place;
 CREATE TABLE address (address TEXT PRIMARY KEY, sources TEXT NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO address SELECT address, json_array(max(source)) FROM entry WHERE address <> '' GROUP BY address;
@@ -162,15 +165,15 @@ CREATE TABLE source_event_id (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO source_event_id
     SELECT feed + 1, sequence, id, feed, sent_micros FROM event_id WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
-CREATE TABLE source_session (
-    source INTEGER NOT NULL,
+CREATE TABLE feed_session (
+    feed INTEGER NOT NULL,
     id TEXT NOT NULL,
     open INTEGER NOT NULL,
     seen_micros INTEGER NOT NULL,
-    PRIMARY KEY (source, id)
+    PRIMARY KEY (feed, id)
 ) STRICT, WITHOUT ROWID;
-INSERT INTO source_session
-    SELECT feed + 1, id, open, seen_micros FROM session WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
+INSERT INTO feed_session
+    SELECT feed, id, open, seen_micros FROM session WHERE feed IN (SELECT place FROM merged WHERE NOT is_alias);
 -- The fingerprints of version 1 cover columns that can be corrected: the rows are read again, and the numbers of the
 -- database say how many of them are counted.
 CREATE TABLE database (
@@ -204,4 +207,4 @@ ALTER TABLE entry RENAME TO feed;
 ALTER TABLE source_anomaly_tally RENAME TO anomaly_tally;
 ALTER TABLE source_anomaly RENAME TO anomaly;
 ALTER TABLE source_event_id RENAME TO event_id;
-ALTER TABLE source_session RENAME TO session;
+ALTER TABLE feed_session RENAME TO session;

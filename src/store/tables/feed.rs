@@ -29,6 +29,9 @@ record! {
         hold_rounds: u32,
         is_observed: bool,
         held_events: Json<Vec<Event<'static>>>,
+        apart: Json<Vec<u32>>,
+        sessions_heard_micros: Option<i64>,
+        sessions_count: u64,
     }
 }
 
@@ -61,6 +64,9 @@ impl From<&FeedRecord> for FeedRow {
             hold_rounds: record.hold_rounds,
             is_observed: record.is_observed,
             held_events: Json(record.held_events.clone()),
+            apart: Json(record.apart.iter().map(|feed| feed.number()).collect()),
+            sessions_heard_micros: record.sessions_heard_micros,
+            sessions_count: record.sessions_count,
         }
     }
 }
@@ -91,6 +97,9 @@ impl From<FeedRow> for FeedRecord {
             hold_rounds: record.hold_rounds,
             is_observed: record.is_observed,
             held_events: record.held_events.0,
+            apart: record.apart.0.into_iter().map(FeedSlot::from_number).collect(),
+            sessions_heard_micros: record.sessions_heard_micros,
+            sessions_count: record.sessions_count,
         }
     }
 }

@@ -1,37 +1,37 @@
-//! The sessions that the servers of each source reported.
+//! The sessions that the server of each feed reported.
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
 use super::record::{self, record};
-use crate::ledger::SourceId;
+use crate::ledger::FeedSlot;
 use crate::ledger::records::SessionRecord;
 
 record! {
-    "session", key (source, id),
+    "session", key (feed, id),
     struct SessionRow {
-        source: u64,
+        feed: u32,
         id: Arc<str>,
         open: bool,
         seen_micros: i64,
     }
 }
 
-/// A session of a source by its identifier; `None` where it is forgotten.
-type Session = (SourceId, Arc<str>, Option<SessionRecord>);
+/// A session of a feed's server by its identifier; `None` where it is forgotten.
+type Session = (FeedSlot, Arc<str>, Option<SessionRecord>);
 
-/// Deletes the sessions of the sources `cleared` first.
-pub(super) fn save(connection: &Connection, cleared: &[SourceId], sessions: &[Session]) -> rusqlite::Result<()> {
-    let mut clear = connection.prepare_cached("DELETE FROM session WHERE source = ?")?;
-    cleared.iter().try_for_each(|source| clear.execute([source.0]).map(drop))?;
-    let mut forget = connection.prepare_cached("DELETE FROM session WHERE source = ? AND id = ?")?;
-    for (source, id, _) in sessions.iter().filter(|(.., record)| record.is_none()) {
-        forget.execute(params![source.0, id])?;
+/// Deletes the sessions of the feeds `cleared` first.
+pub(super) fn save(connection: &Connection, cleared: &[FeedSlot], sessions: &[Session]) -> rusqlite::Result<()> {
+    let mut clear = connection.prepare_cached("DELETE FROM session WHERE feed = ?")?;
+    cleared.iter().try_for_each(|feed| clear.execute([feed.number()]).map(drop))?;
+    let mut forget = connection.prepare_cached("DELETE FROM session WHERE feed = ? AND id = ?")?;
+    for (feed, id, _) in sessions.iter().filter(|(.., record)| record.is_none()) {
+        forget.execute(params![feed.number(), id])?;
     }
-    let rows = sessions.iter().filter_map(|(source, id, record)| {
+    let rows = sessions.iter().filter_map(|(feed, id, record)| {
         let row = |SessionRecord { open, seen_micros }| SessionRow {
-            source: source.0,
+            feed: feed.number(),
             id: Arc::clone(id),
             open,
             seen_micros,
@@ -42,8 +42,8 @@ pub(super) fn save(connection: &Connection, cleared: &[SourceId], sessions: &[Se
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Session>> {
-    let session = |SessionRow { source, id, open, seen_micros }| {
-        (SourceId(source), id, Some(SessionRecord { open, seen_micros }))
+    let session = |SessionRow { feed, id, open, seen_micros }| {
+        (FeedSlot::from_number(feed), id, Some(SessionRecord { open, seen_micros }))
     };
     Ok(record::load(connection)?.into_iter().map(session).collect())
 }

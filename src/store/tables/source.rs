@@ -19,8 +19,6 @@ record! {
         previous_was_complete: bool,
         previous_micros: Option<i64>,
         streams_invocations: bool,
-        sessions_reported: bool,
-        sessions_count: u64,
         first_event_id: u64,
         newest_forgotten_micros: Option<i64>,
         unread: Json<Vec<Arc<str>>>,
@@ -39,8 +37,6 @@ impl From<&SourceRecord> for SourceRow {
             previous_was_complete: record.previous_was_complete,
             previous_micros: record.previous_micros,
             streams_invocations: record.streams_invocations,
-            sessions_reported: record.sessions_reported,
-            sessions_count: record.sessions_count,
             first_event_id: record.first_event_id,
             newest_forgotten_micros: record.newest_forgotten_micros,
             unread: Json(record.unread.clone()),
@@ -60,8 +56,6 @@ impl From<SourceRow> for SourceRecord {
             previous_was_complete: row.previous_was_complete,
             previous_micros: row.previous_micros,
             streams_invocations: row.streams_invocations,
-            sessions_reported: row.sessions_reported,
-            sessions_count: row.sessions_count,
             first_event_id: row.first_event_id,
             newest_forgotten_micros: row.newest_forgotten_micros,
             unread: row.unread.0,
@@ -71,17 +65,8 @@ impl From<SourceRow> for SourceRecord {
 }
 
 /// The tables with a column `source`.
-const TABLES: [&str; 9] = [
-    "source_skill",
-    "listing_history",
-    "damage",
-    "anomaly_tally",
-    "anomaly",
-    "event_id",
-    "session",
-    "database",
-    "fingerprint",
-];
+const TABLES: [&str; 8] =
+    ["source_skill", "listing_history", "damage", "anomaly_tally", "anomaly", "event_id", "database", "fingerprint"];
 
 /// Deletes everything of the sources `removed` first.
 pub(super) fn save(connection: &Connection, removed: &[SourceId], sources: &[SourceRecord]) -> rusqlite::Result<()> {
