@@ -44,9 +44,12 @@ impl Ledger {
         now: Moment,
         notices: &mut Vec<Notice>,
     ) -> SourceId {
-        let source = self.compare_events(slot, source, event, now, notices);
-        self.compare_senders(slot, source, event);
-        self.report(now, notices);
+        let mut source = source;
+        if let Some(identity) = identity(event) {
+            source = self.compare_events(slot, source, event, identity, now, notices);
+            self.compare_senders(slot, source, identity);
+            self.report(now, notices);
+        }
         let is_active = self.sources.streams_for(slot, source);
         let filter = self.sources.entry(slot).filter.clone();
         let companions = self.sources.companions(slot);
@@ -84,10 +87,10 @@ impl Ledger {
         slot: FeedSlot,
         source: SourceId,
         event: &Event<'_>,
+        (id, sent_micros): (&str, i64),
         now: Moment,
         notices: &mut Vec<Notice>,
     ) -> SourceId {
-        let Some((id, sent_micros)) = identity(event) else { return source };
         if self.sources.latest(slot).is_some() {
             return source;
         }
@@ -104,10 +107,8 @@ impl Ledger {
     }
 
     /// Records which other feeds of the source streamed an event, too.
-    fn compare_senders(&mut self, slot: FeedSlot, source: SourceId, event: &Event<'_>) {
-        if let Some((id, sent_micros)) = identity(event)
-            && let Some(known) = self.sources.source(source)
-        {
+    fn compare_senders(&mut self, slot: FeedSlot, source: SourceId, (id, sent_micros): (&str, i64)) {
+        if let Some(known) = self.sources.source(source) {
             for other in known.counts.event_ids.senders(id, sent_micros) {
                 if other != slot {
                     self.sources.record_shared_event(slot, other);
@@ -513,6 +514,8 @@ impl Ledger {
 
 /// The identifier of an event, and the sender's time in microseconds since the Unix epoch, if it has both.
 fn identity<'e>(event: &'e Event<'_>) -> Option<(&'e str, i64)> {
+    // Most events have no identifier, and to read a time costs more than all the rest of an event.
+    let id = event.id.as_deref()?;
     let sent_micros = event.timestamp.as_deref().and_then(server_time::micros)?;
-    Some((event.id.as_deref()?, sent_micros))
+    Some((id, sent_micros))
 }
