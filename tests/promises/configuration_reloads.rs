@@ -4,13 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::support::http_client;
-use crate::support::model::{Database, Invocation};
+use crate::support::model::{Database, Invocation, SECOND};
 use crate::support::program::{Ended, Program};
 use crate::support::scrape::Scrape;
-use crate::support::scripted_feed::{Gate, ScriptedFeed, Step, Visit};
+use crate::support::scripted_feed::{Clock, Gate, ScriptedFeed, Step, Visit};
 use crate::support::{PATIENCE, equal, eventually};
 use rustix::process::Signal;
 
@@ -177,13 +177,11 @@ fn wrong_changes_nothing(feed: &ScriptedFeed, wrong: &str, reason: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn where_the_first_of_two_addresses_of_one_server_leaves_the_other_goes_on() {
     let invocations = Arc::new(AtomicUsize::new(3));
-    let (told, began) = (Arc::clone(&invocations), Instant::now());
-    let snapshot = move || {
-        // Every connection hears the same time in the same round.
-        let round = i64::try_from(began.elapsed().as_millis() / 100).unwrap();
-        database("a", told.load(Ordering::SeqCst)).snapshot(round * 100_000)
-    };
-    let server = ScriptedFeed::start(vec![vec![Step::rounds(&Gate::default(), Duration::from_millis(50), snapshot)]]);
+    let listed = Arc::clone(&invocations);
+    // Rounds reach both connections with one timestamp. It has a fraction of a second: a whole one is no evidence.
+    let snapshot = move |round: u64| database("a", listed.load(Ordering::SeqCst)).snapshot(round as i64 * SECOND + 1);
+    let rounds = Step::Clocked(Gate::default(), Clock::new(Duration::from_millis(300)), Box::new(snapshot));
+    let server = ScriptedFeed::start(vec![vec![rounds]]);
     let mut by_name = server.url();
     by_name.set_host(Some("localhost")).unwrap();
     let entry = |name: &str, url: &str| format!("  - {{name: {name}, url: \"{url}\"}}\n");
