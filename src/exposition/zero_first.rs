@@ -227,6 +227,6 @@ mod tests {
         assert_eq!(after_restart(0), ["0", "0", "3"]);
         assert_eq!(after_restart(19_999_999), ["0", "0", "3"]);
         assert_eq!(after_restart(20_000_000), ["3", "3", "3"], "its value may have been exposed");
-        assert_eq!(after_restart(-1), ["3", "3", "3"], "a clock that was set back tells nothing");
+        assert_eq!(after_restart(-1), ["3", "3", "3"], "a clock that was set back is no evidence");
     }
 }

@@ -70,7 +70,7 @@ enum Specificity {
 }
 
 impl Preference {
-    /// Takes a media range into account. Of parameters, the version alone tells our formats apart.
+    /// Takes a media range into account. Of parameters, the version alone distinguishes our formats.
     fn consider(&mut self, item: &Item<'_>, kind: &str, subtype: &str, version: &str) {
         let Some((item_kind, item_subtype)) = item.name.split_once('/') else { return };
         let is_subtype = item_kind.eq_ignore_ascii_case(kind) && item_subtype.eq_ignore_ascii_case(subtype);

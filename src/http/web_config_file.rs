@@ -117,7 +117,7 @@ impl PartialEq for WebConfigFile {
 impl Eq for WebConfigFile {}
 
 /// Checks every `interval` whether `file`, or a file that it names, has changed, and reloads it then: two reads that far apart
-/// must agree. `content` is told of each configuration that is accepted and of each that is not. Ends when it is dropped.
+/// must agree. Reports to `content` each configuration that is accepted and each that is not. Ends when it is dropped.
 pub async fn watch_web_config(file: Arc<WebConfigFile>, content: Arc<dyn Content>, interval: Duration) -> Infallible {
     let mut reported = Some(file.opened.clone());
     // `None` until two reads agreed: the file may have been written while it was opened.

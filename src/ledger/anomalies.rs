@@ -401,7 +401,7 @@ impl Anomalies {
     }
 
     /// Adds the anomalies of another source that turned out to be the same: of each key the greater multiplicity. Types beyond
-    /// the limit are one; of anomalies beyond the limit it is forgotten what tells them apart, and their number stays.
+    /// the limit are one; of anomalies beyond the limit what distinguishes them is forgotten, and their number stays.
     pub fn join(&mut self, other: Self, limits: &Limits) {
         for (skill_name, tallies) in other.tallies {
             if self.tallies.len() >= limits.anomaly_keys_max && !self.tallies.contains_key(&skill_name) {

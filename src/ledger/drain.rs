@@ -75,8 +75,8 @@ impl Ledger {
         is_known.unwrap_or_else(|| (has_reported(feed) || has_reported(other)) && is_one_source())
     }
 
-    /// Which of two feeds of one server knows its sessions better: the one that has been connected longer if both were told of
-    /// sessions since both are connected, else the one that was told last.
+    /// Which of two feeds of one server knows its sessions better: the one that has been connected longer if both received reports of
+    /// sessions since both are connected, else the one that received the last report.
     fn better_informed(&self, feed: FeedSlot, other: FeedSlot) -> FeedSlot {
         let (this, that) = (&self.feeds[feed.index()], &self.feeds[other.index()]);
         let both_since = Some(this.opened_micros.max(that.opened_micros));

@@ -5,7 +5,6 @@ use std::fs;
 use std::io::Write as _;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, mpsc};
 
 use crate::support::certificates::Authority;
 use crate::support::http_client::{self, Connection};
@@ -249,14 +248,7 @@ fn a_foreign_host_is_refused_before_a_password_is_requested() {
 #[test]
 fn a_client_that_ends_sending_over_tls_gets_its_answer() {
     let site = WebSite::new();
-    let (begin, begun) = mpsc::channel();
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let content = MadeUp::showing(move || {
-        begin.send(()).unwrap();
-        held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        "a 1\n".into()
-    });
+    let (content, begun, release) = MadeUp::held("a 1\n");
     let server = site.serve_content(TLS, content, HttpLimits::default());
     for says_so in [true, false] {
         let mut stream = site.stream_encrypted(server.address, None);

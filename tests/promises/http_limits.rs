@@ -1,7 +1,7 @@
 //! Clients that are slow, many, greedy or gone take only what the limits give them, and shutdown waits for none.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use crate::support::http_client::{Connection, get};
@@ -104,14 +104,7 @@ fn a_client_that_ends_sending_after_its_requests_gets_every_answer_whole() {
 
 #[test]
 fn a_client_that_ends_sending_while_its_answer_is_written_gets_it() {
-    let (begin, begun) = mpsc::channel();
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let content = MadeUp::showing(move || {
-        begin.send(()).unwrap();
-        held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        Bytes::from_static(b"late\n")
-    });
+    let (content, begun, release) = MadeUp::held("late\n");
     let server = Served::start(content, HttpSettings::default());
     let mut connection = Connection::open(server.address);
     connection.send(GET);
@@ -196,14 +189,7 @@ fn a_reader_that_takes_its_time_within_the_limit_gets_everything() {
 
 #[test]
 fn scrapes_beyond_the_limit_wait_and_then_hear_that_there_are_too_many() {
-    let (begin, begun) = mpsc::channel();
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let content = MadeUp::showing(move || {
-        begin.send(()).unwrap();
-        held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        Bytes::from_static(b"late\n")
-    });
+    let (content, begun, release) = MadeUp::held("late\n");
     let limits = HttpLimits { scrapes_max: 1, scrape_wait: SHORT, ..HttpLimits::default() };
     let server = Served::start(content, limited(limits));
     let mut first = Connection::open(server.address);
@@ -251,14 +237,7 @@ fn shutdown_closes_idle_connections_and_accepts_no_more() {
 
 #[test]
 fn shutdown_lets_a_request_in_flight_end_whole() {
-    let (begin, begun) = mpsc::channel();
-    let (release, held) = mpsc::channel::<()>();
-    let held = Mutex::new(held);
-    let content = MadeUp::showing(move || {
-        begin.send(()).unwrap();
-        held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
-        Bytes::from(vec![b'x'; HUGE_BYTES])
-    });
+    let (content, begun, release) = MadeUp::held(vec![b'x'; HUGE_BYTES]);
     let server = Served::start(content, graceful());
     let mut connection = Connection::open(server.address);
     connection.send(GET);

@@ -41,6 +41,19 @@ impl MadeUp {
         }
     }
 
+    /// Shows `body` once it is released. Returns the content, what is sent when a scrape has begun, and what releases it.
+    pub fn held(body: impl Into<Bytes>) -> (Self, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (begin, begun) = mpsc::channel();
+        let (release, held) = mpsc::channel::<()>();
+        let (held, body) = (Mutex::new(held), body.into());
+        let content = Self::showing(move || {
+            begin.send(()).unwrap();
+            held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            body.clone()
+        });
+        (content, begun, release)
+    }
+
     pub fn set_readiness(&self, is_ready: bool, text: &str) {
         *self.readiness.lock().unwrap() = Readiness { is_ready, text: text.to_owned() };
     }

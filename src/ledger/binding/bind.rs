@@ -91,10 +91,8 @@ impl<C: Counts> Sources<C> {
     pub(super) fn replace_source(&mut self, feed: FeedSlot, old: SourceId, seen: &Observation<'_>) -> Outcome {
         let fell = self.sources[&old].numbers.fallen(&seen.listings, seen.room);
         self.events.push(SourceEvent::Another { feed, fell });
-        let companions: Vec<FeedSlot> =
-            self.feeds_of(old).filter(|other| *other != feed && self.is_one_server(feed, *other)).collect();
         let is_read = self.sources[&old].counts.is_read();
-        for other in companions.into_iter().chain([feed]) {
+        for other in self.server_feeds(feed, old) {
             self.unbind(other);
             self.void_likeness(other);
             let state = self.feed_mut(other);

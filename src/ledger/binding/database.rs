@@ -225,9 +225,7 @@ impl<C: Counts> Sources<C> {
     pub fn replace(&mut self, feed: FeedSlot, old: SourceId) -> Option<SourceId> {
         self.feed_mut(feed).hold_rounds = 0;
         let source = self.begin_source(feed, Beginning::Observed, Some(old))?;
-        let companions: Vec<FeedSlot> =
-            self.feeds_of(old).filter(|other| *other == feed || self.is_one_server(feed, *other)).collect();
-        for other in companions.iter().copied().chain([feed]) {
+        for other in self.server_feeds(feed, old) {
             let is_bound = self.source_of(other) == Some(old);
             if let Some(known) = self.sources.get_mut(&old) {
                 known.unset_active(other);

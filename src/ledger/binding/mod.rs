@@ -201,6 +201,12 @@ impl<C> Sources<C> {
         self.live_feeds().filter(move |feed| self.source_of(*feed) == Some(source))
     }
 
+    /// The feeds of `source` that are of the server of `feed`, and `feed`, last.
+    fn server_feeds(&self, feed: FeedSlot, source: SourceId) -> Vec<FeedSlot> {
+        let others = self.feeds_of(source).filter(|other| *other != feed && self.is_one_server(feed, *other));
+        others.chain([feed]).collect()
+    }
+
     fn live_feeds(&self) -> impl Iterator<Item = FeedSlot> + '_ {
         let live = self.feeds.iter().enumerate().filter(|(_, feed)| feed.is_live);
         live.map(|(index, _)| FeedSlot::new(index))

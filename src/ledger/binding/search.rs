@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::feed_state::{FeedState, Pending};
-use super::{Beginning, Counts, Entry, Observation, ROUNDS, SHARED_NEEDED, Sources};
+use super::{Beginning, Counts, Entry, Observation, ROUNDS, Sources};
 use crate::ledger::continuity::{Continuity, DECISIVE_BITS, FORMER_BITS};
 use crate::ledger::slots::{FeedSlot, SourceId};
 
@@ -56,12 +56,8 @@ impl<C: Counts> Sources<C> {
             is_refuted(source) || self.sources[&source].numbers.is_contradicted(&seen.listings, seen.room)
         };
         // Shared timestamps stay evidence where the feed that shared them was bound and then lost its connection.
-        let of_server = self
-            .feed(feed)
-            .companions
-            .iter()
-            .filter(|(other, companion)| companion.shared >= SHARED_NEEDED && !self.feed(**other).is_live);
-        let of_server = of_server.filter_map(|(other, _)| self.source_of(*other));
+        let gone = self.companions(feed).into_iter().filter(|other| !self.feed(*other).is_live);
+        let of_server = gone.filter_map(|other| self.source_of(other));
         if let Some(source) = of_server.filter(|source| !is_contradicted(*source)).min() {
             return Some(source);
         }
