@@ -56,6 +56,7 @@
 //! | `ledger` | messages and rows to counts; pure: time is passed in, and no socket, file or clock is known |
 //! | `shared_ledger` | the ledger behind a lock, and the view that scrapes read |
 //! | `persister`, `store` | commit to the state file, then expose; the state file (SQLite) itself |
+//! | `push` | remote write: the queue of samples that receivers have not answered for |
 //! | `exposition` | the view as text and as a `prometheus` collector; changes no count |
 //! | `health` | how each feed stands: the one place that decides it |
 //! | `telemetry` | the bridge's own metrics and log, one function an event; decides nothing |
@@ -105,6 +106,7 @@ mod pem;
 mod persister;
 mod process;
 mod protocol;
+mod push;
 mod recording;
 mod reload;
 mod replay;
@@ -181,6 +183,13 @@ pub mod internals {
         pub use crate::protocol::{
             AnomalyEntry, ConnectionMessage, Event, EventKind, Limits, Message, MessageType, Number, Rejection,
             RejectionReason, SkillEntry, Snapshot, read,
+        };
+    }
+    pub mod push {
+        pub use crate::push::{
+            Backlog, Desk, DeskServer, Grid, HostHash, Identified, Identity, InMemoryError, LabelSets, Origin,
+            OwnSample, QueueError, QueueSettings, QueueSize, QueueSummary, ReceiverName, STALE, Schedule, Series,
+            SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Wait, gather_own, is_stale, summary,
         };
     }
     pub mod shared_ledger {

@@ -4,6 +4,8 @@
 //! One thread takes the changes of the ledger, commits them and exposes them. Changes that arrive during a commit share the
 //! next one, so that throughput does not depend on the disk. If commits fail for [`EXPOSE_UNCOMMITTED_AFTER`], changes are
 //! exposed from memory until a commit succeeds again: a full disk must not blind whoever has to free it.
+//!
+//! The same thread answers the requests of the push queue, which is in the same file.
 
 use std::io;
 use std::path::Path;
@@ -15,6 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{Changes, Limits};
+use crate::push::DeskServer;
 use crate::shared_ledger::SharedLedger;
 use crate::store::{Opened, Quarantine, Store, StoreError};
 use crate::telemetry::StateTelemetry;
@@ -88,17 +91,23 @@ impl PersistentLedger {
         Ok(Self { ledger: Arc::new(ledger), store, quarantined })
     }
 
-    /// Starts the persister. If it ends by itself, which is a defect, it cancels `bridge`: what is no longer committed would
+    /// Starts the persister, which answers requests of the push `queue` as well. If it ends by itself, which is a defect, it cancels `bridge`: what is no longer committed would
     /// never be exposed again.
     ///
     /// # Errors
     /// The system starts no further thread.
-    pub fn start(self, telemetry: Arc<StateTelemetry>, bridge: CancellationToken) -> Result<Persister, PersistError> {
+    pub fn start(
+        self,
+        telemetry: Arc<StateTelemetry>,
+        queue: DeskServer,
+        bridge: CancellationToken,
+    ) -> Result<Persister, PersistError> {
         let ledger = Arc::clone(&self.ledger);
         let thread = thread::Builder::new().name("state".to_owned()).spawn(move || {
             let _bridge = bridge.drop_guard();
             let (ledger, telemetry) = (&*self.ledger, &*telemetry);
-            Worker { ledger, store: self.store, telemetry, committed: Instant::now(), failing_since: None }.run();
+            let committed = Instant::now();
+            Worker { ledger, store: self.store, telemetry, queue, committed, failing_since: None }.run();
         })?;
         Ok(Persister { ledger, thread: Some(thread) })
     }
@@ -125,6 +134,7 @@ struct Worker<'p> {
     ledger: &'p SharedLedger,
     store: Store,
     telemetry: &'p StateTelemetry,
+    queue: DeskServer,
     committed: Instant,
     failing_since: Option<Instant>,
 }
@@ -135,7 +145,10 @@ impl Worker<'_> {
             let mut due = self.ledger.wait_until_due(CHECK_INTERVAL);
             // The first change after a quiet while is committed at once; under load several share a commit.
             due.is_stopping |= self.ledger.pause(COMMIT_INTERVAL_MIN.saturating_sub(self.committed.elapsed()));
-            if self.persist() {
+            let is_persisted = self.persist();
+            // Between a commit and the next one the view shows what is on disk: a tick of the queue holds nothing else.
+            self.queue.answer(&mut self.store, self.ledger, is_persisted);
+            if is_persisted {
                 if due.is_stopping {
                     return;
                 }

@@ -41,6 +41,8 @@ pub struct SharedLedger {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Due {
     pub changed: bool,
+    /// Whether the queue of remote write has requests.
+    pub requested: bool,
     pub is_stopping: bool,
 }
 
@@ -275,7 +277,7 @@ impl SharedLedger {
         self.notify_changed();
     }
 
-    /// Waits until there are changes, a deadline of the ledger is reached, the bridge stops, or `timeout` is over, and returns
+    /// Waits until there are changes or requests, a deadline of the ledger is reached, the bridge stops, or `timeout` is over, and returns
     /// which.
     pub(crate) fn wait_until_due(&self, timeout: Duration) -> Due {
         let deadline = self.ledger().deadline();
@@ -284,7 +286,8 @@ impl SharedLedger {
         let nothing = |due: &mut Due| *due == Due::default();
         let waited = self.due_changed.wait_timeout_while(self.due(), deadline.min(timeout), nothing);
         let mut due = waited.unwrap_or_else(PoisonError::into_inner).0;
-        Due { changed: std::mem::take(&mut due.changed), is_stopping: due.is_stopping }
+        let (changed, requested) = (std::mem::take(&mut due.changed), std::mem::take(&mut due.requested));
+        Due { changed, requested, is_stopping: due.is_stopping }
     }
 
     /// Waits for `pause` or until the bridge stops. Returns whether it stops.
@@ -297,6 +300,13 @@ impl SharedLedger {
     pub(crate) fn stop_persisting(&self) {
         self.due().is_stopping = true;
         self.due_changed.notify_one();
+    }
+
+    /// Has the persister answer requests of the queue of remote write.
+    pub(crate) fn notify_requested(&self) {
+        if !std::mem::replace(&mut self.due().requested, true) {
+            self.due_changed.notify_one();
+        }
     }
 
     fn notify_changed(&self) {

@@ -26,6 +26,7 @@ use crate::http::{self, BoundListener, HttpSettings};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
+use crate::push::Desk;
 use crate::reload::SETTLE_TIME;
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
@@ -212,8 +213,9 @@ impl Bridge {
 
     async fn run_until(mut self, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let state_telemetry = Arc::clone(&self.state_telemetry);
-        let persister =
-            self.persistent.take().map(|ledger| ledger.start(state_telemetry, shutdown.clone())).transpose()?;
+        let (_desk, queue) = Desk::persistent(Arc::clone(&self.service.content.ledger));
+        let persister = self.persistent.take();
+        let persister = persister.map(|ledger| ledger.start(state_telemetry, queue, shutdown.clone())).transpose()?;
         let feeds_ended = CancellationToken::new();
         let serving = self.service.run(self.listeners, &shutdown, &feeds_ended);
         let committing = async {

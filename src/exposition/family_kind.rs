@@ -62,6 +62,14 @@ impl FamilyKind {
         }
     }
 
+    /// Returns whether its samples only increase.
+    pub fn is_counter(self) -> bool {
+        match self {
+            Self::Invocations | Self::Durations | Self::Anomalies => true,
+            Self::CompletionRates | Self::LastListed => false,
+        }
+    }
+
     /// Returns how many skills share a block: few in a family with many samples for each skill, because a change to one skill
     /// rewrites and compresses its whole block again.
     pub fn block_skills(self) -> usize {
@@ -128,13 +136,19 @@ impl FamilyKind {
 
     /// Calls `each` with every sample of `skill`, in an order that depends on its series only.
     #[inline]
-    pub fn each_sample(self, skill: &SkillView, mut each: impl FnMut(Sample<'_>)) {
+    pub fn each_sample(self, skill: &SkillView, each: impl FnMut(Sample<'_>)) {
+        self.each_sample_but(&skill.zeros, skill, each);
+    }
+
+    /// The same with 0 as the value of the series `zeros`.
+    #[inline]
+    pub fn each_sample_but(self, zeros: &Zeros, skill: &SkillView, mut each: impl FnMut(Sample<'_>)) {
         let skill_name = &*skill.series.skill_name;
         match self {
             Self::Invocations => {
                 let [name, phase, completed] = INVOCATIONS.labels;
                 for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
-                    let is_held = skill.zeros.has_phase(workflow_phase);
+                    let is_held = zeros.has_phase(workflow_phase);
                     let [abandoned, ended] = if is_held { [0, 0] } else { [*abandoned, *ended] };
                     for (text, count) in [("false", abandoned), ("true", ended)] {
                         each(Sample {
@@ -149,7 +163,7 @@ impl FamilyKind {
             Self::Durations => {
                 let [name, phase] = DURATIONS.labels;
                 for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
-                    let durations = if skill.zeros.has_phase(workflow_phase) { &NO_DURATIONS } else { durations };
+                    let durations = if zeros.has_phase(workflow_phase) { &NO_DURATIONS } else { durations };
                     let mut write = |suffix, le, value| {
                         let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
                         each(Sample { name: DURATIONS.name, suffix, labels, value });
@@ -173,7 +187,7 @@ impl FamilyKind {
                 let [kind, name] = ANOMALIES.labels;
                 for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
                     let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
-                    let count = if skill.zeros.has_anomaly_type(anomaly_type) { 0 } else { *count };
+                    let count = if zeros.has_anomaly_type(anomaly_type) { 0 } else { *count };
                     each(Sample { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(count) });
                 }
             }

@@ -8,6 +8,7 @@
 //! | `families`, `family` | names, labels and HELP of the families |
 //! | `family_kind` | which samples a family has for a skill |
 //! | `sample`, `format` | how a sample, HELP and TYPE are written, in both formats |
+//! | `skill_sample` | the samples of a skill as data |
 //! | `text_cache`, `family_text`, `gzip` | the text, kept from scrape to scrape and compressed in chunks |
 //! | `text` | the body of a scrape |
 //! | `others` | everything else that a registry gathers, as text |
@@ -26,17 +27,22 @@ mod gzip;
 mod increase;
 mod others;
 mod sample;
+mod skill_sample;
 mod skill_view;
 mod text;
 mod text_cache;
 mod view;
 mod zero_first;
 
-pub use collector::{FamiliesCollector, ViewProvider};
+pub use collector::{FamiliesCollector, ViewProvider, gather_others};
 pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;
-pub use others::encode_others;
+pub use others::{each_other_sample, encode_others};
+pub use skill_sample::{SkillSample, each_skill_sample};
 pub use skill_view::SkillView;
 pub use text::{Encoding, encode_families, render};
 pub use view::View;
+
+/// Name of the family without labels.
+pub const ACTIVE_SESSIONS_NAME: &str = families::ACTIVE_SESSIONS.name;

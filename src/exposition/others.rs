@@ -5,22 +5,59 @@ use prometheus::proto::{Metric, MetricFamily, MetricType};
 use super::format::Format;
 use super::sample::{Value, push_escaped};
 
+/// A sample of a family that a registry gathered.
+#[derive(Debug, Clone, Copy)]
+pub struct OtherSample<'f> {
+    /// Of the family, the labels and the timestamp.
+    pub metric: &'f Metric,
+    /// What the name of the sample has behind that of the family.
+    pub suffix: &'static str,
+    /// The label `le` or `quantile`, and its value.
+    pub bound: Option<(&'static str, f64)>,
+    /// Its value.
+    pub value: f64,
+    /// Whether it only increases.
+    pub is_counter: bool,
+}
+
 /// Writes families that `Registry::gather` returned. The crate's own encoder knows one format only, and writes the bound 1.0
 /// as `1`, which OpenMetrics forbids: one series would have two names.
 pub fn encode_others(families: &[MetricFamily], format: Format, out: &mut String) {
     for family in families {
-        let kind = family.get_field_type();
-        format.push_head(family.name(), family.help(), type_name(kind), out);
-        for metric in family.get_metric() {
-            let mut samples = Samples { name: family.name(), metric, format, out };
-            match kind {
-                MetricType::COUNTER => samples.push("", None, metric.get_counter().get_value()),
-                MetricType::GAUGE => samples.push("", None, metric.get_gauge().get_value()),
-                MetricType::HISTOGRAM => samples.push_histogram(),
-                MetricType::SUMMARY => samples.push_summary(),
-                // The crate has no such metrics.
-                MetricType::UNTYPED => {}
+        format.push_head(family.name(), family.help(), type_name(family.get_field_type()), out);
+        each_other_sample(family, |sample| push(family.name(), &sample, format, out));
+    }
+}
+
+/// Calls `each` with every sample of a family, in the order of a scrape.
+pub fn each_other_sample<'f>(family: &'f MetricFamily, mut each: impl FnMut(OtherSample<'f>)) {
+    for metric in family.get_metric() {
+        let mut sample = |suffix, bound, value, is_counter| {
+            each(OtherSample { metric, suffix, bound, value, is_counter });
+        };
+        match family.get_field_type() {
+            MetricType::COUNTER => sample("", None, metric.get_counter().get_value(), true),
+            MetricType::GAUGE => sample("", None, metric.get_gauge().get_value(), false),
+            MetricType::HISTOGRAM => {
+                let histogram = metric.get_histogram();
+                let count = histogram.get_sample_count() as f64;
+                for bucket in histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound() < f64::INFINITY) {
+                    sample("_bucket", Some(("le", bucket.upper_bound())), bucket.cumulative_count() as f64, true);
+                }
+                sample("_bucket", Some(("le", f64::INFINITY)), count, true);
+                sample("_sum", None, histogram.get_sample_sum(), true);
+                sample("_count", None, count, true);
             }
+            MetricType::SUMMARY => {
+                let summary = metric.get_summary();
+                for quantile in summary.get_quantile() {
+                    sample("", Some(("quantile", quantile.quantile())), quantile.value(), false);
+                }
+                sample("_sum", None, summary.sample_sum(), true);
+                sample("_count", None, summary.sample_count() as f64, true);
+            }
+            // The crate has no such metrics.
+            MetricType::UNTYPED => {}
         }
     }
 }
@@ -35,61 +72,39 @@ fn type_name(kind: MetricType) -> &'static str {
     }
 }
 
-struct Samples<'f> {
-    name: &'f str,
-    metric: &'f Metric,
-    format: Format,
-    out: &'f mut String,
+fn push(name: &str, sample: &OtherSample<'_>, format: Format, out: &mut String) {
+    out.push_str(name);
+    out.push_str(sample.suffix);
+    let mut separator = '{';
+    let mut push_label = |name: &str, text: &str| {
+        out.push(separator);
+        separator = ',';
+        out.push_str(name);
+        out.push_str("=\"");
+        push_escaped(text, |chunk| out.push_str(chunk));
+        out.push('"');
+    };
+    for label in sample.metric.get_label() {
+        push_label(label.name(), label.value());
+    }
+    if let Some((name, text)) = sample.bound_label() {
+        push_label(name, &text);
+    }
+    if separator == ',' {
+        out.push('}');
+    }
+    out.push(' ');
+    Value::Number(sample.value).with_text(|text| out.push_str(std::str::from_utf8(text).expect("digits are text")));
+    if sample.metric.timestamp_ms() != 0 {
+        format.push_timestamp(sample.metric.timestamp_ms(), out);
+    }
+    out.push('\n');
 }
 
-impl Samples<'_> {
-    fn push_histogram(&mut self) {
-        let histogram = self.metric.get_histogram();
-        let count = histogram.get_sample_count() as f64;
-        for bucket in histogram.get_bucket().iter().filter(|bucket| bucket.upper_bound() < f64::INFINITY) {
-            self.push("_bucket", Some(("le", bucket.upper_bound())), bucket.cumulative_count() as f64);
-        }
-        self.push("_bucket", Some(("le", f64::INFINITY)), count);
-        self.push("_sum", None, histogram.get_sample_sum());
-        self.push("_count", None, count);
-    }
-
-    fn push_summary(&mut self) {
-        let summary = self.metric.get_summary();
-        for quantile in summary.get_quantile() {
-            self.push("", Some(("quantile", quantile.quantile())), quantile.value());
-        }
-        self.push("_sum", None, summary.sample_sum());
-        self.push("_count", None, summary.sample_count() as f64);
-    }
-
-    fn push(&mut self, suffix: &str, bound: Option<(&str, f64)>, value: f64) {
-        self.out.push_str(self.name);
-        self.out.push_str(suffix);
-        let mut separator = '{';
-        let mut push_label = |name: &str, text: &str| {
-            self.out.push(separator);
-            separator = ',';
-            self.out.push_str(name);
-            self.out.push_str("=\"");
-            push_escaped(text, |chunk| self.out.push_str(chunk));
-            self.out.push('"');
-        };
-        for label in self.metric.get_label() {
-            push_label(label.name(), label.value());
-        }
-        if let Some((name, bound)) = bound {
-            push_label(name, &bound_text(bound));
-        }
-        if separator == ',' {
-            self.out.push('}');
-        }
-        self.out.push(' ');
-        Value::Number(value).with_text(|text| self.out.push_str(std::str::from_utf8(text).expect("digits are text")));
-        if self.metric.timestamp_ms() != 0 {
-            self.format.push_timestamp(self.metric.timestamp_ms(), self.out);
-        }
-        self.out.push('\n');
+impl OtherSample<'_> {
+    /// Returns the label `le` or `quantile`, with its value as it is written.
+    pub fn bound_label(&self) -> Option<(&'static str, String)> {
+        self.bound.map(|(name, bound)| (name, bound_text(bound)))
     }
 }
 

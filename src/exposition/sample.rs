@@ -80,6 +80,14 @@ impl Value {
         }
     }
 
+    /// Returns the value as remote write has it.
+    pub fn number(self) -> f64 {
+        match self {
+            Self::Count(count) => count as f64,
+            Self::Number(number) => number,
+        }
+    }
+
     /// Calls `read` with the shortest text that is parsed as the same number.
     #[inline]
     pub fn with_text<T>(self, read: impl FnOnce(&[u8]) -> T) -> T {

@@ -39,6 +39,32 @@ pub struct View {
     anomalies: VecDeque<SeenAnomaly>,
     /// Since it was last taken.
     increase: Increase,
+    /// `None` until somebody takes them.
+    changed: Option<ChangedSkills>,
+}
+
+/// The skills that changed since they were last taken, each once.
+#[derive(Debug, Default)]
+struct ChangedSkills {
+    indices: Vec<usize>,
+    is_marked: Vec<bool>,
+}
+
+impl ChangedSkills {
+    fn mark(&mut self, index: usize) {
+        if index >= self.is_marked.len() {
+            self.is_marked.resize(index + 1, false);
+        }
+        if !std::mem::replace(&mut self.is_marked[index], true) {
+            self.indices.push(index);
+        }
+    }
+
+    fn take(&mut self) -> Vec<usize> {
+        let indices = std::mem::take(&mut self.indices);
+        indices.iter().for_each(|index| self.is_marked[*index] = false);
+        indices
+    }
 }
 
 impl View {
@@ -97,6 +123,7 @@ impl View {
             let staleness = if skill.last_listed_micros.is_some() { Staleness::Values } else { Staleness::Samples };
             skill.last_listed_micros = Some(micros);
             self.text.mark(FamilyKind::LastListed, index, staleness);
+            self.mark_changed(index);
         }
     }
 
@@ -112,6 +139,7 @@ impl View {
             let last_changed_micros = changed_micros;
             self.skills.push(SkillView { series, last_listed_micros: None, last_changed_micros, zeros });
             self.text.add(index, &self.skills);
+            self.mark_changed(index);
             return;
         };
         // Series other than the rate are never removed or renamed: if there are as many as before, they are the same.
@@ -130,11 +158,46 @@ impl View {
         let rates = staleness(rate != rate_now, rate.is_some() != rate_now.is_some());
         if [invocations, anomalies, rates] != [Staleness::Fresh; 3] {
             skill.last_changed_micros = changed_micros.or(skill.last_changed_micros);
+            self.mark_changed(index);
         }
         self.text.mark(FamilyKind::Invocations, index, invocations);
         self.text.mark(FamilyKind::Durations, index, invocations);
         self.text.mark(FamilyKind::CompletionRates, index, rates);
         self.text.mark(FamilyKind::Anomalies, index, anomalies);
+    }
+
+    fn mark_changed(&mut self, index: usize) {
+        if let Some(changed) = &mut self.changed {
+            changed.mark(index);
+        }
+    }
+
+    /// Returns the indices of the skills that changed since the last call; `None` at the first one, after which changes are
+    /// noted.
+    pub fn take_changed(&mut self) -> Option<Vec<usize>> {
+        if self.changed.is_none() {
+            self.changed = Some(ChangedSkills::default());
+            return None;
+        }
+        self.changed.as_mut().map(ChangedSkills::take)
+    }
+
+    /// Returns the number of skills.
+    pub fn len(&self) -> usize {
+        self.skills.len()
+    }
+
+    /// Returns whether there is no skill.
+    pub fn is_empty(&self) -> bool {
+        self.skills.is_empty()
+    }
+
+    /// Returns the skill at `index`.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn skill(&self, index: usize) -> &SkillView {
+        &self.skills[index]
     }
 
     /// Returns the ledger's counters of each feed, sorted by identity.

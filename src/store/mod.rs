@@ -33,7 +33,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(1);
 const PAGE_BYTES: u32 = 1024;
 
 /// More than there are statements, so that a commit prepares none again.
-const CACHED_STATEMENTS_MAX: usize = 64;
+const CACHED_STATEMENTS_MAX: usize = 96;
 
 /// An open state.
 #[derive(Debug)]
@@ -219,6 +219,27 @@ impl Store {
         self.transact(|connection| tables::rename_feed(connection, old, new))
     }
 
+    /// Writes to the push queue, in one transaction. When this returns it is on disk.
+    ///
+    /// # Errors
+    /// Whatever SQLite answers; nothing is on disk then.
+    pub(crate) fn write_queue<T>(
+        &mut self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let written = self.transact(write)?;
+        self.note_content();
+        Ok(written)
+    }
+
+    /// Reads the push queue. Nobody else writes to it.
+    ///
+    /// # Errors
+    /// Whatever SQLite answers.
+    pub(crate) fn read_queue<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        read(&self.connection).map_err(|error| StoreError::sqlite(&self.path, error))
+    }
+
     /// As [`Connection::transaction`], but with statements that are prepared once.
     fn transact<T>(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let execute = |statement| self.connection.prepare_cached(statement)?.execute([]).map(drop);
@@ -267,6 +288,9 @@ impl Store {
         let (connection, ()) = Self::connect(&staged.staged, &self.path, &ignored)?;
         let mut new = Self { connection, path: self.path.clone(), checkpointed: None, file: None };
         new.commit(everything)?;
+        new.transact(|new| {
+            schema::QUEUE_TABLES.iter().try_for_each(|table| schema::copy_rows(&self.connection, new, table))
+        })?;
         // Everything into the one file that is renamed.
         new.connection.execute_batch("PRAGMA journal_mode = DELETE").map_err(failed)?;
         drop(new);

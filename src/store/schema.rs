@@ -82,17 +82,26 @@ pub(super) fn copy(connection: &Connection) -> rusqlite::Result<Connection> {
     for (kind, table, _, text) in entries(connection)? {
         let Some(text) = text.filter(|_| kind == "table") else { continue };
         copy.execute_batch(&text)?;
-        let mut query = connection.prepare(&format!("SELECT * FROM {table}"))?;
-        let columns = query.column_count();
-        let marks = vec!["?"; columns].join(", ");
-        let mut insert = copy.prepare(&format!("INSERT INTO {table} VALUES ({marks})"))?;
-        let mut rows = query.query([])?;
-        while let Some(row) = rows.next()? {
-            let values = (0..columns).map(|column| row.get::<_, Value>(column)).collect::<Result<Vec<_>, _>>()?;
-            insert.execute(params_from_iter(values))?;
-        }
+        copy_rows(connection, &copy, &table)?;
     }
     Ok(copy)
+}
+
+/// The tables of the push queue, which are not part of the ledger.
+pub(super) const QUEUE_TABLES: [&str; 5] = ["push_identity", "push_series", "push_base", "push_tick", "push_receiver"];
+
+/// Copies the rows of a table that both databases have.
+pub(super) fn copy_rows(from: &Connection, to: &Connection, table: &str) -> rusqlite::Result<()> {
+    let mut query = from.prepare(&format!("SELECT * FROM {table}"))?;
+    let columns = query.column_count();
+    let marks = vec!["?"; columns].join(", ");
+    let mut insert = to.prepare(&format!("INSERT INTO {table} VALUES ({marks})"))?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        let values = (0..columns).map(|column| row.get::<_, Value>(column)).collect::<Result<Vec<_>, _>>()?;
+        insert.execute(params_from_iter(values))?;
+    }
+    Ok(())
 }
 
 /// Type, name, table and text of an entry of the schema.

@@ -208,3 +208,24 @@ ALTER TABLE source_anomaly_tally RENAME TO anomaly_tally;
 ALTER TABLE source_anomaly RENAME TO anomaly;
 ALTER TABLE source_event_id RENAME TO event_id;
 ALTER TABLE feed_session RENAME TO session;
+-- The queue of remote write. Times of ticks are milliseconds since the Unix epoch, 0 for never. One row, if the bridge has
+-- pushed: whose queue it is, and the time of the base.
+CREATE TABLE push_identity (
+    slot INTEGER PRIMARY KEY CHECK (slot = 0),
+    id BLOB NOT NULL,
+    host_hash INTEGER NOT NULL,
+    label_sets TEXT NOT NULL,
+    base_millis INTEGER NOT NULL
+) STRICT;
+CREATE TABLE push_series (
+    id INTEGER PRIMARY KEY,
+    metric TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    is_counter INTEGER NOT NULL,
+    is_own INTEGER NOT NULL,
+    zero_millis INTEGER
+) STRICT;
+-- The bits of the values: SQLite has no NaN, which stale markers are.
+CREATE TABLE push_base (series INTEGER PRIMARY KEY, bits INTEGER NOT NULL) STRICT;
+CREATE TABLE push_tick (millis INTEGER PRIMARY KEY, samples BLOB NOT NULL) STRICT;
+CREATE TABLE push_receiver (name TEXT PRIMARY KEY, position_millis INTEGER NOT NULL) STRICT, WITHOUT ROWID;

@@ -1,0 +1,428 @@
+//! The queue behind a channel. Tasks make requests of the [`Desk`]; the thread that owns the database answers them with the
+//! [`DeskServer`]: that of the state file, or, where there is none, one with a database in memory.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::exposition::ViewProvider;
+use crate::shared_ledger::SharedLedger;
+use crate::store::{Store, StoreError};
+use crate::sync::lock;
+
+use super::identity::{HostHash, Identified, Identity, LabelSets, identify};
+use super::queue::{self, Appended, Owner, Pass, QueueSize};
+use super::sampler::{Draft, Occasion, Sampler, present};
+use super::series::{Backlog, OwnSample, ReceiverName, Series, SeriesId, TickKind, TickTime};
+
+/// Requests that are pending at most; whoever makes another one awaits its turn.
+const REQUESTS_MAX: usize = 16;
+
+/// Name of the database in memory, in errors.
+const IN_MEMORY: &str = "(push queue in memory)";
+
+/// Why a request was not answered. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum QueueError {
+    /// The database of the queue failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the ledger has counted is not in the state file, so that a tick would hold what a restart does not know.
+    #[error("the state file takes no commits, so that nothing new is queued")]
+    Uncommitted,
+    /// The queue has no identity: [`Desk::identify`] was not called, or refused.
+    #[error("the push queue has no identity yet")]
+    Unidentified,
+    /// A receiver that is not one of the queue's: it was removed from the configuration.
+    #[error("the push queue has no receiver {0}")]
+    NoSuchReceiver(ReceiverName),
+    /// The thread that owns the database has ended.
+    #[error("the thread of the push queue has ended")]
+    Ended,
+}
+
+/// What holds for the queue as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueSettings {
+    /// Whose positions are kept.
+    pub receivers: Vec<ReceiverName>,
+    /// Time between two ticks.
+    pub interval: Duration,
+    /// Beyond this size the queue is thinned.
+    pub bytes_max: u64,
+}
+
+type Request = Box<dyn FnOnce(&mut Turn<'_>) + Send>;
+
+/// Makes requests of the queue. Clones make them of the same one.
+#[derive(Clone)]
+pub struct Desk {
+    requests: mpsc::Sender<Request>,
+    newest: watch::Receiver<TickTime>,
+    shared: Arc<Shared>,
+    /// Whose thread answers; `None` if the thread only answers.
+    ledger: Option<Arc<SharedLedger>>,
+}
+
+/// What is known without a request.
+#[derive(Debug, Default)]
+struct Shared {
+    thinned_ticks: std::sync::atomic::AtomicU64,
+    /// Receivers whose clock says that ours is ahead.
+    ahead_of: Mutex<BTreeSet<ReceiverName>>,
+}
+
+/// Answers the requests of a [`Desk`].
+pub struct DeskServer {
+    requests: mpsc::Receiver<Request>,
+    newest: watch::Sender<TickTime>,
+    shared: Arc<Shared>,
+    state: State,
+}
+
+/// The queue, as far as it is in memory.
+#[derive(Debug, Default)]
+struct State {
+    /// `None` until the queue is read.
+    sampler: Option<Sampler>,
+    identity: Option<Identity>,
+    settings: Option<QueueSettings>,
+    pass: Pass,
+}
+
+/// One turn of answering.
+struct Turn<'t> {
+    state: &'t mut State,
+    store: &'t mut Store,
+    ledger: &'t SharedLedger,
+    is_committed: bool,
+    newest: &'t watch::Sender<TickTime>,
+    shared: &'t Shared,
+}
+
+impl fmt::Debug for Desk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Desk").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DeskServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeskServer").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Desk {
+    /// Creates a desk whose requests are answered by the thread that persists `ledger`.
+    pub fn persistent(ledger: Arc<SharedLedger>) -> (Self, DeskServer) {
+        Self::new(Some(ledger))
+    }
+
+    /// Creates a desk with a queue in memory, and the thread that answers it. The thread ends with the last clone of the desk.
+    ///
+    /// # Errors
+    /// SQLite or the system refuses a database in memory or a thread.
+    pub fn in_memory(ledger: Arc<SharedLedger>) -> Result<Self, InMemoryError> {
+        let connection = Connection::open_in_memory().map_err(InMemoryError::Database)?;
+        let (mut store, ()) = Store::on(connection, Path::new(IN_MEMORY), |_| Ok(()))?;
+        let (desk, mut server) = Self::new(None);
+        let answer = move || {
+            while let Some(request) = server.requests.blocking_recv() {
+                server.answer_one(request, &mut store, &ledger, true);
+            }
+        };
+        std::thread::Builder::new().name("push".to_owned()).spawn(answer).map_err(InMemoryError::Thread)?;
+        Ok(desk)
+    }
+
+    fn new(ledger: Option<Arc<SharedLedger>>) -> (Self, DeskServer) {
+        let (requests, pending) = mpsc::channel(REQUESTS_MAX);
+        let (newest, watched) = watch::channel(TickTime::NEVER);
+        let shared = Arc::new(Shared::default());
+        let server = DeskServer { requests: pending, newest, shared: Arc::clone(&shared), state: State::default() };
+        (Self { requests, newest: watched, shared, ledger }, server)
+    }
+
+    /// Settles whose queue it is. Nothing else is answered before.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn identify(&self, host: HostHash, label_sets: LabelSets) -> Result<Identified, QueueError> {
+        self.request(move |turn| turn.identify(host, label_sets)).await
+    }
+
+    /// Replaces the settings. The positions of receivers that are not among them are forgotten; a new receiver begins with the
+    /// newest tick.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn configure(&self, settings: QueueSettings) -> Result<(), QueueError> {
+        self.request(move |turn| turn.configure(settings)).await
+    }
+
+    /// Queues the values that changed since the last tick, as the tick at `time`. `None` if there is nothing to take at that
+    /// time: the queue has a tick of it or of one later, which a receiver has answered for or which is about to come.
+    ///
+    /// # Errors
+    /// The database failed, or the state file does not take what the ledger has counted.
+    pub async fn take_tick(
+        &self,
+        time: TickTime,
+        own: Vec<OwnSample>,
+        kind: TickKind,
+    ) -> Result<Option<TickTime>, QueueError> {
+        self.request(move |turn| turn.take_tick(time, own, kind)).await
+    }
+
+    /// Returns the series from the number `from` on. The catalog grows and never changes, except that it is empty again after
+    /// [`Identified::Copied`].
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn series(&self, from: SeriesId) -> Result<Vec<Arc<Series>>, QueueError> {
+        self.request(move |turn| {
+            let catalog = turn.sampler()?.catalog();
+            Ok(catalog.get(from.index()..).unwrap_or_default().to_vec())
+        })
+        .await
+    }
+
+    /// Returns a receiver's position, and the value of each series there that has one.
+    ///
+    /// # Errors
+    /// The database failed, or there is no such receiver.
+    pub async fn open(&self, receiver: &ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
+        let receiver = receiver.clone();
+        self.request(move |turn| turn.open(receiver)).await
+    }
+
+    /// Returns up to `ticks_max` ticks later than `after`, oldest first.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn backlog(&self, after: TickTime, ticks_max: usize) -> Result<Backlog, QueueError> {
+        self.request(move |turn| {
+            turn.sampler()?;
+            Ok(turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?)
+        })
+        .await
+    }
+
+    /// A receiver has answered for every tick up to `to`. It is no error if it is not a receiver any more.
+    ///
+    /// # Errors
+    /// The database failed; the position is as before then.
+    pub async fn advance(&self, receiver: &ReceiverName, to: TickTime) -> Result<(), QueueError> {
+        let receiver = receiver.clone();
+        self.request(move |turn| {
+            turn.sampler()?;
+            Ok(turn.store.write_queue(|connection| queue::advance(connection, &receiver, to))?)
+        })
+        .await
+    }
+
+    /// Returns how much is queued later than `after`.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn size_after(&self, after: TickTime) -> Result<QueueSize, QueueError> {
+        self.request(move |turn| Ok(turn.store.read_queue(|connection| queue::size_behind(connection, after))?)).await
+    }
+
+    /// Returns a watch of the newest tick's time, [`TickTime::NEVER`] before the first.
+    pub fn watch(&self) -> watch::Receiver<TickTime> {
+        self.newest.clone()
+    }
+
+    /// Returns how many ticks this process has merged into others because the queue was full.
+    pub fn thinned_ticks(&self) -> u64 {
+        self.shared.thinned_ticks.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// A receiver's clock says whether ours is ahead of it by so much that ticks must not be taken.
+    pub fn set_ahead(&self, receiver: &ReceiverName, is_ahead: bool) {
+        let mut ahead_of = lock(&self.shared.ahead_of);
+        if is_ahead {
+            ahead_of.insert(receiver.clone());
+        } else {
+            ahead_of.remove(receiver);
+        }
+    }
+
+    /// Returns whether our clock is ahead of any receiver's.
+    pub fn is_ahead(&self) -> bool {
+        !lock(&self.shared.ahead_of).is_empty()
+    }
+
+    async fn request<T: Send + 'static>(
+        &self,
+        answer: impl FnOnce(&mut Turn<'_>) -> Result<T, QueueError> + Send + 'static,
+    ) -> Result<T, QueueError> {
+        let (answered, answer_of) = oneshot::channel();
+        let request: Request = Box::new(move |turn| {
+            // Whoever made the request may have given up.
+            let _ = answered.send(answer(turn));
+        });
+        self.requests.send(request).await.map_err(|_| QueueError::Ended)?;
+        if let Some(ledger) = &self.ledger {
+            ledger.notify_requested();
+        }
+        answer_of.await.map_err(|_| QueueError::Ended)?
+    }
+}
+
+/// Why there is no queue in memory.
+#[derive(Debug, Error)]
+pub enum InMemoryError {
+    /// SQLite refuses the database.
+    #[error("cannot create the push queue in memory: {0}")]
+    Database(#[source] rusqlite::Error),
+    /// Its tables cannot be created.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system starts no further thread.
+    #[error("cannot start the thread of the push queue: {0}")]
+    Thread(#[source] std::io::Error),
+}
+
+impl DeskServer {
+    /// Answers the requests that are pending. `is_committed` is whether the view of `ledger` shows only what is in `store`.
+    pub fn answer(&mut self, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
+        while let Ok(request) = self.requests.try_recv() {
+            self.answer_one(request, store, ledger, is_committed);
+        }
+    }
+
+    fn answer_one(&mut self, request: Request, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
+        let (state, newest, shared) = (&mut self.state, &self.newest, &*self.shared);
+        request(&mut Turn { state, store, ledger, is_committed, newest, shared });
+    }
+}
+
+impl Turn<'_> {
+    fn identify(&mut self, host: HostHash, label_sets: LabelSets) -> Result<Identified, QueueError> {
+        let stored = self.store.read_queue(queue::owner)?;
+        let known = stored.as_ref().map(|owner| (owner.identity, owner.host, &owner.label_sets));
+        let identified = identify(known, host, &label_sets, Identity::random);
+        let Some(identity) = identified.identity() else {
+            self.state.identity = None;
+            return Ok(identified);
+        };
+        let owner = Owner { identity, host, label_sets };
+        let is_copied = matches!(identified, Identified::Copied(_));
+        if stored.as_ref() != Some(&owner) {
+            self.store.write_queue(|connection| {
+                if is_copied {
+                    queue::clear(connection)?;
+                }
+                queue::set_owner(connection, &owner)
+            })?;
+        }
+        if is_copied {
+            self.state.sampler = None;
+        }
+        self.state.identity = Some(identity);
+        Ok(identified)
+    }
+
+    fn configure(&mut self, settings: QueueSettings) -> Result<(), QueueError> {
+        let newest = self.sampler()?.newest();
+        self.store.write_queue(|connection| queue::retain(connection, &settings.receivers))?;
+        // A receiver that is gone says nothing about the clock any more.
+        lock(&self.shared.ahead_of).retain(|receiver| settings.receivers.contains(receiver));
+        self.state.settings = Some(settings);
+        self.newest.send_replace(newest.unwrap_or(TickTime::NEVER));
+        Ok(())
+    }
+
+    fn take_tick(
+        &mut self,
+        time: TickTime,
+        own: Vec<OwnSample>,
+        kind: TickKind,
+    ) -> Result<Option<TickTime>, QueueError> {
+        if !self.is_committed {
+            return Err(QueueError::Uncommitted);
+        }
+        let QueueSettings { interval, bytes_max, .. } = self.state.settings.clone().ok_or(QueueError::Unidentified)?;
+        let interval_millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+        let ledger = self.ledger;
+        let sampler = self.sampler()?;
+        // A clock that was set back by less than an interval will have passed the newest tick soon.
+        let is_taken = |newest: TickTime| (0..=interval_millis).contains(&(newest.millis() - time.millis()));
+        if sampler.newest().is_some_and(is_taken) {
+            return Ok(None);
+        }
+        let occasion = Occasion { time, kind, interval_millis };
+        let mut draft: Option<Draft> = None;
+        let mut own = Some(own);
+        ledger.read(&mut |view, active_sessions| {
+            draft = Some(sampler.sample(view, active_sessions, own.take().unwrap_or_default(), occasion));
+        });
+        let draft = draft.expect("a provider reads once");
+        let mut pass = self.state.pass;
+        let (appended, thinned) = self.store.write_queue(|connection| {
+            let appended = queue::append(connection, time, draft.first, &draft.new, &draft.values)?;
+            let thinned = match appended {
+                Appended::Queued => queue::thin(connection, bytes_max, &mut pass)?,
+                Appended::TooEarly => 0,
+            };
+            Ok((appended, thinned))
+        })?;
+        if appended == Appended::TooEarly {
+            return Ok(None);
+        }
+        self.state.pass = pass;
+        self.shared.thinned_ticks.fetch_add(thinned, std::sync::atomic::Ordering::Relaxed);
+        self.sampler()?.accept(&draft);
+        self.newest.send_replace(time);
+        Ok(Some(time))
+    }
+
+    fn open(&mut self, receiver: ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
+        let series = self.sampler()?.catalog().len();
+        let position = self.store.read_queue(|connection| queue::position(connection, &receiver))?;
+        let position = position.ok_or(QueueError::NoSuchReceiver(receiver))?;
+        let values = self.store.read_queue(|connection| queue::values_at(connection, series, position))?;
+        Ok((position, present(&values)))
+    }
+
+    /// Returns the sampler of a queue that is identified. Reads the queue at the first time; one with rows that this program
+    /// cannot have written is emptied, which costs resolution and no count.
+    fn sampler(&mut self) -> Result<&mut Sampler, QueueError> {
+        if self.state.identity.is_none() {
+            return Err(QueueError::Unidentified);
+        }
+        if self.state.sampler.is_none() {
+            let sampler = match self.load() {
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, "push queue corrupt: it is emptied, and the next tick holds every value");
+                    let receivers = self.state.settings.as_ref().map(|settings| settings.receivers.clone());
+                    self.store.write_queue(|connection| {
+                        queue::clear(connection)?;
+                        queue::retain(connection, &receivers.unwrap_or_default())
+                    })?;
+                    self.load()?
+                }
+                loaded => loaded?,
+            };
+            self.state.sampler = Some(sampler);
+        }
+        self.state.sampler.as_mut().ok_or(QueueError::Unidentified)
+    }
+
+    fn load(&mut self) -> Result<Sampler, StoreError> {
+        self.store.read_queue(|connection| {
+            let catalog = queue::catalog(connection)?;
+            let newest = queue::newest(connection)?;
+            let last = queue::values_at(connection, catalog.len(), TickTime::from_millis(i64::MAX))?;
+            Ok(Sampler::new(catalog, last, newest))
+        })
+    }
+}

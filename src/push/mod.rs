@@ -1,0 +1,35 @@
+//! Remote write: the queue of what receivers have not answered for yet.
+//!
+//! At each tick of a grid the values that changed since the tick before are queued, in the state file where there is one. A
+//! receiver has a position in the queue: the time of the last tick that it has answered for. What every receiver has behind it
+//! is folded into the base, the values of all series at the oldest position.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `series` | the terms: series, samples, ticks, receivers |
+//! | `sampler` | what changed since the last tick |
+//! | `queue`, `samples` | the tables of the queue, and how the samples of a tick are encoded in them |
+//! | `desk` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
+//! | `ticker` | when ticks are due |
+//! | `identity` | whose queue it is |
+//!
+//! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
+//! the values of the newest tick stay.
+
+mod desk;
+mod identity;
+mod queue;
+mod sampler;
+mod samples;
+mod series;
+mod ticker;
+
+pub use desk::{Desk, DeskServer, InMemoryError, QueueError, QueueSettings};
+pub use identity::{HostHash, Identified, Identity, LabelSets};
+pub use queue::{QueueSize, QueueSummary, summary};
+pub use sampler::gather_own;
+pub use series::{
+    Backlog, Origin, OwnSample, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind,
+    TickTime, is_stale,
+};
+pub use ticker::{Grid, Schedule, Wait};

@@ -1,0 +1,359 @@
+//! The tables of the queue. Nobody else knows them; `store` creates them and copies them to a new file.
+//!
+//! Every function is for a connection that is in a transaction, unless it runs a single statement. Rows that this program
+//! cannot have written are `FromSqlConversionFailure`, which the store takes for corruption.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use thiserror::Error;
+
+use super::identity::{HostHash, Identity, LabelSets};
+use super::samples;
+use super::series::{
+    Backlog, Labels, Origin, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickTime,
+};
+
+/// What a tick takes beside its samples: its time and its row.
+const TICK_BYTES: u64 = 16;
+
+/// How much is queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueSize {
+    /// Number of ticks.
+    pub ticks: u64,
+    /// What they take in the database.
+    pub bytes: u64,
+    /// The time of the oldest; `None` without ticks.
+    pub oldest: Option<TickTime>,
+}
+
+/// The queue, for people.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueSummary {
+    /// Whose queue it is.
+    pub identity: Identity,
+    /// The label sets that it was last pushed under.
+    pub label_sets: LabelSets,
+    /// Number of series in the catalog.
+    pub series: u64,
+    /// The newest tick; `None` if there never was one.
+    pub newest: Option<TickTime>,
+    /// Everything that is queued.
+    pub size: QueueSize,
+    /// By name: each receiver's position, [`TickTime::NEVER`] if it has answered for nothing, and what it has not answered for.
+    pub receivers: Vec<(ReceiverName, TickTime, QueueSize)>,
+}
+
+/// Whose queue it is, as stored.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Owner {
+    pub identity: Identity,
+    pub host: HostHash,
+    pub label_sets: LabelSets,
+}
+
+#[derive(Debug, Error)]
+#[error("a row of the push queue is invalid: {0}")]
+struct InvalidRow(&'static str);
+
+fn invalid(what: &'static str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, Box::new(InvalidRow(what)))
+}
+
+/// Returns what is queued at any time; `None` if this state was never pushed.
+///
+/// # Errors
+/// Whatever SQLite answers; rows that this program did not write.
+pub fn summary(connection: &Connection) -> rusqlite::Result<Option<QueueSummary>> {
+    let Some(Owner { identity, label_sets, .. }) = owner(connection)? else { return Ok(None) };
+    let mut query = connection.prepare_cached("SELECT name, position_millis FROM push_receiver ORDER BY name")?;
+    let receivers = query.query_map([], |row| Ok((receiver_name(row)?, TickTime::from_millis(row.get(1)?))))?;
+    let receivers = receivers
+        .map(|row| row.and_then(|(name, position)| Ok((name, position, size_behind(connection, position)?))))
+        .collect::<Result<_, _>>()?;
+    let series = connection.query_row("SELECT count(*) FROM push_series", [], |row| row.get(0))?;
+    let size = size_behind(connection, TickTime::NEVER)?;
+    Ok(Some(QueueSummary { identity, label_sets, series, newest: newest(connection)?, size, receivers }))
+}
+
+fn receiver_name(row: &Row<'_>) -> rusqlite::Result<ReceiverName> {
+    Ok(ReceiverName::new(row.get_ref(0)?.as_str()?))
+}
+
+/// Returns whose queue it is; `None` before [`set_owner`].
+pub(super) fn owner(connection: &Connection) -> rusqlite::Result<Option<Owner>> {
+    let mut query = connection.prepare_cached("SELECT id, host_hash, label_sets FROM push_identity")?;
+    let row = query.query_row([], |row| Ok((row.get::<_, [u8; 16]>(0)?, row.get(1)?, row.get::<_, String>(2)?)));
+    let Some((id, host, label_sets)) = row.optional()? else { return Ok(None) };
+    let label_sets = serde_json::from_str(&label_sets).map_err(|_| invalid("label sets that are not JSON"))?;
+    Ok(Some(Owner { identity: Identity::from_bytes(id), host: HostHash(host), label_sets }))
+}
+
+/// Replaces the owner. Ticks and positions stay.
+pub(super) fn set_owner(connection: &Connection, owner: &Owner) -> rusqlite::Result<()> {
+    let label_sets = serde_json::to_string(&owner.label_sets).expect("texts are JSON");
+    let mut upsert = connection.prepare_cached(
+        "INSERT INTO push_identity (slot, id, host_hash, label_sets, base_millis) VALUES (0, ?1, ?2, ?3, 0) \
+         ON CONFLICT (slot) DO UPDATE SET id = ?1, host_hash = ?2, label_sets = ?3",
+    )?;
+    upsert.execute(params![owner.identity.bytes(), owner.host.0, label_sets]).map(drop)
+}
+
+/// Deletes series, ticks, base and positions.
+pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(
+        "DELETE FROM push_series; DELETE FROM push_base; DELETE FROM push_tick; DELETE FROM push_receiver; \
+         UPDATE push_identity SET base_millis = 0;",
+    )
+}
+
+/// Returns every series, in the order of their numbers.
+pub(super) fn catalog(connection: &Connection) -> rusqlite::Result<Vec<Arc<Series>>> {
+    let mut query = connection
+        .prepare("SELECT id, metric, labels, is_counter, is_own, zero_millis FROM push_series ORDER BY id")?;
+    let mut rows = query.query([])?;
+    let mut catalog = Vec::new();
+    let mut texts = Texts::default();
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(0)? != catalog.len() as i64 {
+            return Err(invalid("the numbers of series have a gap"));
+        }
+        let labels: Vec<(&str, std::borrow::Cow<'_, str>)> =
+            serde_json::from_str(row.get_ref(2)?.as_str()?).map_err(|_| invalid("labels that are not JSON"))?;
+        let labels: Labels = labels.iter().map(|(name, value)| (texts.shared(name), texts.shared(value))).collect();
+        let name = SeriesName { metric: texts.shared(row.get_ref(1)?.as_str()?), labels };
+        let kind = if row.get(3)? { SeriesKind::Counter } else { SeriesKind::Gauge };
+        let origin = if row.get(4)? { Origin::Bridge } else { Origin::Families };
+        let zero_at = row.get::<_, Option<i64>>(5)?.map(TickTime::from_millis);
+        catalog.push(Arc::new(Series { name, kind, origin, zero_at }));
+    }
+    Ok(catalog)
+}
+
+/// One copy of each text: most series share theirs.
+#[derive(Debug, Default)]
+struct Texts(std::collections::HashSet<Arc<str>>);
+
+impl Texts {
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&text));
+        text
+    }
+}
+
+/// Returns the newest tick that was ever taken; `None` if there is none.
+pub(super) fn newest(connection: &Connection) -> rusqlite::Result<Option<TickTime>> {
+    let mut query = connection.prepare_cached(
+        "SELECT coalesce((SELECT max(millis) FROM push_tick), (SELECT base_millis FROM push_identity), 0)",
+    )?;
+    let millis: i64 = query.query_row([], |row| row.get(0))?;
+    Ok((millis != 0).then(|| TickTime::from_millis(millis)))
+}
+
+/// Returns the size of what comes after `position`.
+pub(super) fn size_behind(connection: &Connection, position: TickTime) -> rusqlite::Result<QueueSize> {
+    let mut query = connection.prepare_cached(
+        "SELECT count(*), coalesce(sum(length(samples)), 0), min(millis) FROM push_tick WHERE millis > ?",
+    )?;
+    query.query_row([position.millis()], |row| {
+        let (ticks, bytes): (u64, u64) = (row.get(0)?, row.get(1)?);
+        let oldest = row.get::<_, Option<i64>>(2)?.map(TickTime::from_millis);
+        Ok(QueueSize { ticks, bytes: bytes + ticks * TICK_BYTES, oldest })
+    })
+}
+
+fn tick(row: &Row<'_>) -> rusqlite::Result<Tick> {
+    let values = samples::decode(row.get_ref(1)?.as_blob()?).ok_or_else(|| invalid("samples of a tick"))?;
+    Ok(Tick { time: TickTime::from_millis(row.get(0)?), values })
+}
+
+/// Returns up to `ticks_max` ticks later than `after`, and how many come behind them.
+pub(super) fn backlog(connection: &Connection, after: TickTime, ticks_max: usize) -> rusqlite::Result<Backlog> {
+    let mut query =
+        connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis > ? ORDER BY millis LIMIT ?")?;
+    let limit = i64::try_from(ticks_max).unwrap_or(i64::MAX);
+    let ticks = query.query_map(params![after.millis(), limit], tick)?.collect::<Result<Vec<_>, _>>()?;
+    let last = ticks.last().map_or(after, |tick| tick.time);
+    Ok(Backlog { ticks, remaining: size_behind(connection, last)? })
+}
+
+/// Returns the values of every series at `time`, in the order of the catalog: the base with the ticks up to then. A series
+/// without a value is [`STALE`].
+pub(super) fn values_at(connection: &Connection, series: usize, time: TickTime) -> rusqlite::Result<Vec<f64>> {
+    let mut values = vec![STALE; series];
+    let mut set = |id: SeriesId, value| {
+        values.get_mut(id.index()).map(|slot| *slot = value).ok_or_else(|| invalid("a value of an unknown series"))
+    };
+    let mut query = connection.prepare("SELECT series, bits FROM push_base")?;
+    let mut rows = query.query([])?;
+    while let Some(row) = rows.next()? {
+        set(SeriesId::at(row.get::<_, u32>(0)? as usize), f64::from_bits(row.get::<_, i64>(1)? as u64))?;
+    }
+    let mut query = connection.prepare("SELECT millis, samples FROM push_tick WHERE millis <= ? ORDER BY millis")?;
+    for tick in query.query_map([time.millis()], tick)? {
+        tick?.values.into_iter().try_for_each(|(id, value)| set(id, value))?;
+    }
+    Ok(values)
+}
+
+/// What became of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Appended {
+    /// It is queued.
+    Queued,
+    /// Its time is not later than a tick that a receiver has answered for: the clock was set back. Nothing was changed.
+    TooEarly,
+}
+
+/// Queues a tick at `time`, with the series `new`, of which the first has the number `first`.
+///
+/// Ticks at `time` or later, of a clock that was ahead, are merged into it, unless a receiver has answered for one.
+pub(super) fn append(
+    connection: &Connection,
+    time: TickTime,
+    first: SeriesId,
+    new: &[Arc<Series>],
+    values: &[(SeriesId, f64)],
+) -> rusqlite::Result<Appended> {
+    let answered = "SELECT max(coalesce((SELECT max(position_millis) FROM push_receiver), 0), \
+                    coalesce((SELECT base_millis FROM push_identity), 0))";
+    let answered: i64 = connection.prepare_cached(answered)?.query_row([], |row| row.get(0))?;
+    if time.millis() <= answered {
+        return Ok(Appended::TooEarly);
+    }
+    let mut insert = connection.prepare_cached("INSERT INTO push_series VALUES (?, ?, ?, ?, ?, ?)")?;
+    for (offset, series) in new.iter().enumerate() {
+        let Series { name, kind, origin, zero_at } = &**series;
+        let labels: Vec<_> = name.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+        let labels = serde_json::to_string(&labels).expect("texts are JSON");
+        insert.execute(params![
+            first.index() + offset,
+            &*name.metric,
+            labels,
+            *kind == SeriesKind::Counter,
+            *origin == Origin::Bridge,
+            zero_at.map(TickTime::millis),
+        ])?;
+    }
+    let mut query =
+        connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis >= ? ORDER BY millis")?;
+    let mut ahead = Vec::new();
+    for tick in query.query_map([time.millis()], tick)? {
+        ahead = samples::merge(&ahead, &tick?.values);
+    }
+    connection.prepare_cached("DELETE FROM push_tick WHERE millis >= ?")?.execute([time.millis()])?;
+    let samples = samples::encode(&samples::merge(&ahead, values));
+    connection.prepare_cached("INSERT INTO push_tick VALUES (?, ?)")?.execute(params![time.millis(), samples])?;
+    Ok(Appended::Queued)
+}
+
+/// Returns the position of a receiver; `None` if it is not one of the queue's.
+pub(super) fn position(connection: &Connection, receiver: &ReceiverName) -> rusqlite::Result<Option<TickTime>> {
+    let mut query = connection.prepare_cached("SELECT position_millis FROM push_receiver WHERE name = ?")?;
+    query.query_row([receiver.as_str()], |row| row.get(0).map(TickTime::from_millis)).optional()
+}
+
+/// Makes `receivers` those of the queue. The positions of others are forgotten. A new one begins with the newest tick: what was
+/// queued before it was configured is not of it.
+pub(super) fn retain(connection: &Connection, receivers: &[ReceiverName]) -> rusqlite::Result<()> {
+    let mut query = connection.prepare_cached("SELECT name FROM push_receiver")?;
+    let known = query.query_map([], receiver_name)?.collect::<Result<Vec<_>, _>>()?;
+    let mut delete = connection.prepare_cached("DELETE FROM push_receiver WHERE name = ?")?;
+    for gone in known.iter().filter(|known| !receivers.contains(known)) {
+        delete.execute([gone.as_str()])?;
+    }
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO push_receiver SELECT ?, coalesce(\
+         (SELECT millis FROM push_tick ORDER BY millis DESC LIMIT 1 OFFSET 1), (SELECT base_millis FROM push_identity), 0)",
+    )?;
+    for new in receivers.iter().filter(|receiver| !known.contains(receiver)) {
+        insert.execute([new.as_str()])?;
+    }
+    fold(connection)
+}
+
+/// A receiver has answered for everything up to `to`. Its position never goes back, and a receiver that was removed meanwhile
+/// has none.
+pub(super) fn advance(connection: &Connection, receiver: &ReceiverName, to: TickTime) -> rusqlite::Result<()> {
+    let to = newest(connection)?.map_or(TickTime::NEVER, |newest| newest.min(to));
+    let mut update = connection
+        .prepare_cached("UPDATE push_receiver SET position_millis = ?2 WHERE name = ?1 AND position_millis < ?2")?;
+    update.execute(params![receiver.as_str(), to.millis()])?;
+    fold(connection)
+}
+
+/// Moves to the base what every receiver has behind it.
+fn fold(connection: &Connection) -> rusqlite::Result<()> {
+    let mut query = connection.prepare_cached("SELECT min(position_millis) FROM push_receiver")?;
+    let Some(oldest) = query.query_row([], |row| row.get::<_, Option<i64>>(0))? else { return Ok(()) };
+    let mut query =
+        connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis <= ? ORDER BY millis")?;
+    let mut folded = None;
+    let mut values = BTreeMap::new();
+    for tick in query.query_map([oldest], tick)? {
+        let Tick { time, values: changed } = tick?;
+        values.extend(changed);
+        folded = Some(time);
+    }
+    let Some(folded) = folded else { return Ok(()) };
+    let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO push_base VALUES (?, ?)")?;
+    for (id, value) in values {
+        upsert.execute(params![id.index(), value.to_bits() as i64])?;
+    }
+    connection.prepare_cached("DELETE FROM push_tick WHERE millis <= ?")?.execute([oldest])?;
+    let mut update = connection.prepare_cached("UPDATE push_identity SET base_millis = ?")?;
+    update.execute([folded.millis()]).map(drop)
+}
+
+/// Where a pass over the oldest half of the queue has got to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pass(TickTime);
+
+impl Default for Pass {
+    fn default() -> Self {
+        Self(TickTime::NEVER)
+    }
+}
+
+/// Merges ticks until no more than `bytes_max` are queued, or a single tick: every second tick of the oldest half into its
+/// successor, pass after pass. `pass` is where the call before has stopped, so that no part of the queue is thinned more often
+/// than others. Returns how many were merged.
+pub(super) fn thin(connection: &Connection, bytes_max: u64, pass: &mut Pass) -> rusqlite::Result<u64> {
+    let mut size = size_behind(connection, TickTime::NEVER)?;
+    let mut thinned = 0;
+    let mut pair = connection.prepare_cached(
+        "SELECT millis, samples, length(samples) FROM push_tick WHERE millis > ? ORDER BY millis LIMIT 2",
+    )?;
+    while size.bytes > bytes_max && size.ticks >= 2 {
+        let mut end = connection.prepare_cached("SELECT millis FROM push_tick ORDER BY millis LIMIT 1 OFFSET ?")?;
+        let end: i64 = end.query_row([size.ticks / 2], |row| row.get(0))?;
+        while size.bytes > bytes_max {
+            let ticks = pair.query_map([pass.0.millis()], |row| Ok((tick(row)?, row.get::<_, u64>(2)?)))?;
+            let ticks = ticks.collect::<Result<Vec<_>, _>>()?;
+            let [(earlier, earlier_bytes), (later, later_bytes)] = &ticks[..] else { break };
+            if earlier.time.millis() >= end {
+                break;
+            }
+            let samples = samples::encode(&samples::merge(&earlier.values, &later.values));
+            size.bytes = size.bytes + samples.len() as u64 - earlier_bytes - later_bytes - TICK_BYTES;
+            size.ticks -= 1;
+            let mut delete = connection.prepare_cached("DELETE FROM push_tick WHERE millis = ?")?;
+            delete.execute([earlier.time.millis()])?;
+            let mut update = connection.prepare_cached("UPDATE push_tick SET samples = ? WHERE millis = ?")?;
+            update.execute(params![samples, later.time.millis()])?;
+            *pass = Pass(later.time);
+            thinned += 1;
+        }
+        if size.bytes > bytes_max {
+            *pass = Pass::default();
+        }
+    }
+    Ok(thinned)
+}

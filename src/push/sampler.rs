@@ -1,0 +1,321 @@
+//! What changed since the last tick.
+//!
+//! A tick compares the skills that the view marked as changed, value by value: the samples of a skill have the same order as
+//! long as it has the same series, so that neither text nor a hash is made of a series that is known.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use prometheus::Registry;
+use prometheus::proto::MetricFamily;
+
+use crate::exposition::{ACTIVE_SESSIONS_NAME, SkillSample, View, each_other_sample, each_skill_sample, gather_others};
+use crate::ledger::SkillSeries;
+
+use super::series::{
+    Labels, Origin, OwnSample, STALE, Series, SeriesId, SeriesKind, SeriesName, TickKind, TickTime, is_stale,
+};
+
+/// The series of the queue, and the value of each in its newest tick.
+#[derive(Debug)]
+pub(super) struct Sampler {
+    /// Those in the queue, and behind them those of ticks that could not be queued yet.
+    catalog: Vec<Arc<Series>>,
+    /// How many of the catalog are in the queue.
+    queued: usize,
+    /// By series; [`STALE`] where it has none.
+    last: Vec<f64>,
+    /// Series that the last sample had no value of.
+    vanished: HashMap<SeriesName, SeriesId>,
+    /// By the skill's index in the view.
+    skills: Vec<SkillIds>,
+    /// Skills that changed since the last tick that was queued.
+    changed: Vec<usize>,
+    active_sessions: Option<SeriesId>,
+    /// What the registry gathered, and in which of the samples it was gathered last.
+    own: BTreeMap<SeriesName, (SeriesId, u64)>,
+    samples_taken: u64,
+    /// Whether this process has queued a tick.
+    has_queued: bool,
+    newest: Option<TickTime>,
+    texts: HashSet<Arc<str>>,
+}
+
+/// The series of a skill, in the order of its samples.
+#[derive(Debug, Default)]
+struct SkillIds {
+    shape: Shape,
+    ids: Vec<SeriesId>,
+}
+
+/// What the order of a skill's samples depends on: series are added and, but for these two, never removed.
+#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
+struct Shape {
+    phases: usize,
+    anomalies: usize,
+    has_rate: bool,
+    is_listed: bool,
+}
+
+/// A tick that is not queued yet.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub time: TickTime,
+    /// The number of the first of the new series.
+    pub first: SeriesId,
+    /// Series that the queue does not have.
+    pub new: Vec<Arc<Series>>,
+    /// By ascending series.
+    pub values: Vec<(SeriesId, f64)>,
+}
+
+/// When and how a tick is taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Occasion {
+    pub time: TickTime,
+    pub kind: TickKind,
+    /// Milliseconds between ticks.
+    pub interval_millis: i64,
+}
+
+impl Sampler {
+    /// Restores a sampler from the series of a queue, and the value of each at its `newest` tick.
+    pub fn new(catalog: Vec<Arc<Series>>, last: Vec<f64>, newest: Option<TickTime>) -> Self {
+        let ids = catalog.iter().enumerate().map(|(index, series)| (series.name.clone(), SeriesId::at(index)));
+        Self {
+            queued: catalog.len(),
+            vanished: ids.collect(),
+            catalog,
+            last,
+            skills: Vec::new(),
+            changed: Vec::new(),
+            active_sessions: None,
+            own: BTreeMap::new(),
+            samples_taken: 0,
+            has_queued: false,
+            newest,
+            texts: HashSet::new(),
+        }
+    }
+
+    /// Returns the series of the queue.
+    pub fn catalog(&self) -> &[Arc<Series>] {
+        &self.catalog[..self.queued]
+    }
+
+    /// Returns the time of the newest tick.
+    pub fn newest(&self) -> Option<TickTime> {
+        self.newest
+    }
+
+    /// Samples the view and what the registry gathered.
+    pub fn sample(&mut self, view: &mut View, active_sessions: u64, own: Vec<OwnSample>, occasion: Occasion) -> Draft {
+        self.samples_taken += 1;
+        let mut values = Vec::new();
+        match view.take_changed() {
+            // The view notes changes from now on.
+            None => self.changed = (0..view.len()).collect(),
+            Some(changed) => self.changed.extend(changed),
+        }
+        self.changed.sort_unstable();
+        self.changed.dedup();
+        for position in 0..self.changed.len() {
+            self.sample_skill(self.changed[position], view, occasion, &mut values);
+        }
+        self.sample_sessions(active_sessions, &mut values);
+        self.sample_own(own, occasion, &mut values);
+        for id in self.vanished.values() {
+            self.push_changed(*id, STALE, &mut values);
+        }
+        if occasion.kind == TickKind::Final {
+            let is_gauge = |id: SeriesId| self.catalog[id.index()].kind == SeriesKind::Gauge;
+            values.retain(|(id, _)| !is_gauge(*id));
+            let gauges = (0..self.catalog.len()).map(SeriesId::at).filter(|id| is_gauge(*id));
+            gauges.for_each(|id| self.push_changed(id, STALE, &mut values));
+        }
+        values.sort_unstable_by_key(|(id, _)| *id);
+        // A program's own collectors may gather a series twice.
+        values.dedup_by_key(|(id, _)| *id);
+        let new = self.catalog[self.queued..].to_vec();
+        Draft { time: occasion.time, first: SeriesId::at(self.queued), new, values }
+    }
+
+    /// A draft was queued. One that was not is sampled again, together with what changes until then.
+    pub fn accept(&mut self, draft: &Draft) {
+        for (id, value) in &draft.values {
+            self.last[id.index()] = *value;
+        }
+        self.queued += draft.new.len();
+        self.changed.clear();
+        self.has_queued = true;
+        self.newest = Some(draft.time);
+    }
+
+    fn push_changed(&self, id: SeriesId, value: f64, values: &mut Vec<(SeriesId, f64)>) {
+        if self.last[id.index()].to_bits() != value.to_bits() {
+            values.push((id, value));
+        }
+    }
+
+    fn sample_skill(&mut self, index: usize, view: &View, occasion: Occasion, values: &mut Vec<(SeriesId, f64)>) {
+        let skill = view.skill(index);
+        let shape = Shape {
+            phases: skill.series.phases.len(),
+            anomalies: skill.series.anomalies.len(),
+            has_rate: skill.series.completion_rate.is_some(),
+            is_listed: skill.last_listed_micros.is_some(),
+        };
+        if index >= self.skills.len() {
+            self.skills.resize_with(index + 1, SkillIds::default);
+        }
+        if self.skills[index].shape != shape {
+            for id in std::mem::take(&mut self.skills[index].ids) {
+                self.vanished.insert(self.catalog[id.index()].name.clone(), id);
+            }
+            let mut ids = Vec::new();
+            each_skill_sample(skill, |sample| {
+                let name = self.skill_series_name(&sample);
+                let kind = if sample.is_counter { SeriesKind::Counter } else { SeriesKind::Gauge };
+                let origin = if sample.is_own { Origin::Bridge } else { Origin::Families };
+                let began = || began(born_micros(&skill.series, &sample), self.newest, occasion);
+                let zero_at = self.zero_at(sample.value, kind, began, occasion);
+                ids.push(self.number(name, kind, origin, zero_at));
+            });
+            self.skills[index] = SkillIds { shape, ids };
+        }
+        let mut ids = self.skills[index].ids.iter();
+        each_skill_sample(skill, |sample| {
+            let id = ids.next().expect("a skill of this shape has a number for each sample");
+            self.push_changed(*id, sample.value, values);
+        });
+    }
+
+    fn sample_sessions(&mut self, active_sessions: u64, values: &mut Vec<(SeriesId, f64)>) {
+        let id = match self.active_sessions {
+            Some(id) => id,
+            None => {
+                let name = SeriesName { metric: self.text(ACTIVE_SESSIONS_NAME), labels: Labels::default() };
+                self.number(name, SeriesKind::Gauge, Origin::Families, None)
+            }
+        };
+        self.active_sessions = Some(id);
+        self.push_changed(id, active_sessions as f64, values);
+    }
+
+    fn sample_own(&mut self, own: Vec<OwnSample>, occasion: Occasion, values: &mut Vec<(SeriesId, f64)>) {
+        let round = self.samples_taken;
+        for OwnSample { name, kind, value } in own {
+            let id = match self.own.get_mut(&name) {
+                Some((id, gathered)) => {
+                    *gathered = round;
+                    *id
+                }
+                None => {
+                    // Where an earlier tick of this process was without it, it was 0 then.
+                    let began = || self.has_queued;
+                    let zero_at = self.zero_at(value, kind, began, occasion);
+                    let id = self.number(name.clone(), kind, Origin::Bridge, zero_at);
+                    self.own.insert(name, (id, round));
+                    id
+                }
+            };
+            self.push_changed(id, value, values);
+        }
+        for (id, _) in self.own.values().filter(|(_, gathered)| *gathered != round) {
+            self.push_changed(*id, STALE, values);
+        }
+    }
+
+    /// Returns when a series was 0 whose first sample has this value, if it is to be sent as 0 first.
+    fn zero_at(
+        &self,
+        value: f64,
+        kind: SeriesKind,
+        began: impl FnOnce() -> bool,
+        occasion: Occasion,
+    ) -> Option<TickTime> {
+        (kind == SeriesKind::Counter && value != 0.0 && began()).then(|| tick_before(self.newest, occasion))
+    }
+
+    /// Returns the number of a series that is not being sampled yet.
+    fn number(&mut self, name: SeriesName, kind: SeriesKind, origin: Origin, zero_at: Option<TickTime>) -> SeriesId {
+        if let Some(id) = self.vanished.remove(&name) {
+            return id;
+        }
+        let id = SeriesId::at(self.catalog.len());
+        self.catalog.push(Arc::new(Series { name, kind, origin, zero_at }));
+        self.last.push(STALE);
+        id
+    }
+
+    fn skill_series_name(&mut self, sample: &SkillSample<'_>) -> SeriesName {
+        let metric = if sample.suffix.is_empty() {
+            self.text(sample.name)
+        } else {
+            self.text(&format!("{}{}", sample.name, sample.suffix))
+        };
+        let labels = sample.labels.iter().filter(|(name, _)| !name.is_empty());
+        let mut labels: Labels = labels.map(|(name, value)| (self.text(name), self.text(value))).collect();
+        labels.sort_unstable();
+        SeriesName { metric, labels }
+    }
+
+    /// Returns the one copy of a text: most series share theirs.
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.texts.insert(Arc::clone(&text));
+        text
+    }
+}
+
+/// Returns when a series that `occasion` samples first was 0.
+fn tick_before(newest: Option<TickTime>, Occasion { time, interval_millis, .. }: Occasion) -> TickTime {
+    newest.unwrap_or_else(|| TickTime::from_millis(time.millis() - interval_millis))
+}
+
+/// Returns whether a series that `occasion` samples first, and that began to count at 0 at `born_micros`, was 0 at the tick
+/// before. The queue's newest tick was without it; where there is none, the clock tells.
+fn began(born_micros: Option<i64>, newest: Option<TickTime>, occasion: Occasion) -> bool {
+    born_micros.is_some_and(|born| newest.is_some() || born >= tick_before(newest, occasion).millis() * 1000)
+}
+
+/// Returns when the series of `sample` began to count at 0, in microseconds since the Unix epoch; `None` if it is history.
+fn born_micros(series: &SkillSeries, sample: &SkillSample<'_>) -> Option<i64> {
+    let label = |name| sample.labels.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    if let Some(phase) = label("workflow_phase") {
+        return series.phases.iter().find(|series| &*series.workflow_phase == phase)?.born_micros;
+    }
+    let anomaly_type = label("anomaly_type")?;
+    series.anomalies.iter().find(|series| &*series.anomaly_type == anomaly_type)?.born_micros
+}
+
+/// Returns the series that have a value, with it.
+pub(super) fn present(values: &[f64]) -> Vec<(SeriesId, f64)> {
+    let values = values.iter().enumerate().filter(|(_, value)| !is_stale(**value));
+    values.map(|(index, value)| (SeriesId::at(index), *value)).collect()
+}
+
+/// Returns every sample of `registry` beside those of the ledger's skills.
+pub fn gather_own(registry: &Registry) -> Vec<OwnSample> {
+    own_samples(&gather_others(registry))
+}
+
+/// Returns every sample of families that a registry gathered.
+fn own_samples(families: &[MetricFamily]) -> Vec<OwnSample> {
+    let mut samples = Vec::new();
+    for family in families {
+        each_other_sample(family, |sample| {
+            let labels = sample.metric.get_label().iter().map(|label| (label.name().into(), label.value().into()));
+            let bound = sample.bound_label().map(|(name, text)| (name.into(), text.into()));
+            let mut labels: Labels = labels.chain(bound).collect();
+            labels.sort_unstable();
+            let metric = [family.name(), sample.suffix].concat().into();
+            let kind = if sample.is_counter { SeriesKind::Counter } else { SeriesKind::Gauge };
+            samples.push(OwnSample { name: SeriesName { metric, labels }, kind, value: sample.value });
+        });
+    }
+    samples
+}
