@@ -1,4 +1,4 @@
-//! Remote write: the queue of what receivers have not answered for yet.
+//! Remote write: the queue of what receivers have not answered for yet, and its sending.
 //!
 //! At each tick of a grid the values that changed since the tick before are queued, in the state file where there is one. A
 //! receiver has a position in the queue: the time of the last tick that it has answered for. What every receiver has behind it
@@ -12,12 +12,22 @@
 //! | `desk` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
 //! | `ticker` | when ticks are due |
 //! | `identity` | whose queue it is |
+//! | `labels` | the labels that are configured for a receiver |
+//! | `batch`, `encoder` | ticks to the body of a request |
+//! | `answer` | what a receiver's answer means |
+//! | `bisect` | which samples the next request contains, when some are refused |
 //!
 //! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
 //! the values of the newest tick stay.
 
+#![allow(dead_code)]
+mod answer;
+mod batch;
+mod bisect;
 mod desk;
+mod encoder;
 mod identity;
+mod labels;
 mod queue;
 mod sampler;
 mod samples;

@@ -1,0 +1,242 @@
+//! The samples of some ticks as a table of series and times, and requests of parts of it.
+
+use super::bisect::{Cells, Piece, Pieces};
+use super::encoder::{EncodedLabels, RequestEncoder};
+use super::series::{Series, SeriesId, Tick, TickTime, is_stale};
+
+/// The values at a receiver's position: what an unchanged series is sent with.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CurrentValues {
+    /// By series. A series without a value was not sent yet, or has ended.
+    values: Vec<Option<f64>>,
+    /// By series: whether it ever had a value.
+    known: Vec<bool>,
+}
+
+impl CurrentValues {
+    pub(crate) fn new(values: impl IntoIterator<Item = (SeriesId, f64)>) -> Self {
+        let mut current = Self::default();
+        values.into_iter().for_each(|(id, value)| current.set(id, value));
+        current
+    }
+
+    /// The position moves behind `tick`.
+    pub(crate) fn apply(&mut self, tick: &Tick) {
+        tick.values.iter().for_each(|(id, value)| self.set(*id, *value));
+    }
+
+    fn set(&mut self, id: SeriesId, value: f64) {
+        let index = id.index();
+        if self.values.len() <= index {
+            self.values.resize(index + 1, None);
+            self.known.resize(index + 1, false);
+        }
+        self.values[index] = (!is_stale(value)).then_some(value);
+        self.known[index] = true;
+    }
+
+    fn get(&self, index: usize) -> Option<f64> {
+        self.values.get(index).copied().flatten()
+    }
+
+    /// Returns the number of series that have a value.
+    pub(crate) fn len(&self) -> usize {
+        self.values.iter().flatten().count()
+    }
+}
+
+/// Samples of ticks, each of all series.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// Ascending: the ticks, and the times of zeros before them.
+    times: Vec<TickTime>,
+    /// Ascending.
+    series: Vec<SeriesId>,
+    /// The samples of the first series at all times, then of the second.
+    cells: Vec<Option<f64>>,
+}
+
+impl Batch {
+    /// Returns the samples of `ticks`, which are ascending and come after the values of `current`, for those series that
+    /// `is_sent` selects. A series that is new and began to count while it was observed begins at 0.
+    pub(crate) fn new(
+        current: &CurrentValues,
+        ticks: &[Tick],
+        catalog: &[impl AsRef<Series>],
+        is_sent: impl Fn(&Series) -> bool,
+    ) -> Self {
+        let is_sent = |index: usize| catalog.get(index).is_some_and(|series| is_sent(series.as_ref()));
+        let mut values = current.clone();
+        // Of each series that appears: when it was 0.
+        let mut zeros: Vec<(SeriesId, TickTime)> = Vec::new();
+        for tick in ticks {
+            for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
+                let is_new = !values.known.get(id.index()).copied().unwrap_or_default();
+                let zero_at = catalog[id.index()].as_ref().zero_at.filter(|zero_at| is_new && *zero_at < tick.time);
+                if let Some(zero_at) = zero_at.filter(|_| !is_stale(*value)) {
+                    zeros.push((*id, zero_at));
+                }
+                values.set(*id, *value);
+            }
+        }
+        let mut times: Vec<_> = ticks.iter().map(|tick| tick.time).chain(zeros.iter().map(|(_, at)| *at)).collect();
+        times.sort_unstable();
+        times.dedup();
+        // Whatever has a value before the ticks, or in one of them.
+        let series: Vec<_> = (0..values.known.len())
+            .filter(|&index| is_sent(index))
+            .map(SeriesId::at)
+            .filter(|id| {
+                let changes = |tick: &Tick| tick.values.binary_search_by_key(id, |(id, _)| *id).is_ok();
+                current.get(id.index()).is_some() || ticks.iter().any(changes)
+            })
+            .collect();
+        let mut batch = Self { cells: vec![None; times.len() * series.len()], times, series };
+        for (row, id) in batch.series.clone().into_iter().enumerate() {
+            let mut value = current.get(id.index());
+            let mut ticks = ticks.iter().peekable();
+            for (column, time) in batch.times.iter().enumerate() {
+                let Some(tick) = ticks.next_if(|tick| tick.time == *time) else { continue };
+                let change = tick.values.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| tick.values[at].1);
+                let cell = change.or(value);
+                // A series that has ended is not repeated.
+                value = cell.filter(|value| !is_stale(*value));
+                batch.cells[row * batch.times.len() + column] = cell;
+            }
+        }
+        for (id, at) in zeros {
+            let row = batch.series.binary_search(&id).expect("it has a value in a tick");
+            let column = batch.times.binary_search(&at).expect("each zero has its time");
+            batch.cells[row * batch.times.len() + column].get_or_insert(0.0);
+        }
+        batch
+    }
+
+    /// Returns the row of a series; `None` if it has no sample.
+    pub(crate) fn row(&self, id: SeriesId) -> Option<usize> {
+        self.series.binary_search(&id).ok()
+    }
+
+    /// Returns the series of a row.
+    pub(crate) fn id(&self, row: usize) -> SeriesId {
+        self.series[row]
+    }
+
+    /// Encodes the samples of `piece`, grouped by series. Returns the body of the request, and the number of its samples.
+    pub(crate) fn encode<'l>(
+        &self,
+        pieces: &Pieces,
+        piece: &Piece,
+        encoder: &mut RequestEncoder,
+        labels: impl Fn(SeriesId) -> &'l EncodedLabels,
+    ) -> (Vec<u8>, u64) {
+        let mut count = 0;
+        for row in piece.series.clone() {
+            let cells = &self.cells[row * self.times.len()..][..self.times.len()];
+            let ticks = pieces.ticks_of(piece, row);
+            let samples = ticks.filter_map(|tick| Some((self.times[tick].millis(), cells[tick]?)));
+            encoder.push(labels(self.series[row]), samples.inspect(|_| count += 1));
+        }
+        (encoder.finish(), count)
+    }
+}
+
+impl Cells for Batch {
+    fn ticks(&self) -> usize {
+        self.times.len()
+    }
+
+    fn series(&self) -> usize {
+        self.series.len()
+    }
+
+    fn has(&self, tick: usize, series: usize) -> bool {
+        self.cells[series * self.times.len() + tick].is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::push::series::{Origin, STALE, SeriesKind, SeriesName};
+
+    fn at(millis: i64) -> TickTime {
+        TickTime::from_millis(millis)
+    }
+
+    fn tick(millis: i64, values: &[(usize, f64)]) -> Tick {
+        Tick { time: at(millis), values: values.iter().map(|(index, value)| (SeriesId::at(*index), *value)).collect() }
+    }
+
+    fn series(zero_at: Option<i64>) -> Arc<Series> {
+        let name = SeriesName { metric: "m".into(), labels: Box::default() };
+        Arc::new(Series {
+            name,
+            kind: SeriesKind::Counter,
+            origin: Origin::Families,
+            zero_at: zero_at.map(TickTime::from_millis),
+        })
+    }
+
+    /// Times and values of each series of the batch.
+    fn table(batch: &Batch) -> Vec<(usize, Vec<(i64, u64)>)> {
+        let row = |row: usize| {
+            let cells = batch.cells[row * batch.times.len()..][..batch.times.len()].iter().zip(&batch.times);
+            cells.filter_map(|(cell, time)| Some((time.millis(), cell.as_ref()?.to_bits()))).collect()
+        };
+        (0..batch.series.len()).map(|index| (batch.series[index].index(), row(index))).collect()
+    }
+
+    fn expected(series: &[(usize, &[(i64, f64)])]) -> Vec<(usize, Vec<(i64, u64)>)> {
+        let samples = |samples: &[(i64, f64)]| samples.iter().map(|(time, value)| (*time, value.to_bits())).collect();
+        series.iter().map(|(index, values)| (*index, samples(values))).collect()
+    }
+
+    #[test]
+    fn unchanged_series_are_sent_from_their_last_value_and_vanished_ones_end() {
+        let current = CurrentValues::new([(SeriesId::at(0), 5.0), (SeriesId::at(1), 1.0), (SeriesId::at(2), STALE)]);
+        let ticks = [tick(10, &[(0, 6.0)]), tick(20, &[(1, STALE)]), tick(30, &[(0, 7.0)])];
+        let catalog = [series(None), series(None), series(None)];
+        let batch = Batch::new(&current, &ticks, &catalog, |_| true);
+        assert_eq!(table(&batch), expected(&[(0, &[(10, 6.0), (20, 6.0), (30, 7.0)]), (1, &[(10, 1.0), (20, STALE)])]));
+        assert_eq!(current.len(), 2);
+    }
+
+    #[test]
+    fn a_series_that_was_observed_from_its_beginning_begins_at_zero_once() {
+        let catalog = [series(Some(10)), series(None), series(Some(5)), series(Some(15))];
+        let ticks = [tick(10, &[(1, 3.0)]), tick(20, &[(0, 2.0), (3, 1.0)]), tick(30, &[(2, 9.0)])];
+        let current = CurrentValues::new([(SeriesId::at(2), 8.0)]);
+        let batch = Batch::new(&current, &ticks, &catalog, |_| true);
+        assert_eq!(
+            table(&batch),
+            expected(&[
+                (0, &[(10, 0.0), (20, 2.0), (30, 2.0)]),
+                (1, &[(10, 3.0), (20, 3.0), (30, 3.0)]),
+                (2, &[(10, 8.0), (20, 8.0), (30, 9.0)]),
+                (3, &[(15, 0.0), (20, 1.0), (30, 1.0)]),
+            ]),
+            "2 was sent before, and 3 was 0 between two ticks"
+        );
+        let mut current = current;
+        ticks.iter().for_each(|tick| current.apply(tick));
+        let next = Batch::new(&current, &[tick(40, &[(0, 4.0)])], &catalog, |_| true);
+        assert_eq!(table(&next)[0], (0, vec![(40, 4.0_f64.to_bits())]), "no second zero");
+        assert_eq!(current.len(), 4);
+    }
+
+    #[test]
+    fn series_that_are_not_selected_are_left_out() {
+        let own = Arc::new(Series { origin: Origin::Bridge, ..(*series(None)).clone() });
+        let catalog = [series(None), own];
+        let current = CurrentValues::default();
+        let batch = Batch::new(&current, &[tick(1, &[(0, 1.0), (1, 2.0)])], &catalog, |series| {
+            series.origin == Origin::Families
+        });
+        assert_eq!(table(&batch), expected(&[(0, &[(1, 1.0)])]));
+        assert_eq!((batch.row(SeriesId::at(0)), batch.row(SeriesId::at(1))), (Some(0), None));
+        assert_eq!(batch.id(0), SeriesId::at(0));
+    }
+}

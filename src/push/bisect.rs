@@ -1,0 +1,617 @@
+//! Which samples of a batch go into the next request, when a receiver refuses some of them. Pure.
+//!
+//! A receiver answers for a request as a whole: it can store nothing because of one sample, or everything but one. So a request
+//! that is refused is divided, by time and then by series, until what is refused is one sample. Two shortcuts keep that cheap:
+//!
+//! - Where the oldest sample is refused, all before some bound in time usually are. A binary search finds the bound with
+//!   requests of one sample.
+//! - A series whose sample is refused alone leaves the others' requests.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
+
+use super::answer::RefusalReason;
+
+/// Which cells of a table of ticks and series contain a sample.
+pub(crate) trait Cells {
+    /// Returns the number of ticks.
+    fn ticks(&self) -> usize;
+    /// Returns the number of series.
+    fn series(&self) -> usize;
+    /// Returns whether the series has a sample at the tick.
+    fn has(&self, tick: usize, series: usize) -> bool;
+}
+
+/// Samples for one request: those of some series at some ticks, in the order of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) ticks: Range<usize>,
+    pub(crate) series: Range<usize>,
+    role: Role,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Samples of series that are sent together, divided if they are refused.
+    Part,
+    /// Samples of a series that is sent alone.
+    Own,
+    /// One sample that tells on which side of the bound its tick is.
+    Probe,
+    /// What a probe overtook: a receiver with a window for earlier samples takes it, and others refuse it.
+    Overtaken,
+}
+
+/// A number of samples that are refused for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) samples: u64,
+    pub(crate) reason: RefusalReason,
+}
+
+/// What remains of a batch.
+#[derive(Debug)]
+pub(crate) struct Pieces {
+    pending: VecDeque<Piece>,
+    /// Most samples of a piece.
+    samples_max: usize,
+    /// Series that are sent alone: no part contains them.
+    apart: BTreeSet<usize>,
+    /// The first tick of a series that parts contain: a probe sent the sample before it.
+    first_ticks: BTreeMap<usize, usize>,
+    search: Search,
+    refused: Vec<Refused>,
+    has_stored: bool,
+    /// Series whose sample at the newest tick was refused alone.
+    refused_at_end: Vec<usize>,
+}
+
+/// The search for the oldest tick that the receiver accepts.
+#[derive(Debug)]
+enum Search {
+    /// Nothing was refused yet.
+    NotNeeded,
+    /// The bound is the last of these ticks, or before.
+    Running {
+        /// Every tick of the range can be the first that is accepted; its end is accepted, or the end of the batch.
+        range: Range<usize>,
+        /// The series of the next probe. It changes when one is accepted, which ends its use on receivers without a window.
+        series: usize,
+        /// The series of the last probe that was refused.
+        searched_with: Option<usize>,
+        /// Whether the bound was found, and a probe by another series checks it.
+        is_confirming: bool,
+        /// What refused a probe.
+        reason: RefusalReason,
+        /// What was refused and is to be sent from the bound on.
+        from: Piece,
+    },
+    Over,
+}
+
+impl Pieces {
+    /// Divides all samples into pieces of at most `samples_max`, of as many ticks as possible, oldest first.
+    pub(crate) fn new(cells: &impl Cells, samples_max: usize, apart: impl IntoIterator<Item = usize>) -> Self {
+        let apart: BTreeSet<_> = apart.into_iter().collect();
+        let (ticks, series) = (cells.ticks(), cells.series());
+        let together = series - apart.len();
+        let ticks_max = (samples_max / together.max(1)).max(1);
+        let series_max = samples_max.clamp(1, series.max(1));
+        let mut pending = VecDeque::new();
+        if together > 0 {
+            for first in (0..ticks).step_by(ticks_max) {
+                let ticks = first..ticks.min(first + ticks_max);
+                let parts = (0..series).step_by(if together > samples_max { series_max } else { series });
+                let end = |first: usize| if together > samples_max { series.min(first + series_max) } else { series };
+                pending.extend(parts.map(|first| Piece {
+                    ticks: ticks.clone(),
+                    series: first..end(first),
+                    role: Role::Part,
+                }));
+            }
+        }
+        let apart_from_start: Vec<_> = apart.iter().copied().collect();
+        let mut pieces = Self {
+            pending,
+            samples_max: samples_max.max(1),
+            apart,
+            first_ticks: BTreeMap::new(),
+            search: Search::NotNeeded,
+            refused: Vec::new(),
+            has_stored: false,
+            refused_at_end: Vec::new(),
+        };
+        apart_from_start.into_iter().for_each(|series| pieces.push_back(0..ticks, series, Role::Own));
+        pieces
+    }
+
+    /// Returns the next samples to be sent, or `None` if each is stored or refused.
+    pub(crate) fn next(&mut self, cells: &impl Cells) -> Option<&Piece> {
+        while self.pending.front().is_some_and(|piece| self.samples(cells, piece) == 0) {
+            self.pending.pop_front();
+        }
+        self.pending.front()
+    }
+
+    /// Returns the ticks at which `piece` contains a sample of the series.
+    pub(crate) fn ticks_of(&self, piece: &Piece, series: usize) -> Range<usize> {
+        if piece.role != Role::Part {
+            return piece.ticks.clone();
+        }
+        if self.apart.contains(&series) {
+            return piece.ticks.end..piece.ticks.end;
+        }
+        let first = self.first_ticks.get(&series).copied().unwrap_or_default();
+        first.clamp(piece.ticks.start, piece.ticks.end)..piece.ticks.end
+    }
+
+    /// The receiver stored the samples of the piece that [`Self::next`] returned.
+    pub(crate) fn stored(&mut self, cells: &impl Cells) {
+        let Some(piece) = self.pending.pop_front() else { return };
+        self.has_stored = true;
+        if piece.role == Role::Probe {
+            self.probed(cells, &piece, None);
+        }
+    }
+
+    /// The receiver refused a sample of the piece that [`Self::next`] returned.
+    pub(crate) fn refuse(&mut self, cells: &impl Cells, reason: RefusalReason) {
+        let Some(piece) = self.pending.pop_front() else { return };
+        match piece.role {
+            Role::Probe => return self.probed(cells, &piece, Some(reason)),
+            Role::Overtaken if reason.is_of_time() => return self.drop_piece(cells, &piece, reason),
+            Role::Part | Role::Own | Role::Overtaken => {}
+        }
+        let is_first = matches!(self.search, Search::NotNeeded);
+        if is_first && reason.is_of_time() && piece.ticks.len() > 1 && piece.series.len() > 1 {
+            let (range, series) = (piece.ticks.start..cells.ticks(), piece.series.start);
+            self.search =
+                Search::Running { range, series, searched_with: None, is_confirming: false, reason, from: piece };
+            return self.probe(cells);
+        }
+        self.divide(cells, piece, reason);
+    }
+
+    /// Moves the piece that [`Self::next`] returned behind the others.
+    pub(crate) fn postpone(&mut self) {
+        // A probe decides what the others are.
+        if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
+            self.pending.rotate_left(1);
+        }
+    }
+
+    /// Returns what was refused since the last call.
+    pub(crate) fn take_refused(&mut self) -> Vec<Refused> {
+        std::mem::take(&mut self.refused)
+    }
+
+    /// Whether a sample was stored.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.has_stored
+    }
+
+    /// Returns the series whose sample at the newest tick was refused alone, while others were stored.
+    pub(crate) fn refused_series(&self) -> &[usize] {
+        if self.has_stored { &self.refused_at_end } else { &[] }
+    }
+
+    fn samples(&self, cells: &impl Cells, piece: &Piece) -> u64 {
+        let of_series = |series| self.ticks_of(piece, series).filter(|&tick| cells.has(tick, series)).count() as u64;
+        piece.series.clone().map(of_series).sum()
+    }
+
+    fn drop_piece(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
+        let samples = self.samples(cells, piece);
+        if samples > 0 {
+            self.refused.push(Refused { samples, reason });
+        }
+    }
+
+    fn divide(&mut self, cells: &impl Cells, piece: Piece, reason: RefusalReason) {
+        let Piece { ticks, series, mut role } = piece.clone();
+        let (middle, middle_series) = (ticks.start + ticks.len() / 2, series.start + series.len() / 2);
+        if ticks.len() > 1 && series.len() == 1 && role == Role::Part {
+            self.set_apart(cells, series.start, ticks.end);
+            role = Role::Own;
+        }
+        let part = |ticks: Range<usize>, series: Range<usize>| Piece { ticks, series, role };
+        let (first, second) = match (ticks.len(), series.len()) {
+            (..=1, ..=1) => return self.refuse_one(cells, &piece, reason),
+            (..=1, _) => (part(ticks.clone(), series.start..middle_series), part(ticks, middle_series..series.end)),
+            // Newer samples first: where they are refused, so are the older ones.
+            (_, 1) if reason.is_of_time() => {
+                (part(middle..ticks.end, series.clone()), part(ticks.start..middle, series))
+            }
+            _ => (part(ticks.start..middle, series.clone()), part(middle..ticks.end, series)),
+        };
+        self.pending.push_front(second);
+        self.pending.push_front(first);
+    }
+
+    /// From the tick `first` on the series is sent alone, after the others.
+    fn set_apart(&mut self, cells: &impl Cells, series: usize, first: usize) {
+        if self.apart.insert(series) {
+            self.push_back(first..cells.ticks(), series, Role::Own);
+        }
+    }
+
+    fn push_back(&mut self, ticks: Range<usize>, series: usize, role: Role) {
+        let end = ticks.end;
+        let firsts = ticks.step_by(self.samples_max);
+        let pieces =
+            firsts.map(|first| Piece::of_one(first..end.min(first.saturating_add(self.samples_max)), series, role));
+        self.pending.extend(pieces);
+    }
+
+    /// One sample is refused alone.
+    fn refuse_one(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
+        let (tick, series) = (piece.ticks.start, piece.series.start);
+        self.drop_piece(cells, piece, reason);
+        if tick + 1 == cells.ticks() {
+            self.refused_at_end.push(series);
+        }
+        if piece.role == Role::Part {
+            self.set_apart(cells, series, tick + 1);
+        } else if reason.is_of_time() {
+            // What is older than a refused sample of the same series is refused too.
+            let is_older =
+                |other: &Piece| other.series == piece.series && other.ticks.end <= tick && other.role == Role::Own;
+            let (older, rest): (VecDeque<_>, _) = self.pending.drain(..).partition(is_older);
+            self.pending = rest;
+            older.iter().for_each(|piece| self.drop_piece(cells, piece, reason));
+        }
+    }
+
+    /// Sends the next probe, or ends the search.
+    fn probe(&mut self, cells: &impl Cells) {
+        let Search::Running { range, series, searched_with, is_confirming, from, .. } = &mut self.search else {
+            return;
+        };
+        let tick = match *is_confirming {
+            // The newest tick that is refused.
+            true => range.start - 1,
+            // First the oldest of all: where that one is accepted, no bound is the reason.
+            false if range.start == from.ticks.start && range.end == cells.ticks() => range.start,
+            false => range.start + range.len() / 2,
+        };
+        // Only another series can confirm what one said.
+        let said_so = searched_with.filter(|_| *is_confirming);
+        let usable = |series: &usize| {
+            let is_used = self.apart.contains(series) || self.first_ticks.contains_key(series);
+            !is_used && said_so != Some(*series) && cells.has(tick, *series)
+        };
+        let mut candidates = (*series..from.series.end).chain(from.series.start..*series);
+        match candidates.find(usable) {
+            Some(found) => {
+                *series = found;
+                self.pending.push_front(Piece::of_one(tick..tick + 1, found, Role::Probe));
+            }
+            None => {
+                if *is_confirming {
+                    range.start = from.ticks.start;
+                }
+                self.end_search(cells);
+            }
+        }
+    }
+
+    /// A probe was accepted, or refused for a reason.
+    fn probed(&mut self, cells: &impl Cells, piece: &Piece, refused: Option<RefusalReason>) {
+        let (tick, probe) = (piece.ticks.start, piece.series.start);
+        let Search::Running { range, series, searched_with, is_confirming, reason, from } = &mut self.search else {
+            return;
+        };
+        match refused {
+            None => {
+                // It is behind the samples before it now.
+                self.first_ticks.insert(probe, tick + 1);
+                *series = from.other(probe);
+                if *is_confirming {
+                    // The series of the search was refused for a reason of its own: its search says nothing of the others.
+                    *range = from.ticks.start..tick;
+                    *is_confirming = false;
+                    let (first, misleading) = (from.ticks.start, searched_with.take());
+                    misleading.into_iter().for_each(|series| self.set_apart(cells, series, first));
+                    return self.next_probe(cells);
+                } else {
+                    range.end = tick;
+                }
+            }
+            Some(of_probe) if *is_confirming => {
+                *reason = of_probe;
+                return self.end_search(cells);
+            }
+            Some(of_probe) => {
+                *reason = of_probe;
+                *searched_with = Some(probe);
+                range.start = tick + 1;
+            }
+        }
+        self.next_probe(cells);
+    }
+
+    /// Continues the search, confirms its bound, or ends it.
+    fn next_probe(&mut self, cells: &impl Cells) {
+        let Search::Running { range, series, searched_with, is_confirming, from, .. } = &mut self.search else {
+            return;
+        };
+        if range.start < range.end {
+            return self.probe(cells);
+        }
+        match searched_with {
+            Some(probe) if range.start > from.ticks.start && !*is_confirming => {
+                *series = from.other(*probe);
+                *is_confirming = true;
+                self.probe(cells);
+            }
+            _ => self.end_search(cells),
+        }
+    }
+
+    /// Drops what is before the bound, and sends the rest.
+    fn end_search(&mut self, cells: &impl Cells) {
+        let Search::Running { range, reason, from, .. } = std::mem::replace(&mut self.search, Search::Over) else {
+            return;
+        };
+        let start = from.ticks.start;
+        // The newest tick is tried in any case. Where no probe was refused, nothing is said of earlier ticks either.
+        let bound = if range.start > start { range.start.min(cells.ticks() - 1) } else { 0 };
+        // Each probe that was accepted is at the bound or behind it: nothing before is stored.
+        let probed = std::mem::take(&mut self.first_ticks);
+        for piece in [from].into_iter().chain(std::mem::take(&mut self.pending)) {
+            let Piece { ticks, series, role } = piece;
+            let cut = bound.clamp(ticks.start, ticks.end);
+            self.drop_piece(cells, &Piece { ticks: ticks.start..cut, series: series.clone(), role }, reason);
+            self.pending.push_back(Piece { ticks: cut..ticks.end, series, role });
+        }
+        // Without a series that another probe could use the bound may be later.
+        let role = if range.start < range.end { Role::Own } else { Role::Overtaken };
+        for (&series, &first) in &probed {
+            // The sample of the probe itself is stored.
+            self.push_back(bound.clamp(start, first - 1)..first - 1, series, role);
+        }
+        self.first_ticks = probed;
+    }
+}
+
+impl Piece {
+    /// Returns a series of the piece that is far from `series`: neighbours can be of one skill, and refused for one reason.
+    fn other(&self, series: usize) -> usize {
+        let distance = self.series.len() / 2 + 1;
+        self.series.start + (series - self.series.start + distance) % self.series.len()
+    }
+
+    fn of_one(ticks: Range<usize>, series: usize, role: Role) -> Self {
+        Self { ticks, series: series..series + 1, role }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A batch in which some series begin late.
+    #[derive(Debug, Clone)]
+    struct Table {
+        ticks: usize,
+        /// The first tick of each series.
+        first: Vec<usize>,
+    }
+
+    impl Cells for Table {
+        fn ticks(&self) -> usize {
+            self.ticks
+        }
+
+        fn series(&self) -> usize {
+            self.first.len()
+        }
+
+        fn has(&self, tick: usize, series: usize) -> bool {
+            tick >= self.first[series]
+        }
+    }
+
+    /// How a receiver decides.
+    #[derive(Debug, Clone)]
+    struct Receiver {
+        /// It accepts nothing before this tick.
+        bound: usize,
+        /// It accepts samples before the newest of a series.
+        has_window: bool,
+        /// It stores what it can of a request that it refuses.
+        stores_in_part: bool,
+        /// It never accepts these series.
+        bad: BTreeSet<usize>,
+        samples_max: usize,
+        stored: BTreeSet<(usize, usize)>,
+        requests: usize,
+    }
+
+    impl Receiver {
+        fn new(bound: usize, has_window: bool) -> Self {
+            Self {
+                bound,
+                has_window,
+                stores_in_part: false,
+                bad: BTreeSet::new(),
+                samples_max: usize::MAX,
+                stored: BTreeSet::new(),
+                requests: 0,
+            }
+        }
+
+        fn newest(&self, series: usize) -> Option<usize> {
+            self.stored.range((series, 0)..(series + 1, 0)).next_back().map(|(_, tick)| *tick)
+        }
+
+        /// Samples are of a series and at a tick.
+        fn receive(&mut self, samples: &[(usize, usize)]) -> Result<(), RefusalReason> {
+            self.requests += 1;
+            if samples.len() > self.samples_max {
+                return Err(RefusalReason::TooLarge);
+            }
+            let before = self.clone();
+            let refusal = |&(series, tick): &(usize, usize)| match () {
+                () if before.bad.contains(&series) => Some(RefusalReason::Other),
+                () if tick < before.bound => Some(RefusalReason::OutOfBounds),
+                () if !before.has_window && before.newest(series).is_some_and(|newest| tick < newest) => {
+                    Some(RefusalReason::OutOfOrder)
+                }
+                () => None,
+            };
+            let refused = samples.iter().find_map(refusal);
+            if refused.is_none() || self.stores_in_part {
+                self.stored.extend(samples.iter().filter(|sample| refusal(sample).is_none()));
+            }
+            refused.map_or(Ok(()), Err)
+        }
+    }
+
+    /// Sends all of a table, and returns how many samples were refused.
+    fn deliver(table: &Table, receiver: &mut Receiver, samples_max: usize) -> u64 {
+        let mut pieces = Pieces::new(table, samples_max, []);
+        let mut refused = 0;
+        let mut answered = BTreeSet::new();
+        while let Some(piece) = pieces.next(table).cloned() {
+            let samples: Vec<_> = piece
+                .series
+                .clone()
+                .flat_map(|series| pieces.ticks_of(&piece, series).map(move |tick| (series, tick)))
+                .filter(|&(series, tick)| table.has(tick, series))
+                .collect();
+            assert!(!samples.is_empty() && samples.len() <= samples_max);
+            match receiver.receive(&samples) {
+                Ok(()) => {
+                    for sample in samples {
+                        assert!(answered.insert(sample), "{sample:?} was sent although it was stored");
+                    }
+                    pieces.stored(table);
+                }
+                Err(reason) => pieces.refuse(table, reason),
+            }
+            refused += pieces.take_refused().iter().map(|refused| refused.samples).sum::<u64>();
+            assert!(receiver.requests < 100_000, "it does not end");
+        }
+        let all = (0..table.series()).map(|series| table.ticks - table.first[series].min(table.ticks)).sum::<usize>();
+        assert_eq!(
+            answered.len() as u64 + refused,
+            all as u64,
+            "each sample is stored or refused, and no sample is both"
+        );
+        refused
+    }
+
+    fn full(ticks: usize, series: usize) -> Table {
+        Table { ticks, first: vec![0; series] }
+    }
+
+    #[test]
+    fn what_is_accepted_takes_one_request_a_piece() {
+        for (ticks, series, samples_max, requests) in
+            [(1, 1, 10, 1), (100, 100, 10_000, 1), (100, 100, 5_000, 2), (1, 25, 10, 3), (3, 25, 10, 9), (4, 3, 1, 12)]
+        {
+            let mut receiver = Receiver::new(0, false);
+            assert_eq!(deliver(&full(ticks, series), &mut receiver, samples_max), 0);
+            assert_eq!((receiver.requests, receiver.stored.len()), (requests, ticks * series), "{ticks} {series}");
+        }
+    }
+
+    #[test]
+    fn the_bound_of_65_hours_is_found_with_a_request_a_power_of_two() {
+        let table = full(3_900, 30);
+        for bound in [0, 1, 2, 1_000, 3_840, 3_898, 3_899] {
+            for has_window in [true, false] {
+                let mut receiver = Receiver::new(bound, has_window);
+                deliver(&table, &mut receiver, usize::MAX);
+                let newer = (0..30).flat_map(|series| (bound..3_900).map(move |tick| (series, tick)));
+                let lost = newer.filter(|sample| !receiver.stored.contains(sample)).map(|(series, _)| series);
+                let lost: BTreeSet<_> = lost.collect();
+                assert!(if has_window { lost.is_empty() } else { lost.len() <= 12 }, "{bound}: {lost:?}");
+                // The batch, 13 probes, one that confirms, what the probes overtook, and the rest.
+                assert!(receiver.requests <= 1 + 13 + 1 + 12 + 1, "{} requests for {bound}", receiver.requests);
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_stored_already_costs_a_request_a_power_of_two() {
+        let table = full(128, 70);
+        let mut receiver = Receiver::new(0, false);
+        deliver(&table, &mut receiver, usize::MAX);
+        receiver.requests = 0;
+        assert_eq!(deliver(&table, &mut receiver, usize::MAX), 127 * 70, "the newest tick is equal, and accepted");
+        assert!(receiver.requests <= 20, "{} requests", receiver.requests);
+    }
+
+    #[test]
+    fn a_bad_series_costs_the_others_nothing() {
+        let table = full(100, 50);
+        for bad in [0, 1, 25, 49] {
+            for stores_in_part in [false, true] {
+                let mut receiver = Receiver { stores_in_part, ..Receiver::new(0, true) };
+                receiver.bad.insert(bad);
+                assert_eq!(deliver(&table, &mut receiver, usize::MAX), 100);
+                assert!(receiver.requests <= 64, "{} requests for series {bad}", receiver.requests);
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_of_the_request_s_length_loses_nothing() {
+        for samples_max in [1, 2, 63, 1_000] {
+            let mut receiver = Receiver { samples_max, ..Receiver::new(0, false) };
+            assert_eq!(deliver(&full(40, 25), &mut receiver, usize::MAX), 0);
+            assert_eq!(receiver.stored.len(), 1_000);
+        }
+    }
+
+    #[test]
+    fn series_that_are_apart_from_the_start_are_sent_alone() {
+        let table = full(3, 4);
+        let mut pieces = Pieces::new(&table, 100, [1]);
+        let mut sent = Vec::new();
+        while let Some(piece) = pieces.next(&table).cloned() {
+            let series: Vec<_> =
+                piece.series.clone().filter(|&series| !pieces.ticks_of(&piece, series).is_empty()).collect();
+            sent.push(series);
+            pieces.stored(&table);
+        }
+        assert_eq!(sent, [vec![0, 2, 3], vec![1]]);
+    }
+
+    /// All receivers of these kinds, with tables of all shapes up to a size.
+    #[test]
+    fn whatever_a_receiver_refuses_the_newest_tick_and_all_that_it_accepts_arrive() {
+        for seed in 0..2_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let (ticks, series) = (rng.usize(1..24), rng.usize(1..12));
+            let table =
+                Table { ticks, first: (0..series).map(|_| if rng.bool() { 0 } else { rng.usize(..ticks) }).collect() };
+            let mut receiver = Receiver {
+                stores_in_part: rng.bool(),
+                samples_max: if rng.u8(..3) == 0 { rng.usize(1..20) } else { usize::MAX },
+                ..Receiver::new(if rng.bool() { 0 } else { rng.usize(..=ticks) }, rng.bool())
+            };
+            receiver.bad = (0..series).filter(|_| rng.u8(..8) == 0).collect();
+            if rng.u8(..4) == 0 {
+                // A part of it arrived before.
+                let until = rng.usize(..ticks);
+                receiver.stored = (0..series).flat_map(|series| (0..until).map(move |tick| (series, tick))).collect();
+            }
+            let had = receiver.stored.clone();
+            deliver(&table, &mut receiver, if rng.bool() { 1_000 } else { rng.usize(1..40) });
+            for at in 0..series {
+                let newest = (at, ticks - 1);
+                let accepts = !receiver.bad.contains(&at) && receiver.bound < ticks;
+                assert!(!accepts || receiver.stored.contains(&newest), "seed {seed}: {newest:?} of {receiver:?}");
+                // Two bad series can confirm a bound to each other: resolution is lost then, and no newest sample.
+                let keeps_all = receiver.has_window && receiver.bad.len() < 2 && !receiver.bad.contains(&at);
+                for tick in (receiver.bound..ticks).filter(|&tick| keeps_all && table.has(tick, at)) {
+                    assert!(receiver.stored.contains(&(at, tick)), "seed {seed}: {at} {tick} of {receiver:?}");
+                }
+            }
+            assert!(receiver.stored.is_superset(&had));
+        }
+    }
+}
