@@ -1,10 +1,10 @@
 //! The queue behind a channel. Tasks make requests of the [`Desk`]; the thread that owns the database answers them with the
 //! [`DeskServer`]: that of the state file, or, where there is none, one with a database in memory.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -14,10 +14,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::exposition::ViewProvider;
 use crate::shared_ledger::SharedLedger;
 use crate::store::{Store, StoreError};
-use crate::sync::lock;
 
 use super::identity::{HostHash, Identified, Identity, LabelSets, identify};
-use super::queue::{self, Appended, Owner, Pass, QueueSize};
+use super::queue::{self, Appended, Owner, QueueSize, Thinning};
 use super::sampler::{Draft, Occasion, Sampler, present};
 use super::series::{Backlog, OwnSample, ReceiverName, Series, SeriesId, TickKind, TickTime};
 
@@ -73,9 +72,7 @@ pub struct Desk {
 /// What is known without a request.
 #[derive(Debug, Default)]
 struct Shared {
-    thinned_ticks: std::sync::atomic::AtomicU64,
-    /// Receivers whose clock says that ours is ahead.
-    ahead_of: Mutex<BTreeSet<ReceiverName>>,
+    thinned_ticks: AtomicU64,
 }
 
 /// Answers the requests of a [`Desk`].
@@ -93,7 +90,7 @@ struct State {
     sampler: Option<Sampler>,
     identity: Option<Identity>,
     settings: Option<QueueSettings>,
-    pass: Pass,
+    thinning: Thinning,
 }
 
 /// One turn of answering.
@@ -202,7 +199,8 @@ impl Desk {
         self.request(move |turn| turn.open(receiver)).await
     }
 
-    /// Returns up to `ticks_max` ticks later than `after`, oldest first.
+    /// Returns ticks later than `after`, oldest first: up to `ticks_max` of them, and fewer where they have many values.
+    /// At least one, if there is one.
     ///
     /// # Errors
     /// The database failed.
@@ -242,22 +240,7 @@ impl Desk {
 
     /// Returns how many ticks this process has merged into others because the queue was full.
     pub fn thinned_ticks(&self) -> u64 {
-        self.shared.thinned_ticks.load(std::sync::atomic::Ordering::Relaxed)
-    }
-
-    /// A receiver's clock says whether ours is ahead of it by so much that ticks must not be taken.
-    pub fn set_ahead(&self, receiver: &ReceiverName, is_ahead: bool) {
-        let mut ahead_of = lock(&self.shared.ahead_of);
-        if is_ahead {
-            ahead_of.insert(receiver.clone());
-        } else {
-            ahead_of.remove(receiver);
-        }
-    }
-
-    /// Returns whether our clock is ahead of any receiver's.
-    pub fn is_ahead(&self) -> bool {
-        !lock(&self.shared.ahead_of).is_empty()
+        self.shared.thinned_ticks.load(Ordering::Relaxed)
     }
 
     async fn request<T: Send + 'static>(
@@ -334,8 +317,6 @@ impl Turn<'_> {
     fn configure(&mut self, settings: QueueSettings) -> Result<(), QueueError> {
         let newest = self.sampler()?.newest();
         self.store.write_queue(|connection| queue::retain(connection, &settings.receivers))?;
-        // A receiver that is gone says nothing about the clock any more.
-        lock(&self.shared.ahead_of).retain(|receiver| settings.receivers.contains(receiver));
         self.state.settings = Some(settings);
         self.newest.send_replace(newest.unwrap_or(TickTime::NEVER));
         Ok(())
@@ -366,11 +347,11 @@ impl Turn<'_> {
             draft = Some(sampler.sample(view, active_sessions, own.take().unwrap_or_default(), occasion));
         });
         let draft = draft.expect("a provider reads once");
-        let mut pass = self.state.pass;
+        let mut thinning = self.state.thinning;
         let (appended, thinned) = self.store.write_queue(|connection| {
             let appended = queue::append(connection, time, draft.first, &draft.new, &draft.values)?;
             let thinned = match appended {
-                Appended::Queued => queue::thin(connection, bytes_max, &mut pass)?,
+                Appended::Queued(bytes) => queue::thin(connection, bytes_max, bytes, &mut thinning)?,
                 Appended::TooEarly => 0,
             };
             Ok((appended, thinned))
@@ -378,8 +359,8 @@ impl Turn<'_> {
         if appended == Appended::TooEarly {
             return Ok(None);
         }
-        self.state.pass = pass;
-        self.shared.thinned_ticks.fetch_add(thinned, std::sync::atomic::Ordering::Relaxed);
+        self.state.thinning = thinning;
+        self.shared.thinned_ticks.fetch_add(thinned, Ordering::Relaxed);
         self.sampler()?.accept(&draft);
         self.newest.send_replace(time);
         Ok(Some(time))

@@ -19,6 +19,9 @@ use super::series::{
 /// What a tick takes beside its samples: its time and its row.
 const TICK_BYTES: u64 = 16;
 
+/// So many values of a backlog are read at once: 4 MiB in memory.
+const BACKLOG_VALUES_MAX: usize = 262_144;
+
 /// How much is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct QueueSize {
@@ -174,13 +177,24 @@ fn tick(row: &Row<'_>) -> rusqlite::Result<Tick> {
     Ok(Tick { time: TickTime::from_millis(row.get(0)?), values })
 }
 
-/// Returns up to `ticks_max` ticks later than `after`, and how many come behind them.
+/// Returns ticks later than `after`, and how many come behind them: at least one, if there is one, up to `ticks_max`, and up to
+/// the one with which they have [`BACKLOG_VALUES_MAX`] values.
 pub(super) fn backlog(connection: &Connection, after: TickTime, ticks_max: usize) -> rusqlite::Result<Backlog> {
     let mut query =
         connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis > ? ORDER BY millis LIMIT ?")?;
-    let limit = i64::try_from(ticks_max).unwrap_or(i64::MAX);
-    let ticks = query.query_map(params![after.millis(), limit], tick)?.collect::<Result<Vec<_>, _>>()?;
-    let last = ticks.last().map_or(after, |tick| tick.time);
+    let limit = i64::try_from(ticks_max.max(1)).unwrap_or(i64::MAX);
+    let mut rows = query.query(params![after.millis(), limit])?;
+    let mut ticks = Vec::new();
+    let mut values = 0;
+    while let Some(row) = rows.next()? {
+        let tick = tick(row)?;
+        values += tick.values.len();
+        ticks.push(tick);
+        if values >= BACKLOG_VALUES_MAX {
+            break;
+        }
+    }
+    let last = ticks.last().map_or(after, |tick: &Tick| tick.time);
     Ok(Backlog { ticks, remaining: size_behind(connection, last)? })
 }
 
@@ -206,8 +220,8 @@ pub(super) fn values_at(connection: &Connection, series: usize, time: TickTime) 
 /// What became of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
-    /// It is queued.
-    Queued,
+    /// It is queued, and takes so many bytes.
+    Queued(u64),
     /// Its time is not later than a tick that a receiver has answered for: the clock was set back. Nothing was changed.
     TooEarly,
 }
@@ -250,8 +264,8 @@ pub(super) fn append(
     }
     connection.prepare_cached("DELETE FROM push_tick WHERE millis >= ?")?.execute([time.millis()])?;
     let samples = samples::encode(&samples::merge(&ahead, values));
-    connection.prepare_cached("INSERT INTO push_tick VALUES (?, ?)")?.execute(params![time.millis(), samples])?;
-    Ok(Appended::Queued)
+    connection.prepare_cached("INSERT INTO push_tick VALUES (?, ?)")?.execute(params![time.millis(), &samples])?;
+    Ok(Appended::Queued(samples.len() as u64 + TICK_BYTES))
 }
 
 /// Returns the position of a receiver; `None` if it is not one of the queue's.
@@ -312,20 +326,34 @@ fn fold(connection: &Connection) -> rusqlite::Result<()> {
     update.execute([folded.millis()]).map(drop)
 }
 
-/// Where a pass over the oldest half of the queue has got to.
+/// What is remembered from one call of [`thin`] to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pass(TickTime);
+pub(super) struct Thinning {
+    /// Where the pass over the oldest half of the queue has got to.
+    pass: TickTime,
+    /// The size of the queue, unless it has shrunk since; `None` if it is not known.
+    bytes_at_most: Option<u64>,
+}
 
-impl Default for Pass {
+impl Default for Thinning {
     fn default() -> Self {
-        Self(TickTime::NEVER)
+        Self { pass: TickTime::NEVER, bytes_at_most: None }
     }
 }
 
 /// Merges ticks until no more than `bytes_max` are queued, or a single tick: every second tick of the oldest half into its
-/// successor, pass after pass. `pass` is where the call before has stopped, so that no part of the queue is thinned more often
-/// than others. Returns how many were merged.
-pub(super) fn thin(connection: &Connection, bytes_max: u64, pass: &mut Pass) -> rusqlite::Result<u64> {
+/// successor, pass after pass. A pass continues from call to call, so that no part of the queue is thinned more often than
+/// others. `appended` bytes were queued since the last call. Returns how many ticks were merged.
+pub(super) fn thin(
+    connection: &Connection,
+    bytes_max: u64,
+    appended: u64,
+    Thinning { pass, bytes_at_most }: &mut Thinning,
+) -> rusqlite::Result<u64> {
+    *bytes_at_most = bytes_at_most.map(|bytes| bytes + appended);
+    if bytes_at_most.is_some_and(|bytes| bytes <= bytes_max) {
+        return Ok(0);
+    }
     let mut size = size_behind(connection, TickTime::NEVER)?;
     let mut thinned = 0;
     let mut pair = connection.prepare_cached(
@@ -335,7 +363,7 @@ pub(super) fn thin(connection: &Connection, bytes_max: u64, pass: &mut Pass) -> 
         let mut end = connection.prepare_cached("SELECT millis FROM push_tick ORDER BY millis LIMIT 1 OFFSET ?")?;
         let end: i64 = end.query_row([size.ticks / 2], |row| row.get(0))?;
         while size.bytes > bytes_max {
-            let ticks = pair.query_map([pass.0.millis()], |row| Ok((tick(row)?, row.get::<_, u64>(2)?)))?;
+            let ticks = pair.query_map([pass.millis()], |row| Ok((tick(row)?, row.get::<_, u64>(2)?)))?;
             let ticks = ticks.collect::<Result<Vec<_>, _>>()?;
             let [(earlier, earlier_bytes), (later, later_bytes)] = &ticks[..] else { break };
             if earlier.time.millis() >= end {
@@ -348,12 +376,13 @@ pub(super) fn thin(connection: &Connection, bytes_max: u64, pass: &mut Pass) -> 
             delete.execute([earlier.time.millis()])?;
             let mut update = connection.prepare_cached("UPDATE push_tick SET samples = ? WHERE millis = ?")?;
             update.execute(params![samples, later.time.millis()])?;
-            *pass = Pass(later.time);
+            *pass = later.time;
             thinned += 1;
         }
         if size.bytes > bytes_max {
-            *pass = Pass::default();
+            *pass = TickTime::NEVER;
         }
     }
+    *bytes_at_most = Some(size.bytes);
     Ok(thinned)
 }

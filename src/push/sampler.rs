@@ -113,9 +113,9 @@ impl Sampler {
         self.samples_taken += 1;
         let mut values = Vec::new();
         match view.take_changed() {
-            // The view notes changes from now on.
-            None => self.changed = (0..view.len()).collect(),
-            Some(changed) => self.changed.extend(changed),
+            Some(changed) if self.samples_taken > 1 => self.changed.extend(changed),
+            // The first time: what was noted before was noted for another sampler, if at all.
+            _ => self.changed = (0..view.len()).collect(),
         }
         self.changed.sort_unstable();
         self.changed.dedup();

@@ -223,10 +223,7 @@ impl Store {
     ///
     /// # Errors
     /// Whatever SQLite answers; nothing is on disk then.
-    pub(crate) fn write_queue<T>(
-        &mut self,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    pub fn write_queue<T>(&mut self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let written = self.transact(write)?;
         self.note_content();
         Ok(written)
@@ -236,7 +233,7 @@ impl Store {
     ///
     /// # Errors
     /// Whatever SQLite answers.
-    pub(crate) fn read_queue<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    pub fn read_queue<T>(&self, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         read(&self.connection).map_err(|error| StoreError::sqlite(&self.path, error))
     }
 

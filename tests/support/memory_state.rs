@@ -42,9 +42,14 @@ impl MemoryState {
 
     /// Commits while somebody else has `table` locked. Returns whether it was committed.
     pub fn commit_against(&self, table: &str, store: &mut Store, changes: &Changes) -> bool {
+        self.while_locked(table, || store.commit(changes).is_ok())
+    }
+
+    /// Runs `act` while nobody can write to `table`.
+    pub fn while_locked<T>(&self, table: &str, act: impl FnOnce() -> T) -> T {
         self.other.execute_batch(&format!("BEGIN; SELECT count(*) FROM {table}")).expect("a lock");
-        let is_committed = store.commit(changes).is_ok();
+        let done = act();
         self.other.execute_batch("ROLLBACK").expect("no lock");
-        is_committed
+        done
     }
 }

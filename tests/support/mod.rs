@@ -17,6 +17,7 @@ pub mod observer;
 pub mod peers;
 pub mod port_9090;
 pub mod program;
+pub mod push_queue;
 pub mod recording_listener;
 pub mod rows;
 pub mod running_bridge;

@@ -1,0 +1,614 @@
+//! What the queue of remote write promises: it holds every value of its newest tick, whatever happens to the process, the
+//! clock, the disk or the receivers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use prometheus::core::Collector;
+use prometheus::{Gauge, IntCounterVec, Opts, Registry};
+use proptest::prelude::*;
+use rusqlite::Connection;
+use session_buddy_bridge::internals::ledger::Changes;
+use session_buddy_bridge::internals::push::{
+    Desk, HostHash, Identified, OwnSample, QueueError, QueueSettings, ReceiverName, SeriesId, SeriesKind, SeriesName,
+    TickKind, TickTime, gather_own, is_stale, summary,
+};
+use session_buddy_bridge::internals::store::Store;
+use tempfile::TempDir;
+
+use crate::support::memory_state::MemoryState;
+use crate::support::push_queue::{Counted, INTERVAL, Queue, Values, at, here, labels, name, settings};
+use crate::support::scrape::Series;
+
+fn folder() -> (TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    (folder, path)
+}
+
+/// A queue in memory for one receiver.
+fn queue(counted: &Counted) -> Queue {
+    Queue::open(MemoryState::new().open().0, counted, settings(&["r"]))
+}
+
+fn invocations(skill_name: &str, completed: &str) -> Series {
+    Series::new(
+        "skill_invocations_total",
+        &[("completed", completed), ("skill_name", skill_name), ("workflow_phase", "execution")],
+    )
+}
+
+fn own(metric: &str, labels: &[(&str, &str)], kind: SeriesKind, value: f64) -> OwnSample {
+    let labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+    OwnSample { name: SeriesName { metric: metric.into(), labels }, kind, value }
+}
+
+fn zeros(queue: &mut Queue) -> BTreeMap<Series, TickTime> {
+    queue.catalog().iter().filter_map(|series| Some((name(series), series.zero_at?))).collect()
+}
+
+#[test]
+fn a_tick_holds_the_series_that_changed_and_no_other() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    counted.invocation("a", true);
+    counted.invocation("b", true);
+    assert!(queue.tick(1));
+    counted.invocation("b", true);
+    assert!(queue.tick(2));
+    assert!(queue.tick(3));
+    let ticks = queue.ticks("r");
+    let [_, (_, second), (_, third)] = &ticks[..] else { panic!("{ticks:?}") };
+    assert!(second.keys().all(|series| series.labels["skill_name"] == "b"), "{second:?}");
+    assert_eq!(second.get(&invocations("b", "true")), Some(&2.0));
+    assert_eq!(second.get(&invocations("b", "false")), None, "it did not change");
+    assert_eq!(*third, Values::new());
+    assert_eq!(ticks[0].0, at(1));
+}
+
+#[test]
+fn each_tick_equals_a_scrape_of_its_moment() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let registry = Registry::new();
+    let served = IntCounterVec::new(Opts::new("served_total", "Served"), &["what"]).unwrap();
+    let took = prometheus::Histogram::with_opts(
+        prometheus::HistogramOpts::new("took_seconds", "Took").buckets(vec![0.5, 1.0]),
+    );
+    let (load, took) = (Gauge::new("load", "Load").unwrap(), took.unwrap());
+    let collectors: [Box<dyn Collector>; 3] =
+        [Box::new(served.clone()), Box::new(load.clone()), Box::new(took.clone())];
+    collectors.into_iter().for_each(|collector| registry.register(collector).unwrap());
+    let mut scrapes = Vec::new();
+    for number in 1..30 {
+        counted.invocation(&format!("skill {}", number % 7), number % 3 == 0);
+        counted.rate("a \"rated\"\\ skill\n", 1.0 / number as f64);
+        if number % 5 == 0 {
+            counted.anomaly("a");
+            served.with_label_values(&[&format!("{}", number % 2)]).inc();
+        }
+        counted.sessions(number % 4);
+        load.set(number as f64 / 3.0);
+        took.observe(number as f64 / 10.0);
+        let taken = queue.try_tick(at(number as i64), gather_own(&registry), TickKind::Regular).unwrap();
+        assert_eq!(taken, Some(at(number as i64)));
+        scrapes.push((at(number as i64), counted.scrape(&registry)));
+        if number % 11 == 0 {
+            queue.advance("r", at(number as i64 - 4));
+        }
+    }
+    let states = queue.states("r");
+    assert_eq!(states[..], scrapes[scrapes.len() - states.len()..], "base and ticks differ from the scrapes");
+}
+
+#[test]
+fn a_series_that_was_created_while_it_was_observed_is_zero_one_tick_before() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    counted.invocation("early", true);
+    queue.tick(1);
+    // Created long after the tick before the first one, which is of the past here.
+    assert_eq!(zeros(&mut queue).get(&invocations("early", "true")), Some(&at(0)));
+    counted.invocation("late", true);
+    counted.anomaly("late");
+    counted.rate("late", 0.5);
+    queue.tick(2);
+    let zeros = zeros(&mut queue);
+    let late: BTreeMap<_, _> =
+        zeros.iter().filter(|(series, _)| series.labels.get("skill_name").is_some_and(|name| name == "late")).collect();
+    assert!(late.values().all(|zero_at| **zero_at == at(1)), "{late:?}");
+    assert!(late.contains_key(&invocations("late", "true")));
+    assert!(
+        late.contains_key(&Series::new(
+            "anomalies_detected_total",
+            &[("anomaly_type", "drop"), ("skill_name", "late")]
+        ))
+    );
+    assert!(!late.contains_key(&invocations("late", "false")), "its first sample is 0");
+    assert!(late.keys().all(|series| series.name != "skill_completion_rate"), "a gauge has no increase");
+}
+
+#[test]
+fn history_has_no_zero() {
+    let counted = Counted::by_snapshots();
+    let mut queue = queue(&counted);
+    counted.snapshot(7);
+    queue.tick(1);
+    let old = |queue: &mut Queue| {
+        let states = queue.states("r");
+        states
+            .last()
+            .unwrap()
+            .1
+            .iter()
+            .filter(|(series, _)| series.name == "skill_invocations_total")
+            .map(|(_, value)| *value)
+            .sum::<f64>()
+    };
+    assert_eq!(old(&mut queue), 7.0);
+    queue.tick(2);
+    assert_eq!(zeros(&mut queue), BTreeMap::new());
+}
+
+#[test]
+fn a_series_that_began_long_before_the_first_tick_has_no_zero() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    counted.invocation("watched", true);
+    let time = TickTime::from_millis(counted.ledger.now().wall_micros / 1000 + 3_600_000);
+    queue.try_tick(time, Vec::new(), TickKind::Regular).unwrap().unwrap();
+    assert_eq!(queue.states("r")[1].1.get(&invocations("watched", "true")), Some(&1.0));
+    assert_eq!(zeros(&mut queue), BTreeMap::new());
+}
+
+#[test]
+fn counters_of_the_bridge_begin_at_zero_where_an_earlier_tick_was_without_them() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let connects = || own("connects_total", &[("feed", "a")], SeriesKind::Counter, 3.0);
+    let disconnects = || own("disconnects_total", &[("feed", "a")], SeriesKind::Counter, 1.0);
+    queue.try_tick(at(1), vec![connects()], TickKind::Regular).unwrap();
+    queue.try_tick(at(2), vec![connects(), disconnects()], TickKind::Regular).unwrap();
+    assert_eq!(zeros(&mut queue), BTreeMap::from([(Series::new("disconnects_total", &[("feed", "a")]), at(1))]));
+}
+
+#[test]
+fn a_series_that_vanishes_becomes_stale_and_comes_back_as_the_same_series() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let up = || own("up", &[("feed", "a")], SeriesKind::Gauge, 1.0);
+    let series = Series::new("up", &[("feed", "a")]);
+    for (number, own) in [(1, vec![up()]), (2, vec![]), (3, vec![]), (4, vec![up()])] {
+        queue.try_tick(at(number), own, TickKind::Regular).unwrap();
+    }
+    let ticks = queue.ticks("r");
+    let values: Vec<_> = ticks.iter().map(|(_, values)| values.get(&series).copied()).collect();
+    assert_eq!(values[0], Some(1.0));
+    assert!(values[1].is_some_and(is_stale), "{values:?}");
+    assert_eq!(values[2..], [None, Some(1.0)]);
+    assert_eq!(queue.catalog().iter().filter(|known| name(known) == series).count(), 1);
+}
+
+#[test]
+fn the_last_tick_makes_gauges_stale_and_leaves_counters() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    let samples = || vec![own("up", &[], SeriesKind::Gauge, 1.0), own("connects_total", &[], SeriesKind::Counter, 1.0)];
+    counted.invocation("a", true);
+    counted.rate("a", 0.5);
+    counted.sessions(2);
+    queue.try_tick(at(1), samples(), TickKind::Regular).unwrap();
+    counted.invocation("a", true);
+    queue.try_tick(at(2), samples(), TickKind::Final).unwrap();
+    let ticks = queue.ticks("r");
+    let (stale, fresh): (Vec<_>, Vec<_>) = ticks[1].1.iter().partition(|(_, value)| is_stale(**value));
+    let stale: Vec<_> = stale.iter().map(|(series, _)| &*series.name).collect();
+    assert_eq!(stale, ["active_sessions_total", "skill_completion_rate", "up"]);
+    assert!(fresh.contains(&(&invocations("a", "true"), &2.0)), "{fresh:?}");
+    drop(queue);
+
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    queue.try_tick(at(3), samples(), TickKind::Regular).unwrap();
+    let names: Vec<_> = queue.ticks("r")[2].1.keys().map(|series| series.name.clone()).collect();
+    assert_eq!(
+        names,
+        ["active_sessions_total", "skill_completion_rate", "up"],
+        "gauges are back, counters are as before"
+    );
+}
+
+/// Copies a state as a kill would leave it.
+fn killed(path: &Path) -> (TempDir, PathBuf) {
+    let (folder, copy) = folder();
+    for suffix in ["", "-wal"] {
+        let with_suffix = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
+        fs::copy(with_suffix(path), with_suffix(&copy)).unwrap();
+    }
+    (folder, copy)
+}
+
+#[test]
+fn a_kill_after_any_step_leaves_the_queue_as_it_was() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r", "slow"]));
+    type Act = fn(&Counted, &mut Queue);
+    let steps: [(&str, Act); 8] = [
+        ("nothing yet", |_, _| {}),
+        ("a tick", |counted, queue| {
+            counted.invocation("a", true);
+            assert!(queue.tick(1));
+        }),
+        ("an answer", |_, queue| queue.advance("r", at(1))),
+        ("another tick", |counted, queue| {
+            counted.invocation("b", true);
+            assert!(queue.tick(2));
+        }),
+        ("an answer of the slow one, which is folded", |_, queue| queue.advance("slow", at(1))),
+        ("a tick without a change", |_, queue| assert!(queue.tick(3))),
+        ("answers of both", |_, queue| {
+            queue.advance("r", at(3));
+            queue.advance("slow", at(2));
+        }),
+        ("the last tick", |_, queue| {
+            queue.try_tick(at(4), Vec::new(), TickKind::Final).unwrap();
+        }),
+    ];
+    for (what, step) in steps {
+        step(&counted, &mut queue);
+        let (_folder, copy) = killed(&path);
+        let mut restarted = Queue::at_path(&copy, &counted, settings(&["r", "slow"]));
+        for receiver in ["r", "slow"] {
+            assert_eq!(restarted.states(receiver), queue.states(receiver), "{what}: {receiver}");
+        }
+        assert_eq!(restarted.catalog(), queue.catalog(), "{what}");
+        assert_eq!(*restarted.desk.watch().borrow(), *queue.desk.watch().borrow(), "{what}");
+        // What is sampled next is what the one that lives samples next: only what changed.
+        counted.invocation("a", false);
+        let last = |queue: &mut Queue| {
+            assert!(queue.tick(50), "{what}");
+            queue.ticks("r").pop().unwrap().1
+        };
+        let next = last(&mut restarted);
+        assert!(next.contains_key(&invocations("a", "false")), "{what}: {next:?}");
+        if !what.starts_with("the last") && !what.starts_with("nothing") && !what.starts_with("a tick") {
+            assert!(
+                !next.keys().any(|series| series.labels.get("skill_name").is_some_and(|name| name == "b")),
+                "{next:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_a_state_file_behaves_the_same() {
+    let counted = Counted::new();
+    let mut with_file = queue(&counted);
+    let desk = Desk::in_memory(counted.ledger.clone()).unwrap();
+    assert!(matches!(desk.take_tick(at(1), Vec::new(), TickKind::Regular).await, Err(QueueError::Unidentified)));
+    assert!(matches!(desk.identify(here(), labels(&["a"])).await.unwrap(), Identified::Created(_)));
+    desk.configure(settings(&["r"])).await.unwrap();
+    let receiver = ReceiverName::new("r");
+    for number in 1..6 {
+        counted.invocation("a", true);
+        // Each has its own mark of what changed: the view notes it for one.
+        let taken = desk.take_tick(at(number), Vec::new(), TickKind::Regular).await.unwrap();
+        assert_eq!(taken, Some(at(number)));
+        if number == 3 {
+            desk.advance(&receiver, at(2)).await.unwrap();
+        }
+    }
+    for number in 1..6 {
+        with_file.tick(number);
+    }
+    with_file.advance("r", at(2));
+    let catalog = desk.series(SeriesId::FIRST).await.unwrap();
+    assert_eq!(
+        catalog.iter().map(|series| name(series)).collect::<Vec<_>>(),
+        with_file.catalog().iter().map(|series| name(series)).collect::<Vec<_>>()
+    );
+    let (position, _) = desk.open(&receiver).await.unwrap();
+    assert_eq!(position, at(2));
+    let backlog = desk.backlog(position, 2).await.unwrap();
+    assert_eq!(backlog.ticks.iter().map(|tick| tick.time).collect::<Vec<_>>(), [at(3), at(4)]);
+    assert_eq!((backlog.remaining.ticks, backlog.remaining.oldest), (1, Some(at(5))));
+    assert_eq!(*desk.watch().borrow(), at(5));
+}
+
+#[test]
+fn a_new_receiver_begins_with_the_newest_tick_and_a_removed_one_holds_nothing_up() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let positions = |queue: &mut Queue| -> Vec<(String, TickTime)> {
+        let summary = look(queue).unwrap();
+        summary.receivers.iter().map(|(name, position, _)| (name.to_string(), *position)).collect()
+    };
+    for number in 1..4 {
+        counted.invocation("a", true);
+        queue.tick(number);
+    }
+    queue.configure(settings(&["r", "new"]));
+    assert_eq!(positions(&mut queue), [("new".to_owned(), at(2)), ("r".to_owned(), TickTime::NEVER)]);
+    assert_eq!(queue.states("new").last(), queue.states("r").last());
+    queue.configure(settings(&["new"]));
+    assert_eq!(positions(&mut queue), [("new".to_owned(), at(2))]);
+    assert_eq!(look(&mut queue).unwrap().size.ticks, 1, "what only the other one had not answered for is folded");
+    let desk = queue.desk.clone();
+    let opened = queue.answer(desk.open(&ReceiverName::new("r")));
+    assert!(matches!(opened, Err(QueueError::NoSuchReceiver(_))), "{opened:?}");
+    queue.advance("r", at(3));
+    assert_eq!(positions(&mut queue), [("new".to_owned(), at(2))], "a late answer for it changes nothing");
+}
+
+fn look(queue: &mut Queue) -> Option<session_buddy_bridge::internals::push::QueueSummary> {
+    queue.store.read_queue(summary).unwrap()
+}
+
+#[test]
+fn a_position_never_goes_back_and_never_beyond_the_newest_tick() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    queue.tick(1);
+    queue.tick(2);
+    queue.advance("r", at(9));
+    queue.advance("r", at(1));
+    assert_eq!(look(&mut queue).unwrap().receivers[0].1, at(2));
+    assert!(queue.tick(3));
+}
+
+#[test]
+fn a_clock_that_was_set_back_merges_what_nobody_was_sent_and_waits_behind_what_was() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    counted.invocation("a", true);
+    queue.tick(1);
+    queue.advance("r", at(1));
+    // Two hours ahead, and nobody was sent these.
+    for number in [121, 122] {
+        counted.invocation("a", true);
+        assert!(queue.tick(number));
+    }
+    counted.invocation("b", true);
+    assert!(!queue.tick(121), "within an interval of the newest: it will come soon");
+    assert!(queue.tick(2));
+    let states = queue.states("r");
+    assert_eq!(states.iter().map(|(time, _)| *time).collect::<Vec<_>>(), [at(1), at(2)]);
+    assert_eq!(states[1].1, counted.scrape(&Registry::new()));
+    assert!(queue.tick(3), "ticks go on from there");
+
+    queue.advance("r", at(3));
+    for number in [1, 2, 3, -500] {
+        assert!(!queue.tick(number), "{number}: a receiver has a later tick");
+    }
+    counted.invocation("b", true);
+    assert!(queue.tick(4));
+    assert_eq!(queue.states("r")[1].1, counted.scrape(&Registry::new()), "what was not sampled meanwhile is not lost");
+}
+
+#[test]
+fn a_state_that_was_copied_drops_the_queue_or_is_not_pushed() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    counted.invocation("a", true);
+    queue.tick(1);
+    let original = look(&mut queue).unwrap();
+    drop(queue);
+
+    let there = HostHash::of(b"there", b"1");
+    let store = || Store::open(&path, |_| Ok(())).unwrap().store;
+    let mut copy = Queue::unidentified(store(), &counted);
+    assert_eq!(copy.identify(there, labels(&["a"])), Identified::Refused);
+    let refused = copy.try_tick(at(2), Vec::new(), TickKind::Regular);
+    assert!(matches!(refused, Err(QueueError::Unidentified)), "{refused:?}");
+    assert_eq!(look(&mut copy).unwrap(), original, "the state is untouched");
+
+    let Identified::Copied(identity) = copy.identify(there, labels(&["b"])) else { panic!("its labels differ") };
+    copy.configure(settings(&["r"]));
+    assert_ne!(identity, original.identity);
+    assert_eq!(look(&mut copy).unwrap().size.ticks, 0, "what was queued there is not sent from here");
+    assert!(copy.tick(2));
+    assert_eq!(copy.states("r")[1].1, counted.scrape(&Registry::new()));
+    drop(copy);
+
+    let mut again = Queue::unidentified(store(), &counted);
+    assert_eq!(again.identify(there, labels(&["c"])), Identified::Known(identity));
+}
+
+#[test]
+fn a_disk_that_takes_nothing_queues_nothing_new_and_loses_nothing() {
+    let counted = Counted::new();
+    let state = MemoryState::new();
+    let mut queue = Queue::open(state.open().0, &counted, settings(&["r"]));
+    counted.invocation("a", true);
+    queue.tick(1);
+    let before = queue.states("r");
+
+    counted.invocation("a", true);
+    counted.invocation("new", true);
+    queue.is_committed = false;
+    let tick = queue.try_tick(at(2), Vec::new(), TickKind::Regular);
+    assert!(matches!(tick, Err(QueueError::Uncommitted)), "{tick:?}");
+    queue.is_committed = true;
+    for number in [2, 3] {
+        let (tick, advanced) = state.while_locked("push_tick", || {
+            let tick = queue.try_tick(at(number), Vec::new(), TickKind::Regular);
+            let desk = queue.desk.clone();
+            (tick, queue.answer(desk.advance(&ReceiverName::new("r"), at(1))))
+        });
+        assert!(matches!(tick, Err(QueueError::Store(_))), "{tick:?}");
+        assert!(matches!(advanced, Err(QueueError::Store(_))), "{advanced:?}");
+    }
+    assert_eq!(queue.states("r"), before);
+
+    counted.invocation("new", true);
+    assert!(queue.tick(4));
+    assert_eq!(queue.states("r")[2].1, counted.scrape(&Registry::new()));
+    assert_eq!(zeros(&mut queue).get(&invocations("new", "true")), Some(&at(1)));
+}
+
+#[test]
+fn a_state_file_that_is_written_again_has_the_queue() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    counted.invocation("a", true);
+    queue.tick(1);
+    queue.tick(2);
+    queue.advance("r", at(1));
+    let before = (look(&mut queue), queue.states("r"));
+    fs::remove_file(&path).unwrap();
+    assert!(!queue.store.is_in_place());
+    queue.store.rewrite(&Changes::default()).unwrap();
+    assert_eq!((look(&mut queue), queue.states("r")), before);
+    drop(queue);
+    assert_eq!(Queue::at_path(&path, &counted, settings(&["r"])).states("r"), before.1);
+}
+
+#[test]
+fn a_queue_with_impossible_rows_is_emptied_and_the_next_tick_holds_every_value() {
+    for damage in [
+        "UPDATE push_tick SET samples = x'0003'",
+        "UPDATE push_tick SET samples = x'ff7f02'",
+        "UPDATE push_series SET id = id + 1000 WHERE id > 3",
+        "UPDATE push_series SET labels = '['",
+        "INSERT INTO push_base VALUES (4000, 0)",
+    ] {
+        let (_folder, path) = folder();
+        let counted = Counted::new();
+        let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+        counted.invocation("a", true);
+        queue.tick(1);
+        drop(queue);
+        Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+        let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+        assert!(queue.tick(2), "{damage}");
+        assert_eq!(queue.states("r").last().unwrap().1, counted.scrape(&Registry::new()), "{damage}");
+    }
+}
+
+#[test]
+fn the_weekend_of_an_idle_bridge_takes_a_few_hundred_kilobytes() {
+    const TICKS: i64 = 65 * 60;
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    for skill in 0..50 {
+        counted.invocation(&format!("skill-{skill}"), true);
+    }
+    let second = |number: i64| at(number).millis() as f64 / 1e3;
+    for number in 1..=TICKS {
+        // What an idle bridge with one feed moves: snapshots arrive, and the process lives.
+        let moving = |metric: &str, kind, value| own(metric, &[("feed", "a")], kind, value);
+        let samples = vec![
+            moving("feed_last_message_timestamp_seconds", SeriesKind::Gauge, second(number) + 0.123_456),
+            moving("feed_messages_total", SeriesKind::Counter, number as f64 * 60.0),
+            moving("process_cpu_seconds_total", SeriesKind::Counter, number as f64 * 0.012_345),
+            moving("process_resident_memory_bytes", SeriesKind::Gauge, (12_000_000 + number % 5 * 4096) as f64),
+            moving("state_commits_total", SeriesKind::Counter, number as f64),
+        ];
+        let listed = (0..10).map(|skill| {
+            own("listed", &[("skill_name", &format!("skill-{skill}"))], SeriesKind::Gauge, second(number) + 0.123_456)
+        });
+        queue.try_tick(at(number), samples.into_iter().chain(listed).collect(), TickKind::Regular).unwrap();
+    }
+    let size = look(&mut queue).unwrap().size;
+    println!("{size:?}");
+    assert_eq!(size.ticks, TICKS as u64);
+    assert!(size.bytes < 700_000, "{size:?}");
+}
+
+/// What happens to a queue.
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many invocations of a skill, then a tick.
+    Tick { skill: u8, times: u8 },
+    /// A receiver answers for this part of its backlog.
+    Advance { receiver: bool, part: u8 },
+    /// The limit of the queue becomes this.
+    Limit(u16),
+    /// The process is started again.
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_u8..6, 0_u8..4).prop_map(|(skill, times)| Step::Tick { skill, times }),
+        1 => (any::<bool>(), any::<u8>()).prop_map(|(receiver, part)| Step::Advance { receiver, part }),
+        1 => (0_u16..600).prop_map(Step::Limit),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: ProptestConfig::default().cases / 8, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_is_thinned_or_folded_each_tick_that_is_left_has_every_value_of_its_time(
+        steps in prop::collection::vec(step(), 1..40)
+    ) {
+        let (counted, state) = (Counted::new(), MemoryState::new());
+        let mut now = settings(&["r", "s"]);
+        let mut queue = Queue::open(state.open().0, &counted, now.clone());
+        let mut scrapes = BTreeMap::from([(TickTime::NEVER, Values::new())]);
+        let mut number = 0;
+        for step in steps.into_iter().chain([Step::Restart]) {
+            let is_tick = matches!(step, Step::Tick { .. });
+            match step {
+                Step::Tick { skill, times } => {
+                    number += 1;
+                    (0..times).for_each(|_| counted.invocation(&format!("s{skill}"), true));
+                    prop_assert!(queue.tick(number));
+                    scrapes.insert(at(number), counted.scrape(&Registry::new()));
+                }
+                Step::Advance { receiver, part } => {
+                    let receiver = if receiver { "r" } else { "s" };
+                    let ticks = queue.ticks(receiver);
+                    if let Some((time, _)) = ticks.get(usize::from(part) * ticks.len() / 256) {
+                        queue.advance(receiver, *time);
+                    }
+                }
+                Step::Limit(bytes_max) => {
+                    now = QueueSettings { bytes_max: bytes_max.into(), ..now };
+                    queue.configure(now.clone());
+                }
+                Step::Restart => {
+                    drop(queue);
+                    queue = Queue::open(state.open().0, &counted, now.clone());
+                }
+            }
+            if is_tick {
+                let size = look(&mut queue).unwrap().size;
+                prop_assert!(size.bytes <= now.bytes_max || size.ticks <= 1);
+                continue;
+            }
+            for receiver in ["r", "s"] {
+                let states = queue.states(receiver);
+                // The position's own tick may have been merged into a later one, which is to come.
+                for (time, values) in &states[1..] {
+                    prop_assert_eq!(values, &scrapes[time]);
+                }
+                let newest = states.last().map(|(time, _)| *time);
+                prop_assert_eq!(newest, Some(at(number)).filter(|_| number > 0).or(Some(TickTime::NEVER)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_queue_is_thinned_where_it_is_oldest() {
+    let counted = Counted::new();
+    let state = MemoryState::new();
+    let mut queue = Queue::open(state.open().0, &counted, QueueSettings { bytes_max: 1_500, ..settings(&["r"]) });
+    for number in 1..200 {
+        counted.invocation("a", true);
+        assert!(queue.tick(number));
+    }
+    let times: Vec<_> = queue.ticks("r").iter().map(|(time, _)| time.millis()).collect();
+    let gaps: Vec<_> = times.windows(2).map(|pair| (pair[1] - pair[0]) / INTERVAL.as_millis() as i64).collect();
+    assert!(gaps.len() > 10, "{gaps:?}");
+    assert!(gaps[gaps.len() / 2 + 2..].iter().all(|gap| *gap == 1), "the newest half has every tick: {gaps:?}");
+    assert!(gaps[0] > 1, "{gaps:?}");
+    assert_eq!(queue.desk.thinned_ticks() as usize, 199 - times.len());
+}
