@@ -189,7 +189,7 @@ pub mod internals {
         pub use crate::push::{
             Backlog, Desk, DeskServer, Grid, HostHash, Identified, Identity, InMemoryError, LabelSets, Origin,
             OwnSample, QueueError, QueueSettings, QueueSize, QueueSummary, ReceiverName, STALE, Schedule, Series,
-            SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Wait, gather_own, is_stale, summary,
+            SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Ticker, Wait, gather_own, is_stale, summary,
         };
     }
     pub mod shared_ledger {

@@ -4,11 +4,14 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use jiff::Timestamp;
 
 use super::{Command, CommandError, output};
 use crate::ledger::{Limits, SourceId, Whole};
+use crate::push::{self, QueueSize, QueueSummary, TickTime};
 use crate::settings::{Environment, SettingsError, state_path, subscription::checked_name};
 use crate::store::{Opened, Renamed, Store};
+use crate::text::terminal_line;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum StateFlags {
@@ -84,7 +87,10 @@ impl State {
 impl Command for State {
     fn execute(self: Box<Self>) -> Result<(), CommandError> {
         let text = match &self.action {
-            Action::Show => show(&self.path, &Store::look(&self.path)?),
+            Action::Show => {
+                let (whole, queue) = Store::look_at(&self.path, push::summary)?;
+                show(&self.path, &whole) + &queue.as_ref().map(show_queue).unwrap_or_default()
+            }
             Action::Forget(source) => forget(&self.path, source)?,
             Action::Rename(name, new_name) => rename(&self.path, name, new_name)?,
         };
@@ -129,6 +135,37 @@ fn show(path: &Path, whole: &Whole) -> String {
         remembered(&mut line, source.id);
     }
     text
+}
+
+fn show_queue(queue: &QueueSummary) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        writeln!(text, "  {name:<24} {value}").expect("writing to a String does not fail");
+    };
+    line("identity", queue.identity.to_string());
+    queue.label_sets.iter().for_each(|labels| line("labels", terminal_line(labels).into_owned()));
+    line("series", queue.series.to_string());
+    line("newest tick", time(queue.newest));
+    line("queued", size(&queue.size));
+    for (receiver, position, behind) in &queue.receivers {
+        line("receiver", terminal_line(receiver.as_str()).into_owned());
+        line("  answered for", time(Some(*position).filter(|position| *position != TickTime::NEVER)));
+        line("  queued", size(behind));
+    }
+    format!("remote write\n{text}")
+}
+
+fn time(time: Option<TickTime>) -> String {
+    let Some(time) = time else { return "nothing yet".to_owned() };
+    // A state that somebody else wrote may hold any number.
+    Timestamp::from_millisecond(time.millis()).map_or_else(|_| format!("{} ms", time.millis()), |time| time.to_string())
+}
+
+fn size(size: &QueueSize) -> String {
+    let (ticks, bytes) = (size.ticks, size.bytes);
+    let plural = if ticks == 1 { "" } else { "s" };
+    let oldest = size.oldest.map(|oldest| format!(" since {}", time(Some(oldest)))).unwrap_or_default();
+    format!("{ticks} tick{plural}, {bytes} bytes{oldest}")
 }
 
 fn forget(path: &Path, named: &str) -> Result<String, CommandError> {

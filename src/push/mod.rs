@@ -42,4 +42,4 @@ pub use series::{
     Backlog, Origin, OwnSample, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind,
     TickTime, is_stale,
 };
-pub use ticker::{Grid, Schedule, Wait};
+pub use ticker::{Grid, Schedule, Ticker, Wait};

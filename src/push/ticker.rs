@@ -1,9 +1,15 @@
-//! When ticks are due. Pure: the time is passed in.
+//! When ticks are due, and the task that takes them. [`Schedule`] is pure: the time is passed in.
 
 use std::time::Duration;
 
+use prometheus::Registry;
+use tracing::{debug, info, warn};
+
+use super::desk::{Desk, QueueError};
 use super::identity::Identity;
-use super::series::TickTime;
+use super::sampler::gather_own;
+use super::series::{OwnSample, TickKind, TickTime};
+use crate::clock::wall_micros;
 
 /// The clock is read at least this often: timers stand still while the machine sleeps.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,15 +78,84 @@ impl Schedule {
         }
     }
 
-    /// The tick at `time` was taken, or there is none to take. Not called for one that failed: see [`Schedule::retry_after`].
+    /// The tick at `time` was taken, or there is none to take. One that failed is still due.
     pub fn took(&mut self, time: TickTime) {
         self.taken = Some(time);
     }
+}
 
-    /// Returns after which time a tick that failed is tried again.
-    pub fn retry_after(&self) -> Duration {
-        RETRY_INTERVAL
+/// Takes the ticks of a queue.
+pub struct Ticker<H> {
+    desk: Desk,
+    schedule: Schedule,
+    /// What is gathered at each tick, beside the five families; `None` if no receiver wants it.
+    registry: Option<Registry>,
+    /// Whether the clock is ahead, so that no tick may be taken.
+    is_held: H,
+    is_failing: bool,
+}
+
+impl<H: Fn() -> bool> Ticker<H> {
+    /// Creates a ticker that has taken no tick.
+    pub fn new(desk: Desk, grid: Grid, registry: Option<Registry>, is_held: H) -> Self {
+        Self { desk, schedule: Schedule::new(grid), registry, is_held, is_failing: false }
     }
+
+    /// Takes ticks until the thread of the queue ends, or the future is dropped.
+    pub async fn run(&mut self) {
+        loop {
+            let pause = match self.schedule.next(now_millis()) {
+                Wait::For(pause) => pause,
+                Wait::Take(_) if (self.is_held)() => READ_INTERVAL,
+                Wait::Take(time) => match self.take(time, TickKind::Regular).await {
+                    Ok(()) => {
+                        self.schedule.took(time);
+                        continue;
+                    }
+                    Err(QueueError::Ended) => return,
+                    Err(_) => RETRY_INTERVAL,
+                },
+            };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Takes the last tick of this process, unless the clock is ahead. One that fails is logged and not tried again.
+    pub async fn take_last(&mut self) {
+        if !(self.is_held)() {
+            let _ = self.take(TickTime::from_millis(now_millis()), TickKind::Final).await;
+        }
+    }
+
+    async fn take(&mut self, time: TickTime, kind: TickKind) -> Result<(), QueueError> {
+        let taken = self.desk.take_tick(time, self.gather().await, kind).await;
+        match &taken {
+            Ok(_) => {
+                if std::mem::take(&mut self.is_failing) {
+                    info!("push queue takes ticks again; no count was lost");
+                }
+            }
+            Err(error) if std::mem::replace(&mut self.is_failing, true) => debug!(%error, "tick not queued"),
+            Err(error) => warn!(%error, "tick not queued; the next one that is queued holds every change"),
+        }
+        taken.map(drop)
+    }
+
+    async fn gather(&self) -> Vec<OwnSample> {
+        let Some(registry) = self.registry.clone() else { return Vec::new() };
+        // A collector that an embedding program registered may block, or panic.
+        tokio::task::spawn_blocking(move || gather_own(&registry)).await.unwrap_or_default()
+    }
+}
+
+impl<H> std::fmt::Debug for Ticker<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticker").field("schedule", &self.schedule).finish_non_exhaustive()
+    }
+}
+
+fn now_millis() -> i64 {
+    wall_micros() / 1000
 }
 
 #[cfg(test)]

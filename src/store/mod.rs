@@ -163,6 +163,17 @@ impl Store {
     /// # Errors
     /// A file that is not there, cannot be read or is no state.
     pub fn look(path: &Path) -> Result<Whole, StoreError> {
+        Self::look_at(path, |_| Ok(())).map(|(whole, ())| whole)
+    }
+
+    /// The same, and what `read` returns of the push queue, both of one point in time.
+    ///
+    /// # Errors
+    /// As [`Store::look`], and an error of `read`.
+    pub fn look_at<T>(
+        path: &Path,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<(Whole, T), StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         if let Err(error) = fs::metadata(path) {
             return Err(match error.kind() {
@@ -175,12 +186,13 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         let version = schema::check(&connection, path)?;
         let tx = connection.transaction().map_err(failed)?;
+        let both = |connection: &Connection| Ok((tables::load(connection)?, read(connection)?));
         if version == migrations::VERSION {
-            return tables::load(&tx).map_err(failed);
+            return both(&tx).map_err(failed);
         }
         let copy = schema::copy(&tx).map_err(failed)?;
         schema::upgrade(&copy, path, version)?;
-        tables::load(&copy).map_err(failed)
+        both(&copy).map_err(failed)
     }
 
     /// Writes `changes` in one transaction. When this returns they are on disk.

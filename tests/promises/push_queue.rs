@@ -18,6 +18,7 @@ use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
 
 use crate::support::memory_state::MemoryState;
+use crate::support::program::Program;
 use crate::support::push_queue::{Counted, INTERVAL, Queue, Values, at, here, labels, name, settings};
 use crate::support::scrape::Series;
 
@@ -611,4 +612,42 @@ fn a_full_queue_is_thinned_where_it_is_oldest() {
     assert!(gaps[gaps.len() / 2 + 2..].iter().all(|gap| *gap == 1), "the newest half has every tick: {gaps:?}");
     assert!(gaps[0] > 1, "{gaps:?}");
     assert_eq!(queue.desk.thinned_ticks() as usize, 199 - times.len());
+}
+
+#[test]
+fn state_show_prints_the_identity_the_queue_and_each_position() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let show = || {
+        let ended = Program::start(["state", "show", "--state.path", path.to_str().unwrap()]).end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    drop(Store::open(&path, |_| Ok(())).unwrap());
+    assert!(!show().contains("remote write"), "it was never pushed");
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r", "slow"]));
+    counted.invocation("a", true);
+    queue.tick(0);
+    queue.tick(1);
+    queue.advance("r", at(1));
+    queue.advance("slow", at(0));
+    let summary = look(&mut queue).unwrap();
+    let bytes = summary.size.bytes;
+    let expected = format!(
+        "remote write\n  \
+         identity                 {}\n  \
+         labels                   a\n  \
+         series                   15\n  \
+         newest tick              2023-11-14T22:14:20Z\n  \
+         queued                   1 tick, {bytes} bytes since 2023-11-14T22:14:20Z\n  \
+         receiver                 r\n    \
+         answered for           2023-11-14T22:14:20Z\n    \
+         queued                 0 ticks, 0 bytes\n  \
+         receiver                 slow\n    \
+         answered for           2023-11-14T22:13:20Z\n    \
+         queued                 1 tick, {bytes} bytes since 2023-11-14T22:14:20Z\n",
+        summary.identity
+    );
+    let shown = show();
+    assert!(shown.ends_with(&expected), "{shown}\n{expected}");
 }
