@@ -379,6 +379,7 @@ impl Service {
         });
         let web_config = self.settings.web_config.clone();
         if let Some(file) = &web_config {
+            self.content.telemetry.web_config_accepted(&file.summary());
             let watch = http::watch_web_config(Arc::clone(file), self.content.clone(), SETTLE_TIME);
             let ends = shutdown.clone();
             servers.spawn(async move {
