@@ -164,8 +164,8 @@ pub mod internals {
     }
     pub mod http {
         pub use crate::http::{
-            Accepts, Content, HttpLimits, HttpSettings, Metrics, QueryError, Readiness, Refusal, WebConfigError,
-            WebConfigFile, WebConfigSummary, bind, serve, watch_web_config,
+            Accepts, AllowedHostsName, Content, HttpLimits, HttpSettings, Metrics, QueryError, Readiness, Refusal,
+            WebConfigError, WebConfigFile, WebConfigSummary, bind, serve, watch_web_config,
         };
     }
     pub mod ledger {

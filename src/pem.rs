@@ -1,7 +1,7 @@
 //! PEM, parsed for the client's side of TLS and for the server's. No error repeats the text, which may be a private key.
 
 use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::{CertificateError, OtherError};
 use thiserror::Error;
 
@@ -93,6 +93,15 @@ pub(crate) fn remedy(error: &rustls::Error) -> Option<&'static str> {
     }
 }
 
+/// Returns whether this is the certificate of a CA, as `openssl req -x509` issues it by default. rustls and webpki refuse it as
+/// that of a server or client, Go and OpenSSL do not. One that is out of date is refused for that, and is none here.
+pub(crate) fn is_of_ca(certificate: &CertificateDer<'_>) -> bool {
+    let Ok(certificate) = webpki::EndEntityCert::try_from(certificate) else { return false };
+    let usage = webpki::KeyUsage::server_auth();
+    let verified = certificate.verify_for_usage(&[], &[], &[], UnixTime::now(), usage, None, None);
+    matches!(verified, Err(webpki::Error::CaUsedAsEndEntity))
+}
+
 /// Returns whether signatures by the key of this certificate cannot be verified: RSA of less than 2048 bits, or P-521.
 pub(crate) fn has_unsupported_key(certificate: &CertificateDer<'_>) -> bool {
     /// The identifiers of RSA and of the curve P-521, in DER.
@@ -132,6 +141,11 @@ mod tests {
         let verified = verifier.build().unwrap().verify_server_cert(&certificate, &[], &name, &[], UnixTime::now());
         let error = verified.unwrap_err();
         assert!(remedy(&error).is_some_and(|remedy| remedy.contains("CA:FALSE")), "{error}");
+        assert!(is_of_ca(&certificate));
+        for is_ca in [IsCa::NoCa, IsCa::ExplicitNoCa] {
+            params.is_ca = is_ca;
+            assert!(!is_of_ca(params.self_signed(&key).unwrap().der()), "{:?}", params.is_ca);
+        }
     }
 
     #[test]

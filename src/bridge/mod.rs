@@ -22,7 +22,7 @@ use crate::build_info;
 use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
 use crate::health::Health;
-use crate::http::{self, BoundListener, HttpSettings};
+use crate::http::{self, AllowedHostsName, BoundListener, HttpSettings};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
@@ -71,6 +71,7 @@ pub struct Bridge {
 struct Service {
     settings: Settings,
     content: Arc<SiteContent>,
+    allowed_hosts_name: AllowedHostsName,
     reload_requested: Arc<Notify>,
 }
 
@@ -151,8 +152,19 @@ impl Bridge {
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), persistence);
         let with_created = settings.with_created;
         let content = SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created };
-        let service = Service { settings, content: Arc::new(content), reload_requested: Arc::new(Notify::new()) };
+        let service = Service {
+            settings,
+            content: Arc::new(content),
+            allowed_hosts_name: AllowedHostsName::Field,
+            reload_requested: Arc::new(Notify::new()),
+        };
         Ok(Self { listeners, local_addrs, service, persistent, state_telemetry })
+    }
+
+    /// Makes responses name flags, for whoever started the bridge by the command line.
+    pub(crate) fn with_flags_in_responses(mut self) -> Self {
+        self.service.allowed_hosts_name = AllowedHostsName::Flag;
+        self
     }
 
     /// Returns the TCP addresses that the bridge listens on, in the order of [`Settings::listen`], with the ports that were
@@ -369,6 +381,7 @@ impl Service {
         });
         let web_config = self.settings.web_config.clone();
         if let Some(file) = &web_config {
+            self.content.telemetry.web_config_accepted(&file.summary());
             let watch = http::watch_web_config(Arc::clone(file), self.content.clone(), SETTLE_TIME);
             let ends = shutdown.clone();
             servers.spawn(async move {
@@ -379,7 +392,13 @@ impl Service {
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
         let telemetry_path = self.settings.telemetry_path.clone();
         let allowed_hosts = self.settings.allowed_hosts.clone();
-        let http_settings = HttpSettings { telemetry_path, web_config, allowed_hosts, ..HttpSettings::default() };
+        let http_settings = HttpSettings {
+            telemetry_path,
+            web_config,
+            allowed_hosts,
+            allowed_hosts_name: self.allowed_hosts_name,
+            ..HttpSettings::default()
+        };
         for mut listener in listeners {
             let address = listener.name();
             tracing::info!(%address, tls, "listening");

@@ -73,7 +73,8 @@ impl Demo {
                 Bridge::bind(Settings { listen: vec![SocketAddr::new(address.ip(), 0)], ..settings })?
             }
             bridge => bridge?,
-        };
+        }
+        .with_flags_in_responses();
         if let Some(address) = bridge.local_addrs().first() {
             // The demo goes on even if nobody reads its guide, so nothing waits for the end of this.
             let output = Output::to_stdout().map_err(CommandError::Threads)?;

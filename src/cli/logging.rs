@@ -1,8 +1,11 @@
 //! Log lines on standard error.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Debug, Write as _};
 use std::io;
+use std::panic::{self, PanicHookInfo};
 use std::sync::OnceLock;
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -19,9 +22,13 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::log_queue::LogQueue;
 use crate::settings::{LogFormat, LogLevel, LogSettings};
+use crate::text::one_line;
 
 /// How long the end of the program waits for lines that are queued.
 const FLUSH_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Characters of a panic's message that are logged: it may quote whatever was received.
+const PANIC_CHARS_MAX: usize = 1000;
 
 /// The log of the process; tracing has one for all of its threads, too.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
@@ -43,7 +50,7 @@ pub(super) fn flush() {
 }
 
 /// Starts to log as `settings` request, until what this returns is dropped. Of libraries only `warn` and above is logged: the
-/// rest is noise, and could hold secrets.
+/// rest is noise, and could hold secrets. Panics are logged too: the default hook would wait for a reader of standard error.
 #[must_use = "what is logged after it is dropped may be lost"]
 pub(super) fn start(settings: LogSettings) -> FlushOnDrop {
     let level = match settings.level {
@@ -61,7 +68,19 @@ pub(super) fn start(settings: LogSettings) -> FlushOnDrop {
         LogFormat::Json => lines.json().flatten_event(true).with_target(false).boxed(),
     };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+    panic::set_hook(Box::new(log_panic));
     FlushOnDrop
+}
+
+/// Logs a panic, with its backtrace if `RUST_BACKTRACE` requests one.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let thread = thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    let error = one_line(panic.payload_as_str().unwrap_or("no message"), PANIC_CHARS_MAX);
+    let location = panic.location().map(tracing::field::display);
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
+    tracing::error!(thread, location, error, backtrace, "panicked, which is a defect; please report it");
 }
 
 /// `ts=… level=… msg=… field=…`, one line an event.
@@ -123,7 +142,69 @@ fn write_value(out: &mut impl fmt::Write, value: &str) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
+    use std::io::{PipeWriter, Read, Write, pipe};
+    use std::process::{Command, Stdio};
+    use std::sync::mpsc;
+
+    use rustix::io::ioctl_fionbio;
+
     use super::*;
+
+    /// Set in a process that panics.
+    const PANICS: &str = "TEST_OF_THE_LOG_PANICS";
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Starts this test binary again for the test that panics, and waits for its end.
+    fn process_that_panics(stderr: PipeWriter) {
+        let name = "cli::logging::tests::a_panic_is_a_line_of_the_log_and_waits_for_no_reader";
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env_remove("RUST_BACKTRACE")
+            .env(PANICS, "1")
+            .stdout(Stdio::piped())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let (sender, printed) = mpsc::channel();
+        thread::spawn(move || {
+            let mut text = String::new();
+            sender.send(stdout.read_to_string(&mut text).map(|_| text))
+        });
+        let printed = printed.recv_timeout(PATIENCE);
+        // Whoever waits for a reader has not ended.
+        let _ = child.kill();
+        child.wait().unwrap();
+        let printed = printed.expect("it ends").unwrap();
+        assert!(printed.contains(" 1 passed;"), "{printed}");
+    }
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log_and_waits_for_no_reader() {
+        if env::var_os(PANICS).is_some() {
+            let _log = start(LogSettings::default());
+            let panics = || panic!("a forged\nline \u{202e}of a server");
+            let panicking = thread::Builder::new().name("reader".to_owned()).spawn(panics);
+            panicking.unwrap().join().unwrap_err();
+            return;
+        }
+        let (mut reader, writer) = pipe().unwrap();
+        process_that_panics(writer);
+        let mut logged = String::new();
+        reader.read_to_string(&mut logged).unwrap();
+        let [line] = logged.lines().collect::<Vec<_>>()[..] else { panic!("{logged}") };
+        for field in ["level=error", "thread=reader", "location=src/cli/logging.rs:", "a forged", "202e"] {
+            assert!(line.contains(field), "{field}: {line}");
+        }
+
+        let (_reader, mut writer) = pipe().unwrap();
+        ioctl_fionbio(&writer, true).unwrap();
+        let full = (0..).find_map(|_| writer.write_all(&[b'.'; 512]).err()).unwrap();
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+        ioctl_fionbio(&writer, false).unwrap();
+        process_that_panics(writer);
+    }
 
     fn written(value: &str) -> String {
         let mut out = String::new();

@@ -45,7 +45,7 @@ pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<B
 
 impl Run {
     async fn run(self, shutdown: CancellationToken) -> Result<(), BridgeError> {
-        let bridge = Bridge::bind(self.settings)?;
+        let bridge = Bridge::bind(self.settings)?.with_flags_in_responses();
         // It listens already: whoever connects now is answered as soon as the first task runs.
         let notifying = service_manager::notify_systemd(shutdown.clone());
         if let Some(hangups) = take_hangups() {

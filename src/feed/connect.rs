@@ -356,9 +356,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ActivityStream<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::feed::{Credentials, Timing};
+    use crate::feed::{Credentials, Secret, Timing, TlsFiles};
+    use rcgen::{CertificateParams, KeyPair};
+    use rustls::ServerConfig;
+    use rustls::crypto::ring::default_provider;
+    use rustls::pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio::task::JoinHandle;
+    use tokio_rustls::TlsAcceptor;
     use tokio_tungstenite::accept_async;
     use tokio_tungstenite::tungstenite::http::StatusCode;
 
@@ -380,15 +386,19 @@ mod tests {
         address
     }
 
-    async fn dialed(addresses: &[SocketAddr]) -> Result<Connection, DisconnectReason> {
-        let settings = FeedSettings {
+    fn settings_of(url: &str) -> FeedSettings {
+        FeedSettings {
             identity: "dialed".to_owned(),
-            url: Url::parse("ws://localhost/").unwrap(),
+            url: Url::parse(url).unwrap(),
             skill: None,
             credentials: Credentials::default(),
             timing: Timing::default(),
             frame_bytes_max: 1024,
-        };
+        }
+    }
+
+    async fn dialed(addresses: &[SocketAddr]) -> Result<Connection, DisconnectReason> {
+        let settings = settings_of("ws://localhost/");
         dial_any(addresses.iter().copied(), None, &settings, &PresentedCredentials::default()).await
     }
 
@@ -409,6 +419,71 @@ mod tests {
             assert!(connected.is_ok(), "{:?}", connected.err());
         }
         accepting.abort();
+    }
+
+    /// Something at an address of its own that is no feed, and all that it receives on one connection, decrypted if it has
+    /// TLS.
+    async fn receiving(tls: Option<Arc<ServerConfig>>) -> (SocketAddr, JoinHandle<String>) {
+        async fn request(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> String {
+            let mut received = Vec::new();
+            while !received.ends_with(b"\r\n\r\n") {
+                received.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(b"220 mail.example ESMTP\r\n\r\n").await.unwrap();
+            stream.shutdown().await.unwrap();
+            // Whatever follows the request would be received as well.
+            let _ = stream.read_to_end(&mut received).await;
+            String::from_utf8(received).unwrap()
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let received = tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            match tls {
+                None => request(stream).await,
+                Some(tls) => match TlsAcceptor::from(tls).accept(stream).await {
+                    Ok(stream) => request(stream).await,
+                    Err(_) => String::new(),
+                },
+            }
+        });
+        (address, received)
+    }
+
+    #[tokio::test]
+    async fn headers_go_to_each_address_of_the_host_and_over_tls_only_to_a_trusted_one() {
+        let certified = || {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap().der().clone();
+            let builder = ServerConfig::builder_with_provider(Arc::new(default_provider()));
+            let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+            let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+            (certificate.clone(), Arc::new(builder.with_single_cert(vec![certificate], key).unwrap()))
+        };
+        let (trusted, ours) = certified();
+        let (_, of_a_stranger) = certified();
+        let mut roots = RootCertStore::empty();
+        roots.add(trusted).unwrap();
+        let client = Arc::new(TlsFiles::default().config(roots).unwrap());
+        let presented = PresentedCredentials {
+            headers: [(header::AUTHORIZATION, "Bearer of-a-header".parse().unwrap())].into_iter().collect(),
+            token: Some(Secret::new("of-a-first-frame".to_owned())),
+            ..PresentedCredentials::default()
+        };
+        for (url, tls, servers, has_header) in [
+            ("ws://localhost/", None, [None, None], [true, true]),
+            ("wss://localhost/", Some(&client), [Some(of_a_stranger), Some(ours)], [false, true]),
+        ] {
+            let [first, second] = servers;
+            let ((first, at_first), (second, at_second)) = (receiving(first).await, receiving(second).await);
+            let connected = dial_any([first, second].into_iter(), tls, &settings_of(url), &presented).await;
+            assert_eq!(connected.err().unwrap().code(), "handshake", "{url}");
+            let received = [at_first.await.unwrap(), at_second.await.unwrap()];
+            assert_eq!(received.each_ref().map(|text| text.contains("of-a-header")), has_header, "{url} {received:?}");
+            // The token is a frame, which follows a handshake.
+            assert!(received.iter().all(|text| !text.contains("of-a-first-frame")), "{url} {received:?}");
+        }
     }
 
     #[tokio::test]

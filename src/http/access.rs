@@ -103,7 +103,7 @@ impl AccessControl {
     /// follows.
     pub async fn authorize<B>(&self, request: &mut Request<B>, peer: Option<SocketAddr>) -> Option<Arc<WebConfig>> {
         let config = self.file.as_ref().map(|file| file.current());
-        let denied = match self.check_host(request, config.as_deref()) {
+        let denied = match self.check_host(request, config.as_deref(), peer) {
             Some(denied) => Some(denied),
             None => self.check_login(request, config.as_deref(), peer).await,
         };
@@ -113,13 +113,21 @@ impl AccessControl {
         config
     }
 
-    fn check_host<B>(&self, request: &mut Request<B>, config: Option<&WebConfig>) -> Option<Denied> {
+    fn check_host<B>(
+        &self,
+        request: &mut Request<B>,
+        config: Option<&WebConfig>,
+        peer: Option<SocketAddr>,
+    ) -> Option<Denied> {
         let is_known = |name: &str| {
             self.allowed_hosts.iter().any(|allowed| allowed.as_str() == name)
                 || config.is_some_and(|config| config.certificate_names(name))
         };
         match foreign_host(request, is_known) {
-            Err(invalid) => return Some(Denied::InvalidHost(invalid)),
+            Err(invalid) => {
+                self.content.refused(Refusal::InvalidHost, peer);
+                return Some(Denied::InvalidHost(invalid));
+            }
             Ok(Some(foreign)) if foreign.is_from_browser => return Some(Denied::ForeignHost(foreign)),
             Ok(Some(foreign)) => drop(request.extensions_mut().insert(foreign)),
             Ok(None) => {}

@@ -68,6 +68,18 @@ pub struct HttpSettings {
     /// Host names by which browsers may address the server, beside IP addresses, `localhost`, the machine's host name and the
     /// names in the certificate.
     pub allowed_hosts: Vec<HostName>,
+    /// What the answer to a browser under another host name calls `allowed_hosts`.
+    pub allowed_hosts_name: AllowedHostsName,
+}
+
+/// What the one who starts the server sets [`HttpSettings::allowed_hosts`] by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum AllowedHostsName {
+    /// `Settings::allowed_hosts`, in a program that embeds the bridge.
+    #[default]
+    Field,
+    /// `--web.allowed-hosts`.
+    Flag,
 }
 
 impl Default for HttpSettings {
@@ -77,6 +89,7 @@ impl Default for HttpSettings {
             limits: HttpLimits::default(),
             web_config: None,
             allowed_hosts: Vec::new(),
+            allowed_hosts_name: AllowedHostsName::default(),
         }
     }
 }

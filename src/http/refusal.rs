@@ -15,17 +15,20 @@ pub enum Refusal {
     TlsHandshake,
     /// A request of a browser under a name that is not this server's: 421.
     ForeignHost,
+    /// A request without a valid host, or with two: 400.
+    InvalidHost,
 }
 
 impl Refusal {
     /// Every refusal, in the order of its variants.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Unauthorized,
         Self::TooManyLogins,
         Self::ClientCertificate,
         Self::PlainHttp,
         Self::TlsHandshake,
         Self::ForeignHost,
+        Self::InvalidHost,
     ];
 
     /// Returns the label of the refusal in metrics and in the log.
@@ -37,6 +40,7 @@ impl Refusal {
             Self::PlainHttp => "plain_http",
             Self::TlsHandshake => "tls_handshake",
             Self::ForeignHost => "foreign_host",
+            Self::InvalidHost => "invalid_host",
         }
     }
 }

@@ -16,7 +16,7 @@ use super::access::Denied;
 use super::assets::{self, Asset};
 use super::host::ForeignHost;
 use super::scrape_body::ScrapeChunks;
-use super::{Content, HttpSettings, Readiness};
+use super::{AllowedHostsName, Content, HttpSettings, Readiness};
 use crate::standstill::timeout;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -40,6 +40,7 @@ pub(super) fn routes(
     let site = Arc::new(Site {
         content,
         telemetry_path: settings.telemetry_path.clone(),
+        allowed_hosts_name: settings.allowed_hosts_name,
         scrapes: Arc::new(Semaphore::new(settings.limits.scrapes_max.min(Semaphore::MAX_PERMITS))),
         scrape_wait: settings.limits.scrape_wait,
     });
@@ -60,7 +61,7 @@ pub(super) fn routes(
             let rebound = foreign.filter(|_| by_loopback == Some(ByLoopback(true)));
             async move {
                 match denied {
-                    Some(denied) => refused(&denied),
+                    Some(denied) => site.refused(&denied),
                     None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), rebound).await,
                 }
             }
@@ -71,6 +72,7 @@ pub(super) fn routes(
 struct Site {
     content: Arc<dyn Content>,
     telemetry_path: String,
+    allowed_hosts_name: AllowedHostsName,
     scrapes: Arc<Semaphore>,
     scrape_wait: Duration,
 }
@@ -111,7 +113,7 @@ impl Site {
         }
         // A HEAD is answered as a GET is: hyper sends the headers, Content-Length included, and leaves out the body.
         match (page, rebound) {
-            (Page::Asset(_) | Page::Api(_), Some(foreign)) => misdirected(&foreign),
+            (Page::Asset(_) | Page::Api(_), Some(foreign)) => self.misdirected(&foreign),
             // Scrapers and probes may call this machine what they like: they are no browsers that show other people's pages.
             (page, _) => self.page_content(page, query, accepts).await,
         }
@@ -193,29 +195,33 @@ impl Site {
             }
         }
     }
-}
 
-fn refused(denied: &Denied) -> Response {
-    match denied {
-        Denied::InvalidHost(invalid) => reply(StatusCode::BAD_REQUEST, TEXT, format!("Bad request: {invalid}.\n")),
-        Denied::ForeignHost(foreign) => misdirected(foreign),
-        Denied::Unauthorized => {
-            let response = reply(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized. Give a user and the password.\n");
-            with(response, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
-        }
-        Denied::TooManyLogins => {
-            let busy = reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many logins at once. Try again shortly.\n");
-            with(busy, header::RETRY_AFTER, "1")
+    fn refused(&self, denied: &Denied) -> Response {
+        match denied {
+            Denied::InvalidHost(invalid) => reply(StatusCode::BAD_REQUEST, TEXT, format!("Bad request: {invalid}.\n")),
+            Denied::ForeignHost(foreign) => self.misdirected(foreign),
+            Denied::Unauthorized => {
+                let response = reply(StatusCode::UNAUTHORIZED, TEXT, "Unauthorized. Give a user and the password.\n");
+                with(response, header::WWW_AUTHENTICATE, "Basic realm=\"session-buddy-bridge\", charset=\"UTF-8\"")
+            }
+            Denied::TooManyLogins => {
+                let busy =
+                    reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, "Too many logins at once. Try again shortly.\n");
+                with(busy, header::RETRY_AFTER, "1")
+            }
         }
     }
-}
 
-fn misdirected(ForeignHost { name, .. }: &ForeignHost) -> Response {
-    let text = format!(
-        "\"{name}\" is not known as a host name of this server. Use its address or localhost, or start the bridge with \
-         --web.allowed-hosts={name}\n"
-    );
-    reply(StatusCode::MISDIRECTED_REQUEST, TEXT, text)
+    fn misdirected(&self, ForeignHost { name, .. }: &ForeignHost) -> Response {
+        let remedy = match self.allowed_hosts_name {
+            AllowedHostsName::Flag => format!("start the bridge with --web.allowed-hosts={name}"),
+            AllowedHostsName::Field => "add it to Settings::allowed_hosts of the bridge".to_owned(),
+        };
+        let text = format!(
+            "\"{name}\" is not known as a host name of this server. Use its address or localhost, or {remedy}\n"
+        );
+        reply(StatusCode::MISDIRECTED_REQUEST, TEXT, text)
+    }
 }
 
 /// Whether a request was received over the loopback interface.

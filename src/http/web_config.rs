@@ -101,6 +101,8 @@ pub(super) struct WebConfig {
     pub tls: Option<Arc<ServerConfig>>,
     /// The server's own certificate, if it has TLS.
     pub certificate: Option<CertificateDer<'static>>,
+    /// The file of that certificate, if it is that of a CA.
+    ca_certificate_file: Option<PathBuf>,
     /// Whether the handshake fails without a certificate of the client.
     requires_client_certificate: bool,
     /// Names that a client's certificate must have one of; empty if any will do.
@@ -233,6 +235,8 @@ impl WebConfig {
         if let Some(tls) = file.tls_server_config {
             let folder = path.parent().unwrap_or(Path::new(""));
             let (certificate, server, clients) = Reader { path, folder, sources }.tls(&tls)?;
+            let file = tls.cert_file.as_ref().map_or_else(|| path.to_owned(), |file| folder.join(file));
+            config.ca_certificate_file = pem::is_of_ca(&certificate).then_some(file);
             config.certificate = Some(certificate);
             config.tls = Some(Arc::new(server));
             config.requires_client_certificate = clients.is_required;
@@ -255,6 +259,7 @@ impl WebConfig {
             users: self.users.len(),
             has_tls: self.tls.is_some(),
             requires_client_certificate: self.needs_client_certificate(),
+            ca_certificate_file: self.ca_certificate_file.clone(),
         }
     }
 

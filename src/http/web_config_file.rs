@@ -46,7 +46,7 @@ pub struct WebConfigFile {
 }
 
 /// An accepted web configuration, for the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WebConfigSummary {
     /// Number of users; 0 if nobody needs a password.
     pub users: usize,
@@ -54,6 +54,8 @@ pub struct WebConfigSummary {
     pub has_tls: bool,
     /// Whether clients need a certificate.
     pub requires_client_certificate: bool,
+    /// The file of the server's certificate, if that is the certificate of a CA, which some clients refuse.
+    pub ca_certificate_file: Option<PathBuf>,
 }
 
 impl WebConfigFile {
@@ -79,6 +81,11 @@ impl WebConfigFile {
     /// Returns the server's certificate, if connections are encrypted.
     pub(crate) fn certificate(&self) -> Option<CertificateDer<'static>> {
         self.current().certificate.clone()
+    }
+
+    /// Returns what was accepted last, for the log.
+    pub(crate) fn summary(&self) -> WebConfigSummary {
+        self.current().summary()
     }
 
     /// Returns whether connections are encrypted.

@@ -59,6 +59,21 @@ pub enum StoreError {
         /// The file.
         path: PathBuf,
     },
+    /// It was last open by another name, and its log, which holds what the state lacks, is there.
+    #[error(
+        "the log of the state {path} is not beside it but at {log}: move it to {path}-wal{}",
+        name.as_ref().map(|name| format!(", or start once with --state.path {}", name.display())).unwrap_or_default(),
+        path = path.display(),
+        log = log.display()
+    )]
+    LogElsewhere {
+        /// The state.
+        path: PathBuf,
+        /// Its log.
+        log: PathBuf,
+        /// The name by which it was last open, if that still leads to it.
+        name: Option<PathBuf>,
+    },
     /// A state of ours that is damaged.
     #[error("the state {} is corrupt: {problem}", path.display())]
     Corrupt {
@@ -109,6 +124,7 @@ impl StoreError {
             ),
             Self::Absent { .. }
             | Self::InUse { .. }
+            | Self::LogElsewhere { .. }
             | Self::Newer { .. }
             | Self::Foreign { .. }
             | Self::Impossible { .. }

@@ -32,7 +32,7 @@ const LOCK_ATTEMPTS_MAX: usize = 10;
 
 /// Identifies a file, whatever its names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct FileId {
+pub(super) struct FileId {
     device: u64,
     inode: u64,
 }
@@ -58,7 +58,7 @@ impl Content {
 }
 
 /// Identifies the file at `path`, links followed; `None` where there is none or it cannot be reached.
-fn identify(path: &Path) -> Option<FileId> {
+pub(super) fn identify(path: &Path) -> Option<FileId> {
     fs::metadata(path).ok().map(|metadata| FileId::from(&metadata))
 }
 
@@ -408,7 +408,7 @@ fn is_lockable(_database: &File) -> io::Result<bool> {
 }
 
 /// Returns `path` as absolute path without symbolic links. What it leads to need not exist.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
+pub(super) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = std::path::absolute(path)?;
     for _ in 0..LINKS_MAX {
         match fs::read_link(&path) {
@@ -457,7 +457,7 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()

@@ -8,6 +8,7 @@
 
 mod error;
 mod file;
+mod location;
 mod migrations;
 mod recognize;
 mod schema;
@@ -72,10 +73,11 @@ impl Store {
     /// A state of ours that is damaged, or whose content is not valid, is quarantined, and an empty one is created.
     ///
     /// # Errors
-    /// A state that another bridge has open or that a newer version wrote; a file that is no state of ours; a path that cannot
-    /// be used. No file of that name was changed then.
+    /// A state that another bridge has open or that a newer version wrote, or whose log is elsewhere; a file that is no state of
+    /// ours; a path that cannot be used. No file of that name was changed then.
     pub fn open<T>(path: &Path, restore: impl Fn(Whole) -> Result<T, InvalidState>) -> Result<Opened<T>, StoreError> {
         let file = StateFile::lock(path)?;
+        location::check(file.real(), path)?;
         let problem = match Self::connect(file.real(), path, &restore) {
             Ok((connection, restored)) => return Ok(Self::opened(connection, path, file, restored, None)),
             Err(StoreError::Corrupt { problem, .. }) if is_ours(&file, path, false)? => problem,
@@ -95,6 +97,8 @@ impl Store {
         restored: T,
         quarantined: Option<Quarantine>,
     ) -> Opened<T> {
+        // A disk that is full just now is no reason not to start: the next start records it.
+        let _ = location::record(&connection, file.real());
         file.note_companions();
         file.note_content();
         let checkpointed = checkpointed(&connection);
@@ -161,7 +165,7 @@ impl Store {
     /// Returns what the state at `path` holds, whether or not a bridge has it open, and changes nothing.
     ///
     /// # Errors
-    /// A file that is not there, cannot be read or is no state.
+    /// A file that is not there, cannot be read or is no state; a state whose log is elsewhere.
     pub fn look(path: &Path) -> Result<Whole, StoreError> {
         Self::look_at(path, |_| Ok(())).map(|(whole, ())| whole)
     }
@@ -181,6 +185,8 @@ impl Store {
                 _ => StoreError::io(path, error),
             });
         }
+        let real = file::resolve(path).map_err(|error| StoreError::io(path, error))?;
+        location::check(&real, path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;

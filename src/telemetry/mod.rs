@@ -191,8 +191,17 @@ impl Telemetry {
     /// The web configuration file was reloaded.
     pub fn web_config_reloaded(&self, summary: WebConfigSummary) {
         lock(&self.process).web_config.record_success();
-        let WebConfigSummary { users, has_tls, requires_client_certificate } = summary;
+        let WebConfigSummary { users, has_tls, requires_client_certificate, ca_certificate_file: _ } = summary;
         info!(users, tls = has_tls, requires_client_certificate, "web configuration reloaded");
+        self.web_config_accepted(&summary);
+    }
+
+    /// A web configuration file is used from now on, from the start or after a reload.
+    pub fn web_config_accepted(&self, summary: &WebConfigSummary) {
+        if let Some(file) = &summary.ca_certificate_file {
+            let file = file.display();
+            warn!(%file, "the server's certificate is that of a CA, which clients that use rustls refuse");
+        }
     }
 
     /// A reload of the web configuration file failed; nothing has changed.

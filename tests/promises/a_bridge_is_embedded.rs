@@ -10,7 +10,7 @@ use session_buddy_bridge::{Bridge, BridgeError, PersistError, Settings, StoreErr
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
-use crate::support::http_client::get;
+use crate::support::http_client::{Connection, get};
 use crate::support::{eventually, patiently};
 
 fn settings(state: StateLocation) -> Settings {
@@ -57,6 +57,22 @@ async fn one_that_is_dropped_releases_its_addresses_and_its_state() {
         })
     };
     assert_eq!(spawn_blocking(bind).await.unwrap()[0], address);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_under_another_host_is_referred_to_the_field_of_the_settings() {
+    let bridge = Bridge::bind(settings(StateLocation::InMemory)).unwrap();
+    let address = bridge.local_addrs()[0];
+    let running = tokio::spawn(bridge.run(pending()));
+    let request = move || {
+        let mut connection = Connection::open(address);
+        connection.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nAccept-Language: en\r\n\r\n");
+        connection.response_to("GET")
+    };
+    let refused = patiently("a response", spawn_blocking(request)).await.unwrap();
+    assert_eq!(refused.status, 421);
+    assert!(refused.text().contains("Settings::allowed_hosts") && !refused.text().contains("--"), "{}", refused.text());
+    running.abort();
 }
 
 /// Binds a bridge whose settings are valid but for what `change` does to them, and returns why it is refused.

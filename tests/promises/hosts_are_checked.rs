@@ -7,7 +7,7 @@ use crate::support::http_client::{Connection, Response};
 use crate::support::program::Program;
 use crate::support::served::{MadeUp, Served};
 use crate::support::{PATIENCE, wait_until};
-use session_buddy_bridge::internals::http::{HttpSettings, Refusal};
+use session_buddy_bridge::internals::http::{AllowedHostsName, HttpSettings, Refusal};
 
 const PATHS: [&str; 6] = ["/metrics", "/", "/api/v1/status", "/-/healthy", "/-/ready", "/nowhere"];
 
@@ -21,7 +21,10 @@ const BROWSER_HEADERS: [&str; 4] = [
 
 fn serve(allowed: &[&str]) -> Served {
     let allowed_hosts = allowed.iter().map(|name| name.parse().unwrap()).collect();
-    Served::start(MadeUp::showing(|| "a 1\n".into()), HttpSettings { allowed_hosts, ..HttpSettings::default() })
+    Served::start(
+        MadeUp::showing(|| "a 1\n".into()),
+        HttpSettings { allowed_hosts, allowed_hosts_name: AllowedHostsName::Flag, ..HttpSettings::default() },
+    )
 }
 
 /// The response to a GET with these lines as its headers.
@@ -56,6 +59,8 @@ fn a_request_without_one_valid_host_is_a_bad_one() {
             assert!(refused.text().contains(said) && !refused.text().contains("secret"), "{}", refused.text());
         }
     }
+    let refusals = server.content.refusals.lock().unwrap().clone();
+    assert_eq!(refusals, [Refusal::InvalidHost; 5 * PATHS.len()]);
     let userinfo = get(&server, "http://me@localhost/metrics", "HTTP/1.1", &["Host: localhost"]);
     assert_eq!(userinfo.status, 400);
     let mut old = Connection::open(server.address);
@@ -138,10 +143,10 @@ fn scrapers_and_probes_may_use_any_name_and_the_live_page_over_loopback_may_not(
     server.stop();
 }
 
-fn over_unix(socket: &Path, path: &str, headers: &[&str]) -> u16 {
+fn over_unix(socket: &Path, path: &str, headers: &[&str]) -> Response {
     let stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    response(&mut Connection::over(stream), path, "HTTP/1.1", headers).status
+    response(&mut Connection::over(stream), path, "HTTP/1.1", headers)
 }
 
 #[test]
@@ -158,7 +163,9 @@ fn a_listener_beside_loopback_refuses_browsers_as_well_and_a_proxy_may_keep_an_a
     wait_until("a socket", || UnixStream::connect(&path).is_ok());
     for page in ["/metrics", "/", "/-/healthy"] {
         let browser = |host| over_unix(&path, page, &[host, "Accept-Language: en"]);
-        assert_eq!((browser("Host: evil.example"), browser("Host: metrics.example")), (421, 200), "{page}");
-        assert_eq!(over_unix(&path, page, &["Host: evil.example"]), 200, "{page}: not of a browser");
+        let refused = browser("Host: evil.example");
+        assert_eq!((refused.status, browser("Host: metrics.example").status), (421, 200), "{page}");
+        assert!(refused.text().contains("--web.allowed-hosts=evil.example"), "{}", refused.text());
+        assert_eq!(over_unix(&path, page, &["Host: evil.example"]).status, 200, "{page}: not of a browser");
     }
 }

@@ -254,7 +254,7 @@ fn synced_states(history: &History) -> Vec<Synced> {
             let before = &states[states.len() - 1];
             let now = Synced::of(&path);
             // A log that begins anew has another header.
-            let goes_on = before.wal[..WAL_HEADER_BYTES] == now.wal[..WAL_HEADER_BYTES];
+            let goes_on = before.wal.get(..WAL_HEADER_BYTES) == now.wal.get(..WAL_HEADER_BYTES);
             let taken_in_bytes = if goes_on { before.taken_in_bytes } else { 0 };
             states.push(Synced { taken_in_bytes, ..now });
         }

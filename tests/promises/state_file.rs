@@ -296,6 +296,85 @@ async fn a_file_of_somebody_else_in_the_states_place_is_not_touched_and_the_stat
     bridge.stop().await;
 }
 
+/// Copies a directory and the files in it.
+fn copy_directory(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_a_killed_bridge_is_never_left_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let directory = folder.path().join("a state's ñ%20?#");
+    let path = directory.join("state.db");
+    let feed = ScriptedFeed::start(vec![vec![event(1), Step::Await(Gate::default())]]);
+    let url = feed.url();
+    let state = path.to_str().unwrap();
+    let bridge =
+        Program::start(["--feed.url", url.as_str(), "--web.listen-address", "127.0.0.1:0", "--state.path", state]);
+    eventually("the event to be persisted", || match persisted(&path) {
+        1 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    bridge.signal(Signal::KILL);
+    bridge.end();
+    let log = with_suffix(&path, "-wal");
+
+    let hard_link = folder.path().join("hard.db");
+    fs::hard_link(&path, &hard_link).unwrap();
+    let ended = start(&hard_link).end();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    let remedy = format!(
+        "the log of the state {hard_link} is not beside it but at {log}: move it to {hard_link}-wal, or start once with \
+         --state.path {state}",
+        hard_link = hard_link.display(),
+        log = log.display()
+    );
+    assert!(ended.stderr.contains(&remedy), "{}", ended.stderr);
+    let refused = |path: &Path| {
+        let opened = open(path).map(|opened| opened.restored);
+        let Err(StoreError::LogElsewhere { log: at, name, .. }) = opened else { panic!("{path:?}: {opened:?}") };
+        assert_eq!(at, log);
+        let looked = Store::look(path);
+        assert!(matches!(looked, Err(StoreError::LogElsewhere { .. })), "{looked:?}");
+        name
+    };
+    assert_eq!(refused(&hard_link), Some(path.clone()));
+    // Of two logs one is of the past.
+    fs::write(with_suffix(&hard_link, "-wal"), "another").unwrap();
+    assert_eq!(refused(&hard_link), Some(path.clone()));
+    fs::remove_file(&hard_link).unwrap();
+    let renamed = directory.join("renamed.db");
+    fs::rename(&path, &renamed).unwrap();
+    assert_eq!(refused(&renamed), None);
+    fs::rename(&renamed, &path).unwrap();
+    assert_eq!(persisted(&path), 1, "what is refused is not changed");
+
+    let invocations = |path: &Path| {
+        drop(open(path).unwrap());
+        persisted(path)
+    };
+    let copy = folder.path().join("copy");
+    copy_directory(&directory, &copy);
+    assert_eq!(invocations(&copy.join("state.db")), 1, "a copy with its log");
+    let another_copy = folder.path().join("another copy");
+    copy_directory(&directory, &another_copy);
+    let link = folder.path().join("link.db");
+    symlink(another_copy.join("state.db"), &link).unwrap();
+    assert_eq!(invocations(&link), 1, "by a symbolic link");
+    for suffix in ["", "-wal"] {
+        fs::rename(with_suffix(&path, suffix), with_suffix(&renamed, suffix)).unwrap();
+    }
+    let moved = folder.path().join("moved");
+    fs::rename(&directory, &moved).unwrap();
+    assert_eq!(invocations(&moved.join("renamed.db")), 1, "renamed and moved with its log");
+    fs::hard_link(moved.join("renamed.db"), &hard_link).unwrap();
+    fs::remove_file(with_suffix(&hard_link, "-wal")).unwrap();
+    assert_eq!(invocations(&hard_link), 1, "by a hard link, when nothing is in the log");
+}
+
 fn open(path: &Path) -> Result<Opened<Whole>, StoreError> {
     Store::open(path, Whole::validated)
 }

@@ -180,6 +180,35 @@ fn the_bridge_shows_and_logs_whether_the_last_reload_was_successful() {
 }
 
 /// Replaces a file by one with the same length and the same time of modification.
+#[test]
+fn the_certificate_of_a_ca_as_that_of_the_server_is_logged_with_its_file() {
+    let site = WebSite::new();
+    site.write(TLS);
+    let file = site.path().display().to_string();
+    let args = [
+        "--web.config.file",
+        &file,
+        "--web.listen-address",
+        "127.0.0.1:0",
+        "--state.disabled",
+        "--feed.url",
+        "ws://127.0.0.1:1",
+    ];
+    let warning = format!(
+        "level=warn msg=\"the server's certificate is that of a CA, which clients that use rustls refuse\" file={}",
+        site.folder.path().join("server.pem").display()
+    );
+    let mut program = Program::start(args);
+    let log = program.until_stderr("the address", |log| log.contains("msg=listening")).to_owned();
+    assert!(!log.contains("of a CA"), "{log}");
+    site.authority.own_files(site.folder.path());
+    program.until_stderr("the warning after the reload", |log| {
+        log.split_once("web configuration reloaded").is_some_and(|(_, log)| log.contains(&warning))
+    });
+    let mut restarted = Program::start(args);
+    restarted.until_stderr("the warning at the start", |log| log.contains(&warning));
+}
+
 fn replace_unnoticeably(path: &Path, content: &[u8]) {
     let (modified, length) = fs::metadata(path).and_then(|found| Ok((found.modified()?, found.len()))).unwrap();
     assert_eq!(length, content.len() as u64);

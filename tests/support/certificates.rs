@@ -50,6 +50,12 @@ impl Authority {
         written(&directory.join("server.key"), &key.serialize_pem());
     }
 
+    /// Its own certificate and key in place of those of a server, as in [`Self::server_files`].
+    pub fn own_files(&self, directory: &Path) {
+        written(&directory.join("server.pem"), &self.issuer.pem());
+        written(&directory.join("server.key"), &self.issuer.key().serialize_pem());
+    }
+
     /// A server on 127.0.0.1 that it vouches for; with `clients`, it wants a certificate that those have signed.
     pub fn server(&self, clients: Option<&Authority>) -> Arc<ServerConfig> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -82,10 +82,12 @@ impl<C: Counts> Sources<C> {
             return former;
         }
         // A list of one skill can have nothing in common with what the leaver listed. What another heir has inherited needs
-        // evidence.
+        // evidence. Of the feeds of one server it does not matter which is bound first.
         let is_filtered = self.feed(feed).entry.filter.is_some();
+        let is_of_server = |heir: FeedSlot| heir == feed || self.is_one_server(feed, heir);
+        let heirs: Vec<FeedSlot> = self.live_feeds().filter(|heir| is_of_server(*heir)).collect();
         let is_inherited = |(bits, source): &&(f64, SourceId)| {
-            self.feed(feed).heir_of.contains(source)
+            heirs.iter().any(|heir| self.feed(*heir).heir_of.contains(source))
                 && !is_contradicted(*source)
                 && (is_filtered || self.sources[source].numbers.common_skills(&seen.listings) > 0)
                 && (*bits >= FORMER_BITS || self.is_free(feed, *source))

@@ -194,6 +194,8 @@ CREATE TABLE fingerprint (
     digest INTEGER NOT NULL,
     PRIMARY KEY (source, table_name, branch, key)
 ) STRICT, WITHOUT ROWID;
+-- The absolute path by which the state was last open, without symbolic links.
+CREATE TABLE location (only INTEGER PRIMARY KEY CHECK (only = 0), path BLOB NOT NULL) STRICT;
 DROP TABLE temp.merged;
 DROP TABLE feed_skill;
 DROP TABLE anomaly_tally;
