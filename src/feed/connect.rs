@@ -1,6 +1,6 @@
 //! From a URL to an open WebSocket.
 
-use super::credentials::{PresentedCredentials, off_thread};
+use super::credentials::{PresentedCredentials, TlsFiles, off_thread};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::handshake::{self, HandshakeFailure, HandshakeProblem};
 use super::settings::{FeedSettings, bare};
@@ -41,10 +41,10 @@ pub(super) struct Connection {
     pub(super) last_received: LastReceived,
 }
 
-/// Opens connections. Loads the system's root certificates once.
+/// Opens connections.
 #[derive(Default)]
 pub(super) struct Dialer {
-    system_roots: Option<Arc<RootCertStore>>,
+    tls: TlsConfigs,
 }
 
 impl Dialer {
@@ -60,15 +60,27 @@ impl Dialer {
         presented: &PresentedCredentials,
     ) -> Result<Connection, DisconnectReason> {
         let tls = match settings.url.scheme() {
-            "wss" => Some(self.tls(settings).await?),
+            "wss" => Some(self.tls.config(&settings.credentials.tls).await?),
             _ => None,
         };
         let addresses = resolve(settings).await?;
         dial_any(addresses, tls.as_ref(), settings, presented).await
     }
+}
 
-    async fn tls(&mut self, settings: &FeedSettings) -> Result<Arc<ClientConfig>, DisconnectReason> {
-        let (files, system_roots) = (settings.credentials.tls.clone(), self.system_roots.clone());
+/// Configurations of TLS clients. Loads the system's root certificates once.
+#[derive(Default)]
+pub(crate) struct TlsConfigs {
+    system_roots: Option<Arc<RootCertStore>>,
+}
+
+impl TlsConfigs {
+    /// Reads `files`, which may have changed.
+    ///
+    /// # Errors
+    /// A file that cannot be used, or a system without trusted roots.
+    pub(crate) async fn config(&mut self, files: &TlsFiles) -> Result<Arc<ClientConfig>, DisconnectReason> {
+        let (files, system_roots) = (files.clone(), self.system_roots.clone());
         let read = move || {
             let (roots, system_roots) = match (files.roots()?, system_roots) {
                 (Some(own), known) => (Arc::new(own), known),
@@ -217,7 +229,7 @@ fn handshake_failure(
 }
 
 /// Returns which side does not trust which, and what to check: rustls only has the names of the standards.
-fn tls_text(error: &rustls::Error) -> String {
+pub(crate) fn tls_text(error: &rustls::Error) -> String {
     use CertificateError as Certificate;
     let advice = match error {
         rustls::Error::InvalidCertificate(problem) => match problem {
@@ -274,7 +286,7 @@ fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
 }
 
 /// Parses `Retry-After`: a number of seconds, or a date, of which one in the past means now. Source: RFC 9110, 10.2.3.
-fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
@@ -285,7 +297,7 @@ fn retry_after_wait(value: &str, now: Timestamp) -> Option<Duration> {
 
 /// Parses the three forms of dates in HTTP, of which servers send the first and clients must understand all. Source: RFC
 /// 9110, 5.6.7.
-fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
+pub(crate) fn http_date(value: &str, now: Timestamp) -> Option<Timestamp> {
     let utc = |date: DateTime| date.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     if let Ok(date) = rfc2822::DateTimeParser::new().parse_timestamp(value) {
         return Some(date);

@@ -210,7 +210,7 @@ impl DisconnectReason {
             DisconnectReason::Timeout { .. } => "timeout",
             DisconnectReason::Credential(CredentialError { credential, .. }) => match credential {
                 Credential::Token | Credential::JwtSecret => "token",
-                Credential::Headers => "headers",
+                Credential::Headers | Credential::BasicAuth => "headers",
                 Credential::Ca | Credential::Certificate | Credential::Key => "tls",
             },
             DisconnectReason::Oversized { .. } => "oversized",

@@ -38,9 +38,12 @@ mod settings;
 mod state;
 mod watchdog;
 
+pub(crate) use backoff::Backoff;
+pub(crate) use connect::{TlsConfigs, http_date, retry_after_wait, tls_text};
+pub(crate) use credentials::PresentedHeaders;
 pub use credentials::{
-    ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, SharedIoError, TOKEN_LIFETIME, TlsFiles, TokenOrigin, TokenSource,
+    ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, HttpCredentials,
+    Minting, Secret, SecretSource, SharedIoError, TOKEN_LIFETIME, TlsFiles, TokenOrigin, TokenSource,
 };
 pub(crate) use disconnect_reason::TOKEN_REFUSED_CODES;
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, retry_policy};
@@ -48,7 +51,6 @@ pub use listener::{CALLS_PER_READY_MAX, FeedListener, FrameSummary, SnapshotSumm
 pub use settings::{FeedSettings, Timing};
 pub use state::FeedState;
 
-use backoff::Backoff;
 use connect::{Connection, Dialer};
 use credentials::PresentedCredentials;
 use session::Session;

@@ -59,7 +59,7 @@ impl RetryCause {
 
 /// Why a sample is not at a receiver and will not be: the label `reason` of `push_refused_samples_total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum RefusalReason {
+pub enum RefusalReason {
     /// The receiver has a later sample of the series, and no window for earlier ones.
     OutOfOrder,
     /// It is too far from the receiver's present.
@@ -80,7 +80,7 @@ pub(crate) enum RefusalReason {
 
 impl RefusalReason {
     /// Every reason.
-    pub(crate) const ALL: [Self; 8] = [
+    pub const ALL: [Self; 8] = [
         Self::OutOfOrder,
         Self::OutOfBounds,
         Self::TooOld,
@@ -92,7 +92,7 @@ impl RefusalReason {
     ];
 
     /// Returns the value of the label.
-    pub(crate) fn code(self) -> &'static str {
+    pub fn code(self) -> &'static str {
         match self {
             Self::OutOfOrder => "out_of_order",
             Self::OutOfBounds => "out_of_bounds",

@@ -1,5 +1,7 @@
 //! The samples of some ticks as a table of series and times, and requests of parts of it.
 
+use std::sync::Arc;
+
 use super::bisect::{Cells, Piece, Pieces};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::series::{Series, SeriesId, Tick, TickTime, is_stale};
@@ -39,6 +41,11 @@ impl CurrentValues {
         self.values.get(index).copied().flatten()
     }
 
+    /// Returns whether the series has a value.
+    pub(crate) fn has(&self, id: SeriesId) -> bool {
+        self.get(id.index()).is_some()
+    }
+
     /// Returns the number of series that have a value.
     pub(crate) fn len(&self) -> usize {
         self.values.iter().flatten().count()
@@ -57,22 +64,21 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Returns the samples of `ticks`, which are ascending and come after the values of `current`, for those series that
-    /// `is_sent` selects. A series that is new and began to count while it was observed begins at 0.
+    /// Returns the samples of `ticks`, which are ascending and come after the values `current` at `position`, for those series that
+    /// `is_sent` selects by their place in the catalog. A series that is new and began to count while it was observed begins at 0.
     pub(crate) fn new(
-        current: &CurrentValues,
+        (position, current): (TickTime, &CurrentValues),
         ticks: &[Tick],
-        catalog: &[impl AsRef<Series>],
-        is_sent: impl Fn(&Series) -> bool,
+        catalog: &[Arc<Series>],
+        is_sent: impl Fn(usize) -> bool,
     ) -> Self {
-        let is_sent = |index: usize| catalog.get(index).is_some_and(|series| is_sent(series.as_ref()));
         let mut values = current.clone();
         // Of each series that appears: when it was 0.
         let mut zeros: Vec<(SeriesId, TickTime)> = Vec::new();
         for tick in ticks {
             for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
                 let is_new = !values.known.get(id.index()).copied().unwrap_or_default();
-                let zero_at = catalog[id.index()].as_ref().zero_at.filter(|zero_at| is_new && *zero_at < tick.time);
+                let zero_at = catalog[id.index()].zero_at.filter(|at| is_new && position <= *at && *at < tick.time);
                 if let Some(zero_at) = zero_at.filter(|_| !is_stale(*value)) {
                     zeros.push((*id, zero_at));
                 }
@@ -110,6 +116,11 @@ impl Batch {
             batch.cells[row * batch.times.len() + column].get_or_insert(0.0);
         }
         batch
+    }
+
+    /// Returns the time of a column.
+    pub(crate) fn time(&self, column: usize) -> TickTime {
+        self.times[column]
     }
 
     /// Returns the row of a series; `None` if it has no sample.
@@ -157,8 +168,6 @@ impl Cells for Batch {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::push::series::{Origin, STALE, SeriesKind, SeriesName};
 
@@ -199,7 +208,7 @@ mod tests {
         let current = CurrentValues::new([(SeriesId::at(0), 5.0), (SeriesId::at(1), 1.0), (SeriesId::at(2), STALE)]);
         let ticks = [tick(10, &[(0, 6.0)]), tick(20, &[(1, STALE)]), tick(30, &[(0, 7.0)])];
         let catalog = [series(None), series(None), series(None)];
-        let batch = Batch::new(&current, &ticks, &catalog, |_| true);
+        let batch = Batch::new((at(0), &current), &ticks, &catalog, |_| true);
         assert_eq!(table(&batch), expected(&[(0, &[(10, 6.0), (20, 6.0), (30, 7.0)]), (1, &[(10, 1.0), (20, STALE)])]));
         assert_eq!(current.len(), 2);
     }
@@ -209,7 +218,7 @@ mod tests {
         let catalog = [series(Some(10)), series(None), series(Some(5)), series(Some(15))];
         let ticks = [tick(10, &[(1, 3.0)]), tick(20, &[(0, 2.0), (3, 1.0)]), tick(30, &[(2, 9.0)])];
         let current = CurrentValues::new([(SeriesId::at(2), 8.0)]);
-        let batch = Batch::new(&current, &ticks, &catalog, |_| true);
+        let batch = Batch::new((at(0), &current), &ticks, &catalog, |_| true);
         assert_eq!(
             table(&batch),
             expected(&[
@@ -220,9 +229,15 @@ mod tests {
             ]),
             "2 was sent before, and 3 was 0 between two ticks"
         );
+        let late = Batch::new((at(12), &CurrentValues::default()), &ticks[1..], &catalog, |_| true);
+        assert_eq!(
+            table(&late)[0],
+            (0, vec![(20, 2.0_f64.to_bits()), (30, 2.0_f64.to_bits())]),
+            "not before the position"
+        );
         let mut current = current;
         ticks.iter().for_each(|tick| current.apply(tick));
-        let next = Batch::new(&current, &[tick(40, &[(0, 4.0)])], &catalog, |_| true);
+        let next = Batch::new((at(0), &current), &[tick(40, &[(0, 4.0)])], &catalog, |_| true);
         assert_eq!(table(&next)[0], (0, vec![(40, 4.0_f64.to_bits())]), "no second zero");
         assert_eq!(current.len(), 4);
     }
@@ -232,8 +247,8 @@ mod tests {
         let own = Arc::new(Series { origin: Origin::Bridge, ..(*series(None)).clone() });
         let catalog = [series(None), own];
         let current = CurrentValues::default();
-        let batch = Batch::new(&current, &[tick(1, &[(0, 1.0), (1, 2.0)])], &catalog, |series| {
-            series.origin == Origin::Families
+        let batch = Batch::new((at(0), &current), &[tick(1, &[(0, 1.0), (1, 2.0)])], &catalog, |index| {
+            catalog[index].origin == Origin::Families
         });
         assert_eq!(table(&batch), expected(&[(0, &[(1, 1.0)])]));
         assert_eq!((batch.row(SeriesId::at(0)), batch.row(SeriesId::at(1))), (Some(0), None));

@@ -63,7 +63,7 @@ pub(crate) struct Pieces {
     refused: Vec<Refused>,
     has_stored: bool,
     /// Series whose sample at the newest tick was refused alone.
-    refused_at_end: Vec<usize>,
+    refused_at_end: Vec<(usize, RefusalReason)>,
 }
 
 /// The search for the oldest tick that the receiver accepts.
@@ -180,18 +180,23 @@ impl Pieces {
         }
     }
 
+    /// Returns the first tick with a sample that is neither stored nor refused.
+    pub(crate) fn first_pending(&self, cells: &impl Cells) -> usize {
+        let ticks = self.pending.iter().filter(|piece| piece.role != Role::Probe && self.samples(cells, piece) > 0);
+        let first = ticks.map(|piece| piece.ticks.start).min().unwrap_or(cells.ticks());
+        match &self.search {
+            Search::Running { from, .. } => first.min(from.ticks.start),
+            Search::NotNeeded | Search::Over => first,
+        }
+    }
+
     /// Returns what was refused since the last call.
     pub(crate) fn take_refused(&mut self) -> Vec<Refused> {
         std::mem::take(&mut self.refused)
     }
 
-    /// Whether a sample was stored.
-    pub(crate) fn has_stored(&self) -> bool {
-        self.has_stored
-    }
-
-    /// Returns the series whose sample at the newest tick was refused alone, while others were stored.
-    pub(crate) fn refused_series(&self) -> &[usize] {
+    /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.
+    pub(crate) fn refused_series(&self) -> &[(usize, RefusalReason)] {
         if self.has_stored { &self.refused_at_end } else { &[] }
     }
 
@@ -248,7 +253,7 @@ impl Pieces {
         let (tick, series) = (piece.ticks.start, piece.series.start);
         self.drop_piece(cells, piece, reason);
         if tick + 1 == cells.ticks() {
-            self.refused_at_end.push(series);
+            self.refused_at_end.push((series, reason));
         }
         if piece.role == Role::Part {
             self.set_apart(cells, series, tick + 1);

@@ -16,6 +16,10 @@
 //! | `batch`, `encoder` | ticks to the body of a request |
 //! | `answer` | what a receiver's answer means |
 //! | `bisect` | which samples the next request contains, when some are refused |
+//! | `receiver` | a receiver, as it is configured |
+//! | `clock` | whether ticks are held because this machine's clock is ahead |
+//! | `client` | requests over one connection |
+//! | `sender`, `listener` | sends the queue to one receiver, and reports what happens |
 //!
 //! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
 //! the values of the newest tick stay.
@@ -24,20 +28,32 @@
 mod answer;
 mod batch;
 mod bisect;
+mod client;
+mod clock;
 mod desk;
 mod encoder;
 mod identity;
 mod labels;
+mod listener;
 mod queue;
+mod receiver;
 mod sampler;
 mod samples;
+mod sender;
 mod series;
 mod ticker;
 
+pub use answer::RefusalReason;
+pub use clock::{ClockGuard, ClockVerdict};
 pub use desk::{Desk, DeskServer, InMemoryError, QueueError, QueueSettings};
+pub use encoder::{EncodedLabels, RequestEncoder};
 pub use identity::{HostHash, Identified, Identity, LabelSets};
+pub use labels::{LabelError, PushLabels};
+pub use listener::ReceiverListener;
 pub use queue::{QueueSize, QueueSummary, summary};
+pub use receiver::{PushReceiver, PushSettings, PushedSeries, default_name};
 pub use sampler::gather_own;
+pub use sender::{SendTiming, Sender};
 pub use series::{
     Backlog, Origin, OwnSample, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind,
     TickTime, is_stale,

@@ -84,7 +84,8 @@ fn setting(error: &CredentialError) -> &'static str {
         (Credential::Token, Some(_)) => TOKEN_FILE,
         (Credential::JwtSecret, None) => JWT_SECRET_VARIABLE,
         (Credential::JwtSecret, Some(_)) => JWT_SECRET_FILE,
-        (Credential::Headers, _) => HEADERS_FILE,
+        // A feed has no basic auth file.
+        (Credential::Headers | Credential::BasicAuth, _) => HEADERS_FILE,
         (Credential::Ca, _) => CA_FILE,
         (Credential::Certificate, _) => CERT_FILE,
         (Credential::Key, _) => KEY_FILE,

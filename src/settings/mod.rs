@@ -46,8 +46,8 @@ pub use listen_address::ListenAddressError;
 use path::check_path;
 
 pub use crate::feed::{
-    ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, Minting, Secret,
-    SecretSource, SharedIoError, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
+    ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, HttpCredentials,
+    Minting, Secret, SecretSource, SharedIoError, TOKEN_LIFETIME, Timing, TlsFiles, TokenSource,
 };
 pub use crate::http::{HostName, HostNameError, SocketMode, SocketModeError, WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use super::Telemetry;
+use super::{Telemetry, push};
 use crate::build_info;
 use crate::exposition::family::Family;
 use crate::feed::FeedState;
@@ -248,6 +248,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
             WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.desc(),
         ];
+        let descs = descs.into_iter().chain(push::descs()).collect();
         Self { telemetry, health, counters, descs }
     }
 }
@@ -314,6 +315,7 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(web_config.last_success_seconds),
             LOG_LINES_DROPPED.value(super::LOG_LINES_DROPPED.load(Ordering::Relaxed) as f64),
         ];
+        families.extend(self.telemetry.push().collect());
         families.extend(rule_families(&(self.counters)()));
         families
     }

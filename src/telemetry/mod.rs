@@ -11,6 +11,7 @@ mod collector;
 mod feed;
 mod log_throttle;
 mod notices;
+mod push;
 mod recent;
 mod reload;
 mod state;
@@ -26,6 +27,7 @@ use tracing::{error, info, warn};
 pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
 pub use feed::{CODES_FROM_ZERO, FeedTelemetry};
 pub(crate) use notices::{log_notice, log_notices};
+pub use push::{PushStanding, PushTelemetry, ReceiverTelemetry};
 pub use recent::SeenRejection;
 pub use state::StateTelemetry;
 
@@ -54,6 +56,7 @@ pub struct Telemetry {
     feeds: Mutex<Vec<Arc<FeedTelemetry>>>,
     process: Mutex<ProcessCounts>,
     rejections: Arc<RecentRejections>,
+    push: PushTelemetry,
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +139,11 @@ impl Telemetry {
     /// Returns every feed, in the order in which they were added.
     pub fn feeds(&self) -> Vec<Arc<FeedTelemetry>> {
         lock(&self.feeds).clone()
+    }
+
+    /// Returns the receivers of remote write.
+    pub fn push(&self) -> &PushTelemetry {
+        &self.push
     }
 
     /// Returns recent rejections of all feeds, latest first.

@@ -54,6 +54,8 @@ mod package;
 mod power_cut;
 mod process_manners;
 mod protocol_reads_what_servers_write;
+mod push_bytes;
+mod push_faults;
 mod push_queue;
 mod reading_can_end_at_any_time;
 mod recordings_replay_exactly;

@@ -23,12 +23,14 @@ pub mod rows;
 pub mod running_bridge;
 pub mod scrape;
 pub mod scripted_feed;
+pub mod scripted_receiver;
 pub mod served;
 pub mod server_database;
 pub mod shown;
 pub mod watcher;
 pub mod web_site;
 pub mod webdriver;
+pub mod write_request;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -37,13 +37,23 @@ pub enum HeaderProblem {
     /// A header that the handshake has, or that says where its request ends.
     #[error("sets a header that belongs to the WebSocket handshake: leave it out")]
     Handshake,
+    /// A header that each request of remote write has, or that says where the request ends.
+    #[error("sets a header that belongs to remote write: leave it out")]
+    RemoteWrite,
 }
 
-pub(super) fn read(file: &Path) -> Result<HeaderMap, CredentialError> {
+/// The request that headers are added to: its own must not be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reserved {
+    Handshake,
+    RemoteWrite,
+}
+
+pub(super) fn read(file: &Path, reserved: Reserved) -> Result<HeaderMap, CredentialError> {
     let text = Credential::Headers.text(file, HEADERS_BYTES_MAX)?;
     let mut headers = HeaderMap::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let (name, value) = header(line).map_err(|problem| {
+        let (name, value) = header(line, reserved).map_err(|problem| {
             Credential::Headers.wrong(Some(file), CredentialProblem::Header { line: number, problem })
         })?;
         headers.append(name, value);
@@ -54,22 +64,26 @@ pub(super) fn read(file: &Path) -> Result<HeaderMap, CredentialError> {
     }
 }
 
-fn header(line: &str) -> Result<(HeaderName, HeaderValue), HeaderProblem> {
+fn header(line: &str, reserved: Reserved) -> Result<(HeaderName, HeaderValue), HeaderProblem> {
     let (name, value) = line.split_once(':').ok_or(HeaderProblem::NoColon)?;
     let name: HeaderName = name.parse().map_err(|_| HeaderProblem::Name)?;
     let mut value: HeaderValue = value.trim().parse().map_err(|_| HeaderProblem::Value)?;
     // Beyond ASCII servers disagree about what the bytes mean.
     value.to_str().map_err(|_| HeaderProblem::Value)?;
     value.set_sensitive(true);
-    match belongs_to_handshake(&name) {
-        true => Err(HeaderProblem::Handshake),
-        false => Ok((name, value)),
+    let of_every_request =
+        [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+    let of_remote_write = [header::CONTENT_TYPE, header::CONTENT_ENCODING];
+    let is_taken = of_every_request.contains(&name);
+    match reserved {
+        Reserved::Handshake if is_taken || name.as_str().starts_with("sec-websocket-") => Err(HeaderProblem::Handshake),
+        Reserved::RemoteWrite
+            if is_taken || of_remote_write.contains(&name) || name == "x-prometheus-remote-write-version" =>
+        {
+            Err(HeaderProblem::RemoteWrite)
+        }
+        _ => Ok((name, value)),
     }
-}
-
-fn belongs_to_handshake(name: &HeaderName) -> bool {
-    let taken = [header::HOST, header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-    taken.contains(name) || name.as_str().starts_with("sec-websocket-")
 }
 
 /// Returns a value, and those of its parts that could be secrets, as in `Bearer SECRET` and `session=SECRET; a=b`.
@@ -84,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_line_is_a_header_or_says_what_it_is_not() {
-        let (name, value) = header("X-Api-Key:  of: two \t").unwrap();
+        let (name, value) = header("X-Api-Key:  of: two \t", Reserved::Handshake).unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-api-key", "of: two"));
         assert_eq!(format!("{value:?}"), "Sensitive");
         for (line, problem) in [
@@ -102,7 +116,7 @@ mod tests {
             ("Content-Length: 10", HeaderProblem::Handshake),
             ("Transfer-Encoding: chunked", HeaderProblem::Handshake),
         ] {
-            assert_eq!(header(line).unwrap_err(), problem, "{line}");
+            assert_eq!(header(line, Reserved::Handshake).unwrap_err(), problem, "{line}");
         }
     }
 
@@ -111,16 +125,19 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("headers");
         std::fs::write(&file, "X-One: 1\r\n\n  \nX-Two: 2\nx-one: 3").unwrap();
-        let headers = read(&file).unwrap();
+        let headers = read(&file, Reserved::Handshake).unwrap();
         assert_eq!(headers.get_all("x-one").iter().collect::<Vec<_>>(), ["1", "3"]);
         assert_eq!(headers.len(), 3);
 
         std::fs::write(&file, "X-One: 1\n\nhunter2\n").unwrap();
         assert_eq!(
-            read(&file).unwrap_err().to_string(),
+            read(&file, Reserved::Handshake).unwrap_err().to_string(),
             format!("the headers file \"{}\" has a line 3 that has no colon: write Name: value", file.display())
         );
         std::fs::write(&file, "\n").unwrap();
-        assert_eq!(read(&file).unwrap_err().problem, CredentialProblem::Empty(Credential::Headers));
+        assert_eq!(
+            read(&file, Reserved::Handshake).unwrap_err().problem,
+            CredentialProblem::Empty(Credential::Headers)
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! error quotes a file.
 
 mod headers;
+mod http;
 mod secret;
 mod tls;
 mod token;
@@ -22,7 +23,11 @@ use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use crate::pem::{self, PemError};
 
+use headers::Reserved;
+
 pub use headers::HeaderProblem;
+pub use http::HttpCredentials;
+pub(crate) use http::PresentedHeaders;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
 pub use token::{Minting, SecretSource, TOKEN_LIFETIME, TokenOrigin, TokenSource};
@@ -71,7 +76,8 @@ impl Credentials {
     }
 
     fn presented(&self) -> Result<PresentedCredentials, CredentialError> {
-        let headers = self.headers_file.as_deref().map(headers::read).transpose()?.unwrap_or_default();
+        let file = self.headers_file.as_deref();
+        let headers = file.map(|file| headers::read(file, Reserved::Handshake)).transpose()?.unwrap_or_default();
         // Last, so that a minted token is no older than it must be.
         let (token, token_origin) = self.token.as_ref().map(TokenSource::read).transpose()?.unzip();
         Ok(PresentedCredentials { token, token_origin: token_origin.unwrap_or_default(), headers })
@@ -155,6 +161,8 @@ pub enum Credential {
     Certificate,
     /// The client's private key.
     Key,
+    /// A user and a password.
+    BasicAuth,
 }
 
 impl fmt::Display for Credential {
@@ -166,6 +174,7 @@ impl fmt::Display for Credential {
             Credential::Ca => "CA",
             Credential::Certificate => "client certificate",
             Credential::Key => "client key",
+            Credential::BasicAuth => "basic auth",
         })
     }
 }
@@ -209,6 +218,12 @@ pub enum CredentialProblem {
     /// A token follows the word Bearer, as in a header.
     #[error("starts with \"Bearer \": leave that word out, it belongs to the header of HTTP")]
     Bearer,
+    /// It has no user name.
+    #[error("has no user name: write user:password")]
+    NoUser,
+    /// It has a character that no header can contain.
+    #[error("has a character that no header can contain: use printable ASCII")]
+    NoHeaderValue,
     /// It is not UTF-8.
     #[error("is not UTF-8 text: is it the right one?")]
     NotUtf8,

@@ -1,0 +1,489 @@
+//! Sends the queue to one receiver: one request at a time, oldest ticks first.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{RefusalReason, RetryCause, Verdict};
+use super::batch::{Batch, CurrentValues};
+use super::bisect::Pieces;
+use super::client::{Client, Exchange, Reply};
+use super::clock::{ClockGuard, ClockVerdict};
+use super::desk::{Desk, QueueError};
+use super::encoder::{EncodedLabels, RequestEncoder};
+use super::listener::ReceiverListener;
+use super::receiver::PushReceiver;
+use super::series::{Series, SeriesId, Tick, TickTime};
+use crate::clock;
+use crate::feed::Backoff;
+
+/// Most samples of a request.
+const SAMPLES_MAX: usize = 10_000;
+
+/// Longest request, in bytes of its compressed body.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Most samples that are prepared at a time: a search for the bound in time covers them.
+const WINDOW_SAMPLES_MAX: usize = 500_000;
+
+/// Most ticks that are loaded at a time: 68 h of one a minute.
+const WINDOW_TICKS_MAX: usize = 4_096;
+
+/// The queue is tried again after this time.
+const QUEUE_RETRY: Duration = Duration::from_secs(5);
+
+/// Beyond this difference of clocks nothing is sent to a receiver: a sample from the future makes some receivers refuse
+/// everybody's present.
+const SKEW_SECONDS_MAX: f64 = 60.0;
+
+/// A receiver that answered longer ago is greeted again.
+const GREETING_SECONDS_MAX: f64 = 90.0;
+
+/// A wall clock that has gone on for this much longer than the process has slept with the machine, or was set.
+const SLEPT_MIN: Duration = Duration::from_secs(10);
+
+/// How long a sender waits.
+#[derive(Debug, Clone)]
+pub struct SendTiming {
+    /// Shortest delay before the same request is sent again. 1 s.
+    pub retry_min: Duration,
+    /// Longest delay before the same request is sent again. 5 min.
+    pub retry_max: Duration,
+    /// Shortest delay after a refusal that needs somebody's action. 30 s.
+    pub hold_min: Duration,
+    /// Longest delay after such a refusal. 5 min.
+    pub hold_max: Duration,
+    /// Time for which the same request fails with status 500 before it is divided. 10 min.
+    pub suspect_after: Duration,
+    /// Time for which a series that was refused alone is not sent. 10 min.
+    pub refused_series_pause: Duration,
+}
+
+impl Default for SendTiming {
+    fn default() -> Self {
+        Self {
+            retry_min: Duration::from_secs(1),
+            retry_max: Duration::from_secs(300),
+            hold_min: Duration::from_secs(30),
+            hold_max: Duration::from_secs(300),
+            suspect_after: Duration::from_secs(600),
+            refused_series_pause: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Sends the queue to one receiver. Ends with the future of [`Sender::run`]; what the receiver has not answered for stays
+/// queued.
+pub struct Sender {
+    receiver: PushReceiver,
+    desk: Desk,
+    clock_guard: ClockGuard,
+    listener: Arc<dyn ReceiverListener>,
+    timing: SendTiming,
+    client: Client,
+    encoder: RequestEncoder,
+    retries: Backoff,
+    holds: Backoff,
+    /// By series.
+    labels: Vec<EncodedLabels>,
+    catalog: Vec<Arc<Series>>,
+    /// Most samples of a request: 413 halves them.
+    samples_max: usize,
+    /// Series that the receiver refuses, each with the reason and when it is tried again.
+    refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
+    /// When the receiver last answered as one that takes samples, in seconds since the Unix epoch.
+    greeted_at: Option<f64>,
+    has_accepted: bool,
+    /// Cancelled when no tick will be taken any more.
+    finish: CancellationToken,
+}
+
+/// What a request led to.
+enum Sent {
+    Stored,
+    Divide(RefusalReason, String),
+    /// The same samples are sent again, now or after others.
+    Again(RetryCause),
+}
+
+impl Sender {
+    /// Creates a sender of the receiver's part of `desk`, which knows the receiver.
+    pub fn new(
+        receiver: PushReceiver,
+        desk: Desk,
+        clock_guard: ClockGuard,
+        listener: Arc<dyn ReceiverListener>,
+        timing: SendTiming,
+    ) -> Self {
+        let backoff = |min, max| Backoff::new(min, max, fastrand::Rng::new());
+        Self {
+            client: Client::new(receiver.clone()),
+            retries: backoff(timing.retry_min, timing.retry_max),
+            holds: backoff(timing.hold_min, timing.hold_max),
+            encoder: RequestEncoder::new(),
+            labels: Vec::new(),
+            catalog: Vec::new(),
+            samples_max: SAMPLES_MAX,
+            refused_series: BTreeMap::new(),
+            greeted_at: None,
+            has_accepted: false,
+            finish: CancellationToken::new(),
+            receiver,
+            desk,
+            clock_guard,
+            listener,
+            timing,
+        }
+    }
+
+    /// Sends until `stop`, or, after `finish`, until the receiver has answered for everything.
+    pub async fn run(mut self, finish: CancellationToken, stop: CancellationToken) {
+        self.finish = finish;
+        let clock_guard = self.clock_guard.clone();
+        let name = self.receiver.name.clone();
+        stop.run_until_cancelled(async {
+            loop {
+                match self.send_queue().await {
+                    // The receiver is not configured any more, or the queue ends with the bridge.
+                    Ok(()) | Err(QueueError::NoSuchReceiver(_) | QueueError::Ended) => return,
+                    Err(error) => self.listener.queue_failed(&error),
+                }
+                self.rest(QUEUE_RETRY).await;
+            }
+        })
+        .await;
+        clock_guard.forget(&name);
+    }
+
+    /// Sends the queue from the receiver's position on. Returns when everything is sent and nothing follows.
+    async fn send_queue(&mut self) -> Result<(), QueueError> {
+        let mut newest = self.desk.watch();
+        let (mut position, values) = self.desk.open(&self.receiver.name).await?;
+        let mut current = CurrentValues::new(values);
+        loop {
+            let until = *newest.borrow_and_update();
+            self.load_catalog().await?;
+            self.report_queue(position).await?;
+            if until <= position {
+                if !self.next_tick(&mut newest).await {
+                    return Ok(());
+                }
+                continue;
+            }
+            let per_tick = current.len().max(1);
+            let ticks_max = (WINDOW_SAMPLES_MAX / per_tick).clamp(1, WINDOW_TICKS_MAX);
+            let backlog = self.desk.backlog(position, ticks_max).await?;
+            let Some(last) = backlog.ticks.last().map(|tick| tick.time) else {
+                // Only ticks of a queue that was emptied are missing: begin again at what is there.
+                (position, current) =
+                    self.desk.open(&self.receiver.name).await.map(|(at, values)| (at, CurrentValues::new(values)))?;
+                self.next_tick(&mut newest).await;
+                continue;
+            };
+            // A tick that was taken meanwhile can have series that are new.
+            self.load_catalog().await?;
+            let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
+            self.send_ticks(fresh, &mut current, position).await?;
+            position = last;
+            self.desk.advance(&self.receiver.name, position).await?;
+        }
+    }
+
+    /// Waits for the next tick. Returns whether there may be one.
+    async fn next_tick(&self, newest: &mut watch::Receiver<TickTime>) -> bool {
+        tokio::select! {
+            biased;
+            // The desk's server is gone with the rest of the bridge.
+            changed = newest.changed() => changed.is_ok(),
+            () = self.finish.cancelled() => false,
+        }
+    }
+
+    async fn load_catalog(&mut self) -> Result<(), QueueError> {
+        let new = self.desk.series(SeriesId::at(self.catalog.len())).await?;
+        for series in &new {
+            let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
+            self.labels.push(EncodedLabels::new(&series.name.metric, own.chain(self.receiver.labels.iter())));
+        }
+        self.catalog.extend(new);
+        Ok(())
+    }
+
+    async fn report_queue(&self, position: TickTime) -> Result<(), QueueError> {
+        let size = self.desk.size_after(position).await?;
+        self.listener.queue(size, self.desk.thinned_ticks());
+        Ok(())
+    }
+
+    /// Leaves out ticks that are too old to be sent, but for the newest of all. Returns the others.
+    fn drop_aged<'t>(&self, ticks: &'t [Tick], is_all: bool, current: &mut CurrentValues) -> &'t [Tick] {
+        let oldest =
+            clock::wall_micros() / 1_000 - i64::try_from(self.receiver.age_max.as_millis()).unwrap_or(i64::MAX);
+        let aged = ticks.partition_point(|tick| tick.time.millis() < oldest);
+        let (aged, fresh) = ticks.split_at(aged.min(ticks.len() - usize::from(is_all)));
+        let mut samples = 0;
+        for tick in aged {
+            current.apply(tick);
+            samples += current.len() as u64;
+        }
+        if samples > 0 {
+            self.listener.refused(samples, RefusalReason::MaxAge, "--push.max-age");
+        }
+        fresh
+    }
+
+    /// Sends `ticks`, and applies them to `current`. The position moves as they are answered for.
+    async fn send_ticks(
+        &mut self,
+        ticks: &[Tick],
+        current: &mut CurrentValues,
+        mut position: TickTime,
+    ) -> Result<(), QueueError> {
+        let now = Instant::now();
+        let is_paused = |id: usize, refused: &BTreeMap<SeriesId, (RefusalReason, Instant)>| {
+            refused.get(&SeriesId::at(id)).is_some_and(|(_, until)| *until > now)
+        };
+        let selected: Vec<bool> = (self.catalog.iter().enumerate())
+            .map(|(index, series)| self.receiver.series.contains(series) && !is_paused(index, &self.refused_series))
+            .collect();
+        for (id, (reason, until)) in &self.refused_series {
+            if *until > now && current.has(*id) {
+                self.listener.refused(ticks.len() as u64, *reason, "refused before");
+            }
+        }
+        let batch = Batch::new((position, current), ticks, &self.catalog, |index| selected[index]);
+        let apart: Vec<_> = self.refused_series.keys().filter_map(|id| batch.row(*id)).collect();
+        let mut pieces = Pieces::new(&batch, self.samples_max, apart.iter().copied());
+        // When the next piece was first answered with status 500, and, once a piece was for too long, whether the receiver
+        // has stored another one since.
+        let mut failing_since: Option<Instant> = None;
+        let mut suspicion: Option<bool> = None;
+        while let Some(piece) = pieces.next(&batch).cloned() {
+            let (body, samples) = batch.encode(&pieces, &piece, &mut self.encoder, |id| &self.labels[id.index()]);
+            if body.len() > BODY_BYTES_MAX && samples > 1 {
+                pieces.refuse(&batch, RefusalReason::TooLarge);
+                continue;
+            }
+            match self.send(body.into(), samples).await {
+                Sent::Stored => {
+                    pieces.stored(&batch);
+                    failing_since = None;
+                    suspicion = suspicion.map(|_| true);
+                }
+                Sent::Divide(reason, text) => {
+                    if reason == RefusalReason::TooLarge {
+                        self.samples_max = (samples as usize / 2).max(1);
+                    }
+                    pieces.refuse(&batch, reason);
+                    self.report_refused(&mut pieces, &text);
+                    failing_since = None;
+                }
+                Sent::Again(RetryCause::Unavailable { .. }) => failing_since = None,
+                Sent::Again(RetryCause::Failed { .. }) => {
+                    let since = *failing_since.get_or_insert_with(Instant::now);
+                    let is_due = since.elapsed() >= self.timing.suspect_after;
+                    if suspicion.is_none() && is_due {
+                        suspicion = Some(false);
+                    }
+                    match suspicion {
+                        None => {}
+                        // Nothing is dropped before the receiver has stored something else: it may be down.
+                        Some(false) if samples == 1 => pieces.postpone(),
+                        Some(_) => self.divide_suspects(&mut pieces, &batch),
+                    }
+                    if suspicion.is_some() {
+                        failing_since = None;
+                    }
+                }
+            }
+            position = self.advance_to(&batch, &pieces, position).await?;
+        }
+        for &row in &apart {
+            if !pieces.refused_series().iter().any(|(refused, _)| *refused == row) {
+                self.refused_series.remove(&batch.id(row));
+            }
+        }
+        let until = now + self.timing.refused_series_pause;
+        for &(row, reason) in pieces.refused_series() {
+            self.refused_series.insert(batch.id(row), (reason, until));
+        }
+        ticks.iter().for_each(|tick| current.apply(tick));
+        Ok(())
+    }
+
+    fn divide_suspects(&self, pieces: &mut Pieces, batch: &Batch) {
+        pieces.refuse(batch, RefusalReason::ServerError);
+        self.report_refused(pieces, "status 500");
+    }
+
+    fn report_refused(&self, pieces: &mut Pieces, text: &str) {
+        let mut refused: BTreeMap<RefusalReason, u64> = BTreeMap::new();
+        for one in pieces.take_refused() {
+            *refused.entry(one.reason).or_default() += one.samples;
+        }
+        refused.into_iter().for_each(|(reason, samples)| self.listener.refused(samples, reason, text));
+    }
+
+    /// Moves the position to the last tick that the receiver has answered for.
+    async fn advance_to(&self, batch: &Batch, pieces: &Pieces, position: TickTime) -> Result<TickTime, QueueError> {
+        let first = pieces.first_pending(batch);
+        let Some(answered) = first.checked_sub(1).map(|column| batch.time(column)).filter(|time| *time > position)
+        else {
+            return Ok(position);
+        };
+        self.desk.advance(&self.receiver.name, answered).await?;
+        Ok(answered)
+    }
+
+    /// Sends one request until the receiver has answered for its samples, or should get others first.
+    async fn send(&mut self, body: Bytes, samples: u64) -> Sent {
+        loop {
+            if !self.greet().await {
+                continue;
+            }
+            let exchange = self.exchange(body.clone()).await;
+            if self.is_held_by_clock(&exchange).await {
+                // What was stored is stored; sent again, it is no error.
+                continue;
+            }
+            match exchange.answer().verdict() {
+                Verdict::Stored => {
+                    self.has_accepted = true;
+                    self.greeted_at = Some(clock::wall_seconds());
+                    self.retries.reset();
+                    self.holds.reset();
+                    self.listener.accepted(samples, clock::wall_seconds());
+                    return Sent::Stored;
+                }
+                Verdict::Divide(reason) => return Sent::Divide(reason, problem(&exchange)),
+                Verdict::Hold => self.hold(&problem(&exchange)).await,
+                Verdict::Retry(cause) => {
+                    self.retry(&problem(&exchange), cause).await;
+                    return Sent::Again(cause);
+                }
+            }
+        }
+    }
+
+    /// Sends a request without samples to a receiver that has not answered for a while, by our clock, which may have been set:
+    /// it shows whether the credentials are right, and the receiver's clock, before anything is stored. Returns whether samples can be sent.
+    async fn greet(&mut self) -> bool {
+        let since = self.greeted_at.map(|at| clock::wall_seconds() - at);
+        if since.is_some_and(|since| since.abs() < GREETING_SECONDS_MAX) {
+            return true;
+        }
+        let empty = self.encoder.finish();
+        let exchange = self.exchange(empty.into()).await;
+        if self.is_held_by_clock(&exchange).await {
+            return false;
+        }
+        match exchange.answer().verdict() {
+            Verdict::Stored => self.greeted_at = Some(clock::wall_seconds()),
+            // Whoever refuses a request without samples refuses something else than samples, unless it took some before.
+            Verdict::Divide(_) if self.has_accepted => self.greeted_at = Some(clock::wall_seconds()),
+            Verdict::Divide(_) | Verdict::Hold => self.hold(&problem(&exchange)).await,
+            Verdict::Retry(cause) => self.retry(&problem(&exchange), cause).await,
+        }
+        self.greeted_at.is_some()
+    }
+
+    async fn exchange(&mut self, body: Bytes) -> Exchange {
+        let exchange = self.client.send(body).await;
+        self.listener.request(exchange.answer.as_ref().ok().map(|reply| reply.code));
+        if exchange.answer.is_err() {
+            self.greeted_at = None;
+        }
+        exchange
+    }
+
+    /// Reads the receiver's clock. Waits and returns `true` if ours is ahead of it by too much.
+    async fn is_held_by_clock(&mut self, exchange: &Exchange) -> bool {
+        let Some(skew) = exchange.skew else { return false };
+        let (is_ahead, is_behind) = (skew.min > SKEW_SECONDS_MAX, skew.max < -SKEW_SECONDS_MAX);
+        self.listener.clock(skew.seconds(), is_ahead || is_behind, is_ahead);
+        self.clock_guard.record(&self.receiver.name, if is_ahead { ClockVerdict::Ahead } else { ClockVerdict::Right });
+        if is_ahead {
+            self.greeted_at = None;
+            let delay = self.holds.next_delay();
+            self.rest(delay).await;
+        }
+        is_ahead
+    }
+
+    async fn hold(&mut self, problem: &str) {
+        self.greeted_at = None;
+        self.client.disconnect();
+        let delay = self.holds.next_delay();
+        self.listener.held(problem, delay.as_secs_f64());
+        self.rest(delay).await;
+    }
+
+    async fn retry(&mut self, problem: &str, cause: RetryCause) {
+        let delay = self.retries.next_delay().max(cause.not_before().unwrap_or_default());
+        self.listener.retry(problem, delay.as_secs_f64());
+        self.rest(delay).await;
+    }
+
+    /// Waits. Returns earlier after a sleep of the machine, in which the network may have come back, and once at the end.
+    async fn rest(&self, delay: Duration) {
+        /// The wall clock is compared this often.
+        const SLICE: Duration = Duration::from_secs(1);
+        let is_finishing = self.finish.is_cancelled();
+        let deadline = tokio::time::Instant::now() + if is_finishing { delay.min(SLICE) } else { delay };
+        loop {
+            let left = deadline.saturating_duration_since(tokio::time::Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let (began, wall) = (Instant::now(), clock::wall_seconds());
+            tokio::select! {
+                () = tokio::time::sleep(left.min(SLICE)) => {}
+                () = self.finish.cancelled(), if !is_finishing => return,
+            }
+            if clock::wall_seconds() - wall > (began.elapsed() + SLEPT_MIN).as_secs_f64() {
+                return;
+            }
+        }
+    }
+}
+
+/// Returns what went wrong, and what to do about it.
+fn problem(exchange: &Exchange) -> String {
+    match &exchange.answer {
+        Err(error) => error.to_string(),
+        Ok(reply) => reply.problem(),
+    }
+}
+
+impl Reply {
+    /// Returns what an answer that is no success means, and what to do about it.
+    pub(crate) fn problem(&self) -> String {
+        let Self { code, text, location, .. } = self;
+        let advice = match code {
+            401 => "check the credentials of this receiver",
+            403 => "these credentials may not write, or the tenant is wrong",
+            404 => "check the path of the URL: is the receiver of remote write enabled?",
+            405 => "nothing receives remote write at this path; check the URL",
+            413 => "the receiver's limit of a request is low",
+            429 => "the receiver's rate limit",
+            300..=399 => match location {
+                Some(location) => {
+                    return format!(
+                        "status {code}: redirected to {location}, which is not followed; configure the final URL"
+                    );
+                }
+                None => "redirects are not followed; configure the final URL",
+            },
+            _ => "",
+        };
+        [format!("status {code}"), advice.to_owned(), text.clone()]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect::<Vec<_>>()
+            .join(": ")
+    }
+}

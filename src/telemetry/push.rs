@@ -1,0 +1,288 @@
+//! What happens to one receiver of remote write, counted and logged.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use prometheus::core::Desc;
+use prometheus::proto::MetricFamily;
+use tracing::{debug, info, warn};
+
+use super::log_throttle::LogThrottle;
+use super::logged;
+use crate::exposition::family::Family;
+use crate::push::{QueueSize, ReceiverListener, RefusalReason};
+use crate::sync::lock;
+
+const UP: Family<1> = Family::gauge(
+    "session_buddy_bridge_push_up",
+    "1 if the receiver accepted the last request, 0 otherwise.",
+    ["receiver"],
+);
+const SAMPLES: Family<1> = Family::counter(
+    "session_buddy_bridge_push_samples_total",
+    "Number of samples that the receiver accepted.",
+    ["receiver"],
+);
+const REQUESTS: Family<2> = Family::counter(
+    "session_buddy_bridge_push_requests_total",
+    "Number of requests to the receiver, by status code; \"none\" without an answer.",
+    ["code", "receiver"],
+);
+const REFUSED_SAMPLES: Family<2> = Family::counter(
+    "session_buddy_bridge_push_refused_samples_total",
+    "Number of samples that the receiver refused or that were too old to be sent, by reason; newer ones contain their counts.",
+    ["reason", "receiver"],
+);
+const RETRIES: Family<1> = Family::counter(
+    "session_buddy_bridge_push_retries_total",
+    "Number of requests that are sent again because the receiver could not answer for them.",
+    ["receiver"],
+);
+const QUEUE_TICKS: Family<1> = Family::gauge(
+    "session_buddy_bridge_push_queue_ticks",
+    "Number of ticks that the receiver has not answered for.",
+    ["receiver"],
+);
+const QUEUE_BYTES: Family<1> = Family::gauge(
+    "session_buddy_bridge_push_queue_bytes",
+    "Size of the ticks that the receiver has not answered for.",
+    ["receiver"],
+);
+const QUEUE_OLDEST: Family<1> = Family::gauge(
+    "session_buddy_bridge_push_queue_oldest_timestamp_seconds",
+    "Unix timestamp of the oldest tick that the receiver has not answered for; absent without one.",
+    ["receiver"],
+);
+const LAST_SUCCESS: Family<1> = Family::gauge(
+    "session_buddy_bridge_push_last_success_timestamp_seconds",
+    "Unix timestamp of the last request that the receiver accepted; absent before the first.",
+    ["receiver"],
+);
+const THINNED_TICKS: Family<1> = Family::counter(
+    "session_buddy_bridge_push_thinned_ticks_total",
+    "Number of queued ticks that were merged into their successors because the queue was full.",
+    ["receiver"],
+);
+const CLOCK_SKEW: Family<1> = Family::gauge(
+    "session_buddy_bridge_push_clock_skew_seconds",
+    "Number of seconds by which this machine's clock is ahead of the receiver's; absent if it is not known.",
+    ["receiver"],
+);
+
+/// Returns the description of every family of this module.
+pub(super) fn descs() -> impl Iterator<Item = Desc> {
+    let by_receiver =
+        [UP, SAMPLES, RETRIES, QUEUE_TICKS, QUEUE_BYTES, QUEUE_OLDEST, LAST_SUCCESS, THINNED_TICKS, CLOCK_SKEW];
+    by_receiver.into_iter().map(|family| family.desc()).chain([REQUESTS, REFUSED_SAMPLES].map(|family| family.desc()))
+}
+
+/// Status codes of requests for one receiver. A receiver that invents more is counted as `other`.
+const CODES_MAX: usize = 32;
+const NO_ANSWER: &str = "none";
+const OTHER_CODE: &str = "other";
+
+/// Counts and logs what happens to one receiver.
+#[derive(Debug)]
+pub struct ReceiverTelemetry {
+    name: Arc<str>,
+    state: Mutex<State>,
+}
+
+/// How a receiver stands, for people.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PushStanding {
+    /// Whether the last request was accepted.
+    pub is_up: bool,
+    /// Why it was not; empty before the first.
+    pub problem: String,
+    /// What is still to be sent.
+    pub queue: QueueSize,
+    /// Unix timestamp of the last success.
+    pub last_success_seconds: Option<f64>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    standing: PushStanding,
+    samples: u64,
+    requests: BTreeMap<String, u64>,
+    refused: BTreeMap<&'static str, u64>,
+    retries: u64,
+    thinned_ticks: u64,
+    clock_skew_seconds: Option<f64>,
+    retry_throttle: LogThrottle,
+    hold_throttle: LogThrottle,
+    refused_throttle: BTreeMap<&'static str, LogThrottle>,
+    queue_throttle: LogThrottle,
+    is_ahead: bool,
+    has_explained_window: bool,
+}
+
+/// The receivers of remote write.
+#[derive(Debug, Default)]
+pub struct PushTelemetry(Mutex<BTreeMap<Arc<str>, Arc<ReceiverTelemetry>>>);
+
+impl PushTelemetry {
+    /// Returns the receiver `name`, with the counts that it has.
+    pub fn receiver(&self, name: &str) -> Arc<ReceiverTelemetry> {
+        let mut receivers = lock(&self.0);
+        let new = || Arc::new(ReceiverTelemetry { name: name.into(), state: Mutex::new(State::new()) });
+        Arc::clone(receivers.entry(name.into()).or_insert_with(new))
+    }
+
+    /// The receivers of other names are not configured any more.
+    pub fn retain(&self, names: &[&str]) {
+        lock(&self.0).retain(|name, _| names.contains(&&**name));
+    }
+
+    /// Returns how each receiver stands, by name.
+    pub fn standings(&self) -> Vec<(Arc<str>, PushStanding)> {
+        let receivers = lock(&self.0).clone();
+        receivers.into_iter().map(|(name, receiver)| (name, lock(&receiver.state).standing.clone())).collect()
+    }
+
+    pub(super) fn collect(&self) -> Vec<MetricFamily> {
+        let receivers = lock(&self.0).clone();
+        let states: Vec<_> = receivers.iter().map(|(name, receiver)| (&**name, lock(&receiver.state))).collect();
+        let each = |read: fn(&State) -> Option<f64>| {
+            states.iter().filter_map(move |(name, state)| Some(([*name], read(state)?)))
+        };
+        vec![
+            UP.with(each(|state| Some(f64::from(u8::from(state.standing.is_up))))),
+            SAMPLES.with(each(|state| Some(state.samples as f64))),
+            REQUESTS.with(states.iter().flat_map(|(name, state)| {
+                state.requests.iter().map(|(code, count)| ([&**code, *name], *count as f64))
+            })),
+            REFUSED_SAMPLES.with(states.iter().flat_map(|(name, state)| {
+                state.refused.iter().map(|(reason, count)| ([*reason, *name], *count as f64))
+            })),
+            RETRIES.with(each(|state| Some(state.retries as f64))),
+            QUEUE_TICKS.with(each(|state| Some(state.standing.queue.ticks as f64))),
+            QUEUE_BYTES.with(each(|state| Some(state.standing.queue.bytes as f64))),
+            QUEUE_OLDEST.with(each(|state| Some(state.standing.queue.oldest?.millis() as f64 / 1e3))),
+            LAST_SUCCESS.with(each(|state| state.standing.last_success_seconds)),
+            THINNED_TICKS.with(each(|state| Some(state.thinned_ticks as f64))),
+            CLOCK_SKEW.with(each(|state| state.clock_skew_seconds)),
+        ]
+    }
+}
+
+impl State {
+    fn new() -> Self {
+        let requests = ["200", "204", NO_ANSWER].map(|code| (code.to_owned(), 0)).into();
+        let refused = RefusalReason::ALL.map(|reason| (reason.code(), 0)).into();
+        Self { requests, refused, ..Self::default() }
+    }
+}
+
+impl ReceiverListener for ReceiverTelemetry {
+    fn request(&self, code: Option<u16>) {
+        let requests = &mut lock(&self.state).requests;
+        let code = code.map_or_else(|| NO_ANSWER.to_owned(), |code| code.to_string());
+        let known = requests.contains_key(&code) || requests.len() < CODES_MAX;
+        *requests.entry(if known { code } else { OTHER_CODE.to_owned() }).or_default() += 1;
+    }
+
+    fn accepted(&self, samples: u64, wall_seconds: f64) {
+        let was_up = {
+            let mut state = lock(&self.state);
+            state.samples += samples;
+            state.standing.last_success_seconds = Some(wall_seconds);
+            state.standing.problem.clear();
+            std::mem::replace(&mut state.standing.is_up, true)
+        };
+        match was_up {
+            true => debug!(receiver = %self.name, samples, "pushed"),
+            false => info!(receiver = %self.name, samples, "push receiver accepts samples"),
+        }
+    }
+
+    fn retry(&self, problem: &str, retry_in_seconds: f64) {
+        let passed = {
+            let mut state = lock(&self.state);
+            state.retries += 1;
+            state.failed(problem);
+            state.retry_throttle.pass(Instant::now())
+        };
+        let problem = logged(problem);
+        if let Some(suppressed) = passed {
+            warn!(receiver = %self.name, error = problem, retry_in_seconds, suppressed, "push failed; nothing is lost");
+        }
+    }
+
+    fn held(&self, problem: &str, retry_in_seconds: f64) {
+        let passed = {
+            let mut state = lock(&self.state);
+            state.failed(problem);
+            state.hold_throttle.pass(Instant::now())
+        };
+        let problem = logged(problem);
+        if let Some(suppressed) = passed {
+            warn!(receiver = %self.name, error = problem, retry_in_seconds, suppressed, "push refused; nothing is lost");
+        }
+    }
+
+    fn refused(&self, samples: u64, reason: RefusalReason, answer: &str) {
+        let (passed, explains_window) = {
+            let mut state = lock(&self.state);
+            *state.refused.entry(reason.code()).or_default() += samples;
+            let is_of_window =
+                matches!(reason, RefusalReason::OutOfOrder | RefusalReason::OutOfBounds | RefusalReason::TooOld);
+            let explains = is_of_window && !state.has_explained_window;
+            state.has_explained_window |= explains;
+            (state.refused_throttle.entry(reason.code()).or_default().pass(Instant::now()), explains)
+        };
+        let answer = logged(answer);
+        if let Some(suppressed) = passed {
+            warn!(receiver = %self.name, samples, reason = reason.code(), answer, suppressed, "push receiver refused samples; newer ones contain their counts");
+        }
+        if explains_window {
+            info!(
+                receiver = %self.name,
+                "a receiver with storage.tsdb.out_of_order_time_window, such as 7d, would keep samples from before an outage"
+            );
+        }
+    }
+
+    fn queue_failed(&self, error: &dyn std::error::Error) {
+        let passed = lock(&self.state).queue_throttle.pass(Instant::now());
+        if let Some(suppressed) = passed {
+            warn!(receiver = %self.name, %error, suppressed, "push queue failed; trying again");
+        }
+    }
+
+    fn queue(&self, queue: QueueSize, thinned_ticks: u64) {
+        let mut state = lock(&self.state);
+        state.standing.queue = queue;
+        state.thinned_ticks = thinned_ticks;
+    }
+
+    fn clock(&self, skew_seconds: f64, is_wrong: bool, is_ahead: bool) {
+        let was_wrong = {
+            let mut state = lock(&self.state);
+            state.clock_skew_seconds = Some(skew_seconds);
+            std::mem::replace(&mut state.is_ahead, is_wrong)
+        };
+        match (was_wrong, is_wrong) {
+            (false, true) if is_ahead => warn!(
+                receiver = %self.name, skew_seconds,
+                "this machine's clock is ahead of the receiver's; samples are held until it is right"
+            ),
+            (false, true) => {
+                warn!(receiver = %self.name, skew_seconds, "this machine's clock is behind the receiver's")
+            }
+            (true, false) => {
+                info!(receiver = %self.name, skew_seconds, "this machine's clock agrees with the receiver's")
+            }
+            _ => {}
+        }
+    }
+}
+
+impl State {
+    fn failed(&mut self, problem: &str) {
+        self.standing.is_up = false;
+        self.standing.problem = logged(problem);
+    }
+}

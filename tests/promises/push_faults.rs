@@ -1,0 +1,624 @@
+//! Whatever a receiver answers: its last value of each series is the newest that was queued, and no counter falls there.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use session_buddy_bridge::internals::ledger::Limits;
+use session_buddy_bridge::internals::push::{
+    ClockGuard, Desk, HostHash, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueSettings, QueueSize,
+    ReceiverListener, ReceiverName, RefusalReason, SendTiming, Sender, SeriesKind, SeriesName, TickKind, TickTime,
+};
+use session_buddy_bridge::internals::shared_ledger::SharedLedger;
+use session_buddy_bridge::settings::HttpCredentials;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::support::patiently;
+use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
+
+const INTERVAL_MILLIS: i64 = 60_000;
+
+/// Series of each tick beside those of the test: `active_sessions_total`.
+const OTHERS: usize = 1;
+
+/// Short waits: what is waited for is decided, not how long.
+fn timing() -> SendTiming {
+    let (min, max) = (Duration::from_millis(2), Duration::from_millis(20));
+    SendTiming { retry_min: min, retry_max: max, hold_min: min, hold_max: max, ..SendTiming::default() }
+}
+
+/// What was reported.
+#[derive(Debug, Clone, Default)]
+struct Report {
+    retries: Vec<(String, f64)>,
+    holds: Vec<String>,
+    refused: BTreeMap<&'static str, u64>,
+    accepted: u64,
+    is_ahead: bool,
+    skew_seconds: f64,
+}
+
+#[derive(Debug)]
+struct Recorder(watch::Sender<Report>);
+
+impl Recorder {
+    fn new() -> (Arc<Self>, watch::Receiver<Report>) {
+        let (sender, receiver) = watch::channel(Report::default());
+        (Arc::new(Self(sender)), receiver)
+    }
+}
+
+impl ReceiverListener for Recorder {
+    fn request(&self, _code: Option<u16>) {}
+    fn accepted(&self, samples: u64, _wall_seconds: f64) {
+        self.0.send_modify(|report| report.accepted += samples);
+    }
+    fn retry(&self, problem: &str, retry_in_seconds: f64) {
+        self.0.send_modify(|report| report.retries.push((problem.to_owned(), retry_in_seconds)));
+    }
+    fn held(&self, problem: &str, _retry_in_seconds: f64) {
+        self.0.send_modify(|report| report.holds.push(problem.to_owned()));
+    }
+    fn refused(&self, samples: u64, reason: RefusalReason, _answer: &str) {
+        self.0.send_modify(|report| *report.refused.entry(reason.code()).or_default() += samples);
+    }
+    fn queue_failed(&self, error: &dyn Error) {
+        panic!("{error}");
+    }
+    fn queue(&self, _queue: QueueSize, _thinned_ticks: u64) {}
+    fn clock(&self, skew_seconds: f64, _is_wrong: bool, is_ahead: bool) {
+        self.0.send_modify(|report| (report.is_ahead, report.skew_seconds) = (is_ahead, skew_seconds));
+    }
+}
+
+/// A queue, and the values of its newest tick.
+struct Queue {
+    desk: Desk,
+    clock_guard: ClockGuard,
+    next_millis: i64,
+    newest: BTreeMap<String, f64>,
+}
+
+impl Queue {
+    /// A queue in memory for `receivers`, whose `ticks` ticks end now.
+    async fn new(receivers: &[&PushReceiver], ticks: i64) -> Self {
+        let desk = Desk::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
+        desk.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
+        let receivers = receivers.iter().map(|receiver| receiver.name.clone()).collect();
+        let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
+        desk.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).await.unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        Self {
+            desk,
+            clock_guard: ClockGuard::default(),
+            next_millis: now - (ticks - 1) * INTERVAL_MILLIS,
+            newest: BTreeMap::new(),
+        }
+    }
+
+    /// A tick with these values of counters.
+    async fn tick(&mut self, values: impl IntoIterator<Item = (String, f64)>) {
+        self.newest.extend(values);
+        let sample = |(metric, value): (&String, &f64)| OwnSample {
+            name: SeriesName { metric: metric.as_str().into(), labels: Box::default() },
+            kind: SeriesKind::Counter,
+            value: *value,
+        };
+        let own = self.newest.iter().map(sample).collect();
+        let time = TickTime::from_millis(self.next_millis);
+        self.next_millis += INTERVAL_MILLIS;
+        assert_eq!(self.desk.take_tick(time, own, TickKind::Regular).await.unwrap(), Some(time));
+    }
+
+    /// Ticks in which `series` counters increase.
+    async fn ticks(&mut self, ticks: i64, series: usize) {
+        for tick in 1..=ticks {
+            self.tick((0..series).map(|index| (format!("counter_{index}_total"), (tick * 10 + index as i64) as f64)))
+                .await;
+        }
+    }
+
+    fn newest_time(&self) -> i64 {
+        self.next_millis - INTERVAL_MILLIS
+    }
+
+    /// The newest value of each of its series, in bits, is the last one that is stored.
+    fn has_arrived(&self, stored: &Stored) -> bool {
+        let last = |metric: &str| {
+            let (_, samples) = stored.iter().find(|(labels, _)| labels.iter().any(|(_, value)| value == metric))?;
+            samples.last_key_value().map(|(time, bits)| (*time, *bits))
+        };
+        self.newest.iter().all(|(metric, value)| last(metric) == Some((self.newest_time(), value.to_bits())))
+    }
+}
+
+/// No counter falls, and each has the labels of the receiver.
+fn check(stored: &Stored) {
+    for (labels, samples) in stored {
+        let values: Vec<_> = samples.values().map(|bits| f64::from_bits(*bits)).collect();
+        assert!(values.is_sorted(), "{labels:?} falls: {values:?}");
+        assert!(labels.is_sorted() && labels.iter().any(|(name, _)| name == "instance"), "{labels:?}");
+    }
+}
+
+fn samples(stored: &Stored) -> usize {
+    stored.values().map(BTreeMap::len).sum()
+}
+
+fn receiver(url: &str) -> PushReceiver {
+    PushReceiver {
+        name: ReceiverName::new(url),
+        url: url.parse().unwrap(),
+        credentials: HttpCredentials::default(),
+        labels: PushLabels::of_host("laptop"),
+        series: PushedSeries::All,
+        age_max: Duration::from_secs(7 * 86_400),
+        timeout: Duration::from_secs(30),
+    }
+}
+
+/// A sender that runs. Dropping it ends it.
+struct Running {
+    report: watch::Receiver<Report>,
+    finish: CancellationToken,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    fn start(receiver: &PushReceiver, queue: &Queue, timing: SendTiming) -> Self {
+        let (listener, report) = Recorder::new();
+        let sender = Sender::new(receiver.clone(), queue.desk.clone(), queue.clock_guard.clone(), listener, timing);
+        let (finish, stop) = (CancellationToken::new(), CancellationToken::new());
+        let task = tokio::spawn(sender.run(finish.clone(), stop.clone()));
+        Self { report, finish, stop, task }
+    }
+
+    async fn until(&self, what: &str, is_so: impl Fn(&Report) -> bool) -> Report {
+        let mut report = self.report.clone();
+        patiently(what, report.wait_for(|report| is_so(report))).await.expect("the sender runs").clone()
+    }
+
+    /// Sends all that is queued, and ends.
+    async fn finish(mut self) -> Report {
+        self.finish.cancel();
+        patiently("the end of the sender", &mut self.task).await.unwrap();
+        self.report.borrow().clone()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Sends `ticks` of `series` counters to a receiver with this rule, and returns what was reported and what is stored. Each
+/// sample arrives unless it is reported as refused.
+async fn outcome(
+    ticks: i64,
+    series: usize,
+    rule: impl FnMut(&Received, &Stored) -> Action + Send + 'static,
+) -> (Report, Stored, Vec<Received>) {
+    let server = ScriptedReceiver::start(rule).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], ticks).await;
+    queue.ticks(ticks, series).await;
+    let running = Running::start(&receiver, &queue, timing());
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    let report = running.finish().await;
+    let stored = server.stored();
+    check(&stored);
+    (report, stored, server.requests())
+}
+
+#[tokio::test]
+async fn a_request_is_what_receivers_require() {
+    let (report, stored, requests) = outcome(30, 40, |_, _| Action::store()).await;
+    assert_eq!((samples(&stored), report.accepted), (30 * (40 + OTHERS), 30 * (40 + OTHERS as u64)));
+    assert!(requests[0].is_empty(), "the first request shows whether the credentials are right, and stores nothing");
+    assert_eq!(requests.len(), 2, "all of it fits one request");
+    for request in &requests {
+        for (name, value) in [
+            ("content-type", "application/x-protobuf"),
+            ("content-encoding", "snappy"),
+            ("x-prometheus-remote-write-version", "0.1.0"),
+        ] {
+            assert_eq!(request.headers[name], value);
+        }
+        assert!(request.headers["user-agent"].starts_with("session-buddy-bridge/"), "{:?}", request.headers);
+        assert_eq!(request.target, "/api/v1/write");
+    }
+    assert_eq!(report.refused.values().sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn what_was_stored_before_a_500_or_a_lost_connection_is_sent_again_and_counted_once() {
+    for fault in [Action::status("500 Internal Server Error", "", "x").stored(), Action::cut().stored(), Action::cut()]
+    {
+        let mut faults = 3;
+        let (report, stored, requests) = outcome(20, 5, move |request, _| {
+            if request.is_empty() || faults == 0 {
+                return Action::store();
+            }
+            faults -= 1;
+            fault.clone()
+        })
+        .await;
+        assert_eq!(samples(&stored), 20 * (5 + OTHERS));
+        let sent: Vec<_> = requests.iter().filter(|request| !request.is_empty()).collect();
+        assert_eq!(sent.len(), 4);
+        assert!(sent.iter().all(|request| request.series == sent[0].series), "the same samples again");
+        // A connection that was used before is replaced without a word: the receiver may have closed it at that moment.
+        assert!((1..=3).contains(&report.retries.len()), "{:?}", report.retries);
+        assert_eq!(report.refused.values().sum::<u64>(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_400_after_everything_was_stored_costs_nothing_of_the_newest_tick() {
+    let mut is_first = true;
+    let (report, stored, requests) = outcome(64, 5, move |request, stored| {
+        if request.is_empty() || std::mem::take(&mut is_first) {
+            return if request.is_empty() { Action::store() } else { Action::cut().stored() };
+        }
+        let newest = |labels| stored.get(labels).and_then(|samples: &BTreeMap<i64, u64>| samples.last_key_value());
+        let is_late = request.series.iter().any(|(labels, samples)| {
+            newest(labels).is_some_and(|(time, _)| samples.iter().any(|sample| sample.0 < *time))
+        });
+        if is_late { Action::status("400 Bad Request", "", "out of order sample") } else { Action::store() }
+    })
+    .await;
+    assert_eq!(samples(&stored), 64 * (5 + OTHERS));
+    assert_eq!(report.refused, [("out_of_order", 63 * (5 + OTHERS as u64))].into(), "the receiver refused what it had");
+    assert!(requests.len() < 20, "{} requests", requests.len());
+}
+
+#[tokio::test]
+async fn a_bound_in_time_is_found_and_all_behind_it_arrives() {
+    // As Prometheus without a window: nothing older than an hour, and nothing of the request if one sample is refused.
+    let bound = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 60 * INTERVAL_MILLIS;
+    let (report, stored, requests) = outcome(600, 20, move |request, _| {
+        let is_old = request.series.iter().flat_map(|(_, samples)| samples).any(|(time, _)| *time < bound);
+        if is_old { Action::status("400 Bad Request", "", "out of bounds") } else { Action::store() }
+    })
+    .await;
+    let refused = report.refused.values().sum::<u64>();
+    assert_eq!(samples(&stored) as u64 + refused, 600 * (20 + OTHERS as u64));
+    assert!(
+        (60 * (20 + OTHERS)..=61 * (20 + OTHERS)).contains(&samples(&stored)),
+        "{} samples are behind the bound",
+        samples(&stored)
+    );
+    assert!(requests.len() < 40, "{} requests", requests.len());
+}
+
+#[tokio::test]
+async fn a_series_that_is_refused_alone_costs_the_others_nothing() {
+    let (report, stored, _) = outcome(50, 10, |request, _| {
+        let is_bad =
+            |(labels, _): &(Vec<(String, String)>, _)| labels.iter().any(|(_, value)| value == "counter_3_total");
+        match request.series.iter().any(is_bad) && request.series.len() > 1 {
+            true => Action::status("400 Bad Request", "", "label value too long"),
+            // Alone it is accepted: what is tested is that the others do not suffer from it.
+            false => Action::store(),
+        }
+    })
+    .await;
+    assert_eq!(samples(&stored) as u64 + report.refused.values().sum::<u64>(), 50 * (10 + OTHERS as u64));
+    assert!(samples(&stored) >= 49 * (10 + OTHERS), "{} samples", samples(&stored));
+}
+
+#[tokio::test]
+async fn a_receiver_says_when_it_is_asked_again() {
+    let date = |seconds: u64| {
+        let at = http_date(SystemTime::now() + Duration::from_secs(seconds));
+        format!("Retry-After: {at}\r\n")
+    };
+    for (header, asked) in [
+        ("Retry-After: 1\r\n".to_owned(), 0.99..=1.0),
+        (date(2), 0.0..=2.0),
+        ("Retry-After: 86400\r\n".to_owned(), 3_600.0..=3_600.0),
+        (date(86_400), 3_600.0..=3_600.0),
+    ] {
+        for status in ["429 Too Many Requests", "503 Service Unavailable"] {
+            let mut is_first = true;
+            let line = header.clone();
+            let server =
+                ScriptedReceiver::start(move |request, _| match !request.is_empty() && std::mem::take(&mut is_first) {
+                    true => Action::status(status, &line, ""),
+                    false => Action::store(),
+                })
+                .await;
+            let receiver = receiver(&server.url());
+            let mut queue = Queue::new(&[&receiver], 1).await;
+            queue.ticks(1, 1).await;
+            let running = Running::start(&receiver, &queue, timing());
+            let report = running.until("a retry", |report| !report.retries.is_empty()).await;
+            let waits = report.retries[0].1;
+            assert!(asked.contains(&waits), "{header}: {waits} s");
+            if *asked.end() < 3_600.0 {
+                server.until("the tick", |stored| queue.has_arrived(stored)).await;
+            }
+        }
+    }
+}
+
+/// The time as HTTP writes it.
+fn http_date(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap();
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap()
+}
+
+#[tokio::test]
+async fn a_limit_of_64_kib_loses_nothing() {
+    let server = ScriptedReceiver::start(|request, _| match request.body_bytes > 64 * 1024 {
+        true => Action::status("413 Content Too Large", "", ""),
+        false => Action::store(),
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 30).await;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut value = 0.0;
+    for _ in 0..30 {
+        // Values that do not compress.
+        let values: Vec<_> = (0..300)
+            .map(|index| {
+                (format!("counter_{index}_total"), {
+                    value += rng.f64();
+                    value
+                })
+            })
+            .collect();
+        queue.tick(values).await;
+    }
+    let running = Running::start(&receiver, &queue, timing());
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    let report = running.finish().await;
+    check(&server.stored());
+    assert_eq!((samples(&server.stored()), report.refused.values().sum::<u64>()), (30 * (300 + OTHERS), 0));
+    let too_large = server.requests().iter().filter(|request| request.body_bytes > 64 * 1024).count();
+    assert!((1..6).contains(&too_large), "{too_large} requests were too large");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_end_is_a_timeout_and_garbage_is_no_answer() {
+    let slow = Action { pace: Some(Duration::from_secs(1)), ..Action::store() };
+    let garbage = Action { answer: b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(), cuts: true, ..Action::cut() };
+    for (fault, problem) in [(slow, "no answer within 0.5 s"), (garbage, "no answer (")] {
+        let mut is_first = true;
+        let server =
+            ScriptedReceiver::start(move |request, _| match !request.is_empty() && std::mem::take(&mut is_first) {
+                true => fault.clone(),
+                false => Action::store(),
+            })
+            .await;
+        let receiver = PushReceiver { timeout: Duration::from_millis(500), ..receiver(&server.url()) };
+        let mut queue = Queue::new(&[&receiver], 3).await;
+        queue.ticks(3, 2).await;
+        let running = Running::start(&receiver, &queue, timing());
+        server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+        let report = running.finish().await;
+        assert!(report.retries[0].0.starts_with(problem), "{:?}", report.retries);
+        assert_eq!(samples(&server.stored()), 3 * (2 + OTHERS));
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_not_awaited() {
+    let unfinished = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nhalf of it".to_vec();
+    let mut is_first = true;
+    let (report, stored, _) =
+        outcome(2, 2, move |request, _| match !request.is_empty() && std::mem::take(&mut is_first) {
+            true => Action { answer: unfinished.clone(), ..Action::store() },
+            false => Action::store(),
+        })
+        .await;
+    assert_eq!((samples(&stored), report.retries.len()), (2 * (2 + OTHERS), 0), "its status said that it is stored");
+}
+
+#[tokio::test]
+async fn http_1_0_without_a_length_is_understood() {
+    let answer = b"HTTP/1.0 200 OK\r\n\r\nstored".to_vec();
+    let (report, stored, _) =
+        outcome(5, 5, move |_, _| Action { answer: answer.clone(), cuts: true, ..Action::store() }).await;
+    assert_eq!((samples(&stored), report.retries.len()), (5 * (5 + OTHERS), 0));
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_nothing_is_dropped() {
+    let elsewhere = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let location = format!("Location: {}?token=hidden\r\n", elsewhere.url());
+    for status in ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"] {
+        let (mut redirects, location) = (3, location.clone());
+        let (report, stored, _) = outcome(5, 5, move |_, _| {
+            if redirects == 0 {
+                return Action::store();
+            }
+            redirects -= 1;
+            Action::status(status, &location, "")
+        })
+        .await;
+        assert_eq!((samples(&stored), report.holds.len()), (5 * (5 + OTHERS), 3));
+        assert!(report.holds[0].contains("which is not followed"), "{:?}", report.holds);
+    }
+    assert!(elsewhere.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_refused_token_is_read_again_from_its_file_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "an-old-token\n").unwrap();
+    let server = ScriptedReceiver::start(|request, _| {
+        let given = &request.headers["authorization"];
+        match given == "Bearer the-new-token" {
+            true => Action::store(),
+            false => Action::status("401 Unauthorized", "", &format!("bad token {given}")),
+        }
+    })
+    .await;
+    let credentials = HttpCredentials { bearer_token_file: Some(file.clone()), ..HttpCredentials::default() };
+    let receiver = PushReceiver { credentials, ..receiver(&server.url()) };
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    queue.ticks(4, 3).await;
+    let running = Running::start(&receiver, &queue, timing());
+    let report = running.until("a refusal", |report| report.holds.len() > 2).await;
+    assert!(report.holds[0].starts_with("status 401: check the credentials"), "{:?}", report.holds);
+    assert!(report.holds.iter().all(|hold| !hold.contains("old-token")), "{:?}", report.holds);
+    assert!(server.stored().is_empty());
+    std::fs::write(&file, "the-new-token\n").unwrap();
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    assert_eq!(samples(&server.stored()), 4 * (3 + OTHERS));
+}
+
+#[tokio::test]
+async fn whoever_refuses_even_an_empty_request_gets_nothing_and_nothing_is_dropped() {
+    let mut refusals = 5;
+    let (report, stored, _) = outcome(4, 4, move |_, _| {
+        if refusals == 0 {
+            return Action::store();
+        }
+        refusals -= 1;
+        Action::status("400 Bad Request", "", "this is another API")
+    })
+    .await;
+    assert_eq!((samples(&stored), report.holds.len()), (4 * (4 + OTHERS), 5));
+    assert_eq!(report.refused.values().sum::<u64>(), 0);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_while_this_clock_is_two_hours_ahead() {
+    let behind = Arc::new(Mutex::new(7_200));
+    let server = ScriptedReceiver::start({
+        let behind = Arc::clone(&behind);
+        move |_, _| {
+            let seconds = *behind.lock().unwrap();
+            let date = http_date(SystemTime::now() - Duration::from_secs(seconds));
+            let action = Action::status("204 No Content", &format!("Date: {date}\r\n"), "");
+            action.stored()
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 10).await;
+    queue.ticks(10, 2).await;
+    let running = Running::start(&receiver, &queue, timing());
+    let report = running.until("the clocks", |report| report.is_ahead).await;
+    assert!((report.skew_seconds - 7_200.0).abs() < 5.0, "{}", report.skew_seconds);
+    assert!(queue.clock_guard.is_ahead(), "no tick is taken");
+    server.until_requests(4).await;
+    assert!(server.stored().is_empty() && server.requests().iter().all(Received::is_empty));
+    // What was within a minute is no reason.
+    *behind.lock().unwrap() = 30;
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    assert_eq!(samples(&server.stored()), 10 * (2 + OTHERS));
+    assert!(!queue.clock_guard.is_ahead());
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn a_dead_receiver_delays_nobody() {
+    // It accepts connections, and never reads.
+    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let [first, second] = [(); 2].map(|()| ScriptedReceiver::start(|_, _| Action::store()));
+    let (first, second) = (first.await, second.await);
+    let receivers =
+        [first.url(), format!("http://{}/", dead.local_addr().unwrap()), second.url()].map(|url| receiver(&url));
+    let mut queue = Queue::new(&receivers.each_ref(), 20).await;
+    queue.ticks(10, 3).await;
+    let running = receivers.each_ref().map(|receiver| Running::start(receiver, &queue, timing()));
+    for server in [&first, &second] {
+        server.until("the ticks before", |stored| queue.has_arrived(stored)).await;
+    }
+    for _ in 0..10 {
+        queue.tick([("counter_0_total".to_owned(), queue.newest["counter_0_total"] + 1.0)]).await;
+        for server in [&first, &second] {
+            server.until("the tick", |stored| queue.has_arrived(stored)).await;
+        }
+    }
+    for server in [&first, &second] {
+        check(&server.stored());
+        assert_eq!(samples(&server.stored()), 20 * (3 + OTHERS));
+    }
+    let [_, dead, _] = running;
+    assert_eq!(dead.report.borrow().accepted, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_fails_with_500_while_others_do_not_is_divided_until_its_sample_is_dropped() {
+    let server = ScriptedReceiver::start(|request, _| {
+        let is_bad =
+            |(labels, _): &(Vec<(String, String)>, _)| labels.iter().any(|(_, value)| value == "counter_1_total");
+        match request.series.iter().any(is_bad) {
+            true => Action::status("500 Internal Server Error", "", "panic"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    queue.ticks(4, 4).await;
+    let running =
+        Running::start(&receiver, &queue, SendTiming { suspect_after: Duration::from_millis(50), ..timing() });
+    let report = running.finish().await;
+    assert_eq!(report.refused, [("server_error", 4)].into());
+    assert_eq!(samples(&server.stored()), 4 * (3 + OTHERS));
+}
+
+#[tokio::test]
+async fn a_receiver_that_fails_with_500_for_long_loses_nothing() {
+    let is_down = Arc::new(Mutex::new(true));
+    let server = ScriptedReceiver::start({
+        let is_down = Arc::clone(&is_down);
+        move |request, _| match *is_down.lock().unwrap() && !request.is_empty() {
+            true => Action::status("500 Internal Server Error", "", "down"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    queue.ticks(4, 4).await;
+    let running = Running::start(&receiver, &queue, SendTiming { suspect_after: Duration::ZERO, ..timing() });
+    running.until("failures", |report| report.retries.len() > 30).await;
+    *is_down.lock().unwrap() = false;
+    let report = running.finish().await;
+    assert_eq!((samples(&server.stored()), report.refused.values().sum::<u64>()), (4 * (4 + OTHERS), 0));
+}
+
+#[tokio::test]
+async fn ticks_older_than_the_longest_age_are_left_out_but_for_the_newest() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    for (age_max, arrived) in [(Duration::from_secs(60 * 9 + 30), 10), (Duration::ZERO, 1)] {
+        let receiver = PushReceiver { age_max, ..receiver(&format!("{}?{arrived}", server.url())) };
+        let mut queue = Queue::new(&[&receiver], 30).await;
+        queue.ticks(30, 2).await;
+        let before = samples(&server.stored());
+        let running = Running::start(&receiver, &queue, timing());
+        let report = running.finish().await;
+        assert!(queue.has_arrived(&server.stored()));
+        assert_eq!(samples(&server.stored()) - before, arrived * (2 + OTHERS));
+        assert_eq!(report.refused, [("max_age", (30 - arrived as u64) * (2 + OTHERS as u64))].into());
+    }
+}
+
+#[tokio::test]
+async fn a_sender_without_a_receiver_ends_when_it_is_stopped_and_its_queue_stays() {
+    let receiver = receiver("http://127.0.0.1:1/");
+    let mut queue = Queue::new(&[&receiver], 3).await;
+    queue.ticks(3, 1).await;
+    let mut running = Running::start(&receiver, &queue, timing());
+    let report = running.until("a failure", |report| !report.retries.is_empty()).await;
+    assert!(report.retries[0].0.contains("check that the receiver runs"), "{:?}", report.retries);
+    running.finish.cancel();
+    running.stop.cancel();
+    patiently("the end", &mut running.task).await.unwrap();
+    let (position, _) = queue.desk.open(&receiver.name).await.unwrap();
+    assert_eq!(queue.desk.size_after(position).await.unwrap().ticks, 3);
+}
