@@ -314,6 +314,7 @@ impl Service {
             feeds: self.settings.feeds.clone(),
             ledger_limits: self.settings.ledger_limits,
             frame_bytes_max: self.settings.frame_bytes_max,
+            push: self.settings.push.clone(),
         };
         let mut result =
             feeds.reconfigure(&accepted).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));

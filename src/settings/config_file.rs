@@ -1,17 +1,22 @@
 //! The configuration file: feeds, each with its own name and credentials, and limits. The bridge can reload it.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
 
-use super::flags::CredentialFlags;
+use super::duration::DurationError;
+use super::flags::{CredentialFlags, SeriesChoice};
 use super::subscription::{Subscription, checked_name};
 use super::{
-    FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, check_path, limits, number, run,
+    FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, check_path, limits, number, push,
+    run,
 };
+use crate::push::{PushReceiver, PushSettings};
 use crate::reload::{
     self, Attempt, Protection, ProtectionRemoved, Protections, SETTLE_TIME, SettleError, Sources, YamlError,
 };
@@ -44,6 +49,8 @@ pub struct ConfigFile {
     /// The limits that the file does not set.
     pub(super) limits: Limits,
     pub(super) frame_bytes_max: usize,
+    /// The receivers if the file names none, and what the file does not set of them.
+    pub(super) push: PushSettings,
     /// From the environment, for feeds without a token or secret of their own.
     pub(super) token: Option<Secret>,
     pub(super) jwt_secret: Option<Secret>,
@@ -71,6 +78,8 @@ pub struct ReloadableSettings {
     pub ledger_limits: Limits,
     /// Length of the longest frame that is accepted, in bytes.
     pub frame_bytes_max: usize,
+    /// Receivers of remote write.
+    pub push: PushSettings,
 }
 
 /// Why a configuration file cannot be used. Fields are called as in the file.
@@ -124,6 +133,26 @@ pub enum ConfigFileError {
         #[source]
         error: Box<SettingsError>,
     },
+    /// A setting of one receiver of remote write is invalid.
+    #[error("push {url:?}: {}", as_fields(.error))]
+    Push {
+        /// The URL of the receiver without what may be secret in it.
+        url: String,
+        /// What is wrong, with the name of the flag that has the same meaning.
+        #[source]
+        error: Box<SettingsError>,
+    },
+    /// A field of a receiver cannot be parsed.
+    #[error("push.{field} {value:?}: {error}")]
+    PushField {
+        /// Name of the field.
+        field: &'static str,
+        /// The invalid value, as in the file.
+        value: String,
+        /// What is valid.
+        #[source]
+        error: Box<dyn StdError + Send + Sync>,
+    },
     /// There are more feeds than a bridge subscribes to.
     #[error("there are {feeds} feeds, and a bridge listens to at most {feeds_max}")]
     TooManyFeeds {
@@ -142,6 +171,37 @@ pub enum ConfigFileError {
 struct File {
     feeds: Vec<FeedEntry>,
     limits: LimitEntries,
+    push: Vec<PushEntry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PushEntry {
+    url: String,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    headers_file: Option<PathBuf>,
+    #[serde(default)]
+    bearer_token_file: Option<PathBuf>,
+    #[serde(default)]
+    basic_auth_file: Option<PathBuf>,
+    #[serde(default)]
+    ca_file: Option<PathBuf>,
+    #[serde(default)]
+    cert_file: Option<PathBuf>,
+    #[serde(default)]
+    key_file: Option<PathBuf>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    series: Option<SeriesChoice>,
+    #[serde(default)]
+    max_age: Option<String>,
+    #[serde(default)]
+    timeout: Option<String>,
+    #[serde(default)]
+    insecure: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -187,6 +247,7 @@ impl ConfigFile {
             feeds: Vec::new(),
             limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
+            push: PushSettings::default(),
             token: None,
             jwt_secret: None,
         }
@@ -263,7 +324,44 @@ impl ConfigFile {
             return Err(ConfigFileError::TooManyFeeds { feeds: feeds.len(), feeds_max: FEEDS_MAX });
         }
         run::check_distinct(&feeds).map_err(of_all)?;
-        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max })
+        let mut push = self.push.clone();
+        if !file.push.is_empty() {
+            let receivers = file.push.into_iter().map(|entry| self.receiver(entry, ledger_limits.label_chars_max));
+            push.receivers = receivers.collect::<Result<_, _>>()?;
+            push::check(&push).map_err(of_all)?;
+        }
+        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push })
+    }
+
+    /// Returns `file`, which is relative to the folder of the configuration file.
+    fn beside(&self, field: &'static str, file: Option<PathBuf>) -> Result<Option<PathBuf>, SettingsError> {
+        let folder = self.path.parent().unwrap_or(Path::new(""));
+        file.map(|file| check_path(field, &file).map(|()| folder.join(file))).transpose()
+    }
+
+    fn receiver(&self, entry: PushEntry, label_chars_max: usize) -> Result<PushReceiver, ConfigFileError> {
+        let shown = super::feed_target::redacted(&entry.url);
+        let in_receiver = |error| ConfigFileError::Push { url: shown.clone(), error: Box::new(error) };
+        let parsed = |field, value: Option<String>, default, parse: fn(&str) -> Result<Duration, DurationError>| {
+            let Some(value) = value else { return Ok(default) };
+            parse(&value).map_err(|error| ConfigFileError::PushField { field, value, error: error.into() })
+        };
+        let beside = |field, file| self.beside(field, file).map_err(in_receiver);
+        let receiver = push::ReceiverEntry {
+            name: entry.name,
+            headers_file: beside("headers_file", entry.headers_file)?,
+            bearer_token_file: beside("bearer_token_file", entry.bearer_token_file)?,
+            basic_auth_file: beside("basic_auth_file", entry.basic_auth_file)?,
+            ca_file: beside("ca_file", entry.ca_file)?,
+            cert_file: beside("cert_file", entry.cert_file)?,
+            key_file: beside("key_file", entry.key_file)?,
+            labels: entry.labels.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            series: entry.series.map(Into::into).unwrap_or_default(),
+            age_max: parsed("max_age", entry.max_age, push::AGE_DEFAULT, push::age_max)?,
+            timeout: parsed("timeout", entry.timeout, push::TIMEOUT_DEFAULT, push::timeout)?,
+            is_insecure: entry.insecure,
+        };
+        receiver.receiver(&entry.url, label_chars_max).map_err(in_receiver)
     }
 
     fn limits(&self, entries: &LimitEntries) -> Result<(Limits, usize), ConfigFileError> {
@@ -294,11 +392,7 @@ impl ConfigFile {
     }
 
     fn feed(&self, entry: FeedEntry, label_chars_max: usize) -> Result<FeedTarget, SettingsError> {
-        let folder = self.path.parent().unwrap_or(Path::new(""));
-        let beside = |field, file: Option<PathBuf>| match file {
-            None => Ok(None),
-            Some(file) => check_path(field, &file).map(|()| Some(folder.join(file))),
-        };
+        let beside = |field, file| self.beside(field, file);
         let has_own = entry.token_file.is_some() || entry.jwt_secret_file.is_some();
         let credentials = CredentialFlags {
             token_file: beside("token_file", entry.token_file)?,
@@ -330,6 +424,16 @@ impl ConfigFile {
 /// Returns the message of `error` with fields of the file in place of flags.
 fn as_fields(error: &SettingsError) -> String {
     let fields = [
+        ("--push.headers-file", "headers_file"),
+        ("--push.bearer-token-file", "bearer_token_file"),
+        ("--push.basic-auth-file", "basic_auth_file"),
+        ("--push.ca-file", "ca_file"),
+        ("--push.cert-file", "cert_file"),
+        ("--push.key-file", "key_file"),
+        ("--push.insecure", "insecure: true"),
+        ("--push.label", "labels"),
+        ("--push.name", "name"),
+        ("--push.url", "url"),
         ("--feed.token-file", "token_file"),
         ("--feed.jwt-secret-file", "jwt_secret_file"),
         ("--feed.headers-file", "headers_file"),

@@ -11,7 +11,7 @@ pub enum DurationError {
     #[error("has no unit: write for example {0}s or {0}ms")]
     NoUnit(String),
     /// Not a number with a unit.
-    #[error("is no duration: write a number and one of the units ms, s, m, h, for example 10s, 500ms or 1.5m")]
+    #[error("is no duration: write a number and one of the units ms, s, m, h, d, for example 10s, 500ms or 1.5m")]
     Malformed,
     /// A duration outside its range.
     #[error("is out of range: give {min} to {max}", min = show(*.min), max = show(*.max))]
@@ -23,7 +23,7 @@ pub enum DurationError {
     },
 }
 
-/// Parses a number with one of the units `ms`, `s`, `m`, `h`, within `min..=max`.
+/// Parses a number with one of the units `ms`, `s`, `m`, `h`, `d`, within `min..=max`.
 pub(crate) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration, DurationError> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_at);
@@ -33,6 +33,7 @@ pub(crate) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration
         "s" => 1.0,
         "m" => 60.0,
         "h" => 3600.0,
+        "d" => 86_400.0,
         "" => return Err(DurationError::NoUnit(number.to_owned())),
         _ => return Err(DurationError::Malformed),
     };
@@ -46,6 +47,7 @@ pub(crate) fn parse(text: &str, min: Duration, max: Duration) -> Result<Duration
 pub(crate) fn show(duration: Duration) -> String {
     match (duration.as_secs(), duration.subsec_millis()) {
         (0, millis) => format!("{millis}ms"),
+        (seconds, 0) if seconds > 86_400 && seconds % 86_400 == 0 => format!("{}d", seconds / 86_400),
         (seconds, 0) if seconds % 3600 == 0 => format!("{}h", seconds / 3600),
         (seconds, 0) if seconds % 60 == 0 => format!("{}m", seconds / 60),
         (_, 0) => format!("{}s", duration.as_secs()),
@@ -69,7 +71,7 @@ mod tests {
     #[test]
     fn invalid_durations_are_distinguished() {
         assert_eq!(parse("10", Duration::ZERO, HOUR), Err(DurationError::NoUnit("10".to_owned())));
-        for text in ["", "s", "-1s", "1 s", "1d", "1s2", "1.2.3s", ".", "NaNs", "infs", "1e3s"] {
+        for text in ["", "s", "-1s", "1 s", "1w", "1s2", "1.2.3s", ".", "NaNs", "infs", "1e3s"] {
             assert_eq!(parse(text, Duration::ZERO, HOUR), Err(DurationError::Malformed), "{text}");
         }
         let too_long = "9".repeat(400) + "h";
@@ -84,8 +86,8 @@ mod tests {
 
     #[test]
     fn a_range_is_shown_as_it_would_be_written() {
-        for text in ["500ms", "1.5s", "10s", "2m", "1h"] {
-            assert_eq!(show(parse(text, Duration::ZERO, HOUR).unwrap()), text);
+        for text in ["500ms", "1.5s", "10s", "2m", "1h", "24h", "7d"] {
+            assert_eq!(show(parse(text, Duration::ZERO, 24 * 7 * HOUR).unwrap()), text);
         }
     }
 }

@@ -11,6 +11,7 @@ use super::duration::show;
 use super::feed_target::FeedUrlError;
 use super::healthcheck_url::HealthcheckUrlError;
 use super::listen_address::ListenAddressError;
+use super::push::PushError;
 use crate::feed::CredentialError;
 use crate::http::{HostNameError, WebConfigError};
 
@@ -58,6 +59,17 @@ pub enum SettingsError {
         /// The flag that configures feeds beside the file.
         setting: &'static str,
     },
+    /// Receivers of remote write are configured both in the configuration file and beside it.
+    #[error("{setting} was given beside --config.file {}, which has a list `push`: put it into the file, or leave the list out there", .file.display())]
+    ConflictingPush {
+        /// Path of the configuration file.
+        file: PathBuf,
+        /// The flag that configures receivers beside the file.
+        setting: &'static str,
+    },
+    /// A receiver of remote write cannot be used.
+    #[error(transparent)]
+    Push(#[from] PushError),
     /// A path starts with `~`, which nothing but a shell expands.
     #[error("{setting} \"{}\" starts with ~, which only a shell expands: write the whole path", path.display())]
     Tilde {

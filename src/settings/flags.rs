@@ -5,13 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::ValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
+use serde::Deserialize;
 
 use super::limits::{SERIES_MAX, SERIES_MIN};
 use super::number::within;
 use super::{
     FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SocketMode, Timing, ZERO_FIRST_MAX, duration,
+    push,
 };
+use crate::push::PushedSeries;
 
 pub(crate) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(crate) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
@@ -45,9 +48,102 @@ pub(crate) struct RunFlags {
     #[command(flatten)]
     pub state: StateFlags,
     #[command(flatten)]
+    pub push: PushFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
+pub(crate) struct PushFlags {
+    /// URL of a receiver of Prometheus remote write 1.0, http:// or https:// (may be repeated, at most 4)
+    #[arg(long = "push.url", value_name = "URL")]
+    pub urls: Vec<String>,
+    /// Time between two samples of a series [range: 5s to 1h]
+    #[arg(long = "push.interval", value_name = "DURATION", default_value = "60s")]
+    #[arg(value_parser = ValueParser::new(push::interval))]
+    pub interval: Duration,
+    /// Longest queue of samples that are not sent yet; a longer one is thinned, never dropped [range: 1MiB to 1024GiB]
+    #[arg(long = "push.max-queue-bytes", value_name = "SIZE", default_value = "256MiB")]
+    #[arg(value_parser = ValueParser::new(push::queue_bytes))]
+    pub queue_bytes_max: u64,
+    #[command(flatten)]
+    pub receiver: ReceiverFlags,
+}
+
+/// What holds for every receiver of the command line.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
+pub(crate) struct ReceiverFlags {
+    /// Name of the receiver in the bridge's own metrics, if there is one --push.url [default: its host, port and path]
+    #[arg(long = "push.name", value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub credentials: PushCredentialFlags,
+    /// Label of every series that is pushed, NAME=VALUE (may be repeated) [default: job=session-buddy, instance=the host's
+    /// name]
+    #[arg(long = "push.label", value_name = "LABEL")]
+    pub labels: Vec<String>,
+    /// Series that are pushed: the five families of skills, or the bridge's own metrics too
+    #[arg(long = "push.series", value_name = "SERIES", default_value = "all")]
+    pub series: SeriesChoice,
+    /// Age beyond which samples are not sent any more, except for the newest [range: 1m to 365d]
+    #[arg(long = "push.max-age", value_name = "DURATION", default_value = "7d")]
+    #[arg(value_parser = ValueParser::new(push::age_max))]
+    pub age_max: Duration,
+    /// Timeout of a request, with its connection [range: 1s to 10m]
+    #[arg(long = "push.timeout", value_name = "DURATION", default_value = "30s")]
+    #[arg(value_parser = ValueParser::new(push::timeout))]
+    pub timeout: Duration,
+    /// Allow credentials over http:// to other machines: anybody between can read them
+    #[arg(long = "push.insecure", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub insecure: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
+pub(crate) struct PushCredentialFlags {
+    /// File with headers of each request, such as X-Scope-OrgID: one `Name: value` per line; this and every other file is read
+    /// again at each connection
+    #[arg(long = "push.headers-file", value_name = "FILE")]
+    pub headers_file: Option<PathBuf>,
+    /// File with a bearer token
+    #[arg(long = "push.bearer-token-file", value_name = "FILE")]
+    pub bearer_token_file: Option<PathBuf>,
+    /// File with user:password for basic authentication
+    #[arg(long = "push.basic-auth-file", value_name = "FILE")]
+    pub basic_auth_file: Option<PathBuf>,
+    /// PEM file with the certificates to trust for https://, instead of the system's
+    #[arg(long = "push.ca-file", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// PEM file with the client certificate, for receivers that require one
+    #[arg(long = "push.cert-file", value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the private key of that certificate, unencrypted
+    #[arg(long = "push.key-file", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+}
+
+/// Which series are pushed, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum SeriesChoice {
+    /// The five families
+    Five,
+    /// The bridge's own metrics too
+    All,
+}
+
+impl From<SeriesChoice> for PushedSeries {
+    fn from(choice: SeriesChoice) -> Self {
+        match choice {
+            SeriesChoice::Five => Self::Five,
+            SeriesChoice::All => Self::All,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 //! | `feed_target`, `config_file`, `listen_address`, `healthcheck_url` | parts of the settings, each with its error |
 //! | `flags` | what the command line says, literally |
 //! | `number`, `duration`, `path` | values, with errors that name what is expected |
+//! | `push` | builder of the receivers of remote write, with its errors |
 //! | `run` | builder of the settings of `run` |
 //! | `subscription`, `credentials`, `web`, `limits`, `state_path` | builders that several commands share |
 //! | `error` | every setting that can be refused, and why |
@@ -24,6 +25,7 @@ pub(crate) mod limits;
 mod listen_address;
 pub(crate) mod number;
 mod path;
+mod push;
 pub(crate) mod run;
 pub(crate) mod state_path;
 pub(crate) mod subscription;
@@ -44,6 +46,7 @@ pub use feed_target::{FeedTarget, FeedUrlError};
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
 use path::check_path;
+pub use push::{PushError, SizeError};
 
 pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, HttpCredentials,
@@ -52,6 +55,7 @@ pub use crate::feed::{
 pub use crate::http::{HostName, HostNameError, SocketMode, SocketModeError, WebConfigError, WebConfigFile};
 pub use crate::ledger::Limits;
 pub use crate::pem::PemError;
+pub use crate::push::{LabelError, PushLabels, PushReceiver, PushSettings, PushedSeries, ReceiverName};
 pub use crate::reload::{Protection, ProtectionRemoved};
 
 /// Looks up a variable of the environment.
@@ -115,7 +119,9 @@ pub struct Settings {
     pub timing: Timing,
     /// Where counts are persisted.
     pub state: StateLocation,
-    /// The file that `feeds`, `ledger_limits` and `frame_bytes_max` were read from. It can be reloaded.
+    /// Receivers of remote write; none by default.
+    pub push: PushSettings,
+    /// The file that `feeds`, `ledger_limits`, `frame_bytes_max` and `push` were read from. It can be reloaded.
     pub config_file: Option<ConfigFile>,
     /// What the command line logs. A program that embeds the bridge installs a `tracing` subscriber of its own.
     #[doc(hidden)]
@@ -198,6 +204,7 @@ impl Settings {
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             timing: Timing::default(),
             state: StateLocation::InMemory,
+            push: PushSettings::default(),
             config_file: None,
             log: LogSettings::default(),
         }
@@ -223,8 +230,8 @@ impl Settings {
     /// [`SettingsError::ConfigFile`] with the first problem of the file.
     pub fn from_config_file(path: impl Into<PathBuf>) -> Result<Self, SettingsError> {
         let file = ConfigFile::new(path);
-        let ReloadableSettings { feeds, ledger_limits, frame_bytes_max } = file.read()?;
-        Ok(Self { ledger_limits, frame_bytes_max, config_file: Some(file), ..Self::new(feeds) })
+        let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = file.read()?;
+        Ok(Self { ledger_limits, frame_bytes_max, push, config_file: Some(file), ..Self::new(feeds) })
     }
 
     /// Checks the rules that the fields document. [`Bridge::bind`](crate::Bridge::bind) does so too.
@@ -242,6 +249,7 @@ impl Settings {
     /// The first setting that breaks a rule.
     pub fn check(&self) -> Result<(), SettingsError> {
         run::check_feeds(&self.feeds)?;
+        push::check(&self.push)?;
         web::check_path(&self.telemetry_path)?;
         if self.zero_first > ZERO_FIRST_MAX {
             return Err(SettingsError::ZeroFirst { given: self.zero_first, max: ZERO_FIRST_MAX });

@@ -7,14 +7,24 @@ use super::flags::{self, FEED_URL_DEFAULT};
 use super::subscription::{Subscription, checked_name, timing};
 use super::{
     ConfigFile, Environment, FEEDS_MAX, FeedTarget, ReloadableSettings, Secret, Settings, SettingsError, StateLocation,
-    check_path, limits, state_path, web,
+    check_path, limits, push, state_path, web,
 };
 
 /// # Errors
 /// The first setting that cannot be used.
 pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> Result<Settings, SettingsError> {
     let given = feed_setting_given(&flags);
-    let flags::RunFlags { config, feeds: feed_flags, connection, web, state, limits: limit_flags, log } = flags;
+    let push_given = push::setting_given(&flags.push);
+    let flags::RunFlags {
+        config,
+        feeds: feed_flags,
+        connection,
+        web,
+        state,
+        push: push_flags,
+        limits: limit_flags,
+        log,
+    } = flags;
     let ledger_limits = limits::from_flags(&limit_flags)?;
     let flags::FeedFlags { urls, names, skills_dbs, subscription } = feed_flags;
     check_number(urls.len())?;
@@ -28,31 +38,38 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
     }
     assign_databases(&mut feeds, skills_dbs)?;
     check_distinct(&feeds)?;
+    let push = push::from_flags(push_flags, ledger_limits.label_chars_max)?;
     let secret = |variable| {
         let value = environment(variable).and_then(|value| value.into_string().ok());
         value.filter(|value| !value.trim().is_empty()).map(Secret::new)
     };
-    let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max: connection.frame_bytes_max as usize };
+    let frame_bytes_max = connection.frame_bytes_max as usize;
+    let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push };
     let config_file = config.file.map(|path| ConfigFile {
         path,
         feeds: from_flags.feeds.clone(),
         limits: ledger_limits,
         frame_bytes_max: from_flags.frame_bytes_max,
+        push: from_flags.push.clone(),
         token: secret(flags::TOKEN_VARIABLE),
         jwt_secret: secret(flags::JWT_SECRET_VARIABLE),
     });
-    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max } = match &config_file {
+    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = match &config_file {
         None => from_flags,
         Some(file) => {
             let configured = file.read()?;
             if let Some(setting) = given.filter(|_| configured.feeds != from_flags.feeds) {
                 return Err(SettingsError::ConflictingFeeds { file: file.path.clone(), setting });
             }
+            if let Some(setting) = push_given.filter(|_| configured.push != from_flags.push) {
+                return Err(SettingsError::ConflictingPush { file: file.path.clone(), setting });
+            }
             configured
         }
     };
     Ok(Settings {
         frame_bytes_max,
+        push,
         config_file,
         timing: timing(&connection),
         state: match state {

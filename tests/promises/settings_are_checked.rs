@@ -104,6 +104,7 @@ fn expected_of_every_flag() -> Settings {
         systemd_socket: true,
         web_config: None,
         allowed_hosts: vec!["metrics.example".parse().unwrap()],
+        push: PushSettings::default(),
         config_file: None,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         with_created: true,
