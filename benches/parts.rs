@@ -3,6 +3,9 @@
 
 use std::borrow::Cow;
 use std::hint::black_box;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -11,10 +14,14 @@ use serde::Deserialize;
 use session_buddy_bridge::internals::exposition::{Encoding, Format, ViewProvider, render};
 use session_buddy_bridge::internals::ledger::{self, ConnectionId};
 use session_buddy_bridge::internals::protocol::{Limits, read};
+use session_buddy_bridge::internals::push::{
+    Desk, DeskServer, HostHash, LabelSets, QueueSettings, ReceiverName, TickKind, TickTime,
+};
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
+use session_buddy_bridge::internals::store::Store;
 
 criterion_main!(parts);
-criterion_group!(parts, protocol, exposition);
+criterion_group!(parts, protocol, exposition, push);
 
 /// Beside each reading stands a typed parse of the same text by serde, which checks nothing.
 fn protocol(criterion: &mut Criterion) {
@@ -122,13 +129,13 @@ struct Anomaly<'a> {
 const SKILLS: usize = 10_000;
 
 struct Told {
-    ledger: SharedLedger,
+    ledger: Arc<SharedLedger>,
     connection: ConnectionId,
 }
 
 impl Told {
     fn new(skills: usize) -> Self {
-        let ledger = SharedLedger::new(ledger::Limits::default());
+        let ledger = Arc::new(SharedLedger::new(ledger::Limits::default()));
         let connection = ledger.open(ledger.add_local_feed("bench"));
         let told = Self { ledger, connection };
         for number in 0..skills {
@@ -168,7 +175,7 @@ impl Told {
 fn exposition(criterion: &mut Criterion) {
     let told = Told::new(SKILLS);
     let registry = Registry::new();
-    let text = render(&told.ledger, &registry, Format::Text, Encoding::Identity).concat();
+    let text = render(&*told.ledger, &registry, Format::Text, Encoding::Identity).concat();
     let mut group = criterion.benchmark_group("exposition, 10,000 skills");
     group.sample_size(20).throughput(Throughput::Bytes(text.len() as u64));
     let change = |every: usize| (0..SKILLS).step_by(every).for_each(|number| told.event(number, true));
@@ -184,7 +191,7 @@ fn exposition(criterion: &mut Criterion) {
                 };
                 bencher.iter_batched(
                     setup,
-                    |()| render(&told.ledger, &registry, Format::Text, encoding),
+                    |()| render(&*told.ledger, &registry, Format::Text, encoding),
                     BatchSize::PerIteration,
                 );
             });
@@ -202,4 +209,59 @@ fn exposition(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// A tick from the view to the disk, each beside the scrape of the same changes, `text` above.
+fn push(criterion: &mut Criterion) {
+    let told = Told::new(SKILLS);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut store = Store::open(&folder.path().join("state.db"), |_| Ok(())).expect("a state").store;
+    let (desk, mut server) = Desk::persistent(Arc::clone(&told.ledger));
+    let receiver = ReceiverName::new("bench");
+    let settings =
+        QueueSettings { receivers: vec![receiver.clone()], interval: Duration::from_secs(60), bytes_max: 256 << 20 };
+    let mut answers = Answers { store: &mut store, server: &mut server, ledger: &told.ledger };
+    answers.of(desk.identify(HostHash::of_this_machine(), LabelSets::new())).expect("an identity");
+    answers.of(desk.configure(settings)).expect("a queue");
+    let mut group = criterion.benchmark_group("push, 10,000 skills");
+    group.sample_size(20);
+    let mut millis = 1_700_000_000_000;
+    for (name, every) in [("all changed", 1), ("1 % changed", 100), ("nothing changed", usize::MAX)] {
+        group.bench_function(format!("tick, {name}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..times {
+                    (0..SKILLS).step_by(every).filter(|_| every < SKILLS).for_each(|number| told.event(number, true));
+                    told.show();
+                    millis += 60_000;
+                    let time = TickTime::from_millis(millis);
+                    let begin = Instant::now();
+                    answers.of(desk.take_tick(time, Vec::new(), TickKind::Regular)).expect("a tick");
+                    spent += begin.elapsed();
+                    answers.of(desk.advance(&receiver, time)).expect("an answer");
+                }
+                spent
+            });
+        });
+    }
+    group.finish();
+}
+
+/// Answers requests on the thread that makes them.
+struct Answers<'a> {
+    store: &'a mut Store,
+    server: &'a mut DeskServer,
+    ledger: &'a SharedLedger,
+}
+
+impl Answers<'_> {
+    fn of<T>(&mut self, request: impl Future<Output = T>) -> T {
+        let mut request = pin!(request);
+        loop {
+            if let Poll::Ready(answer) = request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return answer;
+            }
+            self.server.answer(self.store, self.ledger, true);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 mod error;
 pub(crate) mod ingest_listener;
+mod remote_write;
 mod rows;
 mod subscriptions;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 
 use futures::future::join;
 use prometheus::Registry;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -26,13 +27,14 @@ use crate::http::{self, AllowedHostsName, BoundListener, HttpSettings};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
-use crate::push::Desk;
+use crate::push::{Desk, PushSettings};
 use crate::reload::SETTLE_TIME;
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::site_content::SiteContent;
 use crate::standstill::Sleep;
 use crate::telemetry::{ConfigChange, LedgerCounters, StateTelemetry, Telemetry};
+use remote_write::{QueuePlace, RemoteWrite};
 use subscriptions::Subscriptions;
 
 pub use error::BridgeError;
@@ -73,6 +75,8 @@ struct Service {
     content: Arc<SiteContent>,
     allowed_hosts_name: AllowedHostsName,
     reload_requested: Arc<Notify>,
+    /// What is pushed, after each reload.
+    push: watch::Sender<PushSettings>,
 }
 
 /// Requests reloads of a bridge's configuration file. Outlives the bridge without effect.
@@ -152,8 +156,10 @@ impl Bridge {
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), persistence);
         let with_created = settings.with_created;
         let content = SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created };
+        let push = watch::Sender::new(settings.push.clone());
         let service = Service {
             settings,
+            push,
             content: Arc::new(content),
             allowed_hosts_name: AllowedHostsName::Field,
             reload_requested: Arc::new(Notify::new()),
@@ -225,35 +231,54 @@ impl Bridge {
 
     async fn run_until(mut self, shutdown: CancellationToken) -> Result<(), BridgeError> {
         let state_telemetry = Arc::clone(&self.state_telemetry);
-        let (_desk, queue) = Desk::persistent(Arc::clone(&self.service.content.ledger));
-        let persister = self.persistent.take();
-        let persister = persister.map(|ledger| ledger.start(state_telemetry, queue, shutdown.clone())).transpose()?;
+        let ledger = Arc::clone(&self.service.content.ledger);
+        let (persister, place) = match self.persistent.take() {
+            Some(persistent) => {
+                let (desk, queue) = Desk::persistent(ledger);
+                let persister = persistent.start(state_telemetry, queue, shutdown.clone())?;
+                (Some(persister), QueuePlace::Desk(desk))
+            }
+            None => (None, QueuePlace::InMemory(ledger)),
+        };
+        let remote_write = RemoteWrite::start(
+            place,
+            self.service.content.registry.clone(),
+            Arc::clone(&self.service.content.telemetry),
+            self.service.push.subscribe(),
+            shutdown.clone(),
+        );
         let feeds_ended = CancellationToken::new();
         let serving = self.service.run(self.listeners, &shutdown, &feeds_ended);
+        let limits = EndLimits::default();
         let committing = async {
-            let Some(persister) = persister else { return Ok(()) };
+            // The queue is in the state: its last tick before the last commit.
+            let pushed = remote_write.end(overdue(&shutdown, limits.push)).await;
+            let Some(persister) = persister else { return pushed };
             match tokio::task::spawn_blocking(|| persister.finish()).await {
-                Ok(true) => Ok(()),
+                Ok(true) => pushed,
                 Ok(false) => Err(BridgeError::Ended("the thread that writes the state")),
                 Err(error) => Err(BridgeError::Panicked(error)),
             }
         };
-        end_in_order(serving, &feeds_ended, committing, &shutdown, EndLimits::default()).await
+        end_in_order(serving, &feeds_ended, committing, &shutdown, limits).await
     }
 }
 
 /// How long the parts of a bridge may take to end, from its shutdown on.
+#[derive(Debug, Clone, Copy)]
 struct EndLimits {
     /// The feeds, and the threads that read their databases. Then the state is committed for the last time, whatever they still
     /// do.
     feeds: Duration,
+    /// The feeds, and what is sent to receivers of remote write after them.
+    push: Duration,
     /// Everything.
     all: Duration,
 }
 
 impl Default for EndLimits {
     fn default() -> Self {
-        Self { feeds: Duration::from_secs(2), all: Duration::from_millis(3500) }
+        Self { feeds: Duration::from_secs(2), push: Duration::from_secs(3), all: Duration::from_millis(3500) }
     }
 }
 
@@ -269,10 +294,6 @@ async fn end_in_order(
     shutdown: &CancellationToken,
     limits: EndLimits,
 ) -> Result<(), BridgeError> {
-    let overdue = |limit| async move {
-        shutdown.cancelled().await;
-        Sleep::new(limit).await;
-    };
     let serving = async {
         let served = serving.await;
         // Whatever it ended by, there are no feeds any more.
@@ -283,15 +304,21 @@ async fn end_in_order(
         tokio::select! {
             biased;
             () = feeds_ended.cancelled() => {}
-            () = overdue(limits.feeds) => tracing::warn!("a feed or its database does not end; it is not waited for"),
+            () = overdue(shutdown, limits.feeds) => tracing::warn!("a feed or its database does not end; it is not waited for"),
         }
         committing.await
     };
     tokio::select! {
         biased;
         (served, committed) = join(serving, committing) => served.and(committed),
-        () = overdue(limits.all) => Err(BridgeError::Overdue { limit: limits.all }),
+        () = overdue(shutdown, limits.all) => Err(BridgeError::Overdue { limit: limits.all }),
     }
+}
+
+/// Completes `limit` after the shutdown.
+async fn overdue(shutdown: &CancellationToken, limit: Duration) {
+    shutdown.cancelled().await;
+    Sleep::new(limit).await;
 }
 
 impl Service {
@@ -363,6 +390,7 @@ impl Service {
     /// Applies a configuration that was read: all of it.
     async fn reconfigure(&self, feeds: &mut Subscriptions, before: &ReloadableSettings, now: &ReloadableSettings) {
         self.content.ledger.set_limits(now.ledger_limits);
+        self.push.send_if_modified(|push| std::mem::replace(push, now.push.clone()) != now.push);
         match feeds.reconfigure(now).await {
             Ok(()) => self.content.telemetry.config_reloaded(&config_change(before, now)),
             Err(error) => self.content.telemetry.config_failed(&error),
@@ -511,7 +539,7 @@ mod tests {
             is_committed.store(true, Ordering::Relaxed);
             Ok(())
         };
-        let limits = EndLimits { feeds: SHORT, all: SHORT * 100 };
+        let limits = EndLimits { feeds: SHORT, push: SHORT, all: SHORT * 100 };
         let ended = end_in_order(pending(), &CancellationToken::new(), committing, &shutdown, limits).await;
         assert!(matches!(ended, Err(BridgeError::Overdue { .. })), "{ended:?}");
         assert!(is_committed.into_inner());
@@ -521,7 +549,7 @@ mod tests {
     async fn a_commit_that_does_not_end_is_not_waited_for() {
         let shutdown = CancellationToken::new();
         shutdown.cancel();
-        let limits = EndLimits { feeds: LONG, all: SHORT };
+        let limits = EndLimits { feeds: LONG, push: LONG, all: SHORT };
         let ended = end_in_order(async { Ok(()) }, &CancellationToken::new(), pending(), &shutdown, limits).await;
         assert!(matches!(ended, Err(BridgeError::Overdue { .. })), "{ended:?}");
     }
@@ -542,7 +570,7 @@ mod tests {
             committed.cancel();
             Ok(())
         };
-        let limits = EndLimits { feeds: LONG, all: LONG };
+        let limits = EndLimits { feeds: LONG, push: LONG, all: LONG };
         assert!(end_in_order(serving, &feeds_ended, committing, &shutdown, limits).await.is_ok());
         assert!(seen.is_cancelled());
     }

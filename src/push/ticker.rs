@@ -5,6 +5,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tracing::{debug, info, warn};
 
+use super::clock::ClockGuard;
 use super::desk::{Desk, QueueError};
 use super::identity::Identity;
 use super::sampler::gather_own;
@@ -85,20 +86,20 @@ impl Schedule {
 }
 
 /// Takes the ticks of a queue.
-pub struct Ticker<H> {
+#[derive(Debug)]
+pub struct Ticker {
     desk: Desk,
     schedule: Schedule,
     /// What is gathered at each tick, beside the five families; `None` if no receiver wants it.
     registry: Option<Registry>,
-    /// Whether the clock is ahead, so that no tick may be taken.
-    is_held: H,
+    clock_guard: ClockGuard,
     is_failing: bool,
 }
 
-impl<H: Fn() -> bool> Ticker<H> {
+impl Ticker {
     /// Creates a ticker that has taken no tick.
-    pub fn new(desk: Desk, grid: Grid, registry: Option<Registry>, is_held: H) -> Self {
-        Self { desk, schedule: Schedule::new(grid), registry, is_held, is_failing: false }
+    pub fn new(desk: Desk, grid: Grid, registry: Option<Registry>, clock_guard: ClockGuard) -> Self {
+        Self { desk, schedule: Schedule::new(grid), registry, clock_guard, is_failing: false }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -106,7 +107,7 @@ impl<H: Fn() -> bool> Ticker<H> {
         loop {
             let pause = match self.schedule.next(now_millis()) {
                 Wait::For(pause) => pause,
-                Wait::Take(_) if (self.is_held)() => READ_INTERVAL,
+                Wait::Take(_) if self.clock_guard.is_ahead() => READ_INTERVAL,
                 Wait::Take(time) => match self.take(time, TickKind::Regular).await {
                     Ok(()) => {
                         self.schedule.took(time);
@@ -122,7 +123,7 @@ impl<H: Fn() -> bool> Ticker<H> {
 
     /// Takes the last tick of this process, unless the clock is ahead. One that fails is logged and not tried again.
     pub async fn take_last(&mut self) {
-        if !(self.is_held)() {
+        if !self.clock_guard.is_ahead() {
             let _ = self.take(TickTime::from_millis(now_millis()), TickKind::Final).await;
         }
     }
@@ -145,12 +146,6 @@ impl<H: Fn() -> bool> Ticker<H> {
         let Some(registry) = self.registry.clone() else { return Vec::new() };
         // A collector that an embedding program registered may block, or panic.
         tokio::task::spawn_blocking(move || gather_own(&registry)).await.unwrap_or_default()
-    }
-}
-
-impl<H> std::fmt::Debug for Ticker<H> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ticker").field("schedule", &self.schedule).finish_non_exhaustive()
     }
 }
 

@@ -1,0 +1,264 @@
+//! Remote write: the ticker of the queue, and a sender for each receiver. They are one task of the bridge, which ends in time
+//! whatever receivers and disks do.
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus::Registry;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::BridgeError;
+use crate::push::{
+    ClockGuard, Desk, Grid, HostHash, Identified, InMemoryError, PushReceiver, PushSettings, PushedSeries, QueueError,
+    QueueSettings, ReceiverName, SendTiming, Sender, Ticker,
+};
+use crate::shared_ledger::SharedLedger;
+use crate::telemetry::Telemetry;
+
+/// A queue that cannot be used just now is tried again after this time.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where the queue is.
+#[derive(Debug)]
+pub(super) enum QueuePlace {
+    /// Behind this desk.
+    Desk(Desk),
+    /// In memory, beside this ledger: it is created for the first receiver.
+    InMemory(Arc<SharedLedger>),
+}
+
+/// The running task. It is aborted when this is dropped.
+#[derive(Debug)]
+pub(super) struct RemoteWrite {
+    finish: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// What the task works with.
+struct Pushing {
+    place: QueuePlace,
+    registry: Registry,
+    telemetry: Arc<Telemetry>,
+    clock_guard: ClockGuard,
+    settings: watch::Receiver<PushSettings>,
+    finish: CancellationToken,
+    ticker: Option<Ticker>,
+    /// Is cancelled once the last tick is taken.
+    is_complete: CancellationToken,
+    running: BTreeMap<ReceiverName, RunningSender>,
+    senders: JoinSet<()>,
+}
+
+struct RunningSender {
+    receiver: PushReceiver,
+    stop: CancellationToken,
+}
+
+/// Why the configured receivers are not being sent to.
+#[derive(Debug, thiserror::Error)]
+enum ApplyError {
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    #[error(transparent)]
+    InMemory(#[from] InMemoryError),
+}
+
+impl RemoteWrite {
+    /// Starts to push what `settings` names, now and after each change. If the task ends by itself, which is a defect, it
+    /// cancels `bridge`.
+    pub fn start(
+        place: QueuePlace,
+        registry: Registry,
+        telemetry: Arc<Telemetry>,
+        settings: watch::Receiver<PushSettings>,
+        bridge: CancellationToken,
+    ) -> Self {
+        let finish = CancellationToken::new();
+        let pushing = Pushing {
+            place,
+            registry,
+            telemetry,
+            clock_guard: ClockGuard::default(),
+            settings,
+            finish: finish.clone(),
+            ticker: None,
+            is_complete: CancellationToken::new(),
+            running: BTreeMap::new(),
+            senders: JoinSet::new(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let _bridge = bridge.drop_guard();
+            pushing.run().await;
+        });
+        Self { finish, tasks }
+    }
+
+    /// Takes the last tick and sends until everything is answered for or `limit` completes. What is not sent stays queued.
+    ///
+    /// # Errors
+    /// The task panicked, which is a defect.
+    pub async fn end(mut self, limit: impl Future<Output = ()>) -> Result<(), BridgeError> {
+        self.finish.cancel();
+        tokio::select! {
+            biased;
+            ended = self.tasks.join_next() => ended.unwrap_or(Ok(())).map_err(BridgeError::Panicked),
+            () = limit => {
+                tracing::info!("push queue not sent to the end; a later start continues where a state file keeps it");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Pushing {
+    async fn run(mut self) {
+        let finish = self.finish.clone();
+        while !finish.is_cancelled() {
+            let wanted = self.settings.borrow_and_update().clone();
+            let applied = tokio::select! {
+                biased;
+                () = finish.cancelled() => break,
+                applied = self.apply(&wanted) => applied,
+            };
+            let pause = match applied {
+                Ok(()) => None,
+                Err(error) => {
+                    tracing::warn!(%error, retry_in_seconds = RETRY_INTERVAL.as_secs(), "push queue cannot be used");
+                    Some(RETRY_INTERVAL)
+                }
+            };
+            self.until_change(pause).await;
+        }
+        self.end().await;
+    }
+
+    /// Takes the last tick, and waits until the receivers have answered for everything.
+    async fn end(mut self) {
+        if let Some(ticker) = &mut self.ticker {
+            ticker.take_last().await;
+        }
+        self.is_complete.cancel();
+        while let Some(ended) = self.senders.join_next().await {
+            propagate(ended);
+        }
+    }
+
+    /// Takes ticks until the settings change, the bridge ends, or `pause` is over.
+    async fn until_change(&mut self, pause: Option<Duration>) {
+        let Self { ticker, settings, senders, finish, .. } = self;
+        let paused = async {
+            match pause {
+                Some(pause) => tokio::time::sleep(pause).await,
+                None => pending().await,
+            }
+        };
+        let ticking = async {
+            if let Some(ticker) = ticker {
+                ticker.run().await;
+            }
+            // The queue ends with the bridge only.
+            pending::<()>().await;
+        };
+        let sending = async {
+            while let Some(ended) = senders.join_next().await {
+                propagate(ended);
+            }
+            pending::<()>().await;
+        };
+        tokio::select! {
+            () = finish.cancelled() => {}
+            // The other end is the bridge, which ends this first.
+            Ok(()) = settings.changed() => {}
+            () = paused => {}
+            () = ticking => {}
+            () = sending => {}
+        }
+    }
+
+    /// Makes the receivers those of `wanted`: stops the senders of others, and starts those that are new or changed.
+    async fn apply(&mut self, wanted: &PushSettings) -> Result<(), ApplyError> {
+        let is_wanted = |running: &RunningSender| wanted.receivers.contains(&running.receiver);
+        for (name, running) in self.running.extract_if(.., |_, running| !is_wanted(running)) {
+            running.stop.cancel();
+            self.clock_guard.forget(&name);
+        }
+        let names: Vec<_> = wanted.receivers.iter().map(|receiver| receiver.name.clone()).collect();
+        self.telemetry.push().retain(&names.iter().map(ReceiverName::as_str).collect::<Vec<_>>());
+        self.ticker = None;
+        if names.is_empty() && matches!(self.place, QueuePlace::InMemory(_)) {
+            return Ok(());
+        }
+        let desk = self.desk()?;
+        if names.is_empty() {
+            return Ok(());
+        }
+        let label_sets = wanted.receivers.iter().map(|receiver| receiver.labels.canonical()).collect();
+        let identified = desk.identify(HostHash::of_this_machine(), label_sets).await?;
+        match identified {
+            Identified::Known(_) => {}
+            Identified::Created(identity) => tracing::info!(%identity, "push queue created"),
+            Identified::Copied(identity) => tracing::warn!(
+                %identity,
+                "the state was copied from another machine: the push queue in it is dropped"
+            ),
+            Identified::Refused => tracing::error!(
+                "the state was copied from another machine, which pushes under the same labels: nothing is pushed; give \
+                 this machine a --push.label of its own, such as instance"
+            ),
+        }
+        let Some(identity) = identified.identity() else {
+            self.running.extract_if(.., |_, _| true).for_each(|(_, running)| running.stop.cancel());
+            return Ok(());
+        };
+        let (interval, bytes_max) = (wanted.interval, wanted.queue_bytes_max);
+        desk.configure(QueueSettings { receivers: names, interval, bytes_max }).await?;
+        let wants_own = wanted.receivers.iter().any(|receiver| receiver.series == PushedSeries::All);
+        let registry = wants_own.then(|| self.registry.clone());
+        let grid = Grid::new(interval, identity);
+        self.ticker = Some(Ticker::new(desk.clone(), grid, registry, self.clock_guard.clone()));
+        for receiver in &wanted.receivers {
+            if !self.running.contains_key(&receiver.name) {
+                self.start(receiver.clone(), desk.clone());
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, receiver: PushReceiver, desk: Desk) {
+        let (name, stop) = (receiver.name.clone(), CancellationToken::new());
+        let listener = self.telemetry.push().receiver(name.as_str());
+        let sender = Sender::new(receiver.clone(), desk, self.clock_guard.clone(), listener, SendTiming::default());
+        self.senders.spawn(sender.run(self.is_complete.clone(), stop.clone()));
+        self.running.insert(name, RunningSender { receiver, stop });
+    }
+
+    /// Returns the desk of the queue.
+    fn desk(&mut self) -> Result<Desk, InMemoryError> {
+        match &self.place {
+            QueuePlace::Desk(desk) => Ok(desk.clone()),
+            QueuePlace::InMemory(ledger) => {
+                let desk = Desk::in_memory(Arc::clone(ledger))?;
+                tracing::warn!(
+                    "push queue in memory only: what is not sent when this process ends is lost, and every counter starts again"
+                );
+                self.place = QueuePlace::Desk(desk.clone());
+                Ok(desk)
+            }
+        }
+    }
+}
+
+/// Continues the panic of a sender.
+fn propagate(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        resume_unwind(error.into_panic());
+    }
+}
