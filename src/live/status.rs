@@ -1,4 +1,4 @@
-//! The state of the bridge and its feeds, recent anomalies and rejections.
+//! The state of the bridge, its feeds and its push receivers, recent anomalies and rejections.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::clock::{seconds, wall_seconds};
 use crate::exposition::{View, ViewProvider};
 use crate::health::FeedReport;
 use crate::ledger::{FeedCounters, SeenAnomaly};
-use crate::telemetry::{FeedTelemetry, SeenRejection, Telemetry};
+use crate::telemetry::{FeedTelemetry, PushStanding, SeenRejection, Telemetry};
 
 /// The response.
 #[derive(Debug, Serialize)]
@@ -23,6 +23,7 @@ pub(super) struct Status {
     active_sessions: u64,
     totals: Totals,
     feeds: Vec<Feed>,
+    receivers: Vec<Receiver>,
     /// Latest first.
     anomalies: Vec<Anomaly>,
     /// Latest first.
@@ -58,6 +59,19 @@ struct Feed {
     rollbacks: u64,
     tenth_skill_invocations: Option<u64>,
     rows_tell: Option<bool>,
+}
+
+/// A receiver of remote write.
+#[derive(Debug, Serialize)]
+struct Receiver {
+    receiver: Arc<str>,
+    is_up: bool,
+    /// Why the last request was not accepted.
+    problem: String,
+    queue_ticks: u64,
+    queue_bytes: u64,
+    queue_oldest_seconds: Option<f64>,
+    last_success_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -108,6 +122,7 @@ pub(super) fn status(
         active_sessions,
         totals,
         feeds: reports.iter().filter_map(|report| Feed::new(report, &feeds, &counters)).collect(),
+        receivers: telemetry.push().standings().into_iter().map(Receiver::from).collect(),
         anomalies,
         rejections: telemetry.recent_rejections().into_iter().map(Rejected::from).collect(),
     }
@@ -151,6 +166,21 @@ impl Feed {
             tenth_skill_invocations: counted.and_then(|counters| counters.tenth_skill_invocations),
             rows_tell: counted.and_then(|counters| counters.rows_tell),
         })
+    }
+}
+
+impl From<(Arc<str>, PushStanding)> for Receiver {
+    fn from((receiver, standing): (Arc<str>, PushStanding)) -> Self {
+        let PushStanding { is_up, problem, queue, last_success_seconds } = standing;
+        Self {
+            receiver,
+            is_up,
+            problem,
+            queue_ticks: queue.ticks,
+            queue_bytes: queue.bytes,
+            queue_oldest_seconds: queue.oldest.map(|oldest| oldest.millis() as f64 / 1e3),
+            last_success_seconds,
+        }
     }
 }
 

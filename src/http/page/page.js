@@ -138,15 +138,31 @@ const FEED_STATES = {
   refused: ["bad", "Refused"], unreachable: ["bad", "Unreachable"], stopped: ["warn", "Stopped"],
 };
 
+function makePeer() {
+  const dot = element("span", "dot");
+  dot.setAttribute("aria-hidden", "true");
+  return element("li", "", null, dot, element("div", "", null, element("span", "name"), " · ", element("span", "state"), " ", element("span", "since")),
+    element("div", "why"), element("div", "facts"));
+}
+
+function showReceivers(receivers, now) {
+  byId("receivers-section").hidden = receivers.length === 0;
+  fill(byId("receivers"), receivers, makePeer, (item, receiver) => {
+    const [kind, label] = receiver.is_up ? ["good", "Up"] : receiver.problem ? ["bad", "Down"] : ["warn", "Connecting"];
+    if (item.className !== kind) item.className = kind;
+    write(item.querySelector(".name"), visible(receiver.receiver));
+    write(item.querySelector(".state"), label);
+    write(item.querySelector(".why"), visible(receiver.problem));
+    const success = receiver.last_success_seconds === null ? "no success yet" : `last success ${ago(now - receiver.last_success_seconds)}`;
+    const queued = receiver.queue_ticks === 0 ? "nothing queued"
+      : `${whole.format(receiver.queue_ticks)} ${receiver.queue_ticks === 1 ? "tick" : "ticks"} queued, the oldest of ${ago(now - receiver.queue_oldest_seconds)}`;
+    write(item.querySelector(".facts"), `${success} · ${queued}`);
+  });
+}
+
 function showFeeds(feeds, now) {
   byId("feeds-section").hidden = feeds.length === 0;
-  const make = () => {
-    const dot = element("span", "dot");
-    dot.setAttribute("aria-hidden", "true");
-    return element("li", "", null, dot, element("div", "", null, element("span", "name"), " · ", element("span", "state"), " ", element("span", "since")),
-      element("div", "why"), element("div", "facts"));
-  };
-  fill(byId("feeds"), feeds, make, (item, feed) => {
+  fill(byId("feeds"), feeds, makePeer, (item, feed) => {
     const [kind, label] = feed.reason && feed.state === "live" ? ["warn", "Live"] : FEED_STATES[feed.state] ?? ["warn", feed.state];
     if (item.className !== kind) item.className = kind;
     write(item.querySelector(".name"), visible(feed.feed));
@@ -177,6 +193,7 @@ function showStatus(status) {
   tile("Anomalies", whole.format(totals.anomalies), status.anomalies.length ? `last ${ago(now - status.anomalies[0].at_seconds)}` : "");
   tile("Skills", whole.format(totals.skills), "");
   showFeeds(feeds, now);
+  showReceivers(status.receivers, now);
   const away = feeds.filter((feed) => feed.state !== "live").length;
   document.title = (away > 0 ? `${away} of ${feeds.length} feeds not live – ` : "") + TITLE;
 
