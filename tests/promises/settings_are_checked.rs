@@ -14,7 +14,7 @@ use session_buddy_bridge::internals::feed::{
 };
 use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::settings::{
-    FeedTarget, LogFormat, LogLevel, LogSettings, Settings, SettingsError, StateLocation,
+    FeedTarget, LogFormat, LogLevel, LogSettings, PushSettings, Settings, SettingsError, StateLocation,
 };
 
 fn command_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Box<dyn Command>, SettingsError> {

@@ -18,6 +18,7 @@ pub mod peers;
 pub mod port_9090;
 pub mod program;
 pub mod push_queue;
+pub mod push_senders;
 pub mod recording_listener;
 pub mod rows;
 pub mod running_bridge;

@@ -7,6 +7,7 @@ pub mod bridge;
 pub mod node;
 pub mod numbers;
 pub mod prometheus;
+pub mod receivers;
 pub mod session_buddy;
 
 use std::io::Write;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -59,25 +59,31 @@ impl PrometheusTools {
 
     /// Starts Prometheus on a configuration file of this text, with its own port taken from the free ones.
     pub fn start(&self, configuration: &str) -> Prometheus {
+        Prometheus::start(&self.prometheus, configuration, &[])
+    }
+}
+
+impl Prometheus {
+    /// Starts `prometheus` as [`PrometheusTools::start`] does, with further arguments.
+    pub fn start(prometheus: &Path, configuration: &str, arguments: &[&str]) -> Self {
         let storage = tempfile::TempDir::new().expect("a temporary directory");
         let file = storage.path().join("prometheus.yml");
         std::fs::write(&file, configuration).expect("the configuration can be written");
-        let mut command = Command::new(&self.prometheus);
+        let mut command = Command::new(prometheus);
         command
             .arg(format!("--config.file={}", file.display()))
             .arg(format!("--storage.tsdb.path={}", storage.path().join("data").display()))
-            .args(["--web.listen-address=127.0.0.1:0", "--log.format=json"]);
+            .args(["--web.listen-address=127.0.0.1:0", "--log.format=json"])
+            .args(arguments);
         let mut program = Program::spawn("Prometheus", &mut command);
         let address = program.until_line("its address", |line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["msg"] == "Listening on").then(|| line["address"].as_str()?.parse().ok())?
         });
         program.until_line("readiness", |line| line.contains("ready to receive web requests").then_some(()));
-        Prometheus { address, _program: program, _storage: storage }
+        Self { address, _program: program, _storage: storage }
     }
-}
 
-impl Prometheus {
     /// Evaluates PromQL at a time, by default now. A scalar or an instant vector gives one sample a series.
     ///
     /// # Panics
