@@ -57,6 +57,7 @@ mod protocol_reads_what_servers_write;
 mod push_bytes;
 mod push_faults;
 mod push_queue;
+mod push_queue_bridge;
 mod reading_can_end_at_any_time;
 mod recordings_replay_exactly;
 mod reference_names_every_metric;

@@ -1,0 +1,171 @@
+//! A whole bridge that pushes: what it counted is at the receiver when it has ended, or is queued for the next start.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use session_buddy_bridge::internals::push::{QueueSummary, is_stale, summary};
+use session_buddy_bridge::internals::store::Store;
+use session_buddy_bridge::settings::{Settings, StateLocation};
+use tokio::net::TcpListener;
+
+use crate::support::model::{Invocation, invocation_event};
+use crate::support::patiently;
+use crate::support::program::Program;
+use crate::support::running_bridge::RunningBridge;
+use crate::support::scrape::Scrape;
+use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
+use crate::support::scripted_receiver::{Action, ScriptedReceiver, Stored};
+use rustix::process::Signal;
+
+/// A feed that sends so many invocations of a skill.
+fn feed(invocations: usize) -> ScriptedFeed {
+    let invocation =
+        Invocation { skill_name: "a".to_owned(), workflow_phase: None, completed: true, duration_seconds: Some(0.75) };
+    let events = (0..invocations).map(|id| Step::send(invocation_event(Some(&id.to_string()), 0, &invocation)));
+    ScriptedFeed::start(vec![events.chain([Step::Await(Gate::default())]).collect()])
+}
+
+async fn receiver() -> ScriptedReceiver {
+    ScriptedReceiver::start(|_, _| Action::store()).await
+}
+
+/// A configuration file that pushes to `urls`.
+fn configuration(feed: &ScriptedFeed, receivers: &[(&str, &str)]) -> String {
+    let receivers = receivers.iter().map(|(name, url)| format!("  - url: {url}\n    name: {name}\n"));
+    let receivers: String = receivers.collect();
+    let push = if receivers.is_empty() { String::new() } else { format!("push:\n{receivers}") };
+    format!("feeds:\n  - url: {}\n{push}", feed.url())
+}
+
+fn settings(folder: &Path, configuration: &str) -> Settings {
+    let path = folder.join("bridge.yml");
+    fs::write(&path, configuration).unwrap();
+    Settings { state: StateLocation::Path(folder.join("state.db")), ..Settings::from_config_file(path).unwrap() }
+}
+
+fn counted(scrape: &Scrape) -> f64 {
+    scrape.sum("skill_invocations_total")
+}
+
+/// The last value of each series of this metric, summed. `None` if the receiver has none of them.
+fn last(stored: &Stored, metric: &str) -> Option<f64> {
+    let series = stored.iter().filter(|(labels, _)| labels.contains(&("__name__".to_owned(), metric.to_owned())));
+    let last: Vec<f64> =
+        series.filter_map(|(_, samples)| samples.values().next_back().map(|bits| f64::from_bits(*bits))).collect();
+    (!last.is_empty()).then(|| last.iter().sum())
+}
+
+fn queue(folder: &Path) -> QueueSummary {
+    Store::look_at(&folder.join("state.db"), summary).unwrap().1.expect("it was pushed")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_pushes_every_count_and_makes_gauges_stale() {
+    let folder = tempfile::tempdir().unwrap();
+    let (feed, receiver) = (feed(3), receiver().await);
+    let bridge = RunningBridge::start(settings(folder.path(), &configuration(&feed, &[("r", &receiver.url())])));
+    bridge.until("the events", &3.0, counted).await;
+    bridge.stop().await;
+    let stored = receiver.stored();
+    assert_eq!(last(&stored, "skill_invocations_total"), Some(3.0));
+    assert_eq!(last(&stored, "skill_duration_seconds_sum"), Some(2.25));
+    for gauge in ["active_sessions_total", "session_buddy_bridge_feed_up", "process_threads"] {
+        let value = last(&stored, gauge).unwrap_or_else(|| panic!("no {gauge}"));
+        assert!(value.is_nan(), "{gauge} is {value}");
+    }
+    let is_nan_stale = stored.values().flat_map(BTreeMap::values).all(|bits| {
+        let value = f64::from_bits(*bits);
+        !value.is_nan() || is_stale(value)
+    });
+    assert!(is_nan_stale, "a NaN that is no stale marker");
+    let queue = queue(folder.path());
+    assert_eq!(queue.size.ticks, 0, "{queue:?}");
+    assert_eq!(queue.receivers[0].1, queue.newest.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_does_not_answer_delays_nothing_and_gets_everything_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let feed = feed(2);
+    // Connections wait in its backlog.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (url, live) = (format!("http://{}/", silent.local_addr().unwrap()), receiver().await);
+    let receivers = [("slow", &*url), ("live", &live.url())];
+    let bridge = RunningBridge::start(settings(folder.path(), &configuration(&feed, &receivers)));
+    bridge.until("the events", &2.0, counted).await;
+    bridge.until_ready("readiness", |answer| answer.status == 200).await;
+    // Within the hard end, or it fails.
+    bridge.stop().await;
+    assert_eq!(last(&live.stored(), "skill_invocations_total"), Some(2.0), "the other one has it");
+    let left = queue(folder.path());
+    let behind = left.receivers.iter().find(|(name, ..)| name.as_str() == "slow").unwrap().2.ticks;
+    assert!(behind >= 1, "{left:?}");
+
+    let answers = receiver().await;
+    let receivers = [("slow", &*answers.url()), ("live", &live.url())];
+    let bridge = RunningBridge::start(settings(folder.path(), &configuration(&feed, &receivers)));
+    answers.until("what was queued", |stored| last(stored, "skill_invocations_total") >= Some(2.0)).await;
+    bridge.stop().await;
+    let queue = queue(folder.path());
+    assert_eq!((queue.identity, queue.size.ticks), (left.identity, 0), "{queue:?}");
+    for samples in
+        answers.stored().iter().filter(|(labels, _)| labels.iter().any(|(_, name)| name == "skill_invocations_total"))
+    {
+        let values: Vec<_> = samples.1.values().map(|bits| f64::from_bits(*bits)).collect();
+        assert!(values.is_sorted(), "it falls: {samples:?}");
+    }
+}
+
+#[test]
+fn a_reload_starts_and_stops_receivers_and_the_log_says_what_a_queue_in_memory_means() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let feed = feed(1);
+    let (first, second) = runtime.block_on(async { (receiver().await, receiver().await) });
+    let path = folder.path().join("bridge.yml");
+    let write = |receivers: &[(&str, &str)]| fs::write(&path, configuration(&feed, receivers)).unwrap();
+    write(&[]);
+    let arguments =
+        ["--config.file", path.to_str().unwrap(), "--state.disabled", "--web.listen-address", "127.0.0.1:0"];
+    let mut program = Program::start(arguments);
+    let address = program.address();
+    let until_pushed = |what: &str, receiver: &ScriptedReceiver| {
+        runtime.block_on(patiently(what, receiver.until(what, |stored| last(stored, "process_threads").is_some())));
+    };
+    write(&[("first", &first.url())]);
+    program.signal(Signal::HUP);
+    until_pushed("the first receiver", &first);
+    program.until_stderr("what it means", |log| log.contains("push queue in memory only"));
+    write(&[("second", &second.url())]);
+    program.signal(Signal::HUP);
+    until_pushed("the second receiver", &second);
+    let up = Scrape::fetch(address, "/metrics");
+    let names: Vec<_> =
+        up.series("session_buddy_bridge_push_up").into_keys().map(|labels| labels["receiver"].clone()).collect();
+    assert_eq!(names, ["second"]);
+    let requests = first.requests().len();
+    program.signal(Signal::TERM);
+    let ended = program.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(first.requests().len(), requests, "a receiver that was removed is sent nothing more");
+    assert_eq!(last(&runtime.block_on(async { second.stored() }), "skill_invocations_total"), Some(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_of_another_machine_is_not_pushed_and_is_scraped() {
+    let folder = tempfile::tempdir().unwrap();
+    let (feed, receiver) = (feed(2), receiver().await);
+    let settings = || settings(folder.path(), &configuration(&feed, &[("r", &receiver.url())]));
+    RunningBridge::start(settings()).stop().await;
+    let before = receiver.requests().len();
+    let state = rusqlite::Connection::open(folder.path().join("state.db")).unwrap();
+    state.execute("UPDATE push_identity SET host_hash = host_hash + 1", []).unwrap();
+    drop(state);
+    let identity = queue(folder.path()).identity;
+    let bridge = RunningBridge::start(settings());
+    bridge.until("the events", &2.0, counted).await;
+    bridge.stop().await;
+    assert_eq!(receiver.requests().len(), before);
+    assert_eq!(queue(folder.path()).identity, identity);
+}
