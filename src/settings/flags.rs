@@ -59,7 +59,7 @@ pub(crate) struct RunFlags {
 #[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
 pub(crate) struct PushFlags {
     /// URL of a receiver of Prometheus remote write 1.0, http:// or https:// (may be repeated, at most 4)
-    #[arg(long = "push.url", value_name = "URL")]
+    #[arg(id = "push_urls", long = "push.url", value_name = "URL")]
     pub urls: Vec<String>,
     /// Time between two samples of a series [range: 5s to 1h]
     #[arg(long = "push.interval", value_name = "DURATION", default_value = "60s")]
@@ -108,7 +108,7 @@ pub(crate) struct ReceiverFlags {
 pub(crate) struct PushCredentialFlags {
     /// File with headers of each request, such as X-Scope-OrgID: one `Name: value` per line; this and every other file is read
     /// again at each connection
-    #[arg(long = "push.headers-file", value_name = "FILE")]
+    #[arg(id = "push_headers_file", long = "push.headers-file", value_name = "FILE")]
     pub headers_file: Option<PathBuf>,
     /// File with a bearer token
     #[arg(long = "push.bearer-token-file", value_name = "FILE")]
@@ -117,13 +117,13 @@ pub(crate) struct PushCredentialFlags {
     #[arg(long = "push.basic-auth-file", value_name = "FILE")]
     pub basic_auth_file: Option<PathBuf>,
     /// PEM file with the certificates to trust for https://, instead of the system's
-    #[arg(long = "push.ca-file", value_name = "FILE")]
+    #[arg(id = "push_ca_file", long = "push.ca-file", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// PEM file with the client certificate, for receivers that require one
-    #[arg(long = "push.cert-file", value_name = "FILE")]
+    #[arg(id = "push_cert_file", long = "push.cert-file", value_name = "FILE")]
     pub cert_file: Option<PathBuf>,
     /// PEM file with the private key of that certificate, unencrypted
-    #[arg(long = "push.key-file", value_name = "FILE")]
+    #[arg(id = "push_key_file", long = "push.key-file", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
 
