@@ -278,7 +278,7 @@ struct EndLimits {
 
 impl Default for EndLimits {
     fn default() -> Self {
-        Self { feeds: Duration::from_secs(2), push: Duration::from_secs(3), all: Duration::from_millis(3500) }
+        Self { feeds: Duration::from_secs(2), push: Duration::from_millis(2500), all: Duration::from_millis(3500) }
     }
 }
 

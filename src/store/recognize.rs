@@ -13,7 +13,7 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 const APPLICATION_ID_OFFSET: usize = 68;
 
 /// Tables of any version of the schema with names that other programs hardly have.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 10] = [
     "anomaly_count",
     "anomaly_tally",
     "event_id",
@@ -22,6 +22,8 @@ const TABLES: [&str; 8] = [
     "source_skill",
     "listing_history",
     "fingerprint",
+    "push_base",
+    "push_tick",
 ];
 
 /// So many of [`TABLES`] make a database ours.
