@@ -8,6 +8,7 @@ use clap::Args;
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use super::check_push::{CheckPush, CheckPushFlags};
 use super::explanation::describe;
 use super::feed_tap::{FeedEvent, FeedTap};
 use super::one_feed::OneFeedFlags;
@@ -39,9 +40,23 @@ pub(super) struct CheckFlags {
     #[command(flatten)]
     pub feed: OneFeedFlags,
     #[command(flatten)]
+    pub push: CheckPushFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+/// Returns the check of a feed, or of receivers of remote write where one is named.
+///
+/// # Errors
+/// The first setting that cannot be used.
+pub(super) fn command(flags: CheckFlags, environment: Environment<'_>) -> Result<Box<dyn Command>, SettingsError> {
+    if flags.push.urls.is_empty() {
+        return Ok(Box::new(Check::new(flags, environment)?));
+    }
+    let label_chars_max = limits::from_flags(&flags.limits)?.label_chars_max;
+    Ok(Box::new(CheckPush::new(flags.push, label_chars_max, flags.log.settings())?))
 }
 
 /// Connects to a feed once, receives until enough is known or the time is over, and prints what it saw: whether the feed
@@ -59,7 +74,7 @@ pub struct Check {
 }
 
 impl Check {
-    pub(super) fn new(flags: CheckFlags, environment: Environment<'_>) -> Result<Self, SettingsError> {
+    fn new(flags: CheckFlags, environment: Environment<'_>) -> Result<Self, SettingsError> {
         let ledger_limits = limits::from_flags(&flags.limits)?;
         Ok(Self {
             feed: flags.feed.settings(ledger_limits.label_chars_max, environment)?,

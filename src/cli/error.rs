@@ -78,6 +78,14 @@ pub enum CommandError {
         /// Why not.
         source: CheckProblem,
     },
+    /// A bridge could not push to the receiver, or would not know whether it does.
+    #[error("the receiver {receiver}: {problem}")]
+    ReceiverFailed {
+        /// The receiver.
+        receiver: String,
+        /// Why not, and what to do.
+        problem: String,
+    },
     /// The state file cannot be used.
     #[error(transparent)]
     State(#[from] StoreError),

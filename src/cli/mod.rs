@@ -4,6 +4,7 @@
 //! and what that does. `run` and `demo` serve; the others end by themselves.
 
 pub mod check;
+mod check_push;
 pub mod demo;
 mod demo_guide;
 mod environment;
@@ -39,7 +40,7 @@ use crate::build_info::LONG_VERSION;
 use crate::settings::flags::{ListenFlags, RunFlags};
 use crate::settings::{Environment, LogSettings, SettingsError};
 use crate::text::terminal_line;
-use check::{Check, CheckFlags};
+use check::CheckFlags;
 use demo::{Demo, DemoFlags};
 pub use error::CommandError;
 use explain::{Explain, ExplainFlags};
@@ -111,11 +112,11 @@ struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Subscribe to the feeds and serve their metrics until SIGTERM or SIGINT (the default command)
-    Run(RunFlags),
+    Run(Box<RunFlags>),
     /// Run a simulated server, and the bridge subscribed to it, on this machine only
     Demo(DemoFlags),
     /// Connect once and report connectivity, authentication, interval, skills and rates, and what the metrics would be
-    Check(CheckFlags),
+    Check(Box<CheckFlags>),
     /// Report what each message of a recording, or of a live feed, changes, and by which rule
     Explain(ExplainFlags),
     /// Record what a feed sends, one JSON line per frame
@@ -213,9 +214,9 @@ pub fn parse(
     environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<Box<dyn Command>, SettingsError> {
     Ok(match subcommand(args, &environment)? {
-        Subcommands::Run(flags) => run::command(flags, &environment)?,
+        Subcommands::Run(flags) => run::command(*flags, &environment)?,
         Subcommands::Demo(flags) => Box::new(Demo::new(flags)?),
-        Subcommands::Check(flags) => Box::new(Check::new(flags, &environment)?),
+        Subcommands::Check(flags) => check::command(*flags, &environment)?,
         Subcommands::Explain(flags) => Box::new(Explain::new(flags, &environment)?),
         Subcommands::Record(flags) => Box::new(Record::new(flags, &environment)?),
         Subcommands::Replay(flags) => Box::new(Replay::new(flags)?),
@@ -238,7 +239,7 @@ fn subcommand(
             Some(variable) => SettingsError::Environment { variable, error },
             None => SettingsError::CommandLine(error),
         })?;
-    Ok(command.unwrap_or(Subcommands::Run(run)))
+    Ok(command.unwrap_or_else(|| Subcommands::Run(Box::new(run))))
 }
 
 /// Returns the flags by which the bridge of a command line and an environment listens; `None` if it does not serve.

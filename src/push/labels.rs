@@ -25,6 +25,13 @@ const OWN: &[&str] = &[
 const REPLICA: &str = "__replica__";
 
 /// Why a text is not a label of a receiver.
+///
+/// ```
+/// use session_buddy_bridge::settings::{LabelError, PushLabels};
+///
+/// let refused = PushLabels::of_host("laptop").with(["skill_name=x"]);
+/// assert_eq!(refused, Err(("skill_name=x".to_owned(), LabelError::Own)));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LabelError {
     /// There is no `=`.
@@ -48,6 +55,14 @@ pub enum LabelError {
 }
 
 /// Labels that are added to every series of a receiver.
+///
+/// ```
+/// use session_buddy_bridge::settings::PushLabels;
+///
+/// let labels = PushLabels::of_host("laptop").with(["cluster=lab"]).unwrap();
+/// let pairs: Vec<_> = labels.iter().collect();
+/// assert_eq!(pairs, [("cluster", "lab"), ("instance", "laptop"), ("job", "session-buddy")]);
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushLabels(BTreeMap<String, String>);
 

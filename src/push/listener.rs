@@ -19,7 +19,7 @@ pub trait ReceiverListener: Send + Sync {
     fn refused(&self, samples: u64, reason: RefusalReason, answer: &str);
     /// The queue could not be used; this is tried again.
     fn queue_failed(&self, error: &dyn Error);
-    /// What the receiver has not answered for, and how many ticks of the queue were thinned so far.
+    /// What the receiver has not answered for, with its position where that is nothing, and how many ticks of the queue were thinned so far.
     fn queue(&self, queue: QueueSize, thinned_ticks: u64);
     /// The receiver's clock was read: ours is ahead by `skew_seconds`. `is_wrong` is whether that is much, and `is_ahead`
     /// whether nothing is sent because of it.

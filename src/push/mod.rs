@@ -19,12 +19,12 @@
 //! | `receiver` | a receiver, as it is configured |
 //! | `clock` | whether ticks are held because this machine's clock is ahead |
 //! | `client` | requests over one connection |
+//! | `probe` | what can be found out about a receiver without a sample |
 //! | `sender`, `listener` | sends the queue to one receiver, and reports what happens |
 //!
 //! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
 //! the values of the newest tick stay.
 
-#![allow(dead_code)]
 mod answer;
 mod batch;
 mod bisect;
@@ -35,6 +35,7 @@ mod encoder;
 mod identity;
 mod labels;
 mod listener;
+mod probe;
 mod queue;
 mod receiver;
 mod sampler;
@@ -44,12 +45,13 @@ mod series;
 mod ticker;
 
 pub use answer::RefusalReason;
-pub use clock::{ClockGuard, ClockVerdict};
+pub use clock::ClockGuard;
 pub use desk::{Desk, DeskServer, InMemoryError, QueueError, QueueSettings};
 pub use encoder::{EncodedLabels, RequestEncoder};
 pub use identity::{HostHash, Identified, Identity, LabelSets};
 pub use labels::{LabelError, PushLabels};
 pub use listener::ReceiverListener;
+pub use probe::{Probe, Verification, probe};
 pub use queue::{QueueSize, QueueSummary, summary};
 pub use receiver::{PushReceiver, PushSettings, PushedSeries, default_name};
 pub use sampler::gather_own;

@@ -10,6 +10,12 @@ use super::series::{Origin, ReceiverName, Series};
 use crate::feed::HttpCredentials;
 
 /// Which series are pushed.
+///
+/// ```
+/// use session_buddy_bridge::settings::PushedSeries;
+///
+/// assert_eq!(PushedSeries::default(), PushedSeries::All);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PushedSeries {
     /// The five families.
@@ -27,6 +33,23 @@ impl PushedSeries {
 }
 
 /// A receiver of remote write, already validated.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use session_buddy_bridge::settings::{HttpCredentials, PushLabels, PushReceiver, PushedSeries, ReceiverName};
+///
+/// let receiver = PushReceiver {
+///     name: ReceiverName::new("lab"),
+///     url: "http://receiver.example:9090/api/v1/write".parse().unwrap(),
+///     credentials: HttpCredentials::default(),
+///     labels: PushLabels::of_host("laptop"),
+///     series: PushedSeries::Five,
+///     age_max: Duration::from_secs(86_400),
+///     timeout: Duration::from_secs(10),
+/// };
+/// assert!(format!("{receiver:?}").contains("receiver.example:9090/api/v1/write"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct PushReceiver {
     /// Its name in metrics and log lines, and the key of its position in the queue.
@@ -43,6 +66,13 @@ pub struct PushReceiver {
     pub age_max: Duration,
     /// Timeout of a request, with its connection. 30 s.
     pub timeout: Duration,
+}
+
+impl PushReceiver {
+    /// Returns whether a file of headers has one of this name. A file that cannot be read has none.
+    pub(crate) fn sends_header(&self, name: &str) -> bool {
+        self.credentials.has_header(name)
+    }
 }
 
 impl fmt::Debug for PushReceiver {
@@ -68,6 +98,16 @@ pub fn default_name(url: &Url) -> String {
 }
 
 /// Receivers, and what holds for all of them.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use session_buddy_bridge::settings::PushSettings;
+///
+/// let settings = PushSettings::default();
+/// assert!(settings.receivers.is_empty());
+/// assert_eq!(settings.interval, Duration::from_secs(60));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushSettings {
     /// At most four, with different names.

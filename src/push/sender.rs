@@ -214,7 +214,9 @@ impl Sender {
     }
 
     async fn report_queue(&self, position: TickTime) -> Result<(), QueueError> {
-        let size = self.desk.size_after(position).await?;
+        let mut size = self.desk.size_after(position).await?;
+        // A receiver that has answered for everything is as far behind as its last tick is old.
+        size.oldest = size.oldest.or(Some(position)).filter(|oldest| *oldest != TickTime::NEVER);
         self.listener.queue(size, self.desk.thinned_ticks());
         Ok(())
     }

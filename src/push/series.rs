@@ -134,6 +134,12 @@ pub struct Backlog {
 }
 
 /// A receiver, as the label `receiver` names it.
+///
+/// ```
+/// use session_buddy_bridge::settings::ReceiverName;
+///
+/// assert_eq!(ReceiverName::new("lab").as_str(), "lab");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReceiverName(Arc<str>);
 

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use super::limits::{SERIES_MAX, SERIES_MIN};
 use super::number::within;
 use super::{
-    FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SocketMode, Timing, ZERO_FIRST_MAX, duration,
-    push,
+    FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SettingsError, SocketMode, Timing,
+    ZERO_FIRST_MAX, duration, push,
 };
-use crate::push::PushedSeries;
+use crate::push::{PushReceiver, PushSettings, PushedSeries};
 
 pub(crate) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(crate) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
@@ -59,14 +59,14 @@ pub(crate) struct RunFlags {
 #[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
 pub(crate) struct PushFlags {
     /// URL of a receiver of Prometheus remote write 1.0, http:// or https:// (may be repeated, at most 4)
-    #[arg(id = "push_urls", long = "push.url", value_name = "URL")]
+    #[arg(id = "push.url", long = "push.url", value_name = "URL")]
     pub urls: Vec<String>,
     /// Time between two samples of a series [range: 5s to 1h]
-    #[arg(long = "push.interval", value_name = "DURATION", default_value = "60s")]
+    #[arg(id = "push.interval", long = "push.interval", value_name = "DURATION", default_value = "60s")]
     #[arg(value_parser = ValueParser::new(push::interval))]
     pub interval: Duration,
     /// Longest queue of samples that are not sent yet; a longer one is thinned, never dropped [range: 1MiB to 1024GiB]
-    #[arg(long = "push.max-queue-bytes", value_name = "SIZE", default_value = "256MiB")]
+    #[arg(id = "push.max-queue-bytes", long = "push.max-queue-bytes", value_name = "SIZE", default_value = "256MiB")]
     #[arg(value_parser = ValueParser::new(push::queue_bytes))]
     pub queue_bytes_max: u64,
     #[command(flatten)]
@@ -78,29 +78,46 @@ pub(crate) struct PushFlags {
 #[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
 pub(crate) struct ReceiverFlags {
     /// Name of the receiver in the bridge's own metrics, if there is one --push.url [default: its host, port and path]
-    #[arg(long = "push.name", value_name = "NAME")]
+    #[arg(id = "push.name", long = "push.name", value_name = "NAME")]
     pub name: Option<String>,
     #[command(flatten)]
     pub credentials: PushCredentialFlags,
     /// Label of every series that is pushed, NAME=VALUE (may be repeated) [default: job=session-buddy, instance=the host's
     /// name]
-    #[arg(long = "push.label", value_name = "LABEL")]
+    #[arg(id = "push.label", long = "push.label", value_name = "LABEL")]
     pub labels: Vec<String>,
     /// Series that are pushed: the five families of skills, or the bridge's own metrics too
-    #[arg(long = "push.series", value_name = "SERIES", default_value = "all")]
+    #[arg(id = "push.series", long = "push.series", value_name = "SERIES", default_value = "all")]
     pub series: SeriesChoice,
     /// Age beyond which samples are not sent any more, except for the newest [range: 1m to 365d]
-    #[arg(long = "push.max-age", value_name = "DURATION", default_value = "7d")]
+    #[arg(id = "push.max-age", long = "push.max-age", value_name = "DURATION", default_value = "7d")]
     #[arg(value_parser = ValueParser::new(push::age_max))]
     pub age_max: Duration,
     /// Timeout of a request, with its connection [range: 1s to 10m]
-    #[arg(long = "push.timeout", value_name = "DURATION", default_value = "30s")]
+    #[arg(id = "push.timeout", long = "push.timeout", value_name = "DURATION", default_value = "30s")]
     #[arg(value_parser = ValueParser::new(push::timeout))]
     pub timeout: Duration,
     /// Allow credentials over http:// to other machines: anybody between can read them
-    #[arg(long = "push.insecure", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(id = "push.insecure", long = "push.insecure", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub insecure: bool,
+}
+
+/// Receivers of `check`: those of a bridge with the same flags.
+#[derive(Debug)]
+pub(crate) struct CheckedReceivers {
+    pub urls: Vec<String>,
+    pub receiver: ReceiverFlags,
+}
+
+impl CheckedReceivers {
+    /// # Errors
+    /// The first setting that cannot be used.
+    pub fn receivers(self, label_chars_max: usize) -> Result<Vec<PushReceiver>, SettingsError> {
+        let PushSettings { interval, queue_bytes_max, .. } = PushSettings::default();
+        let flags = PushFlags { urls: self.urls, interval, queue_bytes_max, receiver: self.receiver };
+        Ok(push::from_flags(flags, label_chars_max)?.receivers)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -108,22 +125,22 @@ pub(crate) struct ReceiverFlags {
 pub(crate) struct PushCredentialFlags {
     /// File with headers of each request, such as X-Scope-OrgID: one `Name: value` per line; this and every other file is read
     /// again at each connection
-    #[arg(id = "push_headers_file", long = "push.headers-file", value_name = "FILE")]
+    #[arg(id = "push.headers-file", long = "push.headers-file", value_name = "FILE")]
     pub headers_file: Option<PathBuf>,
     /// File with a bearer token
-    #[arg(long = "push.bearer-token-file", value_name = "FILE")]
+    #[arg(id = "push.bearer-token-file", long = "push.bearer-token-file", value_name = "FILE")]
     pub bearer_token_file: Option<PathBuf>,
     /// File with user:password for basic authentication
-    #[arg(long = "push.basic-auth-file", value_name = "FILE")]
+    #[arg(id = "push.basic-auth-file", long = "push.basic-auth-file", value_name = "FILE")]
     pub basic_auth_file: Option<PathBuf>,
     /// PEM file with the certificates to trust for https://, instead of the system's
-    #[arg(id = "push_ca_file", long = "push.ca-file", value_name = "FILE")]
+    #[arg(id = "push.ca-file", long = "push.ca-file", value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
     /// PEM file with the client certificate, for receivers that require one
-    #[arg(id = "push_cert_file", long = "push.cert-file", value_name = "FILE")]
+    #[arg(id = "push.cert-file", long = "push.cert-file", value_name = "FILE")]
     pub cert_file: Option<PathBuf>,
     /// PEM file with the private key of that certificate, unencrypted
-    #[arg(id = "push_key_file", long = "push.key-file", value_name = "FILE")]
+    #[arg(id = "push.key-file", long = "push.key-file", value_name = "FILE")]
     pub key_file: Option<PathBuf>,
 }
 

@@ -46,7 +46,7 @@ pub use feed_target::{FeedTarget, FeedUrlError};
 pub use healthcheck_url::HealthcheckUrlError;
 pub use listen_address::ListenAddressError;
 use path::check_path;
-pub use push::{PushError, SizeError};
+pub use push::PushError;
 
 pub use crate::feed::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, HttpCredentials,

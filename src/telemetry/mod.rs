@@ -27,7 +27,7 @@ use tracing::{error, info, warn};
 pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
 pub use feed::{CODES_FROM_ZERO, FeedTelemetry};
 pub(crate) use notices::{log_notice, log_notices};
-pub use push::{PushStanding, PushTelemetry, ReceiverTelemetry};
+pub use push::{PushStanding, PushTelemetry};
 pub use recent::SeenRejection;
 pub use state::StateTelemetry;
 

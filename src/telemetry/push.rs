@@ -51,7 +51,7 @@ const QUEUE_BYTES: Family<1> = Family::gauge(
 );
 const QUEUE_OLDEST: Family<1> = Family::gauge(
     "session_buddy_bridge_push_queue_oldest_timestamp_seconds",
-    "Unix timestamp of the oldest tick that the receiver has not answered for; absent without one.",
+    "Unix timestamp of the oldest tick that the receiver has not answered for, or of its last one if it has answered for all.",
     ["receiver"],
 );
 const LAST_SUCCESS: Family<1> = Family::gauge(

@@ -55,6 +55,7 @@ mod power_cut;
 mod process_manners;
 mod protocol_reads_what_servers_write;
 mod push_bytes;
+mod push_check;
 mod push_faults;
 mod push_queue;
 mod push_queue_bridge;

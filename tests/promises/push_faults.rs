@@ -9,7 +9,9 @@ use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
 
 use crate::support::patiently;
-use crate::support::push_senders::{INTERVAL_MILLIS, OTHERS, Queue, Report, Running, check, receiver, samples, timing};
+use crate::support::push_senders::{
+    INTERVAL_MILLIS, OTHERS, Queue, Report, Running, check, http_date, receiver, samples, timing,
+};
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
 
 /// Sends `ticks` of `series` counters to a receiver with this rule, and returns what was reported and what is stored. Each
@@ -161,12 +163,6 @@ async fn a_receiver_says_when_it_is_asked_again() {
             }
         }
     }
-}
-
-/// The time as HTTP writes it.
-fn http_date(at: SystemTime) -> String {
-    let at = jiff::Timestamp::try_from(at).unwrap();
-    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap()
 }
 
 #[tokio::test]

@@ -1,12 +1,15 @@
 //! The reference's tables of metrics name what a bridge exposes: nothing less, nothing more.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use crate::support::model::{Database, Invocation};
+use crate::support::push_senders::{http_date, receiver};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
+use crate::support::scripted_receiver::{Action, ScriptedReceiver};
 use rusqlite::Connection;
-use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
+use session_buddy_bridge::settings::{FeedTarget, PushSettings, Settings, StateLocation};
 
 /// The names in backticks in the first column of the tables of `section`.
 fn first_column(section: &str) -> impl Iterator<Item = &str> {
@@ -46,7 +49,10 @@ async fn the_tables_name_what_a_bridge_exposes() {
     )
     .unwrap();
     let feeds = vec![FeedTarget { skills_db: Some(skills_db), ..FeedTarget::new(server.url().as_str()).unwrap() }];
-    let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds) });
+    let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
+    let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
+    let push = PushSettings { receivers: vec![receiver(&pushed.url())], ..PushSettings::default() };
+    let bridge = RunningBridge::start(Settings { state, push, ..Settings::new(feeds) });
     let expected = in_reference();
     assert!(expected.len() > 20, "the tables were not found: {expected:?}");
     bridge

@@ -195,3 +195,9 @@ impl Drop for Running {
         self.stop.cancel();
     }
 }
+
+/// The time as HTTP writes it.
+pub fn http_date(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).unwrap();
+    jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&at).unwrap()
+}

@@ -23,6 +23,8 @@ pub struct Received {
     /// With lower-case names.
     pub headers: BTreeMap<String, String>,
     pub body_bytes: usize,
+    /// Whether it is a write request at all.
+    pub is_valid: bool,
     pub series: Decoded,
 }
 
@@ -75,6 +77,9 @@ impl Action {
 
 /// The value of each series at each time, in bits.
 pub type Stored = BTreeMap<Vec<(String, String)>, BTreeMap<i64, u64>>;
+
+/// What `check` sends to find out whether requests are read.
+const NO_REQUEST: [u8; 16] = [0xff; 16];
 
 type Rule = Box<dyn FnMut(&Received, &Stored) -> Action + Send>;
 
@@ -221,5 +226,7 @@ fn request(number: usize, head: &str, body: &[u8]) -> Received {
     let target = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
     let headers = lines.filter_map(|line| line.split_once(':'));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    Received { number, target, headers, body_bytes: body.len(), series: decoded(body) }
+    let is_valid = body != NO_REQUEST;
+    let series = if is_valid { decoded(body) } else { Decoded::new() };
+    Received { number, target, headers, body_bytes: body.len(), is_valid, series }
 }

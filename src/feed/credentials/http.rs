@@ -44,6 +44,11 @@ impl HttpCredentials {
         self.headers_file.is_some() || self.bearer_token_file.is_some() || self.basic_auth_file.is_some()
     }
 
+    /// Returns whether the header `name` is presented. Files that cannot be read present nothing.
+    pub(crate) fn has_header(&self, name: &str) -> bool {
+        self.presented().is_ok_and(|presented| presented.0.contains_key(name))
+    }
+
     /// Reads what is presented to the receiver now.
     pub(crate) async fn read(&self) -> Result<PresentedHeaders, CredentialError> {
         let credentials = self.clone();
