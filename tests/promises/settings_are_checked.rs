@@ -535,7 +535,7 @@ fn a_number_outside_its_range_is_refused_with_the_range() {
         (
             "--feed.silence-timeout",
             "soon",
-            "is no duration: write a number and one of the units ms, s, m, h, for example 10s, 500ms or 1.5m",
+            "is no duration: write a number and one of the units ms, s, m, h, d, for example 10s, 500ms or 1.5m",
         ),
     ] {
         let refused = refusal(&[flag, value]);
