@@ -27,13 +27,14 @@ mod key {
 pub struct EncodedLabels(Box<[u8]>);
 
 impl EncodedLabels {
-    /// Encodes a metric name with its own labels and those that are added to every series, sorted by name as receivers require
-    /// it. A label without a value is no label. No name may occur twice.
+    /// Encodes a metric name with its own labels, followed by those that are added to every series. They are sorted by name, as
+    /// receivers require it. A label without a value is no label; of two with one name the first is kept.
     pub fn new<'a>(name: &'a str, labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let mut sorted: Vec<_> = labels.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        sorted.push((NAME_LABEL, name));
-        sorted.sort_unstable();
-        debug_assert!(sorted.windows(2).all(|pair| pair[0].0 != pair[1].0), "a label occurs twice: {sorted:?}");
+        let mut sorted = vec![(NAME_LABEL, name)];
+        sorted.extend(labels.into_iter().filter(|(_, value)| !value.is_empty()));
+        // Stable: the first of a name stays the first.
+        sorted.sort_by_key(|(name, _)| *name);
+        sorted.dedup_by_key(|(name, _)| *name);
         let mut out = Vec::new();
         for (name, value) in sorted {
             let fields = [(key::LABEL_NAME, name), (key::LABEL_VALUE, value)];

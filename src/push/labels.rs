@@ -9,7 +9,6 @@ use thiserror::Error;
 /// A test holds this list against every metric.
 const OWN: &[&str] = &[
     "anomaly_type",
-    "cause",
     "code",
     "completed",
     "feed",
@@ -17,7 +16,14 @@ const OWN: &[&str] = &[
     "quantile",
     "reason",
     "receiver",
+    "revision",
+    "rustc",
     "skill_name",
+    "source",
+    "state",
+    "target",
+    "type",
+    "version",
     "workflow_phase",
 ];
 
@@ -160,5 +166,24 @@ mod tests {
         let canonical = |text: &str| PushLabels::of_host("h").with([text]).map(|labels| labels.canonical()).unwrap();
         assert_eq!(canonical("a=1"), r#"a="1",instance="h",job="session-buddy""#);
         assert_ne!(canonical(r#"a=1",b="2"#), r#"a="1",b="2",instance="h",job="session-buddy""#);
+    }
+
+    /// Another test holds the reference against what a bridge exposes.
+    #[test]
+    fn every_label_of_the_reference_is_reserved() {
+        let mut documented = std::collections::BTreeSet::from(["le", "quantile"]);
+        let mut column = None;
+        for line in include_str!("../../docs/metrics.md").lines() {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            match cells.iter().position(|cell| *cell == "labels") {
+                Some(found) if line.starts_with("| name ") => column = Some(found),
+                _ if !line.starts_with('|') => column = None,
+                _ => {
+                    let labels = column.and_then(|column| cells.get(column)).into_iter();
+                    documented.extend(labels.flat_map(|cell| cell.split('`').skip(1).step_by(2)));
+                }
+            }
+        }
+        assert_eq!(documented.into_iter().collect::<Vec<_>>(), OWN);
     }
 }

@@ -66,7 +66,10 @@ fn an_empty_request_is_one_that_every_receiver_decodes() {
 
 #[test]
 fn labels_are_sorted_by_name_and_empty_ones_left_out() {
-    let labels = EncodedLabels::new("m", [("skill_name", "s"), ("job", "j"), ("Upper", "u"), ("phase", "")]);
+    let labels = EncodedLabels::new(
+        "m",
+        [("skill_name", "s"), ("job", "j"), ("Upper", "u"), ("phase", ""), ("job", "of the bridge")],
+    );
     let mut encoder = RequestEncoder::new();
     encoder.push(&labels, [(1, 1.0)]);
     let names = decoded(&encoder.finish())[0].0.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
