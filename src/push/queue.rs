@@ -13,7 +13,7 @@ use thiserror::Error;
 use super::identity::{HostHash, Identity, LabelSets};
 use super::samples;
 use super::series::{
-    Backlog, Labels, Origin, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickTime,
+    Backlog, Labels, Origin, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickTime, is_stale,
 };
 
 /// What a tick takes beside its samples: its time and its row.
@@ -283,14 +283,41 @@ pub(super) fn retain(connection: &Connection, receivers: &[ReceiverName]) -> rus
     for gone in known.iter().filter(|known| !receivers.contains(known)) {
         delete.execute([gone.as_str()])?;
     }
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO push_receiver SELECT ?, coalesce(\
-         (SELECT millis FROM push_tick ORDER BY millis DESC LIMIT 1 OFFSET 1), (SELECT base_millis FROM push_identity), 0)",
-    )?;
-    for new in receivers.iter().filter(|receiver| !known.contains(receiver)) {
-        insert.execute([new.as_str()])?;
+    let new: Vec<_> = receivers.iter().filter(|receiver| !known.contains(receiver)).collect();
+    if !new.is_empty() {
+        let position = before_newest(connection)?;
+        let mut insert = connection.prepare_cached("INSERT INTO push_receiver VALUES (?, ?)")?;
+        for receiver in new {
+            insert.execute(params![receiver.as_str(), position.millis()])?;
+        }
     }
     fold(connection)
+}
+
+/// Returns the position that only the newest tick is behind. One that was folded already is queued again, with every value.
+fn before_newest(connection: &Connection) -> rusqlite::Result<TickTime> {
+    let mut query = connection.prepare_cached(
+        "SELECT (SELECT max(millis) FROM push_tick), \
+         coalesce((SELECT millis FROM push_tick ORDER BY millis DESC LIMIT 1 OFFSET 1), 0), \
+         coalesce((SELECT base_millis FROM push_identity), 0)",
+    )?;
+    let (newest, before, base): (Option<i64>, i64, i64) =
+        query.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    match newest {
+        // It was queued again for another receiver, and is in the base as well.
+        Some(newest) if newest == base => return Ok(TickTime::from_millis(base - 1)),
+        Some(_) => return Ok(TickTime::from_millis(before.max(base))),
+        None if base == 0 => return Ok(TickTime::NEVER),
+        None => {}
+    }
+    let mut query = connection.prepare("SELECT series, bits FROM push_base ORDER BY series")?;
+    let value = |row: &Row<'_>| {
+        Ok((SeriesId::at(row.get::<_, u32>(0)? as usize), f64::from_bits(row.get::<_, i64>(1)? as u64)))
+    };
+    let values = query.query_map([], value)?.collect::<Result<Vec<_>, _>>()?;
+    let values: Vec<_> = values.into_iter().filter(|(_, value)| !is_stale(*value)).collect();
+    connection.execute("INSERT INTO push_tick VALUES (?, ?)", params![base, samples::encode(&values)])?;
+    Ok(TickTime::from_millis(base - 1))
 }
 
 /// A receiver has answered for everything up to `to`. Its position never goes back, and a receiver that was removed meanwhile

@@ -348,6 +348,27 @@ fn look(queue: &mut Queue) -> Option<session_buddy_bridge::internals::push::Queu
 }
 
 #[test]
+fn a_new_receiver_gets_a_newest_tick_that_every_other_one_has_answered_for() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    counted.invocation("a", true);
+    queue.tick(1);
+    counted.invocation("b", true);
+    queue.tick(2);
+    queue.advance("r", at(2));
+    for receivers in [&["r", "new"][..], &["other"][..]] {
+        queue.configure(settings(receivers));
+        let states = queue.states(receivers[receivers.len() - 1]);
+        assert_eq!(states.len(), 2, "{states:?}");
+        assert_eq!(states[1], (at(2), counted.scrape(&Registry::new())));
+        assert_eq!(*queue.desk.watch().borrow(), at(2));
+    }
+    assert!(!queue.tick(2) && queue.tick(3));
+    queue.advance("other", at(3));
+    assert_eq!(look(&mut queue).unwrap().size.ticks, 0);
+}
+
+#[test]
 fn a_position_never_goes_back_and_never_beyond_the_newest_tick() {
     let counted = Counted::new();
     let mut queue = queue(&counted);
