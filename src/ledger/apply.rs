@@ -13,6 +13,7 @@ use super::ledger::{Ledger, START_HOLD};
 use super::limits::SERIES_COUNT_MAX;
 use super::moment::Moment;
 use super::notice::{FallenSkills, Notice, ResetCause};
+use super::pending::add;
 use super::server_time::{self, Stamp};
 use super::slots::{FeedSlot, SourceId};
 use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
@@ -23,7 +24,7 @@ impl Ledger {
     pub(super) fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Moment, notices: &mut Vec<Notice>) {
         let Some(source) = self.sources.adopt(slot, self.is_hold_over(slot, now), now.wall_micros) else {
             if !self.feeds[slot.index()].hold_event(event) {
-                super::pending::add(&mut self.rules.late_events, 1);
+                add(&mut self.rules.late_events, 1);
                 notices.push(Notice::LateEvents { events: 1 });
             }
             return;
@@ -216,7 +217,7 @@ impl Ledger {
                 let may_hide = counts.may_hide_anomalies(snapshot);
                 counts.list_anomalies(snapshot, beginning == Some(Beginning::History), ctx);
                 if may_hide {
-                    ctx.rules.anomaly_window_overflows += 1;
+                    add(&mut ctx.rules.anomaly_window_overflows, 1);
                     ctx.notices.push(Notice::AnomalyWindowOverflowed);
                 }
             }
@@ -411,7 +412,7 @@ impl Ledger {
                         counts.note_time(this_micros);
                     }
                     if may_hide {
-                        ctx.rules.anomaly_window_overflows += 1;
+                        add(&mut ctx.rules.anomaly_window_overflows, 1);
                         ctx.notices.push(Notice::AnomalyWindowOverflowed);
                     }
                 });

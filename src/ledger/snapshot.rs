@@ -12,7 +12,7 @@ use super::check::check_anomaly;
 use super::context::ApplyContext;
 use super::continuity::{Delta, Step};
 use super::evidence::Totals;
-use super::pending::{Increase, Offered};
+use super::pending::{Increase, Offered, add};
 use super::server_time;
 use super::source::{Gauge, SourceCounts, count_anomalies};
 use super::trace_step::TraceStep;
@@ -93,7 +93,7 @@ impl SourceCounts {
             ctx.trace(|| TraceStep::Rate { skill_name: name.to_string() });
         }
         if !listing.exact && (is_other || step.delta == Delta::First) {
-            ctx.rules.inexact_rates += 1;
+            add(&mut ctx.rules.inexact_rates, 1);
         }
         ctx.book.set_listed(skill.series, ctx.now.wall_micros);
         let was_listed = std::mem::replace(&mut skill.listed, true);

@@ -43,6 +43,7 @@ mod http_answers;
 mod http_limits;
 mod http_outlives_want_of_descriptors;
 mod http_under_pressure;
+mod impossible_states;
 mod layout_is_documented;
 mod ledger_agrees_with_the_database;
 mod listens_where_it_is_told;

@@ -44,7 +44,7 @@ pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome
 use self::feed_state::{Binding, FeedState};
 
 /// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
-const ROUNDS: u32 = 3;
+pub(super) const ROUNDS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Rounds in a row in which two feeds share a timestamp, to be of one server. One can agree by chance.

@@ -13,7 +13,7 @@ use crate::protocol::Event;
 record! {
     "feed", key (slot),
     struct FeedRow {
-        slot: usize,
+        slot: u32,
         name: Arc<str>,
         address: String,
         filter: Option<String>,
@@ -48,7 +48,7 @@ impl From<&FeedRecord> for FeedRow {
             undecided,
         } = &record.counters;
         Self {
-            slot: record.slot.index(),
+            slot: record.slot.number(),
             name: (&*record.entry.name).into(),
             address: record.entry.address.to_string(),
             filter: record.entry.filter.as_deref().map(str::to_owned),
@@ -79,7 +79,7 @@ impl From<FeedRow> for FeedRecord {
             filter: record.filter.map(Into::into),
         };
         Self {
-            slot: FeedSlot::new(record.slot),
+            slot: FeedSlot::from_number(record.slot),
             entry,
             is_configured: record.is_configured,
             counters: FeedCounters {
