@@ -109,12 +109,11 @@ impl Ledger {
 
     /// Records which other feeds of the source streamed an event, too.
     fn compare_senders(&mut self, slot: FeedSlot, source: SourceId, (id, sent_micros): (&str, i64)) {
-        if let Some(known) = self.sources.source(source) {
-            for other in known.counts.event_ids.senders(id, sent_micros) {
-                if other != slot {
-                    self.sources.record_shared_event(slot, other);
-                }
-            }
+        let Some(known) = self.sources.source(source) else { return };
+        let senders = known.counts.event_ids.senders(id, sent_micros);
+        // One that is sent again is no other one.
+        if !senders.contains(&slot) {
+            senders.into_iter().for_each(|other| self.sources.record_shared_event(slot, other));
         }
     }
 

@@ -11,6 +11,7 @@ use proptest::test_runner::Config;
 use crate::support::model::{Database, Invocation, Metrics, SECOND, metrics_update};
 use crate::support::observer::Observer;
 use crate::support::property;
+use session_buddy_bridge::internals::ledger::Notice;
 
 const VICTIM: usize = 0;
 const ADVERSARY: usize = 1;
@@ -296,5 +297,42 @@ fn servers_that_share_timestamps_and_list_other_numbers_add_up() {
         servers[1].counts().into_iter().for_each(|(key, count)| *happened.entry(key).or_default() += count);
         assert_eq!(observer.shown.counts(), happened, "{skills_of_second:?}");
         assert_eq!(observer.active_sessions(60 * SECOND), 2, "{skills_of_second:?}");
+    }
+}
+
+/// What two connections showed to be one server is nothing that a later one of either has shown.
+#[test]
+fn a_feed_that_reconnects_to_another_server_is_of_that_one() {
+    for reconnects in [0, 1] {
+        let mut observer = Observer::of(&[("first", None), ("second", None)]);
+        let mut chance = fastrand::Rng::with_seed(7);
+        let mut invocation = |skill_name: &str| Invocation {
+            skill_name: skill_name.to_owned(),
+            workflow_phase: None,
+            completed: true,
+            duration_seconds: Some(f64::from(chance.u32(1..90_000)) / 1e4),
+        };
+        let [mut common, mut other] = ["skill", "other"]
+            .map(|name| Database { invocations: (0..20).map(|_| invocation(name)).collect(), ..Database::default() });
+        (0..2).for_each(|feed| observer.open(feed, 0));
+        for second in 0..8 {
+            common.invocations.push(invocation("skill"));
+            let at = second * 2 * SECOND + 130_001;
+            (0..2).for_each(|feed| observer.hear(feed, &common.snapshot(at), at));
+        }
+        observer.reopen(reconnects, 16 * SECOND);
+        for second in 8..40 {
+            common.invocations.push(invocation("skill"));
+            other.invocations.push(invocation("other"));
+            let at = [second * 2 * SECOND + 130_001, second * 2 * SECOND + 700_002];
+            observer.hear(1 - reconnects, &common.snapshot(at[0]), at[0]);
+            observer.hear(reconnects, &other.snapshot(at[1]), at[1]);
+        }
+        observer.tick(90 * SECOND);
+        let joined = observer.notices.iter().filter(|notice| matches!(notice, Notice::SourcesJoined { .. })).count();
+        assert_eq!(joined, 0, "feed {reconnects}");
+        let mut happened = common.counts();
+        happened.extend(other.counts());
+        assert_eq!(observer.shown.counts(), happened, "feed {reconnects}");
     }
 }

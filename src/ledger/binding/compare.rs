@@ -27,14 +27,11 @@ impl<C: Counts> Sources<C> {
                 _ if is_repeated => {}
                 Some(true) => {
                     for (this, that) in [(feed, other), (other, feed)] {
-                        let companion = self.feed_mut(this).companions.entry(that).or_default();
-                        companion.shared += 1;
-                        companion.alone = 0;
+                        self.feed_mut(this).companions.entry(that).or_default().alone = 0;
                     }
-                    if [(feed, other), (other, feed)]
-                        .map(|(this, that)| self.shared(this, that))
-                        .contains(&SHARED_NEEDED)
-                    {
+                    let pair = self.pairs.get_mut(feed, other);
+                    pair.timestamps += 1;
+                    if pair.timestamps == SHARED_NEEDED {
                         self.unite(feed, other);
                     }
                 }
@@ -52,9 +49,9 @@ impl<C: Counts> Sources<C> {
 
     /// Two feeds are not of one server, whatever timestamps they shared.
     fn set_apart(&mut self, feed: FeedSlot, other: FeedSlot) {
+        self.pairs.get_mut(feed, other).timestamps = 0;
         for (this, that) in [(feed, other), (other, feed)] {
             let state = self.feed_mut(this);
-            state.companions.entry(that).or_default().shared = 0;
             let is_new = state.apart.insert(that);
             state.is_changed.mark_if(is_new);
         }
@@ -72,9 +69,9 @@ impl<C: Counts> Sources<C> {
 
     /// Two feeds streamed the same event.
     pub fn record_shared_event(&mut self, feed: FeedSlot, other: FeedSlot) {
-        let companion = self.feed_mut(feed).companions.entry(other).or_default();
-        companion.events = companion.events.saturating_add(1);
-        if companion.events == EVENTS_SHARED_NEEDED && self.shares_server(feed, other) == Some(true) {
+        let pair = self.pairs.get_mut(feed, other);
+        pair.events = pair.events.saturating_add(1);
+        if pair.events == EVENTS_SHARED_NEEDED && self.shares_server(feed, other) == Some(true) {
             self.events.push(SourceEvent::OneServer { feed, other });
         }
     }

@@ -22,6 +22,7 @@ mod database;
 mod feed_state;
 mod lifetime;
 mod observe;
+mod pairs;
 mod parts;
 mod search;
 mod source;
@@ -42,6 +43,7 @@ pub use self::source::{Role, Source};
 pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome, SourceEvent};
 
 use self::feed_state::{Binding, FeedState};
+use self::pairs::Pairs;
 
 /// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
 pub(super) const ROUNDS: u32 = 3;
@@ -60,6 +62,7 @@ const ALONE_NEEDED: u32 = 2 * ROUNDS;
 #[derive(Debug)]
 pub struct Sources<C> {
     feeds: Vec<FeedState>,
+    pairs: Pairs,
     sources: BTreeMap<SourceId, Source<C>>,
     next: SourceId,
     /// The sources that each address was ever bound to. Persistent.
@@ -79,6 +82,7 @@ impl<C> Default for Sources<C> {
     fn default() -> Self {
         Self {
             feeds: Vec::new(),
+            pairs: Pairs::default(),
             sources: BTreeMap::new(),
             next: SourceId::FIRST,
             addresses: HashMap::new(),
@@ -167,12 +171,7 @@ impl<C> Sources<C> {
 
     /// Whether two feeds are of one server: they shared two timestamps in a row.
     pub fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
-        self.shared(feed, other) >= SHARED_NEEDED
-    }
-
-    /// The timestamps in a row that a feed shared with another.
-    fn shared(&self, feed: FeedSlot, other: FeedSlot) -> u32 {
-        self.feed(feed).companions.get(&other).map_or(0, |companion| companion.shared)
+        self.pairs.get(feed, other).timestamps >= SHARED_NEEDED
     }
 
     /// Whether two feeds are of one server, if it is known. Timestamps decide; where one of the two sends none that could, two
@@ -182,18 +181,15 @@ impl<C> Sources<C> {
         if this.apart.contains(&other) {
             return Some(false);
         }
-        let events = |state: &FeedState, other| state.companions.get(&other).map_or(0, |companion| companion.events);
-        let shares_events = events(this, other).max(events(that, feed)) >= EVENTS_SHARED_NEEDED;
-        let is_one = self.is_one_server(feed, other)
-            || self.is_one_server(other, feed)
-            || shares_events && !(this.has_stamps() && that.has_stamps());
+        let shares_events = self.pairs.get(feed, other).events >= EVENTS_SHARED_NEEDED;
+        let is_one = self.is_one_server(feed, other) || shares_events && !(this.has_stamps() && that.has_stamps());
         is_one.then_some(true)
     }
 
     /// The feeds of the same server as `feed`.
     pub fn companions(&self, feed: FeedSlot) -> Vec<FeedSlot> {
-        let shared = self.feed(feed).companions.iter().filter(|(_, companion)| companion.shared >= SHARED_NEEDED);
-        shared.map(|(other, _)| *other).collect()
+        let shared = self.pairs.of(feed).filter(|(_, pair)| pair.timestamps >= SHARED_NEEDED);
+        shared.map(|(other, _)| other).collect()
     }
 
     /// The feeds that are bound to a source.
@@ -234,6 +230,12 @@ impl<C> Sources<C> {
     /// How many slots there are.
     pub fn slots(&self) -> usize {
         self.feeds.len()
+    }
+
+    /// Forgets what the connection of a feed showed: its address can lead to another server.
+    fn forget_connection(&mut self, feed: FeedSlot) {
+        self.feed_mut(feed).forget_connection();
+        self.pairs.forget(feed);
     }
 
     fn feed(&self, feed: FeedSlot) -> &FeedState {
