@@ -66,7 +66,7 @@ impl Ledger {
     /// Whether the sessions of two feeds count once. While it is not known, those of one source do if one of them reported
     /// any: better too few than one server's twice.
     fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
-        let has_reported = |feed: FeedSlot| self.feeds[feed.index()].sessions.heard_micros().is_some();
+        let has_reported = |feed: FeedSlot| self.feeds[feed.index()].sessions.reported_micros().is_some();
         let is_one_source = || {
             let source = self.sources.expected_source(feed);
             source.is_some() && source == self.sources.expected_source(other)
@@ -80,11 +80,11 @@ impl Ledger {
     fn better_informed(&self, feed: FeedSlot, other: FeedSlot) -> FeedSlot {
         let (this, that) = (&self.feeds[feed.index()], &self.feeds[other.index()]);
         let both_since = Some(this.opened_micros.max(that.opened_micros));
-        let (heard, other_heard) = (this.sessions.heard_micros(), that.sessions.heard_micros());
-        let is_other = if heard >= both_since && other_heard >= both_since {
+        let (reported, other_reported) = (this.sessions.reported_micros(), that.sessions.reported_micros());
+        let is_other = if reported >= both_since && other_reported >= both_since {
             that.opened_micros < this.opened_micros
         } else {
-            other_heard > heard
+            other_reported > reported
         };
         if is_other { other } else { feed }
     }
@@ -93,7 +93,7 @@ impl Ledger {
     pub(super) fn share_sessions(&mut self, feed: FeedSlot, other: FeedSlot) {
         let informed = self.better_informed(feed, other);
         let learner = if informed == feed { other } else { feed };
-        if self.feeds[informed.index()].sessions.heard_micros().is_some()
+        if self.feeds[informed.index()].sessions.reported_micros().is_some()
             && let Ok([informed, learner]) = self.feeds.get_disjoint_mut([informed.index(), learner.index()])
         {
             learner.copy_sessions(&informed.sessions);
@@ -104,16 +104,16 @@ impl Ledger {
     /// one that left in the change in which it joined.
     pub(super) fn inherit_sessions(&mut self, feed: FeedSlot, source: SourceId) {
         let replaced = self.sources.take_replaced(feed);
-        let own = self.feeds[feed.index()].sessions.heard_micros();
+        let own = self.feeds[feed.index()].sessions.reported_micros();
         let address = &self.sources.entry(feed).address;
         let left = self.feeds.iter().enumerate().filter(|(_, left)| !left.is_configured);
         let left = left.filter_map(|(index, left)| {
-            let heard = left.sessions.heard_micros().filter(|heard| Some(*heard) > own)?;
+            let reported = left.sessions.reported_micros().filter(|reported| Some(*reported) > own)?;
             let slot = FeedSlot::new(index);
             let has_address = self.sources.entry(slot).address == *address;
             let is_left =
                 self.sources.expected_source(slot) == Some(source) && (has_address || replaced.contains(&slot));
-            is_left.then_some((has_address, heard, index))
+            is_left.then_some((has_address, reported, index))
         });
         if let Some((_, _, left)) = left.max()
             && let Ok([left, heir]) = self.feeds.get_disjoint_mut([left, feed.index()])

@@ -76,7 +76,7 @@ impl Ledger {
             (is_changed || has_counted).then(|| OwnParts {
                 counters: feed.counters.clone(),
                 held_events: feed.held_events().to_vec(),
-                sessions_heard_micros: feed.sessions.heard_micros(),
+                sessions_reported_micros: feed.sessions.reported_micros(),
                 sessions_count: feed.sessions.count(),
             })
         });
@@ -318,7 +318,7 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
         };
         parts.feeds.push(feed);
         let by_id = sessions.remove(&slot).unwrap_or_default();
-        let sessions = Sessions::restore(record.sessions_heard_micros, record.sessions_count, by_id);
+        let sessions = Sessions::restore(record.sessions_reported_micros, record.sessions_count, by_id);
         feeds.push(Feed::restore(counters, source.is_some(), record.held_events, sessions));
     }
     for record in memory.agreed {
@@ -501,7 +501,7 @@ impl FeedRecord {
             && are_counts([self.sessions_count])
             && self.source.iter().chain(&self.heir_of).all(|source| source.is_valid())
             && self.hold_rounds <= ROUNDS
-            && self.sessions_heard_micros.is_none_or(is_time)
+            && self.sessions_reported_micros.is_none_or(is_time)
             && self.held_events.len() <= HELD_EVENTS_MAX
             && self.held_events.iter().all(|event| is_event(&event.kind))
     }

@@ -30,7 +30,7 @@ record! {
         is_observed: bool,
         held_events: Json<Vec<Event<'static>>>,
         apart: Json<Vec<u32>>,
-        sessions_heard_micros: Option<i64>,
+        sessions_reported_micros: Option<i64>,
         sessions_count: u64,
     }
 }
@@ -65,7 +65,7 @@ impl From<&FeedRecord> for FeedRow {
             is_observed: record.is_observed,
             held_events: Json(record.held_events.clone()),
             apart: Json(record.apart.iter().map(|feed| feed.number()).collect()),
-            sessions_heard_micros: record.sessions_heard_micros,
+            sessions_reported_micros: record.sessions_reported_micros,
             sessions_count: record.sessions_count,
         }
     }
@@ -98,7 +98,7 @@ impl From<FeedRow> for FeedRecord {
             is_observed: record.is_observed,
             held_events: record.held_events.0,
             apart: record.apart.0.into_iter().map(FeedSlot::from_number).collect(),
-            sessions_heard_micros: record.sessions_heard_micros,
+            sessions_reported_micros: record.sessions_reported_micros,
             sessions_count: record.sessions_count,
         }
     }
