@@ -63,9 +63,10 @@ fn a_state_with_a_flipped_bit_is_refused_only_for_its_version_or_its_owner() {
     /// What SQLite's header has for the version and for the owner: `user_version` and `application_id`.
     const VERSION_AND_OWNER: [Range<usize>; 2] = [60..64, 68..72];
     let sound = fs::read(corpus("state_file").join("sound")).unwrap();
-    let flips = if is_long() { 1409 } else { 47 };
+    let flips = if is_long() { 1409 } else { 19 };
     let spread = (0..flips).map(|number| number * (sound.len() * 8) / flips);
     let (mut opened, mut quarantined, mut refused) = (0, 0, 0);
+    let mut unexpected = Vec::new();
     for bit in spread.chain(VERSION_AND_OWNER.into_iter().flatten().map(|byte| byte * 8)) {
         let (byte, mask) = (bit / 8, 1 << (bit % 8));
         let mut flipped = sound.clone();
@@ -79,12 +80,15 @@ fn a_state_with_a_flipped_bit_is_refused_only_for_its_version_or_its_owner() {
             Ok(Opened { quarantined: None, .. }) => opened += 1,
             Ok(_) => quarantined += 1,
             Err(error) => {
-                assert!(matches!(error, StoreError::Newer { .. } | StoreError::Foreign { .. }), "{bit}: {error}");
-                assert!(VERSION_AND_OWNER.iter().any(|bytes| bytes.contains(&byte)), "{bit}: {error}");
                 refused += 1;
+                let is_expected = matches!(error, StoreError::Newer { .. } | StoreError::Foreign { .. });
+                if !is_expected || !VERSION_AND_OWNER.iter().any(|bytes| bytes.contains(&byte)) {
+                    unexpected.push(format!("bit {bit}: {error}"));
+                }
             }
         }
     }
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
     println!("{opened} were opened, {quarantined} quarantined, {refused} refused");
     assert!([opened, quarantined, refused].iter().all(|states| *states > 0), "{opened} {quarantined} {refused}");
 }
