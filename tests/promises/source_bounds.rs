@@ -336,3 +336,39 @@ fn a_feed_that_reconnects_to_another_server_is_of_that_one() {
         assert_eq!(observer.shown.counts(), happened, "feed {reconnects}");
     }
 }
+
+/// Two processes on a new database are compared with a known one that is away. The database changes just when the first of the two
+/// is bound.
+#[test]
+fn what_a_pending_feed_listed_a_moment_ago_shows_whose_it_is() {
+    let invocation = |skill_name: &str, duration_seconds: Option<f64>| Invocation {
+        skill_name: skill_name.to_owned(),
+        workflow_phase: None,
+        completed: duration_seconds.is_some(),
+        duration_seconds,
+    };
+    let known = Database { invocations: vec![invocation("known", Some(1.5))], ..Database::default() };
+    let mut database = Database::default();
+    for duration_seconds in [Some(1.139), Some(1.339), None] {
+        database.invocations.push(invocation("first", duration_seconds));
+    }
+    database.invocations.push(invocation("second", Some(2.283)));
+    let mut observer = Observer::of(&[("away", None), ("one process", None), ("another", None)]);
+    observer.open(0, 0);
+    (0..6).for_each(|second| observer.hear(0, &known.snapshot(second * SECOND), second * SECOND));
+    observer.close(0, 8 * SECOND);
+    (1..3).for_each(|feed| observer.open(feed, 9 * SECOND));
+    for second in 9..30 {
+        let feed = if second % 2 == 0 { 2 } else { 1 };
+        let micros = [130_001, 700_002][feed - 1];
+        let at = second * SECOND + micros;
+        observer.hear(feed, &database.snapshot(at), at);
+        if second == 15 {
+            database.invocations.push(invocation("second", Some(1.967)));
+        }
+    }
+    observer.tick(40 * SECOND);
+    let mut happened = known.counts();
+    happened.extend(database.counts());
+    assert_eq!(observer.shown.counts(), happened);
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::feed_state::FeedState;
-use super::{ALONE_NEEDED, Counts, EVENTS_SHARED_NEEDED, Observation, SHARED_NEEDED, SourceEvent, Sources};
+use super::{ALONE_NEEDED, Counts, EVENTS_SHARED_NEEDED, Observation, SHARED_NEEDED, Source, SourceEvent, Sources};
 use crate::ledger::continuity::DECISIVE_BITS;
 use crate::ledger::evidence::{Listings, Totals};
 use crate::ledger::slots::{FeedSlot, SourceId};
@@ -144,6 +144,21 @@ impl<C: Counts> Sources<C> {
         state.source().or(state.former) == Some(source)
             || state.heir_of.contains(&source)
             || of_address.is_some_and(|known| known.contains(&source))
+    }
+
+    /// Bits of evidence that a pending feed lists a source: those of its present snapshot or, unless that contradicts, of one of
+    /// the snapshots before it. What it listed a moment ago, another feed may have listed since.
+    pub(super) fn strength_of_pending(&self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> f64 {
+        let present = self.strength(feed, source, seen);
+        let is_contradicted = |known: &Source<C>| known.numbers.is_contradicted(&seen.listings, seen.room);
+        if self.sources.get(&source).is_none_or(is_contradicted) {
+            return present;
+        }
+        let before = self.feed(feed).recent.iter().map(|round| {
+            let listings = Arc::clone(&round.listings);
+            self.strength(feed, source, &Observation { listings, ..seen.clone() })
+        });
+        before.fold(present, f64::max)
     }
 
     /// Bits of evidence that a snapshot is of a source.

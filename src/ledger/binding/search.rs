@@ -30,7 +30,7 @@ impl<C: Counts> Sources<C> {
         }
         let former = self.former(feed);
         let strengths: Vec<(f64, SourceId)> =
-            self.sources.keys().map(|source| (self.strength(feed, *source, seen), *source)).collect();
+            self.sources.keys().map(|source| (self.strength_of_pending(feed, *source, seen), *source)).collect();
         let decisive = strengths.iter().filter(|(bits, _)| *bits >= DECISIVE_BITS);
         // The most bits; equal: the former one, then the older one.
         let best = decisive.max_by(|a, b| {
