@@ -377,8 +377,12 @@ impl SourceNumbers {
         let is_return = |state: &DamageState| {
             let common = || now.iter().filter_map(|(name, totals)| Some((name, state.get(name)?, totals)));
             let is_missing = |name: &Arc<str>, totals: &Totals| room.lists(totals) && !now.contains(name);
+            // A sum that was listed since is of a later state, from which only less can be counted.
+            let is_of_later = |name: &Arc<str>, then: &Totals, totals: &Totals| {
+                totals.duration_sum != then.duration_sum && self.knows(name, totals)
+            };
             if common().next().is_none()
-                || common().any(|(_, then, totals)| !then.precedes(totals))
+                || common().any(|(name, then, totals)| !then.precedes(totals) || is_of_later(name, then, totals))
                 || state.iter().any(|(name, totals)| is_missing(name, totals))
             {
                 return false;
@@ -667,6 +671,29 @@ mod tests {
         assert_eq!(advance(&list(None, 20, 10), 1, Continuity::Damaged), 1, "it was deleted");
         assert_eq!(advance(&list(None, 30, 20), 1, Continuity::Follows), 1, "it may come back");
         assert_eq!(advance(&list(None, 30, 25), 20, Continuity::Follows), 0, "a list may leave it out");
+    }
+
+    #[test]
+    fn a_backup_of_a_later_time_is_no_return_to_the_state_before_a_damage() {
+        let list = |entries: &[(&str, u64)]| {
+            let entry = |(name, total): &(&str, u64)| ((*name).into(), totals(*total, 1.234_567 * *total as f64));
+            Listings::new(entries.iter().map(entry).collect())
+        };
+        let mut numbers = SourceNumbers::default();
+        let mut advance = |now: &Listings, room| {
+            let continuity = numbers.judge(now, room, || DECISIVE_BITS);
+            numbers.advance(now, room, continuity, &mut Vec::new());
+            continuity
+        };
+        advance(&list(&[("kept", 50), ("deleted", 70)]), Room::Enough);
+        assert_eq!(advance(&list(&[("kept", 50)]), Room::Enough), Continuity::Damaged);
+        for total in [60, 70] {
+            assert_eq!(advance(&list(&[("kept", total)]), Room::Enough), Continuity::Follows);
+        }
+        let backup = list(&[("kept", 60)]);
+        assert_eq!(advance(&backup, Room::Unknown), Continuity::Damaged, "it was listed since");
+        let return_of_all = list(&[("kept", 55), ("deleted", 71)]);
+        assert_eq!(advance(&return_of_all, Room::Enough), Continuity::Returned { damage: 0 });
     }
 
     fn totals(total: u64, duration_sum: f64) -> Totals {
