@@ -241,7 +241,8 @@ impl Ledger {
         let rate = match gauges {
             0 => streamed,
             1 => Some(last),
-            _ if total > 0.0 => Some(completed / total),
+            // Of numbers that are restored nobody has checked that these fit together.
+            _ if total > 0.0 => Some((completed / total).min(1.0)),
             _ => Some(last),
         };
         let series = self.book.place(name, &self.limits, notices);
