@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::ApplyContext;
 use super::ledger::{Configuration, Ledger, START_HOLD, Start};
 use super::moment::Moment;
 use super::notice::Notice;
@@ -17,10 +16,9 @@ impl Ledger {
         self.commit_configuration(now);
         self.update_start(now);
         let mut has_left = false;
-        let Self { sources, book, rules, limits, trace_steps, .. } = self;
+        let (sources, _, mut ctx) = self.parts(now, notices);
         for (_, known) in sources.iter_mut() {
             let was_alone = known.counts.detail.leaves_alone();
-            let mut ctx = ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now };
             known.counts.tick(&mut ctx);
             has_left |= was_alone != known.counts.detail.leaves_alone();
         }
@@ -194,7 +192,15 @@ impl Ledger {
         if matches!(self.start, Start::Over) { self.book.take_listed() } else { Vec::new() }
     }
 
+    /// Ends the hold of the start once every feed has begun or it has lasted.
+    #[inline]
     pub(super) fn update_start(&mut self, now: Moment) {
+        if !self.began || !matches!(self.start, Start::Over) {
+            self.begin(now);
+        }
+    }
+
+    fn begin(&mut self, now: Moment) {
         if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {
             // Feeds that left the configuration leave the gauges, those that came back are in them again.
             self.show_all_rates();
@@ -206,10 +212,10 @@ impl Ledger {
         };
         let is_awaited = |feed: &FeedSlot| {
             let state = &self.feeds[feed.index()];
-            let source = self.sources.expected_source(*feed).and_then(|source| self.sources.source(source));
+            let source = || self.sources.source(self.sources.expected_source(*feed)?);
             !state.has_begun
                 || self.sources.awaits_rows(*feed)
-                || source.is_some_and(|source| source.counts.detail.is_awaited())
+                || source().is_some_and(|source| source.counts.detail.is_awaited())
         };
         let all_began = !self.configured.iter().any(is_awaited);
         let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;

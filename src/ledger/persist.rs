@@ -30,6 +30,7 @@ use super::records::{
 };
 use super::series::{Changes, FeedCounters, RuleCounters, SkillRow, SkillSeries};
 use super::sessions::Sessions;
+use super::skill_table::SkillTable;
 use super::slots::{FeedSlot, SourceId};
 use super::source::{Gauge, SkillCounts, SourceCounts, Unread};
 
@@ -393,7 +394,7 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
         histories.insert(skill_name, history);
     }
     let mut counts = SourceCounts::default();
-    let mut numbers: HashMap<Arc<str>, SkillNumbers> = HashMap::new();
+    let mut numbers: SkillTable<SkillNumbers> = SkillTable::default();
     for skill in records.skills {
         let name = skill.skill_name.clone();
         if let Some(remembered) = skill.remembered {

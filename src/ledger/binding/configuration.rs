@@ -172,10 +172,10 @@ impl<C: Counts> Sources<C> {
         feed: FeedSlot,
         entries: impl ExactSizeIterator<Item = (&'a str, Totals)> + Clone,
     ) -> Arc<Listings> {
-        let latest = self.feed(feed).latest();
-        if let Some(latest) = latest.filter(|latest| latest.consists_of(entries.clone())) {
-            return Arc::clone(latest);
+        match self.feed(feed).latest() {
+            Some(latest) if latest.consists_of(entries.clone()) => Arc::clone(latest),
+            Some(latest) => Arc::new(latest.followed_by(entries)),
+            None => Arc::new(Listings::default().followed_by(entries)),
         }
-        Arc::new(Listings::new(entries.map(|(name, totals)| (name.into(), totals)).collect()))
     }
 }

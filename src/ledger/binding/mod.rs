@@ -26,6 +26,7 @@ mod pairs;
 mod parts;
 mod search;
 mod source;
+mod subscription;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,7 @@ use super::slots::{FeedSlot, SourceId};
 
 pub use self::parts::{FeedParts, OwnParts, Parts, SourceParts};
 pub use self::source::{Role, Source};
+pub use self::subscription::Subscription;
 pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome, SourceEvent};
 
 use self::feed_state::{Binding, FeedState};
@@ -164,6 +166,12 @@ impl<C> Sources<C> {
         self.steps = steps;
     }
 
+    /// Whether anything happened since [`Sources::take_events`].
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Takes what happened since the last call.
     pub fn take_events(&mut self) -> Vec<SourceEvent> {
         std::mem::take(&mut self.events)
@@ -187,9 +195,20 @@ impl<C> Sources<C> {
     }
 
     /// The feeds of the same server as `feed`.
-    pub fn companions(&self, feed: FeedSlot) -> Vec<FeedSlot> {
+    fn companions(&self, feed: FeedSlot) -> impl Iterator<Item = FeedSlot> + '_ {
         let shared = self.pairs.of(feed).filter(|(_, pair)| pair.timestamps >= SHARED_NEEDED);
-        shared.map(|(other, _)| other).collect()
+        shared.map(|(other, _)| other)
+    }
+
+    /// A source that exists, to count with, and beside it what is known of a feed that streams for it.
+    pub fn source_and_subscription(
+        &mut self,
+        source: SourceId,
+        feed: FeedSlot,
+    ) -> Option<(&mut Source<C>, Subscription<'_>)> {
+        let Self { feeds, pairs, sources, .. } = self;
+        let subscription = Subscription { feed, entry: &feeds[feed.index()].entry, pairs };
+        Some((sources.get_mut(&source)?, subscription))
     }
 
     /// The feeds that are bound to a source.
