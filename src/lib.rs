@@ -71,6 +71,7 @@
 //! | `demo` | a simulated server; knows nothing of the bridge |
 //! | `reload` | files that change while the program runs: reads that agree, and what a reload must not take away |
 //! | `pem` | certificates and keys of TLS, for `feed` and `http`; no error quotes a key |
+//! | `regular_file` | bounded reads of regular files, which never wait |
 //! | `service_manager` | notifications to systemd |
 //! | `build_info` | version, revision, compiler and target of this build |
 //! | `heap` | returns freed memory to the system |
@@ -79,7 +80,7 @@
 //!
 //! Architecture invariant: data flows one way, and no two modules depend on each other. A scrape cannot reach a feed, and a
 //! feed cannot reach a series except through the ledger. `protocol` and `demo` know no other module; `feed` and
-//! `http` know `pem` and `standstill`, and `http` knows `reload`.
+//! `http` know `pem` and `standstill`, and `http` knows `reload`. `feed`, `reload` and `cli` know `regular_file`.
 //!
 //! The API is what is documented here. Everything else is private, or in the hidden module `internals`, which is for this
 //! project's own tests, benches and fuzz targets and changes without notice.
@@ -108,6 +109,7 @@ mod process;
 mod protocol;
 mod push;
 mod recording;
+mod regular_file;
 mod reload;
 mod replay;
 mod scrape;

@@ -105,9 +105,10 @@ fn show(path: &Path, whole: &Whole) -> String {
     line(format!("{}: {} skills with series", path.display(), whole.skills.len()));
     let remembered = |line: &mut dyn FnMut(String), source: SourceId| {
         let skills: Vec<_> = memory.skills.iter().filter(|skill| skill.source == source).collect();
-        let invocations: u64 = skills.iter().filter_map(|skill| skill.remembered).map(|totals| totals.total).sum();
+        let totals = skills.iter().filter_map(|skill| skill.remembered);
+        let invocations: u128 = totals.map(|totals| u128::from(totals.total)).sum();
         let tallies = memory.tallies.iter().filter(|tally| tally.source == source);
-        let anomalies: u64 = tallies.map(|tally| tally.listed.max(tally.streamed)).sum();
+        let anomalies: u128 = tallies.map(|tally| u128::from(tally.listed.max(tally.streamed))).sum();
         line(format!("  skills remembered        {}", skills.len()));
         line(format!("  invocations remembered   {invocations}"));
         line(format!("  anomalies counted        {anomalies}"));

@@ -138,7 +138,7 @@ fn requested_authority<B>(request: &Request<B>) -> Result<Option<Authority>, Inv
         // Empty where the target has no host.
         (Some(host), None) if host.is_empty() => None,
         (Some(host), None) => {
-            let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok());
+            let host = host.to_str().ok().and_then(|host| host.parse::<Authority>().ok()).filter(has_valid_port);
             Some(host.ok_or(InvalidHost::Malformed)?)
         }
     };
@@ -147,6 +147,15 @@ fn requested_authority<B>(request: &Request<B>) -> Result<Option<Authority>, Inv
         return Err(InvalidHost::Userinfo);
     }
     Ok(target.cloned().or(host))
+}
+
+/// Returns whether what follows the host is a port, if there is one: the parser takes any text for it. It may be empty.
+/// Source: RFC 3986, 3.2.3.
+fn has_valid_port(authority: &Authority) -> bool {
+    let (_, host_and_port) = authority.as_str().rsplit_once('@').unwrap_or(("", authority.as_str()));
+    let port = host_and_port.strip_prefix(authority.host()).unwrap_or_default();
+    let is_valid = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    matches!(port, "" | ":") || port.strip_prefix(':').is_some_and(is_valid)
 }
 
 fn is_from_browser(headers: &HeaderMap) -> bool {
@@ -185,6 +194,7 @@ mod tests {
             "[2001:db8::1]:9090",
             "known.example",
             "Known.Example.:443",
+            "localhost:",
             "",
             &machine,
         ] {
@@ -202,7 +212,10 @@ mod tests {
     fn invalid_hosts_are_distinguished() {
         assert_eq!(with_host("me@localhost"), Err(InvalidHost::Userinfo));
         assert_eq!(with_host("me:secret@localhost:80"), Err(InvalidHost::Userinfo));
-        for host in ["a b", "a/b", "[::1", "http://localhost"] {
+        assert_eq!(with_host("me:secret@localhost"), Err(InvalidHost::Userinfo));
+        for host in
+            ["a b", "a/b", "[::1", "http://localhost", "localhost:a", "localhost:+1", "localhost:65536", "[::1]:a"]
+        {
             assert_eq!(with_host(host), Err(InvalidHost::Malformed), "{host}");
         }
         assert_eq!(foreign(Request::get("/").body(()).unwrap()), Err(InvalidHost::Missing));

@@ -72,11 +72,13 @@ pub struct HttpSettings {
     pub allowed_hosts_name: AllowedHostsName,
 }
 
-/// What the one who starts the server sets [`HttpSettings::allowed_hosts`] by.
+/// By what the one who starts the server sets [`HttpSettings::allowed_hosts`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllowedHostsName {
-    /// `Settings::allowed_hosts`, in a program that embeds the bridge.
+    /// By nothing.
     #[default]
+    None,
+    /// `Settings::allowed_hosts`, in a program that embeds the bridge.
     Field,
     /// `--web.allowed-hosts`.
     Flag,

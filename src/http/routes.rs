@@ -214,12 +214,12 @@ impl Site {
 
     fn misdirected(&self, ForeignHost { name, .. }: &ForeignHost) -> Response {
         let remedy = match self.allowed_hosts_name {
-            AllowedHostsName::Flag => format!("start the bridge with --web.allowed-hosts={name}"),
-            AllowedHostsName::Field => "add it to Settings::allowed_hosts of the bridge".to_owned(),
+            AllowedHostsName::None => String::new(),
+            AllowedHostsName::Field => ", or add it to Settings::allowed_hosts of the bridge".to_owned(),
+            AllowedHostsName::Flag => format!(", or start the bridge with --web.allowed-hosts={name}"),
         };
-        let text = format!(
-            "\"{name}\" is not known as a host name of this server. Use its address or localhost, or {remedy}\n"
-        );
+        let text =
+            format!("\"{name}\" is not known as a host name of this server. Use its address or localhost{remedy}\n");
         reply(StatusCode::MISDIRECTED_REQUEST, TEXT, text)
     }
 }

@@ -306,10 +306,10 @@ impl Anomalies {
             }
         };
         let position = |tallies: &[Tally], name: &str| tallies.iter().position(|tally| *tally.anomaly_type == *name);
-        let is_known = position(tallies, &entry.anomaly_type).is_some();
+        let known = position(tallies, &entry.anomaly_type);
         let is_full = tallies.len() >= limits.anomaly_types_per_skill_max;
-        let name = if !is_known && is_full { OVERFLOW } else { &*entry.anomaly_type };
-        let position = position(tallies, name).unwrap_or_else(|| {
+        let name = if known.is_none() && is_full { OVERFLOW } else { &*entry.anomaly_type };
+        let position = known.or_else(|| position(tallies, name)).unwrap_or_else(|| {
             let anomaly_type = name.into();
             push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, hidden: 0, keys: HashMap::new() });
             tallies.len() - 1

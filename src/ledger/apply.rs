@@ -3,16 +3,18 @@
 
 use crate::protocol::{Event, EventKind, Snapshot};
 
-use super::binding::{Beginning, EVENTS_SHARED_NEEDED, Observation, Outcome, Source, SourceEvent};
+use super::binding::{Beginning, EVENTS_SHARED_NEEDED, Observation, Outcome, Source, SourceEvent, Sources};
 use super::check::check_skill_name;
 use super::context::ApplyContext;
 use super::continuity::{Continuity, Room};
 use super::event::{Sender, is_of_server};
 use super::evidence::Totals;
+use super::feed::Feed;
 use super::ledger::{Ledger, START_HOLD};
 use super::limits::SERIES_COUNT_MAX;
 use super::moment::Moment;
 use super::notice::{FallenSkills, Notice, ResetCause};
+use super::pending::add;
 use super::server_time::{self, Stamp};
 use super::slots::{FeedSlot, SourceId};
 use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
@@ -23,7 +25,7 @@ impl Ledger {
     pub(super) fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Moment, notices: &mut Vec<Notice>) {
         let Some(source) = self.sources.adopt(slot, self.is_hold_over(slot, now), now.wall_micros) else {
             if !self.feeds[slot.index()].hold_event(event) {
-                super::pending::add(&mut self.rules.late_events, 1);
+                add(&mut self.rules.late_events, 1);
                 notices.push(Notice::LateEvents { events: 1 });
             }
             return;
@@ -32,7 +34,7 @@ impl Ledger {
         self.release_events(slot, false, now, notices);
         let source = self.apply_event(slot, source, event, now, notices);
         self.report(now, notices);
-        self.finish(source, now, notices);
+        self.finish(source, notices);
     }
 
     /// Applies an event of a feed of `source`. Returns the feed's source, which is another one if the event shows it.
@@ -45,29 +47,31 @@ impl Ledger {
         notices: &mut Vec<Notice>,
     ) -> SourceId {
         let mut source = source;
-        if let Some(identity) = identity(event) {
+        let sent_micros = sent_micros(event);
+        if let Some(identity) = event.id.as_deref().zip(sent_micros) {
             source = self.compare_events(slot, source, event, identity, now, notices);
             self.compare_senders(slot, source, identity);
             self.report(now, notices);
         }
         let is_active = self.sources.streams_for(slot, source);
-        let filter = self.sources.entry(slot).filter.clone();
-        let companions = self.sources.companions(slot);
-        let mut sessions = std::mem::take(&mut self.feeds[slot.index()].sessions);
-        let (companions, filter) = (&companions[..], filter.as_deref());
-        let mut sender = Sender { feed: slot, companions, filter, is_active, sessions: &mut sessions };
-        self.with_source(source, now, notices, |known, ctx| known.counts.event(event, &mut sender, ctx));
-        let feed = &mut self.feeds[slot.index()];
-        feed.sessions = sessions;
-        feed.persisted.mark_if(is_of_server(&event.kind));
+        let (sources, feeds, mut ctx) = self.parts(now, notices);
+        let Some((known, subscription)) = sources.source_and_subscription(source, slot) else { return source };
+        let Feed { sessions, persisted, .. } = &mut feeds[slot.index()];
+        let mut sender = Sender { feed: slot, subscription, is_active, sessions };
+        known.counts.event(event, sent_micros, &mut sender, &mut ctx);
+        persisted.mark_if(is_of_server(&event.kind));
         source
     }
 
     /// Applies the events that were held until it is known whose they are.
+    #[inline]
     pub(super) fn release_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
-        if self.feeds[slot.index()].held_events().is_empty() {
-            return;
+        if !self.feeds[slot.index()].held_events().is_empty() {
+            self.apply_held_events(slot, is_over, now, notices);
         }
+    }
+
+    fn apply_held_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
         if is_over && let Some(source) = self.source_of_held_events(slot) {
             self.sources.adopt_from(slot, source);
         }
@@ -77,7 +81,8 @@ impl Ledger {
             source = self.apply_event(slot, source, &event, now, notices);
         }
         self.report(now, notices);
-        self.finish(source, now, notices);
+        self.finish(source, notices);
+        self.update_start(now);
     }
 
     /// Rule 3.2.6: two events that a feed streams, which sends no snapshots, and that another source knows, make both sources
@@ -108,12 +113,11 @@ impl Ledger {
 
     /// Records which other feeds of the source streamed an event, too.
     fn compare_senders(&mut self, slot: FeedSlot, source: SourceId, (id, sent_micros): (&str, i64)) {
-        if let Some(known) = self.sources.source(source) {
-            for other in known.counts.event_ids.senders(id, sent_micros) {
-                if other != slot {
-                    self.sources.record_shared_event(slot, other);
-                }
-            }
+        let Some(known) = self.sources.source(source) else { return };
+        let senders = known.counts.event_ids.senders(id, sent_micros);
+        // One that is sent again is no other one.
+        if !senders.contains(&slot) {
+            senders.into_iter().for_each(|other| self.sources.record_shared_event(slot, other));
         }
     }
 
@@ -213,16 +217,16 @@ impl Ledger {
             counts.changed.mark_if(beginning.is_some() || counts.previous_was_complete != is_complete);
             counts.previous_was_complete = is_complete;
             if counts.detail.leaves_anomalies() {
-                let may_hide = counts.may_hide_anomalies(snapshot);
+                let may_hide = counts.may_hide_anomalies(snapshot, this_micros);
                 counts.list_anomalies(snapshot, beginning == Some(Beginning::History), ctx);
                 if may_hide {
-                    ctx.rules.anomaly_window_overflows += 1;
+                    add(&mut ctx.rules.anomaly_window_overflows, 1);
                     ctx.notices.push(Notice::AnomalyWindowOverflowed);
                 }
             }
             counts.note_time(this_micros);
         });
-        self.finish(source, now, notices);
+        self.finish(source, notices);
     }
 
     fn accept(
@@ -244,7 +248,8 @@ impl Ledger {
             }
         };
         let mut unread: Vec<Box<str>> = Vec::new();
-        accept(snapshot, filter, accepted, |name, rejection| {
+        let latest = sources.latest(slot).map(|(_, listings)| &**listings.names());
+        accept(snapshot, filter, latest, accepted, |name, rejection| {
             unread.extend(name.map(Box::from));
             reject(rejection);
         });
@@ -252,7 +257,7 @@ impl Ledger {
         let mut reserved = 0_u64;
         accepted.retain(|entry| {
             let (name, listing) = (name_of(snapshot, entry), &entry.1);
-            let skill = known.and_then(|known| known.counts.skills.get(name));
+            let skill = known.and_then(|known| known.counts.skills.listed(entry.0, name));
             if skill.is_none() {
                 let checked = check_skill_name(name, limits).and_then(|()| {
                     skills += 1;
@@ -266,7 +271,8 @@ impl Ledger {
                     return false;
                 }
             }
-            let remembered = known.and_then(|known| known.numbers.remembered(name)).map_or(0, |totals| totals.total);
+            let remembered =
+                known.and_then(|known| known.numbers.listed(entry.0, name)).map_or(0, |totals| totals.total);
             if listing.total <= remembered {
                 return true;
             }
@@ -381,7 +387,7 @@ impl Ledger {
                 let steps = self.sources.take_steps();
                 let may_hide = !filter
                     && self.sources.source(source).is_some_and(|known| {
-                        known.counts.detail.leaves_anomalies() && known.counts.may_hide_anomalies(snapshot)
+                        known.counts.detail.leaves_anomalies() && known.counts.may_hide_anomalies(snapshot, this_micros)
                     });
                 self.with_source(source, now, notices, |known, ctx| {
                     let counts = &mut known.counts;
@@ -390,8 +396,8 @@ impl Ledger {
                     let past_is_known =
                         beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;
                     let mut dropped = 0;
-                    for (entry, step) in accepted.iter().zip(&steps) {
-                        match counts.count_step(&entry.1, step, past_is_known, ctx) {
+                    for (position, (entry, step)) in accepted.iter().zip(&steps).enumerate() {
+                        match counts.count_step(position, &entry.1, step, past_is_known, ctx) {
                             Ok(of_this) => dropped += of_this,
                             Err(rejection) => ctx.reject(rejection),
                         }
@@ -411,7 +417,7 @@ impl Ledger {
                         counts.note_time(this_micros);
                     }
                     if may_hide {
-                        ctx.rules.anomaly_window_overflows += 1;
+                        add(&mut ctx.rules.anomaly_window_overflows, 1);
                         ctx.notices.push(Notice::AnomalyWindowOverflowed);
                     }
                 });
@@ -419,11 +425,18 @@ impl Ledger {
                 source
             }
         };
-        self.finish(source, now, notices);
+        self.finish(source, notices);
     }
 
     /// Turns what happened to sources into counters and notices.
+    #[inline]
     pub(super) fn report(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+        if self.sources.has_events() {
+            self.report_events(now, notices);
+        }
+    }
+
+    fn report_events(&mut self, now: Moment, notices: &mut Vec<Notice>) {
         let events = self.sources.take_events();
         // Which sources have a feed decides which rates are shown.
         let changes_coverage = |event: &SourceEvent| {
@@ -469,7 +482,8 @@ impl Ledger {
                     feed.counters.double_counted += counted_twice;
                     feed.touch();
                     notices.push(Notice::SourcesJoined { counted_twice });
-                    self.finish(older, now, notices);
+                    self.finish(older, notices);
+                    self.update_start(now);
                 }
                 SourceEvent::Forked { .. } => notices.push(Notice::SourceForked),
                 SourceEvent::Undecided { feed, doubt } => {
@@ -483,7 +497,7 @@ impl Ledger {
     }
 
     /// Shows what a source's rates have become.
-    pub(super) fn finish(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+    pub(super) fn finish(&mut self, source: SourceId, notices: &mut Vec<Notice>) {
         if let Some(skill_name) = self.book.take_overflowed() {
             let series_max = self.limits.series_max;
             notices.push(Notice::SeriesOverflowed { skill_name: skill_name.to_string(), series_max });
@@ -494,7 +508,6 @@ impl Ledger {
                 self.show_rate(&name, notices);
             }
         }
-        self.update_start(now);
     }
 
     /// Calls `with` with a source and all that applying something to it needs.
@@ -505,17 +518,28 @@ impl Ledger {
         notices: &mut Vec<Notice>,
         with: impl FnOnce(&mut Source<SourceCounts>, &mut ApplyContext<'_>) -> R,
     ) -> Option<R> {
-        let Self { sources, book, rules, limits, trace_steps, .. } = self;
-        let known = sources.source_mut(source)?;
-        let mut ctx = ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now };
-        Some(with(known, &mut ctx))
+        let (sources, _, mut ctx) = self.parts(now, notices);
+        Some(with(sources.source_mut(source)?, &mut ctx))
+    }
+
+    /// The sources, the feeds, and all that applying something to them needs beside them.
+    pub(super) fn parts<'l>(
+        &'l mut self,
+        now: Moment,
+        notices: &'l mut Vec<Notice>,
+    ) -> (&'l mut Sources<SourceCounts>, &'l mut [Feed], ApplyContext<'l>) {
+        let Self { sources, feeds, book, rules, limits, trace_steps, .. } = self;
+        (sources, feeds, ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now })
     }
 }
 
 /// The identifier of an event, and the sender's time in microseconds since the Unix epoch, if it has both.
 fn identity<'e>(event: &'e Event<'_>) -> Option<(&'e str, i64)> {
+    event.id.as_deref().zip(sent_micros(event))
+}
+
+/// The sender's time of an event that has an identifier, in microseconds since the Unix epoch.
+fn sent_micros(event: &Event<'_>) -> Option<i64> {
     // Most events have no identifier, and to read a time costs more than all the rest of an event.
-    let id = event.id.as_deref()?;
-    let sent_micros = event.timestamp.as_deref().and_then(server_time::micros)?;
-    Some((id, sent_micros))
+    event.timestamp.as_deref().filter(|_| event.id.is_some()).and_then(server_time::micros)
 }

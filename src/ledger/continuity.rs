@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
 
-use super::evidence::{Listings, Totals};
+use super::evidence::{Listings, Names, Totals};
+use super::skill_table::SkillTable;
 
 /// Bits that decide for any source: one chance in 16 million that the numbers are equal though the databases are not.
 pub(super) const DECISIVE_BITS: f64 = 24.0;
@@ -224,18 +224,18 @@ pub type DamageState = HashMap<Arc<str>, Totals>;
 /// What is remembered of the numbers of one source.
 #[derive(Debug, Clone, Default)]
 pub struct SourceNumbers {
-    skills: HashMap<Arc<str>, SkillNumbers>,
+    skills: SkillTable<SkillNumbers>,
     /// The states before its last damages, oldest first.
     damages: Vec<DamageState>,
     /// The length of all histories.
     listings: usize,
     /// The skills of the last list; `None` before the first of this process, and where others came from elsewhere.
-    listed: Option<Vec<Arc<str>>>,
+    listed: Option<Arc<Names>>,
 }
 
 impl SourceNumbers {
     /// The numbers that were persisted.
-    pub fn restore(skills: HashMap<Arc<str>, SkillNumbers>, damages: Vec<DamageState>) -> Self {
+    pub(super) fn restore(skills: SkillTable<SkillNumbers>, damages: Vec<DamageState>) -> Self {
         let listings = skills.values().map(|skill| skill.history.len()).sum();
         Self { skills, damages, listings, listed: None }
     }
@@ -243,6 +243,11 @@ impl SourceNumbers {
     /// What is remembered of a skill.
     pub fn skill(&self, name: &str) -> Option<&SkillNumbers> {
         self.skills.get(name)
+    }
+
+    /// The remembered numbers of a skill, which a list names at `position`.
+    pub fn listed(&self, position: usize, name: &str) -> Option<&Totals> {
+        self.skills.listed(position, name).map(|skill| &skill.remembered)
     }
 
     /// The remembered numbers of a skill that the database holds.
@@ -278,23 +283,29 @@ impl SourceNumbers {
             let is_held = |skill: &SkillNumbers| room.lists(&skill.remembered);
             self.skills.get(name).is_some_and(is_held) && !now.contains(name)
         };
+        // Each skill that was ever listed is known.
+        let are_same = self.listed.as_ref().is_some_and(|listed| Arc::ptr_eq(listed, now.names()));
         match (room, &self.listed) {
             (Room::Unknown, _) => Vec::new(),
+            (Room::Full(_), Some(_)) if are_same => Vec::new(),
             // The least total of a full list never falls, so that only a skill that has just left the list can show that it
             // fell: there can be very many others.
             (Room::Full(_), Some(listed)) => listed.iter().filter(|name| is_missing(name)).cloned().collect(),
             (Room::Full(_) | Room::Enough, _) => {
-                if self.skills.len() == now.len() && self.common_skills(now) == now.len() {
+                if self.skills.len() == now.len() && (are_same || self.common_skills(now) == now.len()) {
                     return Vec::new();
                 }
-                self.skills.keys().filter(|name| is_missing(name)).cloned().collect()
+                self.skills.names().filter(|name| is_missing(name)).cloned().collect()
             }
         }
     }
 
     /// The known skills that `now` lists: what is remembered, then what is listed.
     fn common<'a>(&'a self, now: &'a Listings) -> impl Iterator<Item = (&'a Arc<str>, &'a Totals, &'a Totals)> {
-        now.iter().filter_map(|(name, totals)| Some((name, &self.skills.get(name)?.remembered, totals)))
+        let listed = now.iter().enumerate();
+        listed.filter_map(|(position, (name, totals))| {
+            Some((name, &self.skills.listed(position, name)?.remembered, totals))
+        })
     }
 
     /// How many known skills `now` lists.
@@ -368,8 +379,11 @@ impl SourceNumbers {
         let fell = |(_, remembered, totals): &(&Arc<str>, &Totals, &Totals)| !remembered.precedes(totals);
         let fallen = self.common(now).filter(fell);
         let fallen = fallen.map(|(name, remembered, totals)| (name.clone(), remembered.total, totals.total));
-        let missing = self.missing(now, room).into_iter();
-        fallen.chain(missing.map(|name| (name.clone(), self.skills[&name].remembered.total, 0))).collect()
+        let missing = self.missing(now, room).into_iter().map(|name| {
+            let remembered = self.skill(&name).map_or(0, |skill| skill.remembered.total);
+            (name, remembered, 0)
+        });
+        fallen.chain(missing).collect()
     }
 
     /// The state before a damage that `now` has come back to, if any: the one with the most invocations.
@@ -377,8 +391,12 @@ impl SourceNumbers {
         let is_return = |state: &DamageState| {
             let common = || now.iter().filter_map(|(name, totals)| Some((name, state.get(name)?, totals)));
             let is_missing = |name: &Arc<str>, totals: &Totals| room.lists(totals) && !now.contains(name);
+            // A sum that was listed since is of a later state, from which only less can be counted.
+            let is_of_later = |name: &Arc<str>, then: &Totals, totals: &Totals| {
+                totals.duration_sum != then.duration_sum && self.knows(name, totals)
+            };
             if common().next().is_none()
-                || common().any(|(_, then, totals)| !then.precedes(totals))
+                || common().any(|(name, then, totals)| !then.precedes(totals) || is_of_later(name, then, totals))
                 || state.iter().any(|(name, totals)| is_missing(name, totals))
             {
                 return false;
@@ -408,13 +426,13 @@ impl SourceNumbers {
         damages_changed |= returned.is_some();
         // A state that is both a continuation of the present and a return counts only what is beyond both.
         let is_continued = returned.is_some() && !self.is_contradicted(now, Room::Unknown);
-        for (name, totals) in now.iter() {
+        for (position, (name, totals)) in now.iter().enumerate() {
             let then = returned.as_ref().and_then(|state| state.get(name)).copied();
-            steps.push(self.list(name, *totals, then, is_continued));
+            steps.push(self.list(position, name, *totals, then, is_continued));
         }
         if let (Some(state), true) = (&returned, room != Room::Enough) {
             for (name, then) in state.iter().filter(|(name, _)| !now.contains(name)) {
-                let skill = self.skills.entry(name.clone()).or_default();
+                let skill = self.skills.get_or_insert(name, SkillNumbers::default());
                 if then.total > skill.remembered.total {
                     skill.remembered = *then;
                 }
@@ -428,7 +446,7 @@ impl SourceNumbers {
             Room::Enough => self.zero_missing(now),
         }
         if room != Room::Unknown {
-            self.remember_list(now);
+            self.listed = Some(Arc::clone(now.names()));
         }
         if !self.damages.is_empty() {
             let skills = &self.skills;
@@ -447,13 +465,19 @@ impl SourceNumbers {
         damages_changed
     }
 
-    /// Moves one skill to what is listed. `then` are its numbers before the damage from which the database came back.
-    fn list(&mut self, name: &Arc<str>, totals: Totals, then: Option<Totals>, is_continued: bool) -> Step {
-        let (is_new, skill) = match self.skills.entry_ref(&**name) {
-            EntryRef::Occupied(known) => (false, known.into_mut()),
-            EntryRef::Vacant(vacant) => {
-                (true, vacant.insert_entry_with_key(name.clone(), SkillNumbers::default()).into_mut())
-            }
+    /// Moves one skill to what is listed at `position`. `then` are its numbers before the damage from which the database came
+    /// back.
+    fn list(
+        &mut self,
+        position: usize,
+        name: &Arc<str>,
+        totals: Totals,
+        then: Option<Totals>,
+        is_continued: bool,
+    ) -> Step {
+        let (is_new, skill) = match self.skills.listed_mut(position, name) {
+            Some(known) => (false, known),
+            None => (true, self.skills.get_or_insert(name, SkillNumbers::default())),
         };
         let remembered = skill.remembered;
         let mut to = totals;
@@ -490,21 +514,9 @@ impl SourceNumbers {
         Step { skill_name: name.clone(), to, delta }
     }
 
-    /// Remembers which skills are listed.
-    fn remember_list(&mut self, now: &Listings) {
-        let is_same =
-            |listed: &Vec<Arc<str>>| listed.len() == now.len() && listed.iter().all(|name| now.contains(name));
-        if !self.listed.as_ref().is_some_and(is_same) {
-            self.listed = Some(now.iter().map(|(name, _)| name.clone()).collect());
-        }
-    }
-
     /// Sets what is remembered of a skill, which its database's rows told. `counted` invocations of it were counted.
     pub fn set(&mut self, name: &Arc<str>, totals: Totals, counted: u64) {
-        let skill = match self.skills.entry_ref(&**name) {
-            EntryRef::Occupied(known) => known.into_mut(),
-            EntryRef::Vacant(vacant) => vacant.insert_entry_with_key(name.clone(), SkillNumbers::default()).into_mut(),
-        };
+        let skill = self.skills.get_or_insert(name, SkillNumbers::default());
         skill.remembered = totals;
         skill.counted += counted;
         self.listings -= skill.history.len();
@@ -529,7 +541,7 @@ impl SourceNumbers {
         if self.skills.len() == now.len() {
             return;
         }
-        for (name, skill) in &mut self.skills {
+        for (name, skill) in self.skills.iter_mut() {
             if !now.contains(name) {
                 skill.remembered = Totals::ZERO;
             }
@@ -569,7 +581,7 @@ impl SourceNumbers {
     pub fn join(&mut self, younger: Self, forgotten: &[Arc<str>]) -> u64 {
         let mut twice = 0_u64;
         for (name, other) in younger.skills.into_iter().filter(|(name, _)| !forgotten.contains(name)) {
-            let skill = self.skills.entry(name).or_default();
+            let skill = self.skills.get_or_insert(&name, SkillNumbers::default());
             twice = twice.saturating_add(skill.counted.min(other.counted));
             skill.counted = skill.counted.max(other.counted);
             if other.remembered.total > skill.remembered.total {
@@ -585,17 +597,15 @@ impl SourceNumbers {
 
     /// A source of its own that has diverged from this one: what `agreed` holds is what both had, the past is common.
     pub fn fork(&self, agreed: &HashMap<Arc<str>, Totals>) -> Self {
-        let mut skills: HashMap<Arc<str>, SkillNumbers> = self.skills.clone();
-        for (name, skill) in &mut skills {
+        let mut skills = self.skills.clone();
+        for (name, skill) in skills.iter_mut() {
             skill.counted = 0;
             if let Some(totals) = agreed.get(name) {
                 skill.remembered = *totals;
             }
         }
         for (name, totals) in agreed {
-            if !skills.contains_key(name) {
-                skills.insert(name.clone(), SkillNumbers { remembered: *totals, ..SkillNumbers::default() });
-            }
+            skills.get_or_insert(name, SkillNumbers { remembered: *totals, ..SkillNumbers::default() });
         }
         Self { skills, damages: self.damages.clone(), listings: self.listings, listed: None }
     }
@@ -667,6 +677,29 @@ mod tests {
         assert_eq!(advance(&list(None, 20, 10), 1, Continuity::Damaged), 1, "it was deleted");
         assert_eq!(advance(&list(None, 30, 20), 1, Continuity::Follows), 1, "it may come back");
         assert_eq!(advance(&list(None, 30, 25), 20, Continuity::Follows), 0, "a list may leave it out");
+    }
+
+    #[test]
+    fn a_backup_of_a_later_time_is_no_return_to_the_state_before_a_damage() {
+        let list = |entries: &[(&str, u64)]| {
+            let entry = |(name, total): &(&str, u64)| ((*name).into(), totals(*total, 1.234_567 * *total as f64));
+            Listings::new(entries.iter().map(entry).collect())
+        };
+        let mut numbers = SourceNumbers::default();
+        let mut advance = |now: &Listings, room| {
+            let continuity = numbers.judge(now, room, || DECISIVE_BITS);
+            numbers.advance(now, room, continuity, &mut Vec::new());
+            continuity
+        };
+        advance(&list(&[("kept", 50), ("deleted", 70)]), Room::Enough);
+        assert_eq!(advance(&list(&[("kept", 50)]), Room::Enough), Continuity::Damaged);
+        for total in [60, 70] {
+            assert_eq!(advance(&list(&[("kept", total)]), Room::Enough), Continuity::Follows);
+        }
+        let backup = list(&[("kept", 60)]);
+        assert_eq!(advance(&backup, Room::Unknown), Continuity::Damaged, "it was listed since");
+        let return_of_all = list(&[("kept", 55), ("deleted", 71)]);
+        assert_eq!(advance(&return_of_all, Room::Enough), Continuity::Returned { damage: 0 });
     }
 
     fn totals(total: u64, duration_sum: f64) -> Totals {

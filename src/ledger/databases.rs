@@ -412,7 +412,8 @@ impl Ledger {
             known.counts.detail.join(feed, reading.anomalies.is_some(), has_more, reading.connection);
         });
         self.show_databases(notices);
-        self.finish(source, now, notices);
+        self.finish(source, notices);
+        self.update_start(now);
         true
     }
 

@@ -1,9 +1,10 @@
 //! Which events were applied already.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hashbrown::{Equivalent, HashMap};
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::records::EventIdRecord;
 use super::slots::{FeedSlot, SourceId};
@@ -11,24 +12,16 @@ use super::slots::{FeedSlot, SourceId};
 /// How far a sender's clock may be ahead of ours.
 const AHEAD_MAX_MICROS: i64 = 3600 * 1_000_000;
 
-/// An identifier and the feed that streamed it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct SentId {
+/// An event that was applied.
+#[derive(Debug, Clone)]
+struct AppliedEvent {
     id: Arc<str>,
+    /// The feed that streamed it.
     sender: FeedSlot,
-}
-
-/// The same, to look for. Both hash alike, field by field.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct SentIdRef<'e> {
-    id: &'e str,
-    sender: FeedSlot,
-}
-
-impl Equivalent<SentId> for SentIdRef<'_> {
-    fn equivalent(&self, known: &SentId) -> bool {
-        self.sender == known.sender && *self.id == *known.id
-    }
+    /// The sender's time, in microseconds since the Unix epoch.
+    sent_micros: Option<i64>,
+    /// That of `id`.
+    hash: u64,
 }
 
 /// The latest event identifiers of a source.
@@ -40,12 +33,13 @@ impl Equivalent<SentId> for SentIdRef<'_> {
 /// forgotten; so whatever is not newer than the newest event ever forgotten is refused as stale.
 #[derive(Debug, Default)]
 pub(super) struct EventIds {
-    /// With the sender's time.
-    known: HashMap<SentId, Option<i64>>,
+    /// In the order of arrival. No feed has two of one identifier.
+    order: VecDeque<AppliedEvent>,
+    /// The sequence numbers of those in `order`, by the hashes of their identifiers.
+    known: HashTable<u64>,
+    hasher: DefaultHashBuilder,
     /// How many of them each feed has streamed.
     senders: BTreeMap<FeedSlot, usize>,
-    /// In the order of arrival, with the sender's time in microseconds since the Unix epoch.
-    order: VecDeque<(SentId, Option<i64>)>,
     newest_forgotten_micros: Option<i64>,
     /// The sequence number of the front of `order`; the others follow without a gap.
     first: u64,
@@ -78,8 +72,9 @@ impl EventIds {
         is_one_server: impl Fn(FeedSlot) -> bool,
     ) -> Seen {
         let (mut is_relayed, mut is_reused) = (false, false);
+        let hash = self.hasher.hash_one(id);
         for other in self.senders.keys().copied() {
-            let Some(known) = self.known.get(&SentIdRef { id, sender: other }) else { continue };
+            let Some(AppliedEvent { sent_micros: known, .. }) = self.find(hash, id, other) else { continue };
             if known.zip(sent_micros).is_none_or(|(known, sent)| known == sent) {
                 if other == sender {
                     return Seen::Duplicate;
@@ -99,15 +94,27 @@ impl EventIds {
 
     /// Whether an event with this identifier and this time was streamed.
     pub fn has(&self, id: &str, sent_micros: i64) -> bool {
-        let mut known = self.senders.keys().filter_map(|sender| self.known.get(&SentIdRef { id, sender: *sender }));
-        known.any(|known| *known == Some(sent_micros))
+        let hash = self.hasher.hash_one(id);
+        self.senders.keys().any(|sender| self.has_sent(hash, id, sent_micros, *sender))
     }
 
     /// The feeds that streamed an event with this identifier and this time.
     pub fn senders(&self, id: &str, sent_micros: i64) -> Vec<FeedSlot> {
-        let is_sender =
-            |sender: &FeedSlot| self.known.get(&SentIdRef { id, sender: *sender }) == Some(&Some(sent_micros));
-        self.senders.keys().copied().filter(is_sender).collect()
+        let hash = self.hasher.hash_one(id);
+        self.senders.keys().copied().filter(|sender| self.has_sent(hash, id, sent_micros, *sender)).collect()
+    }
+
+    fn has_sent(&self, hash: u64, id: &str, sent_micros: i64, sender: FeedSlot) -> bool {
+        self.find(hash, id, sender).is_some_and(|known| known.sent_micros == Some(sent_micros))
+    }
+
+    /// The event with this identifier, which has this hash, that `sender` streamed.
+    fn find(&self, hash: u64, id: &str, sender: FeedSlot) -> Option<&AppliedEvent> {
+        let sequence = self.known.find(hash, |sequence| {
+            let known = &self.order[index(*sequence, self.first)];
+            known.sender == sender && *known.id == *id
+        })?;
+        Some(&self.order[index(*sequence, self.first)])
     }
 
     /// Remembers the identifier of an event that was applied, and forgets the oldest beyond `ids_max`. A sender's time that
@@ -122,24 +129,48 @@ impl EventIds {
         ids_max: usize,
     ) {
         let sent_micros = sent_micros.filter(|sent| sent.saturating_sub(now_micros) <= AHEAD_MAX_MICROS);
-        let key = SentId { id, sender };
-        if self.known.insert(key.clone(), sent_micros).is_none() {
-            *self.senders.entry(sender).or_default() += 1;
-            self.order.push_back((key, sent_micros));
+        let hash = self.hasher.hash_one(&*id);
+        let known = self.known.find(hash, |sequence| {
+            let known = &self.order[index(*sequence, self.first)];
+            known.sender == sender && *known.id == *id
+        });
+        match known {
+            Some(sequence) => self.order[index(*sequence, self.first)].sent_micros = sent_micros,
+            None => self.push(AppliedEvent { id, sender, sent_micros, hash }),
         }
         while self.order.len() > ids_max {
-            let Some((forgotten, sent_micros)) = self.order.pop_front() else { return };
-            self.known.remove(&forgotten);
-            if let Some(left) = self.senders.get_mut(&forgotten.sender) {
-                *left -= 1;
-                if *left == 0 {
-                    self.senders.remove(&forgotten.sender);
-                }
-            }
-            self.first += 1;
-            self.newest_forgotten_micros = self.newest_forgotten_micros.max(sent_micros);
+            self.forget_oldest();
         }
     }
+
+    fn push(&mut self, event: AppliedEvent) {
+        *self.senders.entry(event.sender).or_default() += 1;
+        let Self { order, known, first, .. } = self;
+        let hash = event.hash;
+        order.push_back(event);
+        let sequence = *first + (order.len() as u64 - 1);
+        known.insert_unique(hash, sequence, |sequence| order[index(*sequence, *first)].hash);
+    }
+
+    fn forget_oldest(&mut self) {
+        let Some(forgotten) = self.order.pop_front() else { return };
+        if let Ok(known) = self.known.find_entry(forgotten.hash, |sequence| *sequence == self.first) {
+            known.remove();
+        }
+        if let Some(left) = self.senders.get_mut(&forgotten.sender) {
+            *left -= 1;
+            if *left == 0 {
+                self.senders.remove(&forgotten.sender);
+            }
+        }
+        self.first += 1;
+        self.newest_forgotten_micros = self.newest_forgotten_micros.max(forgotten.sent_micros);
+    }
+}
+
+/// The index in `order` of a sequence number, where that of the front is `first`.
+fn index(sequence: u64, first: u64) -> usize {
+    (sequence - first) as usize
 }
 
 impl EventIds {
@@ -157,7 +188,7 @@ impl EventIds {
         self.in_flight = self.first + self.order.len() as u64;
         let new = self.order.iter().skip(usize::try_from(from - self.first).unwrap_or(usize::MAX));
         new.zip(from..)
-            .map(|((SentId { id, sender }, sent_micros), sequence)| EventIdRecord {
+            .map(|(AppliedEvent { id, sender, sent_micros, .. }, sequence)| EventIdRecord {
                 source,
                 sequence,
                 id: id.clone(),
@@ -184,7 +215,7 @@ impl EventIds {
     /// Adds the identifiers that another source knew, which turned out to be the same.
     /// The oldest beyond `ids_max` are forgotten.
     pub fn join(&mut self, other: Self, ids_max: usize) {
-        for (SentId { id, sender }, sent_micros) in other.order {
+        for AppliedEvent { id, sender, sent_micros, .. } in other.order {
             self.remember(id, sent_micros, sender, i64::MAX, ids_max);
         }
         self.newest_forgotten_micros = self.newest_forgotten_micros.max(other.newest_forgotten_micros);
@@ -194,19 +225,12 @@ impl EventIds {
     pub fn restore(first: u64, newest_forgotten_micros: Option<i64>, rows: Vec<EventIdRecord>) -> Self {
         let first = rows.first().map_or(first, |row| row.sequence);
         let persistent = first + rows.len() as u64;
-        let mut senders = BTreeMap::new();
-        rows.iter().for_each(|row| *senders.entry(row.sender).or_default() += 1);
-        let order = rows.into_iter().map(|row| (SentId { id: row.id, sender: row.sender }, row.sent_micros));
-        let order: VecDeque<_> = order.collect();
-        Self {
-            known: order.iter().cloned().collect(),
-            senders,
-            first,
-            persistent,
-            in_flight: persistent,
-            order,
-            newest_forgotten_micros,
+        let mut ids = Self { first, persistent, in_flight: persistent, newest_forgotten_micros, ..Self::default() };
+        for EventIdRecord { id, sender, sent_micros, .. } in rows {
+            let hash = ids.hasher.hash_one(&*id);
+            ids.push(AppliedEvent { id, sender, sent_micros, hash });
         }
+        ids
     }
 }
 

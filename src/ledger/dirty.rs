@@ -26,6 +26,14 @@ impl<K: Hash + Eq> Dirty<K> {
         self.pending.insert(key);
     }
 
+    /// The same, of a key that is cloned only where that is news.
+    pub fn mark_shared(&mut self, key: &K)
+    where
+        K: Clone,
+    {
+        self.pending.get_or_insert_with(key, K::clone);
+    }
+
     /// Whether anything has to be collected.
     pub fn is_empty(&self) -> bool {
         self.pending.is_empty() && self.in_flight.is_empty()

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::context::ApplyContext;
 use super::ledger::{Configuration, Ledger, START_HOLD, Start};
 use super::moment::Moment;
 use super::notice::Notice;
@@ -17,10 +16,9 @@ impl Ledger {
         self.commit_configuration(now);
         self.update_start(now);
         let mut has_left = false;
-        let Self { sources, book, rules, limits, trace_steps, .. } = self;
+        let (sources, _, mut ctx) = self.parts(now, notices);
         for (_, known) in sources.iter_mut() {
             let was_alone = known.counts.detail.leaves_alone();
-            let mut ctx = ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now };
             known.counts.tick(&mut ctx);
             has_left |= was_alone != known.counts.detail.leaves_alone();
         }
@@ -66,7 +64,7 @@ impl Ledger {
     /// Whether the sessions of two feeds count once. While it is not known, those of one source do if one of them reported
     /// any: better too few than one server's twice.
     fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
-        let has_reported = |feed: FeedSlot| self.feeds[feed.index()].sessions.heard_micros().is_some();
+        let has_reported = |feed: FeedSlot| self.feeds[feed.index()].sessions.reported_micros().is_some();
         let is_one_source = || {
             let source = self.sources.expected_source(feed);
             source.is_some() && source == self.sources.expected_source(other)
@@ -80,11 +78,11 @@ impl Ledger {
     fn better_informed(&self, feed: FeedSlot, other: FeedSlot) -> FeedSlot {
         let (this, that) = (&self.feeds[feed.index()], &self.feeds[other.index()]);
         let both_since = Some(this.opened_micros.max(that.opened_micros));
-        let (heard, other_heard) = (this.sessions.heard_micros(), that.sessions.heard_micros());
-        let is_other = if heard >= both_since && other_heard >= both_since {
+        let (reported, other_reported) = (this.sessions.reported_micros(), that.sessions.reported_micros());
+        let is_other = if reported >= both_since && other_reported >= both_since {
             that.opened_micros < this.opened_micros
         } else {
-            other_heard > heard
+            other_reported > reported
         };
         if is_other { other } else { feed }
     }
@@ -93,7 +91,7 @@ impl Ledger {
     pub(super) fn share_sessions(&mut self, feed: FeedSlot, other: FeedSlot) {
         let informed = self.better_informed(feed, other);
         let learner = if informed == feed { other } else { feed };
-        if self.feeds[informed.index()].sessions.heard_micros().is_some()
+        if self.feeds[informed.index()].sessions.reported_micros().is_some()
             && let Ok([informed, learner]) = self.feeds.get_disjoint_mut([informed.index(), learner.index()])
         {
             learner.copy_sessions(&informed.sessions);
@@ -104,16 +102,16 @@ impl Ledger {
     /// one that left in the change in which it joined.
     pub(super) fn inherit_sessions(&mut self, feed: FeedSlot, source: SourceId) {
         let replaced = self.sources.take_replaced(feed);
-        let own = self.feeds[feed.index()].sessions.heard_micros();
+        let own = self.feeds[feed.index()].sessions.reported_micros();
         let address = &self.sources.entry(feed).address;
         let left = self.feeds.iter().enumerate().filter(|(_, left)| !left.is_configured);
         let left = left.filter_map(|(index, left)| {
-            let heard = left.sessions.heard_micros().filter(|heard| Some(*heard) > own)?;
+            let reported = left.sessions.reported_micros().filter(|reported| Some(*reported) > own)?;
             let slot = FeedSlot::new(index);
             let has_address = self.sources.entry(slot).address == *address;
             let is_left =
                 self.sources.expected_source(slot) == Some(source) && (has_address || replaced.contains(&slot));
-            is_left.then_some((has_address, heard, index))
+            is_left.then_some((has_address, reported, index))
         });
         if let Some((_, _, left)) = left.max()
             && let Ok([left, heir]) = self.feeds.get_disjoint_mut([left, feed.index()])
@@ -194,7 +192,15 @@ impl Ledger {
         if matches!(self.start, Start::Over) { self.book.take_listed() } else { Vec::new() }
     }
 
+    /// Ends the hold of the start once every feed has begun or it has lasted.
+    #[inline]
     pub(super) fn update_start(&mut self, now: Moment) {
+        if !self.began || !matches!(self.start, Start::Over) {
+            self.begin(now);
+        }
+    }
+
+    fn begin(&mut self, now: Moment) {
         if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {
             // Feeds that left the configuration leave the gauges, those that came back are in them again.
             self.show_all_rates();
@@ -206,10 +212,10 @@ impl Ledger {
         };
         let is_awaited = |feed: &FeedSlot| {
             let state = &self.feeds[feed.index()];
-            let source = self.sources.expected_source(*feed).and_then(|source| self.sources.source(source));
+            let source = || self.sources.source(self.sources.expected_source(*feed)?);
             !state.has_begun
                 || self.sources.awaits_rows(*feed)
-                || source.is_some_and(|source| source.counts.detail.is_awaited())
+                || source().is_some_and(|source| source.counts.detail.is_awaited())
         };
         let all_began = !self.configured.iter().any(is_awaited);
         let is_over = all_began || now.elapsed.saturating_sub(since) >= START_HOLD;
@@ -241,7 +247,8 @@ impl Ledger {
         let rate = match gauges {
             0 => streamed,
             1 => Some(last),
-            _ if total > 0.0 => Some(completed / total),
+            // Of numbers that are restored nobody has checked that these fit together.
+            _ if total > 0.0 => Some((completed / total).min(1.0)),
             _ => Some(last),
         };
         let series = self.book.place(name, &self.limits, notices);

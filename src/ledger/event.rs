@@ -2,24 +2,22 @@
 
 use crate::protocol::{AnomalyEntry, Event, EventKind, Rejection, RejectionReason};
 
+use super::binding::Subscription;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
 use super::dedup::Seen;
 use super::pending::StreamedInvocation;
-use super::server_time;
 use super::sessions::{Sessions, SessionsFull};
 use super::slots::FeedSlot;
-use super::source::{SourceCounts, count_anomalies};
+use super::source::{SourceCounts, count_anomalies, find_or_insert};
 use super::trace_step::TraceStep;
 
 /// The feed that streams an event.
 #[derive(Debug)]
 pub(super) struct Sender<'f> {
     pub feed: FeedSlot,
-    /// The feeds that are of its server.
-    pub companions: &'f [FeedSlot],
-    /// The one skill that it is subscribed to, if to one.
-    pub filter: Option<&'f str>,
+    /// What it is subscribed to, and which other feeds are of its server.
+    pub subscription: Subscription<'f>,
     /// Whether it streams for all feeds of its source: an event without an identifier counts only then.
     pub is_active: bool,
     /// The sessions that its server reported.
@@ -36,17 +34,21 @@ pub(super) fn is_of_server(kind: &EventKind<'_>) -> bool {
 }
 
 impl SourceCounts {
-    /// Applies an event.
-    pub fn event(&mut self, event: &Event<'_>, sender: &mut Sender<'_>, ctx: &mut ApplyContext<'_>) {
-        // Only identifiers need the sender's time.
-        let timestamp = event.timestamp.as_deref().filter(|_| event.id.is_some());
-        let sent_micros = timestamp.and_then(server_time::micros);
+    /// Applies an event. `sent_micros` is the sender's time, in microseconds since the Unix epoch, which only an identifier
+    /// needs.
+    pub fn event(
+        &mut self,
+        event: &Event<'_>,
+        sent_micros: Option<i64>,
+        sender: &mut Sender<'_>,
+        ctx: &mut ApplyContext<'_>,
+    ) {
         let is_of_server = is_of_server(&event.kind);
         if let Some(id) = &event.id {
             if let Err(rejection) = check_label(id, "id", ctx.limits) {
                 return ctx.reject(rejection);
             }
-            match self.event_ids.seen(id, sent_micros, sender.feed, |other| sender.companions.contains(&other)) {
+            match self.event_ids.seen(id, sent_micros, sender.feed, |other| sender.subscription.is_one_server(other)) {
                 Seen::First => {}
                 Seen::Relayed if is_of_server => {}
                 Seen::Duplicate | Seen::Relayed => return ctx.trace(|| TraceStep::Repeated { id: id.to_string() }),
@@ -82,7 +84,7 @@ impl SourceCounts {
         ctx: &mut ApplyContext<'_>,
     ) -> Result<(), Rejection> {
         let (now_micros, limits) = (ctx.now.wall_micros, ctx.limits);
-        let filter = sender.filter;
+        let filter = sender.subscription.filter();
         let is_filtered_out = |name: &str| filter.is_some_and(|filter| filter != name);
         let other_skill = |name: &str| TraceStep::OtherSkill { skill_name: name.to_owned() };
         match &event.kind {
@@ -170,7 +172,9 @@ impl SourceCounts {
         if is_alone {
             self.detail.note_alone();
         }
-        let (name, skill) = self.skill(name, ctx)?;
+        let Self { skills, changed_skills, .. } = self;
+        let (name, skill) = find_or_insert(skills, changed_skills, name, ctx)?;
+        changed_skills.mark_shared(name);
         let elapsed = ctx.now.elapsed;
         let skill_name = || name.to_string();
         if !is_alone {
@@ -193,7 +197,6 @@ impl SourceCounts {
                 self.make_room_for_events(ctx);
             }
         }
-        self.changed_skills.mark(name);
         self.changed.mark_if(!std::mem::replace(&mut self.streams_invocations, true));
         Ok(())
     }

@@ -138,55 +138,103 @@ pub(super) fn mix(value: u64) -> u64 {
 /// What one snapshot lists: the numbers of each skill, in the order of the list. No skill is listed twice.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Listings {
-    entries: Vec<(Arc<str>, Totals)>,
-    /// Indices of `entries` in the order of their names.
+    /// Shared by the lists that name the same skills in the same order, as those of a feed do for long.
+    names: Arc<Names>,
+    /// In the order of `names`.
+    totals: Vec<Totals>,
+}
+
+/// The skills that a list names, in its order.
+#[derive(Debug, Default, PartialEq)]
+pub struct Names {
+    listed: Vec<Arc<str>>,
+    /// Indices of `listed` in the order of the names.
     by_name: Vec<u32>,
+}
+
+impl Names {
+    fn new(listed: Vec<Arc<str>>) -> Self {
+        let mut by_name: Vec<u32> = (0..).take(listed.len()).collect();
+        by_name.sort_unstable_by(|a, b| listed[*a as usize].cmp(&listed[*b as usize]));
+        Self { listed, by_name }
+    }
+
+    /// The skills, in the order of the list.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.listed.iter()
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        let name_of = |index: &u32| &*self.listed[*index as usize];
+        let found = self.by_name.binary_search_by(|index| name_of(index).cmp(name)).ok()?;
+        Some(self.by_name[found] as usize)
+    }
 }
 
 impl Listings {
     /// The listings of `entries`, in which each skill appears once.
     pub fn new(entries: Vec<(Arc<str>, Totals)>) -> Self {
-        let mut by_name: Vec<u32> = (0..).take(entries.len()).collect();
-        by_name.sort_unstable_by(|a, b| entries[*a as usize].0.cmp(&entries[*b as usize].0));
-        Self { entries, by_name }
+        let (names, totals) = entries.into_iter().unzip();
+        Self { names: Arc::new(Names::new(names)), totals }
+    }
+
+    /// The listings of `entries`, in which each skill appears once, of a feed that listed `self` before.
+    pub fn followed_by<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a str, Totals)> + Clone) -> Self {
+        let names = entries.clone().map(|(name, _)| name);
+        let is_same =
+            names.len() == self.len() && names.clone().zip(&self.names.listed).all(|(now, known)| *now == **known);
+        let names = if is_same {
+            Arc::clone(&self.names)
+        } else {
+            let known = |name| self.names.position(name).map(|position| self.names.listed[position].clone());
+            Arc::new(Names::new(names.map(|name| known(name).unwrap_or_else(|| name.into())).collect()))
+        };
+        Self { names, totals: entries.map(|(_, totals)| totals).collect() }
+    }
+
+    /// The skills.
+    pub fn names(&self) -> &Arc<Names> {
+        &self.names
     }
 
     /// The numbers of `name`, if it is listed.
     pub fn get(&self, name: &str) -> Option<&Totals> {
-        let name_of = |index: &u32| &*self.entries[*index as usize].0;
-        let found = self.by_name.binary_search_by(|index| name_of(index).cmp(name)).ok()?;
-        Some(&self.entries[self.by_name[found] as usize].1)
+        self.names.position(name).map(|position| &self.totals[position])
     }
 
     /// Whether `name` is listed.
     pub fn contains(&self, name: &str) -> bool {
-        self.get(name).is_some()
+        self.names.position(name).is_some()
     }
 
     /// The skills and their numbers, in the order of the list.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Totals)> + Clone {
-        self.entries.iter().map(|(name, totals)| (name, totals))
+        self.names.listed.iter().zip(&self.totals)
     }
 
     /// The skills that both list: this one's numbers, then the other's.
     pub fn common<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a Arc<str>, &'a Totals, &'a Totals)> {
-        self.iter().filter_map(|(name, totals)| Some((name, totals, other.get(name)?)))
+        let are_same = Arc::ptr_eq(&self.names, &other.names);
+        self.iter().enumerate().filter_map(move |(index, (name, totals))| {
+            let position = if are_same { Some(index) } else { other.names.position(name) };
+            Some((name, totals, &other.totals[position?]))
+        })
     }
 
     /// How many skills are listed.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.totals.len()
     }
 
     /// Whether nothing is listed.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.totals.is_empty()
     }
 
     /// Whether `self` consists of `entries`, in their order and bit for bit.
     pub fn consists_of<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a str, Totals)>) -> bool {
-        self.entries.len() == entries.len()
-            && self.entries.iter().zip(entries).all(|((known, totals), (name, now))| **known == *name && *totals == now)
+        self.len() == entries.len()
+            && self.iter().zip(entries).all(|((known, totals), (name, now))| **known == *name && *totals == now)
     }
 }
 
@@ -246,5 +294,25 @@ mod tests {
         assert!(!listings.contains("d"));
         assert!(listings.consists_of(entries.iter().map(|(name, totals)| (&**name, *totals))));
         assert!(!listings.consists_of(entries.iter().rev().map(|(name, totals)| (&**name, *totals))));
+    }
+    #[test]
+    fn a_list_shares_the_names_of_the_one_before_and_holds_what_it_lists() {
+        let list = |names: &[&'static str]| -> Vec<_> {
+            names.iter().zip(1..).map(|(name, total)| (*name, totals(total, 0, 0.0))).collect()
+        };
+        let before = Listings::default().followed_by(list(&["b", "a", "c"]).into_iter());
+        for names in [&["b", "a", "c"][..], &["a", "b", "c"], &["b", "a"], &["b", "a", "c", "d"], &["e", "c"], &[]] {
+            let entries = list(names);
+            let now = before.followed_by(entries.iter().copied());
+            assert!(now.consists_of(entries.iter().copied()), "{names:?}");
+            assert_eq!(Arc::ptr_eq(now.names(), before.names()), names == ["b", "a", "c"], "{names:?}");
+            for (name, total) in &entries {
+                assert_eq!(now.get(name), Some(total), "{names:?}");
+            }
+            let common: Vec<_> = now.common(&before).map(|(name, own, other)| (&**name, *own, *other)).collect();
+            let expected: Vec<_> =
+                entries.iter().filter_map(|(name, own)| Some((*name, *own, *before.get(name)?))).collect();
+            assert_eq!(common, expected, "{names:?}");
+        }
     }
 }

@@ -232,11 +232,15 @@ impl Ledger {
         self.commit_configuration(now);
     }
 
-    /// Tells the sources of the configuration.
+    /// Tells the sources of the configuration, if it changed.
+    #[inline]
     pub(super) fn commit_configuration(&mut self, now: Moment) {
-        if self.configuration != Configuration::Changed {
-            return;
+        if self.configuration == Configuration::Changed {
+            self.configure_sources(now);
         }
+    }
+
+    fn configure_sources(&mut self, now: Moment) {
         self.configuration = Configuration::Known;
         let entries: Vec<Entry> = self.configured.iter().map(|feed| self.sources.entry(*feed).clone()).collect();
         self.update_databases(now);
@@ -362,6 +366,7 @@ impl Ledger {
             self.snapshot(slot, &held, true, now, &mut notices);
         }
         self.release_events(slot, true, now, &mut notices);
+        self.update_start(now);
         self.feeds[slot.index()].is_live = false;
         self.sources.close(slot);
     }

@@ -26,6 +26,7 @@
 //! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
 //! | `dirty` | what changed since it was last acknowledged |
 //! | `trace_step` | what a rule made of a message, for `explain` |
+//! | `skill_table` | what a source remembers of each skill |
 //! | `slots` | the only place where integers are indices |
 
 mod anomalies;
@@ -59,6 +60,7 @@ mod rows;
 mod series;
 mod server_time;
 mod sessions;
+mod skill_table;
 mod slots;
 mod snapshot;
 mod source;

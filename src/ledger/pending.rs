@@ -181,17 +181,27 @@ pub(super) fn add(counter: &mut u64, more: u64) {
     *counter = counter.saturating_add(more).min(COUNT_MAX);
 }
 
-/// Each replaces the one before it, in its place unless that is shown: a feed may stream a million a second. A session that
-/// could cost somebody the whole scrape is left out: Python's official parser loses count of quotes in exemplars, and
-/// Prometheus refuses a scrape with a NUL.
+/// Whether a session can be that of an exemplar. One that could cost somebody the whole scrape cannot: Python's official parser
+/// loses count of quotes in exemplars, and Prometheus refuses a scrape with a NUL.
+fn is_exposable(session_id: &str) -> bool {
+    let is_unsafe = |character: char| character == '"' || character.is_control();
+    // Each event has one: those of ASCII are checked as bytes, many at a time.
+    let (characters, unsafe_characters) = if session_id.is_ascii() {
+        (session_id.len(), session_id.bytes().filter(|byte| is_unsafe(char::from(*byte))).count())
+    } else {
+        (session_id.chars().count(), session_id.chars().filter(|character| is_unsafe(*character)).count())
+    };
+    unsafe_characters == 0 && (1..=EXEMPLAR_CHARS_MAX).contains(&characters)
+}
+
+/// Each replaces the one before it, in its place unless that is shown: a feed may stream a million a second.
 fn note_exemplar(
     exemplar: &mut Option<Arc<Exemplar>>,
     session_id: &str,
     event: &StreamedInvocation<&str>,
     wall_micros: i64,
 ) {
-    let is_unsafe = |character: char| character == '"' || character.is_control();
-    if session_id.is_empty() || session_id.contains(is_unsafe) || session_id.chars().count() > EXEMPLAR_CHARS_MAX {
+    if !is_exposable(session_id) {
         return;
     }
     let &StreamedInvocation { completed, duration_seconds, .. } = event;

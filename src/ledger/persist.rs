@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use crate::protocol::EventKind;
 
-use super::binding::{Beginning, FeedParts, OwnParts, Parts, Source, SourceParts, Sources};
+use super::binding::{Beginning, FeedParts, OwnParts, Parts, ROUNDS, Source, SourceParts, Sources};
 use super::book::Book;
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
 use super::dedup::EventIds;
@@ -28,8 +28,9 @@ use super::records::{
     DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryRecord, Records,
     SessionRecord, SourceRecord, SourceSkillRecord, Table,
 };
-use super::series::{Changes, FeedCounters, SkillRow, SkillSeries};
+use super::series::{Changes, FeedCounters, RuleCounters, SkillRow, SkillSeries};
 use super::sessions::Sessions;
+use super::skill_table::SkillTable;
 use super::slots::{FeedSlot, SourceId};
 use super::source::{Gauge, SkillCounts, SourceCounts, Unread};
 
@@ -76,7 +77,7 @@ impl Ledger {
             (is_changed || has_counted).then(|| OwnParts {
                 counters: feed.counters.clone(),
                 held_events: feed.held_events().to_vec(),
-                sessions_heard_micros: feed.sessions.heard_micros(),
+                sessions_reported_micros: feed.sessions.reported_micros(),
                 sessions_count: feed.sessions.count(),
             })
         });
@@ -114,7 +115,7 @@ impl Ledger {
     /// Records that do not fit together or are impossible, with the first that is wrong.
     pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, InvalidState> {
         let Whole { skills, rules, memory } = whole;
-        validate(&skills, &memory)?;
+        validate(&skills, rules, &memory)?;
         let mut ledger = Self::new(limits);
         ledger.is_persisted = true;
         ledger.acknowledged_rules = rules;
@@ -220,9 +221,11 @@ fn skill_record(
 ///
 /// # Errors
 /// The first that is not.
-fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), InvalidState> {
-    for SkillRow { series, .. } in skills {
-        unless(series.is_valid(), || format!("the series of {:?} are impossible", series.skill_name))?;
+fn validate(skills: &[SkillRow], rules: RuleCounters, memory: &Records) -> Result<(), InvalidState> {
+    unless(rules.is_valid(), || "the counters of the rules are impossible".to_owned())?;
+    for SkillRow { series, last_listed_micros, .. } in skills {
+        let is_valid = series.is_valid() && is_time(*last_listed_micros);
+        unless(is_valid, || format!("the series of {:?} are impossible", series.skill_name))?;
     }
     for record in &memory.feeds {
         unless(record.is_valid(), || format!("what is remembered of the feed {:?} is impossible", record.entry.name))?;
@@ -231,6 +234,10 @@ fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), InvalidState> {
     let damages = memory.damages.iter().map(|record| (&record.skill_name, &record.totals));
     for (skill_name, totals) in agreed.chain(damages) {
         unless(totals.is_valid(), || format!("what is remembered of {skill_name:?} is impossible"))?;
+    }
+    for record in &memory.addresses {
+        let are_valid = record.sources.iter().all(|source| source.is_valid());
+        unless(are_valid, || format!("the sources of {} are impossible", record.address))?;
     }
     for record in &memory.sources {
         unless(record.is_valid(), || format!("the source {} is impossible", record.id.0))?;
@@ -248,6 +255,14 @@ fn validate(skills: &[SkillRow], memory: &Records) -> Result<(), InvalidState> {
             .is_none_or(|record| record.multiplicity.max(record.rows) <= COUNT_MAX && is_time(record.seen_micros));
         unless(is_valid, || format!("an anomaly of {:?} is impossible", key.skill_name))?;
     }
+    for record in &memory.event_ids {
+        let is_valid = record.sequence <= COUNT_MAX && record.sent_micros.is_none_or(is_time);
+        unless(is_valid, || format!("the event {:?} is impossible", record.id))?;
+    }
+    for (_, id, record) in &memory.sessions {
+        let is_valid = record.is_none_or(|record| is_time(record.seen_micros));
+        unless(is_valid, || format!("the session {id:?} is impossible"))?;
+    }
     for record in &memory.databases {
         unless(record.is_valid(), || "where a database was read to is impossible".to_owned())?;
     }
@@ -263,7 +278,9 @@ impl Changes {
     /// # Errors
     /// The first value that it refuses.
     pub fn validate(&self) -> Result<(), InvalidState> {
-        validate(&self.skills, &self.memory)
+        let last_listed = self.last_listed.iter().all(|(_, micros)| is_time(*micros));
+        unless(last_listed, || "when a skill was last listed is impossible".to_owned())?;
+        validate(&self.skills, self.rules, &self.memory)
     }
 }
 
@@ -275,8 +292,14 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
     let mut records: Vec<FeedRecord> = memory.feeds;
     records.sort_unstable_by_key(|record| record.slot);
     let mut sessions: HashMap<FeedSlot, HashMap<Arc<str>, SessionRecord>> = HashMap::new();
+    let exists = |feed: FeedSlot| {
+        unless(feed.index() < records.len(), || format!("there is no feed with the slot {}", feed.index()))
+    };
+    memory.sources.iter().filter_map(|record| record.counted_by).try_for_each(exists)?;
+    memory.event_ids.iter().map(|record| record.sender).try_for_each(exists)?;
+    records.iter().flat_map(|record| &record.apart).copied().try_for_each(exists)?;
     for (feed, id, session) in memory.sessions {
-        unless(feed.index() < records.len(), || format!("there is no feed with the slot {}", feed.index()))?;
+        exists(feed)?;
         if let Some(session) = session {
             sessions.entry(feed).or_default().insert(id, session);
         }
@@ -296,7 +319,7 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
         };
         parts.feeds.push(feed);
         let by_id = sessions.remove(&slot).unwrap_or_default();
-        let sessions = Sessions::restore(record.sessions_heard_micros, record.sessions_count, by_id);
+        let sessions = Sessions::restore(record.sessions_reported_micros, record.sessions_count, by_id);
         feeds.push(Feed::restore(counters, source.is_some(), record.held_events, sessions));
     }
     for record in memory.agreed {
@@ -371,7 +394,7 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
         histories.insert(skill_name, history);
     }
     let mut counts = SourceCounts::default();
-    let mut numbers: HashMap<Arc<str>, SkillNumbers> = HashMap::new();
+    let mut numbers: SkillTable<SkillNumbers> = SkillTable::default();
     for skill in records.skills {
         let name = skill.skill_name.clone();
         if let Some(remembered) = skill.remembered {
@@ -446,9 +469,29 @@ impl SkillSeries {
     }
 }
 
+impl RuleCounters {
+    fn is_valid(self) -> bool {
+        let Self {
+            estimated_observations,
+            exact_observations,
+            inexact_rates,
+            late_events,
+            backfilled_invocations,
+            anomaly_window_overflows,
+            overflowed_invocations,
+            overflowed_anomalies,
+        } = self;
+        let observations = [estimated_observations, exact_observations];
+        let events = [inexact_rates, late_events, backfilled_invocations, anomaly_window_overflows];
+        let overflowed = [overflowed_invocations, overflowed_anomalies];
+        observations.into_iter().chain(events).chain(overflowed).all(|counter| counter <= COUNT_MAX)
+    }
+}
+
 impl FeedCounters {
     fn is_valid(&self) -> bool {
-        are_counts([self.resets, self.rollbacks, self.detail_mismatches, self.double_counted])
+        self.tenth_skill_invocations.is_none_or(|invocations| invocations <= COUNT_MAX)
+            && are_counts([self.resets, self.rollbacks, self.detail_mismatches, self.double_counted])
             && are_counts(self.undecided)
     }
 }
@@ -457,7 +500,9 @@ impl FeedRecord {
     fn is_valid(&self) -> bool {
         self.counters.is_valid()
             && are_counts([self.sessions_count])
-            && self.sessions_heard_micros.is_none_or(is_time)
+            && self.source.iter().chain(&self.heir_of).all(|source| source.is_valid())
+            && self.hold_rounds <= ROUNDS
+            && self.sessions_reported_micros.is_none_or(is_time)
             && self.held_events.len() <= HELD_EVENTS_MAX
             && self.held_events.iter().all(|event| is_event(&event.kind))
     }
@@ -466,7 +511,7 @@ impl FeedRecord {
 impl SourceRecord {
     fn is_valid(&self) -> bool {
         let times = [self.previous_micros, self.newest_forgotten_micros, Some(self.active_micros)];
-        are_counts([self.first_event_id]) && times.into_iter().flatten().all(is_time)
+        self.id.is_valid() && are_counts([self.first_event_id]) && times.into_iter().flatten().all(is_time)
     }
 }
 

@@ -98,7 +98,7 @@ pub struct FeedRecord {
     /// Feeds that are of other servers.
     pub apart: Vec<FeedSlot>,
     /// When its server last reported sessions, in microseconds since the Unix epoch.
-    pub sessions_heard_micros: Option<i64>,
+    pub sessions_reported_micros: Option<i64>,
     /// The sessions that its server last reported as a number, less those that closed since.
     pub sessions_count: u64,
 }
@@ -316,7 +316,7 @@ pub struct EventIdRecord {
 pub struct SessionRecord {
     /// Whether it is open.
     pub open: bool,
-    /// When it was last heard of, in microseconds since the Unix epoch.
+    /// When it was last reported, in microseconds since the Unix epoch.
     pub seen_micros: i64,
 }
 

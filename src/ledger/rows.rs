@@ -202,7 +202,7 @@ impl SourceCounts {
             let is_first = step.delta == Delta::First;
             let (is_unread, is_changed) = if is_first { self.unread.remove(&step.skill_name) } else { (false, false) };
             self.changed.mark_if(is_changed);
-            let was_listed = self.skills.get(&*step.skill_name).is_some_and(|skill| skill.listed);
+            let was_listed = self.skills.get(&step.skill_name).is_some_and(|skill| skill.listed);
             let is_new = self.previous_was_complete && !was_listed && !is_unread;
             let is_history = is_first && !is_observed && !is_new;
             let increase = self.increase_of(step, is_history);
@@ -247,7 +247,7 @@ impl SourceCounts {
             return;
         }
         let coverage = self.coverage.clone().unwrap_or(Coverage::All);
-        for (name, skill) in &mut self.skills {
+        for (name, skill) in self.skills.iter_mut() {
             let is_history = std::mem::take(&mut skill.rows_are_history);
             let uncounted = std::mem::take(&mut skill.rows_uncounted);
             let counted = std::mem::take(&mut skill.rows_counted);

@@ -7,7 +7,7 @@ use hashbrown::HashMap;
 use super::dirty::{Dirty, DirtyFlag};
 use super::records::SessionRecord;
 
-/// Sessions are taken for closed when nothing is heard of them for this long.
+/// Sessions are taken for closed when nothing is reported of them for this long.
 const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
 
 /// The sessions that a server reported to one feed: a count, and what was created and closed since.
@@ -20,7 +20,7 @@ const SESSION_LIFE_MICROS: i64 = 24 * 3600 * 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     /// When it last reported any, in microseconds since the Unix epoch.
-    heard_micros: Option<i64>,
+    reported_micros: Option<i64>,
     count: u64,
     by_id: HashMap<Arc<str>, SessionRecord>,
     changed: Dirty<Arc<str>>,
@@ -37,7 +37,7 @@ pub(super) struct SessionsFull;
 impl Sessions {
     /// A count replaces everything that was known.
     pub fn set_count(&mut self, count: u64, now_micros: i64) {
-        self.heard_micros = Some(now_micros);
+        self.reported_micros = Some(now_micros);
         self.count = count;
         self.by_id.clear();
         self.changed = Dirty::default();
@@ -45,7 +45,7 @@ impl Sessions {
     }
 
     pub fn created(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
-        self.heard_micros = Some(now_micros);
+        self.reported_micros = Some(now_micros);
         if !self.by_id.contains_key(id) {
             self.insert(id, true, now_micros, sessions_max)?;
         }
@@ -53,7 +53,7 @@ impl Sessions {
     }
 
     pub fn closed(&mut self, id: &str, now_micros: i64, sessions_max: usize) -> Result<(), SessionsFull> {
-        self.heard_micros = Some(now_micros);
+        self.reported_micros = Some(now_micros);
         if let Some((id, _)) = self.by_id.get_key_value(id) {
             let id = id.clone();
             self.put(id, SessionRecord { open: false, seen_micros: now_micros });
@@ -89,8 +89,8 @@ impl Sessions {
     }
 
     /// When the server last reported any, in microseconds since the Unix epoch.
-    pub fn heard_micros(&self) -> Option<i64> {
-        self.heard_micros
+    pub fn reported_micros(&self) -> Option<i64> {
+        self.reported_micros
     }
 
     pub fn count(&self) -> u64 {
@@ -124,7 +124,7 @@ impl Sessions {
 
     /// Replaces them with those that the same server reported to another feed.
     pub fn copy_from(&mut self, other: &Self) {
-        self.heard_micros = other.heard_micros;
+        self.reported_micros = other.reported_micros;
         self.count = other.count;
         self.by_id.clone_from(&other.by_id);
         self.changed = Dirty::default();
@@ -133,14 +133,14 @@ impl Sessions {
     }
 
     /// What was persisted.
-    pub fn restore(heard_micros: Option<i64>, count: u64, by_id: HashMap<Arc<str>, SessionRecord>) -> Self {
-        Self { heard_micros, count, by_id, ..Self::default() }
+    pub fn restore(reported_micros: Option<i64>, count: u64, by_id: HashMap<Arc<str>, SessionRecord>) -> Self {
+        Self { reported_micros, count, by_id, ..Self::default() }
     }
 
     /// The number of open sessions, if the server ever reported any.
     pub fn open(&self, now_micros: i64) -> Option<u64> {
         let open = self.by_id.values().filter(|session| session.open && is_alive(**session, now_micros)).count();
-        self.heard_micros.map(|_| self.count + open as u64)
+        self.reported_micros.map(|_| self.count + open as u64)
     }
 }
 

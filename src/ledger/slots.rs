@@ -1,5 +1,7 @@
 //! What feeds, sources and skills are known by: the only place where integers are indices.
 
+use super::limits::COUNT_MAX;
+
 /// A configured feed. Slots are given in the order of first configuration and never change within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FeedSlot(u32);
@@ -30,6 +32,11 @@ pub struct SourceId(pub u64);
 
 impl SourceId {
     pub(super) const FIRST: Self = Self(1);
+
+    /// Whether a ledger can have given it: there is always a next one.
+    pub(super) fn is_valid(self) -> bool {
+        (Self::FIRST.0..COUNT_MAX).contains(&self.0)
+    }
 
     pub(super) fn next(self) -> Self {
         Self(self.0 + 1)

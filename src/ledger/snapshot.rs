@@ -11,10 +11,9 @@ use super::book::UNKNOWN_PHASE;
 use super::check::check_anomaly;
 use super::context::ApplyContext;
 use super::continuity::{Delta, Step};
-use super::evidence::Totals;
-use super::pending::{Increase, Offered};
-use super::server_time;
-use super::source::{Gauge, SourceCounts, count_anomalies};
+use super::evidence::{Names, Totals};
+use super::pending::{Increase, Offered, add};
+use super::source::{Gauge, SourceCounts, count_anomalies, find_or_insert};
 use super::trace_step::TraceStep;
 
 /// A list of this length may have left some out.
@@ -32,30 +31,37 @@ pub(super) fn name_of<'s>(snapshot: &'s Snapshot<'_>, (index, _): &Accepted) -> 
 }
 
 /// Adds the entries of the skills that `filter` allows, and that can be accepted, to `accepted`. What cannot is passed to
-/// `reject`, with its skill where that is known.
+/// `reject`, with its skill where that is known. `latest` are the skills that the feed listed before.
 pub(super) fn accept(
     snapshot: &Snapshot<'_>,
     filter: Option<&str>,
+    latest: Option<&Names>,
     accepted: &mut Vec<Accepted>,
     mut reject: impl FnMut(Option<&str>, Rejection),
 ) {
     let mut seen = HashSet::new();
+    let mut latest = latest.map(Names::iter);
     for (index, entry) in snapshot.skills.iter().enumerate() {
         let entry = match entry {
             Ok(entry) => entry,
             Err(rejection) => {
+                latest = None;
                 reject(None, rejection.clone());
                 continue;
             }
         };
         let name = &*entry.skill_name;
+        // A list that names the same skills as the one before, in its order, names none twice.
+        if latest.as_mut().and_then(Iterator::next).is_none_or(|known| **known != *name) {
+            latest = None;
+        }
         if filter.is_some_and(|filter| filter != name) {
             continue;
         }
         let is_repeated = if snapshot.skills.len() > PAIRWISE_MAX {
             !seen.insert(name)
         } else {
-            snapshot.skills[..index].iter().flatten().any(|earlier| *earlier.skill_name == *name)
+            latest.is_none() && snapshot.skills[..index].iter().flatten().any(|earlier| *earlier.skill_name == *name)
         };
         if is_repeated {
             let detail = format!("{name:?} is listed twice");
@@ -75,25 +81,30 @@ fn listing_of(entry: &SkillEntry<'_>) -> Result<Listing, Rejection> {
 }
 
 impl SourceCounts {
-    /// Counts the step of one skill. Returns how many of its pending events were dropped as late.
+    /// Counts the step of the skill that is listed at `position`. Returns how many of its pending events were dropped as late.
     ///
     /// # Errors
     /// See [`SourceCounts::skill`].
     pub fn count_step(
         &mut self,
+        position: usize,
         listing: &Listing,
         step: &Step,
         past_is_known: bool,
         ctx: &mut ApplyContext<'_>,
     ) -> Result<usize, Rejection> {
-        let streams_invocations = self.streams_invocations;
-        let (name, skill) = self.skill(&step.skill_name, ctx)?;
+        let Self { skills, changed_skills, .. } = self;
+        let name = &step.skill_name;
+        let skill = match skills.listed_mut(position, name) {
+            Some(known) => known,
+            None => find_or_insert(skills, changed_skills, name.clone(), ctx)?.1,
+        };
         let is_other = skill.set_gauge(Gauge::from(listing));
         if is_other {
             ctx.trace(|| TraceStep::Rate { skill_name: name.to_string() });
         }
         if !listing.exact && (is_other || step.delta == Delta::First) {
-            ctx.rules.inexact_rates += 1;
+            add(&mut ctx.rules.inexact_rates, 1);
         }
         ctx.book.set_listed(skill.series, ctx.now.wall_micros);
         let was_listed = std::mem::replace(&mut skill.listed, true);
@@ -101,7 +112,7 @@ impl SourceCounts {
         let (increase, unread) = match step.delta {
             Delta::Unchanged => (None, None),
             Delta::First => {
-                let (is_unknown, is_changed) = self.unread.remove(&name);
+                let (is_unknown, is_changed) = self.unread.remove(name);
                 let past_is_known = past_is_known && !is_unknown;
                 let created_micros = past_is_known.then_some(ctx.now.wall_micros);
                 ctx.trace(|| TraceStep::FirstSight {
@@ -110,7 +121,6 @@ impl SourceCounts {
                     completed: listing.completed,
                     past_is_known,
                 });
-                let Some(skill) = self.skills.get(&name) else { return Ok(0) };
                 ctx.book.phase(skill.series, UNKNOWN_PHASE, created_micros, ctx.limits);
                 (Some(first_sight(&step.to, past_is_known)), Some(is_changed))
             }
@@ -133,11 +143,10 @@ impl SourceCounts {
             }
         };
         self.changed.mark_if(unread == Some(true));
-        let Some(skill) = self.skills.get_mut(&name) else { return Ok(0) };
         if let Some(increase) = increase {
             let (elapsed, series) = (ctx.now.elapsed, skill.series);
             let Offered { credited, events, waits } =
-                skill.pending.offer_increase(increase, streams_invocations, series, &mut ctx.counting(), elapsed);
+                skill.pending.offer_increase(increase, self.streams_invocations, series, &mut ctx.counting(), elapsed);
             self.pending_events -= events;
             if credited > 0 {
                 ctx.trace(|| TraceStep::Credited { skill_name: name.to_string(), invocations: credited });
@@ -159,7 +168,7 @@ impl SourceCounts {
             self.rates_changed.push(name.clone());
         }
         if is_other || has_moved || !was_listed || dropped > 0 {
-            self.changed_skills.mark(name);
+            changed_skills.mark(name.clone());
         }
         Ok(dropped)
     }
@@ -182,9 +191,9 @@ impl SourceCounts {
         self.anomalies.forget_old(now_micros);
     }
 
-    /// Whether the list of anomalies may have hidden some since the previous snapshot.
-    pub fn may_hide_anomalies(&self, snapshot: &Snapshot<'_>) -> bool {
-        let this_micros = snapshot.timestamp.as_deref().and_then(server_time::micros);
+    /// Whether the list of anomalies may have hidden some since the previous snapshot. `this_micros` is the server's time, in
+    /// microseconds since the Unix epoch.
+    pub fn may_hide_anomalies(&self, snapshot: &Snapshot<'_>, this_micros: Option<i64>) -> bool {
         let entries = snapshot.anomalies.iter().flatten();
         anomalies::window_overflowed(snapshot.anomalies_listed, entries, self.previous_micros, this_micros)
     }

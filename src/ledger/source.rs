@@ -5,9 +5,6 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
-
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
 
 use super::anomalies::{Anomalies, AnomaliesFull};
@@ -23,6 +20,7 @@ use super::notice::Notice;
 use super::pending::{Pending, WAIT, add};
 use super::rows::{Comparison, Coverage};
 use super::series::{SeenAnomaly, SkillIndex};
+use super::skill_table::SkillTable;
 use super::trace_step::TraceStep;
 
 /// How long events that no snapshot has met may wait once there are too many of them.
@@ -38,7 +36,7 @@ const PREVIOUS_PERSISTED_EVERY_MICROS: i64 = 600 * 1_000_000;
 /// What a source carries to count with.
 #[derive(Debug, Default)]
 pub(super) struct SourceCounts {
-    pub skills: HashMap<Arc<str>, SkillCounts>,
+    pub skills: SkillTable<SkillCounts>,
     /// Skills whose past is unknown although no accepted list named them.
     pub unread: Unread,
     /// Skills of which this source's gauge changed since [`SourceCounts::take_rates_changed`].
@@ -175,7 +173,7 @@ impl Counts for SourceCounts {
     fn join(&mut self, younger: Self, limits: &Limits) -> Vec<Arc<str>> {
         let mut forgotten = Vec::new();
         for (name, theirs) in younger.skills {
-            if self.skills.len() >= limits.remembered_skills_max && !self.skills.contains_key(&name) {
+            if self.skills.len() >= limits.remembered_skills_max && !self.skills.contains(&name) {
                 forgotten.push(name);
                 continue;
             }
@@ -231,7 +229,7 @@ impl Counts for SourceCounts {
     fn fork(&self) -> Self {
         let mut fork = Self { anomalies: self.anomalies.fork(), changed: DirtyFlag::NEW, ..Self::default() };
         fork.changed_damages.mark();
-        for (name, skill) in &self.skills {
+        for (name, skill) in self.skills.iter() {
             fork.changed_skills.mark(name.clone());
             fork.changed_histories.mark(name.clone());
             let (pending, row_seconds) = (skill.pending.fork(), skill.row_seconds);
@@ -315,22 +313,8 @@ impl SourceCounts {
     /// # Errors
     /// A name that cannot be accepted, or no room for another skill.
     pub fn skill(&mut self, name: &str, ctx: &mut ApplyContext<'_>) -> Result<(Arc<str>, &mut SkillCounts), Rejection> {
-        let known = self.skills.len();
-        let vacant = match self.skills.entry_ref(name) {
-            EntryRef::Occupied(known) => {
-                let name = known.key().clone();
-                return Ok((name, known.into_mut()));
-            }
-            EntryRef::Vacant(vacant) => vacant,
-        };
-        check_skill_name(name, ctx.limits)?;
-        if known >= ctx.limits.remembered_skills_max {
-            return Err(skill_limit(name, ctx.limits.remembered_skills_max));
-        }
-        let name: Arc<str> = name.into();
-        self.changed_skills.mark(name.clone());
-        let series = ctx.book.place(&name, ctx.limits, ctx.notices);
-        Ok((name.clone(), vacant.insert_entry_with_key(name, SkillCounts::new(series)).into_mut()))
+        let (name, skill) = find_or_insert(&mut self.skills, &mut self.changed_skills, name, ctx)?;
+        Ok((name.clone(), skill))
     }
 
     /// At the limit of pending events those that have waited for a minute are dropped, and if there are none, all: they are
@@ -338,7 +322,7 @@ impl SourceCounts {
     pub fn make_room_for_events(&mut self, ctx: &mut ApplyContext<'_>) {
         for patience in [UNLISTED_PATIENCE, Duration::ZERO] {
             let mut dropped = 0;
-            for (name, skill) in &mut self.skills {
+            for (name, skill) in self.skills.iter_mut() {
                 let of_this = skill.pending.drop_old_events(patience, ctx.now.elapsed);
                 if of_this > 0 {
                     self.changed_skills.mark(name.clone());
@@ -382,7 +366,7 @@ impl SourceCounts {
     /// Nothing of it is persistent any more. `names` are those of all skills with numbers.
     pub fn mark_all<'n>(&mut self, names: impl Iterator<Item = &'n Arc<str>>) {
         self.changed.mark();
-        self.skills.keys().for_each(|name| self.changed_skills.mark(name.clone()));
+        self.skills.names().for_each(|name| self.changed_skills.mark(name.clone()));
         names.for_each(|name| self.changed_histories.mark(name.clone()));
         self.changed_damages.mark();
         self.event_ids.mark_all();
@@ -400,6 +384,24 @@ impl SourceCounts {
         self.anomalies.acknowledge();
         self.detail.acknowledge();
     }
+}
+
+/// [`SourceCounts::skill`], of a source whose other parts are in use.
+pub(super) fn find_or_insert<'s>(
+    skills: &'s mut SkillTable<SkillCounts>,
+    changed_skills: &mut Dirty<Arc<str>>,
+    name: impl AsRef<str> + Into<Arc<str>>,
+    ctx: &mut ApplyContext<'_>,
+) -> Result<(&'s Arc<str>, &'s mut SkillCounts), Rejection> {
+    let known = skills.len();
+    skills.try_get_or_insert(name, |name| {
+        check_skill_name(name, ctx.limits)?;
+        if known >= ctx.limits.remembered_skills_max {
+            return Err(skill_limit(name, ctx.limits.remembered_skills_max));
+        }
+        changed_skills.mark(name.clone());
+        Ok(SkillCounts::new(ctx.book.place(name, ctx.limits, ctx.notices)))
+    })
 }
 
 pub(super) fn skill_limit(name: &str, skills_max: usize) -> Rejection {

@@ -8,6 +8,11 @@ use std::path::{Path, PathBuf};
 
 use ring::digest::{SHA256, digest};
 
+use crate::regular_file;
+
+/// Longest file of a configuration, in bytes: several times the root certificates of a system.
+const BYTES_MAX: usize = 1024 * 1024;
+
 /// Every file that a configuration was read from: how it was stamped before it was read, and a digest of its content. A file
 /// that could not be read is one too, since it may come later.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,7 +57,7 @@ impl Sources {
     pub fn read(&mut self, path: &Path) -> io::Result<Vec<u8>> {
         // Before it is read: what is written meanwhile is a change.
         let stamp = stamp(path);
-        let read = fs::read(path);
+        let read = regular_file::read(path, BYTES_MAX);
         let content = match &read {
             Ok(content) => Ok(digest(&SHA256, content).as_ref().try_into().expect("SHA-256 has 32 bytes")),
             Err(error) => Err(error.kind()),
@@ -85,6 +90,8 @@ impl Sources {
 mod tests {
     use std::os::unix::fs::symlink;
 
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
     use super::*;
 
     fn read(path: &Path) -> Sources {
@@ -112,6 +119,20 @@ mod tests {
         replace_unnoticeably(&path, "two");
         assert!(before.have_changed());
         assert!(!before.has_same_content(&read(&path)));
+    }
+
+    #[test]
+    fn a_pipe_in_place_of_a_file_is_a_change_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "one").unwrap();
+        let before = read(&path);
+        fs::remove_file(&path).unwrap();
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR, 0).unwrap();
+        assert!(before.have_changed());
+        let mut sources = Sources::default();
+        assert_eq!(sources.read(&path).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(sources, read(&path), "two reads agree, so that the reload fails at once");
     }
 
     #[test]

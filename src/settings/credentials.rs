@@ -3,6 +3,7 @@
 //! Secrets are in files or variables, because every user of a machine can read its command lines.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use super::flags::{CredentialFlags, JWT_SECRET_VARIABLE, TOKEN_VARIABLE};
 use super::{SettingsError, check_path};
@@ -49,17 +50,28 @@ pub(super) fn read(
     if let (Some((first, _)), Some((second, _))) = (&first, second) {
         return Err(SettingsError::ConflictingTokens { first, second });
     }
-    let identity = match (cert_file, key_file) {
-        (None, None) => None,
-        (Some(certificate), Some(key)) => Some(ClientIdentity { certificate, key }),
-        (Some(_), None) => return Err(SettingsError::IncompleteClientIdentity { given: CERT_FILE, missing: KEY_FILE }),
-        (None, Some(_)) => return Err(SettingsError::IncompleteClientIdentity { given: KEY_FILE, missing: CERT_FILE }),
-    };
+    let identity = client_identity((CERT_FILE, cert_file), (KEY_FILE, key_file))?;
     let tls = TlsFiles { ca: ca_file, identity };
     let credentials = Credentials { token: first.map(|(_, source)| source), headers_file, tls };
     match credentials.check() {
         Ok(()) => Ok(credentials),
         Err(error) => Err(SettingsError::Credential { setting: setting(&error), error }),
+    }
+}
+
+/// Returns the client certificate that two flags, given by their names, configure.
+///
+/// # Errors
+/// One flag without the other.
+pub(crate) fn client_identity(
+    (cert_flag, certificate): (&'static str, Option<PathBuf>),
+    (key_flag, key): (&'static str, Option<PathBuf>),
+) -> Result<Option<ClientIdentity>, SettingsError> {
+    match (certificate, key) {
+        (None, None) => Ok(None),
+        (Some(certificate), Some(key)) => Ok(Some(ClientIdentity { certificate, key })),
+        (Some(_), None) => Err(SettingsError::IncompleteClientIdentity { given: cert_flag, missing: key_flag }),
+        (None, Some(_)) => Err(SettingsError::IncompleteClientIdentity { given: key_flag, missing: cert_flag }),
     }
 }
 

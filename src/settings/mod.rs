@@ -15,7 +15,7 @@
 //! of the process.
 
 mod config_file;
-mod credentials;
+pub(crate) mod credentials;
 pub(crate) mod duration;
 mod error;
 pub(crate) mod feed_target;

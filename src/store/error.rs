@@ -169,6 +169,9 @@ pub enum Corruption {
     /// The file does not say that it is a state; its tables do.
     #[error("its header does not say whose it is")]
     Header,
+    /// SQLite does not know the format that the file says it has.
+    #[error("its header names an unknown format")]
+    Format,
     /// Its tables are not those that this program creates.
     #[error("its tables are not those of version {version}")]
     Tables {

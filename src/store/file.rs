@@ -170,6 +170,11 @@ impl StateFile {
         recognize::is_ours(&self.database, is_readable)
     }
 
+    /// See [`recognize::has_unknown_format`].
+    pub fn has_unknown_format(&self) -> io::Result<bool> {
+        recognize::has_unknown_format(&self.database)
+    }
+
     /// Renames a corrupt file and its companions, which no connection may have open, and locks a new one in its place.
     pub fn quarantine(self) -> Result<(Self, PathBuf), StoreError> {
         let aside = move_aside(&self.real, "corrupt").map_err(|error| StoreError::io(&self.path, error))?;

@@ -19,7 +19,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::ledger::{Changes, InvalidState, SourceId, Whole};
 use file::StateFile;
@@ -82,6 +82,7 @@ impl Store {
             Ok((connection, restored)) => return Ok(Self::opened(connection, path, file, restored, None)),
             Err(StoreError::Corrupt { problem, .. }) if is_ours(&file, path, false)? => problem,
             Err(StoreError::Foreign { .. }) if is_ours(&file, path, true)? => Corruption::Header,
+            Err(StoreError::Sqlite { .. }) if has_unknown_format(&file, path)? => Corruption::Format,
             Err(StoreError::Corrupt { .. }) => return Err(StoreError::Foreign { path: path.to_owned() }),
             Err(error) => return Err(error),
         };
@@ -140,6 +141,10 @@ impl Store {
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
         // Before the first write, even that of the journal mode: a file of somebody else is left as it is.
         let version = schema::check(connection, path)?;
+        if connection.is_readonly("main").map_err(failed)? {
+            let read_only = ffi::Error::new(ffi::SQLITE_READONLY);
+            return Err(failed(rusqlite::Error::SqliteFailure(read_only, None)));
+        }
         if !schema::is_intact(connection, version).map_err(failed)? {
             return Err(StoreError::corrupt(path, Corruption::Tables { version }));
         }
@@ -335,6 +340,11 @@ fn set_page_size(connection: &Connection) -> rusqlite::Result<()> {
     let _ =
         connection.execute_batch(&format!("PRAGMA journal_mode = DELETE; PRAGMA page_size = {PAGE_BYTES}; VACUUM;"));
     connection.execute_batch("PRAGMA journal_mode = WAL;")
+}
+
+fn has_unknown_format(file: &StateFile, path: &Path) -> Result<bool, StoreError> {
+    let is_unknown = file.has_unknown_format().map_err(|error| StoreError::io(path, error))?;
+    Ok(is_unknown && is_ours(file, path, true)?)
 }
 
 fn is_ours(file: &StateFile, path: &Path, is_readable: bool) -> Result<bool, StoreError> {

@@ -12,6 +12,15 @@ const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Where SQLite's header holds the application id.
 const APPLICATION_ID_OFFSET: usize = 68;
 
+/// Where SQLite's header holds the version that a writer must know, and the number of the schema's format. Source:
+/// sqlite.org/fileformat.html, 1.3.
+const WRITE_VERSION_OFFSET: u64 = 18;
+const SCHEMA_FORMAT_OFFSET: u64 = 44;
+
+/// The greatest that there are.
+const WRITE_VERSION_MAX: u8 = 2;
+const SCHEMA_FORMAT_MAX: u32 = 4;
+
 /// Tables of any version of the schema with names that other programs hardly have.
 const TABLES: [&str; 10] = [
     "anomaly_count",
@@ -46,6 +55,14 @@ pub(super) fn is_ours(file: &File, is_readable: bool) -> io::Result<bool> {
     let magic_bytes = bytes.iter().zip(MAGIC).filter(|(found, expected)| found == expected).count();
     let is_others = contains(&bytes, b"CREATE TABLE ");
     Ok(!is_readable && magic_bytes > MAGIC.len() / 2 && !is_others)
+}
+
+/// Returns whether the header names a format that no SQLite writes: it can only read such a database, or not even that.
+pub(super) fn has_unknown_format(file: &File) -> io::Result<bool> {
+    let (mut write_version, mut schema_format) = ([0], [0; 4]);
+    file.read_exact_at(&mut write_version, WRITE_VERSION_OFFSET)?;
+    file.read_exact_at(&mut schema_format, SCHEMA_FORMAT_OFFSET)?;
+    Ok(write_version[0] > WRITE_VERSION_MAX || u32::from_be_bytes(schema_format) > SCHEMA_FORMAT_MAX)
 }
 
 /// Reads without moving the file's position and without another handle, whose end would drop SQLite's locks.

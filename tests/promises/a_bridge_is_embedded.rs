@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use session_buddy_bridge::settings::{FeedTarget, Limits, SettingsError, StateLocation, TelemetryPathError};
-use session_buddy_bridge::{Bridge, BridgeError, PersistError, Settings, StoreError};
+use session_buddy_bridge::{Bridge, BridgeError, PersistError, PrometheusExporter, Settings, StoreError};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -59,20 +59,32 @@ async fn one_that_is_dropped_releases_its_addresses_and_its_state() {
     assert_eq!(spawn_blocking(bind).await.unwrap()[0], address);
 }
 
+/// The answer to a browser that was led to `address` under another host name.
+fn misdirected(address: SocketAddr) -> String {
+    let mut connection = Connection::open(address);
+    connection.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nAccept-Language: en\r\n\r\n");
+    let refused = connection.response_to("GET");
+    assert_eq!(refused.status, 421);
+    refused.text().to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_under_another_host_is_referred_to_the_field_of_the_settings() {
     let bridge = Bridge::bind(settings(StateLocation::InMemory)).unwrap();
     let address = bridge.local_addrs()[0];
     let running = tokio::spawn(bridge.run(pending()));
-    let request = move || {
-        let mut connection = Connection::open(address);
-        connection.send(b"GET / HTTP/1.1\r\nHost: evil.example\r\nAccept-Language: en\r\n\r\n");
-        connection.response_to("GET")
-    };
-    let refused = patiently("a response", spawn_blocking(request)).await.unwrap();
-    assert_eq!(refused.status, 421);
-    assert!(refused.text().contains("Settings::allowed_hosts") && !refused.text().contains("--"), "{}", refused.text());
+    let text = patiently("a response", spawn_blocking(move || misdirected(address))).await.unwrap();
+    assert!(text.contains("Settings::allowed_hosts") && !text.contains("--"), "{text}");
     running.abort();
+}
+
+#[test]
+fn a_browser_is_referred_to_no_setting_of_an_exporter_without_one() {
+    let exporter = PrometheusExporter::at(SocketAddr::from(([127, 0, 0, 1], 0)));
+    exporter.start().unwrap();
+    let text = misdirected(exporter.local_addr().unwrap());
+    assert!(text.ends_with("Use its address or localhost\n"), "{text}");
+    exporter.stop();
 }
 
 /// Binds a bridge whose settings are valid but for what `change` does to them, and returns why it is refused.

@@ -2,15 +2,17 @@
 //!
 //! `REWRITE_CORPORA=1 cargo test --test promises fuzz_corpora` writes the state anew that the mutations of `state_file` start from.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs};
 
 use crate::support::fuzz_bodies::{self, STATE_FEED};
+use crate::support::is_long;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment, Whole};
 use session_buddy_bridge::internals::protocol;
-use session_buddy_bridge::internals::store::{Opened, Store};
+use session_buddy_bridge::internals::store::{Opened, Store, StoreError};
 
 fn corpus(target: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target)
@@ -53,6 +55,42 @@ fn state_files_are_opened_or_refused() {
     let memory = &whole.memory;
     let rows = [memory.skills.len(), memory.tallies.len(), memory.anomalies.len(), memory.event_ids.len()];
     assert!(rows.into_iter().all(|rows| rows > 0) && !memory.sessions.is_empty(), "the seed holds too little");
+}
+
+/// One bit of a state is flipped, as a disk does. `SESSION_BUDDY_BRIDGE_LONG=1` flips 1,409, spread over the file.
+#[test]
+fn a_state_with_a_flipped_bit_is_refused_only_for_its_version_or_its_owner() {
+    /// What SQLite's header has for the version and for the owner: `user_version` and `application_id`.
+    const VERSION_AND_OWNER: [Range<usize>; 2] = [60..64, 68..72];
+    let sound = fs::read(corpus("state_file").join("sound")).unwrap();
+    let flips = if is_long() { 1409 } else { 19 };
+    let spread = (0..flips).map(|number| number * (sound.len() * 8) / flips);
+    let (mut opened, mut quarantined, mut refused) = (0, 0, 0);
+    let mut unexpected = Vec::new();
+    for bit in spread.chain(VERSION_AND_OWNER.into_iter().flatten().map(|byte| byte * 8)) {
+        let (byte, mask) = (bit / 8, 1 << (bit % 8));
+        let mut flipped = sound.clone();
+        flipped[byte] ^= mask;
+        // What is opened, or begun again, counts on.
+        fuzz_bodies::state_file(&flipped);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        fs::write(&path, &flipped).unwrap();
+        match Store::open(&path, Whole::validated) {
+            Ok(Opened { quarantined: None, .. }) => opened += 1,
+            Ok(_) => quarantined += 1,
+            Err(error) => {
+                refused += 1;
+                let is_expected = matches!(error, StoreError::Newer { .. } | StoreError::Foreign { .. });
+                if !is_expected || !VERSION_AND_OWNER.iter().any(|bytes| bytes.contains(&byte)) {
+                    unexpected.push(format!("bit {bit}: {error}"));
+                }
+            }
+        }
+    }
+    assert!(unexpected.is_empty(), "{unexpected:#?}");
+    println!("{opened} were opened, {quarantined} quarantined, {refused} refused");
+    assert!([opened, quarantined, refused].iter().all(|states| *states > 0), "{opened} {quarantined} {refused}");
 }
 
 fn open(path: &Path) -> Opened<Whole> {

@@ -11,7 +11,7 @@ use std::thread;
 
 use crate::support::certificates::Authority;
 use crate::support::program::Program;
-use crate::support::wait_until;
+use crate::support::{eventually, wait_until};
 use rustls::{ServerConnection, StreamOwned};
 use session_buddy_bridge::PrometheusExporter;
 
@@ -58,7 +58,12 @@ fn a_bridge_that_works_is_healthy() {
     assert!(said.contains("404 Not Found") && said.contains("/no-such-page"), "{said}");
 
     exporter.stop();
-    let (code, said) = healthcheck(&[&localhost], &[]);
+    // A process that another test starts at this moment shares the socket until it executes its program, and resets the
+    // connection then.
+    let (code, said) = eventually("a socket that is closed", || match healthcheck(&[&localhost], &[]) {
+        (_, said) if said.contains("reset by peer") => Err(said),
+        ended => Ok(ended),
+    });
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("refused") && said.contains("check that the bridge runs"), "{said}");
 }
@@ -76,6 +81,8 @@ impl Site {
         let authority = Authority::new("of the test");
         authority.file(folder.path());
         authority.server_files(folder.path());
+        authority.client("known", folder.path());
+        Authority::new("of nobody").client("unknown", folder.path());
         fs::write(folder.path().join("password"), "secret\n").unwrap();
         fs::write(folder.path().join("wrong"), "secre").unwrap();
         fs::write(web_config_in(folder.path()), web_config).unwrap();
@@ -101,6 +108,11 @@ impl Site {
         ["--healthcheck.username=alice".to_owned(), format!("--healthcheck.password-file={}", file.display())]
     }
 
+    fn identity(&self, name: &str) -> [String; 2] {
+        let file = |suffix| self.folder.path().join(format!("{name}.{suffix}")).display().to_string();
+        [format!("--healthcheck.cert-file={}", file("pem")), format!("--healthcheck.key-file={}", file("key"))]
+    }
+
     fn healthcheck_as_alice(&self, password_file: &str) -> (Option<i32>, String) {
         let login = self.login(password_file);
         self.healthcheck(&[&login[0], &login[1]])
@@ -112,6 +124,8 @@ fn web_config_in(folder: &Path) -> PathBuf {
 }
 
 const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+
+const CLIENT_CERTIFICATES: &str = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
 
 fn users() -> String {
     format!("basic_auth_users:\n  alice: {}\n", bcrypt::hash("secret", 4).unwrap())
@@ -192,10 +206,44 @@ fn a_refusal_is_a_failure_where_nothing_is_known_of_passwords() {
 #[test]
 fn a_bridge_that_requires_client_certificates_is_healthy() {
     for version in ["TLS12", "TLS13"] {
-        let required = "  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n";
-        let site = Site::start(&format!("{TLS}{required}  max_version: {version}\n"));
+        let site = Site::start(&format!("{TLS}{CLIENT_CERTIFICATES}  max_version: {version}\n"));
         for _ in 0..5 {
             assert_eq!(site.healthcheck(&[]), healthy(), "{version}");
+        }
+    }
+}
+
+#[test]
+fn a_client_certificate_is_presented_and_one_that_is_refused_is_a_failure() {
+    for version in ["TLS12", "TLS13"] {
+        let mut site = Site::start(&format!("{TLS}{CLIENT_CERTIFICATES}  max_version: {version}\n"));
+        let url = format!("https://{}/-/healthy", site.address);
+        let ca = site.folder.path().join("ca.pem").display().to_string();
+        let trusted = [("SSL_CERT_FILE", ca.as_str())];
+        let [known, unknown] = ["known", "unknown"].map(|name| site.identity(name));
+        for _ in 0..5 {
+            assert_eq!(site.healthcheck(&[&known[0], &known[1]]), healthy(), "{version}");
+        }
+        assert_eq!(healthcheck(&[&url, &known[0], &known[1]], &trusted), healthy(), "{version}");
+        assert!(!site.bridge.stderr().contains("HTTP client refused"), "{version}");
+        for (code, said) in
+            [site.healthcheck(&[&unknown[0], &unknown[1]]), healthcheck(&[&url, &unknown[0], &unknown[1]], &trusted)]
+        {
+            assert_eq!(code, Some(1), "{version}: {said}");
+            assert!(said.contains("after the certificate of --healthcheck.cert-file"), "{version}: {said}");
+        }
+        let (code, said) = healthcheck(&[&url], &trusted);
+        assert_eq!(code, Some(1), "{version}: {said}");
+        assert!(said.contains("it requires a client certificate; give --healthcheck.cert-file"), "{version}: {said}");
+        for (arguments, exit_code, expected) in [
+            (&[&known[0]][..], 2, "--healthcheck.cert-file is of no use without --healthcheck.key-file"),
+            (&[&known[1]], 2, "--healthcheck.key-file is of no use without --healthcheck.cert-file"),
+            (&[&known[0], &unknown[1]], 1, "is not the key of the certificate in"),
+        ] {
+            let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_str()).collect();
+            let (code, said) = site.healthcheck(&arguments);
+            assert_eq!(code, Some(exit_code), "{version}: {said}");
+            assert!(said.contains(expected), "{version}: {said}");
         }
     }
 }

@@ -111,14 +111,15 @@ fn no_modules_depend_on_each_other_in_a_circle() {
 }
 
 #[test]
-fn feed_protocol_http_and_demo_know_no_other_module_but_pem_timers_and_reloads() {
+fn feed_protocol_http_and_demo_know_no_other_module_but_pem_timers_files_and_reloads() {
     let dependencies = dependencies();
     for module in ["protocol", "demo"] {
         assert_eq!(dependencies[module], BTreeSet::new(), "{module}");
     }
-    assert_eq!(dependencies["feed"], BTreeSet::from(["pem", "standstill"].map(str::to_owned)));
+    assert_eq!(dependencies["feed"], BTreeSet::from(["pem", "regular_file", "standstill"].map(str::to_owned)));
     assert_eq!(dependencies["http"], BTreeSet::from(["pem", "reload", "standstill"].map(str::to_owned)));
-    assert_eq!(dependencies["reload"], BTreeSet::new());
+    assert_eq!(dependencies["reload"], BTreeSet::from(["regular_file".to_owned()]));
+    assert_eq!(dependencies["regular_file"], BTreeSet::new());
 }
 
 #[test]

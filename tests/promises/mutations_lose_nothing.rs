@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use crate::support::running_bridge::{RunningBridge, counted};
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::shown::Shown;
+use crate::support::{equal, eventually};
 use session_buddy_bridge::internals::ledger::{ConnectionId, FeedSpec, Ledger, Limits, Moment};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::settings::FeedTarget;
@@ -293,13 +295,83 @@ const REQUEST_SPLINTERS: [&[u8]; 14] = [
     b"Expect: 100-continue\r\n",
 ];
 
-/// Sends a mutated request, and says what came back until the server closed.
-fn answered(address: SocketAddr, request: &[u8]) -> Vec<u8> {
+/// The statuses of the responses in `answer`, each of which is whole.
+///
+/// # Errors
+/// What is not, of a head, a body or a scrape.
+fn statuses(mut answer: &[u8], may_be_to_head: bool) -> Result<Vec<u16>, String> {
+    let mut statuses = Vec::new();
+    while !answer.is_empty() {
+        let head_bytes = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or("its head is not whole")? + 4;
+        let head = str::from_utf8(&answer[..head_bytes]).map_err(|error| error.to_string())?;
+        let mut lines = head.lines();
+        let status = lines.next().and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..5)?.parse::<u16>().ok());
+        let status = status.ok_or_else(|| format!("it begins with {head:?}"))?;
+        let value = |name: &str| {
+            let mut headers = lines.clone().filter_map(|line| line.split_once(": "));
+            headers.find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        };
+        let rest = &answer[head_bytes..];
+        let body_bytes = match value("content-length") {
+            _ if status < 200 => 0,
+            // The response to a HEAD has the length of the body that it lacks.
+            Some(_) if may_be_to_head && (rest.is_empty() || rest.starts_with(b"HTTP/1.")) => 0,
+            Some(length) => length.parse().map_err(|_| format!("{status} has the length {length:?}"))?,
+            None => return Err(format!("{status} has no length")),
+        };
+        if body_bytes > rest.len() {
+            return Err(format!("{status} has {} of {body_bytes} bytes", rest.len()));
+        }
+        let (body, rest) = rest.split_at(body_bytes);
+        let is_scrape = value("content-type").is_some_and(|media_type| media_type.starts_with("text/plain; version="));
+        if is_scrape && body_bytes > 0 && value("content-encoding").is_none() {
+            let text = str::from_utf8(body).map_err(|error| error.to_string())?;
+            Scrape::parse(text)?;
+        }
+        statuses.push(status);
+        answer = rest;
+    }
+    Ok(statuses)
+}
+
+#[test]
+fn a_response_that_is_cut_short_is_not_whole() {
+    let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(statuses(whole, false), Ok(vec![200, 404]));
+    assert_eq!(statuses(b"", false), Ok(vec![]));
+    let between = whole.windows(4).position(|bytes| bytes == b"okHT").unwrap() + 2;
+    for end in (1..whole.len()).filter(|end| *end != between) {
+        assert!(statuses(&whole[..end], false).is_err(), "{end}");
+    }
+    assert_eq!(statuses(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", true), Ok(vec![200]));
+}
+
+/// Sends a mutated request, and returns what came back until the server closed, and whether it reset the connection, which
+/// may overtake a part of its answer.
+fn answered(address: SocketAddr, request: &[u8]) -> (Vec<u8>, bool) {
     let mut connection = Connection::open(address);
     // The server may have hung up before it has read it all.
     let _ = connection.try_send(request);
     let _ = connection.end_sending();
-    connection.rest()
+    connection.rest_or_reset()
+}
+
+/// A server that sends a snapshot with one more invocation each 20 ms, until the gate opens, and how many there are.
+fn speaking(until: &Gate) -> (ScriptedFeed, Arc<AtomicUsize>) {
+    let (database, sent) = (Mutex::new(Database::default()), Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&sent);
+    let snapshot = move || {
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        let mut database = database.lock().unwrap();
+        database.invocations.push(valid(number));
+        database.snapshot(20_000 * number as i64)
+    };
+    let rounds = Step::rounds(until, Duration::from_millis(20), snapshot);
+    (ScriptedFeed::start(vec![vec![rounds, Step::Await(Gate::default())]]), sent)
+}
+
+fn invocations(scrape: &Scrape) -> f64 {
+    scrape.series("skill_invocations_total").into_values().sum()
 }
 
 #[test]
@@ -308,9 +380,15 @@ fn mutated_requests_cost_no_valid_one() {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let shutdown = CancellationToken::new();
         let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
-        let bridge = Bridge::bind(Settings { listen, ..Settings::new(Vec::new()) }).unwrap();
+        let (quiet, context) = (Gate::default(), runtime.enter());
+        let (feed, sent) = speaking(&quiet);
+        drop(context);
+        let feeds = vec![FeedTarget::new(feed.url().as_str()).unwrap()];
+        let bridge = Bridge::bind(Settings { listen, ..Settings::new(feeds) }).unwrap();
         let address = bridge.local_addrs()[0];
         let serving = runtime.spawn(bridge.run(shutdown.clone().cancelled_owned()));
+
+        eventually("a feed that speaks", || equal(&http_client::get(address, "/-/ready").status, &200));
 
         // A connection whose task panics is closed like one that the server is done with: only a hook tells the two apart.
         let usual = panic::take_hook();
@@ -323,7 +401,8 @@ fn mutated_requests_cost_no_valid_one() {
                 thread::spawn(move || {
                     let bases = requests();
                     let mut chance = fastrand::Rng::with_seed(client as u64);
-                    let mut statuses = BTreeMap::<String, usize>::new();
+                    let mut counts = BTreeMap::<Option<u16>, usize>::new();
+                    let mut shown = 0.0;
                     for number in 0..REQUESTS / CLIENTS {
                         let base = &bases[chance.usize(0..bases.len())];
                         let mut request = mutate(base, &bases, &REQUEST_SPLINTERS, &mut chance);
@@ -331,33 +410,43 @@ fn mutated_requests_cost_no_valid_one() {
                             let place = request.len().min(10);
                             request.splice(place..place, vec![b'x'; 100_000]);
                         }
-                        let answer = String::from_utf8_lossy(&answered(address, &request)).into_owned();
-                        let status = answer.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5)).unwrap_or_default();
-                        let is_status = status.parse::<u16>().is_ok_and(|status| (200..500).contains(&status));
-                        assert!(
-                            answer.is_empty() || is_status,
-                            "{answer:?} to {:?}",
-                            String::from_utf8_lossy(&request)
-                        );
-                        *statuses.entry(status.to_owned()).or_default() += 1;
+                        let (answer, is_reset) = answered(address, &request);
+                        let may_be_to_head = request.windows(4).any(|bytes| bytes == b"HEAD");
+                        let first = match statuses(&answer, may_be_to_head) {
+                            Ok(statuses) => {
+                                let is_possible = |status: &u16| (100..500).contains(status);
+                                assert!(statuses.iter().all(is_possible), "{statuses:?} to {request:?}");
+                                statuses.first().copied()
+                            }
+                            Err(_) if is_reset => None,
+                            Err(problem) => panic!("{problem}: {answer:?} to {request:?}"),
+                        };
+                        *counts.entry(first).or_default() += 1;
                         if number % VALID_EVERY == 0 {
                             let valid = http_client::get(address, "/metrics");
                             assert_eq!(valid.status, 200);
-                            Scrape::parse(valid.text()).expect("a scrape");
+                            let before = shown;
+                            shown = invocations(&Scrape::parse(valid.text()).expect("a scrape"));
+                            assert!(shown >= before, "{shown} after {before}");
                         }
                     }
-                    statuses
+                    counts
                 })
             })
             .collect();
-        let mut statuses = BTreeMap::<String, usize>::new();
+        let mut counts = BTreeMap::<Option<u16>, usize>::new();
         for client in clients {
             for (status, times) in client.join().expect("no client fails") {
-                *statuses.entry(status).or_default() += times;
+                *counts.entry(status).or_default() += times;
             }
         }
-        println!("{REQUESTS} requests, by status (none: the connection was closed): {statuses:?}");
-        assert!(statuses.contains_key("200") && statuses.contains_key("400"), "{statuses:?}");
+        println!("{REQUESTS} requests, by status (none: the connection was closed): {counts:?}");
+        assert!([200, 400].iter().all(|status| counts.contains_key(&Some(*status))), "{counts:?}");
+        quiet.open();
+        eventually("every invocation to count once", || {
+            let shown = invocations(&Scrape::parse(http_client::get(address, "/metrics").text()).expect("a scrape"));
+            equal(&shown, &(sent.load(Ordering::SeqCst) as f64))
+        });
         shutdown.cancel();
         runtime.block_on(serving).expect("no panic").expect("it ends as asked");
         assert_eq!(PANICS.load(Ordering::Relaxed), 0, "something panicked while requests were answered");

@@ -154,6 +154,27 @@ fn sighup_never_ends_it_once_it_receives_signals() {
 }
 
 #[test]
+fn sighup_never_ends_it_where_its_launcher_ignores_the_signal() {
+    for _ in 0..5 {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "trap '' HUP; echo ignored; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_session-buddy-bridge"),
+        ]);
+        command.args(["--feed.url", "ws://127.0.0.1:1", "--web.listen-address", "127.0.0.1:0", "--state.disabled"]);
+        let mut program = Program::spawn("the bridge", command.env_clear());
+        program.until_stdout("the shell", |printed| printed.contains("ignored"));
+        // While the shell runs, while the program is loaded, and once it receives the signal.
+        eventually("an answer to SIGHUP", || {
+            program.signal(Signal::HUP);
+            holds(program.stderr().contains("SIGHUP"), "no answer")
+        });
+        end_cleanly(program, Signal::TERM);
+    }
+}
+
+#[test]
 fn too_few_file_descriptors_are_a_failure_that_says_so() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -219,6 +240,8 @@ fn what_is_refused_at_the_start_is_exit_code_2() {
         (["--feed.silence-timeout", "10"], "write for example 10s"),
         (["--no-such-flag", "1"], "--no-such-flag"),
         (["replay", "--feed.skill="], "--feed.skill"),
+        (["--config.file", "/dev/zero"], "not a regular file"),
+        (["--web.config.file", "/dev/zero"], "not a regular file"),
     ] {
         let ended = Program::start(args).end();
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}: {}", ended.stderr);

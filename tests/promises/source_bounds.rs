@@ -11,6 +11,7 @@ use proptest::test_runner::Config;
 use crate::support::model::{Database, Invocation, Metrics, SECOND, metrics_update};
 use crate::support::observer::Observer;
 use crate::support::property;
+use session_buddy_bridge::internals::ledger::Notice;
 
 const VICTIM: usize = 0;
 const ADVERSARY: usize = 1;
@@ -297,4 +298,77 @@ fn servers_that_share_timestamps_and_list_other_numbers_add_up() {
         assert_eq!(observer.shown.counts(), happened, "{skills_of_second:?}");
         assert_eq!(observer.active_sessions(60 * SECOND), 2, "{skills_of_second:?}");
     }
+}
+
+/// What two connections showed to be one server is nothing that a later one of either has shown.
+#[test]
+fn a_feed_that_reconnects_to_another_server_is_of_that_one() {
+    for reconnects in [0, 1] {
+        let mut observer = Observer::of(&[("first", None), ("second", None)]);
+        let mut chance = fastrand::Rng::with_seed(7);
+        let mut invocation = |skill_name: &str| Invocation {
+            skill_name: skill_name.to_owned(),
+            workflow_phase: None,
+            completed: true,
+            duration_seconds: Some(f64::from(chance.u32(1..90_000)) / 1e4),
+        };
+        let [mut common, mut other] = ["skill", "other"]
+            .map(|name| Database { invocations: (0..20).map(|_| invocation(name)).collect(), ..Database::default() });
+        (0..2).for_each(|feed| observer.open(feed, 0));
+        for second in 0..8 {
+            common.invocations.push(invocation("skill"));
+            let at = second * 2 * SECOND + 130_001;
+            (0..2).for_each(|feed| observer.hear(feed, &common.snapshot(at), at));
+        }
+        observer.reopen(reconnects, 16 * SECOND);
+        for second in 8..40 {
+            common.invocations.push(invocation("skill"));
+            other.invocations.push(invocation("other"));
+            let at = [second * 2 * SECOND + 130_001, second * 2 * SECOND + 700_002];
+            observer.hear(1 - reconnects, &common.snapshot(at[0]), at[0]);
+            observer.hear(reconnects, &other.snapshot(at[1]), at[1]);
+        }
+        observer.tick(90 * SECOND);
+        let joined = observer.notices.iter().filter(|notice| matches!(notice, Notice::SourcesJoined { .. })).count();
+        assert_eq!(joined, 0, "feed {reconnects}");
+        let mut happened = common.counts();
+        happened.extend(other.counts());
+        assert_eq!(observer.shown.counts(), happened, "feed {reconnects}");
+    }
+}
+
+/// Two processes on a new database are compared with a known one that is away. The database changes just when the first of the two
+/// is bound.
+#[test]
+fn what_a_pending_feed_listed_a_moment_ago_shows_whose_it_is() {
+    let invocation = |skill_name: &str, duration_seconds: Option<f64>| Invocation {
+        skill_name: skill_name.to_owned(),
+        workflow_phase: None,
+        completed: duration_seconds.is_some(),
+        duration_seconds,
+    };
+    let known = Database { invocations: vec![invocation("known", Some(1.5))], ..Database::default() };
+    let mut database = Database::default();
+    for duration_seconds in [Some(1.139), Some(1.339), None] {
+        database.invocations.push(invocation("first", duration_seconds));
+    }
+    database.invocations.push(invocation("second", Some(2.283)));
+    let mut observer = Observer::of(&[("away", None), ("one process", None), ("another", None)]);
+    observer.open(0, 0);
+    (0..6).for_each(|second| observer.hear(0, &known.snapshot(second * SECOND), second * SECOND));
+    observer.close(0, 8 * SECOND);
+    (1..3).for_each(|feed| observer.open(feed, 9 * SECOND));
+    for second in 9..30 {
+        let feed = if second % 2 == 0 { 2 } else { 1 };
+        let micros = [130_001, 700_002][feed - 1];
+        let at = second * SECOND + micros;
+        observer.hear(feed, &database.snapshot(at), at);
+        if second == 15 {
+            database.invocations.push(invocation("second", Some(1.967)));
+        }
+    }
+    observer.tick(40 * SECOND);
+    let mut happened = known.counts();
+    happened.extend(database.counts());
+    assert_eq!(observer.shown.counts(), happened);
 }

@@ -402,7 +402,7 @@ fn overwrite(path: &Path, at: usize, bytes: &[u8]) {
 
 #[test]
 fn a_damaged_state_of_ours_is_quarantined() {
-    let damages: [(&str, Mishap); 9] = [
+    let damages: [(&str, Mishap); 11] = [
         ("text that is not UTF-8", |path| {
             let content = fs::read(path).unwrap();
             let name = "prüfen".as_bytes();
@@ -415,6 +415,8 @@ fn a_damaged_state_of_ours_is_quarantined() {
         ("seven bytes of the magic", |path| overwrite(path, 0, &[0; 7])),
         ("no magic at all", |path| overwrite(path, 0, &[0; 16])),
         ("an impossible page size", |path| overwrite(path, 16, &[3, 7])),
+        ("a format that can only be read", |path| overwrite(path, 18, &[0x82])),
+        ("a format of the schema that is unknown", |path| overwrite(path, 47, &[6])),
         ("another application id", |path| overwrite(path, 68, &[1, 2, 3, 4])),
         ("no application id, no version", |path| {
             overwrite(path, 60, &[0; 4]);

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use session_buddy_bridge::internals::ledger::SkillRow;
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment, SkillRow, Whole};
+use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tempfile::TempDir;
@@ -130,6 +131,39 @@ fn an_older_state_is_shown_without_being_migrated() {
     let written = fixture.written.iter().filter(|(series, _)| series.name == "skill_invocations_total");
     assert_eq!(shown.skills.iter().map(invocations).sum::<u64>() as f64, written.map(|(_, value)| value).sum::<f64>());
     assert_eq!(fs::read(&fixture.state).unwrap(), before);
+}
+
+#[test]
+fn the_sessions_of_an_older_state_stay_those_of_its_servers() {
+    let fixture = Fixture::copy(1);
+    // Beside the session that is open by its identifier, `alpha` had reported three as a number.
+    let count = "UPDATE feed SET sessions_count = 3 WHERE identity = 'ws://127.0.0.1:18765/'";
+    assert_eq!(Connection::open(&fixture.state).unwrap().execute(count, []).unwrap(), 1);
+    let whole = Store::open(&fixture.state, Whole::validated).unwrap().restored;
+    let seen = whole.memory.sessions.iter().filter_map(|(_, _, session)| session.map(|session| session.seen_micros));
+    let seen_micros = seen.max().unwrap();
+    let at =
+        |elapsed: Duration| Moment { wall_micros: seen_micros + i64::try_from(elapsed.as_micros()).unwrap(), elapsed };
+    let mut ledger = Ledger::restore(Limits::default(), whole, at(Duration::ZERO)).unwrap();
+    let identities = ["ws://127.0.0.1:18765/", "ws://localhost:18765/", "beta"];
+    let feeds = identities.map(|identity| FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
+    let feeds = feeds.map(|spec| ledger.add_feed(spec));
+    let connections = feeds.map(|feed| ledger.open(feed, at(Duration::ZERO)));
+    let receive = |ledger: &mut Ledger, feed: usize, text: &str, elapsed| {
+        protocol::read(text, &protocol::Limits::default(), &mut |message| {
+            ledger.apply(connections[feed], &message.unwrap(), at(elapsed), &mut Vec::new());
+        });
+        ledger.active_sessions(at(elapsed))
+    };
+    let hour = Duration::from_secs(3600);
+    let connected = [0, 1, 2].map(|feed| receive(&mut ledger, feed, r#"{"type":"pong"}"#, hour));
+    assert_eq!(connected, [4, 4, 5], "both addresses of `alpha` share four, and `beta`, which reported none, has one");
+    let event =
+        |kind: &str, id: &str| format!(r#"{{"type":"event","event":"session.{kind}","data":{{"session_id":"{id}"}}}}"#);
+    assert_eq!(receive(&mut ledger, 0, &event("created", "closed"), hour), 5, "it was closed before");
+    assert_eq!(receive(&mut ledger, 0, &event("created", "open"), hour), 5, "it was open before");
+    assert_eq!(receive(&mut ledger, 0, &event("closed", "open"), hour), 4);
+    assert_eq!(receive(&mut ledger, 0, &event("created", "another"), 24 * hour), 5);
 }
 
 /// What the server lists that has this database.

@@ -161,10 +161,15 @@ impl<S: Read + Write> Connection<S> {
 
     /// Everything up to the end of the connection, which may be a reset.
     pub fn rest(&mut self) -> Vec<u8> {
+        self.rest_or_reset().0
+    }
+
+    /// Everything up to the end of the connection, and whether that was a reset.
+    pub fn rest_or_reset(&mut self) -> (Vec<u8>, bool) {
         let mut rest = Vec::new();
         match self.stream.read_to_end(&mut rest) {
-            Ok(_) => rest,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => rest,
+            Ok(_) => (rest, false),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => (rest, true),
             Err(error) => panic!("the connection did not end: {error}"),
         }
     }

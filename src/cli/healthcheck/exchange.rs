@@ -36,6 +36,8 @@ pub(super) enum Answer {
     Status(Status),
     /// It ended the connection because the client has no certificate.
     CertificateRequired,
+    /// It ended the connection after the client's certificate was presented.
+    CertificateRefused(io::Error),
 }
 
 /// The first line of a response.
@@ -79,13 +81,15 @@ impl Trust {
     }
 }
 
-/// Sends `request` as a GET to `address`, over TLS if there is `trust`, and returns the answer.
+/// Sends `request` as a GET to `address`, over TLS if there is `trust`, and returns the answer. `identity` is presented if the
+/// server requests a certificate.
 ///
 /// # Errors
 /// There is no answer until `deadline`, or the server is not trusted.
 pub(super) fn exchange(
     address: &Address,
     trust: Option<&Trust>,
+    identity: Option<&Arc<CertifiedKey>>,
     request: &Request<'_>,
     deadline: Instant,
 ) -> Result<Answer, ExchangeError> {
@@ -93,18 +97,21 @@ pub(super) fn exchange(
     let Some(trust) = trust else {
         return status(socket, request, request.authorization).map(Answer::Status);
     };
-    let was_requested = Arc::new(CertificateRequests::default());
-    let mut stream = StreamOwned::new(client(trust, Arc::clone(&was_requested))?, socket);
+    let requests = Arc::new(CertificateRequests { identity: identity.cloned(), were_received: AtomicBool::new(false) });
+    let mut stream = StreamOwned::new(client(trust, Arc::clone(&requests))?, socket);
     let answer = handshake(&mut stream).and_then(|()| {
         let authorization = request.authorization.filter(|_| may_have_password(trust, &stream.conn));
         status(&mut stream, request, authorization)
     });
     match answer {
         Ok(status) => Ok(Answer::Status(status)),
-        // Over TLS 1.3 a server learns after the handshake that there is no certificate, and the reset of its connection may
-        // overtake its alert.
-        Err(error) if was_requested.0.load(Ordering::Relaxed) && error.kind() != io::ErrorKind::TimedOut => {
-            Ok(Answer::CertificateRequired)
+        // Over TLS 1.3 a server learns after the handshake that there is no certificate or a wrong one, and the reset of its
+        // connection may overtake its alert.
+        Err(error) if requests.were_received.load(Ordering::Relaxed) && error.kind() != io::ErrorKind::TimedOut => {
+            Ok(match identity {
+                None => Answer::CertificateRequired,
+                Some(_) => Answer::CertificateRefused(error),
+            })
         }
         Err(error) => Err(error),
     }
@@ -237,18 +244,21 @@ fn client(trust: &Trust, requests: Arc<CertificateRequests>) -> io::Result<Clien
     ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)
 }
 
-/// Presents no certificate, and notes that one was requested.
-#[derive(Debug, Default)]
-struct CertificateRequests(AtomicBool);
+/// Presents a certificate if there is one, and notes that one was requested.
+#[derive(Debug)]
+struct CertificateRequests {
+    identity: Option<Arc<CertifiedKey>>,
+    were_received: AtomicBool,
+}
 
 impl ResolvesClientCert for CertificateRequests {
     fn resolve(&self, _issuers: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.0.store(true, Ordering::Relaxed);
-        None
+        self.were_received.store(true, Ordering::Relaxed);
+        self.identity.clone()
     }
 
     fn has_certs(&self) -> bool {
-        false
+        self.identity.is_some()
     }
 }
 

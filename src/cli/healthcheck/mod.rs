@@ -12,27 +12,36 @@
 mod endpoint;
 mod exchange;
 
-use std::fs;
-use std::io;
+use std::io::{self, ErrorKind::InvalidData};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use clap::builder::ValueParser;
 use data_encoding::BASE64;
+use rustls::crypto::ring;
+use rustls::sign::CertifiedKey;
 use thiserror::Error;
 use url::{Position, Url};
 
 use super::{Command, CommandError};
+use crate::regular_file;
+use crate::settings::credentials::client_identity;
 use crate::settings::duration::{self, DurationError};
 use crate::settings::flags::{ListenFlags, LogFlags};
-use crate::settings::{LogSettings, SettingsError, WebConfigFile, feed_target, healthcheck_url};
+use crate::settings::{
+    ClientIdentity, CredentialError, LogSettings, SettingsError, WebConfigFile, feed_target, healthcheck_url,
+};
 pub use endpoint::ProcessError;
 use endpoint::{Address, Endpoints};
 use exchange::{Answer, ExchangeError, Trust, exchange};
 
 /// What is requested of a bridge whose settings are known.
 const HEALTHY_PATH: &str = "/-/healthy";
+
+/// Longest password file, in bytes: more than a header may have.
+const PASSWORD_BYTES_MAX: usize = 64 * 1024;
 
 /// Why a health check failed.
 #[derive(Debug, Error)]
@@ -79,6 +88,9 @@ pub enum HealthcheckError {
         /// The system's error.
         source: io::Error,
     },
+    /// The client certificate or its key cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CredentialError),
     /// The system has no certificates to trust.
     #[error("{url}: the system's trusted certificates cannot be read: {source}")]
     NoTrustedRoots {
@@ -107,6 +119,12 @@ pub(super) struct HealthcheckFlags {
     /// File with the password of that user
     #[arg(long = "healthcheck.password-file", value_name = "FILE")]
     pub password_file: Option<PathBuf>,
+    /// PEM file with the certificate to present to a bridge that requests one
+    #[arg(long = "healthcheck.cert-file", value_name = "FILE")]
+    pub cert_file: Option<PathBuf>,
+    /// PEM file with the private key of that certificate
+    #[arg(long = "healthcheck.key-file", value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
     #[command(flatten)]
     pub listen: ListenFlags,
     #[command(flatten)]
@@ -124,6 +142,7 @@ pub struct Healthcheck {
     /// How long the response may take.
     pub timeout: Duration,
     login: Option<Login>,
+    identity: Option<ClientIdentity>,
     /// What is logged, and how.
     pub log: LogSettings,
 }
@@ -167,7 +186,9 @@ impl Healthcheck {
                 return Err(SettingsError::IncompleteLogin { given: PASSWORD_FILE, missing: USERNAME });
             }
         };
-        Ok(Self { subject, timeout: flags.timeout, login, log: flags.log.settings() })
+        let identity =
+            client_identity(("--healthcheck.cert-file", flags.cert_file), ("--healthcheck.key-file", flags.key_file))?;
+        Ok(Self { subject, timeout: flags.timeout, login, identity, log: flags.log.settings() })
     }
 
     /// Returns the URLs that are requested in turn, for people; none where a process is yet to be looked at.
@@ -188,13 +209,16 @@ impl Healthcheck {
     fn check(&self) -> Result<(), HealthcheckError> {
         let deadline = Instant::now() + self.timeout;
         let authorization = self.login.as_ref().map(Login::authorization).transpose()?;
+        let key = |identity: &ClientIdentity| identity.certified_key(&ring::default_provider()).map(Arc::new);
+        let identity = self.identity.as_ref().map(key).transpose()?;
+        let presented = Presented { authorization: authorization.as_deref(), identity: identity.as_ref() };
         match &self.subject {
-            Subject::Url(url) => check_url(url, authorization.as_deref(), deadline),
-            Subject::Bridge(endpoints) => check_bridge(endpoints, authorization.as_deref(), deadline),
+            Subject::Url(url) => check_url(url, presented, deadline),
+            Subject::Bridge(endpoints) => check_bridge(endpoints, presented, deadline),
             Subject::Process(pid) => {
                 let endpoints =
                     Endpoints::of_process(*pid).map_err(|source| HealthcheckError::Process { pid: *pid, source })?;
-                check_bridge(&endpoints, authorization.as_deref(), deadline)
+                check_bridge(&endpoints, presented, deadline)
             }
         }
     }
@@ -203,7 +227,8 @@ impl Healthcheck {
 impl Login {
     /// Returns the value of the header `Authorization`.
     fn authorization(&self) -> Result<String, HealthcheckError> {
-        let password = fs::read_to_string(&self.password_file)
+        let password = regular_file::read(&self.password_file, PASSWORD_BYTES_MAX)
+            .and_then(|password| String::from_utf8(password).map_err(|error| io::Error::new(InvalidData, error)))
             .map_err(|source| HealthcheckError::Password { file: self.password_file.clone(), source })?;
         let password = password.trim_end_matches(['\n', '\r']);
         Ok(format!("Basic {}", BASE64.encode(format!("{}:{password}", self.username).as_bytes())))
@@ -218,6 +243,15 @@ impl Command for Healthcheck {
     fn execute(self: Box<Self>) -> Result<(), CommandError> {
         Ok(self.check()?)
     }
+}
+
+/// What is presented to whoever requests it.
+#[derive(Clone, Copy)]
+struct Presented<'a> {
+    /// The value of the header `Authorization`.
+    authorization: Option<&'a str>,
+    /// The client certificate.
+    identity: Option<&'a Arc<CertifiedKey>>,
 }
 
 /// The best of several failures: a response says more than that there is none, and a later address more than a former.
@@ -235,7 +269,7 @@ impl Failures {
     }
 }
 
-fn check_url(url: &Url, authorization: Option<&str>, deadline: Instant) -> Result<(), HealthcheckError> {
+fn check_url(url: &Url, presented: Presented<'_>, deadline: Instant) -> Result<(), HealthcheckError> {
     let unresolved = |source| HealthcheckError::Unresolved { url: url.to_string(), source };
     let trust = match url.scheme() {
         "https" => {
@@ -249,12 +283,12 @@ fn check_url(url: &Url, authorization: Option<&str>, deadline: Instant) -> Resul
     let request = exchange::Request {
         target: &url[Position::BeforePath..Position::AfterQuery],
         host: &url[Position::BeforeHost..Position::AfterPort],
-        authorization,
+        authorization: presented.authorization,
     };
     let mut failures = Failures::default();
     // `localhost` has two addresses, and a bridge may listen on either.
     for address in url.socket_addrs(|| None).map_err(unresolved)? {
-        match exchange(&Address::Tcp(address), trust.as_ref(), &request, deadline) {
+        match exchange(&Address::Tcp(address), trust.as_ref(), presented.identity, &request, deadline) {
             Ok(Answer::Status(status)) if status.code == Some(200) => return Ok(()),
             answer => failures.add(failure(url.as_str(), &address.to_string(), answer)),
         }
@@ -265,7 +299,7 @@ fn check_url(url: &Url, authorization: Option<&str>, deadline: Instant) -> Resul
 /// Requests a bridge at each of its addresses until one is healthy. With a web configuration file, TLS and passwords may be as
 /// the file says now, or as it said when it was last valid: both are tried, and a request for what is not given here, a
 /// password or a certificate, shows that the bridge works.
-fn check_bridge(endpoints: &Endpoints, authorization: Option<&str>, deadline: Instant) -> Result<(), HealthcheckError> {
+fn check_bridge(endpoints: &Endpoints, presented: Presented<'_>, deadline: Instant) -> Result<(), HealthcheckError> {
     let (tls, expects_tls) = match &endpoints.web_config {
         None => (None, false),
         Some(path) => {
@@ -284,9 +318,9 @@ fn check_bridge(endpoints: &Endpoints, authorization: Option<&str>, deadline: In
         let mut expected = None;
         for trust in &attempts {
             // Whoever answers in plain text in place of a bridge with TLS is not sent the password.
-            let authorization = authorization.filter(|_| trust.is_some() || !expects_tls);
+            let authorization = presented.authorization.filter(|_| trust.is_some() || !expects_tls);
             let request = exchange::Request { target: HEALTHY_PATH, host: "localhost", authorization };
-            match exchange(address, *trust, &request, deadline) {
+            match exchange(address, *trust, presented.identity, &request, deadline) {
                 Ok(answer) if is_healthy(&answer, tls.is_some()) => return Ok(()),
                 answer if expected.is_none() => {
                     expected = Some(failure(&address.url(trust.is_some()), &address.to_string(), answer));
@@ -307,6 +341,7 @@ fn is_healthy(answer: &Answer, may_refuse: bool) -> bool {
             _ => false,
         },
         Answer::CertificateRequired => may_refuse,
+        Answer::CertificateRefused(_) => false,
     }
 }
 
@@ -315,7 +350,13 @@ fn failure(url: &str, address: &str, answer: Result<Answer, ExchangeError>) -> H
     match answer {
         Ok(Answer::Status(status)) => HealthcheckError::Unhealthy { url, status_line: status.line },
         Ok(Answer::CertificateRequired) => {
-            let source = io::Error::new(io::ErrorKind::PermissionDenied, "it requires a client certificate");
+            let problem = "it requires a client certificate; give --healthcheck.cert-file and --healthcheck.key-file";
+            let source = io::Error::new(io::ErrorKind::PermissionDenied, problem);
+            HealthcheckError::NoResponse { url, address, source }
+        }
+        Ok(Answer::CertificateRefused(error)) => {
+            let problem = format!("it ended the connection after the certificate of --healthcheck.cert-file: {error}");
+            let source = io::Error::new(io::ErrorKind::PermissionDenied, problem);
             HealthcheckError::NoResponse { url, address, source }
         }
         Err(source) => HealthcheckError::NoResponse { url, address, source },

@@ -12,8 +12,7 @@ mod token;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::ops::Deref;
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use std::sync::Arc;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use crate::pem::{self, PemError};
+use crate::regular_file;
 
 use headers::Reserved;
 
@@ -304,10 +304,14 @@ impl Credential {
 
     /// Reads all of `file`, which may have up to `bytes_max` bytes.
     fn bytes(self, file: &Path, bytes_max: usize) -> Result<Vec<u8>, CredentialError> {
-        let read = read_regular(file, bytes_max)
-            .map_err(|error| self.wrong(Some(file), CredentialProblem::Unreadable(error.into())))?;
+        let read = regular_file::read(file, bytes_max).map_err(|error| {
+            let problem = match error.kind() {
+                io::ErrorKind::FileTooLarge => CredentialProblem::TooLong { bytes_max },
+                _ => CredentialProblem::Unreadable(error.into()),
+            };
+            self.wrong(Some(file), problem)
+        })?;
         let problem = match &read[..] {
-            _ if read.len() > bytes_max => CredentialProblem::TooLong { bytes_max },
             [0xef, 0xbb, 0xbf, ..] => CredentialProblem::ByteOrderMark,
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => CredentialProblem::Utf16,
             _ => return Ok(read),
@@ -319,17 +323,6 @@ impl Credential {
         let bytes = self.bytes(file, bytes_max)?;
         String::from_utf8(bytes).map_err(|_| self.wrong(Some(file), CredentialProblem::NotUtf8))
     }
-}
-
-/// Reads at most `bytes_max` + 1 bytes.
-fn read_regular(file: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
-    // Opening a pipe that nobody writes to would never return, and a blocking thread cannot be interrupted.
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    File::open(file)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// Runs `read`, which blocks, on a thread that may block.

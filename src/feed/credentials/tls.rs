@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 
 use super::{Credential, CredentialError, CredentialProblem};
@@ -67,12 +69,26 @@ impl TlsFiles {
             .with_safe_default_protocol_versions()
             .expect("ring has a cipher for every version")
             .with_root_certificates(roots);
-        let Some(ClientIdentity { certificate, key }) = &self.identity else {
-            return Ok(builder.with_no_client_auth());
-        };
+        Ok(match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some(identity) => {
+                let key = identity.certified_key(builder.crypto_provider())?;
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
+            }
+        })
+    }
+}
+
+impl ClientIdentity {
+    /// Reads both files.
+    ///
+    /// # Errors
+    /// One that cannot be used, or a key of another certificate.
+    pub(crate) fn certified_key(&self, provider: &CryptoProvider) -> Result<CertifiedKey, CredentialError> {
+        let Self { certificate, key } = self;
         let chain = certificates(Credential::Certificate, certificate)?;
         let private = private_key(key)?;
-        builder.with_client_auth_cert(chain, private).map_err(|error| match error {
+        CertifiedKey::from_der(chain, private, provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 let problem = CredentialProblem::KeyMismatch { certificate: certificate.clone() };
                 Credential::Key.wrong(Some(key), problem)

@@ -27,6 +27,9 @@ impl<C: Counts> Sources<C> {
         if let Some(source) = self.sources.get_mut(&source) {
             source.active_micros = wall_micros;
         }
+        if former.is_some() {
+            self.void_likeness(feed);
+        }
         if let Some(former) = former.and_then(|former| self.sources.get(&former)) {
             // Its rows are of the new source, too.
             let is_read = former.counts.is_read();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::feed_state::FeedState;
-use super::{ALONE_NEEDED, Counts, EVENTS_SHARED_NEEDED, Observation, SHARED_NEEDED, SourceEvent, Sources};
+use super::{ALONE_NEEDED, Counts, EVENTS_SHARED_NEEDED, Observation, SHARED_NEEDED, Source, SourceEvent, Sources};
 use crate::ledger::continuity::DECISIVE_BITS;
 use crate::ledger::evidence::{Listings, Totals};
 use crate::ledger::slots::{FeedSlot, SourceId};
@@ -27,14 +27,11 @@ impl<C: Counts> Sources<C> {
                 _ if is_repeated => {}
                 Some(true) => {
                     for (this, that) in [(feed, other), (other, feed)] {
-                        let companion = self.feed_mut(this).companions.entry(that).or_default();
-                        companion.shared += 1;
-                        companion.alone = 0;
+                        self.feed_mut(this).companions.entry(that).or_default().alone = 0;
                     }
-                    if [(feed, other), (other, feed)]
-                        .map(|(this, that)| self.shared(this, that))
-                        .contains(&SHARED_NEEDED)
-                    {
+                    let pair = self.pairs.get_mut(feed, other);
+                    pair.timestamps += 1;
+                    if pair.timestamps == SHARED_NEEDED {
                         self.unite(feed, other);
                     }
                 }
@@ -52,9 +49,9 @@ impl<C: Counts> Sources<C> {
 
     /// Two feeds are not of one server, whatever timestamps they shared.
     fn set_apart(&mut self, feed: FeedSlot, other: FeedSlot) {
+        self.pairs.get_mut(feed, other).timestamps = 0;
         for (this, that) in [(feed, other), (other, feed)] {
             let state = self.feed_mut(this);
-            state.companions.entry(that).or_default().shared = 0;
             let is_new = state.apart.insert(that);
             state.is_changed.mark_if(is_new);
         }
@@ -72,9 +69,9 @@ impl<C: Counts> Sources<C> {
 
     /// Two feeds streamed the same event.
     pub fn record_shared_event(&mut self, feed: FeedSlot, other: FeedSlot) {
-        let companion = self.feed_mut(feed).companions.entry(other).or_default();
-        companion.events = companion.events.saturating_add(1);
-        if companion.events == EVENTS_SHARED_NEEDED && self.shares_server(feed, other) == Some(true) {
+        let pair = self.pairs.get_mut(feed, other);
+        pair.events = pair.events.saturating_add(1);
+        if pair.events == EVENTS_SHARED_NEEDED && self.shares_server(feed, other) == Some(true) {
             self.events.push(SourceEvent::OneServer { feed, other });
         }
     }
@@ -147,6 +144,21 @@ impl<C: Counts> Sources<C> {
         state.source().or(state.former) == Some(source)
             || state.heir_of.contains(&source)
             || of_address.is_some_and(|known| known.contains(&source))
+    }
+
+    /// Bits of evidence that a pending feed lists a source: those of its present snapshot or, unless that contradicts, of one of
+    /// the snapshots before it. What it listed a moment ago, another feed may have listed since.
+    pub(super) fn strength_of_pending(&self, feed: FeedSlot, source: SourceId, seen: &Observation<'_>) -> f64 {
+        let present = self.strength(feed, source, seen);
+        let is_contradicted = |known: &Source<C>| known.numbers.is_contradicted(&seen.listings, seen.room);
+        if self.sources.get(&source).is_none_or(is_contradicted) {
+            return present;
+        }
+        let before = self.feed(feed).recent.iter().map(|round| {
+            let listings = Arc::clone(&round.listings);
+            self.strength(feed, source, &Observation { listings, ..seen.clone() })
+        });
+        before.fold(present, f64::max)
     }
 
     /// Bits of evidence that a snapshot is of a source.

@@ -23,16 +23,16 @@ impl<C: Counts> Sources<C> {
         self.inherit(&slots, &gone, &new);
         for feed in gone.iter().copied() {
             self.disconnect(feed);
+            self.forget_connection(feed);
             let state = self.feed_mut(feed);
-            state.forget_connection();
             state.is_configured = false;
             state.is_changed.mark();
             self.left += 1;
             self.feed_mut(feed).left = self.left;
         }
         for feed in new {
+            self.forget_connection(feed);
             let state = self.feed_mut(feed);
-            state.forget_connection();
             state.is_configured = true;
             state.replaces.clone_from(&gone);
             state.is_changed.mark();
@@ -116,6 +116,7 @@ impl<C: Counts> Sources<C> {
     /// Forgets an entry of a past configuration. What its source has counted stays.
     fn forget_entry(&mut self, feed: FeedSlot) {
         self.disconnect(feed);
+        self.pairs.forget(feed);
         for state in &mut self.feeds {
             state.companions.remove(&feed);
             let was_apart = state.apart.remove(&feed);
@@ -137,9 +138,8 @@ impl<C: Counts> Sources<C> {
     /// A connection of the feed is established: it is bound again at its first snapshots.
     pub fn open(&mut self, feed: FeedSlot) {
         self.disconnect(feed);
-        let state = self.feed_mut(feed);
-        state.forget_connection();
-        state.is_live = true;
+        self.forget_connection(feed);
+        self.feed_mut(feed).is_live = true;
         // Who waited for it is compared with it first.
         for other in &mut self.feeds {
             if let Binding::Pending(pending) = &mut other.binding
@@ -172,10 +172,10 @@ impl<C: Counts> Sources<C> {
         feed: FeedSlot,
         entries: impl ExactSizeIterator<Item = (&'a str, Totals)> + Clone,
     ) -> Arc<Listings> {
-        let latest = self.feed(feed).latest();
-        if let Some(latest) = latest.filter(|latest| latest.consists_of(entries.clone())) {
-            return Arc::clone(latest);
+        match self.feed(feed).latest() {
+            Some(latest) if latest.consists_of(entries.clone()) => Arc::clone(latest),
+            Some(latest) => Arc::new(latest.followed_by(entries)),
+            None => Arc::new(Listings::default().followed_by(entries)),
         }
-        Arc::new(Listings::new(entries.map(|(name, totals)| (name.into(), totals)).collect()))
     }
 }

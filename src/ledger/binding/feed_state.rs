@@ -67,11 +67,8 @@ pub(super) struct Span {
 /// What a feed has seen of another.
 #[derive(Debug, Default)]
 pub(super) struct Companion {
-    /// Timestamps that both had, and rounds in a row in which they had none.
-    pub shared: u32,
+    /// Rounds in a row of the feed of which the other had no timestamp.
     pub alone: u32,
-    /// Events that both streamed.
-    pub events: u32,
     /// Bits of the changes that both made alike under watch, and the totals that were taken into account.
     pub alike_bits: f64,
     pub alike: HashMap<Arc<str>, u64>,

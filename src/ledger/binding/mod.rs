@@ -22,9 +22,11 @@ mod database;
 mod feed_state;
 mod lifetime;
 mod observe;
+mod pairs;
 mod parts;
 mod search;
 mod source;
+mod subscription;
 mod vocabulary;
 
 use std::collections::BTreeMap;
@@ -39,12 +41,14 @@ use super::slots::{FeedSlot, SourceId};
 
 pub use self::parts::{FeedParts, OwnParts, Parts, SourceParts};
 pub use self::source::{Role, Source};
+pub use self::subscription::Subscription;
 pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome, SourceEvent};
 
 use self::feed_state::{Binding, FeedState};
+use self::pairs::Pairs;
 
 /// Rounds, and the time, that two live feeds have to differ, or one to be behind, before it is believed.
-const ROUNDS: u32 = 3;
+pub(super) const ROUNDS: u32 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Rounds in a row in which two feeds share a timestamp, to be of one server. One can agree by chance.
@@ -60,6 +64,7 @@ const ALONE_NEEDED: u32 = 2 * ROUNDS;
 #[derive(Debug)]
 pub struct Sources<C> {
     feeds: Vec<FeedState>,
+    pairs: Pairs,
     sources: BTreeMap<SourceId, Source<C>>,
     next: SourceId,
     /// The sources that each address was ever bound to. Persistent.
@@ -79,6 +84,7 @@ impl<C> Default for Sources<C> {
     fn default() -> Self {
         Self {
             feeds: Vec::new(),
+            pairs: Pairs::default(),
             sources: BTreeMap::new(),
             next: SourceId::FIRST,
             addresses: HashMap::new(),
@@ -160,6 +166,12 @@ impl<C> Sources<C> {
         self.steps = steps;
     }
 
+    /// Whether anything happened since [`Sources::take_events`].
+    #[inline]
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Takes what happened since the last call.
     pub fn take_events(&mut self) -> Vec<SourceEvent> {
         std::mem::take(&mut self.events)
@@ -167,12 +179,7 @@ impl<C> Sources<C> {
 
     /// Whether two feeds are of one server: they shared two timestamps in a row.
     pub fn is_one_server(&self, feed: FeedSlot, other: FeedSlot) -> bool {
-        self.shared(feed, other) >= SHARED_NEEDED
-    }
-
-    /// The timestamps in a row that a feed shared with another.
-    fn shared(&self, feed: FeedSlot, other: FeedSlot) -> u32 {
-        self.feed(feed).companions.get(&other).map_or(0, |companion| companion.shared)
+        self.pairs.get(feed, other).timestamps >= SHARED_NEEDED
     }
 
     /// Whether two feeds are of one server, if it is known. Timestamps decide; where one of the two sends none that could, two
@@ -182,18 +189,26 @@ impl<C> Sources<C> {
         if this.apart.contains(&other) {
             return Some(false);
         }
-        let events = |state: &FeedState, other| state.companions.get(&other).map_or(0, |companion| companion.events);
-        let shares_events = events(this, other).max(events(that, feed)) >= EVENTS_SHARED_NEEDED;
-        let is_one = self.is_one_server(feed, other)
-            || self.is_one_server(other, feed)
-            || shares_events && !(this.has_stamps() && that.has_stamps());
+        let shares_events = self.pairs.get(feed, other).events >= EVENTS_SHARED_NEEDED;
+        let is_one = self.is_one_server(feed, other) || shares_events && !(this.has_stamps() && that.has_stamps());
         is_one.then_some(true)
     }
 
     /// The feeds of the same server as `feed`.
-    pub fn companions(&self, feed: FeedSlot) -> Vec<FeedSlot> {
-        let shared = self.feed(feed).companions.iter().filter(|(_, companion)| companion.shared >= SHARED_NEEDED);
-        shared.map(|(other, _)| *other).collect()
+    fn companions(&self, feed: FeedSlot) -> impl Iterator<Item = FeedSlot> + '_ {
+        let shared = self.pairs.of(feed).filter(|(_, pair)| pair.timestamps >= SHARED_NEEDED);
+        shared.map(|(other, _)| other)
+    }
+
+    /// A source that exists, to count with, and beside it what is known of a feed that streams for it.
+    pub fn source_and_subscription(
+        &mut self,
+        source: SourceId,
+        feed: FeedSlot,
+    ) -> Option<(&mut Source<C>, Subscription<'_>)> {
+        let Self { feeds, pairs, sources, .. } = self;
+        let subscription = Subscription { feed, entry: &feeds[feed.index()].entry, pairs };
+        Some((sources.get_mut(&source)?, subscription))
     }
 
     /// The feeds that are bound to a source.
@@ -234,6 +249,12 @@ impl<C> Sources<C> {
     /// How many slots there are.
     pub fn slots(&self) -> usize {
         self.feeds.len()
+    }
+
+    /// Forgets what the connection of a feed showed: its address can lead to another server.
+    fn forget_connection(&mut self, feed: FeedSlot) {
+        self.feed_mut(feed).forget_connection();
+        self.pairs.forget(feed);
     }
 
     fn feed(&self, feed: FeedSlot) -> &FeedState {

@@ -27,10 +27,10 @@ impl<C: Counts> Sources<C> {
     /// Whether another live feed lists what this one does: the two have shared a timestamp, so that the other one speaks for
     /// both.
     fn is_echoed(&self, feed: FeedSlot) -> bool {
-        self.feed(feed).companions.iter().any(|(other, companion)| {
-            let (this, other) = (self.feed(feed), self.feed(*other));
+        self.pairs.of(feed).any(|(other, pair)| {
+            let (this, other) = (self.feed(feed), self.feed(other));
             let lists_the_same = other.entry.filter.is_none() || other.entry.filter == this.entry.filter;
-            companion.shared > 0 && other.is_live && lists_the_same
+            pair.timestamps > 0 && other.is_live && lists_the_same
         })
     }
 

@@ -44,7 +44,7 @@ pub struct OwnParts {
     /// Events that it streamed while it was not known whose they are.
     pub held_events: Vec<Event<'static>>,
     /// When its server last reported sessions, in microseconds since the Unix epoch.
-    pub sessions_heard_micros: Option<i64>,
+    pub sessions_reported_micros: Option<i64>,
     /// The sessions that its server last reported as a number, less those that closed since.
     pub sessions_count: u64,
 }
@@ -127,7 +127,7 @@ impl<C> Sources<C> {
             let slot = FeedSlot::new(index);
             let is_changed = state.is_changed.collect();
             if let Some(own) = own(slot, is_changed) {
-                let OwnParts { counters, held_events, sessions_heard_micros, sessions_count } = own;
+                let OwnParts { counters, held_events, sessions_reported_micros, sessions_count } = own;
                 records.feeds.push(FeedRecord {
                     slot,
                     entry: state.entry.clone(),
@@ -139,7 +139,7 @@ impl<C> Sources<C> {
                     is_observed: state.is_observed,
                     held_events,
                     apart: state.apart.iter().copied().collect(),
-                    sessions_heard_micros,
+                    sessions_reported_micros,
                     sessions_count,
                 });
             }

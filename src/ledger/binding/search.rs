@@ -30,7 +30,7 @@ impl<C: Counts> Sources<C> {
         }
         let former = self.former(feed);
         let strengths: Vec<(f64, SourceId)> =
-            self.sources.keys().map(|source| (self.strength(feed, *source, seen), *source)).collect();
+            self.sources.keys().map(|source| (self.strength_of_pending(feed, *source, seen), *source)).collect();
         let decisive = strengths.iter().filter(|(bits, _)| *bits >= DECISIVE_BITS);
         // The most bits; equal: the former one, then the older one.
         let best = decisive.max_by(|a, b| {
@@ -56,7 +56,7 @@ impl<C: Counts> Sources<C> {
             is_refuted(source) || self.sources[&source].numbers.is_contradicted(&seen.listings, seen.room)
         };
         // Shared timestamps stay evidence where the feed that shared them was bound and then lost its connection.
-        let gone = self.companions(feed).into_iter().filter(|other| !self.feed(*other).is_live);
+        let gone = self.companions(feed).filter(|other| !self.feed(*other).is_live);
         let of_server = gone.filter_map(|other| self.source_of(other));
         if let Some(source) = of_server.filter(|source| !is_contradicted(*source)).min() {
             return Some(source);

@@ -49,7 +49,7 @@ CREATE TABLE entry (
     is_observed INTEGER NOT NULL,
     held_events TEXT NOT NULL,
     apart TEXT NOT NULL,
-    sessions_heard_micros INTEGER,
+    sessions_reported_micros INTEGER,
     sessions_count INTEGER NOT NULL
 ) STRICT;
 INSERT INTO entry

@@ -12,7 +12,7 @@ use crate::ledger::records::AgreedRecord;
 record! {
     "agreed", key (feed, skill_name),
     struct AgreedRow {
-        feed: usize,
+        feed: u32,
         skill_name: Arc<str>,
         total: u64,
         completed: u64,
@@ -24,10 +24,10 @@ record! {
 /// Deletes those of the feeds `cleared` first.
 pub(super) fn save(connection: &Connection, cleared: &[FeedSlot], agreed: &[AgreedRecord]) -> rusqlite::Result<()> {
     let mut clear = connection.prepare_cached("DELETE FROM agreed WHERE feed = ?")?;
-    cleared.iter().try_for_each(|feed| clear.execute([feed.index()]).map(drop))?;
+    cleared.iter().try_for_each(|feed| clear.execute([feed.number()]).map(drop))?;
     let row = |AgreedRecord { feed, skill_name, totals }: &AgreedRecord| {
         let Totals { total, completed, split_is_exact, duration_sum } = *totals;
-        let (feed, skill_name) = (feed.index(), Arc::clone(skill_name));
+        let (feed, skill_name) = (feed.number(), Arc::clone(skill_name));
         AgreedRow { feed, skill_name, total, completed, split_is_exact, duration_sum }
     };
     record::save(connection, agreed.iter().map(row))
@@ -35,7 +35,7 @@ pub(super) fn save(connection: &Connection, cleared: &[FeedSlot], agreed: &[Agre
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<AgreedRecord>> {
     let record = |AgreedRow { feed, skill_name, total, completed, split_is_exact, duration_sum }| AgreedRecord {
-        feed: FeedSlot::new(feed),
+        feed: FeedSlot::from_number(feed),
         skill_name,
         totals: Totals { total, completed, split_is_exact, duration_sum },
     };

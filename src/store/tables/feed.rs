@@ -13,7 +13,7 @@ use crate::protocol::Event;
 record! {
     "feed", key (slot),
     struct FeedRow {
-        slot: usize,
+        slot: u32,
         name: Arc<str>,
         address: String,
         filter: Option<String>,
@@ -30,7 +30,7 @@ record! {
         is_observed: bool,
         held_events: Json<Vec<Event<'static>>>,
         apart: Json<Vec<u32>>,
-        sessions_heard_micros: Option<i64>,
+        sessions_reported_micros: Option<i64>,
         sessions_count: u64,
     }
 }
@@ -48,7 +48,7 @@ impl From<&FeedRecord> for FeedRow {
             undecided,
         } = &record.counters;
         Self {
-            slot: record.slot.index(),
+            slot: record.slot.number(),
             name: (&*record.entry.name).into(),
             address: record.entry.address.to_string(),
             filter: record.entry.filter.as_deref().map(str::to_owned),
@@ -65,7 +65,7 @@ impl From<&FeedRecord> for FeedRow {
             is_observed: record.is_observed,
             held_events: Json(record.held_events.clone()),
             apart: Json(record.apart.iter().map(|feed| feed.number()).collect()),
-            sessions_heard_micros: record.sessions_heard_micros,
+            sessions_reported_micros: record.sessions_reported_micros,
             sessions_count: record.sessions_count,
         }
     }
@@ -79,7 +79,7 @@ impl From<FeedRow> for FeedRecord {
             filter: record.filter.map(Into::into),
         };
         Self {
-            slot: FeedSlot::new(record.slot),
+            slot: FeedSlot::from_number(record.slot),
             entry,
             is_configured: record.is_configured,
             counters: FeedCounters {
@@ -98,7 +98,7 @@ impl From<FeedRow> for FeedRecord {
             is_observed: record.is_observed,
             held_events: record.held_events.0,
             apart: record.apart.0.into_iter().map(FeedSlot::from_number).collect(),
-            sessions_heard_micros: record.sessions_heard_micros,
+            sessions_reported_micros: record.sessions_reported_micros,
             sessions_count: record.sessions_count,
         }
     }
