@@ -15,7 +15,7 @@ use session_buddy_bridge::internals::exposition::{Encoding, Format, ViewProvider
 use session_buddy_bridge::internals::ledger::{self, ConnectionId};
 use session_buddy_bridge::internals::protocol::{Limits, read};
 use session_buddy_bridge::internals::push::{
-    Desk, DeskServer, HostHash, LabelSets, QueueSettings, ReceiverName, TickKind, TickTime,
+    HostHash, LabelSets, QueueHandle, QueueServer, QueueSettings, ReceiverName, TickKind, TickTime,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::internals::store::Store;
@@ -216,13 +216,13 @@ fn push(criterion: &mut Criterion) {
     let told = Told::new(SKILLS);
     let folder = tempfile::tempdir().expect("a folder");
     let mut store = Store::open(&folder.path().join("state.db"), |_| Ok(())).expect("a state").store;
-    let (desk, mut server) = Desk::persistent(Arc::clone(&told.ledger));
+    let (handle, mut server) = QueueHandle::persistent(Arc::clone(&told.ledger));
     let receiver = ReceiverName::new("bench");
     let settings =
         QueueSettings { receivers: vec![receiver.clone()], interval: Duration::from_secs(60), bytes_max: 256 << 20 };
     let mut answers = Answers { store: &mut store, server: &mut server, ledger: &told.ledger };
-    answers.of(desk.identify(HostHash::of_this_machine(), LabelSets::new())).expect("an identity");
-    answers.of(desk.configure(settings)).expect("a queue");
+    answers.of(handle.identify(HostHash::of_this_machine(), LabelSets::new())).expect("an identity");
+    answers.of(handle.configure(settings)).expect("a queue");
     let mut group = criterion.benchmark_group("push, 10,000 skills");
     group.sample_size(20);
     let mut millis = 1_700_000_000_000;
@@ -236,9 +236,9 @@ fn push(criterion: &mut Criterion) {
                     millis += 60_000;
                     let time = TickTime::from_millis(millis);
                     let begin = Instant::now();
-                    answers.of(desk.take_tick(time, Vec::new(), TickKind::Regular)).expect("a tick");
+                    answers.of(handle.take_tick(time, Vec::new(), TickKind::Regular)).expect("a tick");
                     spent += begin.elapsed();
-                    answers.of(desk.advance(&receiver, time)).expect("an answer");
+                    answers.of(handle.advance(&receiver, time)).expect("an answer");
                 }
                 spent
             });
@@ -250,7 +250,7 @@ fn push(criterion: &mut Criterion) {
 /// Answers requests on the thread that makes them.
 struct Answers<'a> {
     store: &'a mut Store,
-    server: &'a mut DeskServer,
+    server: &'a mut QueueServer,
     ledger: &'a SharedLedger,
 }
 

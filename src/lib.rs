@@ -189,11 +189,11 @@ pub mod internals {
     }
     pub mod push {
         pub use crate::push::{
-            Backlog, ClockGuard, Desk, DeskServer, EncodedLabels, Grid, HostHash, Identified, Identity, InMemoryError,
-            LabelSets, Origin, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueSettings, QueueSize,
-            QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder, STALE, Schedule, SendTiming,
-            Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Ticker, Wait, gather_own,
-            is_stale, summary,
+            Backlog, ClockGuard, EncodedLabels, Grid, HostHash, Identified, Identity, InMemoryError, LabelSets, Origin,
+            OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueHandle, QueueServer, QueueSettings,
+            QueueSize, QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder, STALE, Schedule,
+            SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Ticker, Wait,
+            gather_own, is_stale, summary,
         };
     }
     pub mod shared_ledger {

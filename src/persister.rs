@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::{Changes, Limits};
-use crate::push::DeskServer;
+use crate::push::QueueServer;
 use crate::shared_ledger::SharedLedger;
 use crate::store::{Opened, Quarantine, Store, StoreError};
 use crate::telemetry::StateTelemetry;
@@ -99,7 +99,7 @@ impl PersistentLedger {
     pub fn start(
         self,
         telemetry: Arc<StateTelemetry>,
-        queue: DeskServer,
+        queue: QueueServer,
         bridge: CancellationToken,
     ) -> Result<Persister, PersistError> {
         let ledger = Arc::clone(&self.ledger);
@@ -134,7 +134,7 @@ struct Worker<'p> {
     ledger: &'p SharedLedger,
     store: Store,
     telemetry: &'p StateTelemetry,
-    queue: DeskServer,
+    queue: QueueServer,
     committed: Instant,
     failing_since: Option<Instant>,
 }

@@ -27,7 +27,7 @@ use crate::http::{self, AllowedHostsName, BoundListener, HttpSettings};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
-use crate::push::{Desk, PushSettings};
+use crate::push::{PushSettings, QueueHandle};
 use crate::reload::SETTLE_TIME;
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
@@ -234,9 +234,9 @@ impl Bridge {
         let ledger = Arc::clone(&self.service.content.ledger);
         let (persister, place) = match self.persistent.take() {
             Some(persistent) => {
-                let (desk, queue) = Desk::persistent(ledger);
+                let (handle, queue) = QueueHandle::persistent(ledger);
                 let persister = persistent.start(state_telemetry, queue, shutdown.clone())?;
-                (Some(persister), QueuePlace::Desk(desk))
+                (Some(persister), QueuePlace::QueueHandle(handle))
             }
             None => (None, QueuePlace::InMemory(ledger)),
         };

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::BridgeError;
 use crate::push::{
-    ClockGuard, Desk, Grid, HostHash, Identified, InMemoryError, PushReceiver, PushSettings, PushedSeries, QueueError,
-    QueueSettings, ReceiverName, SendTiming, Sender, Ticker,
+    ClockGuard, Grid, HostHash, Identified, InMemoryError, PushReceiver, PushSettings, PushedSeries, QueueError,
+    QueueHandle, QueueSettings, ReceiverName, SendTiming, Sender, Ticker,
 };
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
@@ -26,8 +26,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Where the queue is.
 #[derive(Debug)]
 pub(super) enum QueuePlace {
-    /// Behind this desk.
-    Desk(Desk),
+    /// Behind this handle.
+    QueueHandle(QueueHandle),
     /// In memory, beside this ledger: it is created for the first receiver.
     InMemory(Arc<SharedLedger>),
 }
@@ -194,12 +194,12 @@ impl Pushing {
         if names.is_empty() && matches!(self.place, QueuePlace::InMemory(_)) {
             return Ok(());
         }
-        let desk = self.desk()?;
+        let handle = self.handle()?;
         if names.is_empty() {
             return Ok(());
         }
         let label_sets = wanted.receivers.iter().map(|receiver| receiver.labels.canonical()).collect();
-        let identified = desk.identify(HostHash::of_this_machine(), label_sets).await?;
+        let identified = handle.identify(HostHash::of_this_machine(), label_sets).await?;
         match identified {
             Identified::Known(_) => {}
             Identified::Created(identity) => tracing::info!(%identity, "push queue created"),
@@ -217,38 +217,38 @@ impl Pushing {
             return Ok(());
         };
         let (interval, bytes_max) = (wanted.interval, wanted.queue_bytes_max);
-        desk.configure(QueueSettings { receivers: names, interval, bytes_max }).await?;
+        handle.configure(QueueSettings { receivers: names, interval, bytes_max }).await?;
         let wants_own = wanted.receivers.iter().any(|receiver| receiver.series == PushedSeries::All);
         let registry = wants_own.then(|| self.registry.clone());
         let grid = Grid::new(interval, identity);
-        self.ticker = Some(Ticker::new(desk.clone(), grid, registry, self.clock_guard.clone()));
+        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, self.clock_guard.clone()));
         for receiver in &wanted.receivers {
             if !self.running.contains_key(&receiver.name) {
-                self.start(receiver.clone(), desk.clone());
+                self.start(receiver.clone(), handle.clone());
             }
         }
         Ok(())
     }
 
-    fn start(&mut self, receiver: PushReceiver, desk: Desk) {
+    fn start(&mut self, receiver: PushReceiver, handle: QueueHandle) {
         let (name, stop) = (receiver.name.clone(), CancellationToken::new());
         let listener = self.telemetry.push().receiver(name.as_str());
-        let sender = Sender::new(receiver.clone(), desk, self.clock_guard.clone(), listener, SendTiming::default());
+        let sender = Sender::new(receiver.clone(), handle, self.clock_guard.clone(), listener, SendTiming::default());
         self.senders.spawn(sender.run(self.is_complete.clone(), stop.clone()));
         self.running.insert(name, RunningSender { receiver, stop });
     }
 
-    /// Returns the desk of the queue.
-    fn desk(&mut self) -> Result<Desk, InMemoryError> {
+    /// Returns the handle of the queue.
+    fn handle(&mut self) -> Result<QueueHandle, InMemoryError> {
         match &self.place {
-            QueuePlace::Desk(desk) => Ok(desk.clone()),
+            QueuePlace::QueueHandle(handle) => Ok(handle.clone()),
             QueuePlace::InMemory(ledger) => {
-                let desk = Desk::in_memory(Arc::clone(ledger))?;
+                let handle = QueueHandle::in_memory(Arc::clone(ledger))?;
                 tracing::warn!(
                     "push queue in memory only: what is not sent when this process ends is lost, and every counter starts again"
                 );
-                self.place = QueuePlace::Desk(desk.clone());
-                Ok(desk)
+                self.place = QueuePlace::QueueHandle(handle.clone());
+                Ok(handle)
             }
         }
     }

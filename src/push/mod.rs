@@ -9,7 +9,7 @@
 //! | `series` | the terms: series, samples, ticks, receivers |
 //! | `sampler` | what changed since the last tick |
 //! | `queue`, `samples` | the tables of the queue, and how the samples of a tick are encoded in them |
-//! | `desk` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
+//! | `handle` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
 //! | `ticker` | when ticks are due |
 //! | `identity` | whose queue it is |
 //! | `labels` | the labels that are configured for a receiver |
@@ -30,8 +30,8 @@ mod batch;
 mod bisect;
 mod client;
 mod clock;
-mod desk;
 mod encoder;
+mod handle;
 mod identity;
 mod labels;
 mod listener;
@@ -46,8 +46,8 @@ mod ticker;
 
 pub use answer::RefusalReason;
 pub use clock::ClockGuard;
-pub use desk::{Desk, DeskServer, InMemoryError, QueueError, QueueSettings};
 pub use encoder::{EncodedLabels, RequestEncoder};
+pub use handle::{InMemoryError, QueueError, QueueHandle, QueueServer, QueueSettings};
 pub use identity::{HostHash, Identified, Identity, LabelSets};
 pub use labels::{LabelError, PushLabels};
 pub use listener::ReceiverListener;

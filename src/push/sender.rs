@@ -13,8 +13,8 @@ use super::batch::{Batch, CurrentValues};
 use super::bisect::Pieces;
 use super::client::{Client, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict};
-use super::desk::{Desk, QueueError};
 use super::encoder::{EncodedLabels, RequestEncoder};
+use super::handle::{QueueError, QueueHandle};
 use super::listener::ReceiverListener;
 use super::receiver::PushReceiver;
 use super::series::{Series, SeriesId, Tick, TickTime};
@@ -80,7 +80,7 @@ impl Default for SendTiming {
 /// queued.
 pub struct Sender {
     receiver: PushReceiver,
-    desk: Desk,
+    handle: QueueHandle,
     clock_guard: ClockGuard,
     listener: Arc<dyn ReceiverListener>,
     timing: SendTiming,
@@ -111,10 +111,10 @@ enum Sent {
 }
 
 impl Sender {
-    /// Creates a sender of the receiver's part of `desk`, which knows the receiver.
+    /// Creates a sender of the receiver's part of `handle`, which knows the receiver.
     pub fn new(
         receiver: PushReceiver,
-        desk: Desk,
+        handle: QueueHandle,
         clock_guard: ClockGuard,
         listener: Arc<dyn ReceiverListener>,
         timing: SendTiming,
@@ -133,7 +133,7 @@ impl Sender {
             has_accepted: false,
             finish: CancellationToken::new(),
             receiver,
-            desk,
+            handle,
             clock_guard,
             listener,
             timing,
@@ -161,8 +161,8 @@ impl Sender {
 
     /// Sends the queue from the receiver's position on. Returns when everything is sent and nothing follows.
     async fn send_queue(&mut self) -> Result<(), QueueError> {
-        let mut newest = self.desk.watch();
-        let (mut position, values) = self.desk.open(&self.receiver.name).await?;
+        let mut newest = self.handle.watch();
+        let (mut position, values) = self.handle.open(&self.receiver.name).await?;
         let mut current = CurrentValues::new(values);
         loop {
             let until = *newest.borrow_and_update();
@@ -176,11 +176,11 @@ impl Sender {
             }
             let per_tick = current.len().max(1);
             let ticks_max = (WINDOW_SAMPLES_MAX / per_tick).clamp(1, WINDOW_TICKS_MAX);
-            let backlog = self.desk.backlog(position, ticks_max).await?;
+            let backlog = self.handle.backlog(position, ticks_max).await?;
             let Some(last) = backlog.ticks.last().map(|tick| tick.time) else {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
                 (position, current) =
-                    self.desk.open(&self.receiver.name).await.map(|(at, values)| (at, CurrentValues::new(values)))?;
+                    self.handle.open(&self.receiver.name).await.map(|(at, values)| (at, CurrentValues::new(values)))?;
                 self.next_tick(&mut newest).await;
                 continue;
             };
@@ -189,7 +189,7 @@ impl Sender {
             let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
             self.send_ticks(fresh, &mut current, position).await?;
             position = last;
-            self.desk.advance(&self.receiver.name, position).await?;
+            self.handle.advance(&self.receiver.name, position).await?;
         }
     }
 
@@ -197,14 +197,14 @@ impl Sender {
     async fn next_tick(&self, newest: &mut watch::Receiver<TickTime>) -> bool {
         tokio::select! {
             biased;
-            // The desk's server is gone with the rest of the bridge.
+            // The queue's server is gone with the rest of the bridge.
             changed = newest.changed() => changed.is_ok(),
             () = self.finish.cancelled() => false,
         }
     }
 
     async fn load_catalog(&mut self) -> Result<(), QueueError> {
-        let new = self.desk.series(SeriesId::at(self.catalog.len())).await?;
+        let new = self.handle.series(SeriesId::at(self.catalog.len())).await?;
         for series in &new {
             let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
             self.labels.push(EncodedLabels::new(&series.name.metric, own.chain(self.receiver.labels.iter())));
@@ -214,10 +214,10 @@ impl Sender {
     }
 
     async fn report_queue(&self, position: TickTime) -> Result<(), QueueError> {
-        let mut size = self.desk.size_after(position).await?;
+        let mut size = self.handle.size_after(position).await?;
         // A receiver that has answered for everything is as far behind as its last tick is old.
         size.oldest = size.oldest.or(Some(position)).filter(|oldest| *oldest != TickTime::NEVER);
-        self.listener.queue(size, self.desk.thinned_ticks());
+        self.listener.queue(size, self.handle.thinned_ticks());
         Ok(())
     }
 
@@ -337,7 +337,7 @@ impl Sender {
         else {
             return Ok(position);
         };
-        self.desk.advance(&self.receiver.name, answered).await?;
+        self.handle.advance(&self.receiver.name, answered).await?;
         Ok(answered)
     }
 

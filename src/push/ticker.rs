@@ -6,7 +6,7 @@ use prometheus::Registry;
 use tracing::{debug, info, warn};
 
 use super::clock::ClockGuard;
-use super::desk::{Desk, QueueError};
+use super::handle::{QueueError, QueueHandle};
 use super::identity::Identity;
 use super::sampler::gather_own;
 use super::series::{OwnSample, TickKind, TickTime};
@@ -88,7 +88,7 @@ impl Schedule {
 /// Takes the ticks of a queue.
 #[derive(Debug)]
 pub struct Ticker {
-    desk: Desk,
+    handle: QueueHandle,
     schedule: Schedule,
     /// What is gathered at each tick, beside the five families; `None` if no receiver wants it.
     registry: Option<Registry>,
@@ -98,8 +98,8 @@ pub struct Ticker {
 
 impl Ticker {
     /// Creates a ticker that has taken no tick.
-    pub fn new(desk: Desk, grid: Grid, registry: Option<Registry>, clock_guard: ClockGuard) -> Self {
-        Self { desk, schedule: Schedule::new(grid), registry, clock_guard, is_failing: false }
+    pub fn new(handle: QueueHandle, grid: Grid, registry: Option<Registry>, clock_guard: ClockGuard) -> Self {
+        Self { handle, schedule: Schedule::new(grid), registry, clock_guard, is_failing: false }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -129,7 +129,7 @@ impl Ticker {
     }
 
     async fn take(&mut self, time: TickTime, kind: TickKind) -> Result<(), QueueError> {
-        let taken = self.desk.take_tick(time, self.gather().await, kind).await;
+        let taken = self.handle.take_tick(time, self.gather().await, kind).await;
         match &taken {
             Ok(_) => {
                 if std::mem::take(&mut self.is_failing) {

@@ -430,6 +430,6 @@ async fn a_sender_without_a_receiver_ends_when_it_is_stopped_and_its_queue_stays
     running.finish.cancel();
     running.stop.cancel();
     patiently("the end", &mut running.task).await.unwrap();
-    let (position, _) = queue.desk.open(&receiver.name).await.unwrap();
-    assert_eq!(queue.desk.size_after(position).await.unwrap().ticks, 3);
+    let (position, _) = queue.handle.open(&receiver.name).await.unwrap();
+    assert_eq!(queue.handle.size_after(position).await.unwrap().ticks, 3);
 }

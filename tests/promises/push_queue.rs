@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Changes;
 use session_buddy_bridge::internals::push::{
-    Desk, HostHash, Identified, OwnSample, QueueError, QueueSettings, ReceiverName, SeriesId, SeriesKind, SeriesName,
-    TickKind, TickTime, gather_own, is_stale, summary,
+    HostHash, Identified, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName, SeriesId, SeriesKind,
+    SeriesName, TickKind, TickTime, gather_own, is_stale, summary,
 };
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
@@ -265,7 +265,7 @@ fn a_kill_after_any_step_leaves_the_queue_as_it_was() {
             assert_eq!(restarted.states(receiver), queue.states(receiver), "{what}: {receiver}");
         }
         assert_eq!(restarted.catalog(), queue.catalog(), "{what}");
-        assert_eq!(*restarted.desk.watch().borrow(), *queue.desk.watch().borrow(), "{what}");
+        assert_eq!(*restarted.handle.watch().borrow(), *queue.handle.watch().borrow(), "{what}");
         // What is sampled next is what the one that lives samples next: only what changed.
         counted.invocation("a", false);
         let last = |queue: &mut Queue| {
@@ -287,35 +287,35 @@ fn a_kill_after_any_step_leaves_the_queue_as_it_was() {
 async fn a_queue_without_a_state_file_behaves_the_same() {
     let counted = Counted::new();
     let mut with_file = queue(&counted);
-    let desk = Desk::in_memory(counted.ledger.clone()).unwrap();
-    assert!(matches!(desk.take_tick(at(1), Vec::new(), TickKind::Regular).await, Err(QueueError::Unidentified)));
-    assert!(matches!(desk.identify(here(), labels(&["a"])).await.unwrap(), Identified::Created(_)));
-    desk.configure(settings(&["r"])).await.unwrap();
+    let handle = QueueHandle::in_memory(counted.ledger.clone()).unwrap();
+    assert!(matches!(handle.take_tick(at(1), Vec::new(), TickKind::Regular).await, Err(QueueError::Unidentified)));
+    assert!(matches!(handle.identify(here(), labels(&["a"])).await.unwrap(), Identified::Created(_)));
+    handle.configure(settings(&["r"])).await.unwrap();
     let receiver = ReceiverName::new("r");
     for number in 1..6 {
         counted.invocation("a", true);
         // Each has its own mark of what changed: the view notes it for one.
-        let taken = desk.take_tick(at(number), Vec::new(), TickKind::Regular).await.unwrap();
+        let taken = handle.take_tick(at(number), Vec::new(), TickKind::Regular).await.unwrap();
         assert_eq!(taken, Some(at(number)));
         if number == 3 {
-            desk.advance(&receiver, at(2)).await.unwrap();
+            handle.advance(&receiver, at(2)).await.unwrap();
         }
     }
     for number in 1..6 {
         with_file.tick(number);
     }
     with_file.advance("r", at(2));
-    let catalog = desk.series(SeriesId::FIRST).await.unwrap();
+    let catalog = handle.series(SeriesId::FIRST).await.unwrap();
     assert_eq!(
         catalog.iter().map(|series| name(series)).collect::<Vec<_>>(),
         with_file.catalog().iter().map(|series| name(series)).collect::<Vec<_>>()
     );
-    let (position, _) = desk.open(&receiver).await.unwrap();
+    let (position, _) = handle.open(&receiver).await.unwrap();
     assert_eq!(position, at(2));
-    let backlog = desk.backlog(position, 2).await.unwrap();
+    let backlog = handle.backlog(position, 2).await.unwrap();
     assert_eq!(backlog.ticks.iter().map(|tick| tick.time).collect::<Vec<_>>(), [at(3), at(4)]);
     assert_eq!((backlog.remaining.ticks, backlog.remaining.oldest), (1, Some(at(5))));
-    assert_eq!(*desk.watch().borrow(), at(5));
+    assert_eq!(*handle.watch().borrow(), at(5));
 }
 
 #[test]
@@ -336,8 +336,8 @@ fn a_new_receiver_begins_with_the_newest_tick_and_a_removed_one_holds_nothing_up
     queue.configure(settings(&["new"]));
     assert_eq!(positions(&mut queue), [("new".to_owned(), at(2))]);
     assert_eq!(look(&mut queue).unwrap().size.ticks, 1, "what only the other one had not answered for is folded");
-    let desk = queue.desk.clone();
-    let opened = queue.answer(desk.open(&ReceiverName::new("r")));
+    let handle = queue.handle.clone();
+    let opened = queue.answer(handle.open(&ReceiverName::new("r")));
     assert!(matches!(opened, Err(QueueError::NoSuchReceiver(_))), "{opened:?}");
     queue.advance("r", at(3));
     assert_eq!(positions(&mut queue), [("new".to_owned(), at(2))], "a late answer for it changes nothing");
@@ -361,7 +361,7 @@ fn a_new_receiver_gets_a_newest_tick_that_every_other_one_has_answered_for() {
         let states = queue.states(receivers[receivers.len() - 1]);
         assert_eq!(states.len(), 2, "{states:?}");
         assert_eq!(states[1], (at(2), counted.scrape(&Registry::new())));
-        assert_eq!(*queue.desk.watch().borrow(), at(2));
+        assert_eq!(*queue.handle.watch().borrow(), at(2));
     }
     assert!(!queue.tick(2) && queue.tick(3));
     queue.advance("other", at(3));
@@ -457,8 +457,8 @@ fn a_disk_that_takes_nothing_queues_nothing_new_and_loses_nothing() {
     for number in [2, 3] {
         let (tick, advanced) = state.while_locked("push_tick", || {
             let tick = queue.try_tick(at(number), Vec::new(), TickKind::Regular);
-            let desk = queue.desk.clone();
-            (tick, queue.answer(desk.advance(&ReceiverName::new("r"), at(1))))
+            let handle = queue.handle.clone();
+            (tick, queue.answer(handle.advance(&ReceiverName::new("r"), at(1))))
         });
         assert!(matches!(tick, Err(QueueError::Store(_))), "{tick:?}");
         assert!(matches!(advanced, Err(QueueError::Store(_))), "{advanced:?}");
@@ -632,7 +632,7 @@ fn a_full_queue_is_thinned_where_it_is_oldest() {
     assert!(gaps.len() > 10, "{gaps:?}");
     assert!(gaps[gaps.len() / 2 + 2..].iter().all(|gap| *gap == 1), "the newest half has every tick: {gaps:?}");
     assert!(gaps[0] > 1, "{gaps:?}");
-    assert_eq!(queue.desk.thinned_ticks() as usize, 199 - times.len());
+    assert_eq!(queue.handle.thinned_ticks() as usize, 199 - times.len());
 }
 
 #[test]

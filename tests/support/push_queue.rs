@@ -12,8 +12,8 @@ use session_buddy_bridge::internals::exposition::{Encoding, Format, render};
 use session_buddy_bridge::internals::ledger::{ConnectionId, FeedSpec, Limits};
 use session_buddy_bridge::internals::protocol::{self, AnomalyEntry, Event, EventKind, Message};
 use session_buddy_bridge::internals::push::{
-    Desk, DeskServer, HostHash, Identified, LabelSets, OwnSample, QueueError, QueueSettings, ReceiverName, Series,
-    SeriesId, TickKind, TickTime, is_stale,
+    HostHash, Identified, LabelSets, OwnSample, QueueError, QueueHandle, QueueServer, QueueSettings, ReceiverName,
+    Series, SeriesId, TickKind, TickTime, is_stale,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::internals::store::Store;
@@ -119,10 +119,10 @@ pub fn at(number: i64) -> TickTime {
     TickTime::from_millis(1_700_000_000_000 + number * INTERVAL.as_millis() as i64)
 }
 
-/// A desk, and what answers it.
+/// A handle, and what answers it.
 pub struct Queue {
-    pub desk: Desk,
-    server: DeskServer,
+    pub handle: QueueHandle,
+    server: QueueServer,
     pub store: Store,
     ledger: Arc<SharedLedger>,
     /// Whether the ledger's changes are on disk.
@@ -133,8 +133,8 @@ impl Queue {
     /// Opens the queue in `store`, without an identity.
     pub fn unidentified(store: Store, counted: &Counted) -> Self {
         let ledger = Arc::clone(&counted.ledger);
-        let (desk, server) = Desk::persistent(Arc::clone(&ledger));
-        Self { desk, server, store, ledger, is_committed: true }
+        let (handle, server) = QueueHandle::persistent(Arc::clone(&ledger));
+        Self { handle, server, store, ledger, is_committed: true }
     }
 
     /// Opens the queue in `store` for these receivers.
@@ -149,7 +149,7 @@ impl Queue {
         Self::open(Store::open(path, |_| Ok(())).unwrap().store, counted, settings)
     }
 
-    /// Answers what `request` asks of the desk.
+    /// Answers what `request` asks of the handle.
     pub fn answer<T>(&mut self, request: impl Future<Output = T>) -> T {
         let mut request = pin!(request);
         loop {
@@ -161,13 +161,13 @@ impl Queue {
     }
 
     pub fn identify(&mut self, host: HostHash, labels: LabelSets) -> Identified {
-        let desk = self.desk.clone();
-        self.answer(desk.identify(host, labels)).unwrap()
+        let handle = self.handle.clone();
+        self.answer(handle.identify(host, labels)).unwrap()
     }
 
     pub fn configure(&mut self, settings: QueueSettings) {
-        let desk = self.desk.clone();
-        self.answer(desk.configure(settings)).unwrap();
+        let handle = self.handle.clone();
+        self.answer(handle.configure(settings)).unwrap();
     }
 
     pub fn try_tick(
@@ -176,8 +176,8 @@ impl Queue {
         own: Vec<OwnSample>,
         kind: TickKind,
     ) -> Result<Option<TickTime>, QueueError> {
-        let desk = self.desk.clone();
-        self.answer(desk.take_tick(time, own, kind))
+        let handle = self.handle.clone();
+        self.answer(handle.take_tick(time, own, kind))
     }
 
     /// Takes the tick with this number, without own metrics, and returns whether it is queued.
@@ -186,21 +186,21 @@ impl Queue {
     }
 
     pub fn advance(&mut self, receiver: &str, to: TickTime) {
-        let desk = self.desk.clone();
-        self.answer(desk.advance(&ReceiverName::new(receiver), to)).unwrap();
+        let handle = self.handle.clone();
+        self.answer(handle.advance(&ReceiverName::new(receiver), to)).unwrap();
     }
 
     pub fn catalog(&mut self) -> Vec<Arc<Series>> {
-        let desk = self.desk.clone();
-        self.answer(desk.series(SeriesId::FIRST)).unwrap()
+        let handle = self.handle.clone();
+        self.answer(handle.series(SeriesId::FIRST)).unwrap()
     }
 
     /// The ticks that a receiver has not answered for, each with the changed values alone.
     pub fn ticks(&mut self, receiver: &str) -> Vec<(TickTime, Values)> {
-        let desk = self.desk.clone();
+        let handle = self.handle.clone();
         let catalog = self.catalog();
-        let (position, _) = self.answer(desk.open(&ReceiverName::new(receiver))).unwrap();
-        let backlog = self.answer(desk.backlog(position, usize::MAX)).unwrap();
+        let (position, _) = self.answer(handle.open(&ReceiverName::new(receiver))).unwrap();
+        let backlog = self.answer(handle.backlog(position, usize::MAX)).unwrap();
         let named = |values: &[(SeriesId, f64)]| {
             values.iter().map(|(id, value)| (name(&catalog[id.index()]), *value)).collect()
         };
@@ -210,9 +210,9 @@ impl Queue {
     /// What a receiver would have after each tick that it has not answered for, vanished series left out; first at its
     /// position.
     pub fn states(&mut self, receiver: &str) -> Vec<(TickTime, Values)> {
-        let desk = self.desk.clone();
+        let handle = self.handle.clone();
         let catalog = self.catalog();
-        let (position, values) = self.answer(desk.open(&ReceiverName::new(receiver))).unwrap();
+        let (position, values) = self.answer(handle.open(&ReceiverName::new(receiver))).unwrap();
         let mut now: Values = values.iter().map(|(id, value)| (name(&catalog[id.index()]), *value)).collect();
         let mut states = vec![(position, now.clone())];
         for (time, changed) in self.ticks(receiver) {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::internals::push::{
-    ClockGuard, Desk, HostHash, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueSettings, QueueSize,
+    ClockGuard, HostHash, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueHandle, QueueSettings, QueueSize,
     ReceiverListener, ReceiverName, RefusalReason, SendTiming, Sender, SeriesKind, SeriesName, TickKind, TickTime,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
@@ -76,7 +76,7 @@ impl ReceiverListener for Recorder {
 
 /// A queue, and the values of its newest tick.
 pub struct Queue {
-    pub desk: Desk,
+    pub handle: QueueHandle,
     pub clock_guard: ClockGuard,
     pub next_millis: i64,
     pub newest: BTreeMap<String, f64>,
@@ -85,14 +85,14 @@ pub struct Queue {
 impl Queue {
     /// A queue in memory for `receivers`, whose `ticks` ticks end now.
     pub async fn new(receivers: &[&PushReceiver], ticks: i64) -> Self {
-        let desk = Desk::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
-        desk.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
+        let handle = QueueHandle::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
+        handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
         let receivers = receivers.iter().map(|receiver| receiver.name.clone()).collect();
         let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
-        desk.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).await.unwrap();
+        handle.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).await.unwrap();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
         Self {
-            desk,
+            handle,
             clock_guard: ClockGuard::default(),
             next_millis: now - (ticks - 1) * INTERVAL_MILLIS,
             newest: BTreeMap::new(),
@@ -110,7 +110,7 @@ impl Queue {
         let own = self.newest.iter().map(sample).collect();
         let time = TickTime::from_millis(self.next_millis);
         self.next_millis += INTERVAL_MILLIS;
-        assert_eq!(self.desk.take_tick(time, own, TickKind::Regular).await.unwrap(), Some(time));
+        assert_eq!(self.handle.take_tick(time, own, TickKind::Regular).await.unwrap(), Some(time));
     }
 
     /// Ticks in which `series` counters increase.
@@ -171,7 +171,7 @@ pub struct Running {
 impl Running {
     pub fn start(receiver: &PushReceiver, queue: &Queue, timing: SendTiming) -> Self {
         let (listener, report) = Recorder::new();
-        let sender = Sender::new(receiver.clone(), queue.desk.clone(), queue.clock_guard.clone(), listener, timing);
+        let sender = Sender::new(receiver.clone(), queue.handle.clone(), queue.clock_guard.clone(), listener, timing);
         let (finish, stop) = (CancellationToken::new(), CancellationToken::new());
         let task = tokio::spawn(sender.run(finish.clone(), stop.clone()));
         Self { report, finish, stop, task }

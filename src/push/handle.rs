@@ -1,5 +1,5 @@
-//! The queue behind a channel. Tasks make requests of the [`Desk`]; the thread that owns the database answers them with the
-//! [`DeskServer`]: that of the state file, or, where there is none, one with a database in memory.
+//! The queue behind a channel. Tasks make requests of the [`QueueHandle`]; the thread that owns the database answers them with the
+//! [`QueueServer`]: that of the state file, or, where there is none, one with a database in memory.
 
 use std::fmt;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub enum QueueError {
     /// What the ledger has counted is not in the state file, so that a tick would hold what a restart does not know.
     #[error("the state file takes no commits, so that nothing new is queued")]
     Uncommitted,
-    /// The queue has no identity: [`Desk::identify`] was not called, or refused.
+    /// The queue has no identity: [`QueueHandle::identify`] was not called, or refused.
     #[error("the push queue has no identity yet")]
     Unidentified,
     /// A receiver that is not one of the queue's: it was removed from the configuration.
@@ -61,7 +61,7 @@ type Request = Box<dyn FnOnce(&mut Turn<'_>) + Send>;
 
 /// Makes requests of the queue. Clones make them of the same one.
 #[derive(Clone)]
-pub struct Desk {
+pub struct QueueHandle {
     requests: mpsc::Sender<Request>,
     newest: watch::Receiver<TickTime>,
     shared: Arc<Shared>,
@@ -75,8 +75,8 @@ struct Shared {
     thinned_ticks: AtomicU64,
 }
 
-/// Answers the requests of a [`Desk`].
-pub struct DeskServer {
+/// Answers the requests of a [`QueueHandle`].
+pub struct QueueServer {
     requests: mpsc::Receiver<Request>,
     newest: watch::Sender<TickTime>,
     shared: Arc<Shared>,
@@ -103,46 +103,46 @@ struct Turn<'t> {
     shared: &'t Shared,
 }
 
-impl fmt::Debug for Desk {
+impl fmt::Debug for QueueHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Desk").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("QueueHandle").field("shared", &self.shared).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for DeskServer {
+impl fmt::Debug for QueueServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("DeskServer").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("QueueServer").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-impl Desk {
-    /// Creates a desk whose requests are answered by the thread that persists `ledger`.
-    pub fn persistent(ledger: Arc<SharedLedger>) -> (Self, DeskServer) {
+impl QueueHandle {
+    /// Creates a handle whose requests are answered by the thread that persists `ledger`.
+    pub fn persistent(ledger: Arc<SharedLedger>) -> (Self, QueueServer) {
         Self::new(Some(ledger))
     }
 
-    /// Creates a desk with a queue in memory, and the thread that answers it. The thread ends with the last clone of the desk.
+    /// Creates a handle with a queue in memory, and the thread that answers it. The thread ends with the last clone of the handle.
     ///
     /// # Errors
     /// SQLite or the system refuses a database in memory or a thread.
     pub fn in_memory(ledger: Arc<SharedLedger>) -> Result<Self, InMemoryError> {
         let connection = Connection::open_in_memory().map_err(InMemoryError::Database)?;
         let (mut store, ()) = Store::on(connection, Path::new(IN_MEMORY), |_| Ok(()))?;
-        let (desk, mut server) = Self::new(None);
+        let (handle, mut server) = Self::new(None);
         let answer = move || {
             while let Some(request) = server.requests.blocking_recv() {
                 server.answer_one(request, &mut store, &ledger, true);
             }
         };
         std::thread::Builder::new().name("push".to_owned()).spawn(answer).map_err(InMemoryError::Thread)?;
-        Ok(desk)
+        Ok(handle)
     }
 
-    fn new(ledger: Option<Arc<SharedLedger>>) -> (Self, DeskServer) {
+    fn new(ledger: Option<Arc<SharedLedger>>) -> (Self, QueueServer) {
         let (requests, pending) = mpsc::channel(REQUESTS_MAX);
         let (newest, watched) = watch::channel(TickTime::NEVER);
         let shared = Arc::new(Shared::default());
-        let server = DeskServer { requests: pending, newest, shared: Arc::clone(&shared), state: State::default() };
+        let server = QueueServer { requests: pending, newest, shared: Arc::clone(&shared), state: State::default() };
         (Self { requests, newest: watched, shared, ledger }, server)
     }
 
@@ -274,7 +274,7 @@ pub enum InMemoryError {
     Thread(#[source] std::io::Error),
 }
 
-impl DeskServer {
+impl QueueServer {
     /// Answers the requests that are pending. `is_committed` is whether the view of `ledger` shows only what is in `store`.
     pub fn answer(&mut self, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
         while let Ok(request) = self.requests.try_recv() {
