@@ -103,7 +103,9 @@ impl Stage {
             let keys = (0..info.len()).filter(|at| info[*at].1 > 0).collect();
             Row { table, columns: info.into_iter().map(|(name, _)| name).collect(), keys, values }
         };
-        tables.into_iter().filter(|table| table != "location").map(row).collect()
+        // What is wrong in the queue of remote write empties the queue: `push_queue` tests that.
+        let is_of_ledger = |table: &String| table != "location" && !table.starts_with("push_");
+        tables.into_iter().filter(is_of_ledger).map(row).collect()
     }
 
     fn write(&self, Row { table, columns, keys, values }: &Row, replaced: &[Value]) -> rusqlite::Result<()> {

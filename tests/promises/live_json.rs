@@ -6,11 +6,13 @@ use std::time::Duration;
 use crate::support::eventually_async;
 use crate::support::http_client::Connection;
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
+use crate::support::push_senders::receiver;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
+use crate::support::scripted_receiver::{Action, ScriptedReceiver};
 use serde_json::Value;
 use session_buddy_bridge::internals::feed::Timing;
-use session_buddy_bridge::settings::{FeedTarget, Settings};
+use session_buddy_bridge::settings::{FeedTarget, PushReceiver, PushSettings, Settings};
 
 const TOKEN: &str = "eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjoiYSJ9.dBjftJeZ4CVPmB92K27uhbUJU1p1r";
 
@@ -29,13 +31,18 @@ async fn until(bridge: &RunningBridge, path: &'static str, what: &str, is_so: im
 }
 
 fn bridge(feeds: Vec<FeedTarget>) -> RunningBridge {
+    pushing_bridge(feeds, Vec::new())
+}
+
+fn pushing_bridge(feeds: Vec<FeedTarget>, receivers: Vec<PushReceiver>) -> RunningBridge {
+    let push = PushSettings { receivers, ..PushSettings::default() };
     let timing = Timing {
         backoff_min: Duration::from_millis(1),
         backoff_max: Duration::from_millis(20),
         silence_timeout: Duration::from_millis(300),
         ..Timing::default()
     };
-    RunningBridge::start(Settings { timing, ..Settings::new(feeds) })
+    RunningBridge::start(Settings { timing, push, ..Settings::new(feeds) })
 }
 
 fn database() -> Database {
@@ -85,12 +92,13 @@ async fn it_tells_what_a_scrape_tells_and_every_key_is_documented() {
     let refusing = ScriptedFeed::start(vec![vec![Step::Close(4001, "Authentication failed".to_owned())]]);
     let silent = ScriptedFeed::start(vec![vec![snapshot(0)], vec![], vec![], vec![]]);
     let nobody = Reserved::new();
-    let bridge = bridge(vec![
-        target(&live),
-        target(&refusing),
-        target(&silent),
-        FeedTarget::new(nobody.url().as_str()).unwrap(),
-    ]);
+    let pushed = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let feeds =
+        vec![target(&live), target(&refusing), target(&silent), FeedTarget::new(nobody.url().as_str()).unwrap()];
+    let bridge = pushing_bridge(feeds, vec![receiver(&pushed.url())]);
+    let status = until(&bridge, "/api/v1/status", "a push", |status| status["receivers"][0]["is_up"] == true).await;
+    assert_eq!(status["receivers"][0]["problem"], "");
+    assert!(status["receivers"][0]["last_success_seconds"].as_f64() <= status["now_seconds"].as_f64());
     let states = |status: &Value| -> Vec<String> {
         status["feeds"].as_array().unwrap().iter().map(|feed| feed["state"].as_str().unwrap().to_owned()).collect()
     };
