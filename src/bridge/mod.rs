@@ -236,7 +236,7 @@ impl Bridge {
             Some(persistent) => {
                 let (handle, queue) = QueueHandle::persistent(ledger);
                 let persister = persistent.start(state_telemetry, queue, shutdown.clone())?;
-                (Some(persister), QueuePlace::QueueHandle(handle))
+                (Some(persister), QueuePlace::Open(handle))
             }
             None => (None, QueuePlace::InMemory(ledger)),
         };

@@ -26,9 +26,9 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// Where the queue is.
 #[derive(Debug)]
 pub(super) enum QueuePlace {
-    /// Behind this handle.
-    QueueHandle(QueueHandle),
-    /// In memory, beside this ledger: it is created for the first receiver.
+    /// Behind this handle: in the state file, or in memory.
+    Open(QueueHandle),
+    /// In memory, and created for the first receiver, beside this ledger.
     InMemory(Arc<SharedLedger>),
 }
 
@@ -241,13 +241,13 @@ impl Pushing {
     /// Returns the handle of the queue.
     fn handle(&mut self) -> Result<QueueHandle, InMemoryError> {
         match &self.place {
-            QueuePlace::QueueHandle(handle) => Ok(handle.clone()),
+            QueuePlace::Open(handle) => Ok(handle.clone()),
             QueuePlace::InMemory(ledger) => {
                 let handle = QueueHandle::in_memory(Arc::clone(ledger))?;
                 tracing::warn!(
                     "push queue in memory only: what is not sent when this process ends is lost, and every counter starts again"
                 );
-                self.place = QueuePlace::QueueHandle(handle.clone());
+                self.place = QueuePlace::Open(handle.clone());
                 Ok(handle)
             }
         }
