@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::fs::read_to_string;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::peers::prometheus::{Prometheus, PrometheusTools, Series};
+use crate::support::push_senders::{http_date, receiver};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
+use crate::support::scripted_receiver::{Action, ScriptedReceiver};
 use crate::support::{eventually, in_repository};
 use serde_json::Value;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
-use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
+use session_buddy_bridge::settings::{FeedTarget, PushSettings, Settings, StateLocation};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -258,7 +260,10 @@ async fn every_query_gives_data_of_its_shape() {
     feeds[2].skills_db = Some(state.path().join("nowhere.db"));
     let feeds = feeds.to_vec();
     let place = StateLocation::Path(state.path().join("state.db"));
-    let bridge = RunningBridge::start(Settings { state: place, ..Settings::new(feeds) });
+    let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
+    let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
+    let push = PushSettings { receivers: vec![receiver(&pushed.url())], ..PushSettings::default() };
+    let bridge = RunningBridge::start(Settings { state: place, push, ..Settings::new(feeds) });
     let ends = CancellationToken::new();
     tokio::spawn(demo.serve(ends.clone()));
     let configuration = configuration(&bridge);
@@ -281,7 +286,7 @@ async fn every_query_gives_data_of_its_shape() {
             waiting.map_or(Ok(rules), Err)
         });
         let alerts = rules.iter().filter(|rule| rule["type"] == "alerting").count();
-        assert_eq!((alerts, rules.len()), (13, 18));
+        assert_eq!((alerts, rules.len()), (16, 21));
         for rule in &rules {
             let (name, query) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
             let is_alert = rule["type"] == "alerting";
