@@ -11,9 +11,9 @@ use super::{Command, CommandError, until_signal};
 use crate::bridge::{Bridge, BridgeError};
 use crate::demo::{DemoFeed, DemoSettings};
 use crate::http::BindError;
-use crate::settings::flags::{LimitFlags, LogFlags, WebFlags};
+use crate::settings::flags::{LimitFlags, LogFlags, PushFlags, WebFlags};
 use crate::settings::number::within;
-use crate::settings::{FeedTarget, LogSettings, Settings, SettingsError, limits, web};
+use crate::settings::{FeedTarget, LogSettings, Settings, SettingsError, limits, push, web};
 
 #[derive(Debug, Args)]
 pub(super) struct DemoFlags {
@@ -28,9 +28,21 @@ pub(super) struct DemoFlags {
     #[command(flatten)]
     pub web: WebFlags,
     #[command(flatten)]
+    pub push: PushFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+/// Simulated skills have an `instance` of their own at a receiver, unless another one is given: they would overwrite the series of
+/// a bridge on the same machine.
+fn of_demo(mut flags: PushFlags) -> PushFlags {
+    let labels = &mut flags.receiver.labels;
+    if !flags.urls.is_empty() && !labels.iter().any(|label| label.starts_with("instance=")) {
+        labels.push("instance=demo".to_owned());
+    }
+    flags
 }
 
 /// Runs a simulated server, and a bridge that is subscribed to it, until a signal ends both.
@@ -52,7 +64,10 @@ impl Demo {
             invocations_per_second: flags.invocations_per_second.into(),
             ..DemoSettings::default()
         };
-        let mut bridge = web::settings(flags.web, limits::from_flags(&flags.limits)?, &flags.log, Vec::new())?;
+        let ledger_limits = limits::from_flags(&flags.limits)?;
+        let push = push::from_flags(of_demo(flags.push), ledger_limits.label_chars_max)?;
+        let mut bridge = web::settings(flags.web, ledger_limits, &flags.log, Vec::new())?;
+        bridge.push = push;
         if any_port {
             // One address, so that one URL is printed and the other port is as good as the default one.
             bridge.listen.truncate(1);

@@ -25,7 +25,7 @@ pub(crate) mod limits;
 mod listen_address;
 pub(crate) mod number;
 mod path;
-mod push;
+pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod state_path;
 pub(crate) mod subscription;

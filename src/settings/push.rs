@@ -167,7 +167,7 @@ pub(super) struct ReceiverEntry {
 ///
 /// # Errors
 /// The first flag that cannot be used.
-pub(super) fn from_flags(flags: flags::PushFlags, label_chars_max: usize) -> Result<PushSettings, SettingsError> {
+pub(crate) fn from_flags(flags: flags::PushFlags, label_chars_max: usize) -> Result<PushSettings, SettingsError> {
     let given = setting_given(&flags);
     let flags::PushFlags { urls, interval, queue_bytes_max, receiver } = flags;
     let flags::ReceiverFlags { name, credentials, labels, series, age_max, timeout, insecure } = receiver;

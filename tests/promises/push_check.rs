@@ -101,3 +101,16 @@ async fn a_receiver_that_is_not_there_and_a_setting_that_is_refused_are_told_apa
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("does not start with http:// or https://"), "{}", refused.stderr);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_demo_pushes_simulated_skills_under_an_instance_of_its_own() {
+    let server = ScriptedReceiver::start(|request, _| genuine(request, 0)).await;
+    let push = format!("--push.url={}", server.url());
+    let demo = Program::start(["demo", &push, "--web.listen-address", "127.0.0.1:0"]);
+    let is_of_demo = |labels: &[(String, String)]| {
+        let has = |name: &str, value: &str| labels.iter().any(|label| label.0 == name && label.1 == value);
+        has("__name__", "skill_invocations_total") && has("instance", "demo") && has("job", "session-buddy")
+    };
+    server.until("a sample of a skill", |stored| stored.keys().any(|labels| is_of_demo(labels))).await;
+    drop(demo);
+}
