@@ -93,7 +93,7 @@ fn substituted(query: &str) -> String {
 
 /// The query of a rule on the scale of this test: what looks back by hours looks back by seconds.
 fn sooner(query: &str) -> String {
-    let scale = [("1d", "10s"), ("1h", "3s"), ("30m", "3s"), ("15m", "3s"), ("10m", "3s"), ("5m", "3s")];
+    let scale = [("1d", "10s"), ("1h", "3s"), ("30m", "3s"), ("20m", "4s"), ("15m", "3s"), ("10m", "3s"), ("5m", "3s")];
     scale.iter().fold(query.to_owned(), |query, (span, short)| {
         query
             .replace(&format!("[{span}]"), &format!("[{short}]"))
