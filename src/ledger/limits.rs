@@ -51,7 +51,7 @@ pub struct Limits {
     pub anomaly_keys_max: usize,
     /// Event identifiers that each source remembers. The oldest is forgotten, and events from before it become stale.
     pub event_ids_max: usize,
-    /// Sessions of each source, open or lately closed. Further ones are rejected until some expire.
+    /// Sessions that each feed reports, open or lately closed. Further ones are rejected until some expire.
     pub session_ids_max: usize,
     /// Streamed events of each source that wait for a snapshot to prove them. Further ones are dropped as late.
     pub waiting_events_max: usize,

@@ -135,7 +135,6 @@ enum Step {
     Restart,
 }
 
-/// The greatest that is accepted, or anything else.
 /// A feed that streams events turns out to be of the source of another one: together they remember no more than one may.
 #[test]
 fn sources_that_join_stay_within_the_limits_of_one() {
@@ -221,6 +220,7 @@ fn entries_of_past_configurations_are_remembered_within_a_bound() {
     );
 }
 
+/// The greatest that is accepted, or anything else.
 fn total() -> impl Strategy<Value = u64> {
     prop_oneof![4 => Just((1 << 50) - 1), 1 => 0_u64..10, 1 => (40_u32..64).prop_map(|bits| 1 << bits), 1 => Just(u64::MAX)]
 }
