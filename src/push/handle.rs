@@ -41,6 +41,10 @@ pub enum QueueError {
     /// A receiver that is not one of the queue's: it was removed from the configuration.
     #[error("the push queue has no receiver {0}")]
     NoSuchReceiver(ReceiverName),
+    /// Another sender, which was stopped and had not ended yet, has answered for later ticks: the values at the position of this
+    /// one are not those that the next tick changes.
+    #[error("the position of the receiver {0} in the push queue was moved by another sender")]
+    Overtaken(ReceiverName),
     /// The thread that owns the database has ended.
     #[error("the thread of the push queue has ended")]
     Ended,
@@ -203,11 +207,21 @@ impl QueueHandle {
     /// At least one, if there is one.
     ///
     /// # Errors
-    /// The database failed.
-    pub async fn backlog(&self, after: TickTime, ticks_max: usize) -> Result<Backlog, QueueError> {
+    /// The database failed; there is no such receiver, or another sender of it has answered for later ticks than `after`.
+    pub async fn backlog(
+        &self,
+        receiver: &ReceiverName,
+        after: TickTime,
+        ticks_max: usize,
+    ) -> Result<Backlog, QueueError> {
+        let receiver = receiver.clone();
         self.request(move |turn| {
             turn.sampler()?;
-            Ok(turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?)
+            match turn.store.read_queue(|connection| queue::position(connection, &receiver))? {
+                None => Err(QueueError::NoSuchReceiver(receiver)),
+                Some(position) if position > after => Err(QueueError::Overtaken(receiver)),
+                Some(_) => Ok(turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?),
+            }
         })
         .await
     }

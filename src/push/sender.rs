@@ -150,6 +150,7 @@ impl Sender {
                 match self.send_queue().await {
                     // The receiver is not configured any more, or the queue ends with the bridge.
                     Ok(()) | Err(QueueError::NoSuchReceiver(_) | QueueError::Ended) => return,
+                    Err(QueueError::Overtaken(_)) => continue,
                     Err(error) => self.listener.queue_failed(&error),
                 }
                 self.rest(QUEUE_RETRY).await;
@@ -176,7 +177,7 @@ impl Sender {
             }
             let per_tick = current.len().max(1);
             let ticks_max = (WINDOW_SAMPLES_MAX / per_tick).clamp(1, WINDOW_TICKS_MAX);
-            let backlog = self.handle.backlog(position, ticks_max).await?;
+            let backlog = self.handle.backlog(&self.receiver.name, position, ticks_max).await?;
             let Some(last) = backlog.ticks.last().map(|tick| tick.time) else {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
                 (position, current) =

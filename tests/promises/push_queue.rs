@@ -312,7 +312,10 @@ async fn a_queue_without_a_state_file_behaves_the_same() {
     );
     let (position, _) = handle.open(&receiver).await.unwrap();
     assert_eq!(position, at(2));
-    let backlog = handle.backlog(position, 2).await.unwrap();
+    // Of a sender that another one has overtaken, which would change values that are not those of its position.
+    let overtaken = handle.backlog(&receiver, at(1), 2).await;
+    assert!(matches!(overtaken, Err(QueueError::Overtaken(_))), "{overtaken:?}");
+    let backlog = handle.backlog(&receiver, position, 2).await.unwrap();
     assert_eq!(backlog.ticks.iter().map(|tick| tick.time).collect::<Vec<_>>(), [at(3), at(4)]);
     assert_eq!((backlog.remaining.ticks, backlog.remaining.oldest), (1, Some(at(5))));
     assert_eq!(*handle.watch().borrow(), at(5));

@@ -199,8 +199,9 @@ impl Queue {
     pub fn ticks(&mut self, receiver: &str) -> Vec<(TickTime, Values)> {
         let handle = self.handle.clone();
         let catalog = self.catalog();
-        let (position, _) = self.answer(handle.open(&ReceiverName::new(receiver))).unwrap();
-        let backlog = self.answer(handle.backlog(position, usize::MAX)).unwrap();
+        let receiver = ReceiverName::new(receiver);
+        let (position, _) = self.answer(handle.open(&receiver)).unwrap();
+        let backlog = self.answer(handle.backlog(&receiver, position, usize::MAX)).unwrap();
         let named = |values: &[(SeriesId, f64)]| {
             values.iter().map(|(id, value)| (name(&catalog[id.index()]), *value)).collect()
         };

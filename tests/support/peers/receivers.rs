@@ -1,6 +1,6 @@
 //! Receivers of remote write: Prometheus and VictoriaMetrics, of the two Debian releases that `.ci/install-peers` unpacks.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -41,6 +41,21 @@ fn programs(release: &str) -> PathBuf {
     peers_directory().join("receivers").join(release).join("usr/bin")
 }
 
+/// Returns the address on 127.0.0.1 that a process listens on: that of its socket in the kernel's table.
+fn listening_on(process: u32) -> Option<SocketAddr> {
+    let links =
+        std::fs::read_dir(format!("/proc/{process}/fd")).ok()?.flatten().filter_map(|fd| fd.path().read_link().ok());
+    let links: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = std::fs::read_to_string(format!("/proc/{process}/net/tcp")).ok()?;
+    let port = table.lines().skip(1).find_map(|line| {
+        // Number, local address, remote address, state, of which 0A is LISTEN; the tenth is the inode.
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_its_own = fields[3] == "0A" && links.contains(&format!("socket:[{}]", fields[9]));
+        is_its_own.then(|| u16::from_str_radix(fields[1].split_once(':')?.1, 16).ok()).flatten()
+    })?;
+    Some(SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
 impl Receiver {
     /// Starts the three kinds, of each release.
     pub fn start_all_or_skip() -> Option<Vec<Self>> {
@@ -76,14 +91,16 @@ impl Receiver {
 
     fn start_victoria_metrics(release: &'static str) -> Self {
         let storage = tempfile::tempdir().expect("a temporary directory");
-        // It does not say which port it got, if it is given 0.
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
         let mut command = Command::new(programs(release).join("victoria-metrics"));
         command
             .arg(format!("-storageDataPath={}", storage.path().display()))
-            .arg(format!("-httpListenAddr={address}"))
+            .arg("-httpListenAddr=127.0.0.1:0")
             .args(["-search.latencyOffset=0s", "-retentionPeriod=90d", "-loggerLevel=WARN"]);
         let program = Program::spawn("VictoriaMetrics", &mut command);
+        // It does not say which port it got, and a port that was free a moment ago can be another test's by now.
+        let address = eventually("VictoriaMetrics to listen", || {
+            listening_on(program.id()).ok_or_else(|| "it has no port yet".to_owned())
+        });
         eventually("VictoriaMetrics to answer", || match try_get(address, "/health") {
             Ok(response) if response.status == 200 => Ok(()),
             Ok(response) => Err(response.text().to_owned()),
