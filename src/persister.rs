@@ -91,8 +91,8 @@ impl PersistentLedger {
         Ok(Self { ledger: Arc::new(ledger), store, quarantined })
     }
 
-    /// Starts the persister, which answers requests of the push `queue` as well. If it ends by itself, which is a defect, it cancels `bridge`: what is no longer committed would
-    /// never be exposed again.
+    /// Starts the persister, which answers requests of the push `queue` as well. If it ends by itself, which is a defect, it
+    /// cancels `bridge`: what is no longer committed would never be exposed again.
     ///
     /// # Errors
     /// The system starts no further thread.

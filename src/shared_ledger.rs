@@ -277,8 +277,8 @@ impl SharedLedger {
         self.notify_changed();
     }
 
-    /// Waits until there are changes or requests, a deadline of the ledger is reached, the bridge stops, or `timeout` is over, and returns
-    /// which.
+    /// Waits until there are changes or requests, a deadline of the ledger is reached, the bridge stops, or `timeout` is over,
+    /// and returns which.
     pub(crate) fn wait_until_due(&self, timeout: Duration) -> Due {
         let deadline = self.ledger().deadline();
         let deadline =

@@ -232,7 +232,7 @@ impl Ledger {
         self.commit_configuration(now);
     }
 
-    /// Tells the sources of the configuration, if it changed.
+    /// Configures the sources, if the configuration changed.
     #[inline]
     pub(super) fn commit_configuration(&mut self, now: Moment) {
         if self.configuration == Configuration::Changed {

@@ -36,7 +36,7 @@ enum Role {
     Part,
     /// Samples of a series that is sent alone.
     Own,
-    /// One sample that tells on which side of the bound its tick is.
+    /// One sample, whose answer shows on which side of the bound its tick is.
     Probe,
     /// What a probe overtook: a receiver with a window for earlier samples takes it, and others refuse it.
     Overtaken,

@@ -98,7 +98,7 @@ pub(crate) enum ClientError {
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) answer: Result<Reply, ClientError>,
-    /// Our clock minus the receiver's, as far as its header `Date` tells: it has whole seconds, and was written at some time
+    /// Our clock minus the receiver's, as far as its header `Date` shows: it has whole seconds, and was written at some time
     /// between request and answer.
     pub(crate) skew: Option<Skew>,
 }

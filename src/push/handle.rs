@@ -200,7 +200,7 @@ impl QueueHandle {
     /// The database failed, or there is no such receiver.
     pub async fn open(&self, receiver: &ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
         let receiver = receiver.clone();
-        self.request(move |turn| turn.open(receiver)).await
+        self.request(move |turn| turn.open(&receiver)).await
     }
 
     /// Returns ticks later than `after`, oldest first: up to `ticks_max` of them, and fewer where they have many values.
@@ -217,11 +217,10 @@ impl QueueHandle {
         let receiver = receiver.clone();
         self.request(move |turn| {
             turn.sampler()?;
-            match turn.store.read_queue(|connection| queue::position(connection, &receiver))? {
-                None => Err(QueueError::NoSuchReceiver(receiver)),
-                Some(position) if position > after => Err(QueueError::Overtaken(receiver)),
-                Some(_) => Ok(turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?),
+            if turn.position(&receiver)? > after {
+                return Err(QueueError::Overtaken(receiver));
             }
+            Ok(turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?)
         })
         .await
     }
@@ -380,12 +379,16 @@ impl Turn<'_> {
         Ok(Some(time))
     }
 
-    fn open(&mut self, receiver: ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
+    fn open(&mut self, receiver: &ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
         let series = self.sampler()?.catalog().len();
-        let position = self.store.read_queue(|connection| queue::position(connection, &receiver))?;
-        let position = position.ok_or(QueueError::NoSuchReceiver(receiver))?;
+        let position = self.position(receiver)?;
         let values = self.store.read_queue(|connection| queue::values_at(connection, series, position))?;
         Ok((position, present(&values)))
+    }
+
+    fn position(&self, receiver: &ReceiverName) -> Result<TickTime, QueueError> {
+        let position = self.store.read_queue(|connection| queue::position(connection, receiver))?;
+        position.ok_or_else(|| QueueError::NoSuchReceiver(receiver.clone()))
     }
 
     /// Returns the sampler of a queue that is identified. Reads the queue at the first time; one with rows that this program

@@ -8,7 +8,7 @@ use super::receiver::PushReceiver;
 /// Not a block of snappy: its length has no end.
 const NO_REQUEST: &[u8] = &[0xff; 16];
 
-/// What a receiver answers to a request without samples, and to one that is none.
+/// What a receiver answers to a request without samples, and to an invalid one.
 #[derive(Debug)]
 pub struct Probe {
     /// The status of its answer to a request without samples, or why there is no answer.

@@ -277,7 +277,7 @@ fn tick_before(newest: Option<TickTime>, Occasion { time, interval_millis, .. }:
 }
 
 /// Returns whether a series that `occasion` samples first, and that began to count at 0 at `born_micros`, was 0 at the tick
-/// before. The queue's newest tick was without it; where there is none, the clock tells.
+/// before. The queue's newest tick was without it; without one, the clock decides.
 fn began(born_micros: Option<i64>, newest: Option<TickTime>, occasion: Occasion) -> bool {
     born_micros.is_some_and(|born| newest.is_some() || born >= tick_before(newest, occasion).millis() * 1000)
 }
