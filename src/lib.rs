@@ -135,6 +135,13 @@ pub use replay::replay;
 pub use settings::Settings;
 pub use store::{Corruption, StoreError};
 
+/// The programs of these documents compile.
+#[cfg(doctest)]
+mod documents {
+    #![doc = include_str!("../README.md")]
+    #![doc = include_str!("../docs/how-to/embed.md")]
+}
+
 /// What this project's own binary, tests, benches and fuzz targets need beyond the API. Changes without notice.
 #[doc(hidden)]
 pub mod internals {

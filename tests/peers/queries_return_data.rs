@@ -1,8 +1,8 @@
-//! Every query that is deployed, of the dashboard and of the rules, gives data of the right shape from a real Prometheus
-//! that scrapes a bridge under load.
+//! Every query that is deployed or documented, of the dashboard, of the rules and of `docs/how-to`, gives data of the right shape
+//! from a real Prometheus that scrapes a bridge under load.
 
 use std::collections::BTreeSet;
-use std::fs::read_to_string;
+use std::fs::{read_dir, read_to_string};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -93,7 +93,16 @@ fn substituted(query: &str) -> String {
 
 /// The query of a rule on the scale of this test: what looks back by hours looks back by seconds.
 fn sooner(query: &str) -> String {
-    let scale = [("1d", "10s"), ("1h", "3s"), ("30m", "3s"), ("20m", "4s"), ("15m", "3s"), ("10m", "3s"), ("5m", "3s")];
+    let scale = [
+        ("30d", "10s"),
+        ("1d", "10s"),
+        ("1h", "3s"),
+        ("30m", "3s"),
+        ("20m", "4s"),
+        ("15m", "3s"),
+        ("10m", "3s"),
+        ("5m", "3s"),
+    ];
     scale.iter().fold(query.to_owned(), |query, (span, short)| {
         query
             .replace(&format!("[{span}]"), &format!("[{short}]"))
@@ -183,6 +192,26 @@ fn of_dashboard(dashboard: &Value) -> Vec<Expected> {
             labels: vec![label.to_owned()],
             shape: Shape::Series,
         });
+    }
+    expected
+}
+
+/// The queries of the pages in `docs/how-to`: the blocks of code in the language `promql`.
+fn documented() -> Vec<Expected> {
+    let mut expected = Vec::new();
+    for page in read_dir(in_repository("docs/how-to")).unwrap() {
+        let page = page.unwrap().path();
+        let text = read_to_string(&page).unwrap();
+        for block in text.split("```promql\n").skip(1) {
+            let (query, _) = block.split_once("```").expect("an end of the block");
+            let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+            let labels = query.strip_prefix("sum by (").and_then(|rest| rest.split_once(')')).map_or("", |(by, _)| by);
+            let labels = labels.split(", ").filter(|label| !label.is_empty()).map(str::to_owned).collect();
+            for (query, labels) in judged(&sooner(&query), labels) {
+                let from = page.display().to_string();
+                expected.push(Expected { from, query, is_range: false, labels, shape: Shape::Series });
+            }
+        }
     }
     expected
 }
@@ -280,6 +309,9 @@ async fn every_query_gives_data_of_its_shape() {
             labels: labels.iter().map(|label| (*label).to_owned()).collect(),
             shape: Shape::Series,
         }));
+        let documented = documented();
+        assert!(documented.len() > 20, "the documents have {} queries", documented.len());
+        expected.extend(documented);
         let rules = eventually("every rule to have been evaluated", || {
             let rules = rules(&prometheus);
             let waiting = rules.iter().find(|rule| rule["health"] != "ok").map(|rule| rule.to_string());

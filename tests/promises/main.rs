@@ -16,6 +16,7 @@ mod database_mode_takes_over;
 mod demo_feed_speaks_the_protocol;
 mod detail_does_no_harm;
 mod disks_that_hang;
+mod documents_are_linked;
 mod drained_is_restorable;
 mod durations_count_once;
 mod durations_land_in_their_bucket;
