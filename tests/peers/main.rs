@@ -7,6 +7,7 @@ mod both_formats_are_one;
 mod check_tells_what_it_sees;
 mod control_characters_blind_nobody;
 mod dashboard_is_valid;
+mod database_accidents;
 mod database_maintenance;
 mod deploy_is_valid;
 mod detail_is_exact;

@@ -4,6 +4,7 @@
 //! by returning; with `SESSION_BUDDY_BRIDGE_REQUIRE_PEERS=1` it fails.
 
 pub mod bridge;
+pub mod maintained_server;
 pub mod node;
 pub mod numbers;
 pub mod prometheus;

@@ -218,6 +218,17 @@ pub fn counts(scrape: &Scrape) -> Counts {
     counts
 }
 
+/// Anomalies by type and skill.
+pub type Anomalies = BTreeMap<(String, String), u64>;
+
+/// Anomalies by type and skill; none that is zero.
+pub fn anomalies(scrape: &Scrape) -> Anomalies {
+    let series = scrape.series("anomalies_detected_total").into_iter();
+    let counts =
+        series.map(|(labels, count)| ((labels["anomaly_type"].clone(), labels["skill_name"].clone()), count as u64));
+    counts.filter(|(_, count)| *count > 0).collect()
+}
+
 /// The sum of the counts of several databases.
 pub fn sum(of: &[Counts]) -> Counts {
     let mut sum = Counts::new();
