@@ -17,6 +17,7 @@ mod demo_feed_speaks_the_protocol;
 mod detail_does_no_harm;
 mod disks_that_hang;
 mod documents_are_linked;
+mod doubts_are_counted;
 mod drained_is_restorable;
 mod durations_count_once;
 mod durations_land_in_their_bucket;
