@@ -233,7 +233,8 @@ pub(crate) fn tls_text(error: &rustls::Error) -> String {
     use CertificateError as Certificate;
     let advice = match error {
         rustls::Error::InvalidCertificate(problem) => match problem {
-            Certificate::UnknownIssuer => {
+            // The signature is wrong where another CA of the same name signed, as after a renewal.
+            Certificate::UnknownIssuer | Certificate::BadSignature => {
                 "the server's certificate is not from a CA that is trusted here; check the CA file, or the system's roots"
             }
             Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {

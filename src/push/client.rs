@@ -1,7 +1,8 @@
 //! Requests of one receiver, over one connection that is kept.
 
-use std::error::Error as _;
+use std::error::Error as StdError;
 use std::io;
+use std::iter;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,6 +159,7 @@ pub(crate) struct Client {
 }
 
 struct Connection {
+    address: SocketAddr,
     requests: SendRequest<Full<Bytes>>,
     presented: PresentedHeaders,
     /// Polls the connection, and ends with it.
@@ -215,6 +217,9 @@ impl Client {
                 // error.
                 Err(error) if was_used && !error.is_parse() => self.connection = None,
                 Err(error) => {
+                    if let Some(problem) = tls_problem(&error) {
+                        return Err(ClientError::Handshake { address: connection.address, what: tls_text(problem) });
+                    }
                     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
                     let what = one_line(&format!("{error}{cause}"), TEXT_CHARS_MAX);
                     return Err(ClientError::Http { what, error });
@@ -316,17 +321,25 @@ async fn connect_to(
     let stream = connected.map_err(|error| ClientError::Connect { address, error })?;
     // Refused only by sockets that are closed already, which the first request finds out.
     let _ = stream.set_nodelay(true);
-    let Some(config) = config else { return open(stream, presented).await };
+    let Some(config) = config else { return open(address, stream, presented).await };
     let failed = |error: io::Error| {
         let what = error.get_ref().and_then(|inner| inner.downcast_ref()).map(tls_text);
         ClientError::Handshake { address, what: what.unwrap_or_else(|| error.to_string()) }
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
     let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await.map_err(failed)?;
-    open(stream, presented).await
+    open(address, stream, presented).await
+}
+
+/// Returns the failure of TLS that made a request fail. A server of TLS 1.3 judges the client's certificate once the handshake is
+/// over for the client, so that the first answer is its alert.
+fn tls_problem(error: &hyper::Error) -> Option<&rustls::Error> {
+    iter::successors(error.source(), |error| StdError::source(*error))
+        .find_map(|error| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref())
 }
 
 async fn open(
+    address: SocketAddr,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     presented: PresentedHeaders,
 ) -> Result<Connection, ClientError> {
@@ -336,5 +349,5 @@ async fn open(
     let mut task = JoinSet::new();
     // Its error is the request's too.
     task.spawn(async move { drop(connection.await) });
-    Ok(Connection { requests, presented, _task: task, was_used: false })
+    Ok(Connection { address, requests, presented, _task: task, was_used: false })
 }

@@ -15,6 +15,7 @@ mod fault_proxy;
 mod kill_minus_nine;
 mod live_page;
 mod peers_work;
+mod push_credentials;
 mod push_kills;
 mod push_receivers;
 mod queries_return_data;

@@ -11,6 +11,7 @@ use super::{found_or_skip, peers_directory};
 use crate::support::eventually;
 use crate::support::http_client::try_get;
 use crate::support::program::Program;
+use crate::support::web_site::WebSite;
 
 /// What receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,22 +57,83 @@ fn listening_on(process: u32) -> Option<SocketAddr> {
     Some(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
+/// Returns where a program of VictoriaMetrics listens. It does not say which port it got, and a port that was free a moment ago
+/// can be another test's by now.
+fn await_port(program: &Program) -> SocketAddr {
+    eventually("a program of VictoriaMetrics to listen", || {
+        listening_on(program.id()).ok_or_else(|| "it has no port yet".to_owned())
+    })
+}
+
+/// A Prometheus that takes remote write over TLS.
+pub struct EncryptedPrometheus(Prometheus);
+
+impl EncryptedPrometheus {
+    /// Starts it with the site's web configuration file, which it reads again at each connection and request.
+    pub fn start(release: &str, site: &WebSite) -> Self {
+        let web_config = format!("--web.config.file={}", site.path().display());
+        let arguments = ["--web.enable-remote-write-receiver", &web_config];
+        Self(Prometheus::start(&programs(release).join("prometheus"), "scrape_configs: []", &arguments))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}/api/v1/write", self.0.address)
+    }
+}
+
+/// A vmauth that ends TLS, checks credentials, and passes requests on.
+pub struct VmAuth {
+    address: SocketAddr,
+    _program: Program,
+}
+
+impl VmAuth {
+    /// Starts it with the site's certificate, and `users` as `auth.yml` in its folder.
+    pub fn start(release: &str, site: &WebSite, users: &str) -> Self {
+        let file = |name: &str| site.folder.path().join(name).display().to_string();
+        std::fs::write(file("auth.yml"), users).expect("the users can be written");
+        let mut command = Command::new(programs(release).join("vmauth"));
+        command
+            .args(["-httpListenAddr=127.0.0.1:0", "-tls", "-loggerLevel=WARN"])
+            .arg(format!("-tlsCertFile={}", file("server.pem")))
+            .arg(format!("-tlsKeyFile={}", file("server.key")))
+            .arg(format!("-auth.config={}", file("auth.yml")));
+        let program = Program::spawn("vmauth", &mut command);
+        Self { address: await_port(&program), _program: program }
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}/api/v1/write", self.address)
+    }
+}
+
+/// The releases, if the programs of all are there; otherwise says why the test is skipped.
+///
+/// # Panics
+/// If one is missing and peers are required.
+pub fn releases_or_skip() -> Option<[&'static str; 2]> {
+    let releases = ["bookworm", "trixie"];
+    let missing = |release: &&str| !programs(release).join("victoria-metrics").is_file();
+    found_or_skip(match releases.iter().find(|release| missing(release)) {
+        Some(release) => Err(format!("no receivers in {}: run .ci/install-peers", programs(release).display())),
+        None => Ok(releases),
+    })
+}
+
 impl Receiver {
     /// Starts the three kinds, of each release.
     pub fn start_all_or_skip() -> Option<Vec<Self>> {
-        let releases = ["bookworm", "trixie"];
-        let missing = |release: &&str| !programs(release).join("victoria-metrics").is_file();
-        let found = match releases.iter().find(|release| missing(release)) {
-            Some(release) => Err(format!("no receivers in {}: run .ci/install-peers", programs(release).display())),
-            None => Ok(()),
-        };
-        found_or_skip(found)?;
         let kinds = [Kind::Prometheus, Kind::PrometheusWithWindow, Kind::VictoriaMetrics];
-        let all = releases.iter().flat_map(|release| kinds.map(|kind| Self::start(release, kind)));
+        let all = releases_or_skip()?.into_iter().flat_map(|release| kinds.map(|kind| Self::start(release, kind)));
         Some(all.collect())
     }
 
-    fn start(release: &'static str, kind: Kind) -> Self {
+    /// Starts one.
+    pub fn start(release: &'static str, kind: Kind) -> Self {
         let programs = programs(release);
         if kind == Kind::VictoriaMetrics {
             return Self::start_victoria_metrics(release);
@@ -97,10 +159,7 @@ impl Receiver {
             .arg("-httpListenAddr=127.0.0.1:0")
             .args(["-search.latencyOffset=0s", "-retentionPeriod=90d", "-loggerLevel=WARN"]);
         let program = Program::spawn("VictoriaMetrics", &mut command);
-        // It does not say which port it got, and a port that was free a moment ago can be another test's by now.
-        let address = eventually("VictoriaMetrics to listen", || {
-            listening_on(program.id()).ok_or_else(|| "it has no port yet".to_owned())
-        });
+        let address = await_port(&program);
         eventually("VictoriaMetrics to answer", || match try_get(address, "/health") {
             Ok(response) if response.status == 200 => Ok(()),
             Ok(response) => Err(response.text().to_owned()),
@@ -111,6 +170,11 @@ impl Receiver {
 
     pub fn url(&self) -> String {
         format!("http://{}/api/v1/write", self.address)
+    }
+
+    /// Returns the root of its URLs.
+    pub fn root(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// Returns its API, which any thread can ask.
@@ -139,9 +203,14 @@ impl Api {
         query.extend_pairs([("query", promql), ("time", &at_seconds.to_string()), ("nocache", "1")]);
         let response = try_get(self.0, &format!("/api/v1/query?{}", query.finish())).expect("the receiver answers");
         assert_eq!(response.status, 200, "{promql}: {}", response.text());
-        let answer: Value = serde_json::from_slice(&response.body).expect("its answers are JSON");
-        let results = answer["data"]["result"].as_array().expect("a vector").clone();
-        let value = |result: &Value| result["value"][1].as_str().expect("a string").parse().expect("a value");
-        results.iter().map(|result| (result["metric"].clone(), value(result))).collect()
+        vector(&response.body)
     }
+}
+
+/// Reads an answer of the API that is a vector: the labels and the value of each series.
+pub fn vector(body: &[u8]) -> Vec<(Value, f64)> {
+    let answer: Value = serde_json::from_slice(body).expect("its answers are JSON");
+    let results = answer["data"]["result"].as_array().expect("a vector");
+    let value = |result: &Value| result["value"][1].as_str().expect("a string").parse().expect("a value");
+    results.iter().map(|result| (result["metric"].clone(), value(result))).collect()
 }
