@@ -68,6 +68,7 @@
 //! | `cli` | the command line: one file a command, its flags beside what it does |
 //! | `exporter` | [`PrometheusExporter`]: a ledger with one local feed |
 //! | `recording`, `replay` | recordings of feeds, and the metrics that they lead to |
+//! | `report` | what the rows of a database say about each skill, as text |
 //! | `demo` | a simulated server; knows nothing of the bridge |
 //! | `reload` | files that change while the program runs: reads that agree, and what a reload must not take away |
 //! | `pem` | certificates and keys of TLS, for `feed` and `http`; no error quotes a key |
@@ -112,6 +113,7 @@ mod recording;
 mod regular_file;
 mod reload;
 mod replay;
+mod report;
 mod scrape;
 mod service_manager;
 pub mod settings;
@@ -210,7 +212,12 @@ pub mod internals {
         pub use crate::skills_db::{
             AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReader, DatabaseReading, Decision, FileIdentity,
             MissingRows, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase,
-            SkillsDatabaseError, Table, TableCursor,
+            SkillsDatabaseError, Table, TableCursor, with_history,
+        };
+    }
+    pub mod report {
+        pub use crate::report::{
+            By, DURATIONS_MAX, Durations, Format, Group, LeftOut, Period, Report, ReportError, Trend,
         };
     }
     pub mod store {

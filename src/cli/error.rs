@@ -10,6 +10,7 @@ use super::healthcheck::HealthcheckError;
 use super::record::SilentFeed;
 use crate::bridge::BridgeError;
 use crate::recording::RecordingError;
+use crate::report::ReportError;
 use crate::settings::FeedUrlError;
 use crate::store::StoreError;
 
@@ -112,6 +113,17 @@ pub enum CommandError {
         path: PathBuf,
         /// The name that was given.
         name: String,
+    },
+    /// The report has no answer.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A directory of installed skills cannot be read.
+    #[error("cannot read {} (--skills.dir): {source}", .directory.display())]
+    SkillsDir {
+        /// The directory.
+        directory: PathBuf,
+        /// The system's error.
+        source: io::Error,
     },
     /// The bridge is not healthy.
     #[error(transparent)]

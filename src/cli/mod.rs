@@ -13,6 +13,7 @@ pub mod explain;
 mod explanation;
 mod feed_tap;
 pub mod healthcheck;
+mod installed;
 mod log_queue;
 mod logging;
 mod one_feed;
@@ -20,6 +21,7 @@ mod output;
 pub mod print;
 pub mod record;
 pub mod replay;
+pub mod report;
 pub mod run;
 mod signals;
 pub mod state;
@@ -49,6 +51,7 @@ use output::unless_broken_pipe;
 use print::Print;
 use record::{Record, RecordFlags};
 use replay::{Replay, ReplayFlags};
+use report::{Report, ReportFlags};
 use signals::until_signal;
 use state::{State, StateFlags};
 
@@ -92,6 +95,8 @@ Examples:
   session-buddy-bridge replay feed.ndjson
   session-buddy-bridge explain feed.ndjson --skill pytest-run
       record what a server sends, print its metrics, and explain them
+  session-buddy-bridge report --feed.skills-db .session-buddy/skills.db --since 7d
+      which skills were used, failed or never used in a week, without Prometheus
   session-buddy-bridge healthcheck --web.listen-address :9101
       check the health of a bridge that was started with the same flag";
 
@@ -123,6 +128,8 @@ enum Subcommands {
     Record(RecordFlags),
     /// Print the metrics that a recording leads to
     Replay(ReplayFlags),
+    /// Print what the server's database says about each skill: use, success, durations, trend, failures
+    Report(ReportFlags),
     /// Request the health of a running bridge: exit code 0 if it is healthy, 1 otherwise (for containers without curl)
     Healthcheck(HealthcheckFlags),
     /// Show or change the state file
@@ -220,6 +227,7 @@ pub fn parse(
         Subcommands::Explain(flags) => Box::new(Explain::new(flags, &environment)?),
         Subcommands::Record(flags) => Box::new(Record::new(flags, &environment)?),
         Subcommands::Replay(flags) => Box::new(Replay::new(flags)?),
+        Subcommands::Report(flags) => Box::new(Report::new(flags, &environment)?),
         Subcommands::Healthcheck(flags) => Box::new(Healthcheck::new(flags)?),
         Subcommands::State(flags) => Box::new(State::new(flags, &environment)?),
         Subcommands::Completions { shell } => Box::new(Print::completions(without_environment(), shell)),
@@ -289,7 +297,9 @@ mod tests {
         for args in [&[][..], &["run"], &["--feed.url", "record"], &["-h"], &["run", "--help"]] {
             assert!(is_one(args), "{args:?}");
         }
-        for args in [&["record", "run"][..], &["demo"], &["check"], &["replay", "x"], &["state", "show"], &[""]] {
+        for args in
+            [&["record", "run"][..], &["demo"], &["report"], &["check"], &["replay", "x"], &["state", "show"], &[""]]
+        {
             assert!(!is_one(args), "{args:?}");
         }
     }

@@ -13,7 +13,7 @@ use super::series::{
 };
 
 /// `workflow_phase` where a feed does not tell one.
-pub(super) const UNKNOWN_PHASE: &str = "unknown";
+pub const UNKNOWN_PHASE: &str = "unknown";
 
 /// Every series, whole label sets by name. Counts only ever rise here.
 #[derive(Debug, Default)]

@@ -67,6 +67,7 @@ mod source;
 mod standing;
 mod trace_step;
 
+pub use book::UNKNOWN_PHASE;
 pub use detail::{DetailPosition, DetailReading, Mark};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
 pub use limits::Limits;
@@ -77,5 +78,6 @@ pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FeedCounters, Histogram, PhaseSeries,
     RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };
+pub use server_time::micros as server_time_micros;
 pub use slots::{FeedSlot, SourceId};
 pub use standing::{FeedRole, FeedStanding};

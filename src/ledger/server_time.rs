@@ -9,7 +9,7 @@ const DATE_BYTES: usize = "2026-11-22".len();
 
 /// Microseconds since the Unix epoch of an ISO 8601 time, with a space or a `T`; without an offset it is UTC, as SQLite's
 /// `datetime('now')` is. `None` for anything else.
-pub(super) fn micros(text: &str) -> Option<i64> {
+pub fn micros(text: &str) -> Option<i64> {
     // Without one of these there is no offset, and a failed attempt to read one costs more than all the rest.
     let has_offset = text.get(DATE_BYTES..).is_none_or(|time| time.contains(['Z', 'z', '+', '-']));
     if has_offset && let Ok(timestamp) = text.parse::<Timestamp>() {

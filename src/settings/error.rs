@@ -96,6 +96,14 @@ pub enum SettingsError {
     /// The web configuration file cannot be used.
     #[error("--web.config.file {0}")]
     WebConfig(#[from] WebConfigError),
+    /// A command that reads the server's database is not told where it is.
+    #[doc(hidden)]
+    #[error("--feed.skills-db is missing: give the server's database, .session-buddy/skills.db where it runs")]
+    NoSkillsDb,
+    /// Installed skills are given to a report about something else.
+    #[doc(hidden)]
+    #[error("--skills.dir is of use with --by skill alone: leave one of them out")]
+    SkillsDirNeedsSkills,
     /// A URL is not that of a feed.
     #[error("--feed.url \"{url}\" {error}")]
     FeedUrl {

@@ -24,7 +24,7 @@ pub(crate) mod healthcheck_url;
 pub(crate) mod limits;
 mod listen_address;
 pub(crate) mod number;
-mod path;
+pub(crate) mod path;
 pub(crate) mod push;
 pub(crate) mod run;
 pub(crate) mod state_path;

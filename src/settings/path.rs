@@ -9,7 +9,7 @@ use super::SettingsError;
 ///
 /// # Errors
 /// The path starts with `~`.
-pub(super) fn check_path(setting: &'static str, path: &Path) -> Result<(), SettingsError> {
+pub(crate) fn check_path(setting: &'static str, path: &Path) -> Result<(), SettingsError> {
     match path.starts_with("~") {
         true => Err(SettingsError::Tilde { setting, path: path.to_owned() }),
         false => Ok(()),

@@ -10,7 +10,8 @@ use rusqlite::{Connection, OpenFlags};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::files::{DatabaseFiles, OpenDatabase};
+use super::files::{Access, AtRest, DatabaseFiles, OpenDatabase};
+use super::history::History;
 use super::schema::{Schema, is_read, schema_version};
 use super::transaction::ReadTransaction;
 use super::{
@@ -50,9 +51,18 @@ impl SkillsDatabase {
     /// # Errors
     /// The file is missing, cannot be read, or is not a database of the server.
     pub fn open(path: &Path, cancellation: &CancellationToken) -> Result<Self, SkillsDatabaseError> {
+        Self::open_with(path, AtRest::Refused, cancellation)
+    }
+
+    pub(super) fn open_with(
+        path: &Path,
+        at_rest: AtRest,
+        cancellation: &CancellationToken,
+    ) -> Result<Self, SkillsDatabaseError> {
         let modified = DatabaseFiles::at(path)?.2;
-        let (connection, schema) = OpenDatabase::open(path, |real| {
-            let connection = connect(real, cancellation).map_err(|error| SkillsDatabaseError::sqlite(path, error))?;
+        let (connection, schema) = OpenDatabase::open(path, at_rest, |real, access| {
+            let connection =
+                connect(real, access, cancellation).map_err(|error| SkillsDatabaseError::sqlite(path, error))?;
             let schema = Schema::validate(&connection, path)?;
             Ok((connection, schema))
         })?;
@@ -68,6 +78,11 @@ impl SkillsDatabase {
     /// The number of this connection: greater than those of all that were opened before.
     pub fn connection_number(&self) -> u64 {
         self.connection_number
+    }
+
+    /// Whether it is read without locks.
+    pub(super) fn is_immutable(&self) -> bool {
+        self.connection.access() == Access::Immutable
     }
 
     /// Whether the database, its `-wal` and its `-shm` on disk are those that are open, and nobody but SQLite has written
@@ -132,15 +147,27 @@ impl SkillsDatabase {
         Ok(Some(reading))
     }
 
+    /// Begins a transaction that reads the whole history.
+    ///
+    /// # Errors
+    /// Whatever SQLite reports; a schema that has changed and is not the server's any more.
+    pub(super) fn begin_history(&self) -> Result<History<'_>, SkillsDatabaseError> {
+        let failed = |error| SkillsDatabaseError::sqlite(&self.path, error);
+        let transaction = self.connection.unchecked_transaction().map_err(failed)?;
+        let is_unchanged = schema_version(&transaction).map_err(failed)? == self.schema.version;
+        let schema = if is_unchanged { self.schema } else { Schema::validate(&transaction, &self.path)? };
+        Ok(History::new(transaction, schema, &self.path))
+    }
+
     /// What was read last is not counted: it is there to be read, whether anybody writes or not.
     pub fn read_again(&mut self) {
         self.read_version = None;
     }
 }
 
-fn connect(real: &Path, cancellation: &CancellationToken) -> rusqlite::Result<Connection> {
+fn connect(real: &Path, access: Access, cancellation: &CancellationToken) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-    let connection = Connection::open_with_flags(read_only_uri(real), flags)?;
+    let connection = Connection::open_with_flags(read_only_uri(real, access), flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     let cancellation = cancellation.clone();
     connection.progress_handler(INSTRUCTIONS_PER_CANCELLATION_CHECK, Some(move || cancellation.is_cancelled()))?;
@@ -158,9 +185,12 @@ fn connect(real: &Path, cancellation: &CancellationToken) -> rusqlite::Result<Co
 }
 
 /// The absolute path as a URI, by which SQLite opens the index of the write-ahead log, too, only for reading.
-fn read_only_uri(real: &Path) -> String {
+fn read_only_uri(real: &Path, access: Access) -> String {
     let uri = Url::from_file_path(real).expect("the path is absolute: it was canonicalized");
-    format!("{uri}?mode=ro&readonly_shm=1")
+    match access {
+        Access::Shared => format!("{uri}?mode=ro&readonly_shm=1"),
+        Access::Immutable => format!("{uri}?mode=ro&immutable=1"),
+    }
 }
 
 /// Permits what the reader's own statements do, and nothing that a view or a trigger does.
@@ -196,7 +226,7 @@ mod tests {
                       CREATE VIEW skill_metrics AS SELECT skill_name FROM skill_invocation;
                       CREATE VIEW pragma_table_info AS SELECT skill_name FROM skill_invocation;";
         Connection::open(&path).unwrap().execute_batch(stored).unwrap();
-        let connection = connect(&path, &CancellationToken::new()).unwrap();
+        let connection = connect(&path, Access::Shared, &CancellationToken::new()).unwrap();
         connection.prepare("SELECT id, skill_name, max(completed) FROM main.skill_invocation").unwrap();
         for refused in [
             "SELECT user_query FROM skill_invocation",

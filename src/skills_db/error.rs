@@ -144,6 +144,12 @@ pub enum SkillsDatabaseError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// Somebody wrote, opened or replaced it while its history was read without a lock.
+    #[error("{} was opened or changed while it was read: run the command again", path.display())]
+    Changed {
+        /// The configured path.
+        path: PathBuf,
+    },
     /// The reading was cancelled, since the bridge shuts down or the feed leaves the configuration.
     #[error("reading {} was cancelled", path.display())]
     Cancelled {

@@ -78,6 +78,30 @@ impl DatabaseFiles {
     pub fn has_companions(&self) -> bool {
         self.write_ahead_log.is_some() && self.shared_memory.is_some()
     }
+
+    /// Whether everything is in the database file: nobody has it open, since whoever opens it creates the log.
+    fn is_at_rest(&self) -> bool {
+        self.write_ahead_log.is_none()
+    }
+}
+
+/// How a database in WAL mode is opened that nobody has open. SQLite would create its companions then, even to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum AtRest {
+    /// Not at all, until its server runs.
+    Refused,
+    /// As a file that nobody changes, without companions. What was read holds only if
+    /// [`SkillsDatabase::is_current`](super::SkillsDatabase::is_current) afterwards.
+    Immutable,
+}
+
+/// How a connection is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// With the locks of SQLite.
+    Shared,
+    /// Without locks and companions.
+    Immutable,
 }
 
 fn companion(path: &Path, suffix: &str) -> PathBuf {
@@ -103,10 +127,12 @@ pub(super) struct OpenDatabase {
     /// `Some` until it is dropped.
     connection: Option<Connection>,
     files: DatabaseFiles,
+    access: Access,
 }
 
 impl OpenDatabase {
-    /// Runs `open` for the database at `path` and remembers its files. `open` receives the path that symlinks lead to.
+    /// Runs `open` for the database at `path` and remembers its files. `open` receives the path that symlinks lead to, and how
+    /// to open it.
     ///
     /// # Errors
     /// Those of `open`; [`SkillsDatabaseError::NotServed`] where it would have to create companions, and
@@ -114,11 +140,13 @@ impl OpenDatabase {
     /// is just replacing them.
     pub fn open<T>(
         path: &Path,
-        open: impl FnOnce(&Path) -> Result<(Connection, T), SkillsDatabaseError>,
+        at_rest: AtRest,
+        open: impl FnOnce(&Path, Access) -> Result<(Connection, T), SkillsDatabaseError>,
     ) -> Result<(Self, T), SkillsDatabaseError> {
         // Held throughout, so that no two feeds open one database at the same moment.
         let mut all = all_open();
         let (real, files, _) = DatabaseFiles::at(path)?;
+        let mut access = Access::Shared;
         match all.get(&files.database) {
             Some(others) if others.files != files => {
                 return Err(SkillsDatabaseError::Replaced { path: path.to_owned() });
@@ -127,18 +155,24 @@ impl OpenDatabase {
             Some(_) => {}
             None => {
                 let is_in_wal_mode = is_in_wal_mode(&real).map_err(|error| SkillsDatabaseError::access(path, error))?;
-                if is_in_wal_mode && !files.has_companions() {
+                if is_in_wal_mode && at_rest == AtRest::Immutable && files.is_at_rest() {
+                    access = Access::Immutable;
+                } else if is_in_wal_mode && !files.has_companions() {
                     return Err(SkillsDatabaseError::NotServed { path: path.to_owned() });
                 }
             }
         }
-        let (connection, opened) = open(&real)?;
+        let (connection, opened) = open(&real, access)?;
         // What is there before and after is what was opened in between.
         if DatabaseFiles::at(path)?.1 != files {
             return Err(SkillsDatabaseError::Replaced { path: path.to_owned() });
         }
         all.entry(files.database).or_insert(Open { files, connections: 0 }).connections += 1;
-        Ok((Self { connection: Some(connection), files }, opened))
+        Ok((Self { connection: Some(connection), files, access }, opened))
+    }
+
+    pub fn access(&self) -> Access {
+        self.access
     }
 
     pub fn files(&self) -> DatabaseFiles {

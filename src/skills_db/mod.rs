@@ -11,18 +11,21 @@
 //! | `files` | identities of the three files on disk; what this process has open |
 //! | `schema` | validates tables and columns |
 //! | `transaction`, `rows`, `fingerprint` | the statements of one reading, and rows to facts |
+//! | `history` | all rows at one moment, for the commands that end |
 //! | `facts` | the facts, as plain data |
 //! | `error` | why the database cannot be read |
 //!
 //! Architecture invariants: the only reader of the server's database, which it never creates, writes, migrates or locks.
 //! It decides nothing. Nothing that is stored in the database runs, and the columns `user_query` and `embedding` cannot be
-//! read: SQLite enforces both. Memory and the length of a transaction are bounded; every statement can be cancelled.
+//! read: SQLite enforces both. Memory is bounded, and so is the length of a transaction, but for that of the history; every
+//! statement can be cancelled.
 
 mod database;
 mod error;
 pub mod facts;
 mod files;
 mod fingerprint;
+mod history;
 mod reader;
 mod rows;
 mod schema;
@@ -35,4 +38,5 @@ pub use facts::{
     ReadRequest, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
 pub use files::FileIdentity;
+pub use history::{HistoricInvocation, History, with_history};
 pub use reader::{DatabaseReader, Decision, ReaderWaker, RowConsumer};

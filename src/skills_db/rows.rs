@@ -35,48 +35,74 @@ pub(super) fn bounded(column: &str) -> String {
 }
 
 pub(super) fn invocation(row: &Row<'_>) -> InvocationRow {
-    let value = |column| row.get_ref(column).unwrap_or(ValueRef::Null);
-    let skill_name = name(value(1));
-    let completed = match value(4) {
-        ValueRef::Integer(0) => Some(false),
-        ValueRef::Integer(1) => Some(true),
-        _ => None,
-    };
-    let duration = match value(5) {
-        ValueRef::Null => Ok(None),
-        ValueRef::Integer(seconds) => Ok(Some(seconds as f64)),
-        ValueRef::Real(seconds) => Ok(Some(seconds)),
-        _ => Err(invalid(row, "duration_seconds", "no number")),
-    };
-    let summed_seconds = duration.as_ref().ok().copied().flatten().unwrap_or(0.0);
-    let details = match (&skill_name, completed, duration) {
-        (None, ..) => Err(invalid(row, "skill_name", "no name")),
-        (_, None, _) => Err(invalid(row, "completed", "neither 0 nor 1")),
-        (.., Err(rejection)) => Err(rejection),
-        (.., Ok(Some(seconds))) if !seconds.is_finite() || seconds < 0.0 => {
-            let detail = format!("{}: `duration_seconds` should be 0 or more, found {seconds}", row_name(row));
-            Err(Rejection::new(RejectionReason::NumberOutOfRange, detail))
-        }
-        (.., Ok(duration_seconds)) => match value(3) {
-            ValueRef::Null => Ok(InvocationDetails { workflow_phase: None, duration_seconds }),
-            phase => text(phase).ok_or_else(|| invalid(row, "workflow_phase", "no text")).map(|phase| {
-                let workflow_phase = Some(phase).filter(|phase| !phase.is_empty());
-                InvocationDetails { workflow_phase, duration_seconds }
-            }),
-        },
-    };
-    let fingerprint = fingerprint(row, Table::Invocations);
-    let invoked_at = name(value(2));
-    InvocationRow { fingerprint, skill_name, invoked_at, completed, summed_seconds, details }
+    let RowView { skill_name, invoked_at, completed, summed_seconds, details } = RowView::of(row);
+    let details = details.map(|(workflow_phase, duration_seconds)| InvocationDetails {
+        workflow_phase: workflow_phase.map(Into::into),
+        duration_seconds,
+    });
+    InvocationRow {
+        fingerprint: fingerprint(row, Table::Invocations),
+        skill_name: skill_name.map(Into::into),
+        invoked_at: invoked_at.map(Into::into),
+        completed,
+        summed_seconds,
+        details,
+    }
+}
+
+/// A row of `skill_invocation`, with the fields of an [`InvocationRow`], borrowed from SQLite.
+pub(super) struct RowView<'r> {
+    pub skill_name: Option<&'r str>,
+    pub invoked_at: Option<&'r str>,
+    pub completed: Option<bool>,
+    pub summed_seconds: f64,
+    /// Phase and duration.
+    pub details: Result<(Option<&'r str>, Option<f64>), Rejection>,
+}
+
+impl<'r> RowView<'r> {
+    /// Returns the view of a row whose first columns are [`invocation_columns`].
+    pub fn of(row: &'r Row<'_>) -> Self {
+        let value = |column| row.get_ref(column).unwrap_or(ValueRef::Null);
+        let skill_name = name(value(1));
+        let completed = match value(4) {
+            ValueRef::Integer(0) => Some(false),
+            ValueRef::Integer(1) => Some(true),
+            _ => None,
+        };
+        let duration = match value(5) {
+            ValueRef::Null => Ok(None),
+            ValueRef::Integer(seconds) => Ok(Some(seconds as f64)),
+            ValueRef::Real(seconds) => Ok(Some(seconds)),
+            _ => Err(invalid(row, "duration_seconds", "no number")),
+        };
+        let summed_seconds = duration.as_ref().ok().copied().flatten().unwrap_or(0.0);
+        let details = match (skill_name, completed, duration) {
+            (None, ..) => Err(invalid(row, "skill_name", "no name")),
+            (_, None, _) => Err(invalid(row, "completed", "neither 0 nor 1")),
+            (.., Err(rejection)) => Err(rejection),
+            (.., Ok(Some(seconds))) if !seconds.is_finite() || seconds < 0.0 => {
+                let detail = format!("{}: `duration_seconds` should be 0 or more, found {seconds}", row_name(row));
+                Err(Rejection::new(RejectionReason::NumberOutOfRange, detail))
+            }
+            (.., Ok(duration_seconds)) => match value(3) {
+                ValueRef::Null => Ok((None, duration_seconds)),
+                phase => text(phase)
+                    .ok_or_else(|| invalid(row, "workflow_phase", "no text"))
+                    .map(|phase| (Some(phase).filter(|phase| !phase.is_empty()), duration_seconds)),
+            },
+        };
+        Self { skill_name, invoked_at: name(value(2)), completed, summed_seconds, details }
+    }
 }
 
 pub(super) fn anomaly(row: &Row<'_>) -> AnomalyRow {
     let value = |column| row.get_ref(column).unwrap_or(ValueRef::Null);
     let entry = match (name(value(1)), name(value(2))) {
         (Some(skill_name), Some(anomaly_type)) => Ok(AnomalyEntry {
-            skill_name: String::from(skill_name).into(),
-            anomaly_type: String::from(anomaly_type).into(),
-            detected_at: name(value(3)).map(|at| String::from(at).into()),
+            skill_name: skill_name.to_owned().into(),
+            anomaly_type: anomaly_type.to_owned().into(),
+            detected_at: name(value(3)).map(|at| at.to_owned().into()),
             deviation_score: match value(4) {
                 ValueRef::Real(score) => Some(score).filter(|score| score.is_finite()),
                 ValueRef::Integer(score) => Some(score as f64),
@@ -98,7 +124,7 @@ pub(super) fn skill_metrics(row: &Row<'_>) -> Option<SkillMetrics> {
         _ => None,
     };
     Some(SkillMetrics {
-        skill_name: name(value(0))?,
+        skill_name: name(value(0))?.into(),
         total: count(value(1)),
         completed: count(value(2)),
         duration_seconds: duration_seconds.filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
@@ -113,13 +139,13 @@ fn count(value: ValueRef<'_>) -> u64 {
 }
 
 /// A text that is not empty.
-pub(super) fn name(value: ValueRef<'_>) -> Option<Box<str>> {
+pub(super) fn name(value: ValueRef<'_>) -> Option<&str> {
     text(value).filter(|name| !name.is_empty())
 }
 
-fn text(value: ValueRef<'_>) -> Option<Box<str>> {
+fn text(value: ValueRef<'_>) -> Option<&str> {
     match value {
-        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok().map(Into::into),
+        ValueRef::Text(bytes) => std::str::from_utf8(bytes).ok(),
         _ => None,
     }
 }

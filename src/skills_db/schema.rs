@@ -12,6 +12,8 @@ use super::fingerprint::{fingerprint_columns, former_fingerprint_columns};
 const INVOCATION_COLUMNS: [&str; 6] =
     ["id", "skill_name", "invoked_at", "workflow_phase", "completed", "duration_seconds"];
 const ANOMALY_COLUMNS: [&str; 5] = ["id", "skill_name", "detected_at", "anomaly_type", "deviation_score"];
+/// A column of an invocation that only the history reads, where it is there.
+const ERROR_TYPE: &str = "error_type";
 const METRICS_COLUMNS: [&str; 4] =
     ["skill_name", "total_invocations", "completed_invocations", "total_duration_seconds"];
 
@@ -25,6 +27,8 @@ pub(super) struct Schema {
     pub version: i64,
     pub has_anomalies: bool,
     pub has_metrics: bool,
+    /// Whether invocations have the type of their error.
+    pub has_error_type: bool,
     /// Whether there is any table with `AUTOINCREMENT`.
     pub has_sequence: bool,
     /// Whether the columns of a former fingerprint of an invocation are there.
@@ -47,9 +51,18 @@ impl Schema {
         }
         let has_metrics = tables.validate(METRICS, &METRICS_COLUMNS)?;
         let has_sequence = tables.kind("sqlite_sequence").map_err(failed)? == Some(Kind::Table);
-        let former = former_fingerprint_columns(Table::Invocations);
-        let has_former_columns = tables.missing_column(Table::Invocations.name(), former).map_err(failed)?.is_none();
-        Ok(Self { version, has_anomalies, has_metrics, has_sequence, has_former_columns })
+        let has_columns = |columns: &[&'static str]| {
+            let missing = tables.missing_column(Table::Invocations.name(), columns);
+            missing.map(|missing| missing.is_none()).map_err(failed)
+        };
+        Ok(Self {
+            version,
+            has_anomalies,
+            has_metrics,
+            has_error_type: has_columns(&[ERROR_TYPE])?,
+            has_sequence,
+            has_former_columns: has_columns(former_fingerprint_columns(Table::Invocations))?,
+        })
     }
 
     /// The columns of a row by which it is recognised: the key, those of its fingerprint, and those of a former fingerprint
@@ -61,14 +74,15 @@ impl Schema {
 }
 
 /// Whether a statement of the reader reads this column, which is empty where it reads no column in particular: what is
-/// counted from, what former fingerprints cover, and the tables in which SQLite keeps account of the others.
+/// counted from, what the history has beside it, what former fingerprints cover, and the tables in which SQLite keeps account of the others.
 pub(super) fn is_read(table: &str, column: &str) -> bool {
     if ["sqlite_master", "sqlite_sequence", "pragma_table_info"].contains(&table) {
         return true;
     }
     let former = former_fingerprint_columns(Table::Invocations);
-    let tables: [(&str, &[&str]); 4] = [
+    let tables: [(&str, &[&str]); 5] = [
         (Table::Invocations.name(), &INVOCATION_COLUMNS),
+        (Table::Invocations.name(), &[ERROR_TYPE]),
         (Table::Invocations.name(), former),
         (Table::Anomalies.name(), &ANOMALY_COLUMNS),
         (METRICS, &METRICS_COLUMNS),

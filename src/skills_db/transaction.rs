@@ -217,11 +217,11 @@ impl<'t> ReadTransaction<'t> {
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let Some(skill_name) = name(row.get_ref(1)?) else { continue };
-            let counts = match skills.get_mut(&skill_name) {
+            let counts = match skills.get_mut(skill_name) {
                 Some(counts) => counts,
                 None if !take_room(&mut room, skill_name.len()) => continue,
-                None => skills.entry(skill_name.clone()).or_insert(SkillRowCounts {
-                    skill_name,
+                None => skills.entry(skill_name.into()).or_insert(SkillRowCounts {
+                    skill_name: skill_name.into(),
                     all: RowCount::default(),
                     duration_seconds: 0.0,
                     unread: RowCount::default(),
@@ -259,7 +259,8 @@ impl<'t> ReadTransaction<'t> {
         let mut query = self.connection.prepare(&query)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
-            let Some(names) = name(row.get_ref(0)?).zip(name(row.get_ref(1)?)) else { continue };
+            let names = name(row.get_ref(0)?).zip(name(row.get_ref(1)?));
+            let Some(names) = names.map(|(skill, kind)| (Box::from(skill), Box::from(kind))) else { continue };
             if let Some(count) = counts.get_mut(&names) {
                 *count += 1;
             } else if take_room(&mut room, names.0.len() + names.1.len()) {

@@ -22,6 +22,7 @@ mod queries_return_data;
 mod real_prometheus;
 mod real_server;
 mod real_server_auth;
+mod report_of_the_real_storage;
 mod runs_under_systemd;
 mod source_model;
 mod source_real_server;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::program::{Ended, Program};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "",
     "run",
     "demo",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 11] = [
     "explain",
     "record",
     "replay",
+    "report",
     "healthcheck",
     "state show",
     "state forget",
@@ -138,7 +139,7 @@ fn the_bare_help_tells_of_everything() {
     ] {
         assert!(in_one_line.contains(said), "{said:?} is not in the help:\n{help}");
     }
-    for command in ["run", "demo", "check", "explain", "record", "replay", "healthcheck", "state"] {
+    for command in ["run", "demo", "check", "explain", "record", "replay", "report", "healthcheck", "state"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
 }

@@ -68,6 +68,7 @@ mod recordings_replay_exactly;
 mod reference_names_every_metric;
 mod refusals_are_visible;
 mod replay_is_the_same_bytes;
+mod report_equals_sql;
 mod restarts_are_invisible;
 mod rows_tell_the_counts;
 mod scrape_is_strict;

@@ -20,6 +20,7 @@ pub mod program;
 pub mod push_queue;
 pub mod push_senders;
 pub mod recording_listener;
+pub mod report_sql;
 pub mod rows;
 pub mod running_bridge;
 pub mod scrape;

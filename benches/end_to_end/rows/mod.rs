@@ -2,6 +2,7 @@
 
 mod costs;
 mod growth;
+mod history;
 mod ingest;
 mod latency;
 mod scrape;
@@ -17,7 +18,7 @@ use crate::scraper::Scraper;
 type Measurement = fn(&mut Report) -> Outcome<()>;
 
 pub fn measure(report: &mut Report) -> Outcome<()> {
-    let rows: [(&str, Measurement); 8] = [
+    let rows: [(&str, Measurement); 9] = [
         ("scrape", scrape::measure),
         ("body", scrape::in_memory),
         ("events", ingest::measure),
@@ -25,6 +26,7 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
         ("stall", stall::measure),
         ("costs", costs::measure),
         ("largest", costs::largest_scrape),
+        ("report", history::measure),
         ("growth", growth::measure),
     ];
     for (name, row) in rows {

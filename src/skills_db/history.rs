@@ -1,0 +1,219 @@
+//! All rows of the database at one moment, for the commands that end.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Row, Transaction};
+use tokio_util::sync::CancellationToken;
+
+use crate::protocol::{AnomalyEntry, Rejection};
+
+use super::facts::Table;
+use super::files::AtRest;
+use super::rows::{RowView, anomaly, anomaly_columns, bounded, invocation_columns, name};
+use super::schema::Schema;
+use super::{SkillsDatabase, SkillsDatabaseError};
+
+/// How often a database that is opened while it is read is read again.
+const READINGS_MAX: u32 = 3;
+
+/// Longest name of a type of errors, in bytes.
+const ERROR_TYPE_BYTES_MAX: usize = 64;
+
+/// Opens the database at `path` and reads its history with `read`: again, if somebody opened or replaced the database
+/// meanwhile. A database that nobody has open is read without a lock and without files beside it.
+///
+/// # Errors
+/// Those of [`SkillsDatabase::open`], those of `read`, and [`SkillsDatabaseError::Changed`] if the database was opened or
+/// replaced during each reading.
+pub fn with_history<T, E: From<SkillsDatabaseError>>(
+    path: &Path,
+    mut read: impl FnMut(&History<'_>) -> Result<T, E>,
+) -> Result<T, E> {
+    for _ in 0..READINGS_MAX {
+        let database = SkillsDatabase::open_with(path, AtRest::Immutable, &CancellationToken::new())?;
+        let read = read(&database.begin_history()?);
+        // A file that changes under a reader without locks can look damaged, too.
+        if !database.is_immutable() || database.is_current() {
+            return read;
+        }
+    }
+    Err(SkillsDatabaseError::Changed { path: path.to_owned() }.into())
+}
+
+/// A read transaction over all rows. While it lasts, the server cannot restart its write-ahead log, which grows instead.
+#[derive(Debug)]
+pub struct History<'d> {
+    transaction: Transaction<'d>,
+    schema: Schema,
+    path: &'d Path,
+}
+
+/// A valid row of `skill_invocation`, borrowed from SQLite.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoricInvocation<'r> {
+    /// Its primary key.
+    pub key: i64,
+    /// The skill, not empty.
+    pub skill_name: &'r str,
+    /// When it was invoked, as it is written; `None` where that is no text.
+    pub invoked_at: Option<&'r str>,
+    /// The phase; `None` where it is null or empty.
+    pub workflow_phase: Option<&'r str>,
+    /// Whether it was completed.
+    pub completed: bool,
+    /// The duration in seconds, finite and not negative; `None` where it is null.
+    pub duration_seconds: Option<f64>,
+    /// Why it failed, if it was not completed.
+    pub error_type: ErrorType<'r>,
+}
+
+/// A valid row of `skill_anomalies`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HistoricAnomaly {
+    /// Its primary key.
+    pub key: i64,
+    /// What it says.
+    pub entry: AnomalyEntry<'static>,
+}
+
+/// The type of an error: a name, or what stands for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ErrorType<'r> {
+    /// A name: a letter or `_`, then at most 63 letters, digits and `_.:`.
+    Named(&'r str),
+    /// Null or empty, or the database has no such column.
+    Unknown,
+    /// A text that is no name, such as a message, or no text.
+    Other,
+}
+
+impl<'r> ErrorType<'r> {
+    /// Returns the type that `text` names.
+    pub fn of(text: &'r str) -> Self {
+        let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
+        let is_next = |byte: u8| is_letter(byte) || byte.is_ascii_digit() || b".:".contains(&byte);
+        match text.as_bytes() {
+            [] => Self::Unknown,
+            [first, rest @ ..]
+                if text.len() <= ERROR_TYPE_BYTES_MAX
+                    && is_letter(*first)
+                    && rest.iter().all(|byte| is_next(*byte)) =>
+            {
+                Self::Named(text)
+            }
+            _ => Self::Other,
+        }
+    }
+
+    /// Returns the value of the label `error_type`.
+    pub fn as_str(self) -> &'r str {
+        match self {
+            Self::Named(name) => name,
+            Self::Unknown => "unknown",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl<'d> History<'d> {
+    pub(super) fn new(transaction: Transaction<'d>, schema: Schema, path: &'d Path) -> Self {
+        Self { transaction, schema, path }
+    }
+
+    /// Returns whether invocations have the type of their error.
+    pub fn has_error_types(&self) -> bool {
+        self.schema.has_error_type
+    }
+
+    /// Returns whether there is a table of anomalies.
+    pub fn has_anomalies(&self) -> bool {
+        self.schema.has_anomalies
+    }
+
+    /// Calls `each` with every invocation in the order of the keys, or with the reason why a row is invalid.
+    ///
+    /// # Errors
+    /// Whatever SQLite reports; those of `each`, after which no row is read.
+    pub fn invocations<E: From<SkillsDatabaseError>>(
+        &self,
+        mut each: impl FnMut(Result<HistoricInvocation<'_>, Rejection>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let error_type = if self.schema.has_error_type { Cow::from(bounded("error_type")) } else { Cow::from("NULL") };
+        let columns = format!("{}, {error_type}", invocation_columns());
+        self.each_row(Table::Invocations, &columns, |row| each(historic_invocation(row)))
+    }
+
+    /// Calls `each` with every anomaly in the order of the keys, or with the reason why a row is invalid; with none, if there is
+    /// no such table.
+    ///
+    /// # Errors
+    /// Whatever SQLite reports; those of `each`, after which no row is read.
+    pub fn anomalies<E: From<SkillsDatabaseError>>(
+        &self,
+        mut each: impl FnMut(Result<HistoricAnomaly, Rejection>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if !self.schema.has_anomalies {
+            return Ok(());
+        }
+        self.each_row(Table::Anomalies, &anomaly_columns(), |row| {
+            let row = anomaly(row);
+            each(row.entry.map(|entry| HistoricAnomaly { key: row.fingerprint.key, entry }))
+        })
+    }
+
+    fn each_row<E: From<SkillsDatabaseError>>(
+        &self,
+        table: Table,
+        columns: &str,
+        mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let failed = |error| SkillsDatabaseError::sqlite(self.path, error);
+        let query = format!("SELECT {columns} FROM main.{} ORDER BY id", table.name());
+        let mut query = self.transaction.prepare(&query).map_err(failed)?;
+        let mut rows = query.query([]).map_err(failed)?;
+        while let Some(row) = rows.next().map_err(failed)? {
+            each(row)?;
+        }
+        Ok(())
+    }
+}
+
+fn historic_invocation<'r>(row: &'r Row<'_>) -> Result<HistoricInvocation<'r>, Rejection> {
+    /// The column behind those of [`invocation_columns`].
+    const ERROR_TYPE: usize = 6;
+    let RowView { skill_name, invoked_at, completed, details, .. } = RowView::of(row);
+    let (workflow_phase, duration_seconds) = details?;
+    let (skill_name, completed) = skill_name.zip(completed).expect("a row with details has a skill and an outcome");
+    let error_type = match row.get_ref(ERROR_TYPE) {
+        Ok(ValueRef::Null | ValueRef::Text([])) => ErrorType::Unknown,
+        Ok(value) => name(value).map_or(ErrorType::Other, ErrorType::of),
+        Err(_) => ErrorType::Other,
+    };
+    Ok(HistoricInvocation {
+        key: row.get(0).unwrap_or_default(),
+        skill_name,
+        invoked_at,
+        workflow_phase,
+        completed,
+        duration_seconds,
+        error_type,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_of_errors_is_a_name_and_no_message() {
+        for named in ["timeout", "_", "ValueError", "http.client:404", &"a".repeat(64)] {
+            assert_eq!(ErrorType::of(named), ErrorType::Named(named));
+        }
+        assert_eq!(ErrorType::of(""), ErrorType::Unknown);
+        for other in ["4xx", "a-b", "no such file", "naïve", "a\n", "a\u{202e}", &"a".repeat(65)] {
+            assert_eq!(ErrorType::of(other), ErrorType::Other, "{other}");
+        }
+    }
+}
