@@ -136,6 +136,27 @@ fn addresses_agree_across_files() {
 }
 
 #[test]
+fn the_profile_push_has_a_receiver_and_the_bridge_pushes_only_where_it_is_told_to() {
+    let Some(session_buddy) = SessionBuddy::find_or_skip() else { return };
+    let compose = yaml(&session_buddy, "docker-compose.yml");
+    let services = &compose["services"];
+    let of_profile = services.as_object().unwrap().iter().filter(|(_, service)| !service["profiles"].is_null());
+    let of_profile: Vec<_> = of_profile.map(|(name, service)| (name.as_str(), strings(&service["profiles"]))).collect();
+    assert_eq!(of_profile, [("victoriametrics", vec!["push"])]);
+
+    let bridge = &services["bridge"];
+    assert_eq!(bridge["environment"]["SESSION_BUDDY_BRIDGE_PUSH_URL"], "${SESSION_BUDDY_PUSH_URL:-}");
+    // The label `instance` and the owner of the queue: the same at each start.
+    assert_eq!(bridge["hostname"], "${SESSION_BUDDY_INSTANCE:-session-buddy-bridge}");
+    let command =
+        "SESSION_BUDDY_PUSH_URL=http://victoriametrics:8428/api/v1/write docker compose --profile push up --build";
+    for file in ["docker-compose.yml", "docs/push.md"] {
+        assert!(read(file).contains(command), "{file} does not say how");
+    }
+    assert_eq!(strings(&services["victoriametrics"]["ports"]), ["127.0.0.1:8428:8428"]);
+}
+
+#[test]
 fn the_bridges_image_is_built_with_the_crates_own_rust() {
     let version = env!("CARGO_PKG_RUST_VERSION");
     assert!(read("Dockerfile").contains(&format!("\nFROM rust:{version}-")), "not built with Rust {version}");
