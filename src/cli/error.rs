@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use thiserror::Error;
 
 use super::check::CheckProblem;
+use super::explanation::MissingSkill;
 use super::healthcheck::HealthcheckError;
 use super::record::SilentFeed;
 use crate::bridge::BridgeError;
@@ -87,6 +88,9 @@ pub enum CommandError {
         /// Why not, and what to do.
         problem: String,
     },
+    /// The one skill to explain was not counted.
+    #[error(transparent)]
+    MissingSkill(#[from] MissingSkill),
     /// The state file cannot be used.
     #[error(transparent)]
     State(#[from] StoreError),

@@ -26,6 +26,7 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 pub(super) struct ExplainFlags {
     /// The recording; without one the feed is explained live
+    #[arg(id = "recording", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Report only this skill
     #[arg(long = "skill", value_name = "SKILL")]
@@ -113,12 +114,13 @@ impl Command for Explain {
 }
 
 /// Explains a recording.
-fn explain_recording(file: &Path, explainer: Explainer) -> Result<(), CommandError> {
+fn explain_recording(file: &Path, mut explainer: Explainer) -> Result<(), CommandError> {
     let bytes = fs::read(file).map_err(|source| CommandError::File { file: file.to_owned(), source })?;
     let text = recording::text(&bytes)
-        .and_then(|text| explained(text, explainer))
+        .and_then(|text| explained(text, &mut explainer))
         .map_err(|source| CommandError::Recording { file: file.to_owned(), source })?;
-    print(text.as_bytes())
+    print(text.as_bytes())?;
+    explainer.missing_skill().map_or(Ok(()), |missing| Err(missing.into()))
 }
 
 /// Explains a live feed, for `duration` or until `shutdown`.
@@ -149,7 +151,10 @@ async fn explain_feed(
         }
     }
     tap.close().await?;
-    output.finish_unless(&shutdown).await
+    output.finish_unless(&shutdown).await?;
+    // Who ends it early may not have seen the skill yet.
+    let missing = explainer.missing_skill().filter(|_| !shutdown.is_cancelled());
+    missing.map_or(Ok(()), |missing| Err(missing.into()))
 }
 
 /// Returns the explanation of an event.
@@ -169,7 +174,7 @@ fn explained_event(explainer: &mut Explainer, at: Duration, event: FeedEvent) ->
 }
 
 /// Returns the explanation of a recording.
-fn explained(text: &str, mut explainer: Explainer) -> Result<String, RecordingError> {
+fn explained(text: &str, explainer: &mut Explainer) -> Result<String, RecordingError> {
     let mut out = String::new();
     let mut end = Duration::ZERO;
     for line in recording::lines(text) {

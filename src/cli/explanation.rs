@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use thiserror::Error;
+
 use crate::exposition::samples;
 use crate::ledger::{
     ConnectionId, FallenSkill, FallenSkills, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, ResetCause, SkillIndex,
@@ -11,6 +13,28 @@ use crate::ledger::{
 };
 use crate::protocol::{self, EventKind, Message};
 use crate::text::terminal_line;
+
+/// Skills that are named where the requested one is missing; of further ones their number is.
+const NAMED_SKILLS_MAX: usize = 20;
+
+/// The one skill to report was not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("no message counted the skill {skill_name:?}; {}", known_text(.known))]
+pub struct MissingSkill {
+    /// The skill that was to be reported.
+    pub skill_name: String,
+    /// The skills that were counted, by name.
+    pub known: Vec<String>,
+}
+
+fn known_text(known: &[String]) -> String {
+    let named: Vec<_> = known.iter().take(NAMED_SKILLS_MAX).map(|name| format!("{name:?}")).collect();
+    match known.len().saturating_sub(NAMED_SKILLS_MAX) {
+        _ if named.is_empty() => "there is no skill at all".to_owned(),
+        0 => format!("there are {}", named.join(", ")),
+        others => format!("there are {} and {others} more", named.join(", ")),
+    }
+}
 
 /// Counts as a bridge would, and reports why. Each method returns the text of what it changed.
 #[derive(Debug)]
@@ -33,6 +57,14 @@ impl Explainer {
             FeedSpec { identity: "explained".to_owned(), address: None, skill: subscribed.map(ToOwned::to_owned) };
         let feed = ledger.add_feed(spec);
         Self { ledger, feed, connection: None, shown: HashMap::new(), active_sessions: 0, skill }
+    }
+
+    /// Returns an error if only one skill is reported and no message so far counted it.
+    pub fn missing_skill(&self) -> Option<MissingSkill> {
+        let skill_name = self.skill.as_ref()?;
+        let mut known: Vec<String> = self.shown.values().map(|series| series.skill_name.to_string()).collect();
+        known.sort_unstable();
+        (!known.contains(skill_name)).then(|| MissingSkill { skill_name: skill_name.clone(), known })
     }
 
     /// A connection was established.

@@ -5,6 +5,7 @@
 
 pub mod check;
 mod check_push;
+mod contradictions;
 pub mod demo;
 mod demo_guide;
 mod environment;
@@ -240,8 +241,10 @@ fn subcommand(
     args: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     environment: Environment<'_>,
 ) -> Result<Subcommands, SettingsError> {
-    let CommandLine { command, run } = environment::with_defaults_from(CommandLine::command(), environment)
-        .try_get_matches_from(args)
+    let mut known = environment::with_defaults_from(CommandLine::command(), environment);
+    let CommandLine { command, run } = known
+        .try_get_matches_from_mut(args)
+        .and_then(|matches| contradictions::check(&mut known, &matches).map(|()| matches))
         .and_then(|matches| CommandLine::from_arg_matches(&matches))
         .map_err(|error| match environment::variable_at_fault(&error, environment) {
             Some(variable) => SettingsError::Environment { variable, error },

@@ -43,7 +43,8 @@ pub enum DisconnectReason {
     },
     /// The answer is not a WebSocket handshake, or is incomplete.
     #[error(
-        "no WebSocket handshake with {address}: {problem}; check that the URL's host, port and path are those of the feed"
+        "no WebSocket handshake with {address}: {problem}; check that the URL's host, port and path are those of the feed{}",
+        port_hint(*address)
     )]
     Handshake {
         /// Who answered.
@@ -59,7 +60,7 @@ pub enum DisconnectReason {
         what: String,
     },
     /// The TLS handshake failed.
-    #[error("TLS with {address} failed: {what}")]
+    #[error("TLS with {address} failed: {what}{}", port_hint(*address))]
     Tls {
         /// Who answered.
         address: SocketAddr,
@@ -75,7 +76,7 @@ pub enum DisconnectReason {
         what: String,
     },
     /// No address of the host accepted a connection.
-    #[error("cannot connect to {address}: {what}; check that the server runs and listens there")]
+    #[error("cannot connect to {address}: {what}; check that the server runs and listens there{}", port_hint(*address))]
     Connect {
         /// The last address tried.
         address: SocketAddr,
@@ -393,7 +394,15 @@ fn http_text(address: SocketAddr, status: u16, location: Option<&str>) -> String
         400..500 => "check that the URL is that of the feed",
         _ => "check the server, or the proxy in front of it",
     };
-    format!("the handshake was answered with HTTP {status} by {address}; {advice}")
+    format!("the handshake was answered with HTTP {status} by {address}; {advice}{}", port_hint(address))
+}
+
+/// Returns what to check where the port is one that a URL without a port has: 80 for `ws`, 443 for `wss`.
+fn port_hint(address: SocketAddr) -> &'static str {
+    match address.port() {
+        80 | 443 => "; a URL without a port uses 80 or 443, and Session-Buddy listens on 8765 by default",
+        _ => "",
+    }
 }
 
 /// Returns a peer's text on one line, cut short, with control characters escaped.
@@ -455,6 +464,23 @@ mod tests {
         seen.extend((200..1000).map(|status| http(status, None).code()));
         seen.extend(others().iter().map(DisconnectReason::code));
         assert_eq!(Vec::from_iter(seen), DISCONNECT_CODES);
+    }
+
+    #[test]
+    fn a_port_that_a_url_without_a_port_has_is_hinted_at() {
+        let at = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        let reasons = |address| {
+            let what = String::new();
+            [
+                DisconnectReason::Connect { address, refused: true, what: what.clone() },
+                DisconnectReason::Http { address, status: 404, location: None, retry_after: None },
+                DisconnectReason::Handshake { address, problem: HandshakeProblem::Ended },
+                DisconnectReason::Tls { address, what },
+            ]
+        };
+        let has_hint = |reason: &DisconnectReason| reason.to_string().ends_with("listens on 8765 by default");
+        assert!(reasons(at(80)).iter().chain(&reasons(at(443))).all(has_hint));
+        assert!(!reasons(at(8765)).iter().any(has_hint));
     }
 
     #[test]

@@ -217,6 +217,11 @@ pub enum SettingsError {
         #[source]
         error: ListenAddressError,
     },
+    /// Permissions of Unix sockets are given, and the bridge listens on none.
+    #[error(
+        "--web.socket-mode has no effect without a Unix socket: give --web.listen-address unix:PATH, or leave it out"
+    )]
+    SocketModeWithoutSocket,
     /// The path of the metrics is invalid.
     #[error("--web.telemetry-path \"{path}\" {problem}", path = path.escape_debug())]
     TelemetryPath {

@@ -35,7 +35,7 @@ pub enum ListenAddressError {
 }
 
 /// Returns the path of a Unix socket if `text` is `unix:PATH`.
-pub(super) fn unix_path(text: &str) -> Option<PathBuf> {
+pub(crate) fn unix_path(text: &str) -> Option<PathBuf> {
     // A host may be called unix, but no port begins with a slash.
     let path = text.strip_prefix("unix:").filter(|path| path.starts_with('/'))?;
     Some(path.strip_prefix("//").filter(|path| path.starts_with('/')).unwrap_or(path).into())

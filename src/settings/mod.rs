@@ -22,7 +22,7 @@ pub(crate) mod feed_target;
 pub(crate) mod flags;
 pub(crate) mod healthcheck_url;
 pub(crate) mod limits;
-mod listen_address;
+pub(crate) mod listen_address;
 pub(crate) mod number;
 pub(crate) mod path;
 pub(crate) mod push;
@@ -251,6 +251,7 @@ impl Settings {
         run::check_feeds(&self.feeds)?;
         push::check(&self.push)?;
         web::check_path(&self.telemetry_path)?;
+        web::check_socket_mode(self.socket_mode, &self.listen_unix)?;
         if self.zero_first > ZERO_FIRST_MAX {
             return Err(SettingsError::ZeroFirst { given: self.zero_first, max: ZERO_FIRST_MAX });
         }

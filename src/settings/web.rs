@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::flags::{self, LISTEN_ADDRESS_DEFAULT};
-use super::{FeedTarget, HostName, Limits, Settings, SettingsError, TelemetryPathError, WebConfigFile, listen_address};
+use super::{
+    FeedTarget, HostName, Limits, Settings, SettingsError, SocketMode, TelemetryPathError, WebConfigFile,
+    listen_address,
+};
 
 /// Where a bridge listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,7 @@ pub(crate) fn settings(
     });
     let allowed_hosts = allowed_hosts.collect::<Result<_, _>>()?;
     check_path(&web.telemetry_path)?;
+    check_socket_mode(web.socket_mode, &listen_unix)?;
     Ok(Settings {
         listen,
         listen_unix,
@@ -67,6 +71,14 @@ pub(crate) fn settings(
         log: log.settings(),
         ..Settings::new(feeds)
     })
+}
+
+/// Refuses permissions of sockets where there is none.
+pub(super) fn check_socket_mode(mode: Option<SocketMode>, sockets: &[PathBuf]) -> Result<(), SettingsError> {
+    match mode {
+        Some(_) if sockets.is_empty() => Err(SettingsError::SocketModeWithoutSocket),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a path of the metrics that no request can have, or that is taken.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::support::in_repository;
-use crate::support::program::Program;
+use crate::support::program::{Ended, Program};
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{ScriptedFeed, Step};
 
@@ -69,6 +69,15 @@ fn one_skill_can_be_followed_alone() {
     assert!(!of(&alone).is_empty());
     assert_eq!(of(&alone), of(&all));
     assert!(alone.lines().filter(|line| line.contains("skill_name=")).all(|line| line.contains(&skill)), "{alone}");
+}
+
+#[test]
+fn a_skill_that_no_message_counted_is_an_error_that_names_those_there_are() {
+    let file = recording("steady.ndjson").display().to_string();
+    let Ended { code, stderr, .. } = Program::start(["explain", &file, "--skill", "pytest-rum"]).end();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.starts_with("error: no message counted the skill \"pytest-rum\"; there are \""), "{stderr}");
+    assert!(stderr.contains("\"pytest-run\""), "{stderr}");
 }
 
 #[test]

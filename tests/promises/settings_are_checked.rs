@@ -82,7 +82,7 @@ const EVERY_FLAG: [(&str, &str); 17] = [
     ("feed.silence-timeout", "1.5m"),
     ("feed.max-frame-bytes", "4096"),
     ("web.allowed-hosts", "metrics.example"),
-    ("web.listen-address", "[::1]:9101"),
+    ("web.listen-address", "unix:/run/bridge/http.sock"),
     ("web.socket-mode", "0660"),
     ("web.telemetry-path", "/m/e_t.r-i~cs"),
     ("web.zero-first", "20s"),
@@ -98,8 +98,8 @@ fn expected_of_every_flag() -> Settings {
     let target = FeedTarget::new("wss://example.org/feed?key=1").unwrap().with_skill("pytest-run");
     Settings {
         feeds: vec![FeedTarget { identity: "main".to_owned(), skills_db: Some("/srv/skills.db".into()), ..target }],
-        listen: vec!["[::1]:9101".parse().unwrap()],
-        listen_unix: Vec::new(),
+        listen: Vec::new(),
+        listen_unix: vec!["/run/bridge/http.sock".into()],
         socket_mode: Some("660".parse().unwrap()),
         systemd_socket: true,
         web_config: None,
@@ -483,7 +483,7 @@ fn a_client_certificate_or_key_that_is_not_supported_is_refused_with_a_remedy() 
 #[test]
 fn a_mode_that_no_socket_has_is_refused() {
     for mode in ["1777", "0800", "66", "rw-rw----", "+660", "0o660", "00660"] {
-        let refused = refusal(&["--web.socket-mode", mode]);
+        let refused = refusal(&["--web.listen-address=unix:/run/http.sock", "--web.socket-mode", mode]);
         assert!(refused.contains("give the permissions in octal, 0000 to 0777"), "{mode}: {refused}");
     }
 }
@@ -599,4 +599,38 @@ fn a_health_check_is_asked_where_and_for_how_long() {
     assert!(refused.contains("\"https://***@h/\" contains a user name or password"), "{refused}");
     let refused = refusal(&["healthcheck", "--healthcheck.timeout", "0s"]);
     assert!(refused.contains("is out of range: give 100ms to 1m"), "{refused}");
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_refused_by_name() {
+    for (args, one, other) in [
+        (&["--state.disabled", "--state.path=s.db"][..], "--state.disabled", "--state.path"),
+        (&["run", "--state.path=s.db", "--state.disabled=true"], "--state.disabled", "--state.path"),
+        (&["--web.systemd-socket", "--web.listen-address=:1"], "--web.systemd-socket", "--web.listen-address"),
+        (&["demo", "--web.systemd-socket", "--web.listen-address=:1"], "--web.systemd-socket", "--web.listen-address"),
+        (&["explain", "feed.ndjson", "--feed.url=ws://h:1"], "FILE and", "--feed.url"),
+        (&["explain", "feed.ndjson", "--seconds=5"], "FILE and", "--seconds"),
+        (&["healthcheck", "http://h:1", "--healthcheck.pid=1"], "URL and", "--healthcheck.pid"),
+        (&["healthcheck", "http://h:1", "--web.listen-address=:1"], "URL and", "--web.listen-address"),
+        (
+            &["healthcheck", "--healthcheck.pid=1", "--web.listen-address=:1"],
+            "--healthcheck.pid",
+            "--web.listen-address",
+        ),
+    ] {
+        let refused = refusal(args);
+        assert!(refused.contains("contradict each other"), "{args:?}: {refused}");
+        assert!(refused.contains(one) && refused.contains(other), "{args:?}: {refused}");
+    }
+    assert!(refusal(&["--web.socket-mode=0660"]).contains("has no effect without a Unix socket"));
+}
+
+#[test]
+fn a_flag_overrules_the_variable_of_another() {
+    let path = [("SESSION_BUDDY_BRIDGE_STATE_PATH", "s.db")];
+    assert_eq!(settings_in(&path, &["--state.disabled"]).state, StateLocation::InMemory);
+    let path = StateLocation::Path("s.db".into());
+    assert_eq!(settings(&["--state.disabled=false", "--state.path=s.db"]).state, path);
+    let socket = settings(&["--web.systemd-socket", "--web.listen-address=unix:/run/bridge/http.sock"]);
+    assert!(socket.systemd_socket && socket.listen_unix.len() == 1);
 }
