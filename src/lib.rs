@@ -202,7 +202,7 @@ pub mod internals {
             OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueHandle, QueueServer, QueueSettings,
             QueueSize, QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder, STALE, Schedule,
             SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Ticker, Wait,
-            gather_own, is_stale, summary,
+            WallClock, gather_own, is_stale, summary,
         };
     }
     pub mod shared_ledger {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::BridgeError;
 use crate::push::{
     ClockGuard, Grid, HostHash, Identified, InMemoryError, PushReceiver, PushSettings, PushedSeries, QueueError,
-    QueueHandle, QueueSettings, ReceiverName, SendTiming, Sender, Ticker,
+    QueueHandle, QueueSettings, ReceiverName, SendTiming, Sender, Ticker, WallClock,
 };
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
@@ -221,7 +221,7 @@ impl Pushing {
         let wants_own = wanted.receivers.iter().any(|receiver| receiver.series == PushedSeries::All);
         let registry = wants_own.then(|| self.registry.clone());
         let grid = Grid::new(interval, identity);
-        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, self.clock_guard.clone()));
+        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, self.clock_guard.clone(), WallClock::default()));
         for receiver in &wanted.receivers {
             if !self.running.contains_key(&receiver.name) {
                 self.start(receiver.clone(), handle.clone());

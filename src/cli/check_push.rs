@@ -84,7 +84,7 @@ fn problem(probe: &Probe) -> Option<String> {
         }
         Verification::AcceptsEverything => {
             return Some(
-                "it accepts what is no write request too: remote write is not verified by this; check the path of the URL"
+                "it accepts malformed requests too: remote write is not verified by this; check the path of the URL"
                     .to_owned(),
             );
         }
@@ -124,9 +124,9 @@ fn report(receiver: &PushReceiver, probe: &Probe) -> String {
     };
     let remote_write = match probe.verification {
         Verification::Verified { refused_with } => {
-            format!("yes, a request that is none is refused with status {refused_with}")
+            format!("yes, a malformed request is refused with status {refused_with}")
         }
-        Verification::AcceptsEverything => "not verified: what is no write request is accepted too".to_owned(),
+        Verification::AcceptsEverything => "not verified: a malformed request is accepted too".to_owned(),
         Verification::WebPage => "not verified: a web page answers".to_owned(),
         Verification::Unknown => "not known".to_owned(),
     };

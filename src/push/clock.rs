@@ -1,10 +1,46 @@
-//! What the receivers' clocks say about ours.
+//! This machine's wall clock, and what the receivers' clocks say about it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use super::series::ReceiverName;
+use crate::clock;
 use crate::sync::lock;
+
+/// This machine's wall clock, by which ticks are due and a sleep of the machine is noticed.
+#[derive(Clone)]
+pub struct WallClock(Arc<dyn Fn() -> i64 + Send + Sync>);
+
+impl WallClock {
+    /// Creates a clock that `read` reads, in microseconds since the Unix epoch.
+    pub fn new(read: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// Returns milliseconds since the Unix epoch.
+    pub(super) fn millis(&self) -> i64 {
+        (self.0)() / 1_000
+    }
+
+    /// Returns seconds since the Unix epoch.
+    pub(super) fn seconds(&self) -> f64 {
+        clock::seconds((self.0)())
+    }
+}
+
+impl Default for WallClock {
+    /// The system's.
+    fn default() -> Self {
+        Self::new(clock::wall_micros)
+    }
+}
+
+impl fmt::Debug for WallClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WallClock({})", (self.0)())
+    }
+}
 
 /// What a receiver's clock says about ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,7 @@
 //! | `answer` | what a receiver's answer means |
 //! | `bisect` | which samples the next request contains, when some are refused |
 //! | `receiver` | a receiver, as it is configured |
-//! | `clock` | whether ticks are held because this machine's clock is ahead |
+//! | `clock` | this machine's clock, and whether ticks are held because it is ahead |
 //! | `client` | requests over one connection |
 //! | `probe` | what can be found out about a receiver without a sample |
 //! | `sender`, `listener` | sends the queue to one receiver, and reports what happens |
@@ -45,7 +45,7 @@ mod series;
 mod ticker;
 
 pub use answer::RefusalReason;
-pub use clock::ClockGuard;
+pub use clock::{ClockGuard, WallClock};
 pub use encoder::{EncodedLabels, RequestEncoder};
 pub use handle::{InMemoryError, QueueError, QueueHandle, QueueServer, QueueSettings};
 pub use identity::{HostHash, Identified, Identity, LabelSets};

@@ -6,7 +6,7 @@ use super::encoder::RequestEncoder;
 use super::receiver::PushReceiver;
 
 /// Not a block of snappy: its length has no end.
-const NO_REQUEST: &[u8] = &[0xff; 16];
+const MALFORMED: &[u8] = &[0xff; 16];
 
 /// What a receiver answers to a request without samples, and to an invalid one.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Probe {
 /// Whether a receiver that answers with success reads write requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verification {
-    /// It accepts a write request and refuses what is none.
+    /// It accepts a write request and refuses a malformed one.
     Verified {
         /// The status of the refusal.
         refused_with: u16,
@@ -56,7 +56,7 @@ pub async fn probe(receiver: PushReceiver) -> Probe {
     let verification = match () {
         () if !is_accepted => Verification::Unknown,
         () if is_page => Verification::WebPage,
-        () => match client.send(NO_REQUEST.into()).await.answer {
+        () => match client.send(MALFORMED.into()).await.answer {
             Ok(reply) if (200..300).contains(&reply.code) => Verification::AcceptsEverything,
             Ok(reply) => Verification::Verified { refused_with: reply.code },
             Err(_) => Verification::Unknown,

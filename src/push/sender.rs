@@ -12,13 +12,12 @@ use super::answer::{RefusalReason, RetryCause, Verdict};
 use super::batch::{Batch, CurrentValues};
 use super::bisect::Pieces;
 use super::client::{Client, Exchange, Reply};
-use super::clock::{ClockGuard, ClockVerdict};
+use super::clock::{ClockGuard, ClockVerdict, WallClock};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::listener::ReceiverListener;
 use super::receiver::PushReceiver;
 use super::series::{Series, SeriesId, Tick, TickTime};
-use crate::clock;
 use crate::feed::Backoff;
 
 /// Most samples of a request.
@@ -46,7 +45,7 @@ const GREETING_SECONDS_MAX: f64 = 90.0;
 /// A wall clock that has gone on for this much longer than the process has slept with the machine, or was set.
 const SLEPT_MIN: Duration = Duration::from_secs(10);
 
-/// How long a sender waits.
+/// How long a sender waits, and by which clock it notices a sleep of the machine.
 #[derive(Debug, Clone)]
 pub struct SendTiming {
     /// Shortest delay before the same request is sent again. 1 s.
@@ -59,8 +58,13 @@ pub struct SendTiming {
     pub hold_max: Duration,
     /// Time for which the same request fails with status 500 before it is divided. 10 min.
     pub suspect_after: Duration,
+    /// Age beyond which an accepted request says nothing about the credentials any more, once a request with samples is refused
+    /// without a known reason. 5 s.
+    pub doubt_after: Duration,
     /// Time for which a series that was refused alone is not sent. 10 min.
     pub refused_series_pause: Duration,
+    /// The wall clock. The system's.
+    pub wall_clock: WallClock,
 }
 
 impl Default for SendTiming {
@@ -71,7 +75,9 @@ impl Default for SendTiming {
             hold_min: Duration::from_secs(30),
             hold_max: Duration::from_secs(300),
             suspect_after: Duration::from_secs(600),
+            doubt_after: Duration::from_secs(5),
             refused_series_pause: Duration::from_secs(600),
+            wall_clock: WallClock::default(),
         }
     }
 }
@@ -97,7 +103,6 @@ pub struct Sender {
     refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
     /// When the receiver last answered as one that takes samples, in seconds since the Unix epoch.
     greeted_at: Option<f64>,
-    has_accepted: bool,
     /// Cancelled when no tick will be taken any more.
     finish: CancellationToken,
 }
@@ -130,7 +135,6 @@ impl Sender {
             samples_max: SAMPLES_MAX,
             refused_series: BTreeMap::new(),
             greeted_at: None,
-            has_accepted: false,
             finish: CancellationToken::new(),
             receiver,
             handle,
@@ -225,7 +229,7 @@ impl Sender {
     /// Leaves out ticks that are too old to be sent, but for the newest of all. Returns the others.
     fn drop_aged<'t>(&self, ticks: &'t [Tick], is_all: bool, current: &mut CurrentValues) -> &'t [Tick] {
         let oldest =
-            clock::wall_micros() / 1_000 - i64::try_from(self.receiver.age_max.as_millis()).unwrap_or(i64::MAX);
+            self.timing.wall_clock.millis() - i64::try_from(self.receiver.age_max.as_millis()).unwrap_or(i64::MAX);
         let aged = ticks.partition_point(|tick| tick.time.millis() < oldest);
         let (aged, fresh) = ticks.split_at(aged.min(ticks.len() - usize::from(is_all)));
         let mut samples = 0;
@@ -344,6 +348,7 @@ impl Sender {
 
     /// Sends one request until the receiver has answered for its samples, or should get others first.
     async fn send(&mut self, body: Bytes, samples: u64) -> Sent {
+        let mut is_doubted = false;
         loop {
             if !self.greet().await {
                 continue;
@@ -355,12 +360,16 @@ impl Sender {
             }
             match exchange.answer().verdict() {
                 Verdict::Stored => {
-                    self.has_accepted = true;
-                    self.greeted_at = Some(clock::wall_seconds());
+                    self.greeted_at = Some(self.timing.wall_clock.seconds());
                     self.retries.reset();
                     self.holds.reset();
-                    self.listener.accepted(samples, clock::wall_seconds());
+                    self.listener.accepted(samples, self.timing.wall_clock.seconds());
                     return Sent::Stored;
+                }
+                // It may refuse the credentials in words of its own: then it refuses a request without samples too.
+                Verdict::Divide(RefusalReason::Other) if !is_doubted && self.is_greeting_old() => {
+                    is_doubted = true;
+                    self.greeted_at = None;
                 }
                 Verdict::Divide(reason) => return Sent::Divide(reason, problem(&exchange)),
                 Verdict::Hold => self.hold(&problem(&exchange)).await,
@@ -375,7 +384,7 @@ impl Sender {
     /// Sends a request without samples to a receiver that has not answered for a while, by our clock, which may have been set:
     /// it shows whether the credentials are right, and the receiver's clock, before anything is stored. Returns whether samples can be sent.
     async fn greet(&mut self) -> bool {
-        let since = self.greeted_at.map(|at| clock::wall_seconds() - at);
+        let since = self.greeted_at.map(|at| self.timing.wall_clock.seconds() - at);
         if since.is_some_and(|since| since.abs() < GREETING_SECONDS_MAX) {
             return true;
         }
@@ -385,13 +394,18 @@ impl Sender {
             return false;
         }
         match exchange.answer().verdict() {
-            Verdict::Stored => self.greeted_at = Some(clock::wall_seconds()),
-            // Whoever refuses a request without samples refuses something else than samples, unless it took some before.
-            Verdict::Divide(_) if self.has_accepted => self.greeted_at = Some(clock::wall_seconds()),
+            Verdict::Stored => self.greeted_at = Some(self.timing.wall_clock.seconds()),
+            // Whoever refuses a request without samples refuses something else than samples.
             Verdict::Divide(_) | Verdict::Hold => self.hold(&problem(&exchange)).await,
             Verdict::Retry(cause) => self.retry(&problem(&exchange), cause).await,
         }
         self.greeted_at.is_some()
+    }
+
+    /// Returns whether the receiver last accepted a request long enough ago for its credentials to have changed since.
+    fn is_greeting_old(&self) -> bool {
+        let since = self.greeted_at.map(|at| (self.timing.wall_clock.seconds() - at).abs());
+        since.is_none_or(|since| since >= self.timing.doubt_after.as_secs_f64())
     }
 
     async fn exchange(&mut self, body: Bytes) -> Exchange {
@@ -442,12 +456,12 @@ impl Sender {
             if left.is_zero() {
                 return;
             }
-            let (began, wall) = (Instant::now(), clock::wall_seconds());
+            let (began, wall) = (Instant::now(), self.timing.wall_clock.seconds());
             tokio::select! {
                 () = tokio::time::sleep(left.min(SLICE)) => {}
                 () = self.finish.cancelled(), if !is_finishing => return,
             }
-            if clock::wall_seconds() - wall > (began.elapsed() + SLEPT_MIN).as_secs_f64() {
+            if self.timing.wall_clock.seconds() - wall > (began.elapsed() + SLEPT_MIN).as_secs_f64() {
                 return;
             }
         }

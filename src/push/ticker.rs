@@ -5,12 +5,11 @@ use std::time::Duration;
 use prometheus::Registry;
 use tracing::{debug, info, warn};
 
-use super::clock::ClockGuard;
+use super::clock::{ClockGuard, WallClock};
 use super::handle::{QueueError, QueueHandle};
 use super::identity::Identity;
 use super::sampler::gather_own;
 use super::series::{OwnSample, TickKind, TickTime};
-use crate::clock::wall_micros;
 
 /// The clock is read at least this often: timers stand still while the machine sleeps.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -93,19 +92,26 @@ pub struct Ticker {
     /// What is gathered at each tick, beside the five families; `None` if no receiver wants it.
     registry: Option<Registry>,
     clock_guard: ClockGuard,
+    wall_clock: WallClock,
     is_failing: bool,
 }
 
 impl Ticker {
     /// Creates a ticker that has taken no tick.
-    pub fn new(handle: QueueHandle, grid: Grid, registry: Option<Registry>, clock_guard: ClockGuard) -> Self {
-        Self { handle, schedule: Schedule::new(grid), registry, clock_guard, is_failing: false }
+    pub fn new(
+        handle: QueueHandle,
+        grid: Grid,
+        registry: Option<Registry>,
+        clock_guard: ClockGuard,
+        wall_clock: WallClock,
+    ) -> Self {
+        Self { handle, schedule: Schedule::new(grid), registry, clock_guard, wall_clock, is_failing: false }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
     pub async fn run(&mut self) {
         loop {
-            let pause = match self.schedule.next(now_millis()) {
+            let pause = match self.schedule.next(self.wall_clock.millis()) {
                 Wait::For(pause) => pause,
                 Wait::Take(_) if self.clock_guard.is_ahead() => READ_INTERVAL,
                 Wait::Take(time) => match self.take(time, TickKind::Regular).await {
@@ -124,7 +130,7 @@ impl Ticker {
     /// Takes the last tick of this process, unless the clock is ahead. One that fails is logged and not tried again.
     pub async fn take_last(&mut self) {
         if !self.clock_guard.is_ahead() {
-            let _ = self.take(TickTime::from_millis(now_millis()), TickKind::Final).await;
+            let _ = self.take(TickTime::from_millis(self.wall_clock.millis()), TickKind::Final).await;
         }
     }
 
@@ -147,10 +153,6 @@ impl Ticker {
         // A collector that an embedding program registered may block, or panic.
         tokio::task::spawn_blocking(move || gather_own(&registry)).await.unwrap_or_default()
     }
-}
-
-fn now_millis() -> i64 {
-    wall_micros() / 1000
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use session_buddy_bridge::internals::push::{Grid, QueueSummary, summary};
@@ -18,6 +18,7 @@ use crate::support::peers::numbers::Numbers;
 use crate::support::peers::receivers::{Kind, Receiver};
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use crate::support::program::Program;
+use crate::support::push_senders::unix_millis;
 use crate::support::scrape::{Scrape, Series};
 use crate::support::{equal, eventually, holds, is_long};
 
@@ -215,10 +216,6 @@ fn agree(what: &str, held: &Values, shown: &Values, kind: Kind) -> Result<(), St
     });
     let differences: Vec<_> = missing.chain(different).collect();
     holds(differences.is_empty(), format!("{what}: {} differ, as {:?}", differences.len(), differences.first()))
-}
-
-fn unix_millis() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as i64
 }
 
 #[test]

@@ -38,7 +38,7 @@ async fn a_receiver_is_verified_without_a_sample() {
         "  authorized: yes, without credentials",
         "  clock: this machine and the receiver agree",
         "  tenant: none is sent (header X-Scope-OrgID)",
-        "  remote write: yes, a request that is none is refused with status 400",
+        "  remote write: yes, a malformed request is refused with status 400",
     ] {
         assert!(stdout.lines().any(|printed| printed == line), "{line:?} is not in:\n{stdout}");
     }
@@ -52,7 +52,7 @@ async fn whoever_answers_2xx_to_everything_is_named() {
         Action::status("200 OK", "Content-Type: text/html; charset=utf-8\r\n", "<h1>It works</h1>")
     })
     .await;
-    for (server, told) in [(everything, "accepts what is no write request too"), (page, "a web page answers")] {
+    for (server, told) in [(everything, "accepts malformed requests too"), (page, "a web page answers")] {
         let Ended { code, stdout, stderr } = of(&server).await;
         assert_eq!(code, Some(1), "{stdout}");
         assert!(stderr.contains(told) && stderr.contains("remote write is not verified by this"), "{stderr}");

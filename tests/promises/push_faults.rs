@@ -1,16 +1,18 @@
 //! Whatever a receiver answers: its last value of each series is the newest that was queued, and no counter falls there.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use session_buddy_bridge::internals::push::{PushReceiver, SendTiming};
+use session_buddy_bridge::internals::push::{Grid, HostHash, PushReceiver, SendTiming, Ticker, WallClock};
 use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::support::patiently;
 use crate::support::push_senders::{
-    INTERVAL_MILLIS, OTHERS, Queue, Report, Running, check, http_date, receiver, samples, timing,
+    INTERVAL_MILLIS, OTHERS, Queue, Report, Running, check, http_date, receiver, samples, timing, unix_millis,
 };
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
 
@@ -98,7 +100,7 @@ async fn a_400_after_everything_was_stored_costs_nothing_of_the_newest_tick() {
 #[tokio::test]
 async fn a_bound_in_time_is_found_and_all_behind_it_arrives() {
     // As Prometheus without a window: nothing older than an hour, and nothing of the request if one sample is refused.
-    let bound = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64 - 60 * INTERVAL_MILLIS;
+    let bound = unix_millis() - 60 * INTERVAL_MILLIS;
     let (report, stored, requests) = outcome(600, 20, move |request, _| {
         let is_old = request.series.iter().flat_map(|(_, samples)| samples).any(|(time, _)| *time < bound);
         if is_old { Action::status("400 Bad Request", "", "out of bounds") } else { Action::store() }
@@ -286,6 +288,73 @@ async fn a_refused_token_is_read_again_from_its_file_and_never_shown() {
     std::fs::write(&file, "the-new-token\n").unwrap();
     server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
     assert_eq!(samples(&server.stored()), 4 * (3 + OTHERS));
+}
+
+/// The sender would wait for an hour; timers stand still while a machine sleeps, and its wall clock does not.
+#[tokio::test]
+async fn after_a_sleep_of_the_machine_a_tick_and_an_attempt_come_at_once() {
+    const SLEEP_MILLIS: i64 = 8 * 3_600_000;
+    let is_awake = Arc::new(AtomicBool::new(false));
+    let server = ScriptedReceiver::start({
+        let is_awake = Arc::clone(&is_awake);
+        move |_, _| match is_awake.load(Ordering::Relaxed) {
+            true => Action::store(),
+            false => Action::status("503 Service Unavailable", "", ""),
+        }
+    })
+    .await;
+    let wall_clock = WallClock::new({
+        let is_awake = Arc::clone(&is_awake);
+        move || (unix_millis() + if is_awake.load(Ordering::Relaxed) { SLEEP_MILLIS } else { 0 }) * 1_000
+    });
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 1).await;
+    queue.ticks(1, 2).await;
+    let hour = Duration::from_secs(3_600);
+    let timing = SendTiming { retry_min: hour, retry_max: hour, wall_clock: wall_clock.clone(), ..timing() };
+    let running = Running::start(&receiver, &queue, timing);
+    let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
+    let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
+    let mut ticker = Ticker::new(queue.handle.clone(), grid, None, queue.clock_guard.clone(), wall_clock);
+    let _ticker = JoinSet::from_iter([async move { ticker.run().await }]);
+    running.until("a retry", |report| !report.retries.is_empty()).await;
+    let before = unix_millis();
+
+    is_awake.store(true, Ordering::Relaxed);
+    let is_of_the_morning = |time: &i64| *time > before + SLEEP_MILLIS - INTERVAL_MILLIS;
+    server
+        .until("the tick of the morning", |stored| {
+            stored.values().any(|samples| samples.keys().next_back().is_some_and(is_of_the_morning))
+        })
+        .await;
+    assert_eq!(running.report.borrow().retries.len(), 1, "nothing was tried meanwhile");
+}
+
+/// As vmauth 1.79 does.
+#[tokio::test]
+async fn credentials_that_are_refused_with_400_drop_nothing() {
+    let is_known = Arc::new(Mutex::new(true));
+    let server = ScriptedReceiver::start({
+        let is_known = Arc::clone(&is_known);
+        move |_, _| match *is_known.lock().unwrap() {
+            true => Action::store(),
+            false => Action::status("400 Bad Request", "", "cannot find the provided auth token"),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 6).await;
+    queue.ticks(3, 2).await;
+    let running = Running::start(&receiver, &queue, SendTiming { doubt_after: Duration::ZERO, ..timing() });
+    server.until("the first ticks", |stored| queue.has_arrived(stored)).await;
+    *is_known.lock().unwrap() = false;
+    queue.ticks(3, 2).await;
+    let report = running.until("refusals", |report| report.holds.len() > 2).await;
+    assert!(report.holds[0].contains("cannot find the provided auth token"), "{:?}", report.holds);
+    *is_known.lock().unwrap() = true;
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    assert_eq!(running.finish().await.refused.len(), 0);
+    assert_eq!(samples(&server.stored()), 6 * (2 + OTHERS), "no tick is missing");
 }
 
 #[tokio::test]

@@ -90,7 +90,7 @@ impl Queue {
         let receivers = receivers.iter().map(|receiver| receiver.name.clone()).collect();
         let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
         handle.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).await.unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let now = unix_millis();
         Self {
             handle,
             clock_guard: ClockGuard::default(),
@@ -194,6 +194,11 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+/// Now, in milliseconds since the Unix epoch.
+pub fn unix_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as i64
 }
 
 /// The time as HTTP writes it.
