@@ -46,6 +46,63 @@ pub enum Continuity {
     Another,
 }
 
+/// What a listing is to a source, and whether that was in doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// What it is.
+    pub continuity: Continuity,
+    /// What was in doubt, and was settled by counting less.
+    pub doubt: Option<Doubt>,
+}
+
+impl Judgement {
+    /// The same, where rows of the database show that it is the one whose numbers are remembered: another one it cannot be.
+    pub(super) fn of_same_database(self) -> Self {
+        match self {
+            Self { continuity: Continuity::Another, .. } | Self { doubt: Some(Doubt::Damage), .. } => {
+                Self { continuity: Continuity::Damaged, doubt: None }
+            }
+            judged => judged,
+        }
+    }
+
+    /// The same, where the database is not taken for another one, whatever its numbers are.
+    pub(super) fn of_this_source(self) -> Self {
+        match self.continuity {
+            Continuity::Another => Self { continuity: Continuity::Damaged, doubt: Some(Doubt::Damage) },
+            _ => self,
+        }
+    }
+}
+
+/// What could not be decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// Whether a listing is of a damaged database or of a new one that resembles it.
+    Damage,
+    /// Whether a database came back to a former state or moved on.
+    Return,
+    /// Whether a feed that took over is late, or lists a damaged database.
+    Behind,
+    /// Whether a listing that was seen before is the old one or a new one that equals it.
+    KnownListing,
+}
+
+impl Doubt {
+    /// Every doubt.
+    pub const ALL: [Self; 4] = [Self::Damage, Self::Return, Self::Behind, Self::KnownListing];
+
+    /// The value of the label `reason`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Damage => "damage",
+            Self::Return => "return",
+            Self::Behind => "behind",
+            Self::KnownListing => "known_listing",
+        }
+    }
+}
+
 /// What a list proves about the skills that it does not name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Room {
@@ -351,18 +408,20 @@ impl SourceNumbers {
     }
 
     /// What `now` is to this source. `strength` is asked only where something contradicts.
-    pub fn judge(&self, now: &Listings, room: Room, strength: impl FnOnce() -> f64) -> Continuity {
+    pub fn judge(&self, now: &Listings, room: Room, strength: impl FnOnce() -> f64) -> Judgement {
         let is_contradicted = self.is_contradicted(now, room);
         if let Some(damage) = self.returned_to(now, room, is_contradicted) {
-            return Continuity::Returned { damage };
+            let doubt = (!is_contradicted).then_some(Doubt::Return);
+            return Judgement { continuity: Continuity::Returned { damage }, doubt };
         }
         if !is_contradicted {
-            Continuity::Follows
-        } else if strength() >= FORMER_BITS {
-            Continuity::Damaged
-        } else {
-            Continuity::Another
+            return Judgement { continuity: Continuity::Follows, doubt: None };
         }
+        let bits = strength();
+        if bits < FORMER_BITS {
+            return Judgement { continuity: Continuity::Another, doubt: None };
+        }
+        Judgement { continuity: Continuity::Damaged, doubt: (bits < DECISIVE_BITS).then_some(Doubt::Damage) }
     }
 
     /// The same, where no return to a former state is considered: of a feed that is not bound yet.
@@ -668,7 +727,8 @@ mod tests {
         };
         let mut advance = |now: &Listings, least, expected| {
             let room = Room::Full(least);
-            let continuity = numbers.judge(now, room, || numbers.strength(now, std::iter::empty(), true));
+            let Judgement { continuity, .. } =
+                numbers.judge(now, room, || numbers.strength(now, std::iter::empty(), true));
             assert_eq!(continuity, expected);
             numbers.advance(now, room, continuity, &mut Vec::new());
             numbers.damages().len()
@@ -687,7 +747,7 @@ mod tests {
         };
         let mut numbers = SourceNumbers::default();
         let mut advance = |now: &Listings, room| {
-            let continuity = numbers.judge(now, room, || DECISIVE_BITS);
+            let Judgement { continuity, .. } = numbers.judge(now, room, || DECISIVE_BITS);
             numbers.advance(now, room, continuity, &mut Vec::new());
             continuity
         };

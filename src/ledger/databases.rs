@@ -6,17 +6,17 @@
 
 use std::time::Duration;
 
-use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
+use crate::skills_db::{DatabaseFacts, Decision, FileIdentity, SkillMetrics};
 
-use super::binding::{Beginning, Role, Source};
+use super::binding::{Beginning, Observation, Role, Source};
 use super::confirmation::{Contradiction, Verdict};
-use super::continuity::DECISIVE_BITS;
+use super::continuity::{Continuity, DECISIVE_BITS, Room};
 use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
 use super::evidence::Listings;
 use super::feed::{CommonRow, FeedDatabase, OpenFile, Search, Trust};
 use super::ledger::{FeedId, Ledger};
 use super::moment::Moment;
-use super::notice::{FallenSkills, Notice, ResetCause};
+use super::notice::{Notice, ResetCause};
 use super::records::Table;
 use super::rows::{self, Coverage};
 use super::slots::{FeedSlot, SourceId};
@@ -184,8 +184,14 @@ impl Ledger {
             _ => return Found::Nothing,
         };
         let Some(known) = self.sources.source(own) else { return Found::Nothing };
+        let own_position = known.counts.detail.position(own);
+        let is_emptied = own_position.is_emptied(facts);
+        let is_another_by_numbers = || {
+            let judged = self.sources.judge_database(feed, own, held);
+            judged.is_some_and(|judged| judged.continuity == Continuity::Another)
+        };
         let is_another = known.counts.detail.was_joined()
-            && known.counts.detail.position(own).is_another(facts)
+            && (own_position.is_another(facts) || is_emptied && is_another_by_numbers())
             // Snapshots can have counted it, where it took the place of the one that was read.
             && !(known.counts.detail.is_changeover() && known.numbers.equality(held) >= DECISIVE_BITS);
         if !is_another {
@@ -193,11 +199,16 @@ impl Ledger {
             let is_first = !known.counts.detail.was_joined();
             return if is_first && self.is_first_read(feed, own) { Found::Nothing } else { Found::Source(own) };
         }
+        let cause = if is_emptied {
+            ResetCause::of(&known.numbers.fallen(held, Room::Enough))
+        } else {
+            ResetCause::RowsAreOthers
+        };
         let Some(new) = self.sources.replace(feed, own) else { return Found::Nothing };
         let state = &mut self.feeds[feed.index()];
         state.counters.resets += 1;
         state.touch();
-        notices.push(Notice::Reset(ResetCause::RowsAreOthers));
+        notices.push(Notice::Reset(cause));
         self.abandon_database(own, now, notices);
         Found::Source(new)
     }
@@ -354,20 +365,14 @@ impl Ledger {
             return false;
         }
         let is_known = was_joined && !matches!(reading.invocations_anchor, Anchor::Other | Anchor::Emptied);
-        if matches!(reading.invocations_anchor, Anchor::CutBack { .. }) && !is_changeover {
-            let state = &mut self.feeds[feed.index()];
-            state.counters.rollbacks += 1;
-            state.touch();
-            notices.push(Notice::RolledBack { fell: FallenSkills::default() });
-        }
         let coverage = Coverage::of(self.sources.coverage(source));
         if let Some(numbers) = &mut reading.numbers {
             numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
             let reject = |rejection| notices.push(Notice::Rejected(rejection));
-            let listings = rows::listings(numbers, reject);
+            let held = Observation::of_database(rows::listings(numbers, reject), now.elapsed);
             if is_changeover {
                 let before = source;
-                let Some(after) = self.sources.advance_to(feed, source, &listings, is_known, now.wall_micros) else {
+                let Some(after) = self.sources.advance_to(feed, source, &held, is_known, now.wall_micros) else {
                     return false;
                 };
                 source = after;
@@ -384,13 +389,15 @@ impl Ledger {
                     known.counts.changed.mark();
                 });
                 self.sources.reuse(steps);
-                self.report(now, notices);
             } else {
+                // It came back younger than it was read.
+                self.sources.report_damage(feed, source, &held);
                 self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.follow_numbers(&mut known.numbers, numbers, &listings, &coverage, ctx);
+                    known.counts.follow_numbers(&mut known.numbers, numbers, &held.listings, &coverage, ctx);
                     known.counts.detail.set_remembered_until(numbers.last_id);
                 });
             }
+            self.report(now, notices);
         }
         let has_more = reading.has_more;
         self.with_source(source, now, notices, |known, ctx| {
@@ -400,9 +407,11 @@ impl Ledger {
                 // Their rows were deleted while others were read.
                 known.counts.settle_unread_rows(ctx);
             }
-            if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
-                known.counts.follow_metrics(&mut known.numbers, metrics, &coverage, ctx);
-            }
+        });
+        if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
+            self.follow_metrics((feed, source), metrics, is_known, &coverage, now, notices);
+        }
+        self.with_source(source, now, notices, |known, ctx| {
             if let Some(anomalies) = &reading.anomalies {
                 known.counts.count_anomaly_rows(anomalies, is_changeover, &coverage, ctx);
             }
@@ -415,6 +424,33 @@ impl Ledger {
         self.finish(source, notices);
         self.update_start(now);
         true
+    }
+
+    /// Moves the remembered numbers of the source that `feed` reads to those of `skill_metrics`, once every row was read. What
+    /// they hold beyond the rows was deleted before it was read, or renamed.
+    fn follow_metrics(
+        &mut self,
+        (feed, source): (FeedSlot, SourceId),
+        metrics: &[SkillMetrics],
+        is_known: bool,
+        coverage: &Coverage,
+        now: Moment,
+        notices: &mut Vec<Notice>,
+    ) {
+        let Some(known) = self.sources.source(source).filter(|known| !rows::are_remembered(metrics, &known.numbers))
+        else {
+            return;
+        };
+        let before: Vec<_> = known.numbers.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect();
+        let held = Observation::of_database(rows::metrics_listings(metrics), now.elapsed);
+        self.sources.follow_database(feed, source, &held, is_known, now.wall_micros);
+        let steps = self.sources.take_steps();
+        self.with_source(source, now, notices, |known, ctx| {
+            known.counts.lose_uncovered(&before, &known.numbers);
+            known.counts.count_beyond_rows(&steps, metrics, coverage, ctx);
+        });
+        self.sources.reuse(steps);
+        self.report(now, notices);
     }
 
     fn is_observed(&self, source: SourceId) -> bool {

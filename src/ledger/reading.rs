@@ -95,6 +95,11 @@ impl DetailPosition {
         self.anchors(facts).0 == Anchor::Other
     }
 
+    /// Whether no invocation is left that was read, and nothing but the numbers shows whether it is another database.
+    pub fn is_emptied(&self, facts: &DatabaseFacts) -> bool {
+        self.anchors(facts).0 == Anchor::Emptied
+    }
+
     /// Whether the database came back younger than it was read.
     pub fn is_cut_back(&self, facts: &DatabaseFacts) -> bool {
         matches!(self.anchors(facts).0, Anchor::CutBack { .. })

@@ -15,7 +15,7 @@ use super::arithmetic::Listing;
 use super::book::UNKNOWN_PHASE;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
-use super::continuity::{Continuity, Delta, Room, SourceNumbers, Step};
+use super::continuity::{Delta, SourceNumbers, Step};
 use super::detail::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
 use super::evidence::{Listings, Totals};
 use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
@@ -113,6 +113,17 @@ pub(super) fn listings(numbers: &Numbers, mut reject: impl FnMut(Rejection)) -> 
 pub(super) fn metrics_listings(metrics: &[SkillMetrics]) -> Listings {
     let listed = metrics.iter().filter(|skill| (1..SERIES_COUNT_MAX).contains(&skill.total));
     Listings::new(listed.map(|skill| (Arc::from(&*skill.skill_name), metrics_totals(skill))).collect())
+}
+
+/// Whether these rows of `skill_metrics` hold what is remembered of their source.
+pub(super) fn are_remembered(metrics: &[SkillMetrics], known: &SourceNumbers) -> bool {
+    let is_same = |skill: &SkillMetrics| {
+        let remembered = known.skill(&skill.skill_name).map_or(Totals::ZERO, |skill| skill.remembered);
+        (skill.total, skill.completed.min(skill.total)) == (remembered.total, remembered.completed)
+    };
+    let held = metrics.iter().filter(|skill| skill.total > 0).count();
+    let remembered = known.iter().filter(|(_, skill)| skill.remembered.total > 0).count();
+    held == remembered && metrics.iter().all(is_same)
 }
 
 fn metrics_totals(skill: &SkillMetrics) -> Totals {
@@ -372,40 +383,26 @@ impl SourceCounts {
         }
     }
 
-    /// Moves the remembered numbers to those of `skill_metrics`, once every row was read. What they hold beyond the rows was
-    /// deleted before it was read, or renamed, and counts as a snapshot would count it: without phase and duration.
-    pub fn follow_metrics(
+    /// Skills fell to `now`: of those to which no feed is subscribed, the newest invocations are gone.
+    pub fn lose_uncovered(&mut self, before: &[(Arc<str>, Totals)], now: &SourceNumbers) {
+        for (name, before) in before {
+            let now = now.skill(name).map_or(Totals::ZERO, |skill| skill.remembered);
+            if let Some(skill) = self.skills.get_mut(name).filter(|_| now.total < before.total) {
+                skill.lose_uncovered(before, (now.completed, now.abandoned()));
+                self.changed_skills.mark(name.clone());
+            }
+        }
+    }
+
+    /// Counts what `skill_metrics` hold beyond the rows, as a snapshot would count it: without phase and duration. The
+    /// remembered numbers have moved to them.
+    pub fn count_beyond_rows(
         &mut self,
-        known: &mut SourceNumbers,
+        steps: &[Step],
         metrics: &[SkillMetrics],
         coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) {
-        let is_same = |skill: &SkillMetrics| {
-            let remembered = known.skill(&skill.skill_name).map_or(Totals::ZERO, |skill| skill.remembered);
-            (skill.total, skill.completed.min(skill.total)) == (remembered.total, remembered.completed)
-        };
-        let held = metrics.iter().filter(|skill| skill.total > 0).count();
-        let remembered = known.iter().filter(|(_, skill)| skill.remembered.total > 0).count();
-        if held == remembered && metrics.iter().all(is_same) {
-            return;
-        }
-        let held = metrics_listings(metrics);
-        let is_damaged = known.is_contradicted(&held, Room::Enough);
-        let continuity = if is_damaged { Continuity::Damaged } else { Continuity::Follows };
-        let before: Vec<(Arc<str>, Totals)> =
-            known.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect();
-        let mut steps = Vec::new();
-        if known.advance(&held, Room::Enough, continuity, &mut steps) {
-            self.changed_damages.mark();
-        }
-        for (name, before) in before {
-            let now = known.skill(&name).map_or(Totals::ZERO, |skill| skill.remembered);
-            if let Some(skill) = self.skills.get_mut(&name).filter(|_| now.total < before.total) {
-                skill.lose_uncovered(&before, (now.completed, now.abandoned()));
-                self.changed_skills.mark(name);
-            }
-        }
         for step in steps.iter().filter(|step| step.delta != Delta::Unchanged) {
             let increase = self.increase_of(step, false);
             let (name, skill) = match self.skill(&step.skill_name, ctx) {

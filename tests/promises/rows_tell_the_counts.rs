@@ -13,8 +13,9 @@ use crate::support::server_database::SCHEMA;
 use crate::support::shown::{Shown, bucket_of};
 use proptest::prelude::*;
 use rusqlite::{Connection, params};
+use session_buddy_bridge::internals::ledger::binding::Doubt;
 use session_buddy_bridge::internals::ledger::{
-    Changes, ConnectionId, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
+    Changes, ConnectionId, FallenSkill, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
@@ -447,6 +448,119 @@ fn comings_and_goings(skills: usize) -> impl Strategy<Value = Step> {
     ]
 }
 
+fn invocation(skill_name: &str) -> Invocation {
+    Invocation {
+        skill_name: skill_name.to_owned(),
+        workflow_phase: Some("setup".to_owned()),
+        completed: true,
+        duration_seconds: Some(1.5),
+    }
+}
+
+impl History {
+    /// A bridge that has read so many rows of each skill, batch by batch.
+    fn of_rows(skills: &[(&str, usize)]) -> Self {
+        let mut history = Self::new(10_000, true);
+        for (skill_name, rows) in skills {
+            (0..*rows).for_each(|_| history.take(&Step::Append(vec![invocation(skill_name)])));
+            history.settle();
+        }
+        history
+    }
+
+    fn execute(&self, sql: &str) {
+        self.server.connection.execute_batch(sql).expect(sql);
+    }
+
+    fn undecided(&self, doubt: Doubt) -> u64 {
+        let counted = self.shown.feed(0).undecided[doubt as usize];
+        let notices = self.notices.iter().filter(|notice| **notice == Notice::Undecided { doubt });
+        assert_eq!(notices.count() as u64, counted, "{doubt:?} is counted and logged");
+        counted
+    }
+
+    /// The skills that fell: with their totals before and after it.
+    fn fallen(&self) -> Vec<(String, u64, u64)> {
+        let fell = |notice: &Notice| match notice {
+            Notice::RolledBack { fell } => {
+                let skill = |skill: &FallenSkill| (skill.skill_name.to_string(), skill.remembered, skill.listed);
+                Some(fell.named.iter().map(skill).collect::<Vec<_>>())
+            }
+            _ => None,
+        };
+        self.notices.iter().filter_map(fell).flatten().collect()
+    }
+}
+
+/// Rows show that it is the same database. What its numbers say beyond them is judged as a list would be.
+#[test]
+fn doubts_about_the_numbers_of_a_database_are_counted_and_logged() {
+    let mut history = History::of_rows(&[("a", 1)]);
+    // Each is one of the numbers that the skill had.
+    (0..4).for_each(|_| history.take(&Step::Append(vec![invocation("a")])));
+    history.settle();
+    let doubts = |history: &History| Doubt::ALL.map(|doubt| history.undecided(doubt));
+    let expected = [
+        (3, [0, 0, 0, 0]),
+        // It may have had two invocations as long as those of the four before.
+        (4, [0, 0, 0, 1]),
+        // It may have had one more.
+        (5, [0, 1, 0, 1]),
+    ];
+    for (total, expected) in expected {
+        history.execute(&format!(
+            "UPDATE skill_metrics SET total_invocations = {total}, completed_invocations = {total},
+                 total_duration_seconds = {total} * 1.5",
+        ));
+        history.settle();
+        assert_eq!(doubts(&history), expected, "{total}");
+        assert_eq!(history.shown.counts().values().sum::<u64>(), 5, "{total}");
+    }
+    assert_eq!(history.fallen(), [("a".to_owned(), 5, 3)]);
+    assert!(history.notices.contains(&Notice::Restored));
+    assert_eq!((history.shown.feed(0).resets, history.shown.feed(0).rollbacks), (0, 1));
+}
+
+/// No row of it was read before, and few numbers are what they were.
+#[test]
+fn a_damaged_database_that_comes_beside_its_feed_is_in_doubt() {
+    let mut history = History::new(10_000, false);
+    history.take(&Step::Append([vec![invocation("a"); 40], vec![invocation("b"); 7]].concat()));
+    history.settle();
+    history.execute("UPDATE skill_metrics SET total_invocations = 39, completed_invocations = 39, total_duration_seconds = 58.5 WHERE skill_name = 'a'");
+    history.take(&Step::Restart { detail: true });
+    history.settle();
+    assert_eq!(history.undecided(Doubt::Damage), 1);
+    assert_eq!(history.fallen(), [("a".to_owned(), 40, 39)]);
+    assert_eq!(history.shown.counts().values().sum::<u64>(), 47);
+}
+
+#[test]
+fn a_database_that_comes_back_younger_reports_what_fell() {
+    let mut history = History::of_rows(&[("a", 5), ("b", 2)]);
+    history.server.take_back(1);
+    history.settle();
+    assert_eq!(history.fallen(), [("b".to_owned(), 2, 1)]);
+    assert_eq!(history.shown.feed(0).rollbacks, 1);
+    assert_eq!(history.shown.counts().values().sum::<u64>(), 7);
+}
+
+/// Its keys went on where those of the former one ended, and its oldest rows are gone: no row shows that it is another one.
+#[test]
+fn a_database_without_its_first_rows_is_known_for_another_one_by_its_numbers() {
+    let mut history = History::of_rows(&[("a", 5), ("b", 40)]);
+    history.execute("DELETE FROM skill_invocation; DELETE FROM skill_metrics;");
+    history.server.rows.clear();
+    history.take(&Step::Append(vec![Invocation { duration_seconds: Some(0.7), ..invocation("b") }; 25]));
+    history.server.delete_old(23);
+    history.settle();
+    assert_eq!((history.shown.feed(0).resets, history.shown.feed(0).rollbacks), (1, 0));
+    assert_eq!(history.shown.counts().get(&("b".to_owned(), true)), Some(&65));
+    history.take(&Step::Append(vec![invocation("b")]));
+    history.settle();
+    assert_eq!(history.shown.counts().get(&("b".to_owned(), true)), Some(&66));
+}
+
 /// The numbers of the database hold them, as the feed lists them.
 #[test]
 fn rows_that_were_deleted_before_they_were_read_count_without_phase_and_duration() {
@@ -494,7 +608,8 @@ fn a_skill_that_is_renamed_in_rows_counts_under_its_new_name() {
         let moved = if renamed == "a" { 3 } else { 2 };
         let due = [("a", 3), ("b", 2), ("new", moved)].map(|(name, count)| (name.to_owned(), count));
         assert_eq!(counted, due.into(), "{renamed}");
-        assert_eq!((history.shown.feed(0).resets, history.shown.feed(0).rollbacks), (0, 0), "{renamed}");
+        assert_eq!((history.shown.feed(0).resets, history.shown.feed(0).rollbacks), (0, 1), "{renamed}");
+        assert_eq!(history.fallen(), [(renamed.to_owned(), moved, 0)]);
         history.settle();
         assert_eq!(history.shown.counts().values().sum::<u64>(), 5 + moved, "{renamed}");
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::feed_state::{Binding, FeedState};
-use super::{Beginning, Counts, EVENTS_SHARED_NEEDED, Source, SourceEvent, Sources};
-use crate::ledger::continuity::{Continuity, DECISIVE_BITS, Room};
+use super::{Beginning, Counts, EVENTS_SHARED_NEEDED, Observation, Source, SourceEvent, Sources};
+use crate::ledger::continuity::{Continuity, DECISIVE_BITS, Judgement, Room};
 use crate::ledger::evidence::Listings;
 use crate::ledger::slots::{FeedSlot, SourceId};
 
@@ -179,45 +179,52 @@ impl<C: Counts> Sources<C> {
         &mut self,
         feed: FeedSlot,
         source: SourceId,
-        listings: &Listings,
+        held: &Observation<'_>,
         is_known: bool,
         wall_micros: i64,
     ) -> Option<SourceId> {
         self.wall_micros = wall_micros;
         self.steps.clear();
-        let known = self.sources.get(&source)?;
-        let live: Vec<&FeedState> = self.feeds_of(source).map(|other| self.feed(other)).collect();
-        let recent = live.iter().flat_map(|other| other.recent.iter().map(|round| &*round.listings));
-        let continuity = known.numbers.judge(listings, Room::Enough, || known.numbers.strength(listings, recent, true));
-        let continuity = match continuity {
-            Continuity::Another if is_known => Continuity::Damaged,
-            continuity => continuity,
-        };
-        let fell = known.numbers.fallen(listings, Room::Enough);
-        let source = match continuity {
-            Continuity::Another => {
-                self.events.push(SourceEvent::Another { feed, fell });
-                self.replace(feed, source)?
-            }
-            Continuity::Damaged => {
-                self.events.push(SourceEvent::Damaged { feed, fell });
-                source
-            }
-            Continuity::Returned { .. } => {
-                self.events.push(SourceEvent::Returned { feed });
-                source
-            }
-            Continuity::Follows => source,
-        };
-        let continuity = if continuity == Continuity::Another { Continuity::Follows } else { continuity };
-        let wall_micros = self.wall_micros;
-        let known = self.sources.get_mut(&source)?;
-        known.has_begun = true;
-        known.active_micros = wall_micros;
-        if known.numbers.advance(listings, Room::Enough, continuity, &mut self.steps) {
-            known.counts.mark_damages_changed();
+        let mut judged = self.judge_database(feed, source, &held.listings)?;
+        if is_known {
+            judged = judged.of_same_database();
         }
-        Some(source)
+        let mut after = source;
+        if judged.continuity == Continuity::Another {
+            let fell = self.sources.get(&source)?.numbers.fallen(&held.listings, held.room);
+            after = self.replace(feed, source)?;
+            self.events.push(SourceEvent::Another { feed, fell });
+            judged = Judgement { continuity: Continuity::Follows, doubt: None };
+        }
+        self.accept(feed, after, held, judged);
+        self.sources.get_mut(&after)?.has_begun = true;
+        Some(after)
+    }
+
+    /// What the numbers of the database beside `feed`, all skills of it, are to a source. What the feed lists itself is no
+    /// evidence: it shows that the database is the feed's.
+    pub fn judge_database(&self, feed: FeedSlot, source: SourceId, held: &Listings) -> Option<Judgement> {
+        let known = self.sources.get(&source)?;
+        let others = self.feeds_of(source).filter(|other| *other != feed);
+        let live: Vec<&FeedState> = others.map(|other| self.feed(other)).collect();
+        let recent = live.iter().flat_map(|other| other.recent.iter().map(|round| &*round.listings));
+        Some(known.numbers.judge(held, Room::Enough, || known.numbers.strength(held, recent, true)))
+    }
+
+    /// Moves the numbers of a source, of which every row was read, to what its database `held`, all skills of it. Where it
+    /// `is_known` by its rows, no doubt is left that it is the same database. The steps are in [`Sources::steps`].
+    pub fn follow_database(
+        &mut self,
+        feed: FeedSlot,
+        source: SourceId,
+        held: &Observation<'_>,
+        is_known: bool,
+        wall_micros: i64,
+    ) {
+        self.wall_micros = wall_micros;
+        self.steps.clear();
+        let Some(judged) = self.judge_database(feed, source, &held.listings) else { return };
+        self.accept(feed, source, held, if is_known { judged.of_same_database() } else { judged.of_this_source() });
     }
 
     /// Begins a source in the place of another: the database that `feed` reads is another one. The feeds of its server go

@@ -15,6 +15,7 @@
 //! Architecture invariant: no count is keyed by a name, an address or a position in the configuration. Rules 3.2 and 3.3 of
 //! `docs/translation.md`.
 
+mod accept;
 mod bind;
 mod compare;
 mod configuration;
@@ -42,7 +43,8 @@ use super::slots::{FeedSlot, SourceId};
 pub use self::parts::{FeedParts, OwnParts, Parts, SourceParts};
 pub use self::source::{Role, Source};
 pub use self::subscription::Subscription;
-pub use self::vocabulary::{Beginning, Counts, Doubt, Entry, Observation, Outcome, SourceEvent};
+pub use self::vocabulary::{Beginning, Counts, Entry, Observation, Outcome, SourceEvent};
+pub use super::continuity::Doubt;
 
 use self::feed_state::{Binding, FeedState};
 use self::pairs::Pairs;

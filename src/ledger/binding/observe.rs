@@ -2,7 +2,7 @@
 
 use super::feed_state::{Binding, Pending, Streak};
 use super::{Counts, Doubt, Observation, Outcome, SourceEvent, Sources};
-use crate::ledger::continuity::{Continuity, DECISIVE_BITS, Room, Step};
+use crate::ledger::continuity::{Continuity, Room};
 use crate::ledger::evidence::Listings;
 use crate::ledger::slots::{FeedSlot, SourceId};
 
@@ -112,8 +112,8 @@ impl<C: Counts> Sources<C> {
         let now = &*seen.listings;
         let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
         if known.counts.is_read() && !is_fork {
-            let continuity = known.numbers.judge(now, seen.room, || self.strength(feed, source, seen));
-            if continuity != Continuity::Another {
+            let judged = known.numbers.judge(now, seen.room, || self.strength(feed, source, seen));
+            if judged.continuity != Continuity::Another {
                 self.feed_mut(feed).differing = None;
             } else if Streak::extend(&mut self.feed_mut(feed).differing, seen.now) {
                 // The rows are of a database that this feed has left.
@@ -132,46 +132,22 @@ impl<C: Counts> Sources<C> {
         self.feed_mut(feed).behind = None;
         let Some(known) = self.sources.get(&source) else { return Outcome::Pending };
         let continuity = if is_fork {
-            if known.numbers.is_contradicted(now, Room::Unknown) { Continuity::Damaged } else { Continuity::Follows }
+            let is_contradicted = known.numbers.is_contradicted(now, Room::Unknown);
+            let continuity = if is_contradicted { Continuity::Damaged } else { Continuity::Follows };
+            self.advance(feed, source, seen, continuity);
+            continuity
         } else {
-            known.numbers.judge(now, seen.room, || self.strength(feed, source, seen))
+            let judged = known.numbers.judge(now, seen.room, || self.strength(feed, source, seen));
+            if judged.continuity == Continuity::Another {
+                return self.replace_source(feed, source, seen);
+            }
+            self.accept(feed, source, seen, judged);
+            judged.continuity
         };
-        match continuity {
-            Continuity::Another => return self.replace_source(feed, source, seen),
-            Continuity::Damaged if is_fork => {}
-            Continuity::Damaged => {
-                let fell = known.numbers.fallen(now, seen.room);
-                if self.strength(feed, source, seen) < DECISIVE_BITS {
-                    self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Damage });
-                }
-                self.events.push(SourceEvent::Damaged { feed, fell });
-            }
-            Continuity::Returned { .. } => {
-                let is_decided = known.numbers.is_contradicted(now, seen.room);
-                if !is_decided {
-                    self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::Return });
-                }
-                self.events.push(SourceEvent::Returned { feed });
-            }
-            Continuity::Follows => {}
-        }
-        let wall_micros = self.wall_micros;
         let Some(known) = self.sources.get_mut(&source) else { return Outcome::Pending };
-        if continuity == Continuity::Damaged {
-            known.damaged_at = Some(seen.now);
-        }
         let beginning = (!std::mem::replace(&mut known.has_begun, true)).then_some(known.beginning);
-        let damages_changed = known.numbers.advance(now, seen.room, continuity, &mut self.steps);
-        let is_other = known.set_counted_by(feed);
-        if is_other {
+        if known.set_counted_by(feed) {
             known.counts.mark_changed();
-        }
-        if damages_changed {
-            known.counts.mark_damages_changed();
-        }
-        known.active_micros = wall_micros;
-        if continuity == Continuity::Follows && self.steps.iter().any(Step::is_known_listing) {
-            self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::KnownListing });
         }
         Outcome::Counted { source, continuity, beginning }
     }

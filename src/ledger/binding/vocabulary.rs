@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::protocol::{AnomalyEntry, Rejection};
 
-use crate::ledger::continuity::{Continuity, Room};
+use crate::ledger::continuity::{Continuity, Doubt, Room};
 use crate::ledger::evidence::Listings;
 use crate::ledger::limits::Limits;
 use crate::ledger::server_time::Stamp;
@@ -54,6 +54,13 @@ pub struct Observation<'a> {
     pub room: Room,
     /// The anomalies that it lists.
     pub anomalies: &'a [Result<AnomalyEntry<'a>, Rejection>],
+}
+
+impl Observation<'static> {
+    /// What a database holds, all skills of it, at the time `now`.
+    pub fn of_database(held: Listings, now: Duration) -> Self {
+        Self { now, stamp: None, listings: Arc::new(held), room: Room::Enough, anomalies: &[] }
+    }
 }
 
 /// What became of a snapshot.
@@ -173,32 +180,4 @@ pub enum SourceEvent {
         /// The source.
         source: SourceId,
     },
-}
-
-/// What could not be decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Doubt {
-    /// Whether a listing is of a damaged database or of a new one that resembles it.
-    Damage,
-    /// Whether a database came back to a former state or moved on.
-    Return,
-    /// Whether a feed that took over is late, or lists a damaged database.
-    Behind,
-    /// Whether a listing that was seen before is the old one or a new one that equals it.
-    KnownListing,
-}
-
-impl Doubt {
-    /// Every doubt.
-    pub const ALL: [Self; 4] = [Self::Damage, Self::Return, Self::Behind, Self::KnownListing];
-
-    /// The value of the label `reason`.
-    pub fn code(self) -> &'static str {
-        match self {
-            Self::Damage => "damage",
-            Self::Return => "return",
-            Self::Behind => "behind",
-            Self::KnownListing => "known_listing",
-        }
-    }
 }
