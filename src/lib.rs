@@ -211,7 +211,7 @@ pub mod internals {
     pub mod skills_db {
         pub use crate::skills_db::{
             AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReader, DatabaseReading, Decision, FileIdentity,
-            MissingRows, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase,
+            HeldSkills, MissingRows, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase,
             SkillsDatabaseError, Table, TableCursor, with_history,
         };
     }

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::continuity::DECISIVE_BITS;
+use super::binding::Observation;
+use super::continuity::{DECISIVE_BITS, Room};
 use super::evidence::Listings;
 use super::snapshot::SKILLS_LISTED_MAX;
 
@@ -41,8 +42,8 @@ pub(super) struct Contradiction {
 /// What a feed has said of the database beside it.
 #[derive(Debug, Default)]
 pub(super) struct Confirmation {
-    /// What the database held when it was read before.
-    before: Option<Listings>,
+    /// What the database held when it was read before, and what that proves about other skills.
+    before: Option<(Arc<Listings>, Room)>,
     /// The lists in a row that have contradicted the database; `None` where the latest does not.
     contradicted: Option<Contradicted>,
 }
@@ -59,20 +60,21 @@ struct Contradicted {
 }
 
 impl Confirmation {
-    /// Judges a database that holds `held`, every skill of it, by the latest list of its feed, if there is one, and the time
-    /// of its arrival.
+    /// Judges a database that holds `held` by the latest list of its feed, if there is one, and the time of its arrival.
     pub fn judge(
         &mut self,
         latest: Option<(Duration, &Listings)>,
         is_filtered: bool,
-        held: Listings,
-        now: Duration,
+        held: &Observation<'_>,
     ) -> Verdict {
+        let now = held.now;
         let verdict = latest.map_or(Verdict::Open, |(_, latest)| {
-            let verdict = compare(latest, is_filtered, &held);
+            let verdict = compare(latest, is_filtered, &held.listings, held.room);
             match self.before.as_ref().filter(|_| verdict == Verdict::Open) {
                 // The database went on after the list was made.
-                Some(before) if compare(latest, is_filtered, before) == Verdict::Confirmed => Verdict::Confirmed,
+                Some((before, room)) if compare(latest, is_filtered, before, *room) == Verdict::Confirmed => {
+                    Verdict::Confirmed
+                }
                 _ => verdict,
             }
         });
@@ -86,7 +88,7 @@ impl Confirmation {
             }),
             _ => None,
         };
-        self.before = Some(held);
+        self.before = Some((Arc::clone(&held.listings), held.room));
         verdict
     }
 
@@ -98,9 +100,13 @@ impl Confirmation {
     }
 }
 
-fn compare(listed: &Listings, is_filtered: bool, held: &Listings) -> Verdict {
-    let (mut bits, mut is_equal) = (0.0, true);
+/// `room` is what `held` proves about the skills that it does not name.
+fn compare(listed: &Listings, is_filtered: bool, held: &Listings, room: Room) -> Verdict {
+    let (mut bits, mut is_equal) = (0.0, room == Room::Enough);
     for (name, totals) in listed.iter() {
+        if room != Room::Enough && !held.contains(name) {
+            continue;
+        }
         let Some(now) = held.get(name).filter(|now| totals.precedes(now)) else {
             let (skill_name, held) = (name.clone(), held.get(name).map_or(0, |now| now.total));
             return Verdict::Contradicted(Contradiction { skill_name, listed: totals.total, held });
@@ -132,8 +138,13 @@ mod tests {
         Listings::new(skills.iter().map(|(name, total)| ((*name).into(), totals(*total))).collect())
     }
 
+    fn database(skills: &[(&str, u64)], now: Duration) -> Observation<'static> {
+        Observation::of_database(listings(skills), Room::Enough, now)
+    }
+
     fn judge(listed: &[(&str, u64)], held: &[(&str, u64)]) -> Verdict {
-        Confirmation::default().judge(Some((Duration::ZERO, &listings(listed))), false, listings(held), Duration::ZERO)
+        let list = listings(listed);
+        Confirmation::default().judge(Some((Duration::ZERO, &list)), false, &database(held, Duration::ZERO))
     }
 
     #[test]
@@ -148,7 +159,7 @@ mod tests {
     #[test]
     fn a_database_that_goes_on_is_confirmed_by_what_it_held_a_moment_ago() {
         let mut confirmation = Confirmation::default();
-        let mut judge = |latest, held| confirmation.judge(latest, false, listings(&[("a", held)]), Duration::ZERO);
+        let mut judge = |latest, held| confirmation.judge(latest, false, &database(&[("a", held)], Duration::ZERO));
         assert_eq!(judge(None, 4), Verdict::Open);
         let listed = listings(&[("a", 4)]);
         assert_eq!(judge(Some((Duration::ZERO, &listed)), 6), Verdict::Confirmed);
@@ -172,7 +183,7 @@ mod tests {
             let list = listings(&[("a", 5)]);
             (0..9).for_each(|_| {
                 let received_at = Duration::from_secs(times.into());
-                confirmation.judge(Some((received_at, &list)), false, listings(&[("a", 4)]), received_at);
+                confirmation.judge(Some((received_at, &list)), false, &database(&[("a", 4)], received_at));
             });
             assert_eq!(confirmation.is_refuted(), times == CONTRADICTIONS_NEEDED, "lists count, not readings");
         }
@@ -183,7 +194,7 @@ mod tests {
         let (mut confirmation, list) = (Confirmation::default(), listings(&[("a", 5)]));
         let mut is_refuted = |seconds, held| {
             let (latest, now) = (Some((Duration::from_secs(100), &list)), Duration::from_secs(seconds));
-            confirmation.judge(latest, false, listings(&[("a", held)]), now);
+            confirmation.judge(latest, false, &database(&[("a", held)], now));
             confirmation.is_refuted()
         };
         assert!((100..108).all(|seconds| !is_refuted(seconds, 4)));

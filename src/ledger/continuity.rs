@@ -115,6 +115,11 @@ pub enum Room {
 }
 
 impl Room {
+    /// Of a database whose skills were read, all of them unless it `is_truncated`.
+    pub(super) fn of_database(is_truncated: bool) -> Self {
+        if is_truncated { Self::Unknown } else { Self::Enough }
+    }
+
     /// Whether a skill with these numbers would be listed.
     fn lists(self, totals: &Totals) -> bool {
         match self {

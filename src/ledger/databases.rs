@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::skills_db::{DatabaseFacts, Decision, FileIdentity, SkillMetrics};
+use crate::skills_db::{DatabaseFacts, Decision, FileIdentity, HeldSkills};
 
 use super::binding::{Beginning, Observation, Role, Source};
 use super::confirmation::{Contradiction, Verdict};
@@ -55,11 +55,15 @@ impl Ledger {
         };
         let known = source.and_then(|source| self.sources.source(source).map(|known| (source, known)));
         let Some((source, known)) = known else {
-            return Some(DetailPosition { distrusted_connection: database.distrusted, ..DetailPosition::beginning() });
+            return Some(DetailPosition {
+                distrusted_connection: database.distrusted,
+                ..DetailPosition::beginning(&self.limits)
+            });
         };
-        let position = known.counts.detail.position(source);
+        let position = known.counts.detail.position(source, &self.limits);
         Some(DetailPosition {
             distrusted_connection: position.distrusted_connection.max(database.distrusted),
+            is_unconfirmed: database.source().is_none(),
             reads_unchanged: database.source() != own || !known.counts.detail.is_joined(),
             ..position
         })
@@ -86,12 +90,22 @@ impl Ledger {
         let is_filtered = self.sources.entry(feed).filter.is_some();
         let latest = self.sources.latest(feed);
         let Some(database) = &mut self.feeds[feed.index()].database else { return Decision::Later };
-        let held = rows::metrics_listings(facts.skill_metrics.as_deref().unwrap_or_default());
-        let verdict = match facts.skill_metrics {
-            Some(_) => database.confirmation.judge(latest, is_filtered, held.clone(), now.elapsed),
-            // Without that table nothing can be compared.
-            None => Verdict::Confirmed,
+        let none = HeldSkills { is_truncated: true, ..HeldSkills::default() };
+        let skills = facts.held().unwrap_or(&none);
+        let room = Room::of_database(skills.is_truncated);
+        let held = Observation::of_database(rows::metrics_listings(&skills.skills), room, now.elapsed);
+        let verdict = match facts.held() {
+            Some(_) => database.confirmation.judge(latest, is_filtered, &held),
+            // Its rows show whose it is, or they are added up at the next request.
+            None => Verdict::Open,
         };
+        if let Some(held) = facts.held() {
+            let was_truncated = std::mem::replace(&mut database.is_truncated, held.is_truncated);
+            if held.is_truncated && !was_truncated {
+                let last = held.skills.last().map_or("", |skill| &skill.skill_name);
+                notices.push(Notice::Rejected(rows::too_many_skills(position.skills_max, last)));
+            }
+        }
         if let Verdict::Contradicted(_) = verdict {
             // What is open may be what nobody writes any more.
             database.distrusted.get_or_insert(facts.connection);
@@ -103,7 +117,7 @@ impl Ledger {
                 self.trust(feed, Trust::Confirmed(source));
                 let Some(known) = self.sources.source_mut(source) else { return Decision::Later };
                 known.counts.detail.expect_now(now.elapsed);
-                *position = known.counts.detail.position(source);
+                *position = known.counts.detail.position(source, &self.limits);
                 Decision::Read(position.plan(facts))
             }
             Found::AskAgain => Decision::AskAgain,
@@ -125,7 +139,7 @@ impl Ledger {
         position: &DetailPosition,
         facts: &DatabaseFacts,
         verdict: &Verdict,
-        held: &Listings,
+        held: &Observation<'_>,
         now: Moment,
         notices: &mut Vec<Notice>,
     ) -> Found {
@@ -136,7 +150,7 @@ impl Ledger {
             if is_contradicted || !is_its_own && *verdict != Verdict::Confirmed {
                 return Found::Nothing;
             }
-            self.sources.assign(feed, source, held);
+            self.sources.assign(feed, source, &held.listings);
             return Found::ReadByAnother;
         }
         let known = match self.search(feed, position, facts) {
@@ -158,7 +172,7 @@ impl Ledger {
                     // A source with rows of its own is another database, however alike they are.
                     let has_rows = own.and_then(|own| self.sources.source(own));
                     let has_rows = has_rows.is_some_and(|own| own.counts.detail.was_joined());
-                    self.sources.assign(feed, source, if has_rows { &none } else { held });
+                    self.sources.assign(feed, source, if has_rows { &none } else { &held.listings });
                     Found::Source(source)
                 }
                 IsCopy::Yes => self.sources.fork_database(feed, source).map_or(Found::Nothing, Found::Source),
@@ -184,23 +198,24 @@ impl Ledger {
             _ => return Found::Nothing,
         };
         let Some(known) = self.sources.source(own) else { return Found::Nothing };
-        let own_position = known.counts.detail.position(own);
+        let own_position = known.counts.detail.position(own, &self.limits);
         let is_emptied = own_position.is_emptied(facts);
         let is_another_by_numbers = || {
             let judged = self.sources.judge_database(feed, own, held);
             judged.is_some_and(|judged| judged.continuity == Continuity::Another)
         };
         let is_another = known.counts.detail.was_joined()
-            && (own_position.is_another(facts) || is_emptied && is_another_by_numbers())
+            && (own_position.is_another(facts)
+                || is_emptied && facts.skill_metrics.is_some() && is_another_by_numbers())
             // Snapshots can have counted it, where it took the place of the one that was read.
-            && !(known.counts.detail.is_changeover() && known.numbers.equality(held) >= DECISIVE_BITS);
+            && !(known.counts.detail.is_changeover() && known.numbers.equality(&held.listings) >= DECISIVE_BITS);
         if !is_another {
             // What another feed is about to read first can be a copy of it.
             let is_first = !known.counts.detail.was_joined();
             return if is_first && self.is_first_read(feed, own) { Found::Nothing } else { Found::Source(own) };
         }
         let cause = if is_emptied {
-            ResetCause::of(&known.numbers.fallen(held, Room::Enough))
+            ResetCause::of(&known.numbers.fallen(&held.listings, held.room))
         } else {
             ResetCause::RowsAreOthers
         };
@@ -369,7 +384,8 @@ impl Ledger {
         if let Some(numbers) = &mut reading.numbers {
             numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
             let reject = |rejection| notices.push(Notice::Rejected(rejection));
-            let held = Observation::of_database(rows::listings(numbers, reject), now.elapsed);
+            let room = Room::of_database(numbers.is_truncated);
+            let held = Observation::of_database(rows::listings(numbers, reject), room, now.elapsed);
             if is_changeover {
                 let before = source;
                 let Some(after) = self.sources.advance_to(feed, source, &held, is_known, now.wall_micros) else {
@@ -393,7 +409,7 @@ impl Ledger {
                 // It came back younger than it was read.
                 self.sources.report_damage(feed, source, &held);
                 self.with_source(source, now, notices, |known, ctx| {
-                    known.counts.follow_numbers(&mut known.numbers, numbers, &held.listings, &coverage, ctx);
+                    known.counts.follow_numbers(&mut known.numbers, numbers, &held, &coverage, ctx);
                     known.counts.detail.set_remembered_until(numbers.last_id);
                 });
             }
@@ -408,7 +424,7 @@ impl Ledger {
                 known.counts.settle_unread_rows(ctx);
             }
         });
-        if let Some(metrics) = reading.facts.skill_metrics.as_deref().filter(|_| !has_more) {
+        if let Some(metrics) = reading.facts.skill_metrics.as_ref().filter(|_| !has_more) {
             self.follow_metrics((feed, source), metrics, is_known, &coverage, now, notices);
         }
         self.with_source(source, now, notices, |known, ctx| {
@@ -431,7 +447,7 @@ impl Ledger {
     fn follow_metrics(
         &mut self,
         (feed, source): (FeedSlot, SourceId),
-        metrics: &[SkillMetrics],
+        metrics: &HeldSkills,
         is_known: bool,
         coverage: &Coverage,
         now: Moment,
@@ -442,12 +458,13 @@ impl Ledger {
             return;
         };
         let before: Vec<_> = known.numbers.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect();
-        let held = Observation::of_database(rows::metrics_listings(metrics), now.elapsed);
+        let room = Room::of_database(metrics.is_truncated);
+        let held = Observation::of_database(rows::metrics_listings(&metrics.skills), room, now.elapsed);
         self.sources.follow_database(feed, source, &held, is_known, now.wall_micros);
         let steps = self.sources.take_steps();
         self.with_source(source, now, notices, |known, ctx| {
             known.counts.lose_uncovered(&before, &known.numbers);
-            known.counts.count_beyond_rows(&steps, metrics, coverage, ctx);
+            known.counts.count_beyond_rows(&steps, &metrics.skills, coverage, ctx);
         });
         self.sources.reuse(steps);
         self.report(now, notices);

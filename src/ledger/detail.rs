@@ -13,6 +13,7 @@ use crate::skills_db::{DatabaseFacts, RowFingerprint};
 
 use super::dirty::{Dirty, DirtyFlag};
 use super::fingerprints::FingerprintMemory;
+use super::limits::Limits;
 use super::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
 use super::slots::{FeedSlot, SourceId};
 
@@ -56,6 +57,10 @@ pub struct DetailPosition {
     pub distrusted_connection: Option<u64>,
     /// Whether it is read although nobody has written.
     pub reads_unchanged: bool,
+    /// Whether it is not known yet whose database it is, so that the numbers of its skills are needed.
+    pub is_unconfirmed: bool,
+    /// Skills whose numbers there is room for.
+    pub skills_max: usize,
 }
 
 /// How a table continues what was read of it.
@@ -150,8 +155,10 @@ pub struct ToldInvocation {
 /// The numbers of all skills at one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Numbers {
-    /// Every skill.
+    /// The skills.
     pub skills: Vec<SkillNumbers>,
+    /// Whether there are others, for which there was no room.
+    pub is_truncated: bool,
     /// The last row of `skill_invocation` that they hold.
     pub last_id: i64,
 }
@@ -331,7 +338,7 @@ impl Detail {
     }
 
     /// Where to go on reading.
-    pub fn position(&self, source: SourceId) -> DetailPosition {
+    pub fn position(&self, source: SourceId, limits: &Limits) -> DetailPosition {
         DetailPosition {
             source: Some(source),
             invocations: self.invocations.position(),
@@ -339,6 +346,8 @@ impl Detail {
             is_changeover: self.is_changeover(),
             distrusted_connection: self.distrusted_connection,
             reads_unchanged: false,
+            is_unconfirmed: false,
+            skills_max: limits.remembered_skills_max,
         }
     }
 

@@ -53,6 +53,8 @@ pub(super) struct FeedDatabase {
     /// A connection that a list contradicted: once per file, it is opened again.
     pub distrusted: Option<u64>,
     pub search: Search,
+    /// Whether it holds more skills than there is room for, which is reported once.
+    pub is_truncated: bool,
 }
 
 /// Whether the rows of a database count.

@@ -11,6 +11,7 @@ use super::detail::{
     Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
     Position, SkillNumbers, ToldInvocation,
 };
+use super::limits::Limits;
 use super::server_time;
 
 impl From<Mark> for RowFingerprint {
@@ -39,11 +40,13 @@ impl DetailPosition {
             anomalies: self.anomalies.into(),
             distrusted_connection: self.distrusted_connection,
             reads_unchanged: self.reads_unchanged,
+            sums_rows: self.is_unconfirmed,
+            skills_max: self.skills_max,
         }
     }
 
     /// The position in a database of which nothing was ever read.
-    pub fn beginning() -> Self {
+    pub fn beginning(limits: &Limits) -> Self {
         Self {
             source: None,
             invocations: Position::default(),
@@ -51,6 +54,8 @@ impl DetailPosition {
             is_changeover: true,
             distrusted_connection: None,
             reads_unchanged: true,
+            is_unconfirmed: true,
+            skills_max: limits.remembered_skills_max,
         }
     }
 
@@ -146,12 +151,23 @@ fn anchor(position: Position, facts: &TableFacts) -> Anchor {
 impl DetailReading {
     /// What was read from `position`.
     pub fn new(position: &DetailPosition, reading: DatabaseReading) -> Self {
-        let DatabaseReading { facts, plan, invocations, anomalies, row_counts, anomaly_counts, has_more } = reading;
+        let DatabaseReading {
+            facts,
+            plan,
+            invocations,
+            anomalies,
+            row_counts,
+            row_counts_are_truncated,
+            anomaly_counts,
+            has_more,
+        } = reading;
         let (invocations_anchor, anomalies_anchor) = position.anchors(&facts);
         let numbers = row_counts.map(|counts| {
             let newest = facts.invocations.keys.map_or(0, |keys| keys.newest);
-            let skills = numbers(counts, facts.skill_metrics.as_deref().unwrap_or_default());
-            Numbers { skills, last_id: newest.max(plan.invocations_after) }
+            let skills = numbers(counts, facts.skill_metrics.as_ref().map_or(&[][..], |held| &held.skills));
+            let is_truncated =
+                row_counts_are_truncated || facts.skill_metrics.as_ref().is_some_and(|held| held.is_truncated);
+            Numbers { skills, is_truncated, last_id: newest.max(plan.invocations_after) }
         });
         let tallies = anomaly_counts.map(|counts| {
             let tally = |count: crate::skills_db::AnomalyCount| AnomalyTally {

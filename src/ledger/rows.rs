@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
-use crate::skills_db::SkillMetrics;
+use crate::skills_db::{HeldSkills, SkillMetrics};
 
 use super::anomalies::AnomaliesFull;
 use super::arithmetic::Listing;
+use super::binding::Observation;
 use super::book::UNKNOWN_PHASE;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
-use super::continuity::{Delta, SourceNumbers, Step};
+use super::continuity::{Delta, Room, SourceNumbers, Step};
 use super::detail::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
 use super::evidence::{Listings, Totals};
 use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
@@ -115,15 +116,23 @@ pub(super) fn metrics_listings(metrics: &[SkillMetrics]) -> Listings {
     Listings::new(listed.map(|skill| (Arc::from(&*skill.skill_name), metrics_totals(skill))).collect())
 }
 
-/// Whether these rows of `skill_metrics` hold what is remembered of their source.
-pub(super) fn are_remembered(metrics: &[SkillMetrics], known: &SourceNumbers) -> bool {
+/// Whether `skill_metrics` hold what is remembered of their source.
+pub(super) fn are_remembered(metrics: &HeldSkills, known: &SourceNumbers) -> bool {
     let is_same = |skill: &SkillMetrics| {
         let remembered = known.skill(&skill.skill_name).map_or(Totals::ZERO, |skill| skill.remembered);
         (skill.total, skill.completed.min(skill.total)) == (remembered.total, remembered.completed)
     };
-    let held = metrics.iter().filter(|skill| skill.total > 0).count();
+    let held = metrics.skills.iter().filter(|skill| skill.total > 0).count();
     let remembered = known.iter().filter(|(_, skill)| skill.remembered.total > 0).count();
-    held == remembered && metrics.iter().all(is_same)
+    (held == remembered || metrics.is_truncated) && metrics.skills.iter().all(is_same)
+}
+
+/// What is not read of a database that holds more than `skills_max` skills: those after `last`.
+pub(super) fn too_many_skills(skills_max: usize, last: &str) -> Rejection {
+    Rejection::new(
+        RejectionReason::SkillLimit,
+        format!("the database holds more than {skills_max} skills: the numbers of those after {last:?} are not read"),
+    )
 }
 
 fn metrics_totals(skill: &SkillMetrics) -> Totals {
@@ -285,13 +294,16 @@ impl SourceCounts {
         &mut self,
         known: &mut SourceNumbers,
         numbers: &Numbers,
-        listings: &Listings,
+        held: &Observation<'_>,
         coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) {
+        let listings = &*held.listings;
         let before: Vec<(Arc<str>, Totals)> =
             known.iter().map(|(name, skill)| (name.clone(), skill.remembered)).collect();
-        known.zero_missing(listings);
+        if held.room == Room::Enough {
+            known.zero_missing(listings);
+        }
         for (name, totals) in listings.iter() {
             known.set(name, *totals, 0);
             let told = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(name));
@@ -307,7 +319,8 @@ impl SourceCounts {
             self.changed_histories.mark(name.clone());
             self.changed_skills.mark(name);
         }
-        for (name, before) in before {
+        let is_read = |name: &str| held.room == Room::Enough || listings.contains(name);
+        for (name, before) in before.into_iter().filter(|(name, _)| is_read(name)) {
             let Some(skill) = self.skills.get_mut(&name) else { continue };
             let (now, of_rows) = (listings.get(&name).copied().unwrap_or(Totals::ZERO), {
                 let told = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(&name));

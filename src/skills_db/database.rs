@@ -15,7 +15,8 @@ use super::history::History;
 use super::schema::{Schema, is_read, schema_version};
 use super::transaction::ReadTransaction;
 use super::{
-    DatabaseFacts, DatabaseReading, FileIdentity, ReadPlan, ReadRequest, RowFingerprint, SkillsDatabaseError, Table,
+    DatabaseFacts, DatabaseReading, FileIdentity, HeldSkills, ReadPlan, ReadRequest, RowFingerprint,
+    SkillsDatabaseError, Table,
 };
 
 /// How long a reading waits where another process has the whole database locked, which no server does in WAL mode.
@@ -42,6 +43,8 @@ pub struct SkillsDatabase {
     modified: Option<SystemTime>,
     /// `PRAGMA data_version` when everything was read.
     read_version: Option<i64>,
+    /// What the rows added up to, and `PRAGMA data_version` then.
+    row_sums: Option<(i64, HeldSkills)>,
 }
 
 impl SkillsDatabase {
@@ -67,7 +70,8 @@ impl SkillsDatabase {
             Ok((connection, schema))
         })?;
         let connection_number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
-        Ok(Self { connection, path: path.to_owned(), connection_number, schema, modified, read_version: None })
+        let (path, read_version, row_sums) = (path.to_owned(), None, None);
+        Ok(Self { connection, path, connection_number, schema, modified, read_version, row_sums })
     }
 
     /// The file that is open.
@@ -132,15 +136,23 @@ impl SkillsDatabase {
             true => Some(reader.table_facts(Table::Anomalies, request.anomalies, &remembered).map_err(failed)?),
             false => None,
         };
-        let facts = DatabaseFacts {
-            file: self.file(),
-            connection: self.connection_number,
-            invocations,
-            anomalies,
-            skill_metrics: reader.skill_metrics().map_err(failed)?,
+        let skill_metrics = reader.skill_metrics(request.skills_max).map_err(failed)?;
+        let row_sums = match &self.row_sums {
+            _ if skill_metrics.is_some() || !request.sums_rows => None,
+            Some((of_version, sums)) if *of_version == version => Some(sums.clone()),
+            _ => {
+                let sums = reader.row_sums(request.skills_max).map_err(failed)?;
+                self.row_sums = Some((version, sums.clone()));
+                Some(sums)
+            }
         };
+        if row_sums.is_none() {
+            self.row_sums = None;
+        }
+        let (file, connection) = (self.connection.files().database, self.connection_number);
+        let facts = DatabaseFacts { file, connection, invocations, anomalies, skill_metrics, row_sums };
         let Some(plan) = plan(&facts) else { return Ok(None) };
-        let reading = reader.read(facts, plan).map_err(failed)?;
+        let reading = reader.read(facts, plan, request.skills_max).map_err(failed)?;
         drop(transaction);
         // Taken before the transaction: what was written in between is read again, and nothing is missed.
         self.read_version = (!reading.has_more).then_some(version);

@@ -73,7 +73,7 @@ pub struct TableCursor {
 }
 
 /// Where the ledger has read a database to, and what it requires of the next reading.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReadRequest {
     /// Of `skill_invocation`.
     pub invocations: TableCursor,
@@ -87,6 +87,24 @@ pub struct ReadRequest {
     pub distrusted_connection: Option<u64>,
     /// Whether it is read although nobody has written: what was read before was not counted, or not as of this source.
     pub reads_unchanged: bool,
+    /// Whether the rows of each skill are added up where there is no `skill_metrics` ([`DatabaseFacts::row_sums`]). Reads the
+    /// whole table, again after each change of the database: until it is known whose it is.
+    pub sums_rows: bool,
+    /// Skills whose numbers are read. Others are left out, and [`HeldSkills::is_truncated`] says so.
+    pub skills_max: usize,
+}
+
+impl Default for ReadRequest {
+    fn default() -> Self {
+        Self {
+            invocations: TableCursor::default(),
+            anomalies: TableCursor::default(),
+            distrusted_connection: None,
+            reads_unchanged: false,
+            sums_rows: false,
+            skills_max: usize::MAX,
+        }
+    }
 }
 
 /// The evidence of one reading: whose database it is, and how it continues what was read of it.
@@ -100,9 +118,27 @@ pub struct DatabaseFacts {
     pub invocations: TableFacts,
     /// How `skill_anomalies` continues; `None` where the table does not exist, in databases before the fourth migration.
     pub anomalies: Option<TableFacts>,
-    /// All of `skill_metrics`, from which the server makes what it lists, in no order; `None` where the table does not
-    /// exist. As old as the rows: a trigger of the server writes both in one transaction.
-    pub skill_metrics: Option<Vec<SkillMetrics>>,
+    /// `skill_metrics`, from which the server makes what it lists; `None` where the table does not exist. As old as the rows: a
+    /// trigger of the server writes both in one transaction.
+    pub skill_metrics: Option<HeldSkills>,
+    /// What the rows of each skill add up to, where there is no `skill_metrics` and the request needs it.
+    pub row_sums: Option<HeldSkills>,
+}
+
+impl DatabaseFacts {
+    /// The numbers of the skills, as far as they were read.
+    pub fn held(&self) -> Option<&HeldSkills> {
+        self.skill_metrics.as_ref().or(self.row_sums.as_ref())
+    }
+}
+
+/// The numbers of the skills that a database holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HeldSkills {
+    /// Each skill once, the one that was added first to the database first.
+    pub skills: Vec<SkillMetrics>,
+    /// Whether there are others: more than [`ReadRequest::skills_max`], or names that are too long together.
+    pub is_truncated: bool,
 }
 
 /// How a table continues what was read of it.
@@ -211,6 +247,8 @@ pub struct DatabaseReading {
     pub anomalies: Option<Vec<AnomalyRow>>,
     /// Where the plan counts rows: those of each skill.
     pub row_counts: Option<Vec<SkillRowCounts>>,
+    /// Whether rows of further skills were not counted: see [`ReadRequest::skills_max`].
+    pub row_counts_are_truncated: bool,
     /// Where the plan asks for the newest anomalies: how many there are of each skill and type.
     pub anomaly_counts: Option<Vec<AnomalyCount>>,
     /// Whether there are more rows after these. Where there are none, everything that [`DatabaseFacts::skill_metrics`]

@@ -34,8 +34,8 @@ mod transaction;
 pub use database::SkillsDatabase;
 pub use error::SkillsDatabaseError;
 pub use facts::{
-    AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, InvocationRow, MissingRows, ReadPlan,
-    ReadRequest, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
+    AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, HeldSkills, InvocationRow, MissingRows,
+    ReadPlan, ReadRequest, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
 pub use files::FileIdentity;
 pub use history::{HistoricInvocation, History, with_history};

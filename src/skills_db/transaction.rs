@@ -1,13 +1,13 @@
 //! The statements of one reading. All of them see the same moment of the database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
 use super::facts::{
-    AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, KeyRange, MissingRows, ReadPlan, RowCount,
-    RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
+    AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, HeldSkills, KeyRange, MissingRows,
+    ReadPlan, RowCount, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
 use super::fingerprint::{digest, fingerprint, fingerprint_columns, time_if_renamed};
 use super::rows::{anomaly, anomaly_columns, bounded, invocation, invocation_columns, name, skill_metrics};
@@ -15,6 +15,9 @@ use super::schema::{METRICS, Schema};
 
 /// Bytes of names in the counts of one reading. Names beyond are left out: no ledger has room for them.
 const NAME_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Pairs of a skill and an anomaly type in the counts of one reading: as many as anomalies that a ledger remembers.
+const ANOMALY_COUNTS_MAX: usize = 100_000;
 
 /// Rows that have the keys and the times of rows that were read, to a fraction of a second, and other skills, to be those rows:
 /// another database can share one of them by chance.
@@ -134,8 +137,8 @@ impl<'t> ReadTransaction<'t> {
         self.connection.prepare_cached(&query)?.query_row([key], |row| row.get(0))
     }
 
-    /// All of `skill_metrics`, where the table exists.
-    pub fn skill_metrics(&self) -> rusqlite::Result<Option<Vec<SkillMetrics>>> {
+    /// `skill_metrics`, at most so many skills, where the table exists.
+    pub fn skill_metrics(&self, skills_max: usize) -> rusqlite::Result<Option<HeldSkills>> {
         if !self.schema.has_metrics {
             return Ok(None);
         }
@@ -145,19 +148,45 @@ impl<'t> ReadTransaction<'t> {
         );
         let mut query = self.connection.prepare_cached(&query)?;
         let mut rows = query.query([])?;
-        let (mut metrics, mut room) = (Vec::new(), NAME_BYTES_MAX);
-        while let Some(row) = rows.next()? {
+        let (mut held, mut room) = (HeldSkills::default(), Room::for_names(skills_max));
+        // Whoever fills the table must not make each reading walk all of it.
+        while !held.is_truncated
+            && let Some(row) = rows.next()?
+        {
             let Some(skill) = skill_metrics(row) else { continue };
-            if take_room(&mut room, skill.skill_name.len()) {
-                metrics.push(skill);
+            if room.take(skill.skill_name.len()) {
+                held.skills.push(skill);
+            } else {
+                held.is_truncated = true;
             }
         }
-        Ok(Some(metrics))
+        Ok(Some(held))
     }
 
-    /// Carries out the plan.
-    pub fn read(&self, facts: DatabaseFacts, plan: ReadPlan) -> rusqlite::Result<DatabaseReading> {
-        let row_counts = if plan.counts_rows { Some(self.row_counts(plan.invocations_after)?) } else { None };
+    /// What the rows of each skill add up to, as `skill_metrics` do, of at most so many skills.
+    pub fn row_sums(&self, skills_max: usize) -> rusqlite::Result<HeldSkills> {
+        let (counts, is_truncated) = self.row_counts(i64::MAX, Room::for_names(skills_max), &[])?;
+        let skill = |counts: SkillRowCounts| SkillMetrics {
+            skill_name: counts.skill_name,
+            total: counts.all.completed + counts.all.abandoned,
+            completed: counts.all.completed,
+            duration_seconds: Some(counts.duration_seconds).filter(|seconds| seconds.is_finite() && *seconds >= 0.0),
+        };
+        Ok(HeldSkills { skills: counts.into_iter().map(skill).collect(), is_truncated })
+    }
+
+    /// Carries out the plan. Rows are counted of the skills whose numbers were read, and of at most so many others.
+    pub fn read(&self, facts: DatabaseFacts, plan: ReadPlan, skills_max: usize) -> rusqlite::Result<DatabaseReading> {
+        let metrics = facts.skill_metrics.as_ref().map_or(&[][..], |held| &held.skills);
+        let (row_counts, row_counts_are_truncated) = match plan.counts_rows {
+            true => {
+                let (mut counts, is_truncated) =
+                    self.row_counts(plan.invocations_after, Room::for_names(skills_max), metrics)?;
+                counts.sort_unstable_by(|a, b| a.skill_name.cmp(&b.skill_name));
+                (Some(counts), is_truncated)
+            }
+            false => (None, false),
+        };
         let (invocations, mut has_more) =
             self.batch(Table::Invocations, &invocation_columns(), plan.invocations_after, invocation)?;
         let (mut anomalies, mut anomaly_counts) = (None, None);
@@ -175,7 +204,16 @@ impl<'t> ReadTransaction<'t> {
                 }
             });
         }
-        Ok(DatabaseReading { facts, plan, invocations, anomalies, row_counts, anomaly_counts, has_more })
+        Ok(DatabaseReading {
+            facts,
+            plan,
+            invocations,
+            anomalies,
+            row_counts,
+            row_counts_are_truncated,
+            anomaly_counts,
+            has_more,
+        })
     }
 
     /// The next rows after the key `after`, and whether there are more.
@@ -205,28 +243,39 @@ impl<'t> ReadTransaction<'t> {
         Ok(rows)
     }
 
-    fn row_counts(&self, after: i64) -> rusqlite::Result<Vec<SkillRowCounts>> {
+    /// The rows of each skill in `metrics`, and of others for which there is `room`. Whether some were left out.
+    fn row_counts(
+        &self,
+        after: i64,
+        mut room: Room,
+        metrics: &[SkillMetrics],
+    ) -> rusqlite::Result<(Vec<SkillRowCounts>, bool)> {
         let query = format!(
             "SELECT id, {}, completed, duration_seconds FROM main.{} ORDER BY id",
             bounded("skill_name"),
             Table::Invocations.name()
         );
-        let mut skills = BTreeMap::<Box<str>, SkillRowCounts>::new();
-        let mut room = NAME_BYTES_MAX;
+        let mut counts: Vec<_> = metrics.iter().map(|skill| SkillRowCounts::none(skill.skill_name.clone())).collect();
+        let mut indices: HashMap<Box<str>, usize> =
+            metrics.iter().map(|skill| skill.skill_name.clone()).zip(0..).collect();
+        let mut is_truncated = false;
         let mut query = self.connection.prepare(&query)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             let Some(skill_name) = name(row.get_ref(1)?) else { continue };
-            let counts = match skills.get_mut(skill_name) {
-                Some(counts) => counts,
-                None if !take_room(&mut room, skill_name.len()) => continue,
-                None => skills.entry(skill_name.into()).or_insert(SkillRowCounts {
-                    skill_name: skill_name.into(),
-                    all: RowCount::default(),
-                    duration_seconds: 0.0,
-                    unread: RowCount::default(),
-                }),
+            let index = match indices.get(skill_name) {
+                Some(index) => *index,
+                None if !room.take(skill_name.len()) => {
+                    is_truncated = true;
+                    continue;
+                }
+                None => {
+                    indices.insert(skill_name.into(), counts.len());
+                    counts.push(SkillRowCounts::none(skill_name.into()));
+                    counts.len() - 1
+                }
             };
+            let counts = &mut counts[index];
             let is_completed = match row.get_ref(2)? {
                 ValueRef::Integer(0) => false,
                 ValueRef::Integer(1) => true,
@@ -244,7 +293,8 @@ impl<'t> ReadTransaction<'t> {
                 counts.unread.add(is_completed);
             }
         }
-        Ok(skills.into_values().collect())
+        counts.retain(|skill| skill.all != RowCount::default());
+        Ok((counts, is_truncated))
     }
 
     fn anomaly_counts(&self) -> rusqlite::Result<Vec<AnomalyCount>> {
@@ -255,7 +305,7 @@ impl<'t> ReadTransaction<'t> {
             Table::Anomalies.name()
         );
         let mut counts = BTreeMap::<(Box<str>, Box<str>), u64>::new();
-        let mut room = NAME_BYTES_MAX;
+        let mut room = Room::for_names(ANOMALY_COUNTS_MAX);
         let mut query = self.connection.prepare(&query)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
@@ -263,7 +313,7 @@ impl<'t> ReadTransaction<'t> {
             let Some(names) = names.map(|(skill, kind)| (Box::from(skill), Box::from(kind))) else { continue };
             if let Some(count) = counts.get_mut(&names) {
                 *count += 1;
-            } else if take_room(&mut room, names.0.len() + names.1.len()) {
+            } else if room.take(names.0.len() + names.1.len()) {
                 counts.insert(names, 1);
             }
         }
@@ -279,14 +329,33 @@ impl RowCount {
     }
 }
 
-/// Takes `bytes` from `room`. Whether there were as many.
-fn take_room(room: &mut usize, bytes: usize) -> bool {
-    match room.checked_sub(bytes) {
-        Some(left) => {
-            *room = left;
-            true
+impl SkillRowCounts {
+    fn none(skill_name: Box<str>) -> Self {
+        let (all, unread) = (RowCount::default(), RowCount::default());
+        Self { skill_name, all, duration_seconds: 0.0, unread }
+    }
+}
+
+/// How many names are still read, and how many bytes of them.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    names: usize,
+    bytes: usize,
+}
+
+impl Room {
+    fn for_names(names: usize) -> Self {
+        Self { names, bytes: NAME_BYTES_MAX }
+    }
+
+    /// Takes room for one more, of so many bytes. Whether there was.
+    fn take(&mut self, bytes: usize) -> bool {
+        let left = self.names.checked_sub(1).zip(self.bytes.checked_sub(bytes));
+        let has_room = left.is_some();
+        if let Some((names, bytes)) = left {
+            *self = Self { names, bytes };
         }
-        None => false,
+        has_room
     }
 }
 

@@ -38,6 +38,18 @@ impl Stage {
         Self { server, database, ledger, feed, connection, seconds: 0, shown, notices, _folder: folder }
     }
 
+    /// The same, of a database without a table `skill_metrics`.
+    fn without_metrics() -> Self {
+        let stage = Self::new();
+        stage.server.execute("DROP TRIGGER metrics; DROP TABLE skill_metrics;");
+        stage
+    }
+
+    /// Invocations that are exposed.
+    fn counted(&self) -> u64 {
+        self.shown.counts().values().sum()
+    }
+
     /// A feed and its database agree on five invocations.
     fn agreeing() -> Self {
         let mut stage = Self::new();
@@ -143,6 +155,39 @@ fn a_single_list_that_contradicts_is_enough(mut stage: Stage) {
 #[test]
 fn a_database_that_a_single_list_contradicts_is_reported_within_ten_seconds_and_never_counted() {
     a_single_list_that_contradicts_is_enough(Stage::new());
+}
+
+#[test]
+fn rows_without_skill_metrics_count_once_the_feed_lists_what_they_add_up_to() {
+    let mut stage = Stage::without_metrics();
+    stage.server.invoke("a", 500);
+    (0..5).for_each(|_| stage.wait());
+    assert_eq!(stage.counted(), 0, "the feed has listed nothing yet");
+    stage.list(500);
+    assert_eq!(stage.counted(), 500);
+    assert_eq!(stage.shown.feed(0).rows_tell, Some(true));
+    // Whose rows come after them is known by the rows before.
+    stage.server.invoke("a", 3);
+    stage.wait();
+    assert_eq!(stage.counted(), 503);
+}
+
+#[test]
+fn rows_without_skill_metrics_that_a_list_contradicts_are_reported_within_ten_seconds_and_never_counted() {
+    a_single_list_that_contradicts_is_enough(Stage::without_metrics());
+}
+
+#[test]
+fn rows_without_skill_metrics_that_were_read_before_count_before_the_feed_lists_anything() {
+    let mut stage = Stage::without_metrics();
+    stage.server.invoke("a", 5);
+    stage.list(5);
+    let connection = stage.ledger.open(stage.feed, stage.now());
+    stage.ledger.expect_detail(stage.feed);
+    stage.connection = connection;
+    stage.server.invoke("a", 2);
+    stage.wait();
+    assert_eq!(stage.counted(), 7);
 }
 
 #[test]

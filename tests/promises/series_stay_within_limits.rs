@@ -5,8 +5,11 @@ use std::sync::Mutex;
 
 use crate::support::observer::moment;
 use crate::support::program::Program;
+use crate::support::rows::read_all;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{ScriptedFeed, Step as Sent};
+use crate::support::server_database::ServerDatabase;
+use crate::support::shown::Shown;
 use crate::support::{eventually, holds, http_client, property};
 use prometheus::Registry;
 use proptest::collection::vec;
@@ -15,8 +18,10 @@ use serde_json::{Value, json};
 use session_buddy_bridge::internals::exposition::{Encoding, Format, View, ViewProvider, render};
 use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Notice, RuleCounters, Whole};
 use session_buddy_bridge::internals::protocol::{
-    AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot,
+    self, AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot,
 };
+use session_buddy_bridge::internals::skills_db::SkillsDatabase;
+use tokio_util::sync::CancellationToken;
 
 /// Enough for `__overflow__` alone.
 const SERIES_MIN: usize = 31;
@@ -50,6 +55,41 @@ fn limits() -> impl Strategy<Value = Limits> {
         anomaly_types_per_skill_max: types,
         ..Limits::default()
     })
+}
+
+/// Three skills are remembered, of a database with five.
+#[test]
+fn skills_of_a_database_beyond_those_that_are_remembered_are_not_read_and_reported_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = ServerDatabase::create(&folder.path().join("skills.db"));
+    let invoke = |times| ["a", "b", "c", "d", "e"].map(|skill| server.invoke(skill, times));
+    invoke(400);
+    let mut database = SkillsDatabase::open(&server.path, &CancellationToken::new()).unwrap();
+    let limits = Limits { remembered_skills_max: 3, ..Limits::default() };
+    let mut ledger = Ledger::new(limits);
+    let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
+    ledger.expect_detail(feed);
+    let connection = ledger.open(feed, moment(0));
+    let (mut shown, mut notices) = (Shown::default(), Vec::new());
+    for round in 1..=5 {
+        let now = moment(round * SECOND);
+        protocol::read(&server.snapshot(round * SECOND), &protocol::Limits::default(), &mut |message| {
+            ledger.apply(connection, &message.expect("a snapshot"), now, &mut notices);
+        });
+        read_all(&mut database, &mut ledger, feed, now, &mut notices).unwrap();
+        shown.fold(ledger.drain(now));
+        let counted = 399 + u64::try_from(round).unwrap();
+        let expected = ["a", "b", "c"].map(|skill| ((skill.to_owned(), true), counted));
+        assert_eq!(shown.counts(), expected.into(), "{round}");
+        invoke(1);
+    }
+    let feed = shown.feed(0);
+    assert_eq!((feed.resets, feed.rollbacks, feed.detail_mismatches, feed.rows_tell), (0, 0, 0, Some(true)));
+    let told = |notice: &&Notice| match notice {
+        Notice::Rejected(rejection) => rejection.to_string().contains("the database holds more than 3 skills"),
+        _ => false,
+    };
+    assert_eq!(notices.iter().filter(told).count(), 1, "{notices:?}");
 }
 
 /// A ledger, and what scrapes of it expose.

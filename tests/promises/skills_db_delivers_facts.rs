@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::support::server_database::{ServerDatabase, copy, remove_files};
 use session_buddy_bridge::internals::skills_db::{
-    AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReading, MissingRows, ReadPlan, ReadRequest, RowFingerprint,
-    RowsRead, SkillsDatabase, Table, TableCursor,
+    AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReading, HeldSkills, MissingRows, ReadPlan, ReadRequest,
+    RowFingerprint, RowsRead, SkillsDatabase, Table, TableCursor,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -89,6 +89,36 @@ impl Stage {
     }
 }
 
+/// Whoever fills the table must not fill the memory of who reads it.
+#[test]
+fn no_more_skills_are_read_than_are_requested() {
+    let stage = Stage::read(0);
+    (0..10).for_each(|skill| stage.server().invoke(&format!("skill-{skill}"), 2));
+    let read = |skills_max| {
+        let request = ReadRequest { skills_max, sums_rows: true, ..ReadRequest::default() };
+        let plan = |_: &DatabaseFacts| {
+            Some(ReadPlan { invocations_after: 0, anomalies: AnomaliesPlan::Newest, counts_rows: true })
+        };
+        open(&stage.path()).read(&request, |_| Vec::new(), plan).unwrap().expect("planned")
+    };
+    let first = |held: Option<&HeldSkills>| {
+        let held = held.expect("it holds skills");
+        let names: Vec<_> = held.skills.iter().map(|skill| (skill.skill_name.to_string(), skill.total)).collect();
+        (names, held.is_truncated)
+    };
+    let skills = |number: usize| (0..number).map(|skill| (format!("skill-{skill}"), 2)).collect::<Vec<_>>();
+    for (skills_max, read_of, is_truncated) in [(4, 4, true), (10, 10, false), (11, 10, false)] {
+        let reading = read(skills_max);
+        assert_eq!(first(reading.facts.skill_metrics.as_ref()), (skills(read_of), is_truncated));
+        assert_eq!(reading.facts.row_sums, None);
+    }
+    assert_eq!(read(4).row_counts.expect("they are counted").len(), 8, "those of the metrics, and as many others");
+    stage.server().execute("DROP TRIGGER metrics; DROP TABLE skill_metrics;");
+    let reading = read(4);
+    assert_eq!(first(reading.facts.row_sums.as_ref()), (skills(4), true));
+    assert_eq!((reading.row_counts.expect("they are counted").len(), reading.row_counts_are_truncated), (4, true));
+}
+
 fn open(path: &Path) -> SkillsDatabase {
     SkillsDatabase::open(path, &CancellationToken::new()).unwrap()
 }
@@ -127,7 +157,7 @@ fn rows_are_read_once_in_batches_and_the_last_one_is_recognised() {
     assert!(!reading.has_more);
     let keys = reading.facts.invocations.keys.unwrap();
     assert_eq!((keys.oldest, keys.newest, reading.facts.invocations.sequence), (1, 1_502, Some(1_502)));
-    let metrics = &reading.facts.skill_metrics.unwrap()[0];
+    let metrics = &reading.facts.skill_metrics.unwrap().skills[0];
     assert_eq!((&*metrics.skill_name, metrics.total, metrics.completed), (SKILL, rows + 2, rows + 2));
     assert_eq!(metrics.duration_seconds, Some((rows + 2) as f64 / 2.0));
     stage.read_all();
@@ -191,7 +221,7 @@ fn deleting_the_newest_rows_leaves_the_sequence_and_the_metrics() {
     stage.server().execute("DELETE FROM skill_invocation WHERE id > 7");
     let facts = stage.facts();
     assert_eq!(facts.invocations.sequence, Some(10));
-    assert_eq!(facts.skill_metrics.unwrap()[0].total, 10);
+    assert_eq!(facts.skill_metrics.unwrap().skills[0].total, 10);
     assert_eq!(
         missing(facts.invocations.rows_read),
         MissingRows {
@@ -229,7 +259,7 @@ fn rows_deleted_before_they_were_read_show_in_the_metrics() {
     stage.server().invoke(SKILL, 30);
     stage.server().execute("DELETE FROM skill_invocation WHERE id <= 35");
     let reading = stage.reading();
-    assert_eq!((reading.invocations.len(), reading.facts.skill_metrics.unwrap()[0].total), (5, 40));
+    assert_eq!((reading.invocations.len(), reading.facts.skill_metrics.unwrap().skills[0].total), (5, 40));
     stage.read_all();
     assert_eq!(stage.invocations.len(), 15);
 }
@@ -245,7 +275,7 @@ fn a_backup_brings_back_its_sequence_and_its_metrics() {
     let facts = stage.facts();
     let gone = missing(facts.invocations.rows_read);
     assert_eq!((gone.newest_present, gone.absent, gone.replaced), (Some(10), 5, 0));
-    assert_eq!((facts.invocations.sequence, facts.skill_metrics.unwrap()[0].total), (Some(10), 10));
+    assert_eq!((facts.invocations.sequence, facts.skill_metrics.unwrap().skills[0].total), (Some(10), 10));
 
     // It goes on from there: keys that were read belong to other rows.
     stage.server().invoke("other", 7);

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use super::feed_state::{Binding, FeedState};
 use super::{Beginning, Counts, EVENTS_SHARED_NEEDED, Observation, Source, SourceEvent, Sources};
-use crate::ledger::continuity::{Continuity, DECISIVE_BITS, Judgement, Room};
+use crate::ledger::continuity::{Continuity, DECISIVE_BITS, Judgement};
 use crate::ledger::evidence::Listings;
 use crate::ledger::slots::{FeedSlot, SourceId};
 
@@ -173,8 +173,8 @@ impl<C: Counts> Sources<C> {
         Some(own)
     }
 
-    /// Moves the numbers of a source to what its database holds, all skills of it. Returns the source, which is another one
-    /// if the database is another, unless it `is_known` by its rows; the steps are in [`Sources::steps`].
+    /// Moves the numbers of a source to what its database holds. Returns the source, which is another one if the database is
+    /// another, unless it `is_known` by its rows; the steps are in [`Sources::steps`].
     pub fn advance_to(
         &mut self,
         feed: FeedSlot,
@@ -185,7 +185,7 @@ impl<C: Counts> Sources<C> {
     ) -> Option<SourceId> {
         self.wall_micros = wall_micros;
         self.steps.clear();
-        let mut judged = self.judge_database(feed, source, &held.listings)?;
+        let mut judged = self.judge_database(feed, source, held)?;
         if is_known {
             judged = judged.of_same_database();
         }
@@ -201,18 +201,19 @@ impl<C: Counts> Sources<C> {
         Some(after)
     }
 
-    /// What the numbers of the database beside `feed`, all skills of it, are to a source. What the feed lists itself is no
-    /// evidence: it shows that the database is the feed's.
-    pub fn judge_database(&self, feed: FeedSlot, source: SourceId, held: &Listings) -> Option<Judgement> {
+    /// What the numbers of the database beside `feed` are to a source. What the feed lists itself is no evidence: it shows that
+    /// the database is the feed's.
+    pub fn judge_database(&self, feed: FeedSlot, source: SourceId, held: &Observation<'_>) -> Option<Judgement> {
         let known = self.sources.get(&source)?;
         let others = self.feeds_of(source).filter(|other| *other != feed);
         let live: Vec<&FeedState> = others.map(|other| self.feed(other)).collect();
         let recent = live.iter().flat_map(|other| other.recent.iter().map(|round| &*round.listings));
-        Some(known.numbers.judge(held, Room::Enough, || known.numbers.strength(held, recent, true)))
+        let strength = || known.numbers.strength(&held.listings, recent, true);
+        Some(known.numbers.judge(&held.listings, held.room, strength))
     }
 
-    /// Moves the numbers of a source, of which every row was read, to what its database `held`, all skills of it. Where it
-    /// `is_known` by its rows, no doubt is left that it is the same database. The steps are in [`Sources::steps`].
+    /// Moves the numbers of a source, of which every row was read, to what its database holds. Where it `is_known`
+    /// by its rows, no doubt is left that it is the same database. The steps are in [`Sources::steps`].
     pub fn follow_database(
         &mut self,
         feed: FeedSlot,
@@ -223,7 +224,7 @@ impl<C: Counts> Sources<C> {
     ) {
         self.wall_micros = wall_micros;
         self.steps.clear();
-        let Some(judged) = self.judge_database(feed, source, &held.listings) else { return };
+        let Some(judged) = self.judge_database(feed, source, held) else { return };
         self.accept(feed, source, held, if is_known { judged.of_same_database() } else { judged.of_this_source() });
     }
 

@@ -57,9 +57,9 @@ pub struct Observation<'a> {
 }
 
 impl Observation<'static> {
-    /// What a database holds, all skills of it, at the time `now`.
-    pub fn of_database(held: Listings, now: Duration) -> Self {
-        Self { now, stamp: None, listings: Arc::new(held), room: Room::Enough, anomalies: &[] }
+    /// What a database holds at the time `now`.
+    pub fn of_database(held: Listings, room: Room, now: Duration) -> Self {
+        Self { now, stamp: None, listings: Arc::new(held), room, anomalies: &[] }
     }
 }
 
