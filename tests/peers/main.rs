@@ -5,6 +5,7 @@ mod support;
 
 mod both_formats_are_one;
 mod check_tells_what_it_sees;
+mod containers_run;
 mod control_characters_blind_nobody;
 mod dashboard_is_valid;
 mod database_accidents;

@@ -4,6 +4,7 @@
 //! by returning; with `SESSION_BUDDY_BRIDGE_REQUIRE_PEERS=1` it fails.
 
 pub mod bridge;
+pub mod containers;
 pub mod maintained_server;
 pub mod node;
 pub mod numbers;
@@ -27,10 +28,15 @@ pub fn found_or_skip<T>(peer: Result<T, String>) -> Option<T> {
     };
     let required = std::env::var("SESSION_BUDDY_BRIDGE_REQUIRE_PEERS").is_ok_and(|value| value == "1");
     assert!(!required, "{reason}, and SESSION_BUDDY_BRIDGE_REQUIRE_PEERS=1");
+    skip(&reason);
+    None
+}
+
+/// Says why the test is skipped.
+pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
     // Not eprintln!: the test harness swallows what that prints when the test passes.
     let _ = writeln!(std::io::stderr(), "{test} skipped: {reason}");
-    None
 }
 
 /// Where `.ci/install-peers` puts what it installs.

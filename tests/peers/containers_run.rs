@@ -1,0 +1,131 @@
+//! docker-compose.yml and Dockerfile, as they are written, in a real Docker daemon: everything comes up healthy, is published to this
+//! machine alone, and each invocation is served once, whatever happens to the containers. Base images are stand-ins.
+
+use std::collections::BTreeMap;
+
+use crate::support::eventually;
+use crate::support::peers::containers::Containers;
+use serde_json::Value;
+
+/// Stores invocations as Session-Buddy does, in the container of its server.
+const DRIVE: &str = "
+import datetime, pathlib
+from session_buddy.storage.skills_storage import SkillsStorage
+with SkillsStorage(db_path=pathlib.Path('/var/lib/session-buddy/skills.db')) as storage:
+    for number in range(COUNT):
+        storage.store_invocation(
+            skill_name=f'skill-{number % 14}', invoked_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            session_id='test', completed=number % 5 != 0, duration_seconds=0.5 + number % 3, workflow_phase='execution')
+";
+
+/// The project, and what was stored for its server.
+struct Project {
+    containers: Containers,
+    stored: u32,
+}
+
+impl Project {
+    /// Stores further invocations.
+    fn drive(&mut self, count: u32) {
+        let script = DRIVE.replace("COUNT", &count.to_string());
+        self.containers.compose_with_input(&["exec", "-T", "session-buddy", "python", "-"], &script);
+        self.stored += count;
+    }
+
+    /// Starts what is down, and awaits the health of everything.
+    fn up(&self) {
+        self.containers.compose(&["up", "--build", "--detach", "--wait", "--quiet-pull"]);
+    }
+
+    /// Awaits that everything stored is served, and nothing more.
+    fn await_served(&self, after: &str) {
+        eventually(after, || {
+            let scrape = self.containers.scrape()?;
+            let served = scrape.sum("skill_invocations_total");
+            assert!(served <= f64::from(self.stored), "{after}: {served} of {} are served", self.stored);
+            if served == f64::from(self.stored) { Ok(()) } else { Err(format!("{served} of {}", self.stored)) }
+        });
+    }
+
+    /// The values of a query at VictoriaMetrics, by instance.
+    fn received(&self, query: &str) -> Result<BTreeMap<String, f64>, String> {
+        let answer = self.containers.get(8428, &format!("/api/v1/query?query={query}"))?;
+        let answer: Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        let series = answer["data"]["result"].as_array().ok_or("no result")?;
+        let value = |series: &Value| {
+            let instance = series["metric"]["instance"].as_str().unwrap_or_default().to_owned();
+            (instance, series["value"][1].as_str().unwrap_or_default().parse().unwrap_or(f64::NAN))
+        };
+        Ok(series.iter().map(value).collect())
+    }
+}
+
+#[test]
+fn every_invocation_is_served_once_whatever_happens_to_the_containers() {
+    let Some(mut containers) = Containers::find_or_skip() else { return };
+    containers.with_profile("push");
+    containers.set("SESSION_BUDDY_PUSH_URL", "http://victoriametrics:8428/api/v1/write");
+    let mut project = Project { containers, stored: 0 };
+
+    project.up();
+    for service in ["session-buddy", "bridge", "prometheus", "grafana", "victoriametrics"] {
+        let container = project.containers.inspect(service);
+        assert_eq!(container["State"]["Health"]["Status"], "healthy", "{service}");
+        let published = container["HostConfig"]["PortBindings"].as_object().expect("ports").values();
+        for port in published.flat_map(|bindings| bindings.as_array().expect("a list")) {
+            assert_eq!(port["HostIp"], "127.0.0.1", "{service}: {port}");
+        }
+    }
+    project.drive(100);
+    project.await_served("the first invocations to be served");
+
+    project.containers.kill("bridge");
+    project.drive(50);
+    project.await_served("what was stored after a kill to be served");
+
+    let bridge =
+        project.containers.inspect("bridge")["Name"].as_str().expect("a name").trim_start_matches('/').to_owned();
+    let network = "session-buddy-bridge_default";
+    project.containers.docker(&["network", "disconnect", network, &bridge]);
+    project.drive(50);
+    project.containers.docker(&["network", "connect", "--alias=bridge", network, &bridge]);
+    project.await_served("what was stored without a network to be served");
+
+    project.containers.compose(&["pause", "bridge"]);
+    project.drive(50);
+    project.containers.compose(&["unpause", "bridge"]);
+    project.await_served("what was stored during a pause to be served");
+
+    project.containers.compose(&["restart", "session-buddy"]);
+    project.drive(50);
+    project.await_served("what was stored after a restart of the server to be served");
+
+    // Docker kills what has not ended after 10 s: 137 then.
+    project.containers.compose(&["stop"]);
+    for service in ["session-buddy", "bridge", "victoriametrics"] {
+        assert_eq!(project.containers.inspect(service)["State"]["ExitCode"], 0, "{service}");
+    }
+    project.containers.compose(&["down"]);
+    // The state, the database and what the receiver has stored are in volumes.
+    project.containers.set("SESSION_BUDDY_AUTH_ENABLED", "true");
+    project.containers.set("SESSION_BUDDY_JWT_SECRET", "of-the-test-0123456789abcdef");
+    project.up();
+    project.drive(50);
+    project.await_served("what was stored behind authentication to be served");
+    let scrape = project.containers.scrape().expect("a scrape");
+    assert_eq!(scrape.series("session_buddy_bridge_feed_up").values().copied().collect::<Vec<_>>(), [1.0]);
+
+    // The last tick of a bridge that ends is sent at once.
+    project.containers.compose(&["stop", "bridge"]);
+    let all = BTreeMap::from([("session-buddy-bridge".to_owned(), f64::from(project.stored))]);
+    eventually("everything to be at the receiver under one instance", || {
+        match project.received("sum(last_over_time(skill_invocations_total[1h]))by(instance)")? {
+            received if received == all => Ok(()),
+            received => Err(format!("{received:?}")),
+        }
+    });
+    assert_eq!(
+        project.received("sum(resets(skill_invocations_total[1h]))").expect("an answer").into_values().sum::<f64>(),
+        0.0
+    );
+}
