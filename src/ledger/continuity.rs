@@ -262,6 +262,54 @@ impl ListingHistory {
     }
 }
 
+/// Bounds the listings that a source remembers of all its skills.
+///
+/// Beyond the bound the histories of its skills are halved, one after the other: as often as listings are added at the most,
+/// however many skills there are.
+#[derive(Debug, Clone, Default)]
+struct ListingBudget {
+    /// The length of all histories.
+    listings: usize,
+    /// The skills that have a history, the one that is halved next first.
+    queue: VecDeque<Arc<str>>,
+    /// Skills whose histories were halved and are to be persisted.
+    halved: Vec<Arc<str>>,
+}
+
+impl ListingBudget {
+    fn of(skills: &SkillTable<SkillNumbers>) -> Self {
+        let listings = skills.values().map(|skill| skill.history.len()).sum();
+        let queue = skills.iter().filter(|(_, skill)| skill.history.len() > 0).map(|(name, _)| name.clone());
+        Self { listings, queue: queue.collect(), halved: Vec::new() }
+    }
+
+    /// Adds a listing to the history of a skill.
+    fn push(&mut self, name: &Arc<str>, history: &mut ListingHistory, digest: u64) {
+        let before = history.len();
+        history.push(digest);
+        self.listings = self.listings - before + history.len();
+        if before == 0 {
+            self.queue.push_back(name.clone());
+        }
+    }
+
+    /// Keeps the histories of all skills within [`SOURCE_LISTINGS_MAX`].
+    fn bound(&mut self, skills: &mut SkillTable<SkillNumbers>) {
+        while self.listings > SOURCE_LISTINGS_MAX
+            && let Some(name) = self.queue.pop_front()
+        {
+            let Some(skill) = skills.get_mut(&name) else { continue };
+            let before = skill.history.len();
+            skill.history.shrink(before / 2);
+            self.listings -= before - skill.history.len();
+            self.halved.push(name.clone());
+            if skill.history.len() > 0 {
+                self.queue.push_back(name);
+            }
+        }
+    }
+}
+
 /// What is remembered of the numbers of one skill of a source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SkillNumbers {
@@ -289,8 +337,7 @@ pub struct SourceNumbers {
     skills: SkillTable<SkillNumbers>,
     /// The states before its last damages, oldest first.
     damages: Vec<DamageState>,
-    /// The length of all histories.
-    listings: usize,
+    budget: ListingBudget,
     /// The skills of the last list; `None` before the first of this process, and where others came from elsewhere.
     listed: Option<Arc<Names>>,
 }
@@ -298,8 +345,14 @@ pub struct SourceNumbers {
 impl SourceNumbers {
     /// The numbers that were persisted.
     pub(super) fn restore(skills: SkillTable<SkillNumbers>, damages: Vec<DamageState>) -> Self {
-        let listings = skills.values().map(|skill| skill.history.len()).sum();
-        Self { skills, damages, listings, listed: None }
+        let mut numbers = Self { budget: ListingBudget::of(&skills), skills, damages, listed: None };
+        numbers.bound_listings();
+        numbers
+    }
+
+    /// Takes the skills whose histories have become shorter since the last call.
+    pub(super) fn take_halved(&mut self) -> Vec<Arc<str>> {
+        std::mem::take(&mut self.budget.halved)
     }
 
     /// What is remembered of a skill.
@@ -572,9 +625,7 @@ impl SourceNumbers {
             Delta::Unchanged | Delta::Moved(_) => 0,
         };
         skill.remembered = to;
-        self.listings -= skill.history.len();
-        skill.history.push(totals.digest());
-        self.listings += skill.history.len();
+        self.budget.push(name, &mut skill.history, totals.digest());
         Step { skill_name: name.clone(), to, delta }
     }
 
@@ -583,9 +634,7 @@ impl SourceNumbers {
         let skill = self.skills.get_or_insert(name, SkillNumbers::default());
         skill.remembered = totals;
         skill.counted += counted;
-        self.listings -= skill.history.len();
-        skill.history.push(totals.digest());
-        self.listings += skill.history.len();
+        self.budget.push(name, &mut skill.history, totals.digest());
         self.bound_listings();
     }
 
@@ -630,14 +679,7 @@ impl SourceNumbers {
 
     /// Keeps the histories of all skills within the bound of a source.
     fn bound_listings(&mut self) {
-        if self.listings <= SOURCE_LISTINGS_MAX {
-            return;
-        }
-        let each = SOURCE_LISTINGS_MAX / 2 / self.skills.len().max(1);
-        for skill in self.skills.values_mut() {
-            skill.history.shrink(each.max(1));
-        }
-        self.listings = self.skills.values().map(|skill| skill.history.len()).sum();
+        self.budget.bound(&mut self.skills);
     }
 
     /// Adds `younger`, which turned out to be the same source, without the skills that are `forgotten`: the greater remembered
@@ -653,7 +695,7 @@ impl SourceNumbers {
             }
             skill.history.merge(other.history);
         }
-        self.listings = self.skills.values().map(|skill| skill.history.len()).sum();
+        self.budget = ListingBudget::of(&self.skills);
         self.bound_listings();
         self.listed = None;
         twice
@@ -671,7 +713,7 @@ impl SourceNumbers {
         for (name, totals) in agreed {
             skills.get_or_insert(name, SkillNumbers { remembered: *totals, ..SkillNumbers::default() });
         }
-        Self { skills, damages: self.damages.clone(), listings: self.listings, listed: None }
+        Self { budget: ListingBudget::of(&skills), skills, damages: self.damages.clone(), listed: None }
     }
 }
 
@@ -782,9 +824,34 @@ mod tests {
                 })
                 .collect();
             numbers.advance(&Listings::new(entries), Room::Enough, Continuity::Follows, &mut Vec::new());
-            let listings: usize = numbers.skills.values().map(|skill| skill.history.len()).sum();
-            assert_eq!(listings, numbers.listings);
-            assert!(listings <= SOURCE_LISTINGS_MAX);
+            assert!(remembered_listings(&numbers) <= SOURCE_LISTINGS_MAX);
         }
+    }
+
+    /// The listings that are remembered of all skills.
+    fn remembered_listings(numbers: &SourceNumbers) -> usize {
+        let listings: usize = numbers.skills.values().map(|skill| skill.history.len()).sum();
+        assert_eq!(listings, numbers.budget.listings);
+        listings
+    }
+
+    #[test]
+    fn however_many_skills_there_are_few_histories_are_halved_and_few_listings_remembered() {
+        let mut numbers = SourceNumbers::default();
+        let names: Vec<Arc<str>> = (0..80_000_u32).map(|skill| format!("skill-{skill}").into()).collect();
+        let mut rows = 0;
+        for total in 1..=3 {
+            for name in &names {
+                numbers.set(name, totals(total, 1.5 * total as f64), 0);
+                rows += 1;
+                assert!(numbers.budget.listings <= SOURCE_LISTINGS_MAX);
+            }
+            assert!(remembered_listings(&numbers) <= SOURCE_LISTINGS_MAX);
+        }
+        let latest = names.last().expect("there are skills");
+        assert!(numbers.knows(latest, &totals(3, 4.5)), "what was listed just now");
+        assert!(numbers.take_halved().len() <= rows);
+        let restored = SourceNumbers::restore(numbers.skills.clone(), Vec::new());
+        assert_eq!(remembered_listings(&restored), remembered_listings(&numbers));
     }
 }

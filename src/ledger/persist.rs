@@ -164,6 +164,9 @@ pub(super) fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, re
         unread_overflowed: counts.unread.has_overflowed(),
     });
     let SourceCounts { skills, changed_skills, changed_histories, .. } = counts;
+    for name in numbers.take_halved().into_iter().filter(|name| skills.contains(name)) {
+        changed_histories.mark(name);
+    }
     let skill = |name: &Arc<str>| Some(skill_record(id, name, skills.get(name)?, numbers.skill(name)));
     records.skills.extend(changed_skills.collect().filter_map(skill));
     let history = |name: &Arc<str>| {
