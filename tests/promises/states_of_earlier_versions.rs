@@ -166,6 +166,24 @@ fn the_sessions_of_an_older_state_stay_those_of_its_servers() {
     assert_eq!(receive(&mut ledger, 0, &event("created", "another"), 24 * hour), 5);
 }
 
+/// An older state does not say which of its feeds were configured last.
+#[test]
+fn a_feed_that_joins_at_the_first_start_is_no_heir_of_feeds_that_may_have_left_long_before() {
+    let fixture = Fixture::copy(1);
+    let whole = Store::open(&fixture.state, Whole::validated).unwrap().restored;
+    let now = Moment { wall_micros: 1_800_000_000_000_000, elapsed: Duration::ZERO };
+    let mut ledger = Ledger::restore(Limits::default(), whole, now).unwrap();
+    let feeds = ["beta", "ws://newcomer/"]
+        .map(|identity| ledger.add_feed(FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() }));
+    for feed in feeds {
+        ledger.open(feed, now);
+    }
+    let changed = ledger.drain(now).memory.feeds;
+    let of = |name: &str| changed.iter().find(|feed| &*feed.entry.name == name).expect("it has joined");
+    assert!(of("ws://newcomer/").heir_of.is_empty(), "{changed:?}");
+    assert!(of("beta").source.is_some(), "{changed:?}");
+}
+
 /// What the server lists that has this database.
 fn snapshot(database: &Path, round: i64) -> String {
     let database = Connection::open(database).unwrap();

@@ -1,6 +1,9 @@
 -- Each feed becomes a source with a feed that is bound to it. Where a feed was the same server as an earlier one, it is bound
 -- to the earlier one's source, and its own numbers, which stood still, are dropped: they would look like a backup.
 --
+-- Which feeds were configured last is not known, so that none leaves the configuration at the first start: a feed that joins it
+-- there is not the heir of one that may have left long before.
+--
 -- An entry's address is known where its name was made of its URL; the others take it from the configuration, by their name.
 -- An alias can be one of an alias. Where a chain has no end, its lowest place counts.
 CREATE TEMP TABLE merged AS
@@ -59,7 +62,7 @@ INSERT INTO entry
                 ELSE identity END,
            CASE WHEN (identity LIKE 'ws://%' OR identity LIKE 'wss://%') AND instr(identity, ' skill=') > 0
                 THEN substr(identity, instr(identity, ' skill=') + length(' skill=')) END,
-           1, tenth_skill_invocations, rollbacks, resets, detail_mismatches, 0, '[0,0,0,0]', merged.source, '[]', 0, 0, '[]',
+           0, tenth_skill_invocations, rollbacks, resets, detail_mismatches, 0, '[0,0,0,0]', merged.source, '[]', 0, 0, '[]',
            '[]', CASE WHEN sessions_reported AND NOT merged.is_alias THEN coalesce(previous_micros, 0) END,
            CASE WHEN merged.is_alias THEN 0 ELSE sessions_count END
     FROM feed JOIN merged ON merged.place = feed.place;
