@@ -282,6 +282,30 @@ fn a_new_database_stays_one_though_it_outgrows_the_old_one_while_its_feed_is_pen
     assert_eq!(observer.shown.feed(0).resets, 1);
 }
 
+/// One address of the server shows that its database is a new one, and is gone before it is known whose the new one is.
+#[test]
+fn what_a_new_database_holds_has_happened_since_whichever_address_of_its_server_is_bound_first() {
+    let mut observer = Observer::of(&[("a", None), ("b", None), ("another server", None)]);
+    let database = |times| Database { invocations: vec![invocation("x"); times], ..Database::default() };
+    let other = Database { invocations: vec![invocation("y"); 5], ..Database::default() };
+    (0..3).for_each(|feed| observer.open(feed, 0));
+    for second in 1..=12 {
+        let at_micros = second * SECOND + 1;
+        let snapshot = database(if second < 4 { 20 } else { 3 }).snapshot(at_micros);
+        if second <= 4 {
+            observer.hear(0, &snapshot, at_micros);
+        }
+        if second == 4 {
+            observer.close(0, at_micros + 1);
+        } else {
+            observer.hear(1, &snapshot, at_micros + 2);
+        }
+        observer.hear(2, &other.snapshot(at_micros + 500), at_micros + 500);
+    }
+    assert_eq!(observer.shown.counts()[&("x".to_owned(), true)], 20 + 3);
+    assert_eq!(observer.shown.rules.backfilled_invocations, 0);
+}
+
 #[test]
 fn a_filtered_feed_sees_a_new_database_by_its_own_skill() {
     let mut observer = Observer::of(&[("a", Some("x"))]);

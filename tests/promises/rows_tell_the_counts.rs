@@ -561,6 +561,24 @@ fn a_database_without_its_first_rows_is_known_for_another_one_by_its_numbers() {
     assert_eq!(history.shown.counts().get(&("b".to_owned(), true)), Some(&66));
 }
 
+/// Whatever is put beside a feed, it begins no more than one source in three of its snapshots.
+#[test]
+fn a_database_that_is_replaced_again_and_again_counts_once_its_feed_has_sent_three_snapshots() {
+    let mut history = History::of_rows(&[("a", 5)]);
+    for skill_name in ["b", "c"] {
+        history.take(&Step::Replace);
+        history.take(&Step::Append(vec![invocation(skill_name); 3]));
+        [Step::Snapshot, Step::Read, Step::Keep].iter().for_each(|step| history.take(step));
+        assert_eq!((history.shown.feed(0).resets, history.shown.counts().len()), (1, 2), "{skill_name}");
+    }
+    for _ in 0..2 {
+        [Step::Snapshot, Step::Read, Step::Keep].iter().for_each(|step| history.take(step));
+    }
+    assert_eq!(history.shown.feed(0).resets, 2);
+    let due = [("a", 5), ("b", 3), ("c", 3)].map(|(skill_name, count)| ((skill_name.to_owned(), true), count));
+    assert_eq!(history.shown.counts(), due.into());
+}
+
 /// The numbers of the database hold them, as the feed lists them.
 #[test]
 fn rows_that_were_deleted_before_they_were_read_count_without_phase_and_duration() {

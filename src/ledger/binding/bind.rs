@@ -100,14 +100,13 @@ impl<C: Counts> Sources<C> {
             self.void_likeness(other);
             let state = self.feed_mut(other);
             state.awaits_rows |= state.has_rows && is_read;
+            // Whichever of them is bound first: what the new source holds has happened since.
+            state.observe_next();
         }
         if seen.listings.is_empty() {
-            self.feed_mut(feed).observe_next();
             return Outcome::Pending;
         }
-        let state = self.feed_mut(feed);
-        state.binding = Binding::Pending(Pending { rounds: 1, since: seen.now, awaits_others: false });
-        state.observe_next();
+        self.feed_mut(feed).binding = Binding::Pending(Pending { rounds: 1, since: seen.now, awaits_others: false });
         let has_others = self.live_feeds().any(|other| other != feed && self.source_of(other) != Some(old));
         let found = self.choose_replacement(feed, old, seen);
         let source = match found {

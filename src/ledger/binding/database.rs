@@ -229,9 +229,8 @@ impl<C: Counts> Sources<C> {
     }
 
     /// Begins a source in the place of another: the database that `feed` reads is another one. The feeds of its server go
-    /// with it. Returns the new source.
+    /// with it. Returns the new source; `None` where the feed has begun one within its last snapshots, and has to wait.
     pub fn replace(&mut self, feed: FeedSlot, old: SourceId) -> Option<SourceId> {
-        self.feed_mut(feed).hold_rounds = 0;
         let source = self.begin_source(feed, Beginning::Observed, Some(old))?;
         for other in self.server_feeds(feed, old) {
             let is_bound = self.source_of(other) == Some(old);
