@@ -97,6 +97,8 @@ pub struct Sender {
     /// By series.
     labels: Vec<EncodedLabels>,
     catalog: Vec<Arc<Series>>,
+    /// The last tick that the receiver has answered for.
+    position: TickTime,
     /// Most samples of a request: 413 halves them.
     samples_max: usize,
     /// Series that the receiver refuses, each with the reason and when it is tried again.
@@ -132,6 +134,7 @@ impl Sender {
             encoder: RequestEncoder::new(),
             labels: Vec::new(),
             catalog: Vec::new(),
+            position: TickTime::NEVER,
             samples_max: SAMPLES_MAX,
             refused_series: BTreeMap::new(),
             greeted_at: None,
@@ -167,13 +170,12 @@ impl Sender {
     /// Sends the queue from the receiver's position on. Returns when everything is sent and nothing follows.
     async fn send_queue(&mut self) -> Result<(), QueueError> {
         let mut newest = self.handle.watch();
-        let (mut position, values) = self.handle.open(&self.receiver.name).await?;
-        let mut current = CurrentValues::new(values);
+        let mut current = self.open().await?;
         loop {
             let until = *newest.borrow_and_update();
             self.load_catalog().await?;
-            self.report_queue(position).await?;
-            if until <= position {
+            self.report_queue().await?;
+            if until <= self.position {
                 if !self.next_tick(&mut newest).await {
                     return Ok(());
                 }
@@ -181,21 +183,32 @@ impl Sender {
             }
             let per_tick = current.len().max(1);
             let ticks_max = (WINDOW_SAMPLES_MAX / per_tick).clamp(1, WINDOW_TICKS_MAX);
-            let backlog = self.handle.backlog(&self.receiver.name, position, ticks_max).await?;
+            let backlog = self.handle.backlog(&self.receiver.name, self.position, ticks_max).await?;
             let Some(last) = backlog.ticks.last().map(|tick| tick.time) else {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
-                (position, current) =
-                    self.handle.open(&self.receiver.name).await.map(|(at, values)| (at, CurrentValues::new(values)))?;
+                current = self.open().await?;
                 self.next_tick(&mut newest).await;
                 continue;
             };
             // A tick that was taken meanwhile can have series that are new.
             self.load_catalog().await?;
             let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
-            self.send_ticks(fresh, &mut current, position).await?;
-            position = last;
-            self.handle.advance(&self.receiver.name, position).await?;
+            self.send_ticks(fresh, &mut current).await?;
+            self.advance(last).await?;
         }
+    }
+
+    /// Begins again at the receiver's position. Returns the values there.
+    async fn open(&mut self) -> Result<CurrentValues, QueueError> {
+        let (position, values) = self.handle.open(&self.receiver.name).await?;
+        self.position = position;
+        Ok(CurrentValues::new(values))
+    }
+
+    async fn advance(&mut self, to: TickTime) -> Result<(), QueueError> {
+        self.handle.advance(&self.receiver.name, to).await?;
+        self.position = to;
+        Ok(())
     }
 
     /// Waits for the next tick. Returns whether there may be one.
@@ -218,10 +231,10 @@ impl Sender {
         Ok(())
     }
 
-    async fn report_queue(&self, position: TickTime) -> Result<(), QueueError> {
-        let mut size = self.handle.size_after(position).await?;
+    async fn report_queue(&self) -> Result<(), QueueError> {
+        let mut size = self.handle.size_after(self.position).await?;
         // A receiver that has answered for everything is as far behind as its last tick is old.
-        size.oldest = size.oldest.or(Some(position)).filter(|oldest| *oldest != TickTime::NEVER);
+        size.oldest = size.oldest.or(Some(self.position)).filter(|oldest| *oldest != TickTime::NEVER);
         self.listener.queue(size, self.handle.thinned_ticks());
         Ok(())
     }
@@ -244,12 +257,7 @@ impl Sender {
     }
 
     /// Sends `ticks`, and applies them to `current`. The position moves as they are answered for.
-    async fn send_ticks(
-        &mut self,
-        ticks: &[Tick],
-        current: &mut CurrentValues,
-        mut position: TickTime,
-    ) -> Result<(), QueueError> {
+    async fn send_ticks(&mut self, ticks: &[Tick], current: &mut CurrentValues) -> Result<(), QueueError> {
         let now = Instant::now();
         let is_paused = |id: usize, refused: &BTreeMap<SeriesId, (RefusalReason, Instant)>| {
             refused.get(&SeriesId::at(id)).is_some_and(|(_, until)| *until > now)
@@ -262,7 +270,7 @@ impl Sender {
                 self.listener.refused(ticks.len() as u64, *reason, "refused before");
             }
         }
-        let batch = Batch::new((position, current), ticks, &self.catalog, |index| selected[index]);
+        let batch = Batch::new((self.position, current), ticks, &self.catalog, |index| selected[index]);
         let apart: Vec<_> = self.refused_series.keys().filter_map(|id| batch.row(*id)).collect();
         let mut pieces = Pieces::new(&batch, self.samples_max, apart.iter().copied());
         // When the next piece was first answered with status 500, and, once a piece was for too long, whether the receiver
@@ -307,7 +315,7 @@ impl Sender {
                     }
                 }
             }
-            position = self.advance_to(&batch, &pieces, position).await?;
+            self.advance_over(&batch, &pieces).await?;
         }
         for &row in &apart {
             if !pieces.refused_series().iter().any(|(refused, _)| *refused == row) {
@@ -335,15 +343,13 @@ impl Sender {
         refused.into_iter().for_each(|(reason, samples)| self.listener.refused(samples, reason, text));
     }
 
-    /// Moves the position to the last tick that the receiver has answered for.
-    async fn advance_to(&self, batch: &Batch, pieces: &Pieces, position: TickTime) -> Result<TickTime, QueueError> {
-        let first = pieces.first_pending(batch);
-        let Some(answered) = first.checked_sub(1).map(|column| batch.time(column)).filter(|time| *time > position)
-        else {
-            return Ok(position);
-        };
-        self.handle.advance(&self.receiver.name, answered).await?;
-        Ok(answered)
+    /// Moves the position over the ticks of `batch` that the receiver has answered for.
+    async fn advance_over(&mut self, batch: &Batch, pieces: &Pieces) -> Result<(), QueueError> {
+        let answered = pieces.first_pending(batch).checked_sub(1).map(|column| batch.time(column));
+        match answered.filter(|time| *time > self.position) {
+            Some(answered) => self.advance(answered).await,
+            None => Ok(()),
+        }
     }
 
     /// Sends one request until the receiver has answered for its samples, or should get others first.
@@ -445,12 +451,14 @@ impl Sender {
         self.rest(delay).await;
     }
 
-    /// Waits. Returns earlier after a sleep of the machine, in which the network may have come back, and once at the end.
+    /// Waits, and reports the queue as it grows. Returns earlier after a sleep of the machine, in which the network may have come back,
+    /// and once at the end.
     async fn rest(&self, delay: Duration) {
         /// The wall clock is compared this often.
         const SLICE: Duration = Duration::from_secs(1);
         let is_finishing = self.finish.is_cancelled();
         let deadline = tokio::time::Instant::now() + if is_finishing { delay.min(SLICE) } else { delay };
+        let mut newest = self.handle.watch();
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if left.is_zero() {
@@ -460,6 +468,8 @@ impl Sender {
             tokio::select! {
                 () = tokio::time::sleep(left.min(SLICE)) => {}
                 () = self.finish.cancelled(), if !is_finishing => return,
+                // A queue that fails is reported when it is used next.
+                Ok(()) = newest.changed() => drop(self.report_queue().await),
             }
             if self.timing.wall_clock.seconds() - wall > (began.elapsed() + SLEPT_MIN).as_secs_f64() {
                 return;

@@ -18,6 +18,7 @@ mod live_page;
 mod peers_work;
 mod push_credentials;
 mod push_kills;
+mod push_pair;
 mod push_receivers;
 mod queries_return_data;
 mod real_prometheus;

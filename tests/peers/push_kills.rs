@@ -3,23 +3,22 @@
 //!
 //! The short form kills each of two bridges 40 times; `SESSION_BUDDY_BRIDGE_LONG=1` 300 times.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use session_buddy_bridge::internals::push::{Grid, QueueSummary, summary};
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
 
 use crate::support::peers::numbers::Numbers;
+use crate::support::peers::received::{Received, Values, five_families, newest_millis};
 use crate::support::peers::receivers::{Kind, Receiver};
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use crate::support::program::Program;
 use crate::support::push_senders::unix_millis;
-use crate::support::scrape::{Scrape, Series};
+use crate::support::scrape::Scrape;
 use crate::support::{equal, eventually, holds, is_long};
 
 /// Written until the last kill. Ten skills, so that a snapshot lists each of them; and so few anomalies that no outage hides one
@@ -31,19 +30,6 @@ const SNAPSHOT_INTERVAL_SECONDS: f64 = 0.2;
 
 /// The shortest that `--push.interval` takes.
 const INTERVAL: Duration = Duration::from_secs(5);
-
-/// Counters of the five families. Each was observed from 0 on, so that its increase is its value.
-const COUNTERS: [&str; 5] = [
-    "skill_invocations_total",
-    "skill_duration_seconds_bucket",
-    "skill_duration_seconds_count",
-    "skill_duration_seconds_sum",
-    "anomalies_detected_total",
-];
-
-const FAMILIES: &str = "skill_.*|anomalies_.*|active_sessions_total";
-
-type Values = BTreeMap<Series, f64>;
 
 /// A bridge that is killed, and its receivers: those of one Debian release.
 struct Victim {
@@ -82,6 +68,10 @@ impl Victim {
         arguments.extend(skills_db.map(|path| format!("--feed.skills-db={}", path.display())));
         arguments.extend(receivers.iter().map(|receiver| format!("--push.url={}", receiver.url())));
         Self { instance, arguments, state, receivers }
+    }
+
+    fn selector(&self) -> String {
+        format!("instance=\"{}\"", self.instance)
     }
 
     fn start(&self) -> Program {
@@ -134,7 +124,7 @@ impl Victim {
         deaths.with_a_tick_unanswered +=
             u32::from(queue.newest.is_some_and(|newest| queue.receivers.iter().any(|(_, at, _)| *at < newest)));
         let has_more = |receiver: &Receiver| {
-            let stored = self.newest_millis(receiver);
+            let stored = newest_millis(receiver, &self.selector());
             let (_, committed, _) = (queue.receivers.iter())
                 .find(|(name, ..)| receiver.url().ends_with(name.as_str()))
                 .expect("each receiver has a position");
@@ -145,77 +135,21 @@ impl Victim {
         deaths.before_the_answer_was_committed += u32::from(prompt.any(has_more));
     }
 
-    /// Returns the time of the newest sample at a receiver.
-    fn newest_millis(&self, receiver: &Receiver) -> Option<i64> {
-        let promql = format!("timestamp(active_sessions_total{{instance=\"{}\"}})", self.instance);
-        let newest = receiver.api().query(&promql, unix_millis() as f64 / 1e3);
-        newest.first().map(|(_, seconds)| (seconds * 1e3).round() as i64)
-    }
-
-    /// Compares a receiver with what the bridge shows: the last values of the five families are the same, no counter fell, and each
-    /// increased by its value.
-    fn compare(&self, receiver: &Receiver, shown: &Values) -> Result<(), String> {
-        if receiver.kind == Kind::VictoriaMetrics {
-            receiver.api().flush();
-        }
-        let at_seconds = self.newest_millis(receiver).ok_or("no sample")? as f64 / 1e3;
-        let ask = |promql: &str| receiver.api().query(promql, at_seconds).into_iter().map(unlabelled).collect();
-        let instance = format!("instance=\"{}\"", self.instance);
-        let held: Values = ask(&format!("{{__name__=~\"{FAMILIES}\",{instance}}}"));
-        agree("last values", &held, shown, receiver.kind)?;
-        for counter in COUNTERS {
-            // Functions of ranges drop the name.
-            let unnamed = |series: &Series| Series { name: String::new(), ..series.clone() };
-            let counted = shown.iter().filter(|(series, _)| series.name == counter);
-            let counted: Values = counted.map(|(series, value)| (unnamed(series), *value)).collect();
-            let resets: Values = ask(&format!("resets({counter}{{{instance}}}[6h])"));
-            equal(&resets, &counted.keys().map(|series| (series.clone(), 0.0)).collect())?;
-            // At the time of a sample nothing is extrapolated behind it, and nothing before a first sample that is 0.
-            let increases: Values = ask(&format!("increase({counter}{{{instance}}}[6h])"));
-            agree(&format!("increases of {counter}"), &increases, &counted, receiver.kind)?;
-        }
-        Ok(())
-    }
-
     /// Returns what the bridge shows, once it shows the numbers of the database and every receiver has the same.
     fn await_agreement(&self, address: SocketAddr, held: &Numbers) -> Values {
         eventually(&format!("the receivers of {} to agree", self.instance), || {
             let scrape = Scrape::try_fetch(address)?;
             equal(&Numbers::shown(&scrape), held)?;
-            let is_family = |series: &Series| {
-                !series.name.starts_with("session_buddy_bridge_") && !series.name.starts_with("process_")
-            };
-            let shown: Values = scrape.samples.into_iter().filter(|(series, _)| is_family(series)).collect();
+            let shown = five_families(&scrape);
             for receiver in &self.receivers {
-                self.compare(receiver, &shown)
-                    .map_err(|why| format!("{:?} of {}: {why}", receiver.kind, receiver.release))?;
+                let received = Received::new(receiver, &self.selector())?;
+                received.has_last_values(&shown)?;
+                received.shows_no_reset(&shown)?;
+                received.increased_by_values(&shown)?;
             }
             Ok(shown)
         })
     }
-}
-
-/// Returns a series of a receiver as the bridge shows it, without the labels of the push.
-fn unlabelled((labels, value): (Value, f64)) -> (Series, f64) {
-    let text = |value: &Value| value.as_str().expect("labels are strings").to_owned();
-    let mut labels: BTreeMap<_, _> =
-        labels.as_object().expect("labels").iter().map(|(label, value)| (label.clone(), text(value))).collect();
-    assert_eq!(labels.remove("job").as_deref(), Some("session-buddy"));
-    labels.remove("instance");
-    let name = labels.remove("__name__").unwrap_or_default();
-    (Series { name, labels }, value)
-}
-
-/// Compares values to the bit; those of VictoriaMetrics, which stores decimal numbers, to the 12th digit.
-fn agree(what: &str, held: &Values, shown: &Values, kind: Kind) -> Result<(), String> {
-    let tolerance = if kind == Kind::VictoriaMetrics { 1e-12 } else { 0.0 };
-    let missing = shown.keys().filter(|series| !held.contains_key(series)).map(|series| format!("no {series:?}"));
-    let different = held.iter().filter_map(|(series, held)| match shown.get(series) {
-        Some(shown) if (held - shown).abs() <= tolerance * shown.abs() => None,
-        shown => Some(format!("{series:?} is {held:?} and not {shown:?}")),
-    });
-    let differences: Vec<_> = missing.chain(different).collect();
-    holds(differences.is_empty(), format!("{what}: {} differ, as {:?}", differences.len(), differences.first()))
 }
 
 #[test]

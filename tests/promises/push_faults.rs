@@ -290,6 +290,19 @@ async fn a_refused_token_is_read_again_from_its_file_and_never_shown() {
     assert_eq!(samples(&server.stored()), 4 * (3 + OTHERS));
 }
 
+#[tokio::test]
+async fn the_queue_is_reported_while_the_receiver_is_down() {
+    let server = ScriptedReceiver::start(|_, _| Action::status("503 Service Unavailable", "", "")).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 7).await;
+    queue.ticks(3, 2).await;
+    let hour = Duration::from_secs(3_600);
+    let running = Running::start(&receiver, &queue, SendTiming { retry_min: hour, retry_max: hour, ..timing() });
+    let before = running.until("a retry", |report| !report.retries.is_empty()).await.queue_ticks;
+    queue.ticks(4, 2).await;
+    running.until("a longer queue", |report| report.queue_ticks == before + 4).await;
+}
+
 /// The sender would wait for an hour; timers stand still while a machine sleeps, and its wall clock does not.
 #[tokio::test]
 async fn after_a_sleep_of_the_machine_a_tick_and_an_attempt_come_at_once() {

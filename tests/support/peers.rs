@@ -9,6 +9,7 @@ pub mod maintained_server;
 pub mod node;
 pub mod numbers;
 pub mod prometheus;
+pub mod received;
 pub mod receivers;
 pub mod session_buddy;
 

@@ -37,6 +37,7 @@ pub struct Report {
     pub holds: Vec<String>,
     pub refused: BTreeMap<&'static str, u64>,
     pub accepted: u64,
+    pub queue_ticks: u64,
     pub is_ahead: bool,
     pub skew_seconds: f64,
 }
@@ -68,7 +69,9 @@ impl ReceiverListener for Recorder {
     fn queue_failed(&self, error: &dyn Error) {
         panic!("{error}");
     }
-    fn queue(&self, _queue: QueueSize, _thinned_ticks: u64) {}
+    fn queue(&self, queue: QueueSize, _thinned_ticks: u64) {
+        self.0.send_modify(|report| report.queue_ticks = queue.ticks);
+    }
     fn clock(&self, skew_seconds: f64, _is_wrong: bool, is_ahead: bool) {
         self.0.send_modify(|report| (report.is_ahead, report.skew_seconds) = (is_ahead, skew_seconds));
     }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -136,7 +137,7 @@ impl Receiver {
     pub fn start(release: &'static str, kind: Kind) -> Self {
         let programs = programs(release);
         if kind == Kind::VictoriaMetrics {
-            return Self::start_victoria_metrics(release);
+            return Self::start_victoria_metrics(release, None);
         }
         // It scrapes itself, so that its newest sample is of the present.
         let mut configuration =
@@ -151,9 +152,20 @@ impl Receiver {
         Self { kind, release, address: prometheus.address, _runs: Runs::Prometheus(prometheus) }
     }
 
-    fn start_victoria_metrics(release: &'static str) -> Self {
+    /// Starts a VictoriaMetrics that keeps a sample of each series for an interval, and takes the replicas of a pair for one.
+    pub fn start_deduplicating(release: &'static str, interval: Duration) -> Self {
+        Self::start_victoria_metrics(release, Some(interval))
+    }
+
+    fn start_victoria_metrics(release: &'static str, deduplicates: Option<Duration>) -> Self {
         let storage = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new(programs(release).join("victoria-metrics"));
+        if let Some(interval) = deduplicates {
+            let relabel = storage.path().join("relabel.yml");
+            std::fs::write(&relabel, "- action: labeldrop\n  regex: __replica__\n").expect("a file");
+            command.arg(format!("-dedup.minScrapeInterval={}ms", interval.as_millis()));
+            command.arg(format!("-relabelConfig={}", relabel.display()));
+        }
         command
             .arg(format!("-storageDataPath={}", storage.path().display()))
             .arg("-httpListenAddr=127.0.0.1:0")
