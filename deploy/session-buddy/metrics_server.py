@@ -3,6 +3,7 @@
     metrics_server.py serve [--host H] [--port P] [--database FILE] [--interval SECONDS]
     metrics_server.py check [--port P]      exit 0 if the server sends a snapshot, for a health check
     metrics_server.py token                 print a token for a client, signed with SESSION_BUDDY_JWT_SECRET
+    metrics_server.py sample [--count N]    store made-up invocations in the database, to see what becomes of them
 
 Clients must bring a token if the package's own switch says so: SESSION_BUDDY_AUTH_ENABLED=true. The secret must then be one
 of your own: the package falls back to one that is public.
@@ -95,6 +96,29 @@ def token(user_id):
     return f"{signed}.{encode(hmac.digest(secret().encode(), signed.encode(), hashlib.sha256))}"
 
 
+SAMPLE_SKILLS = ["pytest-run", "ruff-check", "code-review", "commit-message"]
+
+
+def sample(database, count):
+    """Store `count` invocations as Session-Buddy stores them: every fourth of a skill, every fifth not completed."""
+    from datetime import datetime, timezone
+
+    from session_buddy.storage.skills_storage import SkillsStorage
+
+    migrate(database)
+    with SkillsStorage(db_path=database) as storage:
+        for number in range(count):
+            storage.store_invocation(
+                skill_name=SAMPLE_SKILLS[number % len(SAMPLE_SKILLS)],
+                invoked_at=datetime.now(timezone.utc).isoformat(),
+                session_id="sample",
+                completed=number % 5 != 0,
+                duration_seconds=0.5 + number % 7,
+                workflow_phase="execution",
+            )
+    print(f"stored {count} invocations of {min(count, len(SAMPLE_SKILLS))} skills")
+
+
 def encode(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -109,11 +133,16 @@ def main(argv=None):
     serving.add_argument("--interval", type=float, default=1.0, help="seconds between two snapshots")
     commands.add_parser("check").add_argument("--port", type=int, default=8765)
     commands.add_parser("token").add_argument("--user", default="session-buddy-bridge")
+    sampling = commands.add_parser("sample")
+    sampling.add_argument("--count", type=int, default=100)
+    sampling.add_argument("--database", type=pathlib.Path, default=pathlib.Path("/var/lib/session-buddy/skills.db"))
     args = parser.parse_args(argv)
     if args.command == "serve":
         asyncio.run(serve(args.host, args.port, args.database, args.interval))
     elif args.command == "check":
         check(args.port)
+    elif args.command == "sample":
+        sample(args.database, args.count)
     else:
         print(token(args.user))
 

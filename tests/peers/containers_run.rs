@@ -2,9 +2,10 @@
 //! machine alone, and each invocation is served once, whatever happens to the containers. Base images are stand-ins.
 
 use std::collections::BTreeMap;
+use std::fs::read_to_string;
 
-use crate::support::eventually;
 use crate::support::peers::containers::Containers;
+use crate::support::{eventually, in_repository};
 use serde_json::Value;
 
 /// Stores invocations as Session-Buddy does, in the container of its server.
@@ -128,4 +129,52 @@ fn every_invocation_is_served_once_whatever_happens_to_the_containers() {
         project.received("sum(resets(skill_invocations_total[1h]))").expect("an answer").into_values().sum::<f64>(),
         0.0
     );
+}
+
+/// A command of the tutorial, and the lines that it says are printed, or the beginnings of these.
+struct TutorialStep {
+    command: String,
+    printed: Vec<String>,
+}
+
+fn tutorial() -> Vec<TutorialStep> {
+    let text = read_to_string(in_repository("docs/tutorial.md")).unwrap();
+    let mut steps: Vec<TutorialStep> = Vec::new();
+    for block in text.split("\n```").skip(1).step_by(2) {
+        let (language, lines) = block.split_once('\n').expect("a language");
+        match language {
+            "console" => {
+                let commands = lines.lines().map(|line| line.strip_prefix("$ ").expect("a prompt").to_owned());
+                steps.extend(commands.map(|command| TutorialStep { command, printed: Vec::new() }));
+            }
+            "text" => steps.last_mut().expect("a command").printed.extend(lines.lines().map(str::to_owned)),
+            other => panic!("a block of {other}"),
+        }
+    }
+    steps
+}
+
+#[test]
+fn the_tutorial_prints_what_it_says() {
+    let Some(containers) = Containers::find_or_skip() else { return };
+    let steps = tutorial();
+    assert!(steps.len() > 8, "only {} commands were found", steps.len());
+    for TutorialStep { command, printed } in steps {
+        let run = || {
+            let ended = containers.shell(&command);
+            let is_printed =
+                |wanted: &String| ended.stdout.lines().any(|line| line.trim_end().starts_with(wanted.as_str()));
+            match printed.iter().find(|line| !is_printed(line)) {
+                _ if !ended.is_success() => Err(format!("{}{}", ended.stdout, ended.stderr)),
+                Some(missing) => Err(format!("{missing:?} is not in {}", ended.stdout)),
+                None => Ok(()),
+            }
+        };
+        // What looks may look too early: the next snapshot or scrape is a second or fifteen away.
+        if command.contains("curl ") || command.contains("promtool query") {
+            eventually(&command, run);
+        } else {
+            run().unwrap_or_else(|error| panic!("{command}: {error}"));
+        }
+    }
 }

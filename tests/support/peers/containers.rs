@@ -124,7 +124,11 @@ impl Containers {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new("docker");
+        self.as_user_of_docker(Command::new("docker"))
+    }
+
+    /// Gives a command the project's folder, and the daemon as that of its user.
+    fn as_user_of_docker(&self, mut command: Command) -> Command {
         command
             .current_dir(self.project.path())
             .env("DOCKER_HOST", format!("unix://{}", self.directory.join("docker.sock").display()))
@@ -185,6 +189,11 @@ impl Containers {
         let (head, body) = stdout.split_once("\n\n").or_else(|| stdout.split_once("\r\n\r\n")).ok_or(stderr)?;
         let is_ok = head.split(' ').nth(1) == Some("200");
         if is_ok { Ok(body.to_owned()) } else { Err(stdout) }
+    }
+
+    /// Runs a command line as a person would, in the project's folder and in the daemon's network, and returns what it printed.
+    pub fn shell(&self, line: &str) -> Ended {
+        run(self.as_user_of_docker(self.inside()).args(["bash", "-c", line]), "")
     }
 
     /// What the bridge serves.
