@@ -68,6 +68,7 @@
 //! | `cli` | the command line: one file a command, its flags beside what it does |
 //! | `exporter` | [`PrometheusExporter`]: a ledger with one local feed |
 //! | `recording`, `replay` | recordings of feeds, and the metrics that they lead to |
+//! | `backfill` | the history of a database as samples at its true times |
 //! | `report` | what the rows of a database say about each skill, as text |
 //! | `demo` | a simulated server; knows nothing of the bridge |
 //! | `reload` | files that change while the program runs: reads that agree, and what a reload must not take away |
@@ -91,6 +92,7 @@
     reason = "hidden items are documented for contributors, who see private ones"
 )]
 
+mod backfill;
 mod bridge;
 mod build_info;
 mod cli;
@@ -147,6 +149,11 @@ mod documents {
 /// What this project's own binary, tests, benches and fuzz targets need beyond the API. Changes without notice.
 #[doc(hidden)]
 pub mod internals {
+    pub mod backfill {
+        pub use crate::backfill::{
+            BackfillError, EVENTS_MAX, OpenMetrics, Progress, Requests, Sink, Span, Summary, write,
+        };
+    }
     pub mod cli {
         pub use crate::cli::demo::Demo;
         pub use crate::cli::healthcheck::Healthcheck;

@@ -9,6 +9,7 @@ use super::check::CheckProblem;
 use super::explanation::MissingSkill;
 use super::healthcheck::HealthcheckError;
 use super::record::SilentFeed;
+use crate::backfill::BackfillError;
 use crate::bridge::BridgeError;
 use crate::recording::RecordingError;
 use crate::report::ReportError;
@@ -121,6 +122,22 @@ pub enum CommandError {
     /// The report has no answer.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The history is not written.
+    #[error(transparent)]
+    Backfill(#[from] BackfillError),
+    /// A signal ended the command before its work was done.
+    #[error("interrupted: the receiver has a part of the history; push it again, the same samples do no harm")]
+    Interrupted,
+    /// A state without the time of its first series.
+    #[error(
+        "the state file {} does not say when its series began: give the time of their first sample with --until, for example \
+         from `min_over_time(timestamp(skill_invocations_total)[90d:])`",
+        path.display()
+    )]
+    NoFirstSeries {
+        /// The state file.
+        path: PathBuf,
+    },
     /// A directory of installed skills cannot be read.
     #[error("cannot read {} (--skills.dir): {source}", .directory.display())]
     SkillsDir {

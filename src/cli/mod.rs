@@ -3,6 +3,7 @@
 //! One file a command. Each holds the flags as they are written, the [`Command`] that they make once they are validated,
 //! and what that does. `run` and `demo` serve; the others end by themselves.
 
+pub mod backfill;
 pub mod check;
 mod check_push;
 mod contradictions;
@@ -43,6 +44,7 @@ use crate::build_info::LONG_VERSION;
 use crate::settings::flags::{ListenFlags, RunFlags};
 use crate::settings::{Environment, LogSettings, SettingsError};
 use crate::text::terminal_line;
+use backfill::{Backfill, BackfillFlags};
 use check::CheckFlags;
 use demo::{Demo, DemoFlags};
 pub use error::CommandError;
@@ -98,6 +100,8 @@ Examples:
       record what a server sends, print its metrics, and explain them
   session-buddy-bridge report --feed.skills-db .session-buddy/skills.db --since 7d
       which skills were used, failed or never used in a week, without Prometheus
+  session-buddy-bridge backfill --feed.skills-db .session-buddy/skills.db --output history.om
+      the history of that database, for promtool tsdb create-blocks-from openmetrics
   session-buddy-bridge healthcheck --web.listen-address :9101
       check the health of a bridge that was started with the same flag";
 
@@ -129,6 +133,8 @@ enum Subcommands {
     Record(RecordFlags),
     /// Print the metrics that a recording leads to
     Replay(ReplayFlags),
+    /// Write the history of the server's database as OpenMetrics with timestamps, or push it, up to where live series begin
+    Backfill(Box<BackfillFlags>),
     /// Print what the server's database says about each skill: use, success, durations, trend, failures
     Report(ReportFlags),
     /// Request the health of a running bridge: exit code 0 if it is healthy, 1 otherwise (for containers without curl)
@@ -228,6 +234,7 @@ pub fn parse(
         Subcommands::Explain(flags) => Box::new(Explain::new(flags, &environment)?),
         Subcommands::Record(flags) => Box::new(Record::new(flags, &environment)?),
         Subcommands::Replay(flags) => Box::new(Replay::new(flags)?),
+        Subcommands::Backfill(flags) => Box::new(Backfill::new(*flags, &environment)?),
         Subcommands::Report(flags) => Box::new(Report::new(flags, &environment)?),
         Subcommands::Healthcheck(flags) => Box::new(Healthcheck::new(flags)?),
         Subcommands::State(flags) => Box::new(State::new(flags, &environment)?),

@@ -28,7 +28,7 @@ impl Format {
     pub(super) fn end(self) -> &'static str {
         match self {
             Self::Text => "",
-            Self::OpenMetrics { .. } => "# EOF\n",
+            Self::OpenMetrics { .. } => super::OPEN_METRICS_END,
         }
     }
 

@@ -9,6 +9,7 @@
 //! | `family_kind` | which samples a family has for a skill |
 //! | `sample`, `format` | how a sample, HELP and TYPE are written, in both formats |
 //! | `skill_sample` | the samples of a skill as data |
+//! | `at_times` | the families that rows determine, with samples of the past |
 //! | `text_cache`, `family_text`, `gzip` | the text, kept from scrape to scrape and compressed in chunks |
 //! | `text` | the body of a scrape |
 //! | `others` | everything else that a registry gathers, as text |
@@ -17,6 +18,7 @@
 //! Architecture invariant: nothing here counts. The text and the collector read the same view, and a property test holds them
 //! equal once parsed.
 
+mod at_times;
 mod collector;
 mod families;
 pub(crate) mod family;
@@ -34,6 +36,7 @@ mod text_cache;
 mod view;
 mod zero_first;
 
+pub use at_times::{OPEN_METRICS_END, RowFamily, SamplesAtTimes};
 pub use collector::{FamiliesCollector, ViewProvider, gather_others};
 pub use family_kind::samples;
 pub use format::Format;

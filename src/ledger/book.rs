@@ -182,6 +182,16 @@ impl Book {
         self.overflow == Some(index)
     }
 
+    /// Returns the series of a skill.
+    pub fn series(&self, index: SkillIndex) -> &SkillSeries {
+        &self.skills[index.0 as usize].series
+    }
+
+    /// Returns the series of every skill, by index.
+    pub fn all_series(&self) -> impl Iterator<Item = &SkillSeries> {
+        self.skills.iter().map(|page| &page.series)
+    }
+
     /// Whether a scrape may have seen invocations of this skill in `phase`.
     pub fn has_shown(&self, index: SkillIndex, phase: &str) -> bool {
         let page = &self.skills[index.0 as usize];

@@ -23,6 +23,7 @@
 //! | `fingerprints` | which rows of a database are remembered |
 //! | `reading` | what the reader found, in the terms of `detail` |
 //! | `book` | the series themselves, by their full labels |
+//! | `row_book` | the series that rows lead to without a feed, for `backfill` |
 //! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
 //! | `dirty` | what changed since it was last acknowledged |
 //! | `trace_step` | what a rule made of a message, for `explain` |
@@ -56,6 +57,7 @@ mod pending;
 mod persist;
 mod reading;
 pub mod records;
+mod row_book;
 mod rows;
 mod series;
 mod server_time;
@@ -70,10 +72,11 @@ mod trace_step;
 pub use book::UNKNOWN_PHASE;
 pub use detail::{DetailPosition, DetailReading, Mark};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
-pub use limits::Limits;
+pub use limits::{Limits, OVERFLOW};
 pub use moment::Moment;
 pub use notice::{FallenSkill, FallenSkills, Notice, ResetCause};
 pub use persist::InvalidState;
+pub use row_book::RowBook;
 pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FeedCounters, Histogram, PhaseSeries,
     RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,

@@ -27,7 +27,7 @@ impl Histogram {
     }
 
     /// Adds `times` observations in the bucket of `each_seconds`, and `sum_seconds` to the sum, which stays finite.
-    pub(super) fn observe(&mut self, each_seconds: f64, times: u64, sum_seconds: f64) {
+    pub fn observe(&mut self, each_seconds: f64, times: u64, sum_seconds: f64) {
         let bucket = DURATION_BUCKETS_SECONDS.partition_point(|bound| *bound < each_seconds);
         self.buckets[bucket] += times;
         self.sum = (self.sum + sum_seconds).min(f64::MAX);

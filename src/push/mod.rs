@@ -19,6 +19,7 @@
 //! | `receiver` | a receiver, as it is configured |
 //! | `clock` | this machine's clock, and whether ticks are held because it is ahead |
 //! | `client` | requests over one connection |
+//! | `direct` | requests without a queue, for a command that ends |
 //! | `probe` | what can be found out about a receiver without a sample |
 //! | `sender`, `listener` | sends the queue to one receiver, and reports what happens |
 //!
@@ -30,6 +31,7 @@ mod batch;
 mod bisect;
 mod client;
 mod clock;
+mod direct;
 mod encoder;
 mod handle;
 mod identity;
@@ -46,6 +48,7 @@ mod ticker;
 
 pub use answer::RefusalReason;
 pub use clock::{ClockGuard, WallClock};
+pub use direct::DirectSender;
 pub use encoder::{EncodedLabels, RequestEncoder};
 pub use handle::{InMemoryError, QueueError, QueueHandle, QueueServer, QueueSettings};
 pub use identity::{HostHash, Identified, Identity, LabelSets};

@@ -14,6 +14,7 @@ use super::listen_address::ListenAddressError;
 use super::push::PushError;
 use crate::feed::CredentialError;
 use crate::http::{HostNameError, WebConfigError};
+use crate::push::LabelError;
 
 /// Why a setting is refused: which one, what is wrong with it, and the remedy. Settings are called as on the command line.
 ///
@@ -100,6 +101,16 @@ pub enum SettingsError {
     #[doc(hidden)]
     #[error("--feed.skills-db is missing: give the server's database, .session-buddy/skills.db where it runs")]
     NoSkillsDb,
+    /// A label of `backfill` cannot be used.
+    #[doc(hidden)]
+    #[error("--label \"{label}\" {error}", label = label.escape_debug())]
+    BackfillLabel {
+        /// The text.
+        label: String,
+        /// What is wrong with it.
+        #[source]
+        error: LabelError,
+    },
     /// Installed skills are given to a report about something else.
     #[doc(hidden)]
     #[error("--skills.dir is of use with --by skill alone: leave one of them out")]

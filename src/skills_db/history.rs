@@ -1,6 +1,5 @@
 //! All rows of the database at one moment, for the commands that end.
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use rusqlite::types::ValueRef;
@@ -21,8 +20,35 @@ const READINGS_MAX: u32 = 3;
 /// Longest name of a type of errors, in bytes.
 const ERROR_TYPE_BYTES_MAX: usize = 64;
 
+/// The history of a database, open.
+#[derive(Debug)]
+pub struct HistoryDatabase(SkillsDatabase);
+
+impl HistoryDatabase {
+    /// Opens the database at `path`. One that nobody has open is read without a lock and without files beside it.
+    ///
+    /// # Errors
+    /// Those of [`SkillsDatabase::open`].
+    pub fn open(path: &Path) -> Result<Self, SkillsDatabaseError> {
+        SkillsDatabase::open_with(path, AtRest::Immutable, &CancellationToken::new()).map(Self)
+    }
+
+    /// Begins a transaction that reads all rows.
+    ///
+    /// # Errors
+    /// Whatever SQLite reports; a schema that has changed and is not the server's any more.
+    pub fn history(&self) -> Result<History<'_>, SkillsDatabaseError> {
+        self.0.begin_history()
+    }
+
+    /// Returns whether what was read is of one moment: nobody opened or replaced a database that is read without a lock.
+    pub fn is_consistent(&self) -> bool {
+        !self.0.is_immutable() || self.0.is_current()
+    }
+}
+
 /// Opens the database at `path` and reads its history with `read`: again, if somebody opened or replaced the database
-/// meanwhile. A database that nobody has open is read without a lock and without files beside it.
+/// meanwhile.
 ///
 /// # Errors
 /// Those of [`SkillsDatabase::open`], those of `read`, and [`SkillsDatabaseError::Changed`] if the database was opened or
@@ -32,10 +58,10 @@ pub fn with_history<T, E: From<SkillsDatabaseError>>(
     mut read: impl FnMut(&History<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     for _ in 0..READINGS_MAX {
-        let database = SkillsDatabase::open_with(path, AtRest::Immutable, &CancellationToken::new())?;
-        let read = read(&database.begin_history()?);
+        let database = HistoryDatabase::open(path)?;
+        let read = database.history().map_err(E::from).and_then(|history| read(&history));
         // A file that changes under a reader without locks can look damaged, too.
-        if !database.is_immutable() || database.is_current() {
+        if database.is_consistent() {
             return read;
         }
     }
@@ -67,6 +93,8 @@ pub struct HistoricInvocation<'r> {
     pub duration_seconds: Option<f64>,
     /// Why it failed, if it was not completed.
     pub error_type: ErrorType<'r>,
+    /// When the row was stored, as it is written; `None` where that is no text, or the database has no such column.
+    pub created_at: Option<&'r str>,
 }
 
 /// A valid row of `skill_anomalies`.
@@ -132,6 +160,22 @@ impl<'d> History<'d> {
         self.schema.has_anomalies
     }
 
+    /// Returns the sum of the newest keys of both tables: about the number of rows, unless some were deleted.
+    ///
+    /// # Errors
+    /// Whatever SQLite reports.
+    pub fn newest_keys(&self) -> Result<u64, SkillsDatabaseError> {
+        let newest = |table: Table| {
+            let query = format!("SELECT coalesce(max(id), 0) FROM main.{}", table.name());
+            let newest: rusqlite::Result<i64> = self.transaction.query_row(&query, [], |row| row.get(0));
+            newest
+                .map(|key| u64::try_from(key).unwrap_or(0))
+                .map_err(|error| SkillsDatabaseError::sqlite(self.path, error))
+        };
+        let anomalies = if self.schema.has_anomalies { newest(Table::Anomalies)? } else { 0 };
+        Ok(newest(Table::Invocations)?.saturating_add(anomalies))
+    }
+
     /// Calls `each` with every invocation in the order of the keys, or with the reason why a row is invalid.
     ///
     /// # Errors
@@ -140,8 +184,10 @@ impl<'d> History<'d> {
         &self,
         mut each: impl FnMut(Result<HistoricInvocation<'_>, Rejection>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let error_type = if self.schema.has_error_type { Cow::from(bounded("error_type")) } else { Cow::from("NULL") };
-        let columns = format!("{}, {error_type}", invocation_columns());
+        let optional = |has_column: bool, column| if has_column { bounded(column) } else { "NULL".to_owned() };
+        let error_type = optional(self.schema.has_error_type, "error_type");
+        let created_at = optional(self.schema.has_created_at, "created_at");
+        let columns = format!("{}, {error_type}, {created_at}", invocation_columns());
         self.each_row(Table::Invocations, &columns, |row| each(historic_invocation(row)))
     }
 
@@ -181,8 +227,9 @@ impl<'d> History<'d> {
 }
 
 fn historic_invocation<'r>(row: &'r Row<'_>) -> Result<HistoricInvocation<'r>, Rejection> {
-    /// The column behind those of [`invocation_columns`].
+    /// The columns behind those of [`invocation_columns`].
     const ERROR_TYPE: usize = 6;
+    const CREATED_AT: usize = 7;
     let RowView { skill_name, invoked_at, completed, details, .. } = RowView::of(row);
     let (workflow_phase, duration_seconds) = details?;
     let (skill_name, completed) = skill_name.zip(completed).expect("a row with details has a skill and an outcome");
@@ -199,6 +246,7 @@ fn historic_invocation<'r>(row: &'r Row<'_>) -> Result<HistoricInvocation<'r>, R
         completed,
         duration_seconds,
         error_type,
+        created_at: row.get_ref(CREATED_AT).ok().and_then(name),
     })
 }
 

@@ -38,5 +38,5 @@ pub use facts::{
     ReadPlan, ReadRequest, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,
 };
 pub use files::FileIdentity;
-pub use history::{HistoricInvocation, History, with_history};
+pub use history::{HistoricAnomaly, HistoricInvocation, History, HistoryDatabase, with_history};
 pub use reader::{DatabaseReader, Decision, ReaderWaker, RowConsumer};

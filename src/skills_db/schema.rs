@@ -12,8 +12,9 @@ use super::fingerprint::{fingerprint_columns, former_fingerprint_columns};
 const INVOCATION_COLUMNS: [&str; 6] =
     ["id", "skill_name", "invoked_at", "workflow_phase", "completed", "duration_seconds"];
 const ANOMALY_COLUMNS: [&str; 5] = ["id", "skill_name", "detected_at", "anomaly_type", "deviation_score"];
-/// A column of an invocation that only the history reads, where it is there.
+/// Columns of an invocation that only the history reads, where they are there.
 const ERROR_TYPE: &str = "error_type";
+const CREATED_AT: &str = "created_at";
 const METRICS_COLUMNS: [&str; 4] =
     ["skill_name", "total_invocations", "completed_invocations", "total_duration_seconds"];
 
@@ -29,6 +30,8 @@ pub(super) struct Schema {
     pub has_metrics: bool,
     /// Whether invocations have the type of their error.
     pub has_error_type: bool,
+    /// Whether invocations have the time at which their row was stored.
+    pub has_created_at: bool,
     /// Whether there is any table with `AUTOINCREMENT`.
     pub has_sequence: bool,
     /// Whether the columns of a former fingerprint of an invocation are there.
@@ -60,6 +63,7 @@ impl Schema {
             has_anomalies,
             has_metrics,
             has_error_type: has_columns(&[ERROR_TYPE])?,
+            has_created_at: has_columns(&[CREATED_AT])?,
             has_sequence,
             has_former_columns: has_columns(former_fingerprint_columns(Table::Invocations))?,
         })
@@ -82,7 +86,7 @@ pub(super) fn is_read(table: &str, column: &str) -> bool {
     let former = former_fingerprint_columns(Table::Invocations);
     let tables: [(&str, &[&str]); 5] = [
         (Table::Invocations.name(), &INVOCATION_COLUMNS),
-        (Table::Invocations.name(), &[ERROR_TYPE]),
+        (Table::Invocations.name(), &[ERROR_TYPE, CREATED_AT]),
         (Table::Invocations.name(), former),
         (Table::Anomalies.name(), &ANOMALY_COLUMNS),
         (METRICS, &METRICS_COLUMNS),

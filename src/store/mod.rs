@@ -206,6 +206,15 @@ impl Store {
         both(&copy).map_err(failed)
     }
 
+    /// Returns when the state at `path` got its first series, in microseconds since the Unix epoch; `None` if it has none, or if
+    /// they are older than the record.
+    ///
+    /// # Errors
+    /// As [`Store::look`].
+    pub fn look_at_first_series(path: &Path) -> Result<Option<i64>, StoreError> {
+        Self::look_at(path, tables::first_series::load).map(|(_, micros)| micros)
+    }
+
     /// Writes `changes` in one transaction. When this returns they are on disk.
     ///
     /// # Errors
@@ -309,6 +318,7 @@ impl Store {
         let mut new = Self { connection, path: self.path.clone(), checkpointed: None, file: None };
         new.commit(everything)?;
         new.transact(|new| {
+            tables::first_series::copy(&self.connection, new)?;
             schema::QUEUE_TABLES.iter().try_for_each(|table| schema::copy_rows(&self.connection, new, table))
         })?;
         // Everything into the one file that is renamed.

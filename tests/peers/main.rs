@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod backfill_joins_live_series;
 mod both_formats_are_one;
 mod check_tells_what_it_sees;
 mod containers_run;

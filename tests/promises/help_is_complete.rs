@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::program::{Ended, Program};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "",
     "run",
     "demo",
@@ -12,6 +12,7 @@ const COMMANDS: [&str; 12] = [
     "explain",
     "record",
     "replay",
+    "backfill",
     "report",
     "healthcheck",
     "state show",
@@ -139,7 +140,8 @@ fn the_bare_help_tells_of_everything() {
     ] {
         assert!(in_one_line.contains(said), "{said:?} is not in the help:\n{help}");
     }
-    for command in ["run", "demo", "check", "explain", "record", "replay", "report", "healthcheck", "state"] {
+    for command in ["run", "demo", "check", "explain", "record", "replay", "backfill", "report", "healthcheck", "state"]
+    {
         assert!(help.contains(&format!("\n  {command} ")), "{command}");
     }
 }

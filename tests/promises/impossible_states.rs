@@ -80,7 +80,8 @@ impl Stage {
         let hand = Connection::open_with_flags(&uri, OpenFlags::default()).unwrap();
         let stage = Self { uri, hand };
         let Whole { skills, rules, memory } = whole;
-        stage.store().unwrap().0.commit(&Changes { skills, rules, memory, ..Changes::default() }).unwrap();
+        let changes = Changes { skills, rules, memory, wall_micros: 1, ..Changes::default() };
+        stage.store().unwrap().0.commit(&changes).unwrap();
         stage
     }
 

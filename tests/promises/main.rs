@@ -6,6 +6,7 @@ mod support;
 mod a_bridge_is_embedded;
 mod an_alias_succeeds;
 mod anomalies_count_once;
+mod backfill_continues_history;
 mod bridge_survives_faults;
 mod build_info;
 mod commits_that_fail;

@@ -213,6 +213,9 @@ ALTER TABLE source_anomaly_tally RENAME TO anomaly_tally;
 ALTER TABLE source_anomaly RENAME TO anomaly;
 ALTER TABLE source_event_id RENAME TO event_id;
 ALTER TABLE feed_session RENAME TO session;
+-- When the first series was committed, in microseconds since the Unix epoch; null if that was before version 2.
+CREATE TABLE first_series (only INTEGER PRIMARY KEY CHECK (only = 0), micros INTEGER) STRICT;
+INSERT INTO first_series SELECT 0, NULL WHERE EXISTS (SELECT 1 FROM skill);
 -- The queue of remote write. Times of ticks are milliseconds since the Unix epoch, 0 for never. One row, if the bridge has
 -- pushed: whose queue it is, and the time of the base.
 CREATE TABLE push_identity (

@@ -11,6 +11,7 @@ mod database;
 mod event_id;
 mod feed;
 mod fingerprint;
+pub(super) mod first_series;
 mod listing_history;
 mod phase;
 mod record;
@@ -30,8 +31,9 @@ pub(super) use source::forget as forget_source;
 
 /// Writes new values over old ones.
 pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
-    let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } = changes;
+    let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros, rules, memory } = changes;
     counter::save(connection, *rules)?;
+    first_series::save(connection, skills, *wall_micros)?;
     skill::save(connection, skills, last_listed)?;
     phase::save(connection, skills)?;
     anomaly_count::save(connection, skills)?;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use super::{found_or_skip, peers_directory};
@@ -23,8 +24,8 @@ pub struct PrometheusTools {
 pub struct Prometheus {
     /// Where its API is.
     pub address: SocketAddr,
-    _program: Program,
-    _storage: tempfile::TempDir,
+    program: Program,
+    storage: tempfile::TempDir,
 }
 
 /// One series of an answer: its labels, and its samples as (seconds, value) in order of time.
@@ -61,12 +62,20 @@ impl PrometheusTools {
     pub fn start(&self, configuration: &str) -> Prometheus {
         Prometheus::start(&self.prometheus, configuration, &[])
     }
+
+    /// Starts Prometheus on the storage of one that was stopped.
+    pub fn restart(&self, configuration: &str, storage: tempfile::TempDir) -> Prometheus {
+        Prometheus::start_on(&self.prometheus, configuration, &[], storage)
+    }
 }
 
 impl Prometheus {
     /// Starts `prometheus` as [`PrometheusTools::start`] does, with further arguments.
     pub fn start(prometheus: &Path, configuration: &str, arguments: &[&str]) -> Self {
-        let storage = tempfile::TempDir::new().expect("a temporary directory");
+        Self::start_on(prometheus, configuration, arguments, tempfile::TempDir::new().expect("a temporary directory"))
+    }
+
+    fn start_on(prometheus: &Path, configuration: &str, arguments: &[&str], storage: tempfile::TempDir) -> Self {
         let file = storage.path().join("prometheus.yml");
         std::fs::write(&file, configuration).expect("the configuration can be written");
         let mut command = Command::new(prometheus);
@@ -81,7 +90,15 @@ impl Prometheus {
             (line["msg"] == "Listening on").then(|| line["address"].as_str()?.parse().ok())?
         });
         program.until_line("readiness", |line| line.contains("ready to receive web requests").then_some(()));
-        Self { address, _program: program, _storage: storage }
+        Self { address, program, storage }
+    }
+
+    /// Stops it in good order, and returns its storage, of which `data` are the blocks.
+    pub fn stop(self) -> tempfile::TempDir {
+        self.program.signal(Signal::TERM);
+        let ended = self.program.end();
+        assert!(ended.is_success(), "{}", ended.stderr);
+        self.storage
     }
 
     /// Evaluates PromQL at a time, by default now. A scalar or an instant vector gives one sample a series.

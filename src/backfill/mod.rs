@@ -1,0 +1,109 @@
+//! The history of a database as samples at its true times, up to where the live series begin.
+//!
+//! | file | job |
+//! | --- | --- |
+//! | `collect` | rows to events, and the totals that they lead to |
+//! | `series` | events to samples, metric after metric |
+//! | `open_metrics`, `requests` | samples as OpenMetrics, and as requests of remote write |
+//!
+//! Invariants: counters are cumulative from the first row on and never fall. No value exceeds what a bridge counted at the end
+//! that reads the same database, so that no live series begins with a reset. The same rows and times give the same samples.
+
+mod collect;
+mod open_metrics;
+mod requests;
+mod series;
+
+use std::io;
+
+use thiserror::Error;
+
+use crate::skills_db::{History, SkillsDatabaseError};
+
+pub use collect::EVENTS_MAX;
+pub use open_metrics::OpenMetrics;
+pub use requests::Requests;
+
+/// Which samples are made. Times are milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Before the first sample. Values include what happened before.
+    pub since_millis: i64,
+    /// When the live series begin: the last sample is one millisecond before.
+    pub end_millis: i64,
+    /// Distance of the samples of a series that changes.
+    pub step_millis: i64,
+}
+
+/// What became of the rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Summary {
+    /// Rows that are in the samples.
+    pub rows: u64,
+    /// Rows that the live series count, because they were stored at the end or later.
+    pub later_rows: u64,
+    /// Rows without a time that can be read: only the live series count them.
+    pub rows_without_time: u64,
+    /// Rows that no bridge counts.
+    pub invalid_rows: u64,
+    /// Samples.
+    pub samples: u64,
+    /// Series.
+    pub series: u64,
+}
+
+/// Why there is no backfill, or not all of it.
+#[derive(Debug, Error)]
+pub enum BackfillError {
+    /// The database cannot be read.
+    #[error(transparent)]
+    Database(#[from] SkillsDatabaseError),
+    /// The output takes nothing more.
+    #[error("cannot write: {0}")]
+    Write(#[from] io::Error),
+    /// Nobody takes the requests any more.
+    #[error("the requests were not sent")]
+    NotSent,
+}
+
+/// Is told how far the work is.
+pub trait Progress {
+    /// `done` of `all` is done of the step `what`.
+    fn report(&mut self, what: &'static str, done: u64, all: u64);
+}
+
+/// Takes samples.
+pub trait Sink {
+    /// The samples to come are of this family.
+    ///
+    /// # Errors
+    /// The output takes nothing more.
+    fn begin_family(&mut self, family: crate::exposition::RowFamily) -> Result<(), BackfillError>;
+
+    /// The samples to come are of this part of a skill. Returns the number of its series.
+    ///
+    /// # Errors
+    /// The output takes nothing more.
+    fn begin_metric(&mut self, samples: &crate::exposition::SamplesAtTimes) -> Result<u64, BackfillError>;
+
+    /// Takes a sample of each series of the part, later than those before.
+    ///
+    /// # Errors
+    /// The output takes nothing more.
+    fn take(&mut self, samples: &crate::exposition::SamplesAtTimes, millis: i64) -> Result<(), BackfillError>;
+}
+
+/// Makes the samples of `history`. At most `events_max` rows are held in memory at a time, unless one skill has more.
+///
+/// # Errors
+/// The database cannot be read, or `sink` takes nothing more.
+pub fn write(
+    history: &History<'_>,
+    span: Span,
+    events_max: usize,
+    sink: &mut impl Sink,
+    progress: &mut dyn Progress,
+) -> Result<Summary, BackfillError> {
+    let (catalog, events) = collect::catalog(history, span, events_max, progress)?;
+    series::write(history, span, catalog, events, events_max, sink, progress)
+}

@@ -1,0 +1,31 @@
+//! When the state got its first series: no scrape and no push has any before.
+
+use rusqlite::{Connection, OptionalExtension as _};
+
+use crate::ledger::SkillRow;
+
+/// Saves the time, in microseconds since the Unix epoch, at the first commit of a series.
+pub(super) fn save(connection: &Connection, skills: &[SkillRow], wall_micros: i64) -> rusqlite::Result<()> {
+    if skills.is_empty() || wall_micros <= 0 {
+        return Ok(());
+    }
+    let insert = "INSERT INTO first_series (only, micros) VALUES (0, ?) ON CONFLICT (only) DO NOTHING";
+    connection.prepare_cached(insert)?.execute([wall_micros]).map(drop)
+}
+
+/// Returns the time; `None` if there is no series, or the first one is older than the record.
+pub(in crate::store) fn load(connection: &Connection) -> rusqlite::Result<Option<i64>> {
+    let micros = connection.query_row("SELECT micros FROM first_series", [], |row| row.get(0));
+    micros.optional().map(Option::flatten)
+}
+
+/// Replaces the time of `to`, which is that of a later commit, by that of `from`; by none, if `from` cannot be read any more.
+pub(in crate::store) fn copy(from: &Connection, to: &Connection) -> rusqlite::Result<()> {
+    let micros: rusqlite::Result<Option<i64>> = from.query_row("SELECT micros FROM first_series", [], |row| row.get(0));
+    let micros = match micros {
+        // What was written now are the first series.
+        Err(rusqlite::Error::QueryReturnedNoRows) => return Ok(()),
+        micros => micros.unwrap_or_default(),
+    };
+    to.execute("INSERT OR REPLACE INTO first_series (only, micros) VALUES (0, ?)", [micros]).map(drop)
+}

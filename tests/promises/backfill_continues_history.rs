@@ -1,0 +1,415 @@
+//! `backfill` writes what the rows determine at its true times, up to where the live series begin: nothing twice, no reset.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use fastrand::Rng;
+use jiff::Timestamp;
+use rusqlite::params;
+use session_buddy_bridge::internals::backfill::BackfillError;
+use session_buddy_bridge::internals::backfill::{EVENTS_MAX, OpenMetrics, Progress, Span, Summary, write};
+use session_buddy_bridge::internals::ledger::{
+    Changes, DURATION_BUCKETS_SECONDS, PhaseSeries, SkillIndex, SkillRow, SkillSeries,
+};
+use session_buddy_bridge::internals::skills_db::with_history;
+use session_buddy_bridge::internals::store::Store;
+use tempfile::TempDir;
+
+use crate::support::program::{Ended, Program};
+use crate::support::scripted_receiver::{Action, ScriptedReceiver};
+use crate::support::server_database::ServerDatabase;
+
+/// When the live series begin: no multiple of a minute.
+const END: i64 = 1_795_341_634;
+
+const DAY: i64 = 86_400;
+
+const HOSTILE: &str = "a\u{202e}\"b\\\n{c}";
+
+struct Stage {
+    _folder: TempDir,
+    path: PathBuf,
+    server: ServerDatabase,
+}
+
+/// Samples of a series by name and labels, in the order of the text: milliseconds and value.
+type Series = BTreeMap<String, Vec<(i64, f64)>>;
+
+impl Stage {
+    /// Rows of four days, in another order than that of their times, as invocations end in another order than they began.
+    fn filled(rows: u32, seed: u64) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("skills.db");
+        let server = ServerDatabase::create(&path);
+        server.execute("ALTER TABLE skill_invocation ADD COLUMN created_at TEXT; BEGIN");
+        let mut random = Rng::with_seed(seed);
+        for row in 0..rows {
+            let began = END - 4 * DAY + i64::from(row) * 4 * DAY / i64::from(rows) - random.i64(0..3_000);
+            let skill = [HOSTILE, "pytest-run", "ruff-check", "refactor"][random.usize(..4).min(random.usize(..4))];
+            let phase = [None, Some("setup"), Some("execution")][random.usize(..3)];
+            let seconds = random.bool().then(|| random.f64().powi(5) * 400.0);
+            let stored = began + random.i64(0..4_000);
+            let insert =
+                "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds,
+                workflow_phase, created_at) VALUES (?, ?, 's', ?, ?, ?, datetime(?, 'unixepoch'))";
+            let micros = began * 1_000_000 + random.i64(0..1_000_000);
+            let at = Timestamp::from_microsecond(micros).unwrap().to_string();
+            server.connection.execute(insert, params![skill, at, random.u8(..5) > 0, seconds, phase, stored]).unwrap();
+            if row % 7 == 0 {
+                let insert = "INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type, deviation_score)
+                    VALUES (?, datetime(?, 'unixepoch'), ?, 2.5)";
+                let kind = ["drop", "spike"][random.usize(..2)];
+                server.connection.execute(insert, params![skill, began, kind]).unwrap();
+            }
+        }
+        server.execute("COMMIT");
+        Self { _folder: folder, path, server }
+    }
+
+    fn text(&self, span: Span, events_max: usize) -> (String, Summary) {
+        with_history(&self.path, |history| {
+            let mut sink = OpenMetrics::new(Vec::new(), vec![("job".to_owned(), "j".to_owned())]);
+            let summary = write(history, span, events_max, &mut sink, &mut Silent)?;
+            Ok::<_, BackfillError>((String::from_utf8(sink.finish()?).unwrap(), summary))
+        })
+        .unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let path = self.path.to_str().unwrap();
+        Program::start([&["backfill", "--feed.skills-db", path], arguments].concat()).end()
+    }
+
+    fn count(&self, sql: &str) -> f64 {
+        self.server.connection.query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+/// What a receiver got, by labels: milliseconds and bits of values.
+type Pushed = BTreeMap<BTreeSet<(String, String)>, Vec<(i64, u64)>>;
+
+struct Silent;
+
+impl Progress for Silent {
+    fn report(&mut self, _: &'static str, _: u64, _: u64) {}
+}
+
+fn span(days: i64) -> Span {
+    Span { since_millis: (END - days * DAY) * 1_000, end_millis: END * 1_000, step_millis: 60_000 }
+}
+
+fn series(text: &str) -> Series {
+    let mut series = Series::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let (rest, seconds) = line.rsplit_once(' ').unwrap();
+        let (name, value) = rest.rsplit_once(' ').unwrap();
+        let millis = (seconds.parse::<f64>().unwrap() * 1e3).round() as i64;
+        series.entry(name.to_owned()).or_default().push((millis, value.parse().unwrap()));
+    }
+    series
+}
+
+/// The value of a series at a time, as an instant query finds it.
+fn value(samples: &[(i64, f64)], millis: i64) -> f64 {
+    let until = samples.partition_point(|(at, _)| *at <= millis);
+    until.checked_sub(1).map_or(0.0, |at| samples[at].1)
+}
+
+fn label<'s>(series: &'s str, name: &str) -> &'s str {
+    let (_, rest) = series.split_once(&format!("{name}=\"")).unwrap();
+    rest.split_once('"').unwrap().0
+}
+
+#[test]
+fn every_series_has_the_value_of_sql_at_each_time() {
+    let stage = Stage::filled(900, 1);
+    // Stored when the live series have begun, or a moment before, when no bridge need have read them.
+    stage.server.execute(&format!(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, created_at)
+         SELECT 'refactor', datetime({END} - 100, 'unixepoch'), 's', 1, datetime({END} - value, 'unixepoch')
+         FROM (SELECT 6 AS value UNION ALL SELECT 5 UNION ALL SELECT 0 UNION ALL SELECT -9)"
+    ));
+    let (text, summary) = stage.text(span(6), EVENTS_MAX);
+    let all = series(&text);
+    assert!(text.ends_with("\n# EOF\n") && text.matches("# TYPE ").count() == 4, "{}", &text[text.len() - 200..]);
+    assert_eq!(all.values().map(Vec::len).sum::<usize>() as u64, summary.samples);
+    assert_eq!(all.len() as u64, summary.series);
+    // What was stored within five seconds before the end, or later, is left to the live series.
+    let is_in = format!("unixepoch(created_at) < {END} - 5");
+    let rows = stage.count(&format!("SELECT count(*) + 0.0 FROM skill_invocation WHERE {is_in}"));
+    let anomalies =
+        stage.count(&format!("SELECT count(*) + 0.0 FROM skill_anomalies WHERE unixepoch(detected_at) < {END} - 5"));
+    assert_eq!((rows + anomalies) as u64, summary.rows);
+    assert!(summary.later_rows >= 3 && summary.invalid_rows + summary.rows_without_time == 0, "{summary:?}");
+    for (name, samples) in all.iter().filter(|(name, _)| !name.contains('\u{202e}')) {
+        for millis in (0..4).map(|day| (END - day * DAY) / 60 * 60_000).chain([END * 1_000 - 1]) {
+            let until = if millis % 60_000 == 0 { millis / 1_000 } else { END };
+            let skill = label(name, "skill_name");
+            let rows = format!(
+                "FROM skill_invocation WHERE skill_name = '{skill}' AND {is_in} AND unixepoch(invoked_at, 'subsec') <= {until}"
+            );
+            let phase = || format!("AND coalesce(workflow_phase, 'unknown') = '{}'", label(name, "workflow_phase"));
+            let family = name.split('{').next().unwrap();
+            let expected = match family {
+                "skill_invocations_total" => {
+                    let completed = label(name, "completed");
+                    format!("SELECT count(*) + 0.0 {rows} {} AND completed = {completed}", phase())
+                }
+                "skill_duration_seconds_count" => format!("SELECT count(duration_seconds) + 0.0 {rows} {}", phase()),
+                "skill_duration_seconds_sum" => format!("SELECT coalesce(sum(duration_seconds), 0.0) {rows} {}", phase()),
+                "skill_duration_seconds_bucket" => {
+                    let bound = label(name, "le").replace("+Inf", "1e300");
+                    format!("SELECT count(*) + 0.0 {rows} {} AND duration_seconds <= {bound}", phase())
+                }
+                "skill_completion_rate" => format!("SELECT coalesce(avg(completed), 0.0) {rows}"),
+                "anomalies_detected_total" => format!(
+                    "SELECT count(*) + 0.0 FROM skill_anomalies WHERE skill_name = '{skill}' AND unixepoch(detected_at) <= {until}
+                     AND unixepoch(detected_at) < {END} - 5 AND anomaly_type = '{}'",
+                    label(name, "anomaly_type")
+                ),
+                _ => panic!("{family} is not determined by rows"),
+            };
+            let (found, expected) = (value(samples, millis), stage.count(&expected));
+            assert!((found - expected).abs() <= 1e-9 * expected, "{name} at {millis}: {found}, not {expected}");
+        }
+    }
+    assert!(all.keys().any(|name| name.contains("{skill_name=\"a\u{202e}\\\"b\\\\\\n{c}\",")), "names are escaped");
+}
+
+#[test]
+fn no_counter_falls_no_query_finds_a_gap_and_each_series_ends_where_the_live_one_begins() {
+    let stage = Stage::filled(700, 2);
+    for (days, step_millis) in [(6, 60_000), (6, 7_000), (1, 60_000), (1, 3_600_000)] {
+        let span = Span { step_millis, ..span(days) };
+        let (text, _) = stage.text(span, EVENTS_MAX);
+        for (name, samples) in series(&text) {
+            let (first, last) = (samples[0], samples[samples.len() - 1]);
+            assert_eq!(last.0, END * 1_000 - 1, "{name}");
+            assert!(samples.is_sorted_by(|a, b| a.0 < b.0), "{name}: times");
+            if !name.starts_with("skill_duration_seconds") {
+                // A metric is in one piece, as OpenMetrics demands.
+                let begin = text.find(&format!("\n{name} ")).unwrap();
+                let piece = text[begin + 1..].lines().take_while(|line| line.starts_with(&format!("{name} "))).count();
+                assert_eq!(piece, samples.len(), "{name}");
+            }
+            let is_counter = !name.starts_with("skill_completion_rate");
+            assert!(!is_counter || samples.is_sorted_by(|a, b| a.1 <= b.1), "{name}: values");
+            let gap = samples.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default();
+            assert!(gap <= 300_000.max(step_millis), "{name}: {gap}");
+            let begin = span.first_millis();
+            assert!(first.0 >= begin, "{name}");
+            // A series that began earlier has its value; the others begin at 0.
+            assert!(first.0 == begin || !is_counter || first.1 == 0.0, "{name}: {first:?}");
+            samples[..samples.len() - 1].iter().for_each(|(millis, _)| assert_eq!(millis % step_millis, 0, "{name}"));
+        }
+        if days == 1 {
+            let whole = series(&stage.text(Span { step_millis, ..self::span(6) }, EVENTS_MAX).0);
+            for (name, samples) in series(&text) {
+                for (millis, found) in samples.iter().step_by(50) {
+                    assert_eq!(*found, value(&whole[&name], *millis), "{name}: since does not change a value");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_database_gives_the_same_bytes_whatever_fits_into_memory() {
+    let stage = Stage::filled(500, 3);
+    let whole = stage.text(span(6), EVENTS_MAX);
+    for events_max in [EVENTS_MAX, 1, 100, 300] {
+        assert!(stage.text(span(6), events_max) == whole, "{events_max}");
+    }
+}
+
+/// The bridge adds durations up in the order of the rows; samples are in the order of their times.
+#[test]
+fn a_sum_never_exceeds_what_the_bridge_adds_up() {
+    for seed in 0..20 {
+        let stage = Stage::filled(200, 100 + seed);
+        let short = Span { since_millis: (END - 600) * 1_000, ..span(1) };
+        let (text, _) = stage.text(short, EVENTS_MAX);
+        for (name, samples) in series(&text).iter().filter(|(name, _)| name.starts_with("skill_duration_seconds_sum")) {
+            let sql =
+                "SELECT duration_seconds FROM skill_invocation WHERE skill_name = ? AND duration_seconds IS NOT NULL
+                AND coalesce(workflow_phase, 'unknown') = ? AND unixepoch(created_at) < ? - 5 ORDER BY id";
+            let skill = label(name, "skill_name");
+            let skill = if skill.contains('\u{202e}') { HOSTILE } else { skill };
+            let phase = name.split_once("workflow_phase=\"").unwrap().1.split_once('"').unwrap().0;
+            let mut query = stage.server.connection.prepare(sql).unwrap();
+            let seconds = query.query_map(params![skill, phase, END], |row| row.get::<_, f64>(0)).unwrap();
+            let live = seconds.fold(0.0, |sum, seconds| sum + seconds.unwrap());
+            let last = samples[samples.len() - 1].1;
+            assert!(last <= live && live - last <= live * 1e-12, "{name}: {last} {live}");
+        }
+    }
+}
+
+#[test]
+fn rows_without_a_time_are_counted_and_reported() {
+    let stage = Stage::filled(20, 4);
+    stage.server.execute(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds) VALUES
+         ('x', 'yesterday', 's', 1, 1), ('x', '', 's', 1, 1), ('x', '2026-11-01 00:00:00', 's', 3, 1);
+         INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type) VALUES ('x', 'once', 'drop')",
+    );
+    let (_, summary) = stage.text(span(6), EVENTS_MAX);
+    assert_eq!((summary.rows_without_time, summary.invalid_rows), (3, 1));
+    let Ended { code, stdout, stderr } = stage.run(&["--until", &END.to_string()]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stdout.ends_with("# EOF\n") && stderr.contains("rows_without_time=3 invalid_rows=1"), "{stderr}");
+    assert!(stderr.contains(" end=2026-11-22T10:00:34Z"), "{stderr}");
+}
+
+#[test]
+fn a_file_is_written_once_and_as_a_whole() {
+    let stage = Stage::filled(50, 5);
+    let file = stage.path.with_file_name("history.om");
+    let until = END.to_string();
+    let arguments =
+        ["--until", &until, "--output", file.to_str().unwrap(), "--label", "instance=laptop", "--label", "team=a"];
+    let Ended { code, stdout, stderr } = stage.run(&arguments);
+    assert_eq!((code, stdout.as_str()), (Some(0), ""), "{stderr}");
+    let text = fs::read_to_string(&file).unwrap();
+    let labels = r#",instance="laptop",job="session-buddy",team="a"} "#;
+    assert!(text.lines().filter(|line| !line.starts_with('#')).all(|line| line.contains(labels)), "{text}");
+    assert_eq!(stage.run(&["--until", &until, "--label", "instance=laptop", "--label", "team=a"]).stdout, text);
+    let Ended { code, stderr, .. } = stage.run(&arguments);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("the file exists already"), "{stderr}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+
+    let default = stage.run(&["--until", &until]).stdout;
+    assert!(default.contains(r#",instance="localhost:9090",job="session-buddy"} "#), "{default}");
+    stage.server.execute("DROP TABLE skill_invocation");
+    fs::remove_file(&file).unwrap();
+    let Ended { code, stderr, .. } = stage.run(&arguments);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("has no table skill_invocation") && !file.exists(), "{stderr}");
+}
+
+#[test]
+fn what_cannot_be_backfilled_is_refused() {
+    let stage = Stage::filled(1, 6);
+    for (arguments, expected) in [
+        (&["--until", "yesterday"][..], "is no time"),
+        (&["--until", "0", "--step", "1"], "has no unit"),
+        (&["--until", "0", "--label", "skill_name=x"], "is a label of the bridge's own series"),
+        (&["--until", "0", "--push.url", "ftp://x"], "--push.url"),
+        (&["--until", "0", "--push.url", "http://localhost/", "--output", "x"], "cannot be used with"),
+    ] {
+        let Ended { code, stderr, .. } = stage.run(arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
+    }
+    let missing = stage.path.with_file_name("state.db");
+    let Ended { code, stderr, .. } = stage.run(&["--state.path", missing.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("there is no state at") && !missing.exists(), "{stderr}");
+}
+
+fn changes(micros: i64) -> Changes {
+    let phase = PhaseSeries {
+        workflow_phase: "unknown".into(),
+        completed: 1,
+        abandoned: 0,
+        durations: session_buddy_bridge::internals::ledger::Histogram::default(),
+        born_micros: None,
+        exemplar: None,
+    };
+    let series =
+        SkillSeries { skill_name: "s".into(), phases: vec![phase], completion_rate: None, anomalies: Vec::new() };
+    let row = SkillRow { index: SkillIndex(0), series, last_listed_micros: 0 };
+    Changes { sequence: 1, skills: vec![row], wall_micros: micros, ..Changes::default() }
+}
+
+#[test]
+fn the_state_remembers_when_its_first_series_was_committed() {
+    let stage = Stage::filled(30, 7);
+    let path = stage.path.with_file_name("state.db");
+    let run = || stage.run(&["--state.path", path.to_str().unwrap()]);
+    let mut store = Store::open(&path, |_| Ok(())).unwrap().store;
+    store.commit(&Changes { wall_micros: 5, ..Changes::default() }).unwrap();
+    let refused = run();
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("does not say when its series began: give the time"), "{}", refused.stderr);
+    store.commit(&changes(END * 1_000_000 + 250_000)).unwrap();
+    store.commit(&changes(END * 1_000_000 + 990_000)).unwrap();
+    let at = END.to_string() + ".25";
+    let expected = stage.run(&["--until", &at]).stdout;
+    assert!(expected.contains(&format!(" {END}.249\n")), "it ends a millisecond before");
+    assert_eq!(run().stdout, expected);
+    // Deleted under a running bridge, it is written again.
+    fs::remove_file(&path).unwrap();
+    store.rewrite(&changes(END * 1_000_000 + 5_000_000)).unwrap();
+    assert_eq!(run().stdout, expected);
+}
+
+#[test]
+fn a_state_of_the_first_version_does_not_pretend_to_know_its_first_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    fs::copy(crate::support::in_repository("tests/fixtures/states/1.db"), &path).unwrap();
+    assert_eq!(Store::look_at_first_series(&path).unwrap(), None);
+    let mut store = Store::open(&path, Ok).unwrap().store;
+    store.commit(&Changes { wall_micros: 7, ..changes(7) }).unwrap_or_default();
+    drop(store);
+    assert_eq!(Store::look_at_first_series(&path).unwrap(), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receiver_gets_every_sample_of_the_text() {
+    let stage = Stage::filled(120, 8);
+    let pushed: Arc<Mutex<Pushed>> = Arc::default();
+    let noted = Arc::clone(&pushed);
+    let mut requests = 0;
+    let receiver = ScriptedReceiver::start(move |request, _| {
+        requests += 1;
+        // What failed is sent again, and is the same.
+        if requests == 2 {
+            return Action::status("503 Service Unavailable", "Retry-After: 0\r\n", "");
+        }
+        let mut pushed = noted.lock().unwrap();
+        for (labels, samples) in &request.series {
+            pushed.entry(labels.iter().cloned().collect()).or_default().extend(samples);
+        }
+        Action::store()
+    })
+    .await;
+    let (url, until) = (receiver.url(), END.to_string());
+    let arguments = ["--until", &until, "--label", "instance=i", "--since", "3d"];
+    let ended = stage.run(&[&arguments[..], &["--push.url", &url]].concat());
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let text = stage.run(&arguments).stdout;
+    let mut expected: Vec<Vec<(i64, u64)>> = series(&text)
+        .into_values()
+        .map(|samples| samples.into_iter().map(|(millis, value)| (millis, value.to_bits())).collect())
+        .collect();
+    let pushed = std::mem::take(&mut *pushed.lock().unwrap());
+    let mut found: Vec<_> = pushed.values().cloned().collect();
+    expected.sort();
+    found.sort();
+    assert!(found == expected, "{} of {} series", found.len(), expected.len());
+    assert!(pushed.keys().all(|labels| labels.contains(&("instance".to_owned(), "i".to_owned()))));
+    let buckets = DURATION_BUCKETS_SECONDS.len() + 1;
+    let is_bucket = |labels: &&BTreeSet<(String, String)>| labels.iter().any(|(name, _)| name == "le");
+    assert_eq!(pushed.keys().filter(is_bucket).count() % buckets, 0);
+
+    let refusing = ScriptedReceiver::start(|_, _| Action::status("400 Bad Request", "", "out of bounds")).await;
+    let ended = stage.run(&[&arguments[..], &["--push.url", &refusing.url()]].concat());
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("out of bounds: it has to accept samples of the past"), "{}", ended.stderr);
+}
+
+#[test]
+fn user_queries_are_in_no_sample() {
+    let stage = Stage::filled(30, 9);
+    stage
+        .server
+        .execute("UPDATE skill_invocation SET user_query = 'the words of a user', error_type = 'the words of a user'");
+    let Ended { stdout, stderr, .. } = stage.run(&["--until", &END.to_string()]);
+    assert!(stdout.len() > 1_000 && !stdout.contains("the words") && !stderr.contains("the words"));
+    assert!(Path::new(&stage.path).exists());
+}
