@@ -218,8 +218,8 @@ pub mod internals {
     pub mod skills_db {
         pub use crate::skills_db::{
             AnomaliesPlan, BATCH_ROWS, DatabaseFacts, DatabaseReader, DatabaseReading, Decision, FileIdentity,
-            HeldSkills, MissingRows, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead, SkillsDatabase,
-            SkillsDatabaseError, Table, TableCursor, with_history,
+            HeldSkills, HistoryDatabase, MissingRows, ReadPlan, ReadRequest, RowConsumer, RowFingerprint, RowsRead,
+            SkillsDatabase, SkillsDatabaseError, Table, TableCursor, with_history,
         };
     }
     pub mod report {

@@ -93,17 +93,33 @@ pub trait Sink {
     fn take(&mut self, samples: &crate::exposition::SamplesAtTimes, millis: i64) -> Result<(), BackfillError>;
 }
 
-/// Makes the samples of `history`. At most `events_max` rows are held in memory at a time, unless one skill has more.
+/// Makes the samples of `history`. At most `events_max` rows are held in memory at a time, unless one skill has more. Where all
+/// fit, the transaction ends before the first sample is written: whoever takes samples slowly holds up no server. `verify` is
+/// called whenever everything is read.
 ///
 /// # Errors
-/// The database cannot be read, or `sink` takes nothing more.
+/// The database cannot be read, or `sink` takes nothing more; those of `verify`.
 pub fn write(
-    history: &History<'_>,
+    history: History<'_>,
     span: Span,
     events_max: usize,
+    verify: &dyn Fn() -> Result<(), BackfillError>,
     sink: &mut impl Sink,
     progress: &mut dyn Progress,
 ) -> Result<Summary, BackfillError> {
-    let (catalog, events) = collect::catalog(history, span, events_max, progress)?;
-    series::write(history, span, catalog, events, events_max, sink, progress)
+    // An error of rows that changed while they were read is theirs.
+    let read = collect::catalog(&history, span, events_max, progress);
+    verify()?;
+    let (catalog, events) = read?;
+    match events {
+        Some(events) => {
+            drop(history);
+            series::write(series::Source::Memory(events), span, catalog, events_max, sink, progress)
+        }
+        None => {
+            let source = series::Source::Database(history);
+            let written = series::write(source, span, catalog, events_max, sink, progress);
+            verify().and(written)
+        }
+    }
 }

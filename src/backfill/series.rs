@@ -9,15 +9,22 @@ use crate::skills_db::History;
 /// An instant query looks so far back: Prometheus' `--query.lookback-delta`.
 const LOOKBACK_MILLIS: i64 = 300_000;
 
+/// Where events come from.
+pub(super) enum Source<'h> {
+    /// All of them are here.
+    Memory(Events),
+    /// They are read again, for some skills at a time.
+    Database(History<'h>),
+}
+
 /// Writes every family.
 ///
 /// # Errors
 /// The database cannot be read, or `sink` takes nothing more.
 pub(super) fn write(
-    history: &History<'_>,
+    mut source: Source<'_>,
     span: Span,
     catalog: Catalog,
-    mut events: Option<Events>,
     events_max: usize,
     sink: &mut impl Sink,
     progress: &mut dyn Progress,
@@ -37,16 +44,15 @@ pub(super) fn write(
         while first < skills.len() {
             // As many skills as fit, and one at least.
             let (mut last, mut rows) = (first + 1, skills[first].rows(of_anomalies));
-            while last < skills.len()
-                && (events.is_some() || rows + skills[last].rows(of_anomalies) <= events_max as u64)
-            {
+            let is_in_memory = matches!(source, Source::Memory(_));
+            while last < skills.len() && (is_in_memory || rows + skills[last].rows(of_anomalies) <= events_max as u64) {
                 rows += skills[last].rows(of_anomalies);
                 last += 1;
             }
             let mut read;
-            let events = match &mut events {
-                Some(events) => events,
-                None => {
+            let events = match &mut source {
+                Source::Memory(events) => events,
+                Source::Database(history) => {
                     let is_read = |skill: SkillIndex| (first..last).contains(&rank[skill.0 as usize]);
                     read = reread(history, span, &book, is_read, of_anomalies)?;
                     &mut read

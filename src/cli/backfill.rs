@@ -216,12 +216,12 @@ fn fill(database: &Path, span: Span, sink: &mut impl Sink) -> Result<Summary, Ba
     let mut progress = Bar::new();
     let path = database;
     let database = HistoryDatabase::open(path)?;
-    let filled = backfill::write(&database.history()?, span, EVENTS_MAX, sink, &mut progress);
+    let verify = || match database.is_consistent() {
+        true => Ok(()),
+        false => Err(SkillsDatabaseError::Changed { path: path.to_owned() }.into()),
+    };
+    let filled = backfill::write(database.history()?, span, EVENTS_MAX, &verify, sink, &mut progress);
     progress.clear();
-    // What was read of a file that changed meanwhile is no history, and an error of it is none either.
-    if !database.is_consistent() {
-        return Err(SkillsDatabaseError::Changed { path: path.to_owned() }.into());
-    }
     filled
 }
 

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
 use jiff::Timestamp;
 use rusqlite::params;
-use session_buddy_bridge::internals::backfill::BackfillError;
 use session_buddy_bridge::internals::backfill::{EVENTS_MAX, OpenMetrics, Progress, Span, Summary, write};
 use session_buddy_bridge::internals::ledger::{
     Changes, DURATION_BUCKETS_SECONDS, PhaseSeries, SkillIndex, SkillRow, SkillSeries,
 };
-use session_buddy_bridge::internals::skills_db::with_history;
+use session_buddy_bridge::internals::skills_db::HistoryDatabase;
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
 
@@ -69,12 +69,16 @@ impl Stage {
     }
 
     fn text(&self, span: Span, events_max: usize) -> (String, Summary) {
-        with_history(&self.path, |history| {
-            let mut sink = OpenMetrics::new(Vec::new(), vec![("job".to_owned(), "j".to_owned())]);
-            let summary = write(history, span, events_max, &mut sink, &mut Silent)?;
-            Ok::<_, BackfillError>((String::from_utf8(sink.finish()?).unwrap(), summary))
-        })
-        .unwrap()
+        let (text, summary) = self.write(span, events_max, Vec::new());
+        (String::from_utf8(text).unwrap(), summary)
+    }
+
+    fn write<W: Write>(&self, span: Span, events_max: usize, out: W) -> (W, Summary) {
+        let database = HistoryDatabase::open(&self.path).unwrap();
+        let mut sink = OpenMetrics::new(out, vec![("job".to_owned(), "j".to_owned())]);
+        let history = database.history().unwrap();
+        let summary = write(history, span, events_max, &|| Ok(()), &mut sink, &mut Silent).unwrap();
+        (sink.finish().unwrap(), summary)
     }
 
     fn run(&self, arguments: &[&str]) -> Ended {
@@ -401,6 +405,37 @@ async fn a_receiver_gets_every_sample_of_the_text() {
     let ended = stage.run(&[&arguments[..], &["--push.url", &refusing.url()]].concat());
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("out of bounds: it has to accept samples of the past"), "{}", ended.stderr);
+}
+
+/// Moves the log of the server to its database at the first write, which a reader's transaction prevents.
+struct Checkpointing<'s> {
+    server: &'s ServerDatabase,
+    was_busy: Option<bool>,
+}
+
+impl Write for Checkpointing<'_> {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let checkpoint = || self.server.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+        self.was_busy.get_or_insert_with(|| checkpoint().unwrap());
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn whoever_takes_the_samples_slowly_holds_up_no_server() {
+    let stage = Stage::filled(40, 10);
+    let was_busy = |events_max| {
+        // Something for the log.
+        stage.server.invoke("later", 1);
+        let out = Checkpointing { server: &stage.server, was_busy: None };
+        stage.write(span(1), events_max, out).0.was_busy
+    };
+    assert_eq!(was_busy(EVENTS_MAX), Some(false));
+    assert_eq!(was_busy(1), Some(true), "rows that do not fit are read again, at the same moment of the database");
 }
 
 #[test]
