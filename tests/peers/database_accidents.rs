@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::peers::maintained_server::{MaintainedServer, Mode, detected, invoked, invoked_for};
+use crate::support::peers::maintained_server::{MaintainedServer, Mode, detected, invoked, invoked_for, planned};
 use crate::support::server_database::copy;
 
 /// The history of each database here.
@@ -105,7 +105,8 @@ fn a_renamed_skill_counts_once_under_each_name() {
          UPDATE skill_invocation SET skill_name = 'ruff-lint' WHERE skill_name = 'ruff-check';
          UPDATE skill_metrics SET skill_name = 'ruff-lint' WHERE skill_name = 'ruff-check'; COMMIT;",
     );
-    server.due.rename_skill("ruff-check", "ruff-lint");
+    // A quarter of all, all of them completed.
+    server.due.add_invocations("ruff-lint", true, INVOCATIONS / 4);
     server.until_counted("the renamed skill");
     server.go_on(1);
     server.settles_at(383, "what was stored after the renaming");
@@ -183,8 +184,8 @@ fn a_smaller_new_database_is_added() {
     let Some(mut server) = MaintainedServer::watched_in_both_modes() else { return };
     let other = server.other_database(20);
     server.replace_database(&other);
-    server.due.add(&invoked(20));
-    server.due.add(&detected(2, 50.0));
+    server.due += planned(&invoked(20));
+    server.due += planned(&detected(2, 50.0));
     server.until_counted("what the new database holds");
     server.go_on(1);
     server.settles_at(328, "what was stored in the new database");
@@ -197,8 +198,8 @@ fn a_smaller_database_that_is_restored_into_the_open_one_is_added() {
     let Some(mut server) = MaintainedServer::watched_in_both_modes() else { return };
     let other = server.other_database(20);
     server.restore(&other);
-    server.due.add(&invoked(20));
-    server.due.add(&detected(2, 50.0));
+    server.due += planned(&invoked(20));
+    server.due += planned(&detected(2, 50.0));
     server.until_counted("what the new database holds");
     server.go_on(1);
     server.settles_at(328, "what was stored in the new database");
@@ -210,8 +211,8 @@ fn a_larger_database_that_is_restored_into_the_open_one_is_added() {
     let Some(mut server) = MaintainedServer::watched(&[Mode::Rows]) else { return };
     let other = server.other_database(400);
     server.restore(&other);
-    server.due.add(&invoked(400));
-    server.due.add(&detected(2, 50.0));
+    server.due += planned(&invoked(400));
+    server.due += planned(&detected(2, 50.0));
     server.until_counted("what the new database holds");
     server.go_on(1);
     server.settles_at(708, "what was stored in the new database");

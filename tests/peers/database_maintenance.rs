@@ -4,7 +4,9 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::support::peers::maintained_server::{MaintainedServer, Mode, SNAPSHOT_INTERVAL_SECONDS, detected, invoked};
+use crate::support::peers::maintained_server::{
+    MaintainedServer, Mode, SNAPSHOT_INTERVAL_SECONDS, detected, invoked, planned,
+};
 use crate::support::scrape::Scrape;
 use crate::support::server_database::copy;
 
@@ -180,7 +182,7 @@ fn larger_database(meanwhile: Meanwhile) {
     stage.until_counted("all rows");
     stage.stop_reading(meanwhile);
     stage.replace_database(&larger);
-    stage.due.add(&invoked(400));
+    stage.due += planned(&invoked(400));
     stage.start_in(Mode::Rows);
     stage.settles_at(500, "the rows of both");
 }

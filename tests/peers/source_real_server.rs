@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::histories::session_server::Counts;
+use crate::support::exposed::Exposed;
 use crate::support::histories::stage::{Entry, Stage};
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use serde_json::json;
@@ -24,13 +24,17 @@ fn history() -> serde_json::Value {
     ]})
 }
 
-fn counts(session_buddy: &SessionBuddy, database: &Path) -> Counts {
-    let skills = session_buddy.truth(database).skills;
-    let splits = skills.into_iter().flat_map(|(name, skill)| {
-        let abandoned = skill.total - skill.completed;
-        [((name.clone(), true), skill.completed), ((name, false), abandoned)]
-    });
-    splits.filter(|(_, count)| *count > 0).collect()
+fn held(session_buddy: &SessionBuddy, database: &Path) -> Exposed {
+    let truth = session_buddy.truth(database);
+    let mut held = Exposed::default();
+    for (name, skill) in truth.skills {
+        held.add_invocations(&name, true, skill.completed);
+        held.add_invocations(&name, false, skill.total - skill.completed);
+    }
+    for ((anomaly_type, skill_name), count) in truth.anomalies {
+        held.add_anomalies(&anomaly_type, &skill_name, count);
+    }
+    held
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -72,5 +76,5 @@ async fn ordinary_changes_of_configuration_count_on() {
     drop(driver);
     // What the driver had stored when it ended is listed with the next rounds.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    stage.counts("all that the database holds", &counts(&session_buddy, &database)).await;
+    stage.counts("all that the database holds", &held(&session_buddy, &database)).await;
 }

@@ -358,10 +358,11 @@ fn trace_of_one_history() {
             return;
         }
         let counted = product.counted(at_seconds);
-        if counted.anomalies != anomalies_shown && counted.anomalies != model_now.anomalies {
-            println!("      anomalies: model {}, product {}", model_now.anomalies, counted.anomalies);
+        let anomalies: u64 = counted.anomalies.values().sum();
+        if anomalies != anomalies_shown && anomalies != model_now.anomalies {
+            println!("      anomalies: model {}, product {anomalies}", model_now.anomalies);
         }
-        anomalies_shown = counted.anomalies;
+        anomalies_shown = anomalies;
         let product_now: BTreeMap<String, u64> =
             counted.invocations.iter().map(|(name, split)| (name.to_string(), split.total())).collect();
         let nonzero = |counts: &BTreeMap<String, u64>| {
@@ -371,13 +372,18 @@ fn trace_of_one_history() {
             (nonzero(&model_now.counted), nonzero(&product_now));
         if let Event::Truth(truth) = event {
             if truth.anomalies != counted.anomalies {
-                println!("      anomalies: truth {}, product {}   <-- product", truth.anomalies, counted.anomalies);
+                println!("      anomalies: truth {:?}, product {:?}   <-- product", truth.anomalies, counted.anomalies);
             }
             for (name, due) in &truth.invocations {
                 let of = |counts: &BTreeMap<String, u64>| counts.get(&**name).copied().unwrap_or(0);
-                let (due, model, product) = (due.total(), of(&model_counts), of(&product_counts));
-                let mark = if product == due { "" } else { "   <-- product" };
-                println!("      {name}: truth {due}, model {model}, product {product}{mark}");
+                let completed = counted.invocations.get(name).map_or(0, |split| split.completed);
+                let (total, model, product) = (due.total(), of(&model_counts), of(&product_counts));
+                let mark = match (product == total, completed == due.completed) {
+                    (true, true) => String::new(),
+                    (true, false) => format!("   <-- product: {completed} completed for {}", due.completed),
+                    (false, _) => "   <-- product".to_owned(),
+                };
+                println!("      {name}: truth {total}, model {model}, product {product}{mark}");
             }
         } else if (&model_counts, &product_counts) != (&shown.0, &shown.1) && model_counts != product_counts {
             let names: BTreeSet<_> = model_counts.keys().chain(product_counts.keys()).collect();

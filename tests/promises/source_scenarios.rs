@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::support::histories::session_server::{Clock, ServerAddress, SessionServer, SkillsDb};
-use crate::support::histories::stage::{Entry, Stage, sum};
+use crate::support::histories::stage::{Entry, Stage};
 
 /// How a configuration takes effect.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +45,8 @@ impl Site {
         database.invoke("alpha", 170);
         database.invoke("beta", 100);
         database.invoke("gamma", 30);
+        database.detect("drop", "alpha", 2);
+        database.detect("spike", "gamma", 1);
         let server = SessionServer::start(&database, clock);
         let address = server.address().await;
         Self { database, server, address }
@@ -53,6 +55,8 @@ impl Site {
     fn invoke(&self) {
         self.database.invoke("alpha", 5);
         self.database.invoke("beta", 2);
+        self.database.detect("drop", "alpha", 1);
+        self.database.detect("spike", "beta", 1);
     }
 }
 
@@ -232,9 +236,9 @@ async fn a_filter_that_is_set_and_removed_counts_every_skill_once() {
             let mut expected = site.database.counts();
             stage.change(how, &filtered);
             site.invoke();
-            // Of the others nothing is received.
-            expected.retain(|(skill, _), _| skill != "alpha");
-            expected.extend(site.database.counts().into_iter().filter(|((skill, _), _)| skill == "alpha"));
+            // Of the others nothing is received, and of anomalies neither.
+            let of_alpha = site.database.counts().invocations.into_iter().filter(|((skill, _), _)| skill == "alpha");
+            expected.invocations.extend(of_alpha);
             stage.counts(&format!("{how:?}, with the filter"), &expected).await;
             stage.change(how, &unfiltered);
             stage.counts(&format!("{how:?}, without the filter"), &site.database.counts()).await;
@@ -322,7 +326,7 @@ async fn two_servers_add_up(first_clock: Clock, second_clock: Clock) {
         let mut stage = Stage::new();
         let one = Site::new(&stage, "one.db", first_clock).await;
         let other = Site::new(&stage, "other.db", second_clock).await;
-        let both = || sum(&[one.database.counts(), other.database.counts()]);
+        let both = || one.database.counts() + other.database.counts();
         let entries = [Entry::at(one.address.url()), Entry::at(other.address.url())];
         stage.start_with(&entries);
         stage.counts("both histories", &both()).await;

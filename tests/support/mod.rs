@@ -7,6 +7,7 @@ pub mod certificates;
 pub mod clogged;
 pub mod database_stage;
 pub mod expected_families;
+pub mod exposed;
 pub mod fault_proxy;
 pub mod fuzz_bodies;
 pub mod histories;

@@ -106,8 +106,8 @@ impl ServerDatabase {
         metrics.expect("rows").map(|row| row.expect("a row")).collect()
     }
 
-    /// What a client of the server gets of this database now.
-    pub fn snapshot(&self, at_micros: i64) -> String {
+    /// The ten newest anomalies.
+    pub fn listed_anomalies(&self) -> Vec<Anomaly> {
         let mut query = self
             .connection
             .prepare(
@@ -123,8 +123,12 @@ impl ServerDatabase {
                 deviation_score: row.get(3)?,
             })
         });
-        let anomalies: Vec<_> = anomalies.expect("rows").map(|row| row.expect("a row")).collect();
-        metrics_update(at_micros, &self.listed(), &anomalies)
+        anomalies.expect("rows").map(|row| row.expect("a row")).collect()
+    }
+
+    /// What a client of the server gets of this database now.
+    pub fn snapshot(&self, at_micros: i64) -> String {
+        metrics_update(at_micros, &self.listed(), &self.listed_anomalies())
     }
 }
 

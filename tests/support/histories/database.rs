@@ -82,6 +82,13 @@ pub struct Anomaly {
     pub deviation_score: f64,
 }
 
+impl Anomaly {
+    /// Its type, of which no generator decides anything.
+    pub fn anomaly_type(&self) -> &'static str {
+        if self.id.is_multiple_of(2) { "drop" } else { "spike" }
+    }
+}
+
 /// The content of a database at one time.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Content {

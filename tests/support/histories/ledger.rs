@@ -75,6 +75,11 @@ impl LedgerProduct {
         std::mem::take(&mut self.notices)
     }
 
+    /// Whether it reported that a doubt was settled by counting less.
+    pub fn has_doubted(&self) -> bool {
+        self.notices.iter().any(|notice| matches!(notice, Notice::Undecided { .. }))
+    }
+
     fn now(&self, at_seconds: i64) -> Moment {
         let elapsed = Duration::from_secs((at_seconds - self.began_seconds).unsigned_abs());
         Moment { wall_micros: START_MICROS + at_seconds * 1_000_000, elapsed }
@@ -229,7 +234,7 @@ impl Product for LedgerProduct {
 
     fn counted(&mut self, at_seconds: i64) -> Counted {
         self.persist(at_seconds);
-        let mut counted = Counted { anomalies: self.shown.anomalies().values().sum(), ..Counted::default() };
+        let mut counted = Counted { anomalies: self.shown.anomalies(), ..Counted::default() };
         for ((skill_name, completed), count) in self.shown.counts() {
             let split: &mut Split = counted.invocations.entry(skill_name.into()).or_default();
             *if completed { &mut split.completed } else { &mut split.abandoned } += count;

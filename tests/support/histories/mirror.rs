@@ -152,12 +152,18 @@ fn write_anomalies(transaction: &Transaction<'_>, before: &Content, after: &Cont
         delete.execute([anomaly.key]).expect("an anomaly deleted");
     }
     let mut insert = statement(
-        "INSERT INTO skill_anomalies (id, skill_name, detected_at, anomaly_type, deviation_score) VALUES (?, ?, ?, 'drop', ?)",
+        "INSERT INTO skill_anomalies (id, skill_name, detected_at, anomaly_type, deviation_score) VALUES (?, ?, ?, ?, ?)",
     );
     for anomaly in &after.anomalies[common..] {
         let detected_at = sql_time(anomaly.detected_at_seconds * SECOND).replace(' ', "T");
         insert
-            .execute(params![anomaly.key, &*anomaly.skill_name, detected_at, anomaly.deviation_score])
+            .execute(params![
+                anomaly.key,
+                &*anomaly.skill_name,
+                detected_at,
+                anomaly.anomaly_type(),
+                anomaly.deviation_score
+            ])
             .expect("an anomaly");
     }
 }

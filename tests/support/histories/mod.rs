@@ -25,7 +25,7 @@ mod world;
 pub use database::{Style, Totals};
 pub use history::{Class, History, Product, play};
 pub use judge::{
-    Tally, assert_as_good_as_the_model, fresh_verdicts, in_parallel, kept_verdicts, model_folder, verdict, verdict_with,
+    Tally, assert_as_good_as_the_model, fresh_verdicts, in_parallel, kept_verdicts, model_folder, verdict_with,
 };
 pub use ledger::{LedgerProduct, Persistence};
 pub use oracle::{CountedByModel, counted_by_the_model};

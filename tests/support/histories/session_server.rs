@@ -18,14 +18,12 @@ use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::eventually_async;
-use crate::support::model::{Metrics, SECOND, metrics_update};
+use crate::support::exposed::Exposed;
+use crate::support::model::{Anomaly, Metrics, SECOND, metrics_update, sql_time};
 use crate::support::server_database::ServerDatabase;
 
 /// Between two broadcasts.
 pub const ROUND: Duration = Duration::from_millis(50);
-
-/// Invocations by skill and `completed`.
-pub type Counts = BTreeMap<(String, bool), u64>;
 
 /// A database file that servers broadcast and that the test writes.
 pub struct SkillsDb {
@@ -76,19 +74,52 @@ impl SkillsDb {
         transaction.commit().expect("a commit");
     }
 
-    /// Invocations by skill and `completed`, as the rows tell.
-    pub fn counts(&self) -> Counts {
+    /// Writes so many anomalies of a skill, with scores that no other database has, a second apart.
+    pub fn detect(&self, anomaly_type: &str, skill_name: &str, times: u32) {
+        let database = self.database();
+        for _ in 0..times {
+            let serial = self.written.fetch_add(1, Ordering::Relaxed);
+            let score = 2.0 + (serial as f64 * std::f64::consts::E).fract() + self.number as f64 * 1e-6;
+            database
+                .connection
+                .execute(
+                    "INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type, deviation_score)
+                     VALUES (?, ?, ?, ?)",
+                    params![skill_name, sql_time(serial * SECOND), anomaly_type, score],
+                )
+                .expect("a row");
+        }
+    }
+
+    /// What its rows tell.
+    pub fn counts(&self) -> Exposed {
+        let mut held = Exposed::default();
         let database = self.database();
         let mut query = database
             .connection
             .prepare("SELECT skill_name, completed, count(*) FROM skill_invocation GROUP BY 1, 2")
             .expect("a query");
-        let rows = query.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).expect("rows");
-        rows.map(|row| row.expect("a row")).collect()
+        let mut rows = query.query([]).expect("rows");
+        while let Some(row) = rows.next().expect("a row") {
+            let skill_name: String = row.get(0).expect("a name");
+            held.add_invocations(&skill_name, row.get(1).expect("a flag"), row.get(2).expect("a count"));
+        }
+        let mut query = database
+            .connection
+            .prepare("SELECT anomaly_type, skill_name, count(*) FROM skill_anomalies GROUP BY 1, 2")
+            .expect("a query");
+        let mut rows = query.query([]).expect("rows");
+        while let Some(row) = rows.next().expect("a row") {
+            let (anomaly_type, skill_name): (String, String) = (row.get(0).expect("text"), row.get(1).expect("text"));
+            held.add_anomalies(&anomaly_type, &skill_name, row.get(2).expect("a count"));
+        }
+        held
     }
 
-    fn listed(&self) -> Vec<Metrics> {
-        self.database().listed()
+    /// The skills and the anomalies of a list.
+    fn listed(&self) -> (Vec<Metrics>, Vec<Anomaly>) {
+        let database = self.database();
+        (database.listed(), database.listed_anomalies())
     }
 }
 
@@ -232,11 +263,11 @@ fn broadcast(database: &SkillsDb, clock: Clock) -> Broadcast {
             Clock::Micros(micros) => micros + round % 100,
             Clock::Seconds => 0,
         };
-    let listed = database.listed();
+    let (listed, anomalies) = database.listed();
     let by_skill = listed
         .iter()
         .map(|skill| (skill.skill_name.clone(), metrics_update(at_micros, std::slice::from_ref(skill), &[])));
-    Broadcast { all: metrics_update(at_micros, &listed, &[]), by_skill: by_skill.collect() }
+    Broadcast { all: metrics_update(at_micros, &listed, &anomalies), by_skill: by_skill.collect() }
 }
 
 async fn serve(

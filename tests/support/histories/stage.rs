@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::session_server::Counts;
 use crate::support::PATIENCE;
+use crate::support::exposed::Exposed;
 use crate::support::http_client;
 use crate::support::program::Program;
 use crate::support::scrape::Scrape;
@@ -177,24 +177,23 @@ impl Stage {
 
     /// Asserts that the counts come to be these, and are still these some rounds later. Counters never fall, so that what is
     /// counted twice is found here or at the next look.
-    pub async fn counts(&mut self, what: &str, expected: &Counts) {
+    pub async fn counts(&mut self, what: &str, expected: &Exposed) {
         self.counts_without(what, expected, 0).await;
     }
 
     /// The same where so many feeds are not live.
-    pub async fn counts_without(&mut self, what: &str, expected: &Counts, dead: usize) {
+    pub async fn counts_without(&mut self, what: &str, expected: &Exposed, dead: usize) {
         let deadline = Instant::now() + COUNTED_WITHIN;
         loop {
-            let found = counts(&self.settled_without(dead).await);
+            let found = Exposed::of(&self.settled_without(dead).await);
             if found == *expected {
                 break;
             }
-            let is_lost = found.iter().any(|(key, count)| expected.get(key).is_none_or(|due| due < count));
-            if is_lost || Instant::now() > deadline {
+            if found.exceeds(expected) || Instant::now() > deadline {
                 panic!("{what}: expected {expected:?}\n   found {found:?}\n{}", self.log());
             }
         }
-        let found = counts(&self.settled_without(dead).await);
+        let found = Exposed::of(&self.settled_without(dead).await);
         assert_eq!(found, *expected, "{what}, some rounds later");
     }
 }
@@ -206,34 +205,4 @@ fn rounds(scrape: &Scrape) -> BTreeMap<String, u64> {
         .filter(|(labels, _)| labels["type"] == "metrics_update")
         .map(|(labels, count)| (labels["feed"].clone(), count as u64))
         .collect()
-}
-
-/// Invocations by skill and `completed`; none that is zero.
-pub fn counts(scrape: &Scrape) -> Counts {
-    let mut counts = Counts::new();
-    for (labels, count) in scrape.series("skill_invocations_total") {
-        *counts.entry((labels["skill_name"].clone(), labels["completed"] == "true")).or_default() += count as u64;
-    }
-    counts.retain(|_, count| *count > 0);
-    counts
-}
-
-/// Anomalies by type and skill.
-pub type Anomalies = BTreeMap<(String, String), u64>;
-
-/// Anomalies by type and skill; none that is zero.
-pub fn anomalies(scrape: &Scrape) -> Anomalies {
-    let series = scrape.series("anomalies_detected_total").into_iter();
-    let counts =
-        series.map(|(labels, count)| ((labels["anomaly_type"].clone(), labels["skill_name"].clone()), count as u64));
-    counts.filter(|(_, count)| *count > 0).collect()
-}
-
-/// The sum of the counts of several databases.
-pub fn sum(of: &[Counts]) -> Counts {
-    let mut sum = Counts::new();
-    for (key, count) in of.iter().flatten() {
-        *sum.entry(key.clone()).or_default() += count;
-    }
-    sum
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use super::history::{Class, History, Product, play};
 use super::world::{Entry, Event, FeedKey, Frame, Split, Truth};
+use crate::support::exposed::AnomalyCounts;
 use crate::support::model::python_float;
 
 /// What a product exposes.
@@ -13,7 +14,7 @@ use crate::support::model::python_float;
 pub struct Counted {
     /// By skill, over all phases.
     pub invocations: BTreeMap<Rc<str>, Split>,
-    pub anomalies: u64,
+    pub anomalies: AnomalyCounts,
 }
 
 /// Where a product's counts differ from the truth.
@@ -23,6 +24,7 @@ pub struct Errors {
     pub over: u64,
     /// Invocations missing, summed over the skills that have too few.
     pub under: u64,
+    /// The same of anomalies, by type and skill.
     pub anomalies_over: u64,
     pub anomalies_under: u64,
     /// Invocations counted under the wrong value of `completed`, where the totals are right.
@@ -31,11 +33,14 @@ pub struct Errors {
 
 impl Errors {
     pub fn between(truth: &Truth, counted: &Counted) -> Self {
-        let mut errors = Self {
-            anomalies_over: counted.anomalies.saturating_sub(truth.anomalies),
-            anomalies_under: truth.anomalies.saturating_sub(counted.anomalies),
-            ..Self::default()
-        };
+        let mut errors = Self::default();
+        let kinds: BTreeSet<_> = truth.anomalies.keys().chain(counted.anomalies.keys()).collect();
+        for kind in kinds {
+            let of = |anomalies: &AnomalyCounts| anomalies.get(kind).copied().unwrap_or(0);
+            let (due, found) = (of(&truth.anomalies), of(&counted.anomalies));
+            errors.anomalies_over += found.saturating_sub(due);
+            errors.anomalies_under += due.saturating_sub(found);
+        }
         let names: BTreeSet<_> = truth.invocations.keys().chain(counted.invocations.keys()).collect();
         for name in names {
             let of = |splits: &BTreeMap<Rc<str>, Split>| splits.get(name).copied().unwrap_or_default();
@@ -49,7 +54,7 @@ impl Errors {
         errors
     }
 
-    /// Whether the invocations of each skill are right.
+    /// Whether the total of each skill is right, which is what the Python model counts.
     pub fn is_exact(self) -> bool {
         self.over == 0 && self.under == 0
     }
@@ -173,7 +178,7 @@ pub fn describe(event: &Event) -> String {
         Event::Start(configured) => format!("start [{}]", feeds(configured)),
         Event::Truth(truth) => {
             let total: u64 = truth.invocations.values().map(|split| split.total()).sum();
-            format!("-- truth {total}, anomalies {}", truth.anomalies)
+            format!("-- truth {total}, anomalies {}", truth.anomalies.values().sum::<u64>())
         }
     }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use super::database::{Content, Database, Invocation, InvocationId, Style, Totals};
 use super::history::History;
 use super::python_random::PythonRandom;
+use crate::support::exposed::AnomalyCounts;
 use crate::support::model::{self, SECOND, sql_time};
 
 /// One configured feed.
@@ -108,7 +109,7 @@ pub struct Truth {
     /// Distinct invocations by skill: completed and abandoned.
     pub invocations: BTreeMap<Rc<str>, Split>,
     /// Distinct anomalies.
-    pub anomalies: u64,
+    pub anomalies: AnomalyCounts,
 }
 
 /// Invocations by `completed`.
@@ -238,7 +239,7 @@ pub struct World {
     pub(super) bridge_is_down: bool,
     pub(super) events: Vec<(i64, Event)>,
     seen: BTreeMap<Rc<str>, (HashSet<InvocationId>, Split)>,
-    seen_anomalies: HashSet<InvocationId>,
+    seen_anomalies: HashMap<InvocationId, (String, String)>,
     /// Under whatever name.
     seen_rows: HashSet<InvocationId>,
     /// Those of them that were read.
@@ -283,7 +284,7 @@ impl World {
             bridge_is_down: false,
             events: Vec::new(),
             seen: BTreeMap::new(),
-            seen_anomalies: HashSet::new(),
+            seen_anomalies: HashMap::new(),
             seen_rows: HashSet::new(),
             read_rows: HashSet::new(),
             counted: HashMap::new(),
@@ -575,7 +576,7 @@ impl World {
             let frame = if feed.skill.is_some() {
                 Rc::new(Frame { sent_micros, listed: listed(), anomalies: Vec::new() })
             } else {
-                self.seen_anomalies.extend(newest.iter().map(|anomaly| anomaly.id));
+                self.seen_anomalies.extend(newest.iter().map(kind));
                 let whole = unfiltered.get_or_insert_with(|| {
                     let anomalies = newest.iter().map(as_listed).collect();
                     Rc::new(Frame { sent_micros, listed: listed(), anomalies })
@@ -640,7 +641,7 @@ impl World {
             }
         }
         let anomalies = content.anomalies.iter().filter(|anomaly| is_subscribed(&anomaly.skill_name));
-        self.seen_anomalies.extend(anomalies.map(|anomaly| anomaly.id));
+        self.seen_anomalies.extend(anomalies.map(kind));
     }
 
     /// The invocations that a listing of `name` stands for have been shown.
@@ -661,18 +662,23 @@ impl World {
 
     /// Records what was to be counted until now.
     pub fn record_truth(&mut self) {
-        let truth = Truth {
-            invocations: self.seen.iter().map(|(name, (_, split))| (name.clone(), *split)).collect(),
-            anomalies: self.seen_anomalies.len() as u64,
-        };
+        let mut anomalies = AnomalyCounts::new();
+        self.seen_anomalies.values().for_each(|kind| *anomalies.entry(kind.clone()).or_default() += 1);
+        let invocations = self.seen.iter().map(|(name, (_, split))| (name.clone(), *split)).collect();
+        let truth = Truth { invocations, anomalies };
         self.record(Event::Truth(Rc::new(truth)));
     }
+}
+
+/// An anomaly with what it is counted by.
+fn kind(anomaly: &super::database::Anomaly) -> (InvocationId, (String, String)) {
+    (anomaly.id, (anomaly.anomaly_type().to_owned(), anomaly.skill_name.to_string()))
 }
 
 fn as_listed(anomaly: &super::database::Anomaly) -> model::Anomaly {
     model::Anomaly {
         skill_name: anomaly.skill_name.to_string(),
-        anomaly_type: "drop".to_owned(),
+        anomaly_type: anomaly.anomaly_type().to_owned(),
         // The form with a `T`, as servers with Python's own time write it.
         detected_at: sql_time(anomaly.detected_at_seconds * SECOND).replace(' ', "T"),
         deviation_score: Some(anomaly.deviation_score),

@@ -11,8 +11,7 @@ use tempfile::TempDir;
 
 use super::session_buddy::{RealServer, SessionBuddy};
 use crate::support::database_stage::{scrape, skills_db};
-use crate::support::histories::session_server::Counts;
-use crate::support::histories::stage::{Anomalies, anomalies, counts};
+use crate::support::exposed::Exposed;
 use crate::support::program::Program;
 use crate::support::scrape::Scrape;
 use crate::support::server_database::remove_files;
@@ -31,46 +30,6 @@ pub enum Mode {
     Rows,
 }
 
-/// What is counted, or has to be; nothing that is zero.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Counted {
-    pub invocations: Counts,
-    pub anomalies: Anomalies,
-}
-
-impl Counted {
-    fn shown(scrape: &Scrape) -> Self {
-        Self { invocations: counts(scrape), anomalies: anomalies(scrape) }
-    }
-
-    /// The number of invocations.
-    pub fn total(&self) -> u64 {
-        self.invocations.values().sum()
-    }
-
-    /// Adds what a [plan](SessionBuddy::store) stores.
-    pub fn add(&mut self, plan: &Value) {
-        let text = |value: &Value| value.as_str().expect("a string").to_owned();
-        for planned in plan["invocations"].as_array().into_iter().flatten() {
-            let key = (text(&planned["skill_name"]), planned["completed"] == true);
-            *self.invocations.entry(key).or_default() += planned["times"].as_u64().expect("a count");
-        }
-        for planned in plan["anomalies"].as_array().into_iter().flatten() {
-            let key = (text(&planned["anomaly_type"]), text(&planned["skill_name"]));
-            *self.anomalies.entry(key).or_default() += 1;
-        }
-        self.invocations.retain(|_, count| *count > 0);
-    }
-
-    /// A skill is renamed: its invocations are counted, and count again as those of the new name.
-    pub fn rename_skill(&mut self, from: &str, to: &str) {
-        let of_skill = |(name, completed): &(String, bool)| (name == from).then(|| (to.to_owned(), *completed));
-        let renamed: Counts =
-            self.invocations.iter().filter_map(|(key, count)| Some((of_skill(key)?, *count))).collect();
-        self.invocations.extend(renamed);
-    }
-}
-
 pub struct MaintainedServer {
     pub session_buddy: SessionBuddy,
     folder: TempDir,
@@ -78,7 +37,7 @@ pub struct MaintainedServer {
     port: u16,
     bridges: Vec<Program>,
     /// What each bridge has to count: whatever was stored while its row or its number was there to be read.
-    pub due: Counted,
+    pub due: Exposed,
 }
 
 impl MaintainedServer {
@@ -87,7 +46,7 @@ impl MaintainedServer {
         let session_buddy = SessionBuddy::find_or_skip()?;
         let folder = tempfile::tempdir().unwrap();
         let mut stage =
-            Self { session_buddy, folder, server: None, port: 0, bridges: Vec::new(), due: Counted::default() };
+            Self { session_buddy, folder, server: None, port: 0, bridges: Vec::new(), due: Exposed::default() };
         stage.invoke(invocations);
         stage.serve();
         Some(stage)
@@ -119,7 +78,7 @@ impl MaintainedServer {
     /// Stores what has to be counted.
     pub fn store(&mut self, plan: &Value) {
         self.session_buddy.store(&self.database(), plan);
-        self.due.add(plan);
+        self.due += planned(plan);
     }
 
     /// What the owner does with SQLite's own tools.
@@ -181,7 +140,7 @@ impl MaintainedServer {
     pub fn until_counted(&mut self, what: &str) {
         let due = &self.due;
         for bridge in &mut self.bridges {
-            eventually(what, || equal(&Counted::shown(&scrape(bridge)), due));
+            eventually(what, || equal(&Exposed::of(&scrape(bridge)), due));
         }
     }
 
@@ -203,7 +162,7 @@ impl MaintainedServer {
         self.until_counted(what);
         self.after_messages(MESSAGES_TO_SETTLE);
         for bridge in &mut self.bridges {
-            assert_eq!(Counted::shown(&scrape(bridge)), self.due, "{what}, some rounds later");
+            assert_eq!(Exposed::of(&scrape(bridge)), self.due, "{what}, some rounds later");
         }
     }
 
@@ -211,6 +170,20 @@ impl MaintainedServer {
     pub fn scrape(&mut self) -> Scrape {
         scrape(&mut self.bridges[0])
     }
+}
+
+/// What a [plan](SessionBuddy::store) stores.
+pub fn planned(plan: &Value) -> Exposed {
+    let text = |value: &Value| value.as_str().expect("a string").to_owned();
+    let mut planned = Exposed::default();
+    for stored in plan["invocations"].as_array().into_iter().flatten() {
+        let times = stored["times"].as_u64().expect("a count");
+        planned.add_invocations(&text(&stored["skill_name"]), stored["completed"] == true, times);
+    }
+    for stored in plan["anomalies"].as_array().into_iter().flatten() {
+        planned.add_anomalies(&text(&stored["anomaly_type"]), &text(&stored["skill_name"]), 1);
+    }
+    planned
 }
 
 /// [`invoked_for`] half a second.
