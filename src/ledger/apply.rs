@@ -130,9 +130,11 @@ impl Ledger {
         known.max_by_key(|(events, source)| (*events, std::cmp::Reverse(*source))).map(|(_, source)| source)
     }
 
+    /// Whether a feed has been connected for so long that its events bind it. One that has listed skills is bound by its lists:
+    /// events that counted before would count again with the first list that does.
     pub(super) fn is_hold_over(&self, slot: FeedSlot, now: Moment) -> bool {
-        let opened_at = self.feeds[slot.index()].opened_at;
-        opened_at.is_some_and(|at| now.elapsed.saturating_sub(at) >= START_HOLD)
+        let feed = &self.feeds[slot.index()];
+        feed.held.is_none() && feed.opened_at.is_some_and(|at| now.elapsed.saturating_sub(at) >= START_HOLD)
     }
 
     /// Takes a snapshot: first all of its entries are judged, then what they show together of whose they are, and only then

@@ -1,7 +1,8 @@
 //! Reconfiguration equivalence: whatever sequence of configurations, reloads, restarts and kills leads there, counts end
 //! where they would have ended had the final configuration been in place from the start.
 //!
-//! Two servers with databases that can be told apart, each under three addresses. `SESSION_BUDDY_BRIDGE_LONG=1` plays
+//! Two servers with databases that can be told apart, each under three addresses, which stream what is invoked or do not.
+//! Databases are read beside feeds, or not any more, as any other edit of the configuration says. `SESSION_BUDDY_BRIDGE_LONG=1` plays
 //! 10,000 plans, or as many as `SESSION_BUDDY_BRIDGE_HISTORIES` says.
 
 use std::env;
@@ -25,8 +26,12 @@ const SKILLS: usize = 4;
 /// The longest handshake: a new address of a known server waits as long for those that were there before.
 const HANDSHAKE_SECONDS_MAX: usize = 4;
 
-/// Rounds after each step: longer than any wait of a feed or of a server that is compared.
-const SETTLING_ROUNDS: usize = 10;
+/// Snapshots of each feed, once all are connected, in which it is decided whose numbers each of them lists: the last one to
+/// connect is compared with the others in three of them.
+/// Rounds in which what was streamed is listed and counted: longer than events are pending.
+const QUIET_ROUNDS: usize = 3;
+
+const DECIDING_SNAPSHOTS: usize = 4;
 
 /// One entry of a configuration.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +40,8 @@ struct Entry {
     address: usize,
     skill: Option<usize>,
     name: Option<usize>,
+    /// Whether its database is read beside it.
+    is_read: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -59,6 +66,11 @@ enum Edit {
     Filter {
         entry: usize,
         skill: Option<usize>,
+    },
+    /// The database is read beside the feed from now on, or not any more.
+    Read {
+        entry: usize,
+        is_read: bool,
     },
     Add(Entry),
     /// Not the last entry of a server: it would have to be known again by numbers alone.
@@ -91,6 +103,8 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Plan {
     seed: u64,
+    /// Whether the servers stream invocations.
+    has_events: bool,
     sizes: [usize; SERVERS],
     first: Vec<Entry>,
     steps: Vec<Step>,
@@ -104,6 +118,7 @@ impl Edit {
             Self::Rename { entry, name } => edited[at(*entry)].name = *name,
             Self::Respell { entry, address } => edited[at(*entry)].address = *address,
             Self::Filter { entry, skill } => edited[at(*entry)].skill = *skill,
+            Self::Read { entry, is_read } => edited[at(*entry)].is_read = *is_read,
             Self::Add(entry) => edited.push(entry.clone()),
             Self::Remove { entry } => drop(edited.remove(at(*entry))),
             Self::Move { entry, to } => {
@@ -141,8 +156,8 @@ fn feed(entry: &Entry) -> FeedKey {
 
 fn entries() -> impl Strategy<Value = Entry> {
     let skill = prop::option::weighted(0.2, 0..SKILLS);
-    (0..SERVERS, 0..ADDRESSES, skill, prop::option::weighted(0.4, 0..4_usize))
-        .prop_map(|(server, address, skill, name)| Entry { server, address, skill, name })
+    (0..SERVERS, 0..ADDRESSES, skill, prop::option::weighted(0.4, 0..4_usize), prop::bool::weighted(0.3))
+        .prop_map(|(server, address, skill, name, is_read)| Entry { server, address, skill, name, is_read })
 }
 
 fn edits() -> impl Strategy<Value = Edit> {
@@ -151,6 +166,7 @@ fn edits() -> impl Strategy<Value = Edit> {
         1 => (entry(), prop::option::of(0..4_usize)).prop_map(|(entry, name)| Edit::Rename { entry, name }),
         1 => (entry(), 0..ADDRESSES).prop_map(|(entry, address)| Edit::Respell { entry, address }),
         1 => (entry(), prop::option::of(0..SKILLS)).prop_map(|(entry, skill)| Edit::Filter { entry, skill }),
+        1 => (entry(), any::<bool>()).prop_map(|(entry, is_read)| Edit::Read { entry, is_read }),
         2 => entries().prop_map(Edit::Add),
         1 => entry().prop_map(|entry| Edit::Remove { entry }),
         1 => (entry(), 0..4_usize).prop_map(|(entry, to)| Edit::Move { entry, to }),
@@ -168,13 +184,28 @@ fn plans() -> impl Strategy<Value = Plan> {
     let size = || 60..400_usize;
     let first = prop::collection::vec(entries(), 1..4)
         .prop_map(|drawn| drawn.into_iter().fold(Vec::new(), |entries, entry| Edit::Add(entry).apply(&entries)));
-    (any::<u64>(), [size(), size()], first, prop::collection::vec(step, 1..12))
-        .prop_map(|(seed, sizes, first, steps)| Plan { seed: seed >> 16, sizes, first, steps })
+    (any::<u64>(), any::<bool>(), [size(), size()], first, prop::collection::vec(step, 1..12))
+        .prop_map(|(seed, has_events, sizes, first, steps)| Plan { seed: seed >> 16, has_events, sizes, first, steps })
+}
+
+fn configure(world: &mut World, entries: &[Entry]) {
+    world.read_at(entries.iter().filter(|entry| entry.is_read).map(|entry| feed(entry).url).collect());
+    world.configure(entries.iter().map(feed).collect());
+}
+
+/// Runs until it is decided whose numbers each feed lists and, without traffic, until everything that was streamed is listed.
+fn settle(world: &mut World) {
+    world.run_until_received(DECIDING_SNAPSHOTS);
+    world.run_without_traffic(QUIET_ROUNDS);
+    world.record_truth();
 }
 
 /// The history that a plan is.
 fn history(plan: &Plan) -> History {
     let mut world = World::new(plan.seed, Style::Real, Pace::Calm);
+    if plan.has_events {
+        world.stream();
+    }
     world.stagger_handshakes(HANDSHAKE_SECONDS_MAX);
     for (server, size) in plan.sizes.into_iter().enumerate() {
         let names = (0..SKILLS).map(|skill| skill_name(server, skill)).collect();
@@ -183,26 +214,20 @@ fn history(plan: &Plan) -> History {
         world.add_server(&path, server as u8, urls);
     }
     let mut entries = plan.first.clone();
-    world.configure(entries.iter().map(feed).collect());
-    world.run(SETTLING_ROUNDS);
-    world.record_truth();
+    configure(&mut world, &entries);
+    settle(&mut world);
     for step in &plan.steps {
         match step {
             Step::Change(change, edits) => {
                 entries = edits.iter().fold(entries, |entries, edit| edit.apply(&entries));
-                let feeds = entries.iter().map(feed).collect();
                 match change {
-                    Change::Reload => world.configure(feeds),
-                    Change::Restart => {
-                        world.stop_bridge();
-                        world.configure(feeds);
-                        world.start_bridge();
-                    }
-                    Change::Kill => {
-                        world.kill_bridge();
-                        world.configure(feeds);
-                        world.start_bridge();
-                    }
+                    Change::Reload => {}
+                    Change::Restart => world.stop_bridge(),
+                    Change::Kill => world.kill_bridge(),
+                }
+                configure(&mut world, &entries);
+                if !matches!(change, Change::Reload) {
+                    world.start_bridge();
                 }
             }
             Step::Invoke { server, skill, times } => {
@@ -216,8 +241,7 @@ fn history(plan: &Plan) -> History {
                 world.set_works(*server, &url, true);
             }
         }
-        world.run(SETTLING_ROUNDS);
-        world.record_truth();
+        settle(&mut world);
     }
     world.into_history()
 }
@@ -259,7 +283,7 @@ fn two_servers() -> World {
 }
 
 fn entry(server: usize, address: usize, skill: Option<usize>, name: Option<usize>) -> FeedKey {
-    feed(&Entry { server, address, skill, name })
+    feed(&Entry { server, address, skill, name, is_read: false })
 }
 
 /// Every skill of a server is invoked.
@@ -269,8 +293,7 @@ fn invoke_all(world: &mut World, server: usize) {
 }
 
 fn assert_exact(mut world: World) {
-    world.run(SETTLING_ROUNDS);
-    world.record_truth();
+    settle(&mut world);
     let history = world.into_history();
     let verdict = Verdict::of(&history, &mut LedgerProduct::new(Persistence::AtTheEnd, 1));
     assert_eq!(verdict.errors, Errors::default(), "{}", text(&history));
@@ -281,7 +304,7 @@ fn a_new_address_waits_for_a_known_one_whose_handshake_is_slower() {
     let mut world = two_servers();
     let known = entry(0, 0, Some(1), None);
     world.configure(vec![known.clone()]);
-    world.run(SETTLING_ROUNDS);
+    world.run_until_received(DECIDING_SNAPSHOTS);
     world.stop_bridge();
     world.configure(vec![known, entry(0, 1, None, None)]);
     invoke_all(&mut world, 0);
@@ -307,7 +330,7 @@ fn the_second_address_of_a_first_start_may_be_slower() {
 fn an_entry_that_is_added_beside_a_renamed_one_inherits_nothing() {
     let mut world = two_servers();
     world.configure(vec![entry(0, 0, Some(2), None)]);
-    world.run(SETTLING_ROUNDS);
+    world.run_until_received(DECIDING_SNAPSHOTS);
     world.set_works(0, "ws://s0a0", false);
     world.configure(vec![entry(0, 0, Some(2), Some(0)), entry(1, 0, None, None)]);
     world.run(1);
@@ -319,7 +342,7 @@ fn an_entry_that_is_added_beside_a_renamed_one_inherits_nothing() {
 fn what_one_heir_has_inherited_is_not_inherited_by_another_server() {
     let mut world = two_servers();
     world.configure(vec![entry(0, 0, Some(2), None)]);
-    world.run(SETTLING_ROUNDS);
+    world.run_until_received(DECIDING_SNAPSHOTS);
     invoke_all(&mut world, 0);
     world.configure(vec![entry(0, 1, Some(2), None), entry(1, 0, None, None)]);
     assert_exact(world);
@@ -329,9 +352,9 @@ fn what_one_heir_has_inherited_is_not_inherited_by_another_server() {
 fn an_entry_whose_address_and_filter_change_at_once_inherits() {
     let mut world = two_servers();
     world.configure(vec![entry(0, 0, Some(0), None)]);
-    world.run(SETTLING_ROUNDS);
+    world.run_until_received(DECIDING_SNAPSHOTS);
     world.configure(vec![entry(0, 1, Some(1), None)]);
-    world.run(SETTLING_ROUNDS);
+    world.run_until_received(DECIDING_SNAPSHOTS);
     invoke_all(&mut world, 0);
     world.configure(vec![entry(0, 1, None, None)]);
     assert_exact(world);

@@ -126,3 +126,26 @@ fn feeds_that_stream_other_events_with_equal_identifiers_are_two_sources() {
     observer.tick(30 * SECOND);
     assert_eq!(counted(&observer), 38);
 }
+
+/// A feed that lists skills and is compared with others longer than events alone are held: its events are counted with what
+/// it lists, and not before as those of a source of its own.
+#[test]
+fn events_of_a_feed_that_is_compared_for_long_are_counted_with_its_lists() {
+    let mut observer = Observer::of(&[("one", None), ("two", None)]);
+    let mut database = Database { invocations: vec![invocation(1.0); 3], ..Database::default() };
+    observer.open(0, 0);
+    (0..3).for_each(|second| observer.hear(0, &database.snapshot(second * SECOND + 130_001), second * SECOND));
+    // Nothing is exposed before each feed has delivered, or 5 s.
+    observer.tick(6 * SECOND);
+    assert_eq!(observer.shown.counts().values().sum::<u64>(), 3);
+
+    observer.open(1, 10 * SECOND);
+    // Two timestamps in a row show that both are addresses of one server, and the numbers show little.
+    (0..2).for_each(|feed| observer.hear(feed, &database.snapshot(13 * SECOND + 130_001), 13 * SECOND));
+    database.invocations.push(invocation(1.0));
+    observer.hear(1, &invocation_event(Some("1"), 14 * SECOND, &invocation(1.0)), 14 * SECOND);
+    observer.tick(16 * SECOND);
+    (0..2).for_each(|feed| observer.hear(feed, &database.snapshot(17 * SECOND + 130_001), 17 * SECOND));
+    observer.tick(30 * SECOND);
+    assert_eq!(observer.shown.counts(), [(("review".to_owned(), true), 4)].into());
+}

@@ -184,14 +184,14 @@ impl Database {
         self.past.push_back(self.content.clone());
     }
 
-    /// One invocation, of `name` or of a skill by frequency.
+    /// One invocation, of `name` or of a skill by frequency. Returns the name.
     pub fn invoke(
         &mut self,
         name: Option<Rc<str>>,
         now_seconds: i64,
         random: &mut PythonRandom,
         invocations: &mut Vec<Invocation>,
-    ) {
+    ) -> Rc<str> {
         let name = name.unwrap_or_else(|| {
             let weights = (0..self.names.len()).map(|rank| 1.0 / (rank + 1) as f64);
             self.names[random.weighted(weights)].clone()
@@ -218,9 +218,11 @@ impl Database {
             let deviation_score = random.uniform(2.0, 5.0);
             self.content.anomalies_sequence += 1;
             let key = self.content.anomalies_sequence;
-            let anomaly = Anomaly { id, key, skill_name: name, detected_at_seconds: now_seconds, deviation_score };
+            let skill_name = name.clone();
+            let anomaly = Anomaly { id, key, skill_name, detected_at_seconds: now_seconds, deviation_score };
             self.content.anomalies.push(anomaly);
         }
+        name
     }
 
     /// How many invocations happen where `mean` are expected (Poisson).

@@ -3,7 +3,7 @@
 use super::database::Style;
 use super::operations::{self, Operation};
 use super::verdict::Counted;
-use super::world::{Databases, Entry, Event, FeedKey, Frame, Pace, World, Written};
+use super::world::{Databases, Entry, Event, FeedKey, Frame, Pace, Streamed, World, Written};
 
 /// Which histories are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -125,6 +125,8 @@ pub trait Product {
     fn open(&mut self, at_seconds: i64, feed: &FeedKey);
     fn close(&mut self, at_seconds: i64, feed: &FeedKey);
     fn receive(&mut self, at_seconds: i64, feed: &FeedKey, frame: &Frame);
+    /// A streamed invocation.
+    fn stream(&mut self, at_seconds: i64, feed: &FeedKey, streamed: &Streamed);
     fn tick(&mut self, at_seconds: i64);
     /// It ends in order.
     fn stop(&mut self, at_seconds: i64);
@@ -145,6 +147,7 @@ pub fn play<P: Product>(history: &History, product: &mut P, mut look: impl FnMut
             Event::Open(feed) => product.open(*at_seconds, feed),
             Event::Close(feed) => product.close(*at_seconds, feed),
             Event::Receive(feed, frame) => product.receive(*at_seconds, feed, frame),
+            Event::Stream(feed, streamed) => product.stream(*at_seconds, feed, streamed),
             Event::Tick => product.tick(*at_seconds),
             Event::Stop => product.stop(*at_seconds),
             Event::Kill => product.kill(*at_seconds),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, Whole,
 };
-use session_buddy_bridge::internals::protocol::{AnomalyEntry, Message, Number, SkillEntry, Snapshot};
+use session_buddy_bridge::internals::protocol::{self, AnomalyEntry, Message, Number, SkillEntry, Snapshot};
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
 use session_buddy_bridge::internals::store::Store;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use super::history::Product;
 use super::mirror::Mirror;
 use super::verdict::Counted;
-use super::world::{Entry, FeedKey, Frame, Split, Written};
+use super::world::{Entry, FeedKey, Frame, Split, Streamed, Written};
 use crate::support::memory_state::MemoryState;
-use crate::support::model::{START_MICROS, iso_time};
+use crate::support::model::{self, START_MICROS, invocation_event, iso_time};
 use crate::support::rows::read_all;
 use crate::support::shown::Shown;
 
@@ -93,6 +93,16 @@ impl LedgerProduct {
             self.store.as_mut().expect("it runs").commit(&changes).unwrap_or_else(|error| panic!("{error}"));
             self.ledger.acknowledge(changes.sequence);
             self.shown.fold(changes);
+        }
+    }
+
+    /// What happens after each message.
+    fn persist_by_chance(&mut self, at_seconds: i64) {
+        match self.persistence {
+            Persistence::Often(percent) | Persistence::OftenAndKilled(percent) if self.chance.u32(0..100) < percent => {
+                self.persist(at_seconds);
+            }
+            _ => {}
         }
     }
 
@@ -193,12 +203,25 @@ impl Product for LedgerProduct {
         let message = Message::Snapshot(snapshot(frame));
         self.ledger.apply(self.connections[feed], &message, now, &mut self.notices);
         self.read_like(at_seconds, feed);
-        match self.persistence {
-            Persistence::Often(percent) | Persistence::OftenAndKilled(percent) if self.chance.u32(0..100) < percent => {
-                self.persist(at_seconds);
-            }
-            _ => {}
-        }
+        self.persist_by_chance(at_seconds);
+    }
+
+    fn stream(&mut self, at_seconds: i64, feed: &FeedKey, streamed: &Streamed) {
+        let now = self.now(at_seconds);
+        let Streamed { id, sent_micros, skill_name, invocation } = streamed;
+        let invoked = model::Invocation {
+            skill_name: skill_name.to_string(),
+            workflow_phase: Some("setup".to_owned()),
+            completed: invocation.completed,
+            duration_seconds: invocation.duration_seconds,
+        };
+        let text = invocation_event(Some(id), *sent_micros, &invoked);
+        let Self { ledger, connections, notices, .. } = self;
+        protocol::read(&text, &protocol::Limits::default(), &mut |message| {
+            ledger.apply(connections[feed], &message.expect("an event"), now, notices);
+        });
+        self.read_like(at_seconds, feed);
+        self.persist_by_chance(at_seconds);
     }
 
     fn tick(&mut self, at_seconds: i64) {

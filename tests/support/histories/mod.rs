@@ -30,4 +30,4 @@ pub use judge::{
 pub use ledger::{LedgerProduct, Persistence};
 pub use oracle::{CountedByModel, counted_by_the_model};
 pub use verdict::{Counted, Errors, ModelVerdict, Verdict, describe, digest, model_verdicts};
-pub use world::{Databases, Entry, Event, FeedKey, Frame, Listing, Pace, Split, Truth, World, Written};
+pub use world::{Databases, Entry, Event, FeedKey, Frame, Listing, Pace, Split, Streamed, Truth, World, Written};

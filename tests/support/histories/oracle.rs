@@ -60,9 +60,13 @@ fn as_json(at_seconds: i64, event: &Event) -> Option<Value> {
         Event::Receive(feed, frame) => {
             json!({"event": "frame", "feed": key(feed), "at": at_seconds, "message": message(frame)})
         }
-        Event::Operation(_) | Event::Tick | Event::Stop | Event::Kill | Event::Truth(_) | Event::Write(_) => {
-            return None;
-        }
+        Event::Operation(_)
+        | Event::Stream(..)
+        | Event::Tick
+        | Event::Stop
+        | Event::Kill
+        | Event::Truth(_)
+        | Event::Write(_) => return None,
     })
 }
 

@@ -168,6 +168,9 @@ pub fn describe(event: &Event) -> String {
         Event::Open(feed) => format!("open {}", describe_feed(feed)),
         Event::Close(feed) => format!("close {}", describe_feed(feed)),
         Event::Receive(feed, frame) => format!("{} {}", describe_feed(feed), describe_frame(frame)),
+        Event::Stream(feed, streamed) => {
+            format!("{} streams {} of {}", describe_feed(feed), streamed.id, streamed.skill_name)
+        }
         Event::Write(written) => {
             let total: u64 = written.content.skills.iter().map(|(_, totals)| totals.total).sum();
             format!("write {} (file {}): {total}", written.path, written.file)

@@ -80,6 +80,17 @@ pub struct Frame {
     pub anomalies: Vec<model::Anomaly>,
 }
 
+/// One invocation as servers stream it.
+#[derive(Debug, PartialEq)]
+pub struct Streamed {
+    /// The identifier that its server gave it.
+    pub id: String,
+    /// The server's time, in microseconds after the start of the history.
+    pub sent_micros: i64,
+    pub skill_name: Rc<str>,
+    pub invocation: Invocation,
+}
+
 /// What happens, in order.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -89,6 +100,8 @@ pub enum Event {
     Open(FeedKey),
     Close(FeedKey),
     Receive(FeedKey, Rc<Frame>),
+    /// The feed is streamed an invocation, which the next snapshots list. Only in histories with events.
+    Stream(FeedKey, Rc<Streamed>),
     /// The content of a database has changed since it was last written. Only in histories with databases.
     Write(Rc<Written>),
     /// A second is over: whatever waits for time may happen.
@@ -226,6 +239,12 @@ pub struct World {
     written_invocations: usize,
     /// The databases that are read beside feeds.
     read: HashMap<FeedKey, String>,
+    /// The addresses beside whose feeds they are, instead of those that `databases` says.
+    read_at: Option<HashSet<String>>,
+    /// Whether servers stream invocations.
+    has_events: bool,
+    /// How many snapshots each feed has received since the configuration or a connection changed.
+    received: HashMap<FeedKey, usize>,
     pub(super) at_seconds: i64,
     pub(super) invocations: Vec<Invocation>,
     ids: u32,
@@ -244,6 +263,8 @@ pub struct World {
     seen_rows: HashSet<InvocationId>,
     /// Those of them that were read.
     read_rows: HashSet<InvocationId>,
+    /// Anomalies that were read, whether a feed was subscribed to their skills or not.
+    read_anomalies: HashSet<InvocationId>,
     /// What each database held when it was last counted without any doubt.
     counted: HashMap<String, Content>,
     /// The database of which each feed was last counted.
@@ -271,6 +292,9 @@ impl World {
             written: HashMap::new(),
             written_invocations: 0,
             read: HashMap::new(),
+            read_at: None,
+            has_events: false,
+            received: HashMap::new(),
             at_seconds: 0,
             invocations: Vec::new(),
             ids: 0,
@@ -287,6 +311,7 @@ impl World {
             seen_anomalies: HashMap::new(),
             seen_rows: HashSet::new(),
             read_rows: HashSet::new(),
+            read_anomalies: HashSet::new(),
             counted: HashMap::new(),
             counted_of: HashMap::new(),
         }
@@ -302,7 +327,21 @@ impl World {
         self.databases = databases;
     }
 
+    /// From the next configuration on the databases of the feeds with these addresses are read, and no others. A feed of which
+    /// this is changed connects again.
+    pub fn read_at(&mut self, urls: HashSet<String>) {
+        self.read_at = Some(urls);
+    }
+
+    /// From now on servers stream invocations.
+    pub fn stream(&mut self) {
+        self.has_events = true;
+    }
+
     pub(super) fn record(&mut self, event: Event) {
+        if matches!(event, Event::Configure(_) | Event::Start(_) | Event::Open(_) | Event::Close(_)) {
+            self.received.clear();
+        }
         self.events.push((self.at_seconds, event));
     }
 
@@ -404,6 +443,11 @@ impl World {
 
     pub fn configure(&mut self, feeds: Vec<FeedKey>) {
         self.connected.retain(|feed| feeds.contains(feed));
+        if let Some(urls) = &self.read_at {
+            let is_read = |feed: &FeedKey| urls.contains(&feed.url);
+            self.connected.retain(|feed| self.read.contains_key(feed) == is_read(feed));
+            self.read.retain(|feed, _| is_read(feed));
+        }
         self.configured = feeds;
         if !self.bridge_is_down {
             let entries = self.entries();
@@ -415,7 +459,11 @@ impl World {
     fn entries(&mut self) -> Vec<Entry> {
         let paths = self.configured.iter().filter_map(|feed| {
             let path = self.read.get(feed).cloned().or_else(|| {
-                let server = self.server_at(&feed.url).filter(|_| self.databases.is_read_at(&feed.url, self.seed))?;
+                let is_read = match &self.read_at {
+                    Some(urls) => urls.contains(&feed.url),
+                    None => self.databases.is_read_at(&feed.url, self.seed),
+                };
+                let server = self.server_at(&feed.url).filter(|_| is_read)?;
                 Some(self.servers[server].path.clone())
             })?;
             Some((feed.clone(), path))
@@ -498,7 +546,52 @@ impl World {
 
     pub fn invoke(&mut self, path: &str, name: Option<Rc<str>>) {
         let database = self.files.get_mut(path).expect("a known file");
-        database.invoke(name, self.at_seconds, &mut self.random, &mut self.invocations);
+        let skill_name = database.invoke(name, self.at_seconds, &mut self.random, &mut self.invocations);
+        if self.has_events && !self.bridge_is_down {
+            self.broadcast_invocation(path, &skill_name);
+        }
+    }
+
+    /// Streams the latest invocation to the feeds of each server of a database.
+    fn broadcast_invocation(&mut self, path: &str, skill_name: &Rc<str>) {
+        let invocation = *self.invocations.last().expect("it was just made");
+        for server in self.servers_of(path) {
+            let id = format!("{}-{}", self.servers[server].id, self.invocations.len());
+            let sent_micros = self.at_seconds * SECOND + self.servers[server].micros;
+            let streamed = Rc::new(Streamed { id, sent_micros, skill_name: skill_name.clone(), invocation });
+            for feed in self.feeds_of(server) {
+                let is_subscribed = feed.skill.as_ref().is_none_or(|skill| skill == skill_name);
+                if is_subscribed && self.connected.contains(&feed) {
+                    self.record(Event::Stream(feed, Rc::clone(&streamed)));
+                }
+            }
+        }
+    }
+
+    /// Runs until every feed whose address works is connected, and each has received so many snapshots since the last of them
+    /// connected.
+    pub fn run_until_received(&mut self, snapshots: usize) {
+        const ROUNDS_MAX: usize = 100;
+        for _ in 0..ROUNDS_MAX {
+            self.run(1);
+            let has_received = |feed: &FeedKey| self.received.get(feed).is_some_and(|received| *received >= snapshots);
+            let works =
+                |feed: &FeedKey| self.server_at(&feed.url).is_some_and(|server| self.servers[server].works(&feed.url));
+            if self.configured.iter().filter(|feed| works(feed)).all(has_received) {
+                return;
+            }
+        }
+        panic!("not every feed has received {snapshots} snapshots: {:?}", self.received);
+    }
+
+    /// Runs while nobody invokes anything.
+    pub fn run_without_traffic(&mut self, rounds: usize) {
+        let rates: Vec<_> = self.files.iter().map(|(path, database)| (path.clone(), database.rate)).collect();
+        self.files.values_mut().for_each(|database| database.rate = 0.0);
+        self.run(rounds);
+        for (path, rate) in rates {
+            self.files.get_mut(&path).expect("a known file").rate = rate;
+        }
     }
 
     pub fn run(&mut self, rounds: usize) {
@@ -569,6 +662,7 @@ impl World {
             if self.is_read(&self.servers[server].path) {
                 self.see_database(server, feed.skill.as_ref());
             }
+            self.see_read_anomalies(server, feed.skill.as_ref());
             let path = self.servers[server].path.clone();
             self.counted.insert(path.clone(), self.files[&path].content.clone());
             self.counted_of.insert(feed.clone(), path);
@@ -583,6 +677,7 @@ impl World {
                 });
                 Rc::clone(whole)
             };
+            *self.received.entry(feed.clone()).or_default() += 1;
             self.record(Event::Receive(feed, frame));
         }
     }
@@ -640,8 +735,17 @@ impl World {
                 next = self.invocations[id as usize - 1].previous;
             }
         }
-        let anomalies = content.anomalies.iter().filter(|anomaly| is_subscribed(&anomaly.skill_name));
-        self.seen_anomalies.extend(anomalies.map(kind));
+        self.read_anomalies.extend(content.anomalies.iter().map(|anomaly| anomaly.id));
+    }
+
+    /// What was read while no feed was subscribed to it is exposed once one is: rule 8.4 of `docs/translation.md`.
+    fn see_read_anomalies(&mut self, server: usize, skill: Option<&Rc<str>>) {
+        let content = &self.files[&self.servers[server].path].content;
+        let is_subscribed = |name: &Rc<str>| skill.is_none_or(|skill| skill == name);
+        let is_due = |anomaly: &&super::database::Anomaly| {
+            self.read_anomalies.contains(&anomaly.id) && is_subscribed(&anomaly.skill_name)
+        };
+        self.seen_anomalies.extend(content.anomalies.iter().filter(is_due).map(kind));
     }
 
     /// The invocations that a listing of `name` stands for have been shown.
