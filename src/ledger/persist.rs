@@ -249,7 +249,9 @@ fn validate(skills: &[SkillRow], rules: RuleCounters, memory: &Records) -> Resul
         unless(record.is_valid(), || format!("what is remembered of {:?} is impossible", record.skill_name))?;
     }
     for record in &memory.tallies {
-        let is_valid = record.listed.max(record.streamed) <= COUNT_MAX;
+        let counted = record.listed.max(record.streamed);
+        // What is not exposed is a part of it, and is added to a series once it is.
+        let is_valid = counted <= COUNT_MAX && record.hidden <= counted;
         unless(is_valid, || format!("the number of anomalies of {:?} is impossible", record.skill_name))?;
     }
     for (key, record) in &memory.anomalies {
