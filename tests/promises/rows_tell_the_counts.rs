@@ -370,6 +370,12 @@ impl History {
         }
     }
 
+    /// Whether rows move the counters, and have brought every row that the database holds.
+    fn is_joined(&self) -> bool {
+        self.ledger.counters(self.feed).rows_tell == Some(true)
+            && self.server.rows.iter().all(|row| self.kept.invocations.contains_key(&row.serial))
+    }
+
     fn settle(&mut self) {
         for step in [Step::Read, Step::Snapshot, Step::Read, Step::Keep, Step::Snapshot, Step::Keep] {
             self.take(&step);
@@ -642,6 +648,7 @@ proptest! {
         let mut history = History::new(10_000, true);
         steps.iter().for_each(|step| history.take(step));
         history.settle();
+        prop_assert!(history.is_joined(), "nothing is proven by rows that nobody counts");
         let (now, then) = (shown(&history.shown), counted(history.kept.invocations.values()));
         prop_assert_eq!(now.keys().collect::<BTreeSet<_>>(), then.keys().collect::<BTreeSet<_>>());
         for (names, (counts, durations)) in &now {
@@ -666,6 +673,7 @@ proptest! {
         steps.iter().for_each(|step| history.take(step));
         history.take(&Step::Restart { detail: true });
         history.settle();
+        prop_assert!(history.is_joined());
         let mut counts: BTreeMap<(String, bool), u64> = BTreeMap::new();
         for row in &history.server.rows {
             *counts.entry((row.invocation.skill_name.clone(), row.invocation.completed)).or_default() += 1;

@@ -12,12 +12,11 @@ use rustix::process::Signal;
 use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillIndex, Whole};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store, StoreError};
-use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 
+use crate::support::database_stage::{scrape, until};
 use crate::support::eventually;
 use crate::support::model::{Invocation, invocation_event};
 use crate::support::program::{Ended, Program};
-use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 
@@ -160,6 +159,21 @@ fn is_durable(scrape: &Scrape) -> f64 {
     scrape.sum("session_buddy_bridge_state_durable")
 }
 
+/// A bridge of its own process with this feed.
+fn serving(feed: &str, path: &Path) -> Program {
+    let path = path.to_str().unwrap();
+    Program::start(["--feed.url", feed, "--web.listen-address", "127.0.0.1:0", "--state.path", path])
+}
+
+const DISPLACED: &str = "state file deleted, renamed, replaced or overwritten while in use: writing it again";
+const WRITTEN_AGAIN: &str = "state file written again; nothing was lost";
+const IN_PLACE_AGAIN: &str = "state file in its place again; nothing was lost";
+
+/// How often the log has this message.
+fn logged(bridge: &mut Program, message: &str) -> usize {
+    bridge.stderr().matches(message).count()
+}
+
 /// Invocations in the state at `path`.
 fn persisted(path: &Path) -> u64 {
     let whole = Store::look(path).unwrap_or_default();
@@ -199,26 +213,23 @@ fn replace_by_backup(path: &Path) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_that_is_deleted_renamed_or_replaced_is_written_again() {
-    let mishap = |what: &'static str, mishap: Mishap| async move {
+    let mishap = |url: String, what: &str, mishap: Mishap, more: Gate| {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("states/state.db");
-        let more = Gate::default();
-        let feed = ScriptedFeed::start(vec![vec![
-            event(1),
-            Step::Await(more.clone()),
-            event(2),
-            Step::Await(Gate::default()),
-        ]]);
-        let feeds = vec![FeedTarget::new(feed.url().as_str()).unwrap()];
-        let bridge =
-            RunningBridge::start(Settings { state: StateLocation::Path(path.clone()), ..Settings::new(feeds) });
-        bridge.until(what, &1.0, exposed).await;
+        let mut bridge = serving(&url, &path);
+        until(&mut bridge, what, 1.0, exposed);
+        assert_eq!(logged(&mut bridge, DISPLACED), 0, "{what}");
 
         mishap(&path);
-        bridge.until(what, &(1, 1.0), |scrape| (persisted(&path), is_durable(scrape))).await;
+        bridge.until_stderr(what, |log| log.contains(DISPLACED) && log.contains(WRITTEN_AGAIN));
+        until(&mut bridge, what, 1.0, is_durable);
+        assert_eq!(persisted(&path), 1, "{what}");
         more.open();
-        bridge.until(what, &(2, 2.0), |scrape| (persisted(&path), exposed(scrape))).await;
-        bridge.stop().await;
+        until(&mut bridge, what, 2.0, exposed);
+        assert_eq!(persisted(&path), 2, "{what}");
+        assert_eq!((logged(&mut bridge, DISPLACED), logged(&mut bridge, WRITTEN_AGAIN)), (1, 1), "{what}");
+        bridge.signal(Signal::TERM);
+        assert_eq!(bridge.end().code, Some(0), "{what}");
         assert_eq!(persisted(&path), 2, "{what}");
         assert_eq!(mode(&path), 0o600, "{what}");
         let opened = open(&path).unwrap();
@@ -228,8 +239,14 @@ async fn a_state_that_is_deleted_renamed_or_replaced_is_written_again() {
         // With a log that is not its own it would be another state.
         renamed.iter().for_each(|backup| assert_eq!(persisted(backup), 0, "{what}: nothing of it may be changed"));
     };
-    let mishaps = MISHAPS.map(|(what, does)| tokio::spawn(mishap(what, does)));
-    for mishap in mishaps {
+    let mishaps = MISHAPS.map(|(what, does)| {
+        let more = Gate::default();
+        let script = vec![event(1), Step::Await(more.clone()), event(2), Step::Await(Gate::default())];
+        let feed = ScriptedFeed::start(vec![script]);
+        let url = feed.url().to_string();
+        (feed, tokio::task::spawn_blocking(move || mishap(url, what, does, more)))
+    });
+    for (_feed, mishap) in mishaps {
         mishap.await.unwrap();
     }
 }
@@ -268,32 +285,42 @@ async fn a_file_of_somebody_else_in_the_states_place_is_not_touched_and_the_stat
     let more = Gate::default();
     let feed =
         ScriptedFeed::start(vec![vec![event(1), Step::Await(more.clone()), event(2), Step::Await(Gate::default())]]);
-    let feeds = vec![FeedTarget::new(feed.url().as_str()).unwrap()];
-    let bridge = RunningBridge::start(Settings { state: StateLocation::Path(path.clone()), ..Settings::new(feeds) });
-    bridge.until("the first event", &(1.0, 1.0), |scrape| (exposed(scrape), is_durable(scrape))).await;
+    let url = feed.url().to_string();
+    let played = tokio::task::spawn_blocking(move || {
+        let mut bridge = serving(&url, &path);
+        until(&mut bridge, "the first event", 1.0, exposed);
+        assert_eq!((is_durable(&scrape(&mut bridge)), logged(&mut bridge, DISPLACED)), (1.0, 0));
 
-    fs::remove_file(&path).unwrap();
-    fs::write(&path, "a letter").unwrap();
-    bridge.until("the replacement to be noticed", &0.0, is_durable).await;
-    more.open();
-    bridge
-        .until("a commit to fail", &true, |scrape| scrape.sum("session_buddy_bridge_state_commit_failures_total") > 1.0)
-        .await;
-    assert_eq!(fs::read_to_string(&path).unwrap(), "a letter");
-    assert!(beside(&path, ".new").is_empty(), "nothing is written in vain");
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "a letter").unwrap();
+        until(&mut bridge, "the replacement to be noticed", 0.0, is_durable);
+        bridge.until_stderr("the replacement to be logged", |log| log.contains(DISPLACED));
+        more.open();
+        let has_failed = |scrape: &Scrape| scrape.sum("session_buddy_bridge_state_commit_failures_total").min(2.0);
+        until(&mut bridge, "two commits to fail", 2.0, has_failed);
+        assert_eq!(is_durable(&scrape(&mut bridge)), 0.0);
+        assert_eq!((logged(&mut bridge, DISPLACED), logged(&mut bridge, WRITTEN_AGAIN)), (1, 0), "logged once");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a letter");
+        assert!(beside(&path, ".new").is_empty(), "nothing is written in vain");
 
-    fs::remove_file(&path).unwrap();
-    bridge.until("the state to be written again", &(2.0, 1.0), |scrape| (exposed(scrape), is_durable(scrape))).await;
-    assert_eq!(persisted(&path), 2);
+        fs::remove_file(&path).unwrap();
+        bridge.until_stderr("the state to be written again", |log| log.contains(WRITTEN_AGAIN));
+        until(&mut bridge, "the second event", 2.0, exposed);
+        assert_eq!((is_durable(&scrape(&mut bridge)), persisted(&path)), (1.0, 2));
 
-    let away = with_suffix(&path, ".away");
-    fs::rename(&path, &away).unwrap();
-    fs::write(&path, "a letter").unwrap();
-    bridge.until("the replacement to be noticed", &0.0, is_durable).await;
-    fs::rename(&away, &path).unwrap();
-    bridge.until("the state to be in its place again", &1.0, is_durable).await;
-    assert_eq!(persisted(&path), 2);
-    bridge.stop().await;
+        let away = with_suffix(&path, ".away");
+        fs::rename(&path, &away).unwrap();
+        fs::write(&path, "a letter").unwrap();
+        until(&mut bridge, "the replacement to be noticed", 0.0, is_durable);
+        bridge.until_stderr("the second replacement to be logged", |log| log.matches(DISPLACED).count() == 2);
+        fs::rename(&away, &path).unwrap();
+        until(&mut bridge, "the state to be in its place again", 1.0, is_durable);
+        bridge.until_stderr("its return to be logged", |log| log.contains(IN_PLACE_AGAIN));
+        assert_eq!((logged(&mut bridge, WRITTEN_AGAIN), persisted(&path)), (1, 2));
+        bridge.signal(Signal::TERM);
+        assert_eq!(bridge.end().code, Some(0));
+    });
+    played.await.unwrap();
 }
 
 /// Copies a directory and the files in it.
