@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::support::browser::{Browser, REBOUND_HOST};
-use crate::support::model::{Anomaly, Database, Invocation, sql_time};
+use crate::support::model::{Anomaly, Database, Invocation, SECOND, sql_time};
 use crate::support::peers::node::Node;
 use crate::support::running_bridge::RunningBridge;
-use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
+use crate::support::scripted_feed::{Clock, Gate, Reserved, ScriptedFeed, Step};
 use crate::support::{eventually_async, holds};
 use serde_json::Value;
 use session_buddy_bridge::PrometheusExporter;
@@ -315,6 +315,41 @@ async fn each_feed_says_how_it_stands_and_why() {
     for link in links {
         assert_eq!(bridge.get(&link).await.status, 200, "{link}");
     }
+    bridge.stop().await;
+    browser.close().await;
+}
+
+/// Two addresses of one server, and another server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_feed_names_its_source_and_whether_it_is_active() {
+    let Some(browser) = Browser::find_or_skip().await else { return };
+    let server = |skill: &'static str, fraction_micros: i64| {
+        let database = invoked(&[(skill, 8, 2)]);
+        // Equal timestamps with a fraction of a second show that two feeds are of one server.
+        let round = move |round: u64| database.snapshot(round as i64 * SECOND + fraction_micros);
+        let clock = Clock::new(Duration::from_millis(50));
+        ScriptedFeed::start(vec![vec![Step::Clocked(Gate::default(), clock, Box::new(round))]])
+    };
+    let (one, other) = (server("pytest-run", 130_001), server("lint", 700_002));
+    let mut again = one.url();
+    again.set_host(Some("localhost")).unwrap();
+    let urls = [one.url(), again, other.url()];
+    let bridge = bridge_of(&urls, Timing::default());
+    browser.open(bridge.address(), 1280, "light").await;
+    // Which feed is the first to deliver is not promised: which is active, and how the sources are numbered.
+    let is_shown = |texts: &[String]| {
+        let of =
+            |url: &Url| texts.iter().find(|text| text.starts_with(&format!("{url} · "))).map_or("", String::as_str);
+        let is_standing = |[active, standby]: [&Url; 2], [own, others]: [u32; 2]| {
+            of(active).contains(&format!("source {own}, active"))
+                && of(standby).contains(&format!("on standby for source {own}: {active} is active"))
+                && !of(standby).contains(&format!("source {own}, "))
+                && of(&urls[2]).contains(&format!("source {others}, active"))
+        };
+        let orders = [[&urls[0], &urls[1]], [&urls[1], &urls[0]]];
+        orders.into_iter().any(|order| is_standing(order, [1, 2]) || is_standing(order, [2, 1]))
+    };
+    browser.until_texts("#feeds li", is_shown).await;
     bridge.stop().await;
     browser.close().await;
 }

@@ -84,6 +84,7 @@ mod source_events;
 mod source_histories;
 mod source_scenarios;
 mod source_sessions;
+mod sources_are_bounded;
 mod sources_are_seen;
 mod standstill_loses_nothing;
 mod state_file;
