@@ -203,6 +203,7 @@ fn settle(world: &mut World) {
 /// The history that a plan is.
 fn history(plan: &Plan) -> History {
     let mut world = World::new(plan.seed, Style::Real, Pace::Calm);
+    world.list_every_anomaly();
     if plan.has_events {
         world.stream();
     }

@@ -243,6 +243,8 @@ pub struct World {
     read_at: Option<HashSet<String>>,
     /// Whether servers stream invocations.
     has_events: bool,
+    /// Anomalies in a broadcast, the newest.
+    anomalies_listed_max: usize,
     /// How many snapshots each feed has received since the configuration or a connection changed.
     received: HashMap<FeedKey, usize>,
     pub(super) at_seconds: i64,
@@ -271,7 +273,7 @@ pub struct World {
     counted_of: HashMap<FeedKey, String>,
 }
 
-/// Anomalies in a broadcast, the newest.
+/// Anomalies in a broadcast of the real server, the newest.
 const ANOMALIES_LISTED_MAX: usize = 10;
 
 /// Bits of equality that decide which database a feed lists: rule 3.1 of `docs/translation.md`.
@@ -294,6 +296,7 @@ impl World {
             read: HashMap::new(),
             read_at: None,
             has_events: false,
+            anomalies_listed_max: ANOMALIES_LISTED_MAX,
             received: HashMap::new(),
             at_seconds: 0,
             invocations: Vec::new(),
@@ -331,6 +334,11 @@ impl World {
     /// this is changed connects again.
     pub fn read_at(&mut self, urls: HashSet<String>) {
         self.read_at = Some(urls);
+    }
+
+    /// From now on servers list all anomalies: of ten, some can leave the list while a feed is pending, which loses them.
+    pub fn list_every_anomaly(&mut self) {
+        self.anomalies_listed_max = usize::MAX;
     }
 
     /// From now on servers stream invocations.
@@ -636,7 +644,7 @@ impl World {
     fn broadcast(&mut self, server: usize) {
         let content = &self.files[&self.servers[server].path].content;
         let top = content.top_ten();
-        let newest: Vec<_> = content.anomalies.iter().rev().take(ANOMALIES_LISTED_MAX).cloned().collect();
+        let newest: Vec<_> = content.anomalies.iter().rev().take(self.anomalies_listed_max).cloned().collect();
         let micros = &mut self.servers[server].micros;
         *micros = (*micros + 137) % SECOND;
         let sent_micros = self.at_seconds * SECOND + *micros;
