@@ -7,7 +7,7 @@ use hashbrown::{Equivalent, HashMap};
 
 use crate::protocol::{AnomalyEntry, Rejection};
 
-use super::dirty::Dirty;
+use super::dirty::{Dirty, Persistence};
 use super::evidence::anomaly_bits;
 use super::limits::{Limits, OVERFLOW};
 use super::records::{AnomalyKey, AnomalyRecord, TallyRecord};
@@ -125,6 +125,10 @@ impl KnownAnomaly {
 pub(super) struct AnomaliesFull;
 
 impl Anomalies {
+    pub fn new(persistence: Persistence) -> Self {
+        Self { changed_tallies: Dirty::new(persistence), changed_keys: Dirty::new(persistence), ..Self::default() }
+    }
+
     /// Begins a snapshot: entries listed from here on are listed at the same time.
     pub fn begin_round(&mut self) {
         self.round += 1;
@@ -437,7 +441,7 @@ impl Anomalies {
     pub fn fork(&self) -> Self {
         let of_another = |tallies: &Vec<Tally>| tallies.iter().cloned().map(Tally::of_another).collect();
         let tallies = self.tallies.iter().map(|(name, tallies)| (name.clone(), of_another(tallies))).collect();
-        let mut fork = Self { tallies, keys: self.keys, ..Self::default() };
+        let mut fork = Self { tallies, keys: self.keys, ..Self::new(self.changed_keys.persistence()) };
         for (skill_name, tallies) in &fork.tallies {
             for tally in tallies {
                 for key in tally.keys.keys() {

@@ -71,6 +71,7 @@ impl Ledger {
         }
     }
 
+    #[cold]
     fn apply_held_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
         if is_over && let Some(source) = self.source_of_held_events(slot) {
             self.sources.adopt_from(slot, source);
@@ -113,6 +114,9 @@ impl Ledger {
 
     /// Records which other feeds of the source streamed an event, too.
     fn compare_senders(&mut self, slot: FeedSlot, source: SourceId, (id, sent_micros): (&str, i64)) {
+        if self.feeds.len() == 1 {
+            return;
+        }
         let Some(known) = self.sources.source(source) else { return };
         let senders = known.counts.event_ids.senders(id, sent_micros);
         // One that is sent again is no other one.
@@ -438,6 +442,7 @@ impl Ledger {
         }
     }
 
+    #[cold]
     fn report_events(&mut self, now: Moment, notices: &mut Vec<Notice>) {
         let events = self.sources.take_events();
         // Which sources have a feed decides which rates are shown.

@@ -206,22 +206,30 @@ impl Book {
         born_micros: Option<i64>,
         limits: &Limits,
     ) -> &mut PhaseSeries {
+        let found = self.change(index).position_of_phase(phase);
+        let position = found.unwrap_or_else(|| self.add_phase(index, phase, born_micros, limits));
+        &mut self.skills[index.0 as usize].series.phases[position]
+    }
+
+    /// Adds the series of a phase that has none, if there is room. Returns where they are, or those of `__overflow__`.
+    #[cold]
+    fn add_phase(&mut self, index: SkillIndex, phase: &str, born_micros: Option<i64>, limits: &Limits) -> usize {
         let has_room = self.has_room(SERIES_PER_PHASE, limits);
-        let SkillSeries { skill_name, phases, .. } = self.change(index);
-        let position = |name: &str| phases.iter().position(|series| &*series.workflow_phase == name);
+        let series = &self.skills[index.0 as usize].series;
+        let SkillSeries { skill_name, phases, .. } = series;
         let is_full = !has_room || phases.len() >= limits.phases_per_skill_max;
-        let (name, found) = match position(phase) {
+        let (name, found) = match is_full && is_named(phase) {
             // What everything falls back to has room set aside, so that each count has a series.
-            None if is_full && is_named(phase) => (OVERFLOW, position(OVERFLOW)),
-            found => (phase, found),
+            true => (OVERFLOW, series.position_of_phase(OVERFLOW)),
+            false => (phase, None),
         };
         if name != phase && !has_room {
             let skill_name = Arc::clone(skill_name);
             self.note_overflow(&skill_name);
         }
         self.series += if found.is_none() && is_named(name) { SERIES_PER_PHASE } else { 0 };
-        let phases = &mut self.skills[index.0 as usize].series.phases;
-        let position = found.unwrap_or_else(|| {
+        found.unwrap_or_else(|| {
+            let phases = &mut self.skills[index.0 as usize].series.phases;
             let durations = Histogram::default();
             let workflow_phase = name.into();
             push_tight(
@@ -229,8 +237,7 @@ impl Book {
                 PhaseSeries { workflow_phase, completed: 0, abandoned: 0, durations, born_micros, exemplar: None },
             );
             phases.len() - 1
-        });
-        &mut phases[position]
+        })
     }
 
     /// Adds `more` to the anomalies of a type. Where it has no series one comes into being at `born_micros`. Returns whether

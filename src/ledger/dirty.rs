@@ -7,23 +7,51 @@ use std::hash::Hash;
 
 use hashbrown::HashSet;
 
-/// Keys of values that changed.
+/// Whether there is a state file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Persistence {
+    /// What changes is collected, to be committed.
+    #[default]
+    StateFile,
+    /// Nothing is collected: without commits it would accumulate.
+    InMemory,
+}
+
+/// Keys of values that changed. Under [`Persistence::InMemory`] it is always empty.
 #[derive(Debug, Clone)]
 pub(super) struct Dirty<K> {
+    persistence: Persistence,
     pending: HashSet<K>,
     in_flight: HashSet<K>,
 }
 
 impl<K> Default for Dirty<K> {
     fn default() -> Self {
-        Self { pending: HashSet::new(), in_flight: HashSet::new() }
+        Self::new(Persistence::default())
+    }
+}
+
+impl<K> Dirty<K> {
+    pub fn new(persistence: Persistence) -> Self {
+        Self { persistence, pending: HashSet::new(), in_flight: HashSet::new() }
+    }
+
+    pub fn persistence(&self) -> Persistence {
+        self.persistence
+    }
+
+    /// Nothing has to be collected any more.
+    pub fn clear(&mut self) {
+        *self = Self::new(self.persistence);
     }
 }
 
 impl<K: Hash + Eq> Dirty<K> {
     /// The value of `key` changed.
     pub fn mark(&mut self, key: K) {
-        self.pending.insert(key);
+        if self.persistence == Persistence::StateFile {
+            self.pending.insert(key);
+        }
     }
 
     /// The same, of a key that is cloned only where that is news.
@@ -31,7 +59,9 @@ impl<K: Hash + Eq> Dirty<K> {
     where
         K: Clone,
     {
-        self.pending.get_or_insert_with(key, K::clone);
+        if self.persistence == Persistence::StateFile {
+            self.pending.get_or_insert_with(key, K::clone);
+        }
     }
 
     /// Whether anything has to be collected.
@@ -107,6 +137,17 @@ mod tests {
         assert_eq!(dirty.collect().collect::<Vec<_>>(), [&"a"], "it changed while it was committed");
         dirty.acknowledge();
         assert!(dirty.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_collected_without_a_state_file() {
+        let mut dirty = Dirty::new(Persistence::InMemory);
+        dirty.mark("a");
+        dirty.mark_shared(&"b");
+        dirty.clear();
+        dirty.mark("c");
+        assert!(dirty.is_empty());
+        assert_eq!(dirty.collect().next(), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::dirty::Persistence;
 use super::ledger::{Configuration, Ledger, START_HOLD, Start};
 use super::moment::Moment;
 use super::notice::Notice;
@@ -13,6 +14,7 @@ use super::slots::{FeedSlot, SourceId};
 impl Ledger {
     /// Lets time pass: counts what has waited long enough. To be called at [`Ledger::deadline`] or whenever it suits.
     pub fn tick(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+        self.settled_until = self.settled_until.max(Some(now.elapsed));
         self.commit_configuration(now);
         self.update_start(now);
         let mut has_left = false;
@@ -145,7 +147,10 @@ impl Ledger {
         let feeds =
             configured.filter_map(|(index, feed)| feed.exposed.collect().then(|| (index, feed.counters.clone())));
         let feeds = feeds.collect();
-        let memory = if self.is_persisted { self.collect() } else { Records::default() };
+        let memory = match self.persistence {
+            Persistence::StateFile => self.collect(),
+            Persistence::InMemory => Records::default(),
+        };
         Changes {
             sequence: self.sequence,
             skills: self.book.collect(),
@@ -171,7 +176,7 @@ impl Ledger {
             feed.persisted.acknowledge();
             feed.sessions.acknowledge();
         }
-        if self.is_persisted {
+        if self.persistence == Persistence::StateFile {
             self.sources.acknowledge();
             for (_, source) in self.sources.iter_mut() {
                 source.counts.acknowledge();
@@ -200,6 +205,7 @@ impl Ledger {
         }
     }
 
+    #[cold]
     fn begin(&mut self, now: Moment) {
         if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {
             // Feeds that left the configuration leave the gauges, those that came back are in them again.

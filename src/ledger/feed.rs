@@ -6,7 +6,7 @@ use crate::protocol::{Event, Snapshot};
 use crate::skills_db::FileIdentity;
 
 use super::confirmation::Confirmation;
-use super::dirty::DirtyFlag;
+use super::dirty::{DirtyFlag, Persistence};
 use super::series::FeedCounters;
 use super::sessions::Sessions;
 use super::slots::SourceId;
@@ -131,8 +131,9 @@ impl FeedDatabase {
 }
 
 impl Feed {
-    pub fn new(identity: &str) -> Self {
+    pub fn new(identity: &str, persistence: Persistence) -> Self {
         Self {
+            sessions: Sessions::new(persistence),
             counters: FeedCounters { identity: identity.into(), ..FeedCounters::default() },
             exposed: DirtyFlag::NEW,
             persisted: DirtyFlag::NEW,

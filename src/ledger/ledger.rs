@@ -6,6 +6,7 @@ use crate::protocol::Message;
 
 use super::binding::{Entry, Role, Sources};
 use super::book::Book;
+use super::dirty::Persistence;
 use super::feed::{Feed, Trust};
 use super::limits::Limits;
 use super::moment::Moment;
@@ -23,9 +24,6 @@ use super::trace_step::TraceStep;
 /// history of a slower feed would be a spike in a series that a faster one has begun. A feed that sends events alone is
 /// held as long, until it is known whose they are.
 pub(super) const START_HOLD: Duration = Duration::from_secs(5);
-
-/// What changed is forgotten after so many messages where nobody persists it. One message changes little.
-const DISCARD_EVERY_MESSAGES: u64 = 256;
 
 /// A feed that was added.
 pub type FeedId = FeedSlot;
@@ -71,14 +69,15 @@ pub struct Ledger {
     pub(super) configured: Vec<FeedSlot>,
     pub(super) configuration: Configuration,
     pub(super) start: Start,
-    /// Whether somebody persists what changes. Otherwise it is not collected.
-    pub(super) is_persisted: bool,
+    /// The elapsed time up to which [`Ledger::tick`] has counted what is pending. What becomes pending at that very time is
+    /// due later, so that the messages of one frame need it once.
+    pub(super) settled_until: Option<Duration>,
+    pub(super) persistence: Persistence,
     /// Whether the gauges are of the feeds that are configured.
     pub(super) began: bool,
     pub(super) acknowledged_rules: RuleCounters,
     pub(super) collected_rules: RuleCounters,
     pub(super) sequence: u64,
-    pub(super) messages: u64,
     /// Where to explain, if somebody asked for it.
     pub(super) trace_steps: Option<Vec<TraceStep>>,
     pub(super) accepted: Vec<Accepted>,
@@ -116,9 +115,10 @@ pub(super) enum Configuration {
 }
 
 impl Ledger {
-    /// An empty ledger.
+    /// An empty ledger, in memory.
     pub fn new(limits: Limits) -> Self {
-        let mut sources = Sources::default();
+        let persistence = Persistence::InMemory;
+        let mut sources = Sources::new(persistence);
         sources.set_limits(limits);
         Self {
             limits,
@@ -129,12 +129,12 @@ impl Ledger {
             configured: Vec::new(),
             configuration: Configuration::Known,
             start: Start::Awaited,
-            is_persisted: false,
+            settled_until: None,
+            persistence,
             began: false,
             acknowledged_rules: RuleCounters::default(),
             collected_rules: RuleCounters::default(),
             sequence: 0,
-            messages: 0,
             trace_steps: None,
             accepted: Vec::new(),
         }
@@ -164,7 +164,7 @@ impl Ledger {
         let slot = self.sources.slot_of(&spec.entry());
         while self.feeds.len() <= slot.index() {
             let identity = self.sources.entry(FeedSlot::new(self.feeds.len())).name.clone();
-            self.feeds.push(Feed::new(&identity));
+            self.feeds.push(Feed::new(&identity, self.persistence));
         }
         if !self.configured.contains(&slot) {
             self.configured.push(slot);
@@ -173,7 +173,7 @@ impl Ledger {
         if *feed.counters.identity != *spec.identity {
             // The slot was that of an entry that is forgotten. What its connection still delivers is of the past.
             let generation = feed.generation + 1;
-            *feed = Feed::new(&spec.identity);
+            *feed = Feed::new(&spec.identity, self.persistence);
             feed.forget_sessions();
             feed.generation = generation;
         }
@@ -240,6 +240,7 @@ impl Ledger {
         }
     }
 
+    #[cold]
     fn configure_sources(&mut self, now: Moment) {
         self.configuration = Configuration::Known;
         let entries: Vec<Entry> = self.configured.iter().map(|feed| self.sources.entry(*feed).clone()).collect();
@@ -379,38 +380,17 @@ impl Ledger {
             return;
         }
         self.commit_configuration(now);
-        self.tick(now, notices);
+        if self.settled_until.is_none_or(|until| until < now.elapsed) {
+            self.tick(now, notices);
+        }
         self.feeds[slot.index()].is_live = true;
         match message {
             Message::Connection(_) | Message::Unknown => {}
             Message::Event(event) => self.event(slot, event, now, notices),
-            Message::Snapshot(snapshot) => self.snapshot(slot, snapshot, false, now, notices),
-        }
-        if !self.is_persisted {
-            self.messages += 1;
-            if self.messages.is_multiple_of(DISCARD_EVERY_MESSAGES) {
-                self.discard();
+            Message::Snapshot(snapshot) => {
+                self.snapshot(slot, snapshot, false, now, notices);
+                self.update_start(now);
             }
         }
-        self.update_start(now);
     }
-
-    /// Forgets what changed, where nobody persists it: it must not pile up.
-    fn discard(&mut self) {
-        for (_, source) in self.sources.iter_mut() {
-            super::persist::collect_source(source_stub(), source, &mut Records::default());
-            source.counts.acknowledge();
-        }
-        for feed in &mut self.feeds {
-            feed.sessions.collect();
-            feed.sessions.acknowledge();
-        }
-        self.sources.collect(&mut Records::default(), |_, _| None);
-        self.sources.acknowledge();
-    }
-}
-
-/// Where an identifier is needed and does not matter.
-fn source_stub() -> SourceId {
-    SourceId::FIRST
 }

@@ -184,14 +184,15 @@ pub(super) fn add(counter: &mut u64, more: u64) {
 /// Whether a session can be that of an exemplar. One that could cost somebody the whole scrape cannot: Python's official parser
 /// loses count of quotes in exemplars, and Prometheus refuses a scrape with a NUL.
 fn is_exposable(session_id: &str) -> bool {
-    let is_unsafe = |character: char| character == '"' || character.is_control();
-    // Each event has one: those of ASCII are checked as bytes, many at a time.
-    let (characters, unsafe_characters) = if session_id.is_ascii() {
-        (session_id.len(), session_id.bytes().filter(|byte| is_unsafe(char::from(*byte))).count())
+    // Each event has one: those of printable ASCII are checked as bytes, many at a time.
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"');
+    let (characters, is_safe) = if session_id.bytes().fold(true, |all, byte| all & is_plain(byte)) {
+        (session_id.len(), true)
     } else {
-        (session_id.chars().count(), session_id.chars().filter(|character| is_unsafe(*character)).count())
+        let is_unsafe = |character: char| character == '"' || character.is_control();
+        (session_id.chars().count(), !session_id.chars().any(is_unsafe))
     };
-    unsafe_characters == 0 && (1..=EXEMPLAR_CHARS_MAX).contains(&characters)
+    is_safe && (1..=EXEMPLAR_CHARS_MAX).contains(&characters)
 }
 
 /// Each replaces the one before it, in its place unless that is shown: a feed may stream a million a second.

@@ -18,6 +18,7 @@ use super::book::Book;
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
 use super::dedup::EventIds;
 use super::detail::Detail;
+use super::dirty::Persistence;
 use super::evidence::Totals;
 use super::feed::{Feed, HELD_EVENTS_MAX};
 use super::ledger::{Ledger, Start, Whole};
@@ -117,7 +118,7 @@ impl Ledger {
         let Whole { skills, rules, memory } = whole;
         validate(&skills, rules, &memory)?;
         let mut ledger = Self::new(limits);
-        ledger.is_persisted = true;
+        ledger.persistence = Persistence::StateFile;
         ledger.acknowledged_rules = rules;
         ledger.rules = rules;
         if !skills.is_empty() || !memory.feeds.is_empty() {
@@ -137,7 +138,7 @@ impl Ledger {
 }
 
 /// Adds what of a source changed and is not acknowledged.
-pub(super) fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, records: &mut Records) {
+fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, records: &mut Records) {
     if !source.counts.has_changed() {
         return;
     }

@@ -114,6 +114,13 @@ pub struct SkillSeries {
     pub anomalies: Vec<AnomalySeries>,
 }
 
+impl SkillSeries {
+    /// Returns the index in [`SkillSeries::phases`] of the series of a phase.
+    pub(super) fn position_of_phase(&self, workflow_phase: &str) -> Option<usize> {
+        self.phases.iter().position(|phase| *phase.workflow_phase == *workflow_phase)
+    }
+}
+
 /// Adds `item`. A `Vec` takes room for four at its first; of what a skill has most have one, and there are many skills.
 pub(super) fn push_tight<T>(items: &mut Vec<T>, item: T) {
     if items.len() < 4 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::dirty::{Dirty, DirtyFlag};
+use super::dirty::{Dirty, DirtyFlag, Persistence};
 use super::records::SessionRecord;
 
 /// Sessions are taken for closed when nothing is reported of them for this long.
@@ -35,12 +35,16 @@ pub(super) type Change = (Arc<str>, Option<SessionRecord>);
 pub(super) struct SessionsFull;
 
 impl Sessions {
+    pub fn new(persistence: Persistence) -> Self {
+        Self { changed: Dirty::new(persistence), ..Self::default() }
+    }
+
     /// A count replaces everything that was known.
     pub fn set_count(&mut self, count: u64, now_micros: i64) {
         self.reported_micros = Some(now_micros);
         self.count = count;
         self.by_id.clear();
-        self.changed = Dirty::default();
+        self.changed.clear();
         self.cleared.mark();
     }
 
@@ -118,7 +122,7 @@ impl Sessions {
 
     /// Forgets them all.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(self.changed.persistence());
         self.cleared.mark();
     }
 
@@ -127,7 +131,7 @@ impl Sessions {
         self.reported_micros = other.reported_micros;
         self.count = other.count;
         self.by_id.clone_from(&other.by_id);
-        self.changed = Dirty::default();
+        self.changed.clear();
         self.cleared.mark();
         self.mark_all();
     }

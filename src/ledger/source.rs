@@ -14,7 +14,7 @@ use super::check::check_skill_name;
 use super::context::ApplyContext;
 use super::dedup::EventIds;
 use super::detail::Detail;
-use super::dirty::{Dirty, DirtyFlag};
+use super::dirty::{Dirty, DirtyFlag, Persistence};
 use super::limits::Limits;
 use super::notice::Notice;
 use super::pending::{Pending, WAIT, add};
@@ -150,6 +150,15 @@ impl Unread {
 }
 
 impl Counts for SourceCounts {
+    fn new(persistence: Persistence) -> Self {
+        Self {
+            anomalies: Anomalies::new(persistence),
+            changed_skills: Dirty::new(persistence),
+            changed_histories: Dirty::new(persistence),
+            ..Self::default()
+        }
+    }
+
     fn anomaly_bits(&self, anomalies: &[Result<AnomalyEntry<'_>, Rejection>]) -> f64 {
         self.anomalies.evidence(anomalies)
     }
@@ -227,7 +236,8 @@ impl Counts for SourceCounts {
     }
 
     fn fork(&self) -> Self {
-        let mut fork = Self { anomalies: self.anomalies.fork(), changed: DirtyFlag::NEW, ..Self::default() };
+        let new = Self::new(self.changed_skills.persistence());
+        let mut fork = Self { anomalies: self.anomalies.fork(), changed: DirtyFlag::NEW, ..new };
         fork.changed_damages.mark();
         for (name, skill) in self.skills.iter() {
             fork.changed_skills.mark(name.clone());

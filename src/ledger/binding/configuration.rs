@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::feed_state::{Binding, FeedState};
 use super::{Counts, Entry, Sources};
-use crate::ledger::dirty::DirtyFlag;
+use crate::ledger::dirty::{Dirty, DirtyFlag};
 use crate::ledger::evidence::{Listings, Totals};
 use crate::ledger::slots::{FeedSlot, SourceId};
 
@@ -91,7 +91,13 @@ impl<C: Counts> Sources<C> {
             self.feeds[index].is_changed.mark();
             return FeedSlot::new(index);
         }
-        let state = FeedState { entry: entry.clone(), joins: true, is_changed: DirtyFlag::NEW, ..FeedState::default() };
+        let state = FeedState {
+            entry: entry.clone(),
+            joins: true,
+            is_changed: DirtyFlag::NEW,
+            changed_agreed: Dirty::new(self.persistence),
+            ..FeedState::default()
+        };
         if let Some(past) = self.dispensable_entry() {
             self.forget_entry(past);
             self.feeds[past.index()] = FeedState { cleared_agreed: DirtyFlag::NEW, ..state };

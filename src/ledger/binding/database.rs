@@ -115,7 +115,8 @@ impl<C: Counts> Sources<C> {
         if is_listed {
             return known.is_active(feed);
         }
-        self.live_feeds().find(|other| self.expected_source(*other) == Some(source)).is_none_or(|first| first == feed)
+        let expects = |other: &FeedSlot| self.feed(*other).source().or(self.feed(*other).former) == Some(source);
+        self.live_feeds().find(expects).is_none_or(|first| first == feed)
     }
 
     /// The latest list of a live feed, and when it arrived.

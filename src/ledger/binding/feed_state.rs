@@ -175,7 +175,7 @@ impl FeedState {
 
     pub fn clear_agreed(&mut self) {
         self.agreed.clear();
-        self.changed_agreed = Dirty::default();
+        self.changed_agreed.clear();
         self.cleared_agreed.mark();
     }
 

@@ -25,7 +25,7 @@ impl<C: Counts> Sources<C> {
             state.hold_rounds = ROUNDS;
             state.is_changed.mark();
         }
-        let source = self.add_source(Source { after, ..Source::new(C::default(), beginning) });
+        let source = self.add_source(Source { after, ..Source::new(C::new(self.persistence), beginning) });
         self.forget_free_sources(source);
         Some(source)
     }

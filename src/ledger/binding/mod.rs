@@ -36,7 +36,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::continuity::Step;
-use super::dirty::Dirty;
+use super::dirty::{Dirty, Persistence};
 use super::limits::Limits;
 use super::slots::{FeedSlot, SourceId};
 
@@ -71,6 +71,7 @@ pub struct Sources<C> {
     next: SourceId,
     /// The sources that each address was ever bound to. Persistent.
     addresses: HashMap<Box<str>, Vec<SourceId>>,
+    persistence: Persistence,
     changed_addresses: Dirty<Box<str>>,
     removed: Dirty<SourceId>,
     /// Entries that have left the configuration in this process.
@@ -82,16 +83,18 @@ pub struct Sources<C> {
     limits: Limits,
 }
 
-impl<C> Default for Sources<C> {
-    fn default() -> Self {
+impl<C> Sources<C> {
+    /// No feed and no source.
+    pub fn new(persistence: Persistence) -> Self {
         Self {
             feeds: Vec::new(),
             pairs: Pairs::default(),
             sources: BTreeMap::new(),
             next: SourceId::FIRST,
             addresses: HashMap::new(),
-            changed_addresses: Dirty::default(),
-            removed: Dirty::default(),
+            persistence,
+            changed_addresses: Dirty::new(persistence),
+            removed: Dirty::new(persistence),
             left: 0,
             steps: Vec::new(),
             events: Vec::new(),

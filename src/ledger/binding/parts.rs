@@ -10,6 +10,7 @@ use crate::protocol::Event;
 use super::feed_state::FeedState;
 use super::{Beginning, Counts, Entry, Source, Sources};
 use crate::ledger::continuity::SourceNumbers;
+use crate::ledger::dirty::Persistence;
 use crate::ledger::evidence::Totals;
 use crate::ledger::records::{AddressRecord, AgreedRecord, FeedRecord, Records};
 use crate::ledger::series::FeedCounters;
@@ -99,7 +100,7 @@ impl<C: Counts> Sources<C> {
             sources: parts.sources.into_iter().map(source).collect(),
             addresses: parts.addresses,
             next: parts.next,
-            ..Self::default()
+            ..Self::new(Persistence::StateFile)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::protocol::{AnomalyEntry, Rejection};
 
 use crate::ledger::continuity::{Continuity, Doubt, Room};
+use crate::ledger::dirty::Persistence;
 use crate::ledger::evidence::Listings;
 use crate::ledger::limits::Limits;
 use crate::ledger::server_time::Stamp;
@@ -23,7 +24,9 @@ pub struct Entry {
 }
 
 /// What a source carries to count with.
-pub trait Counts: Default {
+pub trait Counts: Sized {
+    /// What a source carries that begins.
+    fn new(persistence: Persistence) -> Self;
     /// Bits of evidence that a list of anomalies is of this source.
     fn anomaly_bits(&self, anomalies: &[Result<AnomalyEntry<'_>, Rejection>]) -> f64;
     /// Whether rows of its database move the counters, or are about to: then no snapshot does.
