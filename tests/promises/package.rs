@@ -33,6 +33,17 @@ fn manifest() -> Value {
     packages.iter().find(|package| package["name"] == env!("CARGO_PKG_NAME")).expect("this package").clone()
 }
 
+/// Its checksum alone is nine times as expensive without.
+#[test]
+fn compression_uses_the_instructions_that_the_processor_has() {
+    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--format-version=1"])).unwrap();
+    let nodes = metadata["resolve"]["nodes"].as_array().expect("nodes");
+    let of_zlib = |node: &&Value| node["id"].as_str().is_some_and(|id| id.contains("#zlib-rs@"));
+    let features: Vec<&Value> = nodes.iter().filter(of_zlib).map(|node| &node["features"]).collect();
+    assert_eq!(features.len(), 1, "flate2 compresses with zlib-rs");
+    assert!(features[0].as_array().expect("features").contains(&"std".into()), "{}", features[0]);
+}
+
 #[test]
 fn the_crate_has_its_texts_and_no_recordings_and_no_pictures() {
     let listed = cargo(&["package", "--list", "--allow-dirty"]);
