@@ -99,7 +99,7 @@ struct KnownAnomaly {
     in_round: u64,
     streamed: bool,
     seen_micros: i64,
-    /// `seen_micros` when it was last given out to be kept.
+    /// `seen_micros` when it was last marked as changed.
     kept_micros: i64,
 }
 
@@ -278,9 +278,12 @@ impl Anomalies {
         // A list repeats itself every second: that an anomaly is still listed is kept once an hour.
         let is_stale = now_micros.saturating_sub(known.kept_micros) >= HOUR_MICROS;
         let is_more = (known.multiplicity, known.rows) != (multiplicity, rows);
-        let rise = tally.shown() - before.2;
         let counted = (tally.listed, tally.streamed) != (before.0, before.1);
         let is_changed = counted || is_more || is_new || is_stale;
+        if is_changed {
+            known.kept_micros = now_micros;
+        }
+        let rise = tally.shown() - before.2;
         let anomaly_type = is_changed.then(|| tally.anomaly_type.clone());
         self.keys += usize::from(is_new);
         if let Some(anomaly_type) = anomaly_type {
@@ -359,13 +362,11 @@ impl Anomalies {
 
     /// The anomalies that are new, changed or forgotten and not acknowledged.
     pub fn collect_keys(&mut self, source: SourceId) -> Vec<(AnomalyKey, Option<AnomalyRecord>)> {
-        let tallies = &mut self.tallies;
+        let tallies = &self.tallies;
         let row = |(skill_name, anomaly_type, key): &(Arc<str>, Arc<str>, Key)| {
-            let of_skill = tallies.get_mut(skill_name);
-            let tally =
-                of_skill.and_then(|tallies| tallies.iter_mut().find(|tally| tally.anomaly_type == *anomaly_type));
-            let row = tally.and_then(|tally| tally.keys.get_mut(key)).map(|known| {
-                known.kept_micros = known.seen_micros;
+            let of_skill = tallies.get(skill_name);
+            let tally = of_skill.and_then(|tallies| tallies.iter().find(|tally| tally.anomaly_type == *anomaly_type));
+            let row = tally.and_then(|tally| tally.keys.get(key)).map(|known| {
                 let KnownAnomaly { multiplicity, rows, streamed, seen_micros, .. } = *known;
                 AnomalyRecord { multiplicity, rows, streamed, seen_micros }
             });
