@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use super::sample::is_plain;
+
 /// The format of a scrape. The series are the same in both, `le` included, so that changing the format keeps the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Format {
@@ -44,12 +46,16 @@ impl Format {
             _ => (name, kind),
         };
         let _ = write!(out, "# HELP {name} ");
-        for character in help.chars() {
-            match (character, self) {
-                ('\\', _) => out.push_str("\\\\"),
-                ('\n', _) => out.push_str("\\n"),
-                ('"', Self::OpenMetrics { .. }) => out.push_str("\\\""),
-                _ => out.push(character),
+        if is_plain(help) {
+            out.push_str(help);
+        } else {
+            for character in help.chars() {
+                match (character, self) {
+                    ('\\', _) => out.push_str("\\\\"),
+                    ('\n', _) => out.push_str("\\n"),
+                    ('"', Self::OpenMetrics { .. }) => out.push_str("\\\""),
+                    _ => out.push(character),
+                }
             }
         }
         let _ = write!(out, "\n# TYPE {name} {kind}\n");

@@ -106,8 +106,16 @@ impl Value {
     }
 }
 
+/// Returns whether `text` contains no character that a format escapes. Hardly any contains one.
+pub(super) fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |is_plain, byte| is_plain & !matches!(byte, b'\\' | b'"' | b'\n'))
+}
+
 /// Escapes the value of a label, and calls `push` with one part of it after the other.
 pub(super) fn push_escaped(text: &str, mut push: impl FnMut(&str)) {
+    if is_plain(text) {
+        return push(text);
+    }
     for chunk in text.split_inclusive(['\\', '"', '\n']) {
         let (plain, escape) = match chunk.as_bytes().last() {
             Some(b'\\') => (&chunk[..chunk.len() - 1], "\\\\"),
