@@ -29,8 +29,20 @@ pub(super) struct IngestListener {
 struct State {
     connection: Option<ConnectionId>,
     freshness: Freshness,
+    /// When the latest frame was received, and what the ledger's clock showed then. Frames that are read at once share it.
+    received: Option<(Instant, Moment)>,
     /// Whether the disconnect was counted when its connection closed, so that the state which follows does not count it again.
     disconnect_is_counted: bool,
+}
+
+impl State {
+    /// A frame was received at `at`. Returns its connection and its time; `None` if no connection is open.
+    fn receive(&mut self, at: Instant, ledger: &SharedLedger) -> Option<(ConnectionId, Moment)> {
+        let connection = self.connection?;
+        let known = self.received.filter(|(received_at, _)| *received_at == at);
+        let (_, now) = *self.received.insert(known.unwrap_or_else(|| (at, ledger.moment(at))));
+        Some((connection, now))
+    }
 }
 
 impl IngestListener {
@@ -98,8 +110,7 @@ impl FeedListener for IngestListener {
 
     fn text(&self, frame: &str, at: Instant) -> FrameSummary {
         let mut summary = FrameSummary::default();
-        let Some(connection) = self.state().connection else { return summary };
-        let now = self.ledger.moment(at);
+        let Some((connection, now)) = self.state().receive(at, &self.ledger) else { return summary };
         let wall_seconds = now.wall_micros as f64 / 1e6;
         protocol::read(frame, &protocol::Limits::default(), &mut |message| match &message {
             Ok(message) => {

@@ -455,3 +455,22 @@ pub(super) fn count_anomalies(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_in_memory_and_its_forks_collect_nothing() {
+        let name: Arc<str> = "a".into();
+        let changed = |persistence| {
+            let mut source = SourceCounts::new(persistence);
+            source.skills.insert(name.clone(), SkillCounts::new(SkillIndex(0)));
+            source.mark_all([&name].into_iter());
+            let fork = source.fork();
+            [&source, &fork].map(|counts| (counts.changed_skills.is_empty(), counts.changed_histories.is_empty()))
+        };
+        assert_eq!(changed(Persistence::InMemory), [(true, true); 2]);
+        assert_eq!(changed(Persistence::StateFile), [(false, false); 2]);
+    }
+}
