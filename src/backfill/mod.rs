@@ -18,6 +18,7 @@ use std::io;
 
 use thiserror::Error;
 
+use crate::exposition::{RowFamily, SamplesAtTimes};
 use crate::skills_db::{History, SkillsDatabaseError};
 
 pub use collect::EVENTS_MAX;
@@ -78,19 +79,19 @@ pub trait Sink {
     ///
     /// # Errors
     /// The output takes nothing more.
-    fn begin_family(&mut self, family: crate::exposition::RowFamily) -> Result<(), BackfillError>;
+    fn begin_family(&mut self, family: RowFamily) -> Result<(), BackfillError>;
 
     /// The samples to come are of this part of a skill. Returns the number of its series.
     ///
     /// # Errors
     /// The output takes nothing more.
-    fn begin_metric(&mut self, samples: &crate::exposition::SamplesAtTimes) -> Result<u64, BackfillError>;
+    fn begin_metric(&mut self, samples: &SamplesAtTimes) -> Result<u64, BackfillError>;
 
     /// Takes a sample of each series of the part, later than those before.
     ///
     /// # Errors
     /// The output takes nothing more.
-    fn take(&mut self, samples: &crate::exposition::SamplesAtTimes, millis: i64) -> Result<(), BackfillError>;
+    fn take(&mut self, samples: &SamplesAtTimes, millis: i64) -> Result<(), BackfillError>;
 }
 
 /// Makes the samples of `history`. At most `events_max` rows are held in memory at a time, unless one skill has more. Where all
