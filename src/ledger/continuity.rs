@@ -176,7 +176,10 @@ pub struct ListingHistory {
 impl ListingHistory {
     /// Whether a listing with this digest is remembered.
     pub fn contains(&self, digest: u64) -> bool {
-        self.recent.iter().rev().chain(&self.older).any(|known| *known == digest)
+        let (first, last) = self.recent.as_slices();
+        // Nearly every listing is a new one: without an early end several are compared at once.
+        let is_in = |digests: &[u64]| digests.iter().fold(false, |found, known| found | (*known == digest));
+        is_in(first) | is_in(last) | is_in(&self.older)
     }
 
     fn len(&self) -> usize {
