@@ -189,9 +189,9 @@ pub mod internals {
     pub mod ledger {
         pub use crate::ledger::{
             Changes, ConnectionId, DURATION_BUCKETS_SECONDS, DetailReading, FallenSkill, FallenSkills, FeedCounters,
-            FeedId, FeedRole, FeedSpec, FeedStanding, Histogram, Ledger, Limits, Moment, Notice, PhaseSeries,
-            ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, Whole, binding, continuity,
-            evidence, records,
+            FeedId, FeedRole, FeedSpec, FeedStanding, Histogram, Ledger, LedgerState, Limits, Notice, Now, PhaseSeries,
+            ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, binding, continuity, evidence,
+            records,
         };
     }
     pub mod process {

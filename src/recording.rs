@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::exposition::View;
-use crate::ledger::{FeedSpec, Ledger, Limits, Moment, Notice};
+use crate::ledger::{FeedSpec, Ledger, Limits, Notice, Now};
 use crate::protocol;
 
 /// One line: either a frame or an event.
@@ -203,7 +203,7 @@ pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -
     for line in lines(text) {
         let line = line?;
         elapsed = Duration::from_secs_f64(line.at_seconds);
-        let now = Moment::at(elapsed);
+        let now = Now::at(elapsed);
         match (line.event, line.frame) {
             (Some(ConnectionEvent::Open), _) => connection = Some(ledger.open(feed, now)),
             (Some(ConnectionEvent::Close), _) => {
@@ -221,7 +221,7 @@ pub fn replay(text: &str, identity: &str, skill: Option<&str>, limits: Limits) -
             (None, None) => {}
         }
     }
-    let end = Moment::at(elapsed + REST);
+    let end = Now::at(elapsed + REST);
     ledger.tick(end, &mut notices);
     let mut view = View::default();
     view.apply(ledger.drain(end));

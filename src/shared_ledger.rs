@@ -14,8 +14,8 @@ use crate::exposition::{View, ViewProvider};
 use crate::heap;
 use crate::ledger::records::Table;
 use crate::ledger::{
-    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, InvalidState, Ledger, Limits,
-    Mark, Moment, Notice, Whole,
+    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, InvalidState, Ledger,
+    LedgerState, Limits, Mark, Notice, Now,
 };
 use crate::protocol::Message;
 use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
@@ -56,7 +56,7 @@ impl SharedLedger {
     ///
     /// # Errors
     /// See [`Ledger::restore`].
-    pub(crate) fn restore(limits: Limits, whole: Whole) -> Result<Self, InvalidState> {
+    pub(crate) fn restore(limits: Limits, whole: LedgerState) -> Result<Self, InvalidState> {
         let clock = Clock::new(Instant::now());
         let mut view = View::default();
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
@@ -147,7 +147,7 @@ impl SharedLedger {
     }
 
     /// The same for a message of a frame that was received at `now`: a frame can contain thousands.
-    pub(crate) fn apply_at(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Vec<Notice> {
+    pub(crate) fn apply_at(&self, connection: ConnectionId, message: &Message<'_>, now: Now) -> Vec<Notice> {
         let mut notices = Vec::new();
         let has_changed = {
             let mut ledger = self.ledger();
@@ -208,12 +208,12 @@ impl SharedLedger {
     }
 
     /// Returns the current time, as the ledger takes it.
-    pub fn now(&self) -> Moment {
+    pub fn now(&self) -> Now {
         self.moment(Instant::now())
     }
 
     /// Returns the time of `at`, which was a moment ago.
-    pub(crate) fn moment(&self, at: Instant) -> Moment {
+    pub(crate) fn moment(&self, at: Instant) -> Now {
         moment(self.clock.elapsed(at))
     }
 
@@ -357,6 +357,6 @@ impl ViewProvider for SharedLedger {
     }
 }
 
-fn moment(elapsed: Duration) -> Moment {
-    Moment { wall_micros: wall_micros(), elapsed }
+fn moment(elapsed: Duration) -> Now {
+    Now { wall_micros: wall_micros(), elapsed }
 }

@@ -1,7 +1,7 @@
 //! Rows to events, and the totals that they lead to.
 
 use super::{BackfillError, Progress, Span, Summary};
-use crate::ledger::{Limits, RowBook, SkillIndex, server_time_micros};
+use crate::ledger::{Limits, RowSeries, SkillIndex, server_time_micros};
 use crate::protocol::Rejection;
 use crate::skills_db::{HistoricAnomaly, HistoricInvocation, History};
 
@@ -44,7 +44,7 @@ impl Events {
 #[derive(Debug)]
 pub(super) struct Catalog {
     /// The totals at the end.
-    pub book: RowBook,
+    pub series_table: RowSeries,
     pub summary: Summary,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn catalog(
     events_max: usize,
     progress: &mut dyn Progress,
 ) -> Result<(Catalog, Option<Events>), BackfillError> {
-    let mut catalog = Catalog { book: RowBook::new(Limits::default()), summary: Summary::default() };
+    let mut catalog = Catalog { series_table: RowSeries::new(Limits::default()), summary: Summary::default() };
     let mut events = Some(Events::default());
     let all = history.newest_keys()?;
     let mut read = 0;
@@ -74,12 +74,12 @@ pub(super) fn catalog(
             return Ok(());
         };
         let HistoricInvocation { skill_name, workflow_phase, completed, duration_seconds, .. } = row;
-        match catalog.book.count_invocation(skill_name, workflow_phase, completed, duration_seconds) {
+        match catalog.series_table.count_invocation(skill_name, workflow_phase, completed, duration_seconds) {
             Err(_) => catalog.summary.invalid_rows += 1,
             Ok(()) => {
                 catalog.summary.rows += 1;
                 if let Some(held) = &mut events {
-                    held.invocations.extend(invocation(&catalog.book, &row, millis));
+                    held.invocations.extend(invocation(&catalog.series_table, &row, millis));
                 }
             }
         }
@@ -90,12 +90,12 @@ pub(super) fn catalog(
         report(progress);
         let row = catalog.summary.placed(row, span, |row| (row.entry.detected_at.as_deref(), None));
         let Some((row, millis)) = row else { return Ok(()) };
-        match catalog.book.count_anomaly(&row.entry) {
+        match catalog.series_table.count_anomaly(&row.entry) {
             Err(_) => catalog.summary.invalid_rows += 1,
             Ok(()) => {
                 catalog.summary.rows += 1;
                 if let Some(held) = &mut events {
-                    held.anomalies.extend(anomaly(&catalog.book, &row, millis));
+                    held.anomalies.extend(anomaly(&catalog.series_table, &row, millis));
                 }
             }
         }
@@ -113,7 +113,7 @@ pub(super) fn catalog(
 pub(super) fn reread(
     history: &History<'_>,
     span: Span,
-    book: &RowBook,
+    series_table: &RowSeries,
     is_read: impl Fn(SkillIndex) -> bool,
     of_anomalies: bool,
 ) -> Result<Events, BackfillError> {
@@ -122,14 +122,14 @@ pub(super) fn reread(
     if of_anomalies {
         history.anomalies(|row| {
             if let Some((row, millis)) = ignored.placed(row, span, |row| (row.entry.detected_at.as_deref(), None)) {
-                events.anomalies.extend(anomaly(book, &row, millis).filter(is_wanted));
+                events.anomalies.extend(anomaly(series_table, &row, millis).filter(is_wanted));
             }
             Ok::<_, BackfillError>(())
         })?;
     } else {
         history.invocations(|row| {
             if let Some((row, millis)) = ignored.placed(row, span, |row| (row.invoked_at, row.created_at)) {
-                events.invocations.extend(invocation(book, &row, millis).filter(is_wanted));
+                events.invocations.extend(invocation(series_table, &row, millis).filter(is_wanted));
             }
             Ok::<_, BackfillError>(())
         })?;
@@ -137,16 +137,16 @@ pub(super) fn reread(
     Ok(events)
 }
 
-fn invocation(book: &RowBook, row: &HistoricInvocation<'_>, millis: i64) -> Option<Event> {
-    let skill = book.skill(row.skill_name)?;
-    let part = part(book.phase(skill, row.workflow_phase)?);
+fn invocation(series_table: &RowSeries, row: &HistoricInvocation<'_>, millis: i64) -> Option<Event> {
+    let skill = series_table.skill(row.skill_name)?;
+    let part = part(series_table.phase(skill, row.workflow_phase)?);
     let seconds = row.duration_seconds.unwrap_or(f64::NAN);
     Some(Event { millis, seconds, skill: skill.0, part, completed: row.completed })
 }
 
-fn anomaly(book: &RowBook, row: &HistoricAnomaly, millis: i64) -> Option<Event> {
-    let skill = book.skill(&row.entry.skill_name)?;
-    let part = part(book.anomaly_type(skill, &row.entry.anomaly_type)?);
+fn anomaly(series_table: &RowSeries, row: &HistoricAnomaly, millis: i64) -> Option<Event> {
+    let skill = series_table.skill(&row.entry.skill_name)?;
+    let part = part(series_table.anomaly_type(skill, &row.entry.anomaly_type)?);
     Some(Event { millis, seconds: f64::NAN, skill: skill.0, part, completed: false })
 }
 

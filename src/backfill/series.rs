@@ -29,9 +29,9 @@ pub(super) fn write(
     sink: &mut impl Sink,
     progress: &mut dyn Progress,
 ) -> Result<Summary, BackfillError> {
-    let Catalog { book, mut summary } = catalog;
+    let Catalog { series_table, mut summary } = catalog;
     let mut skills: Vec<Skill<'_>> =
-        book.series().zip(0..).map(|(totals, index)| Skill { index: SkillIndex(index), totals }).collect();
+        series_table.series().zip(0..).map(|(totals, index)| Skill { index: SkillIndex(index), totals }).collect();
     skills.sort_unstable_by_key(|skill| &skill.totals.skill_name);
     let mut rank = vec![0; skills.len()];
     skills.iter().enumerate().for_each(|(at, skill)| rank[skill.index.0 as usize] = at);
@@ -54,7 +54,7 @@ pub(super) fn write(
                 Source::Memory(events) => events,
                 Source::Database(history) => {
                     let is_read = |skill: SkillIndex| (first..last).contains(&rank[skill.0 as usize]);
-                    read = reread(history, span, &book, is_read, of_anomalies)?;
+                    read = reread(history, span, &series_table, is_read, of_anomalies)?;
                     &mut read
                 }
             };

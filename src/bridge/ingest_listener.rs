@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::feed::{DisconnectReason, FeedListener, FeedState, FrameSummary, SnapshotSummary};
 use crate::health::FeedHealth;
-use crate::ledger::{ConnectionId, FeedId, Moment};
+use crate::ledger::{ConnectionId, FeedId, Now};
 use crate::protocol::{self, Message, Rejection, RejectionReason, Snapshot};
 use crate::shared_ledger::SharedLedger;
 use crate::skills_db::ReaderWaker;
@@ -30,14 +30,14 @@ struct State {
     connection: Option<ConnectionId>,
     freshness: Freshness,
     /// When the latest frame was received, and what the ledger's clock showed then. Frames that are read at once share it.
-    received: Option<(Instant, Moment)>,
+    received: Option<(Instant, Now)>,
     /// Whether the disconnect was counted when its connection closed, so that the state which follows does not count it again.
     disconnect_is_counted: bool,
 }
 
 impl State {
     /// A frame was received at `at`. Returns its connection and its time; `None` if no connection is open.
-    fn receive(&mut self, at: Instant, ledger: &SharedLedger) -> Option<(ConnectionId, Moment)> {
+    fn receive(&mut self, at: Instant, ledger: &SharedLedger) -> Option<(ConnectionId, Now)> {
         let connection = self.connection?;
         let known = self.received.filter(|(received_at, _)| *received_at == at);
         let (_, now) = *self.received.insert(known.unwrap_or_else(|| (at, ledger.moment(at))));
@@ -60,7 +60,7 @@ impl IngestListener {
         lock(&self.state)
     }
 
-    fn receive(&self, connection: ConnectionId, message: &Message<'_>, now: Moment) -> Option<SnapshotSummary> {
+    fn receive(&self, connection: ConnectionId, message: &Message<'_>, now: Now) -> Option<SnapshotSummary> {
         for notice in self.ledger.apply_at(connection, message, now) {
             self.telemetry.notice(&notice);
         }

@@ -16,7 +16,7 @@ use super::output::Output;
 use super::{Command, CommandError, until_signal};
 use crate::exposition::{View, encode_families};
 use crate::feed::{DisconnectReason, FeedSettings, FeedState, TOKEN_REFUSED_CODES};
-use crate::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
+use crate::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Notice, Now};
 use crate::protocol::{self, ConnectionMessage, Message, Number};
 use crate::settings::flags::{LimitFlags, LogFlags};
 use crate::settings::number::within;
@@ -200,7 +200,7 @@ impl Observation {
         match event {
             FeedEvent::Opened => {
                 self.opened = Some(at);
-                self.connection = Some(self.ledger.open(self.feed, Moment::at(at)));
+                self.connection = Some(self.ledger.open(self.feed, Now::at(at)));
             }
             FeedEvent::Text(frame) => self.receive_frame(at, &frame),
             FeedEvent::Binary { .. } => *self.messages.entry("binary frame").or_default() += 1,
@@ -243,7 +243,7 @@ impl Observation {
                 _ => {}
             }
             let mut notices = Vec::new();
-            self.ledger.apply(connection, &message, Moment::at(at), &mut notices);
+            self.ledger.apply(connection, &message, Now::at(at), &mut notices);
             self.note(notices);
         });
     }
@@ -285,7 +285,7 @@ impl Observation {
             None => {}
         }
 
-        let end = Moment::at(took + crate::recording::REST);
+        let end = Now::at(took + crate::recording::REST);
         let mut notices = Vec::new();
         self.ledger.tick(end, &mut notices);
         self.note(notices);

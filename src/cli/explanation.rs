@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::exposition::samples;
 use crate::ledger::{
-    ConnectionId, FallenSkill, FallenSkills, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, ResetCause, SkillIndex,
+    ConnectionId, FallenSkill, FallenSkills, FeedId, FeedSpec, Ledger, Limits, Notice, Now, ResetCause, SkillIndex,
     SkillSeries,
 };
 use crate::protocol::{self, EventKind, Message};
@@ -69,21 +69,21 @@ impl Explainer {
 
     /// A connection was established.
     pub fn open(&mut self, at: Duration) -> String {
-        self.connection = Some(self.ledger.open(self.feed, Moment::at(at)));
+        self.connection = Some(self.ledger.open(self.feed, Now::at(at)));
         self.report(at, "connected", Vec::new())
     }
 
     /// The connection ended. `reason` is appended to the text.
     pub fn close(&mut self, at: Duration, reason: &str) -> String {
         if let Some(connection) = self.connection.take() {
-            self.ledger.close(connection, Moment::at(at));
+            self.ledger.close(connection, Now::at(at));
         }
         self.report(at, &format!("disconnected{reason}"), Vec::new())
     }
 
     /// A frame was received.
     pub fn frame(&mut self, at: Duration, frame: &str) -> String {
-        let now = Moment::at(at);
+        let now = Now::at(at);
         let connection = match self.connection {
             Some(connection) => connection,
             None => *self.connection.insert(self.ledger.open(self.feed, now)),
@@ -109,18 +109,18 @@ impl Explainer {
     /// Time passed without a message.
     pub fn pass(&mut self, at: Duration) -> String {
         let mut notices = Vec::new();
-        self.ledger.tick(Moment::at(at), &mut notices);
-        let changes = self.changes(Moment::at(at), notices);
+        self.ledger.tick(Now::at(at), &mut notices);
+        let changes = self.changes(Now::at(at), notices);
         if changes.is_empty() { String::new() } else { entry(at, "no message", &changes) }
     }
 
     fn report(&mut self, at: Duration, head: &str, notices: Vec<Notice>) -> String {
-        let changes = self.changes(Moment::at(at), notices);
+        let changes = self.changes(Now::at(at), notices);
         if changes.is_empty() && self.skill.is_some() { String::new() } else { entry(at, head, &changes) }
     }
 
     /// Returns the changes since the last call, a line each.
-    fn changes(&mut self, now: Moment, notices: Vec<Notice>) -> Vec<String> {
+    fn changes(&mut self, now: Now, notices: Vec<Notice>) -> Vec<String> {
         let mut lines = Vec::new();
         for step in self.ledger.take_trace_steps() {
             if self.skill.is_none() || step.skill_name() == self.skill.as_deref() {

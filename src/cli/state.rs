@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
 use super::{Command, CommandError, output};
-use crate::ledger::{Limits, SourceId, Whole};
+use crate::ledger::{LedgerState, Limits, SourceId};
 use crate::push::{self, QueueSize, QueueSummary, TickTime};
 use crate::settings::{Environment, SettingsError, state_path, subscription::checked_name};
 use crate::store::{Opened, Renamed, Store};
@@ -98,7 +98,7 @@ impl Command for State {
     }
 }
 
-fn show(path: &Path, whole: &Whole) -> String {
+fn show(path: &Path, whole: &LedgerState) -> String {
     let memory = &whole.memory;
     let mut text = String::new();
     let mut line = |line: String| writeln!(text, "{line}").expect("writing to a String does not fail");
@@ -192,8 +192,8 @@ fn rename(path: &Path, name: &str, new_name: &str) -> Result<String, CommandErro
     }
 }
 
-fn open(path: &Path) -> Result<Opened<Whole>, CommandError> {
+fn open(path: &Path) -> Result<Opened<LedgerState>, CommandError> {
     // Opening a state file creates one where there is none, which was not requested.
     Store::look(path)?;
-    Ok(Store::open(path, Whole::validated)?)
+    Ok(Store::open(path, LedgerState::validated)?)
 }

@@ -12,8 +12,8 @@ use super::evidence::Totals;
 use super::feed::Feed;
 use super::ledger::{Ledger, START_HOLD};
 use super::limits::SERIES_COUNT_MAX;
-use super::moment::Moment;
 use super::notice::{FallenSkills, Notice, ResetCause};
+use super::now::Now;
 use super::pending::add;
 use super::server_time::{self, Stamp};
 use super::slots::{FeedSlot, SourceId};
@@ -22,7 +22,7 @@ use super::source::{SourceCounts, skill_limit};
 use super::trace_step::TraceStep;
 
 impl Ledger {
-    pub(super) fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Moment, notices: &mut Vec<Notice>) {
+    pub(super) fn event(&mut self, slot: FeedSlot, event: &Event<'_>, now: Now, notices: &mut Vec<Notice>) {
         let Some(source) = self.sources.adopt(slot, self.is_hold_over(slot, now), now.wall_micros) else {
             if !self.feeds[slot.index()].hold_event(event) {
                 add(&mut self.rules.late_events, 1);
@@ -43,7 +43,7 @@ impl Ledger {
         slot: FeedSlot,
         source: SourceId,
         event: &Event<'_>,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) -> SourceId {
         let mut source = source;
@@ -65,14 +65,14 @@ impl Ledger {
 
     /// Applies the events that were held until it is known whose they are.
     #[inline]
-    pub(super) fn release_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
+    pub(super) fn release_events(&mut self, slot: FeedSlot, is_over: bool, now: Now, notices: &mut Vec<Notice>) {
         if !self.feeds[slot.index()].held_events().is_empty() {
             self.apply_held_events(slot, is_over, now, notices);
         }
     }
 
     #[cold]
-    fn apply_held_events(&mut self, slot: FeedSlot, is_over: bool, now: Moment, notices: &mut Vec<Notice>) {
+    fn apply_held_events(&mut self, slot: FeedSlot, is_over: bool, now: Now, notices: &mut Vec<Notice>) {
         if is_over && let Some(source) = self.source_of_held_events(slot) {
             self.sources.adopt_from(slot, source);
         }
@@ -94,7 +94,7 @@ impl Ledger {
         source: SourceId,
         event: &Event<'_>,
         (id, sent_micros): (&str, i64),
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) -> SourceId {
         if self.sources.latest(slot).is_some() {
@@ -136,7 +136,7 @@ impl Ledger {
 
     /// Whether a feed has been connected for so long that its events bind it. One that has listed skills is bound by its lists:
     /// events that counted before would count again with the first list that does.
-    pub(super) fn is_hold_over(&self, slot: FeedSlot, now: Moment) -> bool {
+    pub(super) fn is_hold_over(&self, slot: FeedSlot, now: Now) -> bool {
         let feed = &self.feeds[slot.index()];
         feed.held.is_none() && feed.opened_at.is_some_and(|at| now.elapsed.saturating_sub(at) >= START_HOLD)
     }
@@ -148,7 +148,7 @@ impl Ledger {
         slot: FeedSlot,
         snapshot: &Snapshot<'_>,
         is_last: bool,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) {
         let mut accepted = std::mem::take(&mut self.accepted);
@@ -204,7 +204,7 @@ impl Ledger {
         slot: FeedSlot,
         snapshot: &Snapshot<'_>,
         is_complete: bool,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) {
         self.feeds[slot.index()].has_begun = true;
@@ -243,7 +243,7 @@ impl Ledger {
         is_last: bool,
         notices: &mut Vec<Notice>,
     ) {
-        let Self { sources, book, limits, .. } = self;
+        let Self { sources, series_table, limits, .. } = self;
         let filter = sources.entry(slot).filter.as_deref();
         let source = sources.expected_source(slot);
         let known = source.and_then(|source| sources.source(source));
@@ -283,8 +283,9 @@ impl Ledger {
                 return true;
             }
             // Several skills can share a series: what one of them may add is reserved for it.
-            let series = skill.map(|skill| skill.series).or_else(|| book.find(name)).or_else(|| book.overflow());
-            let counted = series.map_or(0, |series| book.invocations(series));
+            let series =
+                skill.map(|skill| skill.series).or_else(|| series_table.find(name)).or_else(|| series_table.overflow());
+            let counted = series.map_or(0, |series| series_table.invocations(series));
             let pending = skill.map_or(0, |skill| skill.pending.invocations());
             reserved = reserved.saturating_add(listing.total - remembered);
             let is_possible = counted.saturating_add(pending).saturating_add(reserved) <= SERIES_COUNT_MAX;
@@ -340,7 +341,7 @@ impl Ledger {
         accepted: &[Accepted],
         is_complete: bool,
         outcome: Outcome,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) {
         let filter = self.sources.entry(slot).filter.is_some();
@@ -436,14 +437,14 @@ impl Ledger {
 
     /// Turns what happened to sources into counters and notices.
     #[inline]
-    pub(super) fn report(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+    pub(super) fn report(&mut self, now: Now, notices: &mut Vec<Notice>) {
         if self.sources.has_events() {
             self.report_events(now, notices);
         }
     }
 
     #[cold]
-    fn report_events(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+    fn report_events(&mut self, now: Now, notices: &mut Vec<Notice>) {
         let events = self.sources.take_events();
         // Which sources have a feed decides which rates are shown.
         let changes_coverage = |event: &SourceEvent| {
@@ -505,7 +506,7 @@ impl Ledger {
 
     /// Shows what a source's rates have become.
     pub(super) fn finish(&mut self, source: SourceId, notices: &mut Vec<Notice>) {
-        if let Some(skill_name) = self.book.take_overflowed() {
+        if let Some(skill_name) = self.series_table.take_overflowed() {
             let series_max = self.limits.series_max;
             notices.push(Notice::SeriesOverflowed { skill_name: skill_name.to_string(), series_max });
         }
@@ -521,7 +522,7 @@ impl Ledger {
     pub(super) fn with_source<R>(
         &mut self,
         source: SourceId,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
         with: impl FnOnce(&mut Source<SourceCounts>, &mut ApplyContext<'_>) -> R,
     ) -> Option<R> {
@@ -532,11 +533,11 @@ impl Ledger {
     /// The sources, the feeds, and all that applying something to them needs beside them.
     pub(super) fn parts<'l>(
         &'l mut self,
-        now: Moment,
+        now: Now,
         notices: &'l mut Vec<Notice>,
     ) -> (&'l mut Sources<SourceCounts>, &'l mut [Feed], ApplyContext<'l>) {
-        let Self { sources, feeds, book, rules, limits, trace_steps, .. } = self;
-        (sources, feeds, ApplyContext { book, rules, limits, notices, trace_steps: trace_steps.as_mut(), now })
+        let Self { sources, feeds, series_table, rules, limits, trace_steps, .. } = self;
+        (sources, feeds, ApplyContext { series_table, rules, limits, notices, trace_steps: trace_steps.as_mut(), now })
     }
 }
 

@@ -2,28 +2,33 @@
 
 use crate::protocol::Rejection;
 
-use super::book::Book;
 use super::limits::Limits;
-use super::moment::Moment;
 use super::notice::Notice;
+use super::now::Now;
 use super::pending::Counting;
 use super::series::RuleCounters;
+use super::series_table::SeriesTable;
 use super::trace_step::TraceStep;
 
 /// The series and everything else that applying a message needs. Lives as long as the message is applied.
 pub(super) struct ApplyContext<'l> {
-    pub book: &'l mut Book,
+    pub series_table: &'l mut SeriesTable,
     pub rules: &'l mut RuleCounters,
     pub limits: &'l Limits,
     pub notices: &'l mut Vec<Notice>,
     /// Where to explain, if somebody asked for it.
     pub trace_steps: Option<&'l mut Vec<TraceStep>>,
-    pub now: Moment,
+    pub now: Now,
 }
 
 impl ApplyContext<'_> {
     pub fn counting(&mut self) -> Counting<'_> {
-        Counting { book: self.book, rules: self.rules, limits: self.limits, now_micros: self.now.wall_micros }
+        Counting {
+            series_table: self.series_table,
+            rules: self.rules,
+            limits: self.limits,
+            now_micros: self.now.wall_micros,
+        }
     }
 
     /// Explains a step.

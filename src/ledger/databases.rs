@@ -15,8 +15,8 @@ use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
 use super::evidence::Listings;
 use super::feed::{CommonRow, FeedDatabase, OpenFile, Search, Trust};
 use super::ledger::{FeedId, Ledger};
-use super::moment::Moment;
 use super::notice::{Notice, ResetCause};
+use super::now::Now;
 use super::records::Table;
 use super::rows::{self, Coverage};
 use super::slots::{FeedSlot, SourceId};
@@ -35,7 +35,7 @@ impl Ledger {
     }
 
     /// Where to go on reading the database beside `feed`, of which `file` is open; `None` where another feed reads that file.
-    pub fn detail_position(&mut self, feed: FeedId, file: FileIdentity, now: Moment) -> Option<DetailPosition> {
+    pub fn detail_position(&mut self, feed: FeedId, file: FileIdentity, now: Now) -> Option<DetailPosition> {
         self.commit_configuration(now);
         self.update_start(now);
         let database = self.feeds[feed.index()].database.as_mut()?;
@@ -82,7 +82,7 @@ impl Ledger {
         feed: FeedId,
         position: &mut DetailPosition,
         facts: &DatabaseFacts,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) -> Decision {
         self.commit_configuration(now);
@@ -140,7 +140,7 @@ impl Ledger {
         facts: &DatabaseFacts,
         verdict: &Verdict,
         held: &Observation<'_>,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) -> Found {
         let (own, none) = (self.sources.expected_source(feed), Listings::default());
@@ -332,7 +332,7 @@ impl Ledger {
     }
 
     /// The database beside `feed` is not known to be the one that it lists: snapshots take over, at once if it cannot be.
-    fn leave_unconfirmed(&mut self, feed: FeedSlot, verdict: Verdict, now: Moment, notices: &mut Vec<Notice>) {
+    fn leave_unconfirmed(&mut self, feed: FeedSlot, verdict: Verdict, now: Now, notices: &mut Vec<Notice>) {
         let own = self.sources.expected_source(feed);
         let is_alone = own.and_then(|own| self.sources.source(own)).is_some_and(|own| own.counts.detail.leaves_alone());
         self.stop_reading(feed, Some(now.elapsed));
@@ -363,7 +363,7 @@ impl Ledger {
         &mut self,
         feed: FeedId,
         mut reading: DetailReading,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) -> bool {
         self.commit_configuration(now);
@@ -450,7 +450,7 @@ impl Ledger {
         metrics: &HeldSkills,
         is_known: bool,
         coverage: &Coverage,
-        now: Moment,
+        now: Now,
         notices: &mut Vec<Notice>,
     ) {
         let Some(known) = self.sources.source(source).filter(|known| !rows::are_remembered(metrics, &known.numbers))
@@ -475,7 +475,7 @@ impl Ledger {
     }
 
     /// Nobody reads the database of a source any more.
-    fn abandon_database(&mut self, source: SourceId, now: Moment, notices: &mut Vec<Notice>) {
+    fn abandon_database(&mut self, source: SourceId, now: Now, notices: &mut Vec<Notice>) {
         self.with_source(source, now, notices, |known, ctx| {
             known.counts.leave_rows(ctx);
             known.counts.settle_unread_rows(ctx);
@@ -483,7 +483,7 @@ impl Ledger {
     }
 
     /// The database beside `feed` cannot be read.
-    pub fn detail_failed(&mut self, feed: FeedId, now: Moment, notices: &mut Vec<Notice>) {
+    pub fn detail_failed(&mut self, feed: FeedId, now: Now, notices: &mut Vec<Notice>) {
         self.commit_configuration(now);
         self.tick(now, notices);
         let Some(database) = &mut self.feeds[feed.index()].database else { return };

@@ -5,15 +5,15 @@ use std::time::Duration;
 
 use super::dirty::Persistence;
 use super::ledger::{Configuration, Ledger, START_HOLD, Start};
-use super::moment::Moment;
 use super::notice::Notice;
+use super::now::Now;
 use super::records::Records;
 use super::series::{Changes, SkillIndex};
 use super::slots::{FeedSlot, SourceId};
 
 impl Ledger {
     /// Lets time pass: counts what has waited long enough. To be called at [`Ledger::deadline`] or whenever it suits.
-    pub fn tick(&mut self, now: Moment, notices: &mut Vec<Notice>) {
+    pub fn tick(&mut self, now: Now, notices: &mut Vec<Notice>) {
         self.settled_until = self.settled_until.max(Some(now.elapsed));
         self.commit_configuration(now);
         self.update_start(now);
@@ -48,7 +48,7 @@ impl Ledger {
     }
 
     /// `active_sessions_total`: the sessions that the servers of live feeds report, and one for each server that reports none.
-    pub fn active_sessions(&self, now: Moment) -> u64 {
+    pub fn active_sessions(&self, now: Now) -> u64 {
         let mut servers: Vec<Vec<FeedSlot>> = Vec::new();
         for feed in self.configured.iter().copied().filter(|feed| self.feeds[feed.index()].is_live) {
             match servers.iter_mut().find(|feeds| feeds.iter().any(|other| self.is_one_server(feed, *other))) {
@@ -126,7 +126,7 @@ impl Ledger {
     /// Whether [`Ledger::drain`] would return something that has to be persisted, or exposed.
     pub fn has_changed(&self) -> bool {
         matches!(self.start, Start::Over)
-            && (self.book.has_changed()
+            && (self.series_table.has_changed()
                 || self.rules != self.acknowledged_rules
                 || self.feeds.iter().any(|feed| feed.exposed.is_set() || feed.persisted.is_set())
                 || self.sources.has_changed()
@@ -135,7 +135,7 @@ impl Ledger {
 
     /// Returns what changed and is not acknowledged, as new values. While a process without a past waits for its feeds'
     /// first snapshots, nothing is among it: series and what they were derived from are persisted together or not at all.
-    pub fn drain(&mut self, now: Moment) -> Changes {
+    pub fn drain(&mut self, now: Now) -> Changes {
         self.commit_configuration(now);
         self.update_start(now);
         if !matches!(self.start, Start::Over) {
@@ -153,10 +153,10 @@ impl Ledger {
         };
         Changes {
             sequence: self.sequence,
-            skills: self.book.collect(),
-            last_listed: self.book.take_listed(),
+            skills: self.series_table.collect(),
+            last_listed: self.series_table.take_listed(),
             feeds,
-            anomalies: self.book.collect_anomalies(),
+            anomalies: self.series_table.collect_anomalies(),
             wall_micros: now.wall_micros,
             rules: self.rules,
             memory,
@@ -170,7 +170,7 @@ impl Ledger {
             return;
         }
         self.acknowledged_rules = self.collected_rules;
-        self.book.acknowledge();
+        self.series_table.acknowledge();
         for feed in &mut self.feeds {
             feed.exposed.acknowledge();
             feed.persisted.acknowledge();
@@ -187,26 +187,26 @@ impl Ledger {
     /// The changes with this sequence number are exposed, although they could not be persisted.
     pub fn note_exposed(&mut self, sequence: u64) {
         if sequence == self.sequence {
-            self.book.note_exposed();
+            self.series_table.note_exposed();
         }
     }
 
     /// When skills were last listed, since the last call or [`Ledger::drain`]. It moves with every snapshot, and needs not
     /// be persisted before it is exposed.
     pub fn take_last_listed(&mut self) -> Vec<(SkillIndex, i64)> {
-        if matches!(self.start, Start::Over) { self.book.take_listed() } else { Vec::new() }
+        if matches!(self.start, Start::Over) { self.series_table.take_listed() } else { Vec::new() }
     }
 
     /// Ends the hold of the start once every feed has begun or it has lasted.
     #[inline]
-    pub(super) fn update_start(&mut self, now: Moment) {
+    pub(super) fn update_start(&mut self, now: Now) {
         if !self.began || !matches!(self.start, Start::Over) {
             self.begin(now);
         }
     }
 
     #[cold]
-    fn begin(&mut self, now: Moment) {
+    fn begin(&mut self, now: Now) {
         if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {
             // Feeds that left the configuration leave the gauges, those that came back are in them again.
             self.show_all_rates();
@@ -257,7 +257,7 @@ impl Ledger {
             _ if total > 0.0 => Some((completed / total).min(1.0)),
             _ => Some(last),
         };
-        let series = self.book.place(name, &self.limits, notices);
-        self.book.set_rate(series, rate);
+        let series = self.series_table.place(name, &self.limits, notices);
+        self.series_table.set_rate(series, rate);
     }
 }

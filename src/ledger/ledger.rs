@@ -5,15 +5,15 @@ use std::time::Duration;
 use crate::protocol::Message;
 
 use super::binding::{Entry, Role, Sources};
-use super::book::Book;
 use super::dirty::Persistence;
 use super::feed::{Feed, Trust};
 use super::limits::Limits;
-use super::moment::Moment;
 use super::notice::Notice;
+use super::now::Now;
 use super::records::Records;
 use super::rows::Coverage;
 use super::series::{FeedCounters, RuleCounters, SkillRow};
+use super::series_table::SeriesTable;
 use super::slots::{FeedSlot, SourceId};
 use super::snapshot::Accepted;
 use super::source::SourceCounts;
@@ -60,7 +60,7 @@ impl FeedSpec {
 #[derive(Debug)]
 pub struct Ledger {
     pub(super) limits: Limits,
-    pub(super) book: Book,
+    pub(super) series_table: SeriesTable,
     pub(super) rules: RuleCounters,
     pub(super) sources: Sources<SourceCounts>,
     /// Every feed, by its slot.
@@ -85,7 +85,7 @@ pub struct Ledger {
 
 /// Everything of a ledger, as plain data.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Whole {
+pub struct LedgerState {
     /// Every skill.
     pub skills: Vec<SkillRow>,
     /// The counters of the rules.
@@ -122,7 +122,7 @@ impl Ledger {
         sources.set_limits(limits);
         Self {
             limits,
-            book: Book::default(),
+            series_table: SeriesTable::default(),
             rules: RuleCounters::default(),
             sources,
             feeds: Vec::new(),
@@ -191,7 +191,7 @@ impl Ledger {
 
     /// Takes a feed out of the configuration: what its source counted stays. A feed that is still pending is bound by what is
     /// known. It may be added again.
-    pub fn remove_feed(&mut self, feed: FeedId, now: Moment) {
+    pub fn remove_feed(&mut self, feed: FeedId, now: Now) {
         self.update_start(now);
         let mut notices = Vec::new();
         if let Some(held) = self.feeds[feed.index()].held.take() {
@@ -227,21 +227,21 @@ impl Ledger {
     }
 
     /// The configuration is complete.
-    pub fn end_configuration(&mut self, now: Moment) {
+    pub fn end_configuration(&mut self, now: Now) {
         self.configuration = Configuration::Changed;
         self.commit_configuration(now);
     }
 
     /// Configures the sources, if the configuration changed.
     #[inline]
-    pub(super) fn commit_configuration(&mut self, now: Moment) {
+    pub(super) fn commit_configuration(&mut self, now: Now) {
         if self.configuration == Configuration::Changed {
             self.configure_sources(now);
         }
     }
 
     #[cold]
-    fn configure_sources(&mut self, now: Moment) {
+    fn configure_sources(&mut self, now: Now) {
         self.configuration = Configuration::Known;
         let entries: Vec<Entry> = self.configured.iter().map(|feed| self.sources.entry(*feed).clone()).collect();
         self.update_databases(now);
@@ -253,14 +253,14 @@ impl Ledger {
     }
 
     /// Adapts the reading of databases to the feeds that sources have now.
-    pub(super) fn update_databases(&mut self, now: Moment) {
+    pub(super) fn update_databases(&mut self, now: Now) {
         let sources: Vec<SourceId> = self.sources.iter().map(|(id, _)| id).collect();
         sources.into_iter().for_each(|source| self.update_database(source, now));
     }
 
     /// Ends the reading of a source's database if no configured feed has one any more, and exposes what was read of skills
     /// that no feed was subscribed to before.
-    pub(super) fn update_database(&mut self, source: SourceId, now: Moment) {
+    pub(super) fn update_database(&mut self, source: SourceId, now: Now) {
         let coverage = Coverage::of(self.sources.coverage(source));
         let is_read = self.configured.iter().any(|feed| {
             let database = self.feeds[feed.index()].database.as_ref();
@@ -328,7 +328,7 @@ impl Ledger {
     /// Adds a feed that is this very program: it has no past to wait for, and no sessions before it reports some.
     pub fn add_local_feed(&mut self, identity: &str) -> FeedId {
         let slot = self.add_feed(FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
-        self.commit_configuration(Moment::default());
+        self.commit_configuration(Now::default());
         self.feeds[slot.index()].has_begun = true;
         self.sources.adopt(slot, true, 0);
         self.feeds[slot.index()].sessions.set_count(0, 0);
@@ -340,7 +340,7 @@ impl Ledger {
 /// Connections.
 impl Ledger {
     /// A connection of `feed` is established. What an older one of it still delivers is discarded.
-    pub fn open(&mut self, feed: FeedId, now: Moment) -> ConnectionId {
+    pub fn open(&mut self, feed: FeedId, now: Now) -> ConnectionId {
         self.commit_configuration(now);
         self.update_start(now);
         let open = &mut self.feeds[feed.index()];
@@ -356,7 +356,7 @@ impl Ledger {
 
     /// A connection has ended. Nothing happens if it is a thing of the past already. A feed that is still pending is bound
     /// by what is known.
-    pub fn close(&mut self, connection: ConnectionId, now: Moment) {
+    pub fn close(&mut self, connection: ConnectionId, now: Now) {
         let slot = connection.feed;
         if self.feeds[slot.index()].generation != connection.generation {
             return;
@@ -374,7 +374,7 @@ impl Ledger {
 
     /// Applies one message, whole or not at all; in a snapshot a bad entry is left out alone. What somebody should learn of
     /// is added to `notices`.
-    pub fn apply(&mut self, connection: ConnectionId, message: &Message<'_>, now: Moment, notices: &mut Vec<Notice>) {
+    pub fn apply(&mut self, connection: ConnectionId, message: &Message<'_>, now: Now, notices: &mut Vec<Notice>) {
         let slot = connection.feed;
         if self.feeds[slot.index()].generation != connection.generation {
             return;

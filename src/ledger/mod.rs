@@ -1,6 +1,6 @@
 //! Messages to counts: the translation rules, written once.
 //!
-//! Architecture invariant: pure and synchronous. Time comes in as a [`Moment`]; nothing here knows a socket, a file, a
+//! Architecture invariant: pure and synchronous. Time comes in as a [`Now`]; nothing here knows a socket, a file, a
 //! log or the JSON of a frame. The ledger is the only writer of counts, and what a scrape shows is a projection of it
 //! ([`Changes`]), so that a series cannot drift from the numbers that it was derived from.
 //!
@@ -22,8 +22,8 @@
 //! | `detail` | where the rows of a source's database were read to |
 //! | `fingerprints` | which rows of a database are remembered |
 //! | `reading` | what the reader found, in the terms of `detail` |
-//! | `book` | the series themselves, by their full labels |
-//! | `row_book` | the series that rows lead to without a feed, for `backfill` |
+//! | `series_table` | the series themselves, by their full labels |
+//! | `row_series` | the series that rows lead to without a feed, for `backfill` |
 //! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
 //! | `dirty` | what changed since it was last acknowledged |
 //! | `trace_step` | what a rule made of a message, for `explain` |
@@ -34,7 +34,6 @@ mod anomalies;
 mod apply;
 mod arithmetic;
 pub mod binding;
-mod book;
 mod check;
 mod confirmation;
 mod context;
@@ -51,15 +50,16 @@ mod fingerprints;
 #[expect(clippy::module_inception, reason = "the module is named after what it holds")]
 mod ledger;
 mod limits;
-mod moment;
 mod notice;
+mod now;
 mod pending;
 mod persist;
 mod reading;
 pub mod records;
-mod row_book;
+mod row_series;
 mod rows;
 mod series;
+mod series_table;
 mod server_time;
 mod sessions;
 mod skill_table;
@@ -69,18 +69,18 @@ mod source;
 mod standing;
 mod trace_step;
 
-pub use book::UNKNOWN_PHASE;
 pub use detail::{DetailPosition, DetailReading, Mark};
-pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Whole};
+pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, LedgerState};
 pub use limits::{Limits, OVERFLOW};
-pub use moment::Moment;
 pub use notice::{FallenSkill, FallenSkills, Notice, ResetCause};
+pub use now::Now;
 pub use persist::InvalidState;
-pub use row_book::RowBook;
+pub use row_series::RowSeries;
 pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FeedCounters, Histogram, PhaseSeries,
     RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };
+pub use series_table::UNKNOWN_PHASE;
 pub use server_time::micros as server_time_micros;
 pub use slots::{FeedSlot, SourceId};
 pub use standing::{FeedRole, FeedStanding};

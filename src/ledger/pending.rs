@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::arithmetic::Seconds;
-use super::book::{Book, UNKNOWN_PHASE};
 use super::limits::{COUNT_MAX, Limits, OVERFLOW};
 use super::records::{PendingEventRecord, PendingIncreaseRecord, PendingRecord};
 use super::series::{EXEMPLAR_CHARS_MAX, Exemplar, RuleCounters, SkillIndex};
+use super::series_table::{SeriesTable, UNKNOWN_PHASE};
 
 /// How long an increase waits for its event, and an event for its increase.
 pub(super) const WAIT: Duration = Duration::from_secs(5);
@@ -110,7 +110,7 @@ impl StreamedInvocation {
 
 /// What is needed to count.
 pub(super) struct Counting<'l> {
-    pub book: &'l mut Book,
+    pub series_table: &'l mut SeriesTable,
     pub rules: &'l mut RuleCounters,
     pub limits: &'l Limits,
     pub now_micros: i64,
@@ -125,7 +125,7 @@ impl Counting<'_> {
     /// Counts one invocation; series that come into being with it are born at `born_micros`.
     pub fn invocation(&mut self, series: SkillIndex, event: StreamedInvocation<&str>, born_micros: Option<i64>) {
         let phase = event.workflow_phase.unwrap_or(UNKNOWN_PHASE);
-        let phase = self.book.phase(series, phase, born_micros, self.limits);
+        let phase = self.series_table.phase(series, phase, born_micros, self.limits);
         let is_overflow = *phase.workflow_phase == *OVERFLOW;
         *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = event.duration_seconds {
@@ -144,11 +144,11 @@ impl Counting<'_> {
         if invocations == 0 {
             return;
         }
-        if increase.history && self.book.has_shown(series, UNKNOWN_PHASE) {
+        if increase.history && self.series_table.has_shown(series, UNKNOWN_PHASE) {
             add(&mut self.rules.backfilled_invocations, invocations);
         }
         let born_micros = (!increase.history).then_some(self.now_micros);
-        let phase = self.book.phase(series, UNKNOWN_PHASE, born_micros, self.limits);
+        let phase = self.series_table.phase(series, UNKNOWN_PHASE, born_micros, self.limits);
         phase.completed += increase.completed;
         phase.abandoned += increase.abandoned;
         match increase.durations {
@@ -170,7 +170,7 @@ impl Counting<'_> {
     }
 
     fn note_overflow(&mut self, series: SkillIndex, is_phase: bool, invocations: u64) {
-        if is_phase || self.book.is_overflow(series) {
+        if is_phase || self.series_table.is_overflow(series) {
             add(&mut self.rules.overflowed_invocations, invocations);
         }
     }

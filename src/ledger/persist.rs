@@ -14,22 +14,22 @@ use thiserror::Error;
 use crate::protocol::EventKind;
 
 use super::binding::{Beginning, FeedParts, OwnParts, Parts, ROUNDS, Source, SourceParts, Sources};
-use super::book::Book;
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
 use super::dedup::EventIds;
 use super::detail::Detail;
 use super::dirty::Persistence;
 use super::evidence::Totals;
 use super::feed::{Feed, HELD_EVENTS_MAX};
-use super::ledger::{Ledger, Start, Whole};
+use super::ledger::{Ledger, LedgerState, Start};
 use super::limits::{COUNT_MAX, Limits, SERIES_COUNT_MAX};
-use super::moment::Moment;
+use super::now::Now;
 use super::pending::Pending;
 use super::records::{
     DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryRecord, Records,
     SessionRecord, SourceRecord, SourceSkillRecord, Table,
 };
 use super::series::{Changes, FeedCounters, RuleCounters, SkillRow, SkillSeries};
+use super::series_table::SeriesTable;
 use super::sessions::Sessions;
 use super::skill_table::SkillTable;
 use super::slots::{FeedSlot, SourceId};
@@ -57,13 +57,13 @@ const MICROS_MAX: i64 = 1_000_000_000_000_000_000;
 #[error("{0}")]
 pub struct InvalidState(String);
 
-impl Whole {
+impl LedgerState {
     /// The same, if a ledger can be restored of it.
     ///
     /// # Errors
     /// See [`Ledger::restore`].
     pub fn validated(self) -> Result<Self, InvalidState> {
-        Ledger::restore(Limits::default(), self.clone(), Moment::default()).map(|_| self)
+        Ledger::restore(Limits::default(), self.clone(), Now::default()).map(|_| self)
     }
 }
 
@@ -98,7 +98,7 @@ impl Ledger {
 
     /// Nothing is persistent any more: what [`Ledger::drain`] returns next is everything.
     pub fn mark_all(&mut self) {
-        self.book.mark_all();
+        self.series_table.mark_all();
         for feed in &mut self.feeds {
             feed.persisted.mark();
             feed.sessions.mark_all();
@@ -114,8 +114,8 @@ impl Ledger {
     ///
     /// # Errors
     /// Records that do not fit together or are impossible, with the first that is wrong.
-    pub fn restore(limits: Limits, whole: Whole, now: Moment) -> Result<Self, InvalidState> {
-        let Whole { skills, rules, memory } = whole;
+    pub fn restore(limits: Limits, whole: LedgerState, now: Now) -> Result<Self, InvalidState> {
+        let LedgerState { skills, rules, memory } = whole;
         validate(&skills, rules, &memory)?;
         let mut ledger = Self::new(limits);
         ledger.persistence = Persistence::StateFile;
@@ -128,7 +128,7 @@ impl Ledger {
         if skills.iter().map(|row| row.index.0 as usize).collect::<HashSet<_>>() != (0..indices).collect() {
             return Err(InvalidState(format!("the {indices} skills do not have the indices 0 to {indices}")));
         }
-        ledger.book = Book::restore(skills);
+        ledger.series_table = SeriesTable::restore(skills);
         let (feeds, parts) = parts(memory, indices, now.elapsed)?;
         ledger.feeds = feeds;
         ledger.sources = Sources::from_parts(parts);
@@ -604,7 +604,7 @@ fn is_time(micros: i64) -> bool {
     (-MICROS_MAX..=MICROS_MAX).contains(&micros)
 }
 
-impl Whole {
+impl LedgerState {
     /// Writes what changed over what was: what a store does with the same changes.
     pub fn fold(&mut self, changes: &Changes) {
         let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } =

@@ -13,7 +13,6 @@ use crate::skills_db::{HeldSkills, SkillMetrics};
 use super::anomalies::AnomaliesFull;
 use super::arithmetic::Listing;
 use super::binding::Observation;
-use super::book::UNKNOWN_PHASE;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
 use super::continuity::{Delta, Room, SourceNumbers, Step};
@@ -22,6 +21,7 @@ use super::evidence::{Listings, Totals};
 use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
 use super::notice::Notice;
 use super::pending::{Increase, StreamedInvocation, add};
+use super::series_table::UNKNOWN_PHASE;
 use super::snapshot::difference;
 use super::source::{Gauge, SkillCounts, SourceCounts, count_anomalies};
 
@@ -549,7 +549,7 @@ impl SourceCounts {
         let (name, _) = self.skill(name, ctx)?;
         let Some(skill) = self.skills.get_mut(&name) else { return Ok(false) };
         let is_other = skill.set_gauge(Gauge::from(listing));
-        ctx.book.set_listed(skill.series, ctx.now.wall_micros);
+        ctx.series_table.set_listed(skill.series, ctx.now.wall_micros);
         let was_listed = std::mem::replace(&mut skill.listed, true);
         let told = remembered.filter(|_| is_joined).map(|numbers| (numbers.total, numbers.completed));
         let comparison = skill.comparison.get_or_insert_default();
@@ -589,7 +589,7 @@ fn count(
         check_label(phase, "workflow_phase", ctx.limits)?;
     }
     let phase = workflow_phase.unwrap_or(UNKNOWN_PHASE);
-    if is_history && ctx.book.has_shown(skill.series, phase) {
+    if is_history && ctx.series_table.has_shown(skill.series, phase) {
         add(&mut ctx.rules.backfilled_invocations, 1);
     }
     let event =

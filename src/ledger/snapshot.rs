@@ -7,12 +7,12 @@ use crate::protocol::{Rejection, RejectionReason, SkillEntry, Snapshot};
 
 use super::anomalies;
 use super::arithmetic::{Listing, Seconds};
-use super::book::UNKNOWN_PHASE;
 use super::check::check_anomaly;
 use super::context::ApplyContext;
 use super::continuity::{Delta, Step};
 use super::evidence::{Names, Totals};
 use super::pending::{Increase, Offered, add};
+use super::series_table::UNKNOWN_PHASE;
 use super::source::{Gauge, SourceCounts, count_anomalies, find_or_insert};
 use super::trace_step::TraceStep;
 
@@ -106,7 +106,7 @@ impl SourceCounts {
         if !listing.exact && (is_other || step.delta == Delta::First) {
             add(&mut ctx.rules.inexact_rates, 1);
         }
-        ctx.book.set_listed(skill.series, ctx.now.wall_micros);
+        ctx.series_table.set_listed(skill.series, ctx.now.wall_micros);
         let was_listed = std::mem::replace(&mut skill.listed, true);
 
         let (increase, unread) = match step.delta {
@@ -121,7 +121,7 @@ impl SourceCounts {
                     completed: listing.completed,
                     past_is_known,
                 });
-                ctx.book.phase(skill.series, UNKNOWN_PHASE, created_micros, ctx.limits);
+                ctx.series_table.phase(skill.series, UNKNOWN_PHASE, created_micros, ctx.limits);
                 (Some(first_sight(&step.to, past_is_known)), Some(is_changed))
             }
             Delta::Moved(from) => {

@@ -410,7 +410,7 @@ pub(super) fn find_or_insert<'s>(
             return Err(skill_limit(name, ctx.limits.remembered_skills_max));
         }
         changed_skills.mark(name.clone());
-        Ok(SkillCounts::new(ctx.book.place(name, ctx.limits, ctx.notices)))
+        Ok(SkillCounts::new(ctx.series_table.place(name, ctx.limits, ctx.notices)))
     })
 }
 
@@ -438,12 +438,12 @@ pub(super) fn count_anomalies(
             anomaly_type: entry.anomaly_type.to_string(),
             rise: increase,
         });
-        let series = ctx.book.place(&entry.skill_name.as_ref().into(), ctx.limits, ctx.notices);
+        let series = ctx.series_table.place(&entry.skill_name.as_ref().into(), ctx.limits, ctx.notices);
         let anomaly_type = entry.anomaly_type.as_ref().into();
-        if ctx.book.add_anomalies(series, &anomaly_type, increase, created_micros, ctx.limits) {
+        if ctx.series_table.add_anomalies(series, &anomaly_type, increase, created_micros, ctx.limits) {
             add(&mut ctx.rules.overflowed_anomalies, increase);
         }
-        ctx.book.note_anomaly(SeenAnomaly {
+        ctx.series_table.note_anomaly(SeenAnomaly {
             skill_name: entry.skill_name.as_ref().into(),
             anomaly_type,
             times: increase,

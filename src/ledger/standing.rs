@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::ledger::Whole;
+use super::ledger::LedgerState;
 use super::slots::SourceId;
 
 /// How a feed stands to its source.
@@ -59,7 +59,7 @@ impl fmt::Display for FeedStanding {
     }
 }
 
-impl Whole {
+impl LedgerState {
     /// How each feed stood to its source when this was persisted, in the order of slots: the feed that moved the counters last
     /// is active.
     pub fn standings(&self) -> Vec<FeedStanding> {

@@ -188,7 +188,7 @@ fn number(field: &Field<'_>) -> Number {
     match field {
         Field::Missing => Number::Missing,
         Field::Number(value) if value.is_finite() => Number::Finite(*value),
-        Field::Whole { magnitude, is_negative } => {
+        Field::LedgerState { magnitude, is_negative } => {
             let value = *magnitude as f64;
             Number::Finite(if *is_negative { -value } else { value })
         }
@@ -230,7 +230,7 @@ fn optional_text<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>
 #[inline]
 fn identifier<'a>(field: Field<'a>, name: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
     match field {
-        Field::Whole { magnitude, is_negative } => {
+        Field::LedgerState { magnitude, is_negative } => {
             Ok(Some(Cow::Owned(format!("{}{magnitude}", if is_negative { "-" } else { "" }))))
         }
         // Written as a fraction or with more than 64 bits: its digits are lost, and it could be another's.
@@ -268,7 +268,7 @@ pub(super) fn describe(field: &Field<'_>) -> String {
         Field::Missing => "nothing".to_owned(),
         Field::Text(text) => format!("the string {:?}", quote(text)),
         Field::Number(value) => format!("the number {value}"),
-        Field::Whole { magnitude, is_negative } => {
+        Field::LedgerState { magnitude, is_negative } => {
             format!("the number {}{magnitude}", if *is_negative { "-" } else { "" })
         }
         Field::Boolean(value) => value.to_string(),

@@ -12,7 +12,7 @@ pub(super) enum Field<'a> {
     Text(Cow<'a, str>),
     Number(f64),
     /// A whole number of 64 bits that a double may not tell from the next one.
-    Whole {
+    LedgerState {
         magnitude: u64,
         is_negative: bool,
     },
@@ -28,7 +28,7 @@ impl Field<'_> {
     /// A whole number with all its digits.
     pub(super) fn whole(magnitude: u64, is_negative: bool) -> Self {
         match magnitude {
-            EXACT_MAX.. => Self::Whole { magnitude, is_negative },
+            EXACT_MAX.. => Self::LedgerState { magnitude, is_negative },
             exact if is_negative => Self::Number(-(exact as f64)),
             exact => Self::Number(exact as f64),
         }

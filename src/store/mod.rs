@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use crate::ledger::{Changes, InvalidState, SourceId, Whole};
+use crate::ledger::{Changes, InvalidState, LedgerState, SourceId};
 use file::StateFile;
 
 pub use error::{Corruption, StoreError};
@@ -75,7 +75,10 @@ impl Store {
     /// # Errors
     /// A state that another bridge has open or that a newer version wrote, or whose log is elsewhere; a file that is no state of
     /// ours; a path that cannot be used. No file of that name was changed then.
-    pub fn open<T>(path: &Path, restore: impl Fn(Whole) -> Result<T, InvalidState>) -> Result<Opened<T>, StoreError> {
+    pub fn open<T>(
+        path: &Path,
+        restore: impl Fn(LedgerState) -> Result<T, InvalidState>,
+    ) -> Result<Opened<T>, StoreError> {
         let file = StateFile::lock(path)?;
         location::check(file.real(), path)?;
         let problem = match Self::connect(file.real(), path, &restore) {
@@ -115,7 +118,7 @@ impl Store {
     pub fn on<T>(
         connection: Connection,
         path: &Path,
-        restore: impl Fn(Whole) -> Result<T, InvalidState>,
+        restore: impl Fn(LedgerState) -> Result<T, InvalidState>,
     ) -> Result<(Self, T), StoreError> {
         let restored = Self::begin(&connection, path, &restore)?;
         Ok((Self { connection, path: path.to_owned(), checkpointed: None, file: None }, restored))
@@ -124,7 +127,7 @@ impl Store {
     fn connect<T>(
         real: &Path,
         path: &Path,
-        restore: &dyn Fn(Whole) -> Result<T, InvalidState>,
+        restore: &dyn Fn(LedgerState) -> Result<T, InvalidState>,
     ) -> Result<(Connection, T), StoreError> {
         let connection = Connection::open(real).map_err(|error| StoreError::sqlite(path, error))?;
         let restored = Self::begin(&connection, path, restore)?;
@@ -134,7 +137,7 @@ impl Store {
     fn begin<T>(
         connection: &Connection,
         path: &Path,
-        restore: &dyn Fn(Whole) -> Result<T, InvalidState>,
+        restore: &dyn Fn(LedgerState) -> Result<T, InvalidState>,
     ) -> Result<T, StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
@@ -171,7 +174,7 @@ impl Store {
     ///
     /// # Errors
     /// A file that is not there, cannot be read or is no state; a state whose log is elsewhere.
-    pub fn look(path: &Path) -> Result<Whole, StoreError> {
+    pub fn look(path: &Path) -> Result<LedgerState, StoreError> {
         Self::look_at(path, |_| Ok(())).map(|(whole, ())| whole)
     }
 
@@ -182,7 +185,7 @@ impl Store {
     pub fn look_at<T>(
         path: &Path,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T>,
-    ) -> Result<(Whole, T), StoreError> {
+    ) -> Result<(LedgerState, T), StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         if let Err(error) = fs::metadata(path) {
             return Err(match error.kind() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use session_buddy_bridge::internals::exposition::{View, encode_families};
-use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Notice, Whole};
+use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, LedgerState, Limits, Notice, Now};
 use session_buddy_bridge::internals::protocol;
 
 use crate::support::scrape::Scrape;
@@ -19,7 +19,7 @@ fn snapshot(second: u64, total: u64) -> String {
 /// Everything that a store would hold.
 #[derive(Default)]
 struct Disk {
-    whole: Whole,
+    whole: LedgerState,
 }
 
 impl Disk {
@@ -30,8 +30,8 @@ impl Disk {
 
 /// One run of a process with these feeds, each of which hears every snapshot.
 fn run(disk: &mut Disk, feeds: &[&str], seconds: std::ops::Range<u64>) -> Vec<Notice> {
-    let mut ledger = Ledger::restore(Limits::default(), disk.whole.clone(), Moment::default()).unwrap();
-    let moment = |second: u64| Moment::at(Duration::from_secs(second));
+    let mut ledger = Ledger::restore(Limits::default(), disk.whole.clone(), Now::default()).unwrap();
+    let moment = |second: u64| Now::at(Duration::from_secs(second));
     let feeds: Vec<_> = feeds
         .iter()
         .map(|identity| ledger.add_feed(FeedSpec { identity: (*identity).to_owned(), ..FeedSpec::default() }))

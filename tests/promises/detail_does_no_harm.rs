@@ -15,7 +15,7 @@ use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use rusqlite::Connection;
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::{SkillsDatabase, SkillsDatabaseError};
 use session_buddy_bridge::settings::{FeedTarget, Settings};
@@ -156,7 +156,7 @@ fn a_writer_at_full_speed_never_waits_for_the_reader() {
     let mut ledger = Ledger::new(Limits::default());
     let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
     ledger.expect_detail(feed);
-    let now = Moment::default();
+    let now = Now::default();
     let connection = ledger.open(feed, now);
     let mut database = SkillsDatabase::open(&path, &CancellationToken::new()).expect("a database");
     // The feed lists what is there, so that the rows count.

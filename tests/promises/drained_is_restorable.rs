@@ -2,7 +2,7 @@
 //! others or leaves a state that is refused at the next start.
 
 use proptest::prelude::*;
-use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, LedgerState, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store};
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Bridge {
     }
 }
 
-fn restore(limits: Limits, whole: Whole, second: u64, feeds: usize) -> (Ledger, Vec<FeedId>, Vec<ConnectionId>) {
+fn restore(limits: Limits, whole: LedgerState, second: u64, feeds: usize) -> (Ledger, Vec<FeedId>, Vec<ConnectionId>) {
     let restored = Ledger::restore(limits, whole, moment(second));
     let mut ledger = restored.unwrap_or_else(|error| panic!("it cannot be restored: {error}"));
     let add = |identity: &&str| ledger.add_feed(FeedSpec { identity: (*identity).to_owned(), ..FeedSpec::default() });
@@ -83,8 +83,8 @@ fn restore(limits: Limits, whole: Whole, second: u64, feeds: usize) -> (Ledger, 
     (ledger, feeds, connections)
 }
 
-fn moment(second: u64) -> Moment {
-    Moment::at(Duration::from_secs(1_795_341_600 + second))
+fn moment(second: u64) -> Now {
+    Now::at(Duration::from_secs(1_795_341_600 + second))
 }
 
 /// A snapshot of the skills from `first` on.

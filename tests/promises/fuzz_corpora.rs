@@ -10,7 +10,7 @@ use std::{env, fs};
 use crate::support::fuzz_bodies::{self, STATE_FEED};
 use crate::support::is_long;
 use rusqlite::Connection;
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, LedgerState, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store, StoreError};
 
@@ -76,7 +76,7 @@ fn a_state_with_a_flipped_bit_is_refused_only_for_its_version_or_its_owner() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state.db");
         fs::write(&path, &flipped).unwrap();
-        match Store::open(&path, Whole::validated) {
+        match Store::open(&path, LedgerState::validated) {
             Ok(Opened { quarantined: None, .. }) => opened += 1,
             Ok(_) => quarantined += 1,
             Err(error) => {
@@ -93,17 +93,17 @@ fn a_state_with_a_flipped_bit_is_refused_only_for_its_version_or_its_owner() {
     assert!([opened, quarantined, refused].iter().all(|states| *states > 0), "{opened} {quarantined} {refused}");
 }
 
-fn open(path: &Path) -> Opened<Whole> {
-    Store::open(path, Whole::validated).unwrap()
+fn open(path: &Path) -> Opened<LedgerState> {
+    Store::open(path, LedgerState::validated).unwrap()
 }
 
 /// One of everything that is kept, in pages as small as SQLite allows: more of a mutation's bytes matter.
 fn write_state(path: &Path) {
     Connection::open(path).unwrap().execute_batch("PRAGMA page_size = 512; VACUUM").unwrap();
     let Opened { mut store, restored: whole, .. } = open(path);
-    let mut ledger = Ledger::restore(Limits::default(), whole, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), whole, Now::default()).unwrap();
     let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
-    let connection = ledger.open(feed, Moment::default());
+    let connection = ledger.open(feed, Now::default());
     for (second, frame) in (1..).zip([
         r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23+00:00","data":{"top_skills":[
             {"skill_name":"a","total_invocations":10,"completion_rate":100.0,"avg_duration_seconds":0.5}],
@@ -117,8 +117,8 @@ fn write_state(path: &Path) {
             {"type":"event","event":"session.created","data":{"session_id":"s"}}]"#,
     ]) {
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
-            ledger.apply(connection, &message.unwrap(), Moment::at(Duration::from_secs(second)), &mut Vec::new());
+            ledger.apply(connection, &message.unwrap(), Now::at(Duration::from_secs(second)), &mut Vec::new());
         });
     }
-    store.commit(&ledger.drain(Moment::at(Duration::from_secs(3)))).unwrap();
+    store.commit(&ledger.drain(Now::at(Duration::from_secs(3)))).unwrap();
 }

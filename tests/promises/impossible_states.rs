@@ -9,7 +9,7 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 use serde_json::Value as Json;
-use session_buddy_bridge::internals::ledger::{Changes, ConnectionId, FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::ledger::{Changes, ConnectionId, FeedSpec, Ledger, LedgerState, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Store, StoreError};
 
@@ -26,7 +26,7 @@ const IMPOSSIBLE_IN_JSON: [u64; 2] = [1 << 63, u64::MAX];
 const SEED: u64 = 1;
 
 /// The last state of the history, after events and sessions were streamed.
-fn everything() -> Whole {
+fn everything() -> LedgerState {
     let history = History::draw_with(Class::HardAll, Databases::All, SEED);
     let mut product = LedgerProduct::new(Persistence::AtTheEnd, SEED);
     let mut end_seconds = 0;
@@ -51,8 +51,8 @@ fn everything() -> Whole {
     whole
 }
 
-fn at(seconds: u64) -> Moment {
-    Moment::at(Duration::from_secs(seconds))
+fn at(seconds: u64) -> Now {
+    Now::at(Duration::from_secs(seconds))
 }
 
 fn apply(ledger: &mut Ledger, connection: ConnectionId, text: &str, seconds: u64) {
@@ -76,19 +76,19 @@ struct Row {
 }
 
 impl Stage {
-    fn new(whole: Whole) -> Self {
+    fn new(whole: LedgerState) -> Self {
         let uri = "file:impossible-state?mode=memory&cache=shared".to_owned();
         let hand = Connection::open_with_flags(&uri, OpenFlags::default()).unwrap();
         let stage = Self { uri, hand };
-        let Whole { skills, rules, memory } = whole;
+        let LedgerState { skills, rules, memory } = whole;
         let changes = Changes { skills, rules, memory, wall_micros: 1, ..Changes::default() };
         stage.store().unwrap().0.commit(&changes).unwrap();
         stage
     }
 
-    fn store(&self) -> Result<(Store, Whole), StoreError> {
+    fn store(&self) -> Result<(Store, LedgerState), StoreError> {
         let connection = Connection::open_with_flags(&self.uri, OpenFlags::default()).unwrap();
-        Store::on(connection, Path::new(&self.uri), Whole::validated)
+        Store::on(connection, Path::new(&self.uri), LedgerState::validated)
     }
 
     /// The first row of each table, one from its middle, and the last.

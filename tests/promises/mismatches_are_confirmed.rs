@@ -7,7 +7,7 @@ use crate::support::model::{Metrics, SECOND, START_MICROS, metrics_update};
 use crate::support::rows::read_all;
 use crate::support::server_database::ServerDatabase;
 use crate::support::shown::Shown;
-use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
+use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Notice, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +33,7 @@ impl Stage {
         let mut ledger = Ledger::new(Limits::default());
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         ledger.expect_detail(feed);
-        let connection = ledger.open(feed, Moment { wall_micros: START_MICROS, elapsed: Duration::ZERO });
+        let connection = ledger.open(feed, Now { wall_micros: START_MICROS, elapsed: Duration::ZERO });
         let (shown, notices) = (Shown::default(), Vec::new());
         Self { server, database, ledger, feed, connection, seconds: 0, shown, notices, _folder: folder }
     }
@@ -59,9 +59,9 @@ impl Stage {
         stage
     }
 
-    fn now(&self) -> Moment {
+    fn now(&self) -> Now {
         let elapsed = Duration::from_secs(self.seconds.unsigned_abs());
-        Moment { wall_micros: START_MICROS + self.seconds * SECOND, elapsed }
+        Now { wall_micros: START_MICROS + self.seconds * SECOND, elapsed }
     }
 
     /// A second later the feed lists so many invocations, and the database is read if it has changed.

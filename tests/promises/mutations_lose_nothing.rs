@@ -20,7 +20,7 @@ use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::shown::Shown;
 use crate::support::{equal, eventually};
-use session_buddy_bridge::internals::ledger::{ConnectionId, FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::ledger::{ConnectionId, FeedSpec, Ledger, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::settings::FeedTarget;
 use session_buddy_bridge::{Bridge, Settings};
@@ -133,12 +133,12 @@ impl Fed {
         let limits = Limits { skills_max: 1 << 20, remembered_skills_max: 1 << 20, ..Limits::default() };
         let mut ledger = Ledger::new(limits);
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
-        let connection = ledger.open(feed, Moment { wall_micros: START_MICROS, elapsed: Duration::ZERO });
+        let connection = ledger.open(feed, Now { wall_micros: START_MICROS, elapsed: Duration::ZERO });
         Self { ledger, connection, at_micros: 0 }
     }
 
-    fn now(&self) -> Moment {
-        Moment {
+    fn now(&self) -> Now {
+        Now {
             wall_micros: START_MICROS + self.at_micros,
             elapsed: Duration::from_micros(self.at_micros.unsigned_abs()),
         }

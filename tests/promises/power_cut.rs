@@ -24,7 +24,7 @@ use crate::support::running_bridge::{RunningBridge, families};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::{
-    ConnectionId, FeedSpec, Ledger, Limits, PhaseSeries, RuleCounters, SkillRow, SkillSeries, Whole,
+    ConnectionId, FeedSpec, Ledger, LedgerState, Limits, PhaseSeries, RuleCounters, SkillRow, SkillSeries,
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store};
@@ -54,7 +54,7 @@ struct Bridge {
 impl Bridge {
     /// # Panics
     /// If the state is not readable as what it is.
-    fn start(path: &Path, at_micros: i64) -> (Self, Whole) {
+    fn start(path: &Path, at_micros: i64) -> (Self, LedgerState) {
         let Opened { store, restored: whole, quarantined } = Store::open(path, Ok).expect("the state opens");
         assert_eq!(quarantined, None, "a synced state is whole");
         let mut ledger = Ledger::restore(Limits::default(), whole.clone(), moment(at_micros)).expect("the state fits");
@@ -203,7 +203,7 @@ struct Synced {
     wal: Vec<u8>,
     /// What SQLite shares between processes. It is never synced, so that any version of it may be found after a cut.
     shm: Vec<u8>,
-    whole: Whole,
+    whole: LedgerState,
     /// So many bytes of the log are in the database already. They were synced before the database took them in, so that no
     /// cut leaves less of them.
     taken_in_bytes: usize,
@@ -245,7 +245,7 @@ fn synced_states(history: &History) -> Vec<Synced> {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("state.db");
     let (mut bridge, whole) = Bridge::start(&path, 0);
-    assert_eq!(whole, Whole::default());
+    assert_eq!(whole, LedgerState::default());
     let mut states = vec![Synced::of(&path)];
     for (place, (at_micros, text)) in history.frames.iter().enumerate() {
         let commits = bridge.commits;

@@ -10,7 +10,7 @@ use crate::support::server_database::{ServerDatabase, copy};
 use crate::support::shown::Shown;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::{
-    ConnectionId, FeedId, FeedRole, FeedSpec, FeedStanding, Ledger, Limits, Moment, Notice,
+    ConnectionId, FeedId, FeedRole, FeedSpec, FeedStanding, Ledger, Limits, Notice, Now,
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
@@ -68,9 +68,9 @@ impl Stage {
         }
     }
 
-    fn now(&self) -> Moment {
+    fn now(&self) -> Now {
         let elapsed = Duration::from_secs(self.seconds.unsigned_abs());
-        Moment { wall_micros: START_MICROS + self.seconds * SECOND, elapsed }
+        Now { wall_micros: START_MICROS + self.seconds * SECOND, elapsed }
     }
 
     fn feed(&self, name: &'static str) -> Configured {
@@ -203,7 +203,7 @@ impl Stage {
 
 fn start(folder: &Path) -> (Ledger, Store) {
     let Opened { store, restored: whole, .. } = Store::open(&folder.join("state.db"), Ok).unwrap();
-    let now = Moment { wall_micros: START_MICROS, elapsed: Duration::ZERO };
+    let now = Now { wall_micros: START_MICROS, elapsed: Duration::ZERO };
     (Ledger::restore(Limits::default(), whole, now).unwrap(), store)
 }
 

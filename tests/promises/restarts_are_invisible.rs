@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use session_buddy_bridge::internals::ledger::{
-    Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, RuleCounters, Whole,
+    Changes, ConnectionId, FeedId, FeedSpec, Ledger, LedgerState, Limits, Now, RuleCounters,
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store};
@@ -158,17 +158,17 @@ struct Bridge {
 }
 
 impl Bridge {
-    fn start(whole: Whole, at_micros: i64) -> Self {
-        let now = Moment { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
+    fn start(whole: LedgerState, at_micros: i64) -> Self {
+        let now = Now { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
         let mut ledger = Ledger::restore(Limits::default(), whole, now).expect("what was kept fits");
         let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
         let connection = ledger.open(feed, now);
         Self { ledger, feed, connection, born_micros: at_micros }
     }
 
-    fn moment(&self, at_micros: i64) -> Moment {
+    fn moment(&self, at_micros: i64) -> Now {
         let elapsed = Duration::from_micros((at_micros - self.born_micros).try_into().expect("time does not fall"));
-        Moment { wall_micros: START_MICROS + at_micros, elapsed }
+        Now { wall_micros: START_MICROS + at_micros, elapsed }
     }
 
     fn reconnect(&mut self, at_micros: i64) {
@@ -231,7 +231,7 @@ impl<'d> History<'d> {
             store: Some(store),
             bridge: Bridge::start(whole, 0),
             shown: Shown::default(),
-            spared: Bridge::start(Whole::default(), 0),
+            spared: Bridge::start(LedgerState::default(), 0),
             spared_shown: Shown::default(),
             heard: Vec::new(),
             kept_any: false,
@@ -338,13 +338,13 @@ impl<'d> History<'d> {
         self.heard.clear();
         let (store, whole) = self.disk.open();
         self.store = Some(store);
-        let Whole { skills, rules, .. } = whole.clone();
+        let LedgerState { skills, rules, .. } = whole.clone();
         self.shown.fold(Changes { skills, rules, ..Changes::default() });
         self.bridge = Bridge::start(whole, self.at_micros);
         if self.kept_any {
             self.spared.reconnect(self.at_micros);
         } else {
-            self.spared = Bridge::start(Whole::default(), self.at_micros);
+            self.spared = Bridge::start(LedgerState::default(), self.at_micros);
         }
     }
 
@@ -467,7 +467,7 @@ fn every_write_of_the_store_may_be_its_last() {
         let Opened { mut store, restored: whole, .. } = open(&path);
         let mut bridge = Bridge::start(whole, 0);
         // How long the log was when what was on disk.
-        let mut moments = vec![(0, Whole::default()), (log(&path).len(), Whole::default())];
+        let mut moments = vec![(0, LedgerState::default()), (log(&path).len(), LedgerState::default())];
         let disk = MemoryState::new();
         let mut database = History::new(&plan, &disk);
         for step in &plan.steps {
@@ -499,8 +499,8 @@ fn every_write_of_the_store_may_be_its_last() {
     assert!(cuts > 100, "only {cuts} cuts");
 }
 
-fn open(path: &Path) -> Opened<Whole> {
-    Store::open(path, Whole::validated).unwrap_or_else(|error| panic!("{error}"))
+fn open(path: &Path) -> Opened<LedgerState> {
+    Store::open(path, LedgerState::validated).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn log(path: &Path) -> Vec<u8> {
@@ -508,7 +508,7 @@ fn log(path: &Path) -> Vec<u8> {
 }
 
 /// What a state holds that was found with these bytes.
-fn reopened(main: &[u8], log: &[u8]) -> Whole {
+fn reopened(main: &[u8], log: &[u8]) -> LedgerState {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("state.db");
     fs::write(&path, main).expect("a database");

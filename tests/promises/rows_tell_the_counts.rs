@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use rusqlite::{Connection, params};
 use session_buddy_bridge::internals::ledger::binding::Doubt;
 use session_buddy_bridge::internals::ledger::{
-    Changes, ConnectionId, FallenSkill, FeedId, FeedSpec, Histogram, Ledger, Limits, Moment, Notice, Whole,
+    Changes, ConnectionId, FallenSkill, FeedId, FeedSpec, Histogram, Ledger, LedgerState, Limits, Notice, Now,
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
@@ -208,8 +208,8 @@ struct History {
     notices: Vec<Notice>,
 }
 
-fn start(whole: Whole, detail: bool, at_micros: i64) -> (Ledger, FeedId, ConnectionId) {
-    let now = Moment { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
+fn start(whole: LedgerState, detail: bool, at_micros: i64) -> (Ledger, FeedId, ConnectionId) {
+    let now = Now { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
     let mut ledger = Ledger::restore(Limits::default(), whole, now).expect("what was kept fits");
     let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
     if detail {
@@ -249,9 +249,9 @@ impl History {
         }
     }
 
-    fn now(&self) -> Moment {
+    fn now(&self) -> Now {
         let elapsed = Duration::from_micros((self.at_micros - self.born_micros).unsigned_abs());
-        Moment { wall_micros: START_MICROS + self.at_micros, elapsed }
+        Now { wall_micros: START_MICROS + self.at_micros, elapsed }
     }
 
     fn take(&mut self, step: &Step) {
@@ -345,7 +345,7 @@ impl History {
         self.read = self.kept.clone();
         let Opened { store, restored: whole, .. } = Store::open(&self.state, Ok).expect("a state");
         self.store = Some(store);
-        let Whole { skills, rules, .. } = whole.clone();
+        let LedgerState { skills, rules, .. } = whole.clone();
         self.shown.fold(Changes { skills, rules, ..Changes::default() });
         self.born_micros = self.at_micros;
         (self.ledger, self.feed, self.connection) = start(whole, detail, self.at_micros);

@@ -16,7 +16,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use session_buddy_bridge::internals::exposition::{Encoding, Format, View, ViewProvider, render};
-use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, Notice, RuleCounters, Whole};
+use session_buddy_bridge::internals::ledger::{
+    Changes, FeedSpec, Ledger, LedgerState, Limits, Notice, Now, RuleCounters,
+};
 use session_buddy_bridge::internals::protocol::{
     self, AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot,
 };
@@ -109,7 +111,7 @@ impl ViewProvider for Counted {
 impl Counted {
     fn of(limits: Limits, steps: &[Step]) -> Self {
         let mut counted = Self {
-            ledger: restored(limits, Whole::default(), moment(0)),
+            ledger: restored(limits, LedgerState::default(), moment(0)),
             view: Mutex::default(),
             notices: Vec::new(),
             rules: RuleCounters::default(),
@@ -155,7 +157,7 @@ impl Counted {
                 Step::Restart => {
                     counted.ledger.mark_all();
                     let Changes { skills, rules, memory, .. } = counted.ledger.drain(now);
-                    counted.ledger = restored(limits, Whole { skills, rules, memory }, now);
+                    counted.ledger = restored(limits, LedgerState { skills, rules, memory }, now);
                     let feed = counted.ledger.add_feed(spec());
                     connection = counted.ledger.open(feed, now);
                     continue;
@@ -182,7 +184,7 @@ impl Counted {
     }
 }
 
-fn restored(limits: Limits, whole: Whole, now: Moment) -> Ledger {
+fn restored(limits: Limits, whole: LedgerState, now: Now) -> Ledger {
     Ledger::restore(limits, whole, now).unwrap_or_else(|error| panic!("{error}"))
 }
 

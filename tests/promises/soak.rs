@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
 use session_buddy_bridge::internals::exposition::{View, encode_families};
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::Store;
 use tokio_util::sync::CancellationToken;
@@ -92,10 +92,10 @@ fn a_week_of_snapshots_leaves_memory_flat() {
         let (seconds, settled) = if is_long() { (7 * 86_400, 3 * 86_400) } else { (4 * 3_600, 2 * 3_600) };
         let folder = tempfile::tempdir().unwrap();
         let mut opened = Store::open(&folder.path().join("state.db"), Ok).unwrap();
-        let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
+        let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
         let feed = ledger.add_feed(FeedSpec { identity: "soak".to_owned(), ..FeedSpec::default() });
         let began = 1_800_000_000;
-        let moment = |at: i64| Moment { wall_micros: at * SECOND, elapsed: Duration::from_secs((at - began) as u64) };
+        let moment = |at: i64| Now { wall_micros: at * SECOND, elapsed: Duration::from_secs((at - began) as u64) };
         let connection = ledger.open(feed, moment(began));
         let mut server = Server::default();
         let mut view = View::default();

@@ -21,7 +21,7 @@ use crate::support::histories::{
 };
 use crate::support::is_long;
 use serde::Deserialize;
-use session_buddy_bridge::internals::ledger::Whole;
+use session_buddy_bridge::internals::ledger::LedgerState;
 
 /// Histories of each class in the short form.
 const HISTORIES: usize = 50;
@@ -84,7 +84,7 @@ fn a_bridge_that_is_killed_instead_of_stopped_counts_the_same() {
 }
 
 /// Every record of a state, but for the times that are persisted only with something else.
-fn records(mut whole: Whole) -> BTreeSet<String> {
+fn records(mut whole: LedgerState) -> BTreeSet<String> {
     fn lines<T: std::fmt::Debug>(records: &[T]) -> impl Iterator<Item = String> + '_ {
         records.iter().map(|record| format!("{} {record:?}", std::any::type_name::<T>()))
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use rusqlite::Connection;
 use rustix::process::Signal;
-use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, Limits, Moment, SkillIndex, Whole};
+use session_buddy_bridge::internals::ledger::{Changes, FeedSpec, Ledger, LedgerState, Limits, Now, SkillIndex};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Store, StoreError};
 
@@ -402,22 +402,22 @@ async fn the_log_of_a_killed_bridge_is_never_left_behind() {
     assert_eq!(invocations(&hard_link), 1, "by a hard link, when nothing is in the log");
 }
 
-fn open(path: &Path) -> Result<Opened<Whole>, StoreError> {
-    Store::open(path, Whole::validated)
+fn open(path: &Path) -> Result<Opened<LedgerState>, StoreError> {
+    Store::open(path, LedgerState::validated)
 }
 
 /// A state with a skill whose name is not ASCII, all of it in one file.
 fn write_state(path: &Path) {
     let mut opened = open(path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
     let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
-    let connection = ledger.open(feed, Moment::default());
+    let connection = ledger.open(feed, Now::default());
     let snapshot = r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23.585602+00:00","data":{"top_skills":[
         {"skill_name":"prüfen","total_invocations":7,"completion_rate":100.0,"avg_duration_seconds":0.1}],"anomalies":[]}}"#;
     protocol::read(snapshot, &protocol::Limits::default(), &mut |message| {
-        ledger.apply(connection, &message.unwrap(), Moment::default(), &mut Vec::new());
+        ledger.apply(connection, &message.unwrap(), Now::default(), &mut Vec::new());
     });
-    opened.store.commit(&ledger.drain(Moment::default())).unwrap();
+    opened.store.commit(&ledger.drain(Now::default())).unwrap();
 }
 
 /// Replaces bytes of a file.
@@ -460,7 +460,7 @@ fn a_damaged_state_of_ours_is_quarantined() {
         let damaged = fs::read(&path).unwrap();
         let opened = open(&path).unwrap_or_else(|error| panic!("{what}: {error}"));
         let quarantine = opened.quarantined.unwrap_or_else(|| panic!("{what} was not noticed"));
-        assert_eq!(opened.restored, Whole::default(), "{what}");
+        assert_eq!(opened.restored, LedgerState::default(), "{what}");
         assert_eq!(fs::read(quarantine.path).unwrap(), damaged, "{what}: nothing of it may be lost");
         drop(opened.store);
         assert_eq!(open(&path).unwrap().quarantined, None, "{what}: the new one is sound");
@@ -505,5 +505,5 @@ fn an_empty_file_is_a_new_state() {
     let path = folder.path().join("state.db");
     fs::write(&path, "").unwrap();
     let opened = open(&path).unwrap();
-    assert_eq!((opened.quarantined, opened.restored), (None, Whole::default()));
+    assert_eq!((opened.quarantined, opened.restored), (None, LedgerState::default()));
 }

@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use rusqlite::hooks::{AuthContext, Authorization};
 use session_buddy_bridge::internals::ledger::records::Records;
 use session_buddy_bridge::internals::ledger::{
-    Changes, FeedSpec, Ledger, Limits, Moment, SkillSeries, SourceId, Whole,
+    Changes, FeedSpec, Ledger, LedgerState, Limits, Now, SkillSeries, SourceId,
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Opened, Quarantine, Store, StoreError};
@@ -26,19 +26,19 @@ fn folder() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-fn open(path: &Path) -> Result<Opened<Whole>, StoreError> {
-    Store::open(path, Whole::validated)
+fn open(path: &Path) -> Result<Opened<LedgerState>, StoreError> {
+    Store::open(path, LedgerState::validated)
 }
 
 /// A ledger that has met every kind of thing that is kept.
 fn lively(ledger: &mut Ledger) {
     let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
-    let connection = ledger.open(feed, Moment::default());
+    let connection = ledger.open(feed, Now::default());
     let mut at = Duration::ZERO;
     let mut hear = |text: &str| {
         at += Duration::from_secs(1);
         protocol::read(text, &protocol::Limits::default(), &mut |message| {
-            ledger.apply(connection, &message.unwrap(), Moment::at(at), &mut Vec::new());
+            ledger.apply(connection, &message.unwrap(), Now::at(at), &mut Vec::new());
         });
     };
     hear(
@@ -65,7 +65,7 @@ fn lively(ledger: &mut Ledger) {
     );
 }
 
-fn sorted(mut whole: Whole) -> Whole {
+fn sorted(mut whole: LedgerState) -> LedgerState {
     let Records { feeds, skills, histories, tallies, anomalies, event_ids, sessions, .. } = &mut whole.memory;
     feeds.sort_by_key(|row| row.slot);
     skills.sort_by_key(|row| row.skill_name.clone());
@@ -82,9 +82,9 @@ fn sorted(mut whole: Whole) -> Whole {
 fn what_would_be_refused_at_the_next_start_is_not_written() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
     lively(&mut ledger);
-    let sound = ledger.drain(Moment::at(Duration::from_secs(4)));
+    let sound = ledger.drain(Now::at(Duration::from_secs(4)));
     opened.store.commit(&sound).unwrap();
     let mut impossible = sound.clone();
     impossible.skills[0].series.phases[0].completed = u64::MAX >> 1;
@@ -98,11 +98,11 @@ fn what_would_be_refused_at_the_next_start_is_not_written() {
 fn a_commit_of_one_invocation_writes_few_bytes() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
     lively(&mut ledger);
-    opened.store.commit(&ledger.drain(Moment::at(Duration::from_secs(4)))).unwrap();
-    ledger.tick(Moment::at(Duration::from_secs(20)), &mut Vec::new());
-    let changes = ledger.drain(Moment::at(Duration::from_secs(20)));
+    opened.store.commit(&ledger.drain(Now::at(Duration::from_secs(4)))).unwrap();
+    ledger.tick(Now::at(Duration::from_secs(20)), &mut Vec::new());
+    let changes = ledger.drain(Now::at(Duration::from_secs(20)));
     assert!(!changes.skills.is_empty());
     let log = path.with_extension("db-wal");
     let before = fs::metadata(&log).unwrap().len();
@@ -117,7 +117,7 @@ fn a_commit_prepares_no_statement_again() {
     let (folder, path) = folder();
     let fixture = folder.path().join("fixture.db");
     fs::copy(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/states/1.db"), &fixture).unwrap();
-    let Whole { skills, rules, memory } = Store::look(&fixture).unwrap();
+    let LedgerState { skills, rules, memory } = Store::look(&fixture).unwrap();
     let last_listed = skills.iter().map(|row| (row.index, 1)).collect();
     let everything = Changes { skills, last_listed, rules, memory, ..Changes::default() };
 
@@ -138,8 +138,8 @@ fn a_commit_prepares_no_statement_again() {
     assert_eq!(authorized.load(Ordering::Relaxed), 0);
 }
 
-fn as_whole(changes: Changes) -> Whole {
-    let mut whole = Whole::default();
+fn as_whole(changes: Changes) -> LedgerState {
+    let mut whole = LedgerState::default();
     whole.fold(&changes);
     whole
 }
@@ -148,9 +148,9 @@ fn as_whole(changes: Changes) -> Whole {
 fn everything_comes_back() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
     lively(&mut ledger);
-    let changes = ledger.drain(Moment::at(Duration::from_secs(4)));
+    let changes = ledger.drain(Now::at(Duration::from_secs(4)));
     assert!(!changes.skills.is_empty() && !changes.memory.anomalies.is_empty() && !changes.memory.sessions.is_empty());
     assert_eq!(changes.memory.event_ids.len(), 2);
     opened.store.commit(&changes).unwrap();
@@ -165,9 +165,9 @@ fn everything_comes_back() {
 #[test]
 fn series_keep_their_time_of_birth() {
     let (_folder, path) = folder();
-    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().restored, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().restored, Now::default()).unwrap();
     lively(&mut ledger);
-    open(&path).unwrap().store.commit(&ledger.drain(Moment::at(Duration::from_secs(9)))).unwrap();
+    open(&path).unwrap().store.commit(&ledger.drain(Now::at(Duration::from_secs(9)))).unwrap();
     let skills = open(&path).unwrap().restored.skills.into_iter();
     let born = skills.flat_map(|row| {
         let SkillSeries { skill_name, phases, anomalies, .. } = row.series;
@@ -218,7 +218,7 @@ fn a_second_bridge_is_kept_out_and_told_why() {
     // Whoever reads along is not kept out.
     let reader = Connection::open(&path).unwrap();
     assert_eq!(reader.query_row("SELECT count(*) FROM skill", [], |row| row.get(0)), Ok(0));
-    assert_eq!(Store::look(&path).unwrap(), Whole::default());
+    assert_eq!(Store::look(&path).unwrap(), LedgerState::default());
     drop(first);
     open(&path).unwrap();
 }
@@ -288,9 +288,9 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
     for (what, damage) in damages {
         let (_folder, path) = folder();
         let mut opened = open(&path).unwrap();
-        let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
+        let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
         lively(&mut ledger);
-        opened.store.commit(&ledger.drain(Moment::at(Duration::from_secs(4)))).unwrap();
+        opened.store.commit(&ledger.drain(Now::at(Duration::from_secs(4)))).unwrap();
         drop(opened.store);
         damage(&path);
         let damaged = fs::read(&path).unwrap();
@@ -299,7 +299,7 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
         let Quarantine { path: aside, problem } =
             opened.quarantined.unwrap_or_else(|| panic!("{what} was not noticed"));
         assert!(!problem.to_string().is_empty());
-        assert_eq!(opened.restored, Whole::default(), "{what}");
+        assert_eq!(opened.restored, LedgerState::default(), "{what}");
         assert_eq!(fs::read(aside).unwrap(), damaged, "{what}: nothing of it may be lost");
         drop(opened.store);
         assert_eq!(open(&path).unwrap().quarantined, None, "{what}: the new one is sound");
@@ -310,8 +310,8 @@ fn what_is_corrupt_is_moved_aside_and_counting_begins_anew() {
 fn a_forgotten_source_counts_its_past_once_more() {
     let (_folder, path) = folder();
     let mut opened = open(&path).unwrap();
-    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Moment::default()).unwrap();
-    let end = Moment::at(Duration::from_secs(20));
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
+    let end = Now::at(Duration::from_secs(20));
     lively(&mut ledger);
     ledger.tick(end, &mut Vec::new());
     opened.store.commit(&ledger.drain(end)).unwrap();
@@ -319,7 +319,7 @@ fn a_forgotten_source_counts_its_past_once_more() {
     assert!(opened.store.forget_source(SourceId(1)).unwrap());
     drop(opened.store);
 
-    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().restored, Moment::default()).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), open(&path).unwrap().restored, Now::default()).unwrap();
     lively(&mut ledger);
     ledger.tick(end, &mut Vec::new());
     let changes = ledger.drain(end);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment, SkillRow, Whole};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, LedgerState, Limits, Now, SkillRow};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
@@ -139,11 +139,11 @@ fn the_sessions_of_an_older_state_stay_those_of_its_servers() {
     // Beside the session that is open by its identifier, `alpha` had reported three as a number.
     let count = "UPDATE feed SET sessions_count = 3 WHERE identity = 'ws://127.0.0.1:18765/'";
     assert_eq!(Connection::open(&fixture.state).unwrap().execute(count, []).unwrap(), 1);
-    let whole = Store::open(&fixture.state, Whole::validated).unwrap().restored;
+    let whole = Store::open(&fixture.state, LedgerState::validated).unwrap().restored;
     let seen = whole.memory.sessions.iter().filter_map(|(_, _, session)| session.map(|session| session.seen_micros));
     let seen_micros = seen.max().unwrap();
     let at =
-        |elapsed: Duration| Moment { wall_micros: seen_micros + i64::try_from(elapsed.as_micros()).unwrap(), elapsed };
+        |elapsed: Duration| Now { wall_micros: seen_micros + i64::try_from(elapsed.as_micros()).unwrap(), elapsed };
     let mut ledger = Ledger::restore(Limits::default(), whole, at(Duration::ZERO)).unwrap();
     let identities = ["ws://127.0.0.1:18765/", "ws://localhost:18765/", "beta"];
     let feeds = identities.map(|identity| FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() });
@@ -170,8 +170,8 @@ fn the_sessions_of_an_older_state_stay_those_of_its_servers() {
 #[test]
 fn a_feed_that_joins_at_the_first_start_is_no_heir_of_feeds_that_may_have_left_long_before() {
     let fixture = Fixture::copy(1);
-    let whole = Store::open(&fixture.state, Whole::validated).unwrap().restored;
-    let now = Moment { wall_micros: 1_800_000_000_000_000, elapsed: Duration::ZERO };
+    let whole = Store::open(&fixture.state, LedgerState::validated).unwrap().restored;
+    let now = Now { wall_micros: 1_800_000_000_000_000, elapsed: Duration::ZERO };
     let mut ledger = Ledger::restore(Limits::default(), whole, now).unwrap();
     let feeds = ["beta", "ws://newcomer/"]
         .map(|identity| ledger.add_feed(FeedSpec { identity: identity.to_owned(), ..FeedSpec::default() }));

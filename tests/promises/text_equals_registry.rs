@@ -20,7 +20,7 @@ use proptest::test_runner::TestRunner;
 use session_buddy_bridge::internals::exposition::{
     Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render,
 };
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Moment};
+use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Now};
 use session_buddy_bridge::internals::protocol::{
     AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot,
 };
@@ -186,12 +186,12 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
     let server = ledger.add_feed(FeedSpec { identity: "server".to_owned(), ..FeedSpec::default() });
     let mut elapsed = Duration::from_secs(1);
     let mut rounds = 0;
-    let local = ledger.open(local, Moment::at(elapsed));
-    let server = ledger.open(server, Moment::at(elapsed));
+    let local = ledger.open(local, Now::at(elapsed));
+    let server = ledger.open(server, Now::at(elapsed));
     let (mut shown, mut fresh) = (Shown::default(), Shown::default());
     for step in history {
         elapsed += Duration::from_millis(500);
-        let now = Moment::at(elapsed);
+        let now = Now::at(elapsed);
         match step {
             Step::Event { of_server, kind } => {
                 let message = Message::Event(Event { id: None, timestamp: None, kind });
@@ -220,7 +220,7 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
         }
     }
     // Longer than anything waits.
-    let end = Moment::at(elapsed + Duration::from_secs(10));
+    let end = Now::at(elapsed + Duration::from_secs(10));
     ledger.tick(end, &mut Vec::new());
     let changes = ledger.drain(end);
     for shown in [&mut shown, &mut fresh] {

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use session_buddy_bridge::internals::ledger::{Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Whole};
+use session_buddy_bridge::internals::ledger::{
+    Changes, ConnectionId, FeedId, FeedSpec, Ledger, LedgerState, Limits, Now,
+};
 use session_buddy_bridge::internals::protocol::{
     self, Event, EventKind, Message, MessageType, Number, Rejection, RejectionReason, Snapshot,
 };
@@ -179,7 +181,7 @@ struct History {
 
 impl History {
     fn begin() -> Self {
-        let ledger = Ledger::restore(NARROW, Whole::default(), Moment::default()).expect("nothing fits");
+        let ledger = Ledger::restore(NARROW, LedgerState::default(), Now::default()).expect("nothing fits");
         let mut history = Self {
             ledger,
             connections: Vec::new(),
@@ -201,8 +203,8 @@ impl History {
         self.feeds = feeds.to_vec();
     }
 
-    fn now(&self) -> Moment {
-        Moment::at(Duration::from_secs(1_795_341_600) + self.elapsed)
+    fn now(&self) -> Now {
+        Now::at(Duration::from_secs(1_795_341_600) + self.elapsed)
     }
 
     fn pass(&mut self, time: Duration) {
@@ -260,14 +262,14 @@ impl History {
 
 /// What a store would hold.
 #[derive(Default)]
-struct Kept(Whole);
+struct Kept(LedgerState);
 
 impl Kept {
     fn keep(&mut self, changes: &Changes) {
         self.0.fold(changes);
     }
 
-    fn whole(&self) -> Whole {
+    fn whole(&self) -> LedgerState {
         self.0.clone()
     }
 
@@ -298,7 +300,7 @@ pub fn state_file(bytes: &[u8]) {
     let folder = tempfile::Builder::new().prefix("state").tempdir_in(memory_or_disk()).expect("a folder");
     let path = folder.path().join("state.db");
     fs::write(&path, bytes).expect("a file");
-    let mut opened = match Store::open(&path, Whole::validated) {
+    let mut opened = match Store::open(&path, LedgerState::validated) {
         Ok(opened) => opened,
         Err(error) => {
             assert!(!matches!(error, StoreError::InUse { .. } | StoreError::Io { .. }), "{error}");
@@ -308,18 +310,18 @@ pub fn state_file(bytes: &[u8]) {
     };
     if let Some(Quarantine { path: aside, problem }) = &opened.quarantined {
         assert!(!problem.to_string().is_empty());
-        assert_eq!(opened.restored, Whole::default());
+        assert_eq!(opened.restored, LedgerState::default());
         assert!(aside.exists());
     }
     let mut shown = Shown::default();
-    let Whole { skills, rules, .. } = opened.restored.clone();
+    let LedgerState { skills, rules, .. } = opened.restored.clone();
     shown.fold(Changes { skills, rules, ..Changes::default() });
-    let now = Moment::at(Duration::from_secs(1_795_341_600));
+    let now = Now::at(Duration::from_secs(1_795_341_600));
     let mut ledger = Ledger::restore(Limits::default(), opened.restored, now).expect("it was judged to fit");
     let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, now);
     for (second, frame) in (1..).zip(STATE_FRAMES) {
-        let now = Moment::at(now.elapsed + Duration::from_secs(second * 4));
+        let now = Now::at(now.elapsed + Duration::from_secs(second * 4));
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
             ledger.apply(connection, &message.expect("sound"), now, &mut Vec::new());
         });

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rusqlite::{Connection, OpenFlags};
-use session_buddy_bridge::internals::ledger::{Changes, Whole};
+use session_buddy_bridge::internals::ledger::{Changes, LedgerState};
 use session_buddy_bridge::internals::store::Store;
 
 /// A state in memory. It ends with this and the last store on it.
@@ -26,8 +26,8 @@ impl MemoryState {
         Connection::open_with_flags(name, OpenFlags::default()).expect("a database in memory")
     }
 
-    pub fn open(&self) -> (Store, Whole) {
-        Store::on(Self::connect(&self.name), Path::new(&self.name), Whole::validated)
+    pub fn open(&self) -> (Store, LedgerState) {
+        Store::on(Self::connect(&self.name), Path::new(&self.name), LedgerState::validated)
             .unwrap_or_else(|error| panic!("{error}"))
     }
 

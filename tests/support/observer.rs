@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice};
+use session_buddy_bridge::internals::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Notice, Now};
 use session_buddy_bridge::internals::protocol::{self, RejectionReason};
 
 use session_buddy_bridge::internals::store::Store;
@@ -12,9 +12,9 @@ use super::model::START_MICROS;
 use super::shown::Shown;
 
 /// Both clocks, `at_micros` after the start of the history.
-pub fn moment(at_micros: i64) -> Moment {
+pub fn moment(at_micros: i64) -> Now {
     let elapsed = Duration::from_micros(at_micros.try_into().expect("no history goes back before its start"));
-    Moment { wall_micros: START_MICROS + at_micros, elapsed }
+    Now { wall_micros: START_MICROS + at_micros, elapsed }
 }
 
 /// A ledger whose changes are taken after every step, so that none can fall unseen.

@@ -1,6 +1,6 @@
 //! The rows of a database, read for a ledger as the bridge reads them.
 
-use session_buddy_bridge::internals::ledger::{DetailReading, FeedId, Ledger, Moment, Notice};
+use session_buddy_bridge::internals::ledger::{DetailReading, FeedId, Ledger, Notice, Now};
 use session_buddy_bridge::internals::skills_db::{
     Decision, RowFingerprint, SkillsDatabase, SkillsDatabaseError, Table,
 };
@@ -11,7 +11,7 @@ pub fn read_batch(
     database: &mut SkillsDatabase,
     ledger: &mut Ledger,
     feed: FeedId,
-    now: Moment,
+    now: Now,
     notices: &mut Vec<Notice>,
 ) -> Result<Option<usize>, SkillsDatabaseError> {
     loop {
@@ -53,7 +53,7 @@ pub fn read_all(
     database: &mut SkillsDatabase,
     ledger: &mut Ledger,
     feed: FeedId,
-    now: Moment,
+    now: Now,
     notices: &mut Vec<Notice>,
 ) -> Result<(), SkillsDatabaseError> {
     while read_batch(database, ledger, feed, now, notices)?.is_some() {}

@@ -23,7 +23,7 @@ mod source_skill;
 use rusqlite::Connection;
 
 use crate::ledger::records::Records;
-use crate::ledger::{Changes, Whole};
+use crate::ledger::{Changes, LedgerState};
 
 pub use feed::Renamed;
 pub(super) use feed::rename as rename_feed;
@@ -72,7 +72,7 @@ pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Resu
 }
 
 /// Everything. It is of one point in time if `connection` is in a transaction or nobody else writes.
-pub(super) fn load(connection: &Connection) -> rusqlite::Result<Whole> {
+pub(super) fn load(connection: &Connection) -> rusqlite::Result<LedgerState> {
     let mut skills = skill::load(connection)?;
     phase::load(connection, &mut skills)?;
     anomaly_count::load(connection, &mut skills)?;
@@ -92,5 +92,5 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Whole> {
         fingerprints: fingerprint::load(connection)?,
         ..Records::default()
     };
-    Ok(Whole { skills, rules: counter::load(connection)?, memory })
+    Ok(LedgerState { skills, rules: counter::load(connection)?, memory })
 }

@@ -13,7 +13,7 @@ pub enum Style {
     /// Whole milliseconds.
     Millis,
     /// Whole seconds.
-    Whole,
+    LedgerState,
     /// No durations.
     Null,
     /// Each database draws one of the others.
@@ -24,7 +24,9 @@ impl Style {
     /// The style of one database.
     pub fn of_database(self, random: &mut PythonRandom) -> Self {
         match self {
-            Self::Mix => [Self::Real, Self::Millis, Self::Whole, Self::Null][random.weighted([70.0, 15.0, 8.0, 7.0])],
+            Self::Mix => {
+                [Self::Real, Self::Millis, Self::LedgerState, Self::Null][random.weighted([70.0, 15.0, 8.0, 7.0])]
+            }
             style => style,
         }
     }
@@ -36,7 +38,7 @@ impl Style {
         let seconds = random.log_normal(0.5, 1.0);
         Some(match self {
             Self::Millis => format!("{seconds:.3}").parse().expect("digits are a number"),
-            Self::Whole => seconds.round_ties_even().max(1.0),
+            Self::LedgerState => seconds.round_ties_even().max(1.0),
             Self::Real | Self::Null | Self::Mix => seconds,
         })
     }

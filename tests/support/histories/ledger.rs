@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use session_buddy_bridge::internals::ledger::{
-    Changes, ConnectionId, FeedId, FeedSpec, Ledger, Limits, Moment, Notice, Whole,
+    Changes, ConnectionId, FeedId, FeedSpec, Ledger, LedgerState, Limits, Notice, Now,
 };
 use session_buddy_bridge::internals::protocol::{self, AnomalyEntry, Message, Number, SkillEntry, Snapshot};
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
@@ -53,7 +53,7 @@ impl LedgerProduct {
     pub fn new(persistence: Persistence, seed: u64) -> Self {
         let state = MemoryState::new();
         let (store, whole) = state.open();
-        let ledger = Ledger::restore(Limits::default(), whole, Moment::default()).expect("an empty state is valid");
+        let ledger = Ledger::restore(Limits::default(), whole, Now::default()).expect("an empty state is valid");
         Self {
             state,
             store: Some(store),
@@ -80,9 +80,9 @@ impl LedgerProduct {
         self.notices.iter().any(|notice| matches!(notice, Notice::Undecided { .. }))
     }
 
-    fn now(&self, at_seconds: i64) -> Moment {
+    fn now(&self, at_seconds: i64) -> Now {
         let elapsed = Duration::from_secs((at_seconds - self.began_seconds).unsigned_abs());
-        Moment { wall_micros: START_MICROS + at_seconds * 1_000_000, elapsed }
+        Now { wall_micros: START_MICROS + at_seconds * 1_000_000, elapsed }
     }
 
     fn persist(&mut self, at_seconds: i64) {
@@ -107,7 +107,7 @@ impl LedgerProduct {
     }
 
     /// The state as it was committed change by change, and as it is where everything is committed at once.
-    pub fn states(&mut self, at_seconds: i64) -> (Whole, Whole) {
+    pub fn states(&mut self, at_seconds: i64) -> (LedgerState, LedgerState) {
         self.persist(at_seconds);
         let (_, in_steps) = self.state.open();
         self.ledger.mark_all();
@@ -245,7 +245,7 @@ impl Product for LedgerProduct {
     fn start(&mut self, at_seconds: i64, entries: &[Entry]) {
         let (store, whole) = self.state.open();
         self.store = Some(store);
-        let Whole { skills, rules, .. } = whole.clone();
+        let LedgerState { skills, rules, .. } = whole.clone();
         self.shown.fold(Changes { skills, rules, ..Changes::default() });
         self.began_seconds = at_seconds;
         self.ledger = Ledger::restore(Limits::default(), whole, self.now(at_seconds)).expect("a valid state");

@@ -17,8 +17,8 @@ pub const UNKNOWN_PHASE: &str = "unknown";
 
 /// Every series, whole label sets by name. Counts only ever rise here.
 #[derive(Debug, Default)]
-pub(super) struct Book {
-    skills: Vec<Page>,
+pub(super) struct SeriesTable {
+    skills: Vec<Entry>,
     by_name: HashMap<Arc<str>, SkillIndex>,
     overflow: Option<SkillIndex>,
     changed: Vec<SkillIndex>,
@@ -46,7 +46,7 @@ enum Overflowed {
 }
 
 #[derive(Debug)]
-struct Page {
+struct Entry {
     series: SkillSeries,
     changed: bool,
     is_in_flight: bool,
@@ -67,7 +67,7 @@ fn is_named(phase: &str) -> bool {
 /// That a skill is still listed moves with every snapshot. It is worth keeping when it has moved by this much.
 const LISTED_KEPT_EVERY_MICROS: i64 = 600 * 1_000_000;
 
-impl Book {
+impl SeriesTable {
     /// The place of `name`, which is made if the limit allows; otherwise the place of `__overflow__`.
     pub fn place(&mut self, name: &Arc<str>, limits: &Limits, notices: &mut Vec<Notice>) -> SkillIndex {
         if let Some(&index) = self.by_name.get(name) {
@@ -115,7 +115,7 @@ impl Book {
         let index = SkillIndex(u32::try_from(self.skills.len()).expect("the limit of skills is far below 2^32"));
         let series =
             SkillSeries { skill_name: name.clone(), phases: Vec::new(), completion_rate: None, anomalies: Vec::new() };
-        self.skills.push(Page {
+        self.skills.push(Entry {
             series,
             changed: false,
             is_in_flight: false,
@@ -133,29 +133,29 @@ impl Book {
         index
     }
 
-    /// The book that was kept. `rows` have every place once.
+    /// The table that was persisted. `rows` have every place once.
     pub fn restore(mut rows: Vec<SkillRow>) -> Self {
         rows.sort_unstable_by_key(|row| row.index);
-        let mut book = Self::default();
+        let mut series_table = Self::default();
         for SkillRow { series, last_listed_micros, .. } in rows {
             let name = series.skill_name.clone();
-            let index = book.push(name.clone());
+            let index = series_table.push(name.clone());
             if *name == *OVERFLOW {
-                book.overflow = Some(index);
+                series_table.overflow = Some(index);
             }
-            let page = &mut book.skills[index.0 as usize];
-            page.changed = false;
-            page.phases_shown = series.phases.len();
-            page.phases_collected = series.phases.len();
+            let entry = &mut series_table.skills[index.0 as usize];
+            entry.changed = false;
+            entry.phases_shown = series.phases.len();
+            entry.phases_collected = series.phases.len();
             let phases = series.phases.iter().filter(|phase| is_named(&phase.workflow_phase)).count();
             let types = series.anomalies.iter().filter(|known| *known.anomaly_type != *OVERFLOW).count();
-            book.series += phases * SERIES_PER_PHASE + types;
-            page.series = series;
-            page.last_listed_micros = last_listed_micros;
-            page.kept_listed_micros = last_listed_micros;
+            series_table.series += phases * SERIES_PER_PHASE + types;
+            entry.series = series;
+            entry.last_listed_micros = last_listed_micros;
+            entry.kept_listed_micros = last_listed_micros;
         }
-        book.changed.clear();
-        book
+        series_table.changed.clear();
+        series_table
     }
 
     pub fn has_changed(&self) -> bool {
@@ -189,13 +189,13 @@ impl Book {
 
     /// Returns the series of every skill, by index.
     pub fn all_series(&self) -> impl Iterator<Item = &SkillSeries> {
-        self.skills.iter().map(|page| &page.series)
+        self.skills.iter().map(|entry| &entry.series)
     }
 
     /// Whether a scrape may have seen invocations of this skill in `phase`.
     pub fn has_shown(&self, index: SkillIndex, phase: &str) -> bool {
-        let page = &self.skills[index.0 as usize];
-        page.series.phases[..page.phases_shown].iter().any(|series| &*series.workflow_phase == phase)
+        let entry = &self.skills[index.0 as usize];
+        entry.series.phases[..entry.phases_shown].iter().any(|series| &*series.workflow_phase == phase)
     }
 
     /// The series of `phase`. Where there are none they come into being at 0, at `born_micros`.
@@ -302,39 +302,39 @@ impl Book {
         if self.is_overflow(index) {
             return;
         }
-        let page = &mut self.skills[index.0 as usize];
-        page.last_listed_micros = page.last_listed_micros.max(wall_micros);
-        if !std::mem::replace(&mut page.listed, true) {
+        let entry = &mut self.skills[index.0 as usize];
+        entry.last_listed_micros = entry.last_listed_micros.max(wall_micros);
+        if !std::mem::replace(&mut entry.listed, true) {
             self.listed.push(index);
         }
-        if wall_micros.saturating_sub(page.kept_listed_micros) >= LISTED_KEPT_EVERY_MICROS {
+        if wall_micros.saturating_sub(entry.kept_listed_micros) >= LISTED_KEPT_EVERY_MICROS {
             self.change(index);
         }
     }
 
     fn change(&mut self, index: SkillIndex) -> &mut SkillSeries {
-        let page = &mut self.skills[index.0 as usize];
-        if !std::mem::replace(&mut page.changed, true) {
+        let entry = &mut self.skills[index.0 as usize];
+        if !std::mem::replace(&mut entry.changed, true) {
             self.changed.push(index);
         }
-        &mut page.series
+        &mut entry.series
     }
 
     /// Returns every skill that changed and is not acknowledged.
     pub fn collect(&mut self) -> Vec<SkillRow> {
         let Self { skills, changed, in_flight, .. } = self;
         for index in changed.drain(..) {
-            let page = &mut skills[index.0 as usize];
-            page.changed = false;
-            if !std::mem::replace(&mut page.is_in_flight, true) {
+            let entry = &mut skills[index.0 as usize];
+            entry.changed = false;
+            if !std::mem::replace(&mut entry.is_in_flight, true) {
                 in_flight.push(index);
             }
         }
         let row = |index: &SkillIndex| {
-            let page = &mut skills[index.0 as usize];
-            page.phases_collected = page.series.phases.len();
-            page.kept_listed_micros = page.last_listed_micros;
-            SkillRow { index: *index, series: page.series.clone(), last_listed_micros: page.last_listed_micros }
+            let entry = &mut skills[index.0 as usize];
+            entry.phases_collected = entry.series.phases.len();
+            entry.kept_listed_micros = entry.last_listed_micros;
+            SkillRow { index: *index, series: entry.series.clone(), last_listed_micros: entry.last_listed_micros }
         };
         in_flight.iter().map(row).collect()
     }
@@ -342,8 +342,8 @@ impl Book {
     /// What was collected last is exposed.
     pub fn note_exposed(&mut self) {
         for index in &self.in_flight {
-            let page = &mut self.skills[index.0 as usize];
-            page.phases_shown = page.phases_collected;
+            let entry = &mut self.skills[index.0 as usize];
+            entry.phases_shown = entry.phases_collected;
         }
         self.anomalies_in_flight.clear();
     }
@@ -367,9 +367,9 @@ impl Book {
     pub fn take_listed(&mut self) -> Vec<(SkillIndex, i64)> {
         let skills = &mut self.skills;
         let take = |index: SkillIndex| {
-            let page = &mut skills[index.0 as usize];
-            page.listed = false;
-            (index, page.last_listed_micros)
+            let entry = &mut skills[index.0 as usize];
+            entry.listed = false;
+            (index, entry.last_listed_micros)
         };
         self.listed.drain(..).map(take).collect()
     }

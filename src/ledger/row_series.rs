@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use crate::protocol::{AnomalyEntry, Rejection};
 
-use super::book::{Book, UNKNOWN_PHASE};
 use super::check::{check_anomaly, check_label, check_skill_name};
 use super::limits::{Limits, OVERFLOW};
 use super::series::{SkillIndex, SkillSeries};
+use super::series_table::{SeriesTable, UNKNOWN_PHASE};
 
 /// Counts rows in the order of their keys, as a bridge does that reads a database first: with the same names, limits and
 /// additions.
 #[derive(Debug)]
-pub struct RowBook {
-    book: Book,
+pub struct RowSeries {
+    series_table: SeriesTable,
     limits: Limits,
 }
 
-impl RowBook {
-    /// Creates a book without series.
+impl RowSeries {
+    /// Creates a table without series.
     pub fn new(limits: Limits) -> Self {
-        Self { book: Book::default(), limits }
+        Self { series_table: SeriesTable::default(), limits }
     }
 
     /// Counts an invocation.
@@ -38,7 +38,7 @@ impl RowBook {
         let phase = workflow_phase.unwrap_or(UNKNOWN_PHASE);
         check_label(phase, "workflow_phase", &self.limits)?;
         let skill = self.place(skill_name);
-        let phase = self.book.phase(skill, phase, None, &self.limits);
+        let phase = self.series_table.phase(skill, phase, None, &self.limits);
         *(if completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = duration_seconds {
             phase.durations.observe(seconds, 1, seconds);
@@ -53,39 +53,39 @@ impl RowBook {
     pub fn count_anomaly(&mut self, entry: &AnomalyEntry<'_>) -> Result<(), Rejection> {
         check_anomaly(entry, &self.limits)?;
         let skill = self.place(&entry.skill_name);
-        self.book.add_anomalies(skill, &Arc::from(&*entry.anomaly_type), 1, None, &self.limits);
+        self.series_table.add_anomalies(skill, &Arc::from(&*entry.anomaly_type), 1, None, &self.limits);
         Ok(())
     }
 
     fn place(&mut self, skill_name: &str) -> SkillIndex {
-        match self.book.find(skill_name) {
+        match self.series_table.find(skill_name) {
             Some(skill) => skill,
-            None => self.book.place(&skill_name.into(), &self.limits, &mut Vec::new()),
+            None => self.series_table.place(&skill_name.into(), &self.limits, &mut Vec::new()),
         }
     }
 
     /// Returns the skill under which rows of `skill_name` were counted; `None` if there was none.
     pub fn skill(&self, skill_name: &str) -> Option<SkillIndex> {
-        self.book.find(skill_name).or(self.book.overflow())
+        self.series_table.find(skill_name).or(self.series_table.overflow())
     }
 
     /// Returns the place among the phases of a skill under which rows of a phase were counted; `None` if there was none.
     pub fn phase(&self, skill: SkillIndex, workflow_phase: Option<&str>) -> Option<usize> {
         let phase = workflow_phase.unwrap_or(UNKNOWN_PHASE);
-        let phases = &self.book.series(skill).phases;
+        let phases = &self.series_table.series(skill).phases;
         let position = |name: &str| phases.iter().position(|series| &*series.workflow_phase == name);
         position(phase).or_else(|| position(OVERFLOW))
     }
 
     /// Returns the place among the anomalies of a skill under which rows of a type were counted; `None` if there was none.
     pub fn anomaly_type(&self, skill: SkillIndex, anomaly_type: &str) -> Option<usize> {
-        let anomalies = &self.book.series(skill).anomalies;
+        let anomalies = &self.series_table.series(skill).anomalies;
         let position = |name: &str| anomalies.iter().position(|series| &*series.anomaly_type == name);
         position(anomaly_type).or_else(|| position(OVERFLOW))
     }
 
     /// Returns the series of every skill, by [`SkillIndex`].
     pub fn series(&self) -> impl Iterator<Item = &SkillSeries> {
-        self.book.all_series()
+        self.series_table.all_series()
     }
 }
