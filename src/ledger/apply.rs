@@ -403,8 +403,8 @@ impl Ledger {
                     let past_is_known =
                         beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;
                     let mut dropped = 0;
-                    for (position, (entry, step)) in accepted.iter().zip(&steps).enumerate() {
-                        match counts.count_step(position, &entry.1, step, past_is_known, ctx) {
+                    for (position, (entry, (name, step))) in accepted.iter().zip(steps.iter()).enumerate() {
+                        match counts.count_step(position, name, &entry.1, step, past_is_known, ctx) {
                             Ok(of_this) => dropped += of_this,
                             Err(rejection) => ctx.reject(rejection),
                         }

@@ -144,10 +144,8 @@ pub enum Delta {
 }
 
 /// One skill of a listing that was accepted.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Step {
-    /// The skill.
-    pub skill_name: Arc<str>,
     /// What is remembered now.
     pub to: Totals,
     /// What counts.
@@ -158,6 +156,34 @@ impl Step {
     /// Whether nothing counts although the total rose, since this very listing was seen before.
     pub fn is_known_listing(&self) -> bool {
         matches!(self.delta, Delta::Moved(from) if from.total < self.to.total)
+    }
+}
+
+/// What counts of each skill of a listing that was accepted, in the listing's order. The names are those of the listing, as a
+/// whole: most skills of a snapshot did not move, and are not worth a reference each.
+#[derive(Debug, Default)]
+pub struct Steps {
+    names: Arc<Names>,
+    of_skills: Vec<Step>,
+}
+
+impl Steps {
+    /// Forgets everything but the memory.
+    pub fn clear(&mut self) {
+        self.of_skills.clear();
+    }
+
+    /// Starts over with the skills of a listing.
+    fn begin(&mut self, names: &Arc<Names>) {
+        self.clear();
+        if !Arc::ptr_eq(&self.names, names) {
+            self.names = Arc::clone(names);
+        }
+    }
+
+    /// Each skill and its step.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Step)> {
+        self.names.iter().zip(&self.of_skills)
     }
 }
 
@@ -533,11 +559,12 @@ impl SourceNumbers {
         states.min_by_key(|(_, state)| std::cmp::Reverse(invocations(state))).map(|(index, _)| index)
     }
 
-    /// Moves the remembered numbers to `now` and adds to `steps` what of each skill counts. Returns whether the states before
+    /// Moves the remembered numbers to `now` and sets `steps` to what of each skill counts. Returns whether the states before
     /// damages changed.
     ///
     /// `continuity` is what [`SourceNumbers::judge`] returned, and not [`Continuity::Another`].
-    pub fn advance(&mut self, now: &Listings, room: Room, continuity: Continuity, steps: &mut Vec<Step>) -> bool {
+    pub fn advance(&mut self, now: &Listings, room: Room, continuity: Continuity, steps: &mut Steps) -> bool {
+        steps.begin(now.names());
         let mut damages_changed = continuity == Continuity::Damaged && self.remember_damage(now);
         let returned = match continuity {
             Continuity::Returned { damage } => Some(self.damages.remove(damage)),
@@ -548,7 +575,7 @@ impl SourceNumbers {
         let is_continued = returned.is_some() && !self.is_contradicted(now, Room::Unknown);
         for (position, (name, totals)) in now.iter().enumerate() {
             let then = returned.as_ref().and_then(|state| state.get(name)).copied();
-            steps.push(self.list(position, name, *totals, then, is_continued));
+            steps.of_skills.push(self.list(position, name, *totals, then, is_continued));
         }
         if let (Some(state), true) = (&returned, room != Room::Enough) {
             for (name, then) in state.iter().filter(|(name, _)| !now.contains(name)) {
@@ -629,7 +656,7 @@ impl SourceNumbers {
         };
         skill.remembered = to;
         self.budget.push(name, &mut skill.history, totals.digest());
-        Step { skill_name: name.clone(), to, delta }
+        Step { to, delta }
     }
 
     /// Sets what is remembered of a skill, which its database's rows told. `counted` invocations of it were counted.
@@ -760,7 +787,7 @@ mod tests {
         };
         let mut numbers = SourceNumbers::default();
         let held = listings([149.137, 87.912, 26.455]);
-        numbers.advance(&held, Room::Enough, Continuity::Follows, &mut Vec::new());
+        numbers.advance(&held, Room::Enough, Continuity::Follows, &mut Steps::default());
         let other = listings([148.911, 88.201, 26.007]);
         assert_eq!(numbers.strength(&other, [].into_iter(), false), 0.0);
         assert!(numbers.strength(&other, [].into_iter(), true) >= FORMER_BITS, "durations were corrected");
@@ -780,7 +807,7 @@ mod tests {
             let Judgement { continuity, .. } =
                 numbers.judge(now, room, || numbers.strength(now, std::iter::empty(), true));
             assert_eq!(continuity, expected);
-            numbers.advance(now, room, continuity, &mut Vec::new());
+            numbers.advance(now, room, continuity, &mut Steps::default());
             numbers.damages().len()
         };
         assert_eq!(advance(&list(Some(9), 20, 10), 9, Continuity::Follows), 0);
@@ -798,7 +825,7 @@ mod tests {
         let mut numbers = SourceNumbers::default();
         let mut advance = |now: &Listings, room| {
             let Judgement { continuity, .. } = numbers.judge(now, room, || DECISIVE_BITS);
-            numbers.advance(now, room, continuity, &mut Vec::new());
+            numbers.advance(now, room, continuity, &mut Steps::default());
             continuity
         };
         advance(&list(&[("kept", 50), ("deleted", 70)]), Room::Enough);
@@ -826,7 +853,7 @@ mod tests {
                     (format!("skill-{skill}").into(), totals)
                 })
                 .collect();
-            numbers.advance(&Listings::new(entries), Room::Enough, Continuity::Follows, &mut Vec::new());
+            numbers.advance(&Listings::new(entries), Room::Enough, Continuity::Follows, &mut Steps::default());
             assert!(remembered_listings(&numbers) <= SOURCE_LISTINGS_MAX);
         }
     }

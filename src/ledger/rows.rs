@@ -15,7 +15,7 @@ use super::arithmetic::Listing;
 use super::binding::Observation;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
-use super::continuity::{Delta, Room, SourceNumbers, Step};
+use super::continuity::{Delta, Room, SourceNumbers, Step, Steps};
 use super::detail::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
 use super::evidence::{Listings, Totals};
 use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
@@ -209,24 +209,24 @@ impl SourceCounts {
     pub fn change_to_rows(
         &mut self,
         numbers: &Numbers,
-        steps: &[Step],
+        steps: &Steps,
         coverage: &Coverage,
         is_observed: bool,
         ctx: &mut ApplyContext<'_>,
     ) {
-        for step in steps {
-            let Ok(told) = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(&step.skill_name)) else {
+        for (name, step) in steps.iter() {
+            let Ok(told) = numbers.skills.binary_search_by(|told| (*told.skill_name).cmp(name)) else {
                 continue;
             };
             let told = &numbers.skills[told];
             let is_first = step.delta == Delta::First;
-            let (is_unread, is_changed) = if is_first { self.unread.remove(&step.skill_name) } else { (false, false) };
+            let (is_unread, is_changed) = if is_first { self.unread.remove(name) } else { (false, false) };
             self.changed.mark_if(is_changed);
-            let was_listed = self.skills.get(&step.skill_name).is_some_and(|skill| skill.listed);
+            let was_listed = self.skills.get(name).is_some_and(|skill| skill.listed);
             let is_new = self.previous_was_complete && !was_listed && !is_unread;
             let is_history = is_first && !is_observed && !is_new;
             let increase = self.increase_of(step, is_history);
-            let (name, skill) = match self.skill(&step.skill_name, ctx) {
+            let (name, skill) = match self.skill(name, ctx) {
                 Ok(found) => found,
                 Err(rejection) => {
                     ctx.reject(rejection);
@@ -411,14 +411,14 @@ impl SourceCounts {
     /// remembered numbers have moved to them.
     pub fn count_beyond_rows(
         &mut self,
-        steps: &[Step],
+        steps: &Steps,
         metrics: &[SkillMetrics],
         coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) {
-        for step in steps.iter().filter(|step| step.delta != Delta::Unchanged) {
+        for (name, step) in steps.iter().filter(|(_, step)| step.delta != Delta::Unchanged) {
             let increase = self.increase_of(step, false);
-            let (name, skill) = match self.skill(&step.skill_name, ctx) {
+            let (name, skill) = match self.skill(name, ctx) {
                 Ok(found) => found,
                 Err(rejection) => {
                     ctx.reject(rejection);

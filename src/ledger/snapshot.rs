@@ -1,6 +1,8 @@
 //! Snapshots: which entries can be accepted, and what each step of a skill counts. Rules 4.1 to 4.7 of
 //! `docs/translation.md`.
 
+use std::sync::Arc;
+
 use hashbrown::HashSet;
 
 use crate::protocol::{Rejection, RejectionReason, SkillEntry, Snapshot};
@@ -81,20 +83,20 @@ fn listing_of(entry: &SkillEntry<'_>) -> Result<Listing, Rejection> {
 }
 
 impl SourceCounts {
-    /// Counts the step of the skill that is listed at `position`. Returns how many of its pending events were dropped as late.
+    /// Counts the step of the skill `name`, which is listed at `position`. Returns how many of its pending events were dropped as late.
     ///
     /// # Errors
     /// See [`SourceCounts::skill`].
     pub fn count_step(
         &mut self,
         position: usize,
+        name: &Arc<str>,
         listing: &Listing,
         step: &Step,
         past_is_known: bool,
         ctx: &mut ApplyContext<'_>,
     ) -> Result<usize, Rejection> {
         let Self { skills, changed_skills, .. } = self;
-        let name = &step.skill_name;
         let skill = match skills.listed_mut(position, name) {
             Some(known) => known,
             None => find_or_insert(skills, changed_skills, name.clone(), ctx)?.1,

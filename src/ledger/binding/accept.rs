@@ -1,7 +1,7 @@
 //! Moving the remembered numbers of a source, whatever told the new ones: a snapshot or a database.
 
 use super::{Counts, Doubt, Observation, SourceEvent, Sources};
-use crate::ledger::continuity::{Continuity, Judgement, Step};
+use crate::ledger::continuity::{Continuity, Judgement};
 use crate::ledger::slots::{FeedSlot, SourceId};
 
 impl<C: Counts> Sources<C> {
@@ -43,7 +43,7 @@ impl<C: Counts> Sources<C> {
             known.counts.mark_damages_changed();
         }
         known.active_micros = self.wall_micros;
-        if continuity == Continuity::Follows && self.steps.iter().any(Step::is_known_listing) {
+        if continuity == Continuity::Follows && self.steps.iter().any(|(_, step)| step.is_known_listing()) {
             self.events.push(SourceEvent::Undecided { feed, doubt: Doubt::KnownListing });
         }
     }

@@ -35,7 +35,7 @@ use std::time::Duration;
 
 use hashbrown::HashMap;
 
-use super::continuity::Step;
+use super::continuity::Steps;
 use super::dirty::{Dirty, Persistence};
 use super::limits::Limits;
 use super::slots::{FeedSlot, SourceId};
@@ -76,7 +76,7 @@ pub struct Sources<C> {
     removed: Dirty<SourceId>,
     /// Entries that have left the configuration in this process.
     left: u64,
-    steps: Vec<Step>,
+    steps: Steps,
     events: Vec<SourceEvent>,
     wall_micros: i64,
     /// What a source that another one joins stays within.
@@ -96,7 +96,7 @@ impl<C> Sources<C> {
             changed_addresses: Dirty::new(persistence),
             removed: Dirty::new(persistence),
             left: 0,
-            steps: Vec::new(),
+            steps: Steps::default(),
             events: Vec::new(),
             wall_micros: 0,
             limits: Limits::default(),
@@ -156,17 +156,17 @@ impl<C> Sources<C> {
     }
 
     /// The steps of the last snapshot that counted, in the order of its list.
-    pub fn steps(&self) -> &[Step] {
+    pub fn steps(&self) -> &Steps {
         &self.steps
     }
 
     /// Takes the steps of the last snapshot; give them back with [`Sources::reuse`].
-    pub fn take_steps(&mut self) -> Vec<Step> {
+    pub fn take_steps(&mut self) -> Steps {
         std::mem::take(&mut self.steps)
     }
 
     /// Takes back the room of steps.
-    pub fn reuse(&mut self, mut steps: Vec<Step>) {
+    pub fn reuse(&mut self, mut steps: Steps) {
         steps.clear();
         self.steps = steps;
     }
