@@ -188,9 +188,9 @@ pub mod internals {
     }
     pub mod ledger {
         pub use crate::ledger::{
-            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, DetailReading, FallenSkill, FallenSkills, FeedCounters,
-            FeedId, FeedRole, FeedSpec, FeedStanding, Histogram, Ledger, LedgerState, Limits, Notice, Now, PhaseSeries,
-            ResetCause, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, binding, continuity, evidence,
+            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, FallenSkill, FallenSkills, FeedCounters, FeedId, FeedRole,
+            FeedSpec, FeedStanding, Histogram, Ledger, LedgerState, Limits, Notice, Now, PhaseSeries, ResetCause,
+            RowsReading, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, binding, continuity, evidence,
             records,
         };
     }

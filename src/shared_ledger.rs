@@ -14,11 +14,11 @@ use crate::exposition::{View, ViewProvider};
 use crate::heap;
 use crate::ledger::records::Table;
 use crate::ledger::{
-    Changes, ConnectionId, DetailPosition, DetailReading, FeedId, FeedSpec, FeedStanding, InvalidState, Ledger,
-    LedgerState, Limits, Mark, Notice, Now,
+    Changes, ConnectionId, DatabasePosition, FeedId, FeedSpec, FeedStanding, InvalidState, Ledger, LedgerState, Limits,
+    Notice, Now, RowsReading,
 };
 use crate::protocol::Message;
-use crate::skills_db::{DatabaseFacts, Decision, FileIdentity};
+use crate::skills_db::{DatabaseFacts, Decision, FileIdentity, RowFingerprint};
 use crate::standstill::Clock;
 use crate::sync::lock;
 
@@ -167,21 +167,21 @@ impl SharedLedger {
     }
 
     /// See [`Ledger::detail_position`].
-    pub fn detail_position(&self, feed: FeedId, file: FileIdentity) -> Option<DetailPosition> {
+    pub fn detail_position(&self, feed: FeedId, file: FileIdentity) -> Option<DatabasePosition> {
         let now = self.now();
         self.ledger().detail_position(feed, file, now)
     }
 
-    /// See [`Ledger::detail_marks`].
-    pub fn detail_marks(&self, position: &DetailPosition, table: Table) -> Vec<Mark> {
-        self.ledger().detail_marks(position, table)
+    /// See [`Ledger::row_fingerprints`].
+    pub fn row_fingerprints(&self, position: &DatabasePosition, table: Table) -> Vec<RowFingerprint> {
+        self.ledger().row_fingerprints(position, table)
     }
 
     /// See [`Ledger::plan_detail`]. Returns what should be logged, too.
     pub fn plan_detail(
         &self,
         feed: FeedId,
-        position: &mut DetailPosition,
+        position: &mut DatabasePosition,
         facts: &DatabaseFacts,
     ) -> (Decision, Vec<Notice>) {
         let mut notices = Vec::new();
@@ -192,7 +192,7 @@ impl SharedLedger {
     }
 
     /// See [`Ledger::apply_detail`]. Returns what should be logged, too.
-    pub fn apply_detail(&self, feed: FeedId, reading: DetailReading) -> (bool, Vec<Notice>) {
+    pub fn apply_detail(&self, feed: FeedId, reading: RowsReading) -> (bool, Vec<Notice>) {
         let mut notices = Vec::new();
         let now = self.now();
         let is_counted = self.ledger().apply_detail(feed, reading, now, &mut notices);

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use crate::ledger::{DetailPosition, DetailReading, FeedId};
+use crate::ledger::{DatabasePosition, FeedId, RowsReading};
 use crate::shared_ledger::SharedLedger;
 use crate::skills_db::{
     DatabaseFacts, DatabaseReading, Decision, FileIdentity, ReadRequest, RowConsumer, RowFingerprint,
@@ -17,7 +17,7 @@ pub(super) struct FeedRows {
     feed: FeedId,
     telemetry: Arc<FeedTelemetry>,
     /// The position of the latest request, or of the latest plan.
-    position: Cell<Option<DetailPosition>>,
+    position: Cell<Option<DatabasePosition>>,
 }
 
 impl FeedRows {
@@ -25,7 +25,7 @@ impl FeedRows {
         Self { ledger, feed, telemetry, position: Cell::new(None) }
     }
 
-    fn requested(&self) -> DetailPosition {
+    fn requested(&self) -> DatabasePosition {
         self.position.get().expect("a reading is of a request")
     }
 }
@@ -38,7 +38,7 @@ impl RowConsumer for FeedRows {
     }
 
     fn remembered(&self, table: Table) -> Vec<RowFingerprint> {
-        self.ledger.detail_marks(&self.requested(), table).into_iter().map(Into::into).collect()
+        self.ledger.row_fingerprints(&self.requested(), table)
     }
 
     fn plan(&self, facts: &DatabaseFacts) -> Decision {
@@ -52,7 +52,7 @@ impl RowConsumer for FeedRows {
     fn consume(&self, reading: DatabaseReading) -> bool {
         let rows = reading.invocations.len() + reading.anomalies.as_ref().map_or(0, Vec::len);
         self.telemetry.skills_db_rows_read(rows as u64);
-        let reading = DetailReading::new(&self.requested(), reading);
+        let reading = RowsReading::new(&self.requested(), reading);
         let (is_counted, notices) = self.ledger.apply_detail(self.feed, reading);
         notices.iter().for_each(|notice| self.telemetry.notice(notice));
         is_counted

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use crate::skills_db::{DatabaseFacts, Decision, FileIdentity, HeldSkills};
+use crate::skills_db::{DatabaseFacts, Decision, FileIdentity, HeldSkills, RowFingerprint};
 
 use super::binding::{Beginning, Observation, Role, Source};
 use super::confirmation::{Contradiction, Verdict};
 use super::continuity::{Continuity, DECISIVE_BITS, Room};
-use super::detail::{Anchor, DetailPosition, DetailReading, Mark};
+use super::database_mode::{DatabasePosition, RowsReading, TableContinuity};
 use super::evidence::Listings;
 use super::feed::{CommonRow, FeedDatabase, OpenFile, Search, Trust};
 use super::ledger::{FeedId, Ledger};
@@ -35,7 +35,7 @@ impl Ledger {
     }
 
     /// Where to go on reading the database beside `feed`, of which `file` is open; `None` where another feed reads that file.
-    pub fn detail_position(&mut self, feed: FeedId, file: FileIdentity, now: Now) -> Option<DetailPosition> {
+    pub fn detail_position(&mut self, feed: FeedId, file: FileIdentity, now: Now) -> Option<DatabasePosition> {
         self.commit_configuration(now);
         self.update_start(now);
         let database = self.feeds[feed.index()].database.as_mut()?;
@@ -55,13 +55,13 @@ impl Ledger {
         };
         let known = source.and_then(|source| self.sources.source(source).map(|known| (source, known)));
         let Some((source, known)) = known else {
-            return Some(DetailPosition {
+            return Some(DatabasePosition {
                 distrusted_connection: database.distrusted,
-                ..DetailPosition::beginning(&self.limits)
+                ..DatabasePosition::beginning(&self.limits)
             });
         };
         let position = known.counts.detail.position(source, &self.limits);
-        Some(DetailPosition {
+        Some(DatabasePosition {
             distrusted_connection: position.distrusted_connection.max(database.distrusted),
             is_unconfirmed: database.source().is_none(),
             reads_unchanged: database.source() != own || !known.counts.detail.is_joined(),
@@ -70,9 +70,9 @@ impl Ledger {
     }
 
     /// The rows of a table that were read last of the source of `position`, the newest first.
-    pub fn detail_marks(&self, position: &DetailPosition, table: Table) -> Vec<Mark> {
+    pub fn row_fingerprints(&self, position: &DatabasePosition, table: Table) -> Vec<RowFingerprint> {
         let source = position.source.and_then(|source| self.sources.source(source));
-        source.map(|source| source.counts.detail.marks(table)).unwrap_or_default()
+        source.map(|source| source.counts.detail.fingerprints(table)).unwrap_or_default()
     }
 
     /// Decides what is read of the database beside `feed`, of which these are the facts. `position` is where they were asked
@@ -80,7 +80,7 @@ impl Ledger {
     pub fn plan_detail(
         &mut self,
         feed: FeedId,
-        position: &mut DetailPosition,
+        position: &mut DatabasePosition,
         facts: &DatabaseFacts,
         now: Now,
         notices: &mut Vec<Notice>,
@@ -136,7 +136,7 @@ impl Ledger {
     fn find_database(
         &mut self,
         feed: FeedSlot,
-        position: &DetailPosition,
+        position: &DatabasePosition,
         facts: &DatabaseFacts,
         verdict: &Verdict,
         held: &Observation<'_>,
@@ -229,7 +229,7 @@ impl Ledger {
     }
 
     /// Goes on with the search for the source whose rows the database beside `feed` has, which has these facts for `position`.
-    fn search(&mut self, feed: FeedSlot, position: &DetailPosition, facts: &DatabaseFacts) -> SearchStep {
+    fn search(&mut self, feed: FeedSlot, position: &DatabasePosition, facts: &DatabaseFacts) -> SearchStep {
         let own = self.sources.expected_source(feed);
         let is_read =
             |(id, source): &(SourceId, &Source<SourceCounts>)| Some(*id) != own && source.counts.detail.was_joined();
@@ -362,7 +362,7 @@ impl Ledger {
     pub fn apply_detail(
         &mut self,
         feed: FeedId,
-        mut reading: DetailReading,
+        mut reading: RowsReading,
         now: Now,
         notices: &mut Vec<Notice>,
     ) -> bool {
@@ -379,7 +379,8 @@ impl Ledger {
         if !is_claimed || (is_changeover && reading.numbers.is_none()) {
             return false;
         }
-        let is_known = was_joined && !matches!(reading.invocations_anchor, Anchor::Other | Anchor::Emptied);
+        let is_known =
+            was_joined && !matches!(reading.invocations_continuity, TableContinuity::Other | TableContinuity::Emptied);
         let coverage = Coverage::of(self.sources.coverage(source));
         if let Some(numbers) = &mut reading.numbers {
             numbers.skills.sort_by(|a, b| a.skill_name.cmp(&b.skill_name));
@@ -417,7 +418,7 @@ impl Ledger {
         }
         let has_more = reading.has_more;
         self.with_source(source, now, notices, |known, ctx| {
-            known.counts.detail.follow_invocations(reading.invocations_anchor);
+            known.counts.detail.follow_invocations(reading.invocations_continuity);
             known.counts.count_rows(&mut known.numbers, reading.invocations, &coverage, ctx);
             if !has_more {
                 // Their rows were deleted while others were read.

@@ -19,9 +19,9 @@
 //! | `anomalies`, `sessions`, `dedup` | anomalies, sessions and events that were applied already |
 //! | `databases` | which source a database is, whether its rows count, which feed reads it |
 //! | `confirmation` | whether a database is the one that a feed lists |
-//! | `detail` | where the rows of a source's database were read to |
+//! | `database_mode` | where the rows of a source's database were read to |
 //! | `fingerprints` | which rows of a database are remembered |
-//! | `reading` | what the reader found, in the terms of `detail` |
+//! | `reading` | what the reader found, in the terms of `database_mode` |
 //! | `series_table` | the series themselves, by their full labels |
 //! | `row_series` | the series that rows lead to without a feed, for `backfill` |
 //! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
@@ -38,9 +38,9 @@ mod check;
 mod confirmation;
 mod context;
 pub mod continuity;
+mod database_mode;
 mod databases;
 mod dedup;
-mod detail;
 mod dirty;
 mod drain;
 mod event;
@@ -69,7 +69,7 @@ mod source;
 mod standing;
 mod trace_step;
 
-pub use detail::{DetailPosition, DetailReading, Mark};
+pub use database_mode::{DatabasePosition, RowsReading};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, LedgerState};
 pub use limits::{Limits, OVERFLOW};
 pub use notice::{FallenSkill, FallenSkills, Notice, ResetCause};

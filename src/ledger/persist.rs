@@ -15,8 +15,8 @@ use crate::protocol::EventKind;
 
 use super::binding::{Beginning, FeedParts, OwnParts, Parts, ROUNDS, Source, SourceParts, Sources};
 use super::continuity::{DamageState, ListingHistory, SkillNumbers, SourceNumbers};
+use super::database_mode::DatabaseMode;
 use super::dedup::EventIds;
-use super::detail::Detail;
 use super::dirty::Persistence;
 use super::evidence::Totals;
 use super::feed::{Feed, HELD_EVENTS_MAX};
@@ -430,7 +430,7 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
         }
     }
     if let Some(database) = records.databases.first() {
-        counts.detail = Detail::restore(database, &records.fingerprints);
+        counts.detail = DatabaseMode::restore(database, &records.fingerprints);
     }
     counts.previous_was_complete = record.previous_was_complete;
     counts.previous_micros = record.previous_micros;

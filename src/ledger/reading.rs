@@ -1,43 +1,25 @@
-//! The facts of the server's database, in the terms of `detail`.
+//! The facts of the server's database, in the terms of `database_mode`.
 
 use std::collections::BTreeMap;
 
 use crate::skills_db::{
-    AnomaliesPlan, DatabaseFacts, DatabaseReading, ReadPlan, ReadRequest, RowFingerprint, RowsRead, SkillMetrics,
-    SkillRowCounts, TableCursor, TableFacts,
+    AnomaliesPlan, DatabaseFacts, DatabaseReading, ReadPlan, ReadRequest, RowsRead, SkillMetrics, SkillRowCounts,
+    TableCursor, TableFacts,
 };
 
-use super::detail::{
-    Anchor, AnomalyReading, AnomalyRow, AnomalyTally, DetailPosition, DetailReading, InvocationRow, Mark, Numbers,
-    Position, SkillNumbers, ToldInvocation,
+use super::database_mode::{
+    AnomalyReading, AnomalyRow, AnomalyTally, DatabasePosition, InvocationRow, Numbers, RowsReading, SkillNumbers,
+    TableContinuity, ToldInvocation,
 };
 use super::limits::Limits;
 use super::server_time;
 
-impl From<Mark> for RowFingerprint {
-    fn from(mark: Mark) -> Self {
-        Self { key: mark.id, digest: mark.digest }
-    }
-}
-
-impl From<RowFingerprint> for Mark {
-    fn from(fingerprint: RowFingerprint) -> Self {
-        Self { id: fingerprint.key, digest: fingerprint.digest }
-    }
-}
-
-impl From<Position> for TableCursor {
-    fn from(position: Position) -> Self {
-        Self { key: position.cursor, last: position.last.map(Into::into) }
-    }
-}
-
-impl DetailPosition {
+impl DatabasePosition {
     /// What is asked of the reader.
     pub fn request(&self) -> ReadRequest {
         ReadRequest {
-            invocations: self.invocations.into(),
-            anomalies: self.anomalies.into(),
+            invocations: self.invocations,
+            anomalies: self.anomalies,
             distrusted_connection: self.distrusted_connection,
             reads_unchanged: self.reads_unchanged,
             sums_rows: self.is_unconfirmed,
@@ -49,8 +31,8 @@ impl DetailPosition {
     pub fn beginning(limits: &Limits) -> Self {
         Self {
             source: None,
-            invocations: Position::default(),
-            anomalies: Position::default(),
+            invocations: TableCursor::default(),
+            anomalies: TableCursor::default(),
             is_changeover: true,
             distrusted_connection: None,
             reads_unchanged: true,
@@ -61,18 +43,19 @@ impl DetailPosition {
 
     /// What is read of a database with these facts.
     pub fn plan(&self, facts: &DatabaseFacts) -> ReadPlan {
-        let (anchor, anomalies_anchor) = self.anchors(facts);
+        let (continuity, anomalies_continuity) = self.continuities(facts);
         ReadPlan {
-            invocations_after: anchor.after(self.invocations),
-            anomalies: match anomalies_anchor {
-                Some(anchor @ (Anchor::Continues | Anchor::CutBack { .. })) => {
-                    AnomaliesPlan::After(anchor.after(self.anomalies))
+            invocations_after: continuity.after(self.invocations),
+            anomalies: match anomalies_continuity {
+                Some(continuity @ (TableContinuity::Continues | TableContinuity::CutBack { .. })) => {
+                    AnomaliesPlan::After(continuity.after(self.anomalies))
                 }
-                Some(Anchor::Emptied) if !self.is_changeover => AnomaliesPlan::After(self.anomalies.cursor),
+                Some(TableContinuity::Emptied) if !self.is_changeover => AnomaliesPlan::After(self.anomalies.key),
                 // By their numbers: anomalies of a skill and a type are alike, so that it is enough how many there are.
                 Some(_) | None => AnomaliesPlan::Newest,
             },
-            counts_rows: self.is_changeover || matches!(anchor, Anchor::CutBack { .. } | Anchor::Other),
+            counts_rows: self.is_changeover
+                || matches!(continuity, TableContinuity::CutBack { .. } | TableContinuity::Other),
         }
     }
 
@@ -97,60 +80,60 @@ impl DetailPosition {
 
     /// Whether the database is another than the one that was read.
     pub fn is_another(&self, facts: &DatabaseFacts) -> bool {
-        self.anchors(facts).0 == Anchor::Other
+        self.continuities(facts).0 == TableContinuity::Other
     }
 
     /// Whether no invocation is left that was read, and nothing but the numbers shows whether it is another database.
     pub fn is_emptied(&self, facts: &DatabaseFacts) -> bool {
-        self.anchors(facts).0 == Anchor::Emptied
+        self.continuities(facts).0 == TableContinuity::Emptied
     }
 
     /// Whether the database came back younger than it was read.
     pub fn is_cut_back(&self, facts: &DatabaseFacts) -> bool {
-        matches!(self.anchors(facts).0, Anchor::CutBack { .. })
+        matches!(self.continuities(facts).0, TableContinuity::CutBack { .. })
     }
 
     /// How both tables continue what was read of them.
-    fn anchors(&self, facts: &DatabaseFacts) -> (Anchor, Option<Anchor>) {
-        let mut anchor = anchor(self.invocations, &facts.invocations);
-        let Some(anomalies) = &facts.anomalies else { return (anchor, None) };
-        let mut anomalies_anchor = self::anchor(self.anomalies, anomalies);
+    fn continuities(&self, facts: &DatabaseFacts) -> (TableContinuity, Option<TableContinuity>) {
+        let mut continuity = continuity(self.invocations, &facts.invocations);
+        let Some(anomalies) = &facts.anomalies else { return (continuity, None) };
+        let mut anomalies_continuity = self::continuity(self.anomalies, anomalies);
         // No invocation vouches for the database, so that the anomalies alone can tell that it is another.
-        if anchor == Anchor::Emptied && anomalies_anchor == Anchor::Other {
-            anchor = Anchor::Other;
+        if continuity == TableContinuity::Emptied && anomalies_continuity == TableContinuity::Other {
+            continuity = TableContinuity::Other;
         }
-        if anchor == Anchor::Other && !self.is_changeover {
-            anomalies_anchor = Anchor::Other;
+        if continuity == TableContinuity::Other && !self.is_changeover {
+            anomalies_continuity = TableContinuity::Other;
         }
-        (anchor, Some(anomalies_anchor))
+        (continuity, Some(anomalies_continuity))
     }
 }
 
-fn anchor(position: Position, facts: &TableFacts) -> Anchor {
+fn continuity(position: TableCursor, facts: &TableFacts) -> TableContinuity {
     match facts.rows_read {
-        RowsRead::LastPresent => Anchor::Continues,
-        RowsRead::NoneYet => Anchor::judge(position, None, false, 0),
+        RowsRead::LastPresent => TableContinuity::Continues,
+        RowsRead::NoneYet => TableContinuity::judge(position, None, false, 0),
         RowsRead::LastMissing(missing) => {
             let Some(present) = missing.newest_present else {
                 let has_earlier = missing.rows_up_to_cursor > 0;
-                return Anchor::judge(position, None, has_earlier, facts.sequence.unwrap_or(0));
+                return TableContinuity::judge(position, None, has_earlier, facts.sequence.unwrap_or(0));
             };
             // Up to here rows that are not remembered may have been read: keys are given in order, and those beyond were given
             // again.
             let last_key = facts.sequence.or(facts.keys.map(|keys| keys.newest)).unwrap_or(0);
             let read_until = missing.oldest_replaced.map_or(last_key, |key| last_key.min(key - 1)).max(present);
-            if read_until >= position.cursor {
+            if read_until >= position.key {
                 // The newest rows were deleted, which takes nothing back.
-                return Anchor::Continues;
+                return TableContinuity::Continues;
             }
-            Anchor::CutBack { after: present, doubtful_until: read_until }
+            TableContinuity::CutBack { after: present, doubtful_until: read_until }
         }
     }
 }
 
-impl DetailReading {
+impl RowsReading {
     /// What was read from `position`.
-    pub fn new(position: &DetailPosition, reading: DatabaseReading) -> Self {
+    pub fn new(position: &DatabasePosition, reading: DatabaseReading) -> Self {
         let DatabaseReading {
             facts,
             plan,
@@ -161,7 +144,7 @@ impl DetailReading {
             anomaly_counts,
             has_more,
         } = reading;
-        let (invocations_anchor, anomalies_anchor) = position.anchors(&facts);
+        let (invocations_continuity, anomalies_continuity) = position.continuities(&facts);
         let numbers = row_counts.map(|counts| {
             let newest = facts.invocations.keys.map_or(0, |keys| keys.newest);
             let skills = numbers(counts, facts.skill_metrics.as_ref().map_or(&[][..], |held| &held.skills));
@@ -178,21 +161,21 @@ impl DetailReading {
             counts.into_iter().map(tally).collect()
         });
         let anomalies = anomalies.map(|rows| AnomalyReading {
-            anchor: anomalies_anchor.filter(|_| tallies.is_none()).unwrap_or(Anchor::Other),
-            rows: rows.into_iter().map(|row| AnomalyRow { mark: row.fingerprint.into(), told: row.entry }).collect(),
+            continuity: anomalies_continuity.filter(|_| tallies.is_none()).unwrap_or(TableContinuity::Other),
+            rows: rows.into_iter().map(|row| AnomalyRow { fingerprint: row.fingerprint, told: row.entry }).collect(),
             tallies,
         });
         let connection = facts.connection;
         let invocations = invocations.into_iter().map(Into::into).collect();
         let source = position.source;
-        Self { source, connection, facts, invocations_anchor, invocations, numbers, anomalies, has_more }
+        Self { source, connection, facts, invocations_continuity, invocations, numbers, anomalies, has_more }
     }
 }
 
 impl From<crate::skills_db::InvocationRow> for InvocationRow {
     fn from(row: crate::skills_db::InvocationRow) -> Self {
         Self {
-            mark: row.fingerprint.into(),
+            fingerprint: row.fingerprint,
             skill_name: row.skill_name,
             invoked_micros: row.invoked_at.as_deref().and_then(server_time::micros),
             told: row.details.map(|details| ToldInvocation {
@@ -242,17 +225,18 @@ mod tests {
     use crate::skills_db::facts::KeyRange;
 
     use super::*;
+    use crate::skills_db::RowFingerprint;
 
     /// A table that was read up to the key 100, whose last row is missing.
-    fn judged(missing: MissingRows, newest: i64, sequence: Option<i64>) -> Anchor {
-        let position = Position { last: Some(Mark { id: 100, digest: 1 }), cursor: 100 };
+    fn judged(missing: MissingRows, newest: i64, sequence: Option<i64>) -> TableContinuity {
+        let position = TableCursor { last: Some(RowFingerprint { key: 100, digest: 1 }), key: 100 };
         let facts = TableFacts {
-            cursor: position.into(),
+            cursor: position,
             keys: Some(KeyRange { oldest: 1, newest }),
             sequence,
             rows_read: RowsRead::LastMissing(missing),
         };
-        anchor(position, &facts)
+        continuity(position, &facts)
     }
 
     /// Of the rows up to 90 those with even keys are remembered, and all after them.
@@ -265,14 +249,14 @@ mod tests {
         }
     }
 
-    fn cut_back(after: i64, doubtful_until: i64) -> Anchor {
-        Anchor::CutBack { after, doubtful_until }
+    fn cut_back(after: i64, doubtful_until: i64) -> TableContinuity {
+        TableContinuity::CutBack { after, doubtful_until }
     }
 
     #[test]
     fn deleting_the_newest_rows_moves_nothing() {
-        assert_eq!(judged(missing(95, None), 95, Some(100)), Anchor::Continues);
-        assert_eq!(judged(missing(95, None), 120, Some(120)), Anchor::Continues, "and others come after them");
+        assert_eq!(judged(missing(95, None), 95, Some(100)), TableContinuity::Continues);
+        assert_eq!(judged(missing(95, None), 120, Some(120)), TableContinuity::Continues, "and others come after them");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::binding::Observation;
 use super::check::{check_anomaly, check_label};
 use super::context::ApplyContext;
 use super::continuity::{Delta, Room, SourceNumbers, Step, Steps};
-use super::detail::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
+use super::database_mode::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
 use super::evidence::{Listings, Totals};
 use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
 use super::notice::Notice;
@@ -344,7 +344,7 @@ impl SourceCounts {
         coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) {
-        self.detail.invocations.compare(rows.iter().map(|row| row.mark));
+        self.detail.invocations.compare(rows.iter().map(|row| row.fingerprint));
         for row in rows {
             if let Err(rejection) = self.count_row(known, row, coverage, ctx) {
                 ctx.reject(rejection);
@@ -359,7 +359,7 @@ impl SourceCounts {
         coverage: &Coverage,
         ctx: &mut ApplyContext<'_>,
     ) -> Result<(), Rejection> {
-        let id = row.mark.id;
+        let id = row.fingerprint.key;
         let is_known = self.detail.note_invocation(&row);
         let is_after_numbers = id > self.detail.remembered_until;
         let Some(name) = &row.skill_name else { return row.told.map(drop) };
@@ -475,11 +475,11 @@ impl SourceCounts {
         ctx: &mut ApplyContext<'_>,
     ) {
         let now_micros = ctx.now.wall_micros;
-        self.detail.anomalies.follow(reading.anchor);
-        self.detail.anomalies.compare(reading.rows.iter().map(|row| row.mark));
+        self.detail.anomalies.follow(reading.continuity);
+        self.detail.anomalies.compare(reading.rows.iter().map(|row| row.fingerprint));
         self.anomalies.begin_round();
         for row in &reading.rows {
-            let is_known = self.detail.anomalies.note(row.mark);
+            let is_known = self.detail.anomalies.note(row.fingerprint);
             let entry = match &row.told {
                 Ok(entry) => entry,
                 Err(rejection) => {

@@ -12,8 +12,8 @@ use super::arithmetic::Listing;
 use super::binding::Counts;
 use super::check::check_skill_name;
 use super::context::ApplyContext;
+use super::database_mode::DatabaseMode;
 use super::dedup::EventIds;
-use super::detail::Detail;
 use super::dirty::{Dirty, DirtyFlag, Persistence};
 use super::limits::Limits;
 use super::notice::Notice;
@@ -54,7 +54,7 @@ pub(super) struct SourceCounts {
     pub event_ids: EventIds,
     pub anomalies: Anomalies,
     /// What is remembered of its database.
-    pub detail: Detail,
+    pub detail: DatabaseMode,
     /// Which skills counted when its rows were read last.
     pub coverage: Option<Coverage>,
     /// Streamed anomalies, and whether each had an identifier, while it is open whether rows tell them.

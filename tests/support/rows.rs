@@ -1,9 +1,7 @@
 //! The rows of a database, read for a ledger as the bridge reads them.
 
-use session_buddy_bridge::internals::ledger::{DetailReading, FeedId, Ledger, Notice, Now};
-use session_buddy_bridge::internals::skills_db::{
-    Decision, RowFingerprint, SkillsDatabase, SkillsDatabaseError, Table,
-};
+use session_buddy_bridge::internals::ledger::{FeedId, Ledger, Notice, Now, RowsReading};
+use session_buddy_bridge::internals::skills_db::{Decision, SkillsDatabase, SkillsDatabaseError, Table};
 
 /// Reads one batch from where `feed` has read to, and applies it. Returns the number of invocations in it; `None` if there
 /// is nothing to read, or nothing of it counts at present.
@@ -20,10 +18,8 @@ pub fn read_batch(
         if !request.reads_unchanged && !database.has_changed()? {
             return Ok(None);
         }
-        let [invocations, anomalies] = [Table::Invocations, Table::Anomalies].map(|table| {
-            let marks = ledger.detail_marks(&position, table);
-            marks.into_iter().map(RowFingerprint::from).collect::<Vec<_>>()
-        });
+        let [invocations, anomalies] =
+            [Table::Invocations, Table::Anomalies].map(|table| ledger.row_fingerprints(&position, table));
         let remembered = |table| match table {
             Table::Invocations => invocations.clone(),
             Table::Anomalies => anomalies.clone(),
@@ -40,7 +36,7 @@ pub fn read_batch(
             return Ok(None);
         };
         let invocations = reading.invocations.len();
-        if !ledger.apply_detail(feed, DetailReading::new(&position, reading), now, notices) {
+        if !ledger.apply_detail(feed, RowsReading::new(&position, reading), now, notices) {
             database.read_again();
             return Ok(None);
         }

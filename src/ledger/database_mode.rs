@@ -9,7 +9,7 @@ use std::time::Duration;
 use hashbrown::HashSet;
 
 use crate::protocol::Rejection;
-use crate::skills_db::{DatabaseFacts, RowFingerprint};
+use crate::skills_db::{DatabaseFacts, RowFingerprint, TableCursor};
 
 use super::dirty::{Dirty, DirtyFlag};
 use super::fingerprints::FingerprintMemory;
@@ -24,33 +24,15 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 /// Rows of each table that were read and are gone which are remembered, all branches together.
 const LOST_MAX: usize = 8_192;
 
-/// A row that was read, by what it says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mark {
-    /// Its primary key.
-    pub id: i64,
-    /// A digest of everything in it that never changes.
-    pub digest: i64,
-}
-
-/// Where a table was read to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Position {
-    /// The last row that was read.
-    pub last: Option<Mark>,
-    /// The primary key up to which everything was read, also where the row is gone.
-    pub cursor: i64,
-}
-
 /// What a reader has to know to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DetailPosition {
+pub struct DatabasePosition {
     /// The source that was read to here; `None` for one that no feed is bound to yet.
     pub source: Option<SourceId>,
     /// Of `skill_invocation`.
-    pub invocations: Position,
+    pub invocations: TableCursor,
     /// Of `skill_anomalies`.
-    pub anomalies: Position,
+    pub anomalies: TableCursor,
     /// Whether snapshots have counted what rows have not: then the numbers of each skill are needed too.
     pub is_changeover: bool,
     /// The number of a connection that what the feed lists speaks against.
@@ -65,7 +47,7 @@ pub struct DetailPosition {
 
 /// How a table continues what was read of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anchor {
+pub enum TableContinuity {
     /// What was read is there still.
     Continues,
     /// No row up to the position is there, of whatever database: none was ever read, or all were deleted.
@@ -81,24 +63,24 @@ pub enum Anchor {
     Other,
 }
 
-impl Anchor {
+impl TableContinuity {
     /// How a table continues that was read up to `position`: `common` is the newest row of those read that is still there,
     /// `has_earlier` whether it has any row up to the position, and `newest_ever` the greatest key that it ever gave out,
     /// since `AUTOINCREMENT` gives none twice.
-    pub fn judge(position: Position, common: Option<i64>, has_earlier: bool, newest_ever: i64) -> Self {
+    pub fn judge(position: TableCursor, common: Option<i64>, has_earlier: bool, newest_ever: i64) -> Self {
         match (position.last, common) {
-            (None, _) if position.cursor == 0 => Self::Emptied,
-            (Some(last), Some(common)) if last.id == common => Self::Continues,
+            (None, _) if position.key == 0 => Self::Emptied,
+            (Some(last), Some(common)) if last.key == common => Self::Continues,
             (_, Some(after)) => Self::CutBack { after, doubtful_until: after },
-            (_, None) if !has_earlier && newest_ever >= position.cursor => Self::Emptied,
+            (_, None) if !has_earlier && newest_ever >= position.key => Self::Emptied,
             (_, None) => Self::Other,
         }
     }
 
     /// The primary key after which rows are to be read.
-    pub fn after(self, position: Position) -> i64 {
+    pub fn after(self, position: TableCursor) -> i64 {
         match self {
-            Self::Continues | Self::Emptied => position.cursor,
+            Self::Continues | Self::Emptied => position.key,
             Self::CutBack { after, .. } => after,
             Self::Other => 0,
         }
@@ -107,7 +89,7 @@ impl Anchor {
 
 /// What was read in one transaction of the database.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DetailReading {
+pub struct RowsReading {
     /// The source whose rows they are.
     pub source: Option<SourceId>,
     /// The number of the connection that read it.
@@ -115,7 +97,7 @@ pub struct DetailReading {
     /// All that the reader found about the database.
     pub facts: DatabaseFacts,
     /// How `skill_invocation` continues.
-    pub invocations_anchor: Anchor,
+    pub invocations_continuity: TableContinuity,
     /// Its next rows, in the order of their keys.
     pub invocations: Vec<InvocationRow>,
     /// The numbers of each skill, where the position is a changeover or the table does not continue.
@@ -130,7 +112,7 @@ pub struct DetailReading {
 #[derive(Debug, Clone, PartialEq)]
 pub struct InvocationRow {
     /// Which row.
-    pub mark: Mark,
+    pub fingerprint: RowFingerprint,
     /// The skill, where it is a text.
     pub skill_name: Option<Box<str>>,
     /// The time that it tells, in microseconds since the Unix epoch, in whatever zone.
@@ -184,10 +166,10 @@ pub struct SkillNumbers {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnomalyReading {
     /// How the table continues.
-    pub anchor: Anchor,
+    pub continuity: TableContinuity,
     /// Its next rows, in the order of their keys; where `tallies` are told, its newest.
     pub rows: Vec<AnomalyRow>,
-    /// How many there are of each skill and type after the anchor, where the position is a changeover or the table is
+    /// How many there are of each skill and type after those that continue, where the position is a changeover or the table is
     /// another.
     pub tallies: Option<Vec<AnomalyTally>>,
 }
@@ -207,7 +189,7 @@ pub struct AnomalyTally {
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnomalyRow {
     /// Which row.
-    pub mark: Mark,
+    pub fingerprint: RowFingerprint,
     /// What it tells, or why it cannot be counted.
     pub told: Result<crate::protocol::AnomalyEntry<'static>, Rejection>,
 }
@@ -225,7 +207,7 @@ enum Mode {
 
 /// The rows of one table that were read.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trail {
+pub(super) struct ReadRows {
     cursor: i64,
     rows: FingerprintMemory,
     /// Remembered rows with keys up to this one are persistent, and up to which once they are acknowledged.
@@ -251,7 +233,7 @@ struct LostRow {
 
 /// What is remembered of the database beside a feed.
 #[derive(Debug)]
-pub(super) struct Detail {
+pub(super) struct DatabaseMode {
     mode: Mode,
     /// Whether rows ever moved the counters.
     joined: bool,
@@ -260,8 +242,8 @@ pub(super) struct Detail {
     /// Rows up to this one are in the remembered numbers of the skills.
     pub remembered_until: i64,
     pub has_more: bool,
-    pub invocations: Trail,
-    pub anomalies: Trail,
+    pub invocations: ReadRows,
+    pub anomalies: ReadRows,
     /// The newest time that a row of an invocation told, in microseconds since the Unix epoch.
     newest_micros: Option<i64>,
     doubt: Doubt,
@@ -280,7 +262,7 @@ struct Doubt {
     newest_micros: Option<i64>,
 }
 
-impl Default for Detail {
+impl Default for DatabaseMode {
     fn default() -> Self {
         Self {
             mode: Mode::Alone,
@@ -288,8 +270,8 @@ impl Default for Detail {
             moved_alone: false,
             remembered_until: 0,
             has_more: false,
-            invocations: Trail::default(),
-            anomalies: Trail::default(),
+            invocations: ReadRows::default(),
+            anomalies: ReadRows::default(),
             newest_micros: None,
             doubt: Doubt::default(),
             connection: 0,
@@ -299,7 +281,7 @@ impl Default for Detail {
     }
 }
 
-impl Detail {
+impl DatabaseMode {
     /// A database is configured: rows are expected from the first moment on.
     pub fn expect(&mut self) {
         self.mode = Mode::Expecting { since: None };
@@ -338,8 +320,8 @@ impl Detail {
     }
 
     /// Where to go on reading.
-    pub fn position(&self, source: SourceId, limits: &Limits) -> DetailPosition {
-        DetailPosition {
+    pub fn position(&self, source: SourceId, limits: &Limits) -> DatabasePosition {
+        DatabasePosition {
             source: Some(source),
             invocations: self.invocations.position(),
             anomalies: self.anomalies.position(),
@@ -356,12 +338,12 @@ impl Detail {
     }
 
     /// The rows of `table` that were read last, the newest first.
-    pub fn marks(&self, table: Table) -> Vec<Mark> {
-        let trail = match table {
+    pub fn fingerprints(&self, table: Table) -> Vec<RowFingerprint> {
+        let rows = match table {
             Table::Invocations => &self.invocations,
             Table::Anomalies => &self.anomalies,
         };
-        trail.rows.newest_first().map(Mark::from).collect()
+        rows.rows.newest_first().collect()
     }
 
     /// The feed beside which the rows are read that move the counters.
@@ -405,7 +387,7 @@ impl Detail {
         }
     }
 
-    /// When [`Detail::tick`] has something to do.
+    /// When [`DatabaseMode::tick`] has something to do.
     pub fn deadline(&self) -> Option<Duration> {
         match self.mode {
             Mode::Expecting { since: Some(since) } => Some(since + PATIENCE),
@@ -439,24 +421,24 @@ impl Detail {
     }
 
     /// Follows the table of invocations to where it continues.
-    pub fn follow_invocations(&mut self, anchor: Anchor) {
-        self.invocations.follow(anchor);
-        self.doubt = match anchor {
-            Anchor::CutBack { doubtful_until, .. } => {
+    pub fn follow_invocations(&mut self, continuity: TableContinuity) {
+        self.invocations.follow(continuity);
+        self.doubt = match continuity {
+            TableContinuity::CutBack { doubtful_until, .. } => {
                 Doubt { until: doubtful_until, newest_micros: self.newest_micros }
             }
-            Anchor::Continues | Anchor::Emptied | Anchor::Other => Doubt::default(),
+            TableContinuity::Continues | TableContinuity::Emptied | TableContinuity::Other => Doubt::default(),
         };
     }
 
     /// Notes a row that was read. Whether it was counted before, or may have been: of a table that came back, a row that is
     /// not remembered is new if it is newer than all that were read before.
     pub fn note_invocation(&mut self, row: &InvocationRow) -> bool {
-        let is_known = self.invocations.note(row.mark);
+        let is_known = self.invocations.note(row.fingerprint);
         let is_newer =
             row.invoked_micros.is_some_and(|micros| self.doubt.newest_micros.is_some_and(|old| micros > old));
         self.newest_micros = self.newest_micros.max(row.invoked_micros);
-        is_known || (row.mark.id <= self.doubt.until && !is_newer)
+        is_known || (row.fingerprint.key <= self.doubt.until && !is_newer)
     }
 
     pub fn set_remembered_until(&mut self, last_id: i64) {
@@ -542,27 +524,27 @@ impl Detail {
         detail.invocations.cursor = row.invocations_cursor;
         detail.anomalies.cursor = row.anomalies_cursor;
         for table in [Table::Invocations, Table::Anomalies] {
-            let trail = match table {
+            let rows = match table {
                 Table::Invocations => &mut detail.invocations,
                 Table::Anomalies => &mut detail.anomalies,
             };
-            trail.restore(fingerprints.iter().filter(|record| record.table == table));
+            rows.restore(fingerprints.iter().filter(|record| record.table == table));
         }
         detail
     }
 }
 
-impl Trail {
-    pub fn position(&self) -> Position {
-        Position { last: self.rows.last().map(Mark::from), cursor: self.cursor }
+impl ReadRows {
+    pub fn position(&self) -> TableCursor {
+        TableCursor { last: self.rows.last(), key: self.cursor }
     }
 
     /// Follows the table to where it continues. Whether rows that were counted are gone.
-    pub fn follow(&mut self, anchor: Anchor) -> bool {
-        let after = match anchor {
-            Anchor::Continues | Anchor::Emptied => return false,
-            Anchor::CutBack { after, .. } => after,
-            Anchor::Other => {
+    pub fn follow(&mut self, continuity: TableContinuity) -> bool {
+        let after = match continuity {
+            TableContinuity::Continues | TableContinuity::Emptied => return false,
+            TableContinuity::CutBack { after, .. } => after,
+            TableContinuity::Other => {
                 *self = Self { is_rewritten: DirtyFlag::NEW, ..Self::default() };
                 return false;
             }
@@ -579,12 +561,12 @@ impl Trail {
 
     /// Compares the rows that are about to be noted with those that are gone. A row that has come back by its old key
     /// vouches for all before it: keys are given in order.
-    pub fn compare(&mut self, rows: impl Iterator<Item = Mark>) {
+    pub fn compare(&mut self, rows: impl Iterator<Item = RowFingerprint>) {
         self.returned_until = 0;
         if self.lost.is_empty() {
             return;
         }
-        let rows: HashSet<RowFingerprint> = rows.map(RowFingerprint::from).collect();
+        let rows: HashSet<RowFingerprint> = rows.collect();
         let returned = self.lost.iter().filter(|lost| rows.contains(&lost.row));
         let Some(last) = returned.max_by_key(|lost| lost.row.key).copied() else { return };
         // Up to the next row that is remembered of that state nobody knows whether a row is one of it: less is counted.
@@ -594,23 +576,23 @@ impl Trail {
     }
 
     /// Notes a row that was read. Whether it was counted before, by this key or another.
-    pub fn note(&mut self, mark: Mark) -> bool {
-        self.cursor = mark.id;
+    pub fn note(&mut self, fingerprint: RowFingerprint) -> bool {
+        self.cursor = fingerprint.key;
         let persistent_until = self.persistent_until.max(self.in_flight_until);
         let forgotten = &mut self.forgotten;
-        self.rows.push(mark.into(), |key| {
+        self.rows.push(fingerprint, |key| {
             if key <= persistent_until {
                 forgotten.mark(key);
             }
         });
-        let is_same = |lost: &LostRow| lost.row == mark.into();
-        let is_written_again = |lost: &LostRow| lost.row.digest == mark.digest;
+        let is_same = |lost: &LostRow| lost.row == fingerprint;
+        let is_written_again = |lost: &LostRow| lost.row.digest == fingerprint.digest;
         let known = self.lost.iter().position(is_same).or_else(|| self.lost.iter().position(is_written_again));
         if let Some(index) = known {
             self.lost.remove(index);
             self.rewrite();
         }
-        known.is_some() || mark.id <= self.returned_until
+        known.is_some() || fingerprint.key <= self.returned_until
     }
 
     /// All of it has to be persisted again.
@@ -676,42 +658,46 @@ impl Trail {
 mod tests {
     use super::*;
 
-    fn mark(id: i64) -> Mark {
-        Mark { id, digest: id * 1000 }
+    fn row(id: i64) -> RowFingerprint {
+        RowFingerprint { key: id, digest: id * 1000 }
     }
 
-    fn cut_back(after: i64) -> Anchor {
-        Anchor::CutBack { after, doubtful_until: after }
+    fn cut_back(after: i64) -> TableContinuity {
+        TableContinuity::CutBack { after, doubtful_until: after }
     }
 
     #[test]
     fn a_table_is_told_by_its_rows_and_not_by_their_number() {
-        let read = Position { last: Some(mark(9)), cursor: 9 };
-        assert_eq!(Anchor::judge(read, Some(9), true, 12), Anchor::Continues);
-        assert_eq!(Anchor::judge(read, Some(7), true, 12), cut_back(7));
-        assert_eq!(Anchor::judge(read, None, false, 9), Anchor::Emptied, "all rows were deleted");
-        assert_eq!(Anchor::judge(read, None, false, 3), Anchor::Other, "the keys began anew");
-        assert_eq!(Anchor::judge(read, None, true, 30), Anchor::Other, "other rows have these keys");
-        assert_eq!(Anchor::judge(Position::default(), None, false, 0), Anchor::Emptied, "none was read");
+        let read = TableCursor { last: Some(row(9)), key: 9 };
+        assert_eq!(TableContinuity::judge(read, Some(9), true, 12), TableContinuity::Continues);
+        assert_eq!(TableContinuity::judge(read, Some(7), true, 12), cut_back(7));
+        assert_eq!(TableContinuity::judge(read, None, false, 9), TableContinuity::Emptied, "all rows were deleted");
+        assert_eq!(TableContinuity::judge(read, None, false, 3), TableContinuity::Other, "the keys began anew");
+        assert_eq!(TableContinuity::judge(read, None, true, 30), TableContinuity::Other, "other rows have these keys");
+        assert_eq!(
+            TableContinuity::judge(TableCursor::default(), None, false, 0),
+            TableContinuity::Emptied,
+            "none was read"
+        );
     }
 
     #[test]
     fn a_row_that_was_cut_off_and_written_anew_is_known() {
-        let mut trail = Trail::default();
+        let mut table = ReadRows::default();
         for id in 1..=5 {
-            assert!(!trail.note(mark(id)));
+            assert!(!table.note(row(id)));
         }
-        assert!(trail.follow(cut_back(3)));
-        assert!(!trail.note(Mark { id: 4, digest: 77 }), "another row by an old key");
-        assert!(trail.note(Mark { id: 5, digest: 4000 }), "an old row by another key");
-        assert!(!trail.note(Mark { id: 6, digest: 4000 }), "once");
-        assert_eq!(trail.position(), Position { last: Some(Mark { id: 6, digest: 4000 }), cursor: 6 });
+        assert!(table.follow(cut_back(3)));
+        assert!(!table.note(RowFingerprint { key: 4, digest: 77 }), "another row by an old key");
+        assert!(table.note(RowFingerprint { key: 5, digest: 4000 }), "an old row by another key");
+        assert!(!table.note(RowFingerprint { key: 6, digest: 4000 }), "once");
+        assert_eq!(table.position(), TableCursor { last: Some(RowFingerprint { key: 6, digest: 4000 }), key: 6 });
     }
 
     /// What a store holds after these were written over it.
-    fn persisted(mut held: Vec<FingerprintRecord>, trail: &mut Trail) -> Vec<FingerprintRecord> {
+    fn persisted(mut held: Vec<FingerprintRecord>, table: &mut ReadRows) -> Vec<FingerprintRecord> {
         let mut new = Vec::new();
-        match trail.collect(SourceId::FIRST, Table::Invocations, &mut new) {
+        match table.collect(SourceId::FIRST, Table::Invocations, &mut new) {
             FingerprintsKept::All => {}
             FingerprintsKept::Without(keys) => {
                 held.retain(|record| record.branch > 0 || !keys.contains(&record.key));
@@ -719,51 +705,52 @@ mod tests {
             FingerprintsKept::None => held.clear(),
         }
         held.extend(new);
-        trail.acknowledge();
+        table.acknowledge();
         held
     }
 
     #[test]
     fn a_backup_of_any_age_and_the_way_back_count_nothing_again() {
-        let (mut trail, mut held) = (Trail::default(), Vec::new());
+        let (mut table, mut held) = (ReadRows::default(), Vec::new());
         for id in 1..=4_000 {
-            assert!(!trail.note(mark(id)));
+            assert!(!table.note(row(id)));
             if id % 300 == 0 {
-                held = persisted(held, &mut trail);
+                held = persisted(held, &mut table);
             }
         }
         for (is_restored, digest) in [(false, -1), (true, -2)] {
-            assert!(trail.follow(cut_back(500)));
-            (501..=520).for_each(|id| assert!(!trail.note(Mark { id, digest: digest * id * 1_000_000 })));
-            held = persisted(held, &mut trail);
+            assert!(table.follow(cut_back(500)));
+            (501..=520)
+                .for_each(|id| assert!(!table.note(RowFingerprint { key: id, digest: digest * id * 1_000_000 })));
+            held = persisted(held, &mut table);
             if is_restored {
-                trail = Trail { cursor: trail.cursor, ..Trail::default() };
-                trail.restore(held.iter());
+                table = ReadRows { cursor: table.cursor, ..ReadRows::default() };
+                table.restore(held.iter());
             }
-            assert!(trail.follow(cut_back(500)));
+            assert!(table.follow(cut_back(500)));
             for batch in (501..=4_000).collect::<Vec<i64>>().chunks(1_000) {
-                trail.compare(batch.iter().map(|id| mark(*id)));
-                batch.iter().for_each(|id| assert!(trail.note(mark(*id)), "{id} was counted"));
+                table.compare(batch.iter().map(|id| row(*id)));
+                batch.iter().for_each(|id| assert!(table.note(row(*id)), "{id} was counted"));
             }
-            let new = Mark { id: 4_001, digest };
-            trail.compare([new].into_iter());
-            assert!(!trail.note(new), "a new one");
-            trail.follow(cut_back(4_000));
-            held = persisted(held, &mut trail);
+            let new = RowFingerprint { key: 4_001, digest };
+            table.compare([new].into_iter());
+            assert!(!table.note(new), "a new one");
+            table.follow(cut_back(4_000));
+            held = persisted(held, &mut table);
         }
     }
 
     #[test]
     fn what_is_persisted_is_what_is_remembered() {
-        let (mut trail, mut held) = (Trail::default(), Vec::new());
+        let (mut table, mut held) = (ReadRows::default(), Vec::new());
         for id in 1..=9_000 {
-            trail.note(mark(id));
+            table.note(row(id));
             if id % 700 == 0 {
-                held = persisted(held, &mut trail);
+                held = persisted(held, &mut table);
                 let mut keys: Vec<i64> = held.iter().map(|record| record.key).collect();
                 keys.sort_unstable_by(|a, b| b.cmp(a));
-                assert!(keys.into_iter().eq(trail.rows.newest_first().map(|row| row.key)));
-                assert!(!trail.has_changed());
+                assert!(keys.into_iter().eq(table.rows.newest_first().map(|row| row.key)));
+                assert!(!table.has_changed());
             }
         }
     }
@@ -771,18 +758,18 @@ mod tests {
     #[test]
     fn a_row_of_a_table_that_came_back_is_new_if_it_is_newer_than_all() {
         let row = |id, invoked_micros| InvocationRow {
-            mark: Mark { id, digest: id * 1_000_000 + invoked_micros },
+            fingerprint: RowFingerprint { key: id, digest: id * 1_000_000 + invoked_micros },
             skill_name: Some("a".into()),
             invoked_micros: Some(invoked_micros),
             told: Ok(ToldInvocation { workflow_phase: None, duration_seconds: None }),
             completed: Some(true),
             summed_seconds: 0.0,
         };
-        let mut detail = Detail::default();
+        let mut detail = DatabaseMode::default();
         (1..=2_000).for_each(|id| assert!(!detail.note_invocation(&row(id, id))));
         // 501 is not remembered, 502 is and was replaced.
         for (newer, is_known) in [(501, true), (2_000, true), (2_001, false)] {
-            detail.follow_invocations(Anchor::CutBack { after: 500, doubtful_until: 501 });
+            detail.follow_invocations(TableContinuity::CutBack { after: 500, doubtful_until: 501 });
             assert_eq!(detail.note_invocation(&row(501, newer)), is_known, "{newer}");
         }
         assert!(!detail.note_invocation(&row(502, 7)), "beyond the doubt");
@@ -790,7 +777,7 @@ mod tests {
 
     #[test]
     fn rows_are_expected_for_ten_seconds() {
-        let mut detail = Detail::default();
+        let mut detail = DatabaseMode::default();
         detail.expect();
         assert!(!detail.tick(Duration::from_secs(100)), "the clock starts when it is first looked at");
         assert!(!detail.tick(Duration::from_secs(109)));
