@@ -62,7 +62,7 @@ impl SharedLedger {
         view.apply(Changes { skills: whole.skills.clone(), rules: whole.rules, ..Changes::default() });
         // An earlier process counted it.
         view.take_increase();
-        let ledger = Ledger::restore(limits, whole, moment(Duration::ZERO))?;
+        let ledger = Ledger::restore(limits, whole, now_after(Duration::ZERO))?;
         Ok(Self::of(ledger, view, clock, true))
     }
 
@@ -209,12 +209,12 @@ impl SharedLedger {
 
     /// Returns the current time, as the ledger takes it.
     pub fn now(&self) -> Now {
-        self.moment(Instant::now())
+        self.now_at(Instant::now())
     }
 
     /// Returns the time of `at`, which was a moment ago.
-    pub(crate) fn moment(&self, at: Instant) -> Now {
-        moment(self.clock.elapsed(at))
+    pub(crate) fn now_at(&self, at: Instant) -> Now {
+        now_after(self.clock.elapsed(at))
     }
 
     /// Keeps the ledger's time from counting a standstill of this process, until the future is dropped: otherwise a feed whose
@@ -357,6 +357,6 @@ impl ViewProvider for SharedLedger {
     }
 }
 
-fn moment(elapsed: Duration) -> Now {
+fn now_after(elapsed: Duration) -> Now {
     Now { wall_micros: wall_micros(), elapsed }
 }

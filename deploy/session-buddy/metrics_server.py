@@ -3,7 +3,7 @@
     metrics_server.py serve [--host H] [--port P] [--database FILE] [--interval SECONDS]
     metrics_server.py check [--port P]      exit 0 if the server sends a snapshot, for a health check
     metrics_server.py token                 print a token for a client, signed with SESSION_BUDDY_JWT_SECRET
-    metrics_server.py sample [--count N]    store made-up invocations in the database, to see what becomes of them
+    metrics_server.py sample [--count N]    store simulated invocations in the database
 
 Clients must bring a token if the package's own switch says so: SESSION_BUDDY_AUTH_ENABLED=true. The secret must then be one
 of your own: the package falls back to one that is public.

@@ -40,7 +40,7 @@ impl State {
     fn receive(&mut self, at: Instant, ledger: &SharedLedger) -> Option<(ConnectionId, Now)> {
         let connection = self.connection?;
         let known = self.received.filter(|(received_at, _)| *received_at == at);
-        let (_, now) = *self.received.insert(known.unwrap_or_else(|| (at, ledger.moment(at))));
+        let (_, now) = *self.received.insert(known.unwrap_or_else(|| (at, ledger.now_at(at))));
         Some((connection, now))
     }
 }

@@ -135,7 +135,7 @@ enum Subcommands {
     Replay(ReplayFlags),
     /// Write the history of the server's database as OpenMetrics with timestamps, or push it, up to where live series begin
     Backfill(Box<BackfillFlags>),
-    /// Print what the server's database says about each skill: use, success, durations, trend, failures
+    /// Print a report of each skill from the server's database: use, success, durations, trend, failures
     Report(ReportFlags),
     /// Request the health of a running bridge: exit code 0 if it is healthy, 1 otherwise (for containers without curl)
     Healthcheck(HealthcheckFlags),

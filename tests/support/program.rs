@@ -55,12 +55,17 @@ impl Ended {
 
 /// Runs `command` to its end with `input` on standard input.
 pub fn run(command: &mut Command, input: &str) -> Ended {
+    run_within(command, input, PATIENCE)
+}
+
+/// [`run`], which fails where that takes longer than `limit`.
+pub fn run_within(command: &mut Command, input: &str, limit: Duration) -> Ended {
     let name = command.get_program().to_string_lossy().into_owned();
     let mut program = Program::spawn_between(&name, command, Stdio::piped(), Stdio::piped());
     let mut stdin = program.child.stdin.take().expect("piped");
     stdin.write_all(input.as_bytes()).expect("it reads its input");
     drop(stdin);
-    program.end()
+    program.end_within(limit)
 }
 
 impl Program {

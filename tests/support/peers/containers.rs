@@ -4,13 +4,14 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{found_or_skip, peers_directory, skip};
-use crate::support::program::{Ended, Program, run};
+use crate::support::program::{Ended, Program, run, run_within};
 use crate::support::scrape::Scrape;
 use crate::support::{eventually, in_repository};
 
@@ -23,6 +24,9 @@ const STAND_INS: [(&str, &str); 6] = [
     ("rust", "rust"),
     ("victoriametrics/victoria-metrics", "victoriametrics"),
 ];
+
+/// For so long compose may build images and await health: a check each 30 s, on a machine that does other things, too.
+const COMPOSE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// The project of docker-compose.yml in a daemon of its own. Daemon and containers end with this.
 pub struct Containers {
@@ -73,7 +77,11 @@ impl Containers {
         copy_repository(project.path());
         let containers =
             Self { directory, project, daemon, environment: Vec::new(), profiles: Vec::new(), _lock: lock };
-        eventually("the Docker daemon to answer", || containers.try_docker(&["version"]));
+        let mut containers = containers;
+        eventually("the Docker daemon to answer", || {
+            assert!(!containers.daemon.has_ended(), "the Docker daemon ended: {}", containers.daemon.printed());
+            containers.try_docker(&["version"])
+        });
         containers.build_rust();
         containers.name_stand_ins();
         // What an earlier run that was killed has left.
@@ -156,7 +164,8 @@ impl Containers {
     /// Runs a command of compose with this standard input.
     pub fn compose_with_input(&self, arguments: &[&str], input: &str) -> String {
         let profiles = self.profiles.iter().map(|profile| format!("--profile={profile}"));
-        let Ended { code, stdout, stderr } = run(self.command().arg("compose").args(profiles).args(arguments), input);
+        let Ended { code, stdout, stderr } =
+            run_within(self.command().arg("compose").args(profiles).args(arguments), input, COMPOSE_PATIENCE);
         assert_eq!(code, Some(0), "docker compose {arguments:?}: {stderr}{}", self.logs());
         stdout
     }
@@ -186,14 +195,14 @@ impl Containers {
             "exec 3<>/dev/tcp/127.0.0.1/{port} && printf 'GET {path} HTTP/1.0\\r\\nHost: localhost:{port}\\r\\n\\r\\n' >&3 && cat <&3"
         );
         let Ended { stdout, stderr, .. } = run(self.inside().args(["bash", "-c", &script]), "");
-        let (head, body) = stdout.split_once("\n\n").or_else(|| stdout.split_once("\r\n\r\n")).ok_or(stderr)?;
+        let (head, body) = stdout.split_once("\r\n\r\n").or_else(|| stdout.split_once("\n\n")).ok_or(stderr)?;
         let is_ok = head.split(' ').nth(1) == Some("200");
         if is_ok { Ok(body.to_owned()) } else { Err(stdout) }
     }
 
     /// Runs a command line as a person would, in the project's folder and in the daemon's network, and returns what it printed.
     pub fn shell(&self, line: &str) -> Ended {
-        run(self.as_user_of_docker(self.inside()).args(["bash", "-c", line]), "")
+        run_within(self.as_user_of_docker(self.inside()).args(["bash", "-c", line]), "", COMPOSE_PATIENCE)
     }
 
     /// What the bridge serves.
@@ -204,28 +213,35 @@ impl Containers {
     /// A command within the daemon's network.
     fn inside(&self) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--net", "--target", &self.daemon_process()]);
+        let process = self.daemon_process().expect("the daemon runs").as_raw_nonzero();
+        command.args(["--net", "--target", &process.to_string()]);
         command
     }
 
     /// The daemon's own process, which `unshare` has started.
-    fn daemon_process(&self) -> String {
+    fn daemon_process(&self) -> Option<Pid> {
         let id = self.daemon.id();
-        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).expect("unshare has a child");
-        children.split_whitespace().next().expect("the daemon runs").to_owned()
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children")).ok()?;
+        Pid::from_raw(children.split_whitespace().next()?.parse().ok()?)
     }
 }
 
 impl Drop for Containers {
+    /// Nothing here panics: a test that fails is unwinding.
     fn drop(&mut self) {
+        if self.daemon.has_ended() {
+            return;
+        }
+        let down = self.command().args(["compose", "--profile=*", "down", "--volumes", "--timeout=1"]).output();
+        if let Err(error) = down {
+            eprintln!("the containers are left to the end of the daemon: {error}");
+        }
         // Images and volumes are left whole: `unshare`, which would be killed first, kills its child.
-        let _ = self.try_docker(&["compose", "--profile=*", "down", "--volumes", "--timeout=1"]);
-        let process = self.daemon_process().parse().ok().and_then(Pid::from_raw);
-        if let Some(process) = process {
-            let _ = kill_process(process, Signal::TERM);
-            eventually("the Docker daemon to end", || {
-                if self.daemon.has_ended() { Ok(()) } else { Err("it runs".to_owned()) }
-            });
+        let Some(process) = self.daemon_process() else { return };
+        let _ = kill_process(process, Signal::TERM);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.daemon.has_ended() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(100));
         }
     }
 }
