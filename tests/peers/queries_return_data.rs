@@ -94,6 +94,7 @@ fn substituted(query: &str) -> String {
 /// The query of a rule on the scale of this test: what looks back by hours looks back by seconds.
 fn sooner(query: &str) -> String {
     let scale = [
+        ("90d:1m", "10s:1s"),
         ("30d", "10s"),
         ("1d", "10s"),
         ("1h", "3s"),
