@@ -292,7 +292,8 @@ async fn every_query_gives_data_of_its_shape() {
     let place = StateLocation::Path(state.path().join("state.db"));
     let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
     let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
-    let push = PushSettings { receivers: vec![receiver(&pushed.url())], ..PushSettings::default() };
+    let interval = Duration::from_secs(5);
+    let push = PushSettings { receivers: vec![receiver(&pushed.url())], interval, ..PushSettings::default() };
     let bridge = RunningBridge::start(Settings { state: place, push, ..Settings::new(feeds) });
     let ends = CancellationToken::new();
     tokio::spawn(demo.serve(ends.clone()));
