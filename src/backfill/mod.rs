@@ -67,7 +67,7 @@ pub enum BackfillError {
     NotSent,
 }
 
-/// Is told how far the work is.
+/// Receives the progress of the work.
 pub trait Progress {
     /// `done` of `all` is done of the step `what`.
     fn report(&mut self, what: &'static str, done: u64, all: u64);

@@ -474,7 +474,7 @@ impl DatabaseMode {
         });
     }
 
-    /// Nothing of it is persistent any more.
+    /// Everything has to be persisted again: nothing of it is persistent, or it is under another source.
     pub fn mark_all(&mut self) {
         self.changed.mark();
         self.invocations.rewrite();
@@ -486,13 +486,6 @@ impl DatabaseMode {
         self.changed.acknowledge();
         self.invocations.acknowledge();
         self.anomalies.acknowledge();
-    }
-
-    /// Everything has to be persisted again, under another source.
-    pub fn rewrite(&mut self) {
-        self.changed.mark();
-        self.invocations.rewrite();
-        self.anomalies.rewrite();
     }
 
     /// What is remembered of a copy of the database: all rows up to here are common.
@@ -672,7 +665,7 @@ mod tests {
         assert_eq!(TableContinuity::judge(read, Some(9), true, 12), TableContinuity::Continues);
         assert_eq!(TableContinuity::judge(read, Some(7), true, 12), cut_back(7));
         assert_eq!(TableContinuity::judge(read, None, false, 9), TableContinuity::Emptied, "all rows were deleted");
-        assert_eq!(TableContinuity::judge(read, None, false, 3), TableContinuity::Other, "the keys began anew");
+        assert_eq!(TableContinuity::judge(read, None, false, 3), TableContinuity::Other, "the keys began again");
         assert_eq!(TableContinuity::judge(read, None, true, 30), TableContinuity::Other, "other rows have these keys");
         assert_eq!(
             TableContinuity::judge(TableCursor::default(), None, false, 0),

@@ -225,7 +225,7 @@ impl Counts for SourceCounts {
         self.anomalies.join(younger.anomalies, limits);
         if !self.detail.was_joined() && younger.detail.was_joined() {
             self.detail = younger.detail;
-            self.detail.rewrite();
+            self.detail.mark_all();
         }
         // Which of the rows to come the younger one has counted the numbers tell.
         self.detail.require_numbers();

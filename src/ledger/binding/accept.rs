@@ -1,4 +1,4 @@
-//! Moving the remembered numbers of a source, whatever told the new ones: a snapshot or a database.
+//! Moving the remembered numbers of a source to new ones, those of a snapshot or of a database.
 
 use super::{Counts, Doubt, Observation, SourceEvent, Sources};
 use crate::ledger::continuity::{Continuity, Judgement};
