@@ -121,9 +121,9 @@ fn receiver(url: String, credentials: PushCredentialFlags, insecure: bool) -> Re
         name: None,
         credentials,
         labels: Vec::new(),
-        series: SeriesChoice::Five,
-        age_max: Duration::ZERO,
-        timeout: Duration::from_secs(30),
+        series: Some(SeriesChoice::Five),
+        age_max: None,
+        timeout: None,
         insecure,
     };
     let mut receivers = CheckedReceivers { urls: vec![url], receiver }.receivers(Limits::default().label_chars_max)?;

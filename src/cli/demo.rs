@@ -65,7 +65,7 @@ impl Demo {
             ..DemoSettings::default()
         };
         let ledger_limits = limits::from_flags(&flags.limits)?;
-        let push = push::from_flags(of_demo(flags.push), ledger_limits.label_chars_max)?;
+        let push = push::from_flags(of_demo(flags.push), false, ledger_limits.label_chars_max)?;
         let mut bridge = web::settings(flags.web, ledger_limits, &flags.log, Vec::new())?;
         bridge.push = push;
         if any_port {

@@ -14,7 +14,7 @@ use super::{
     FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SettingsError, SocketMode, Timing,
     ZERO_FIRST_MAX, duration, push,
 };
-use crate::push::{PushReceiver, PushSettings, PushedSeries};
+use crate::push::{PushReceiver, PushedSeries};
 
 pub(crate) const FEED_URL_DEFAULT: &str = "ws://localhost:8765";
 pub(crate) const LISTEN_ADDRESS_DEFAULT: &str = "localhost:9090";
@@ -61,14 +61,16 @@ pub(crate) struct PushFlags {
     /// URL of a receiver of Prometheus remote write 1.0, http:// or https:// (may be repeated, at most 4)
     #[arg(id = "push.url", long = "push.url", value_name = "URL")]
     pub urls: Vec<String>,
-    /// Time between two samples of a series [range: 5s to 1h]
-    #[arg(id = "push.interval", long = "push.interval", value_name = "DURATION", default_value = "60s")]
+    // The defaults of this group are filled in later: a flag of receivers that is given where there is none is refused.
+    /// Time between two samples of a series [range: 5s to 1h] [default: 60s]
+    #[arg(id = "push.interval", long = "push.interval", value_name = "DURATION")]
     #[arg(value_parser = ValueParser::new(push::interval))]
-    pub interval: Duration,
+    pub interval: Option<Duration>,
     /// Longest queue of samples that are not sent yet; a longer one is thinned, never dropped [range: 1MiB to 1024GiB]
-    #[arg(id = "push.max-queue-bytes", long = "push.max-queue-bytes", value_name = "SIZE", default_value = "256MiB")]
+    /// [default: 256MiB]
+    #[arg(id = "push.max-queue-bytes", long = "push.max-queue-bytes", value_name = "SIZE")]
     #[arg(value_parser = ValueParser::new(push::queue_bytes))]
-    pub queue_bytes_max: u64,
+    pub queue_bytes_max: Option<u64>,
     #[command(flatten)]
     pub receiver: ReceiverFlags,
 }
@@ -86,17 +88,17 @@ pub(crate) struct ReceiverFlags {
     /// name]
     #[arg(id = "push.label", long = "push.label", value_name = "LABEL")]
     pub labels: Vec<String>,
-    /// Series that are pushed: the five families of skills, or the bridge's own metrics too
-    #[arg(id = "push.series", long = "push.series", value_name = "SERIES", default_value = "all")]
-    pub series: SeriesChoice,
-    /// Age beyond which samples are not sent any more, except for the newest [range: 1m to 365d]
-    #[arg(id = "push.max-age", long = "push.max-age", value_name = "DURATION", default_value = "7d")]
+    /// Series that are pushed: the five families of skills, or the bridge's own metrics too [default: all]
+    #[arg(id = "push.series", long = "push.series", value_name = "SERIES")]
+    pub series: Option<SeriesChoice>,
+    /// Age beyond which samples are not sent any more, except for the newest [range: 1m to 365d] [default: 7d]
+    #[arg(id = "push.max-age", long = "push.max-age", value_name = "DURATION")]
     #[arg(value_parser = ValueParser::new(push::age_max))]
-    pub age_max: Duration,
-    /// Timeout of a request, with its connection [range: 1s to 10m]
-    #[arg(id = "push.timeout", long = "push.timeout", value_name = "DURATION", default_value = "30s")]
+    pub age_max: Option<Duration>,
+    /// Timeout of a request, with its connection [range: 1s to 10m] [default: 30s]
+    #[arg(id = "push.timeout", long = "push.timeout", value_name = "DURATION")]
     #[arg(value_parser = ValueParser::new(push::timeout))]
-    pub timeout: Duration,
+    pub timeout: Option<Duration>,
     /// Allow credentials over http:// to other machines: anybody between can read them
     #[arg(id = "push.insecure", long = "push.insecure", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
@@ -114,9 +116,8 @@ impl CheckedReceivers {
     /// # Errors
     /// The first setting that cannot be used.
     pub fn receivers(self, label_chars_max: usize) -> Result<Vec<PushReceiver>, SettingsError> {
-        let PushSettings { interval, queue_bytes_max, .. } = PushSettings::default();
-        let flags = PushFlags { urls: self.urls, interval, queue_bytes_max, receiver: self.receiver };
-        Ok(push::from_flags(flags, label_chars_max)?.receivers)
+        let flags = PushFlags { urls: self.urls, interval: None, queue_bytes_max: None, receiver: self.receiver };
+        Ok(push::from_flags(flags, false, label_chars_max)?.receivers)
     }
 }
 

@@ -102,8 +102,17 @@ pub enum PushError {
         urls: usize,
     },
     /// Flags of receivers are given, and no receiver.
-    #[error("{setting} was given without --push.url, which names the receiver")]
+    #[error(
+        "{setting} was given without --push.url, which names the receiver: for those of a list `push` write it into \
+         --config.file"
+    )]
     NoUrl {
+        /// The first of the flags.
+        setting: &'static str,
+    },
+    /// A flag of the queue is given, and nothing that can name a receiver.
+    #[error("{setting} was given without --push.url and without --config.file: nothing is pushed")]
+    NoReceiver {
         /// The first of the flags.
         setting: &'static str,
     },
@@ -163,18 +172,25 @@ pub(super) struct ReceiverEntry {
     pub is_insecure: bool,
 }
 
-/// Returns the settings that the flags are.
+/// Returns the settings that the flags are. `has_file` is whether a configuration file can name receivers, now or after a
+/// reload.
 ///
 /// # Errors
 /// The first flag that cannot be used.
-pub(crate) fn from_flags(flags: flags::PushFlags, label_chars_max: usize) -> Result<PushSettings, SettingsError> {
+pub(crate) fn from_flags(
+    flags: flags::PushFlags,
+    has_file: bool,
+    label_chars_max: usize,
+) -> Result<PushSettings, SettingsError> {
     let given = setting_given(&flags);
+    let queue_given = queue_setting_given(&flags).filter(|_| !has_file);
     let flags::PushFlags { urls, interval, queue_bytes_max, receiver } = flags;
     let flags::ReceiverFlags { name, credentials, labels, series, age_max, timeout, insecure } = receiver;
     let flags::PushCredentialFlags { headers_file, bearer_token_file, basic_auth_file, ca_file, cert_file, key_file } =
         credentials;
-    match (urls.len(), given) {
-        (0, Some(setting)) => return Err(PushError::NoUrl { setting }.into()),
+    match (urls.len(), given.map(|setting| PushError::NoUrl { setting })) {
+        (0, Some(error)) => return Err(error.into()),
+        (0, None) => queue_given.map_or(Ok(()), |setting| Err(PushError::NoReceiver { setting }))?,
         (urls @ 2.., _) if name.is_some() => return Err(PushError::NameForSeveral { urls }.into()),
         _ => {}
     }
@@ -187,11 +203,14 @@ pub(crate) fn from_flags(flags: flags::PushFlags, label_chars_max: usize) -> Res
         cert_file,
         key_file,
         labels,
-        series: series.into(),
-        age_max,
-        timeout,
+        series: series.map(Into::into).unwrap_or_default(),
+        age_max: age_max.unwrap_or(AGE_DEFAULT),
+        timeout: timeout.unwrap_or(TIMEOUT_DEFAULT),
         is_insecure: insecure,
     };
+    let default = PushSettings::default();
+    let interval = interval.unwrap_or(default.interval);
+    let queue_bytes_max = queue_bytes_max.unwrap_or(default.queue_bytes_max);
     let receivers = urls.iter().map(|url| entry.clone().receiver(url, label_chars_max)).collect::<Result<_, _>>()?;
     let settings = PushSettings { receivers, interval, queue_bytes_max };
     check(&settings).map(|()| settings)
@@ -199,7 +218,7 @@ pub(crate) fn from_flags(flags: flags::PushFlags, label_chars_max: usize) -> Res
 
 /// Returns the first flag that configures receivers.
 pub(super) fn setting_given(flags: &flags::PushFlags) -> Option<&'static str> {
-    let flags::ReceiverFlags { name, credentials, labels, .. } = &flags.receiver;
+    let flags::ReceiverFlags { name, credentials, labels, series, age_max, timeout, insecure } = &flags.receiver;
     let given = [
         ("--push.url", !flags.urls.is_empty()),
         ("--push.name", name.is_some()),
@@ -210,8 +229,18 @@ pub(super) fn setting_given(flags: &flags::PushFlags) -> Option<&'static str> {
         (CERT_FILE, credentials.cert_file.is_some()),
         (KEY_FILE, credentials.key_file.is_some()),
         ("--push.label", !labels.is_empty()),
+        ("--push.series", series.is_some()),
+        ("--push.max-age", age_max.is_some()),
+        ("--push.timeout", timeout.is_some()),
+        ("--push.insecure", *insecure),
     ];
     given.into_iter().find(|(_, is_given)| *is_given).map(|(flag, _)| flag)
+}
+
+/// Returns the first flag that configures the queue of all receivers, those of a file too.
+fn queue_setting_given(flags: &flags::PushFlags) -> Option<&'static str> {
+    let interval = flags.interval.map(|_| "--push.interval");
+    interval.or(flags.queue_bytes_max.map(|_| "--push.max-queue-bytes"))
 }
 
 /// Refuses more receivers than a bridge pushes to, two of one name, and an interval out of range.

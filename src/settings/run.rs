@@ -38,7 +38,7 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
     }
     assign_databases(&mut feeds, skills_dbs)?;
     check_distinct(&feeds)?;
-    let push = push::from_flags(push_flags, ledger_limits.label_chars_max)?;
+    let push = push::from_flags(push_flags, config.file.is_some(), ledger_limits.label_chars_max)?;
     let secret = |variable| {
         let value = environment(variable).and_then(|value| value.into_string().ok());
         value.filter(|value| !value.trim().is_empty()).map(Secret::new)

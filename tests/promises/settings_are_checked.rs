@@ -14,7 +14,7 @@ use session_buddy_bridge::internals::feed::{
 };
 use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::settings::{
-    FeedTarget, LogFormat, LogLevel, LogSettings, PushSettings, Settings, SettingsError, StateLocation,
+    FeedTarget, LogFormat, LogLevel, LogSettings, PushSettings, PushedSeries, Settings, SettingsError, StateLocation,
 };
 
 fn command_in(environment: &[(&str, &str)], args: &[&str]) -> Result<Box<dyn Command>, SettingsError> {
@@ -633,4 +633,109 @@ fn a_flag_overrules_the_variable_of_another() {
     assert_eq!(settings(&["--state.disabled=false", "--state.path=s.db"]).state, path);
     let socket = settings(&["--web.systemd-socket", "--web.listen-address=unix:/run/bridge/http.sock"]);
     assert!(socket.systemd_socket && socket.listen_unix.len() == 1);
+}
+
+/// Every flag of push but `--push.url`, with a value.
+const PUSH_FLAGS: [(&str, &str); 14] = [
+    ("push.name", "lab"),
+    ("push.headers-file", "/etc/headers"),
+    ("push.bearer-token-file", "/etc/token"),
+    ("push.basic-auth-file", "/etc/login"),
+    ("push.ca-file", "/etc/ca.pem"),
+    ("push.cert-file", "/etc/cert.pem"),
+    ("push.key-file", "/etc/key.pem"),
+    ("push.label", "team=a"),
+    ("push.series", "all"),
+    ("push.max-age", "7d"),
+    ("push.timeout", "30s"),
+    ("push.insecure", "true"),
+    ("push.interval", "60s"),
+    ("push.max-queue-bytes", "256MiB"),
+];
+
+#[test]
+fn a_push_flag_that_no_receiver_heeds_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let list = file("list.yml", "push:\n  - url: http://r/write\n");
+    let feeds = file("feeds.yml", "feeds:\n  - url: ws://h:1\n");
+    for (flag, value) in PUSH_FLAGS {
+        let line = format!("--{flag}={value}");
+        let variable = format!("SESSION_BUDDY_BRIDGE_{}", flag.to_uppercase().replace(['.', '-'], "_"));
+        // What holds for the queue holds for the receivers of a file too, now or after it was reloaded.
+        let is_of_queue = ["push.interval", "push.max-queue-bytes"].contains(&flag);
+        let without = match is_of_queue {
+            true => format!("--{flag} was given without --push.url and without --config.file: nothing is pushed"),
+            false => format!(
+                "--{flag} was given without --push.url, which names the receiver: for those of a list `push` write it into \
+                 --config.file"
+            ),
+        };
+        assert_eq!(refusal(&[&line]), without);
+        assert_eq!(refusal(&["demo", &line]), without);
+        assert_eq!(refusal_in(&[(&variable, value)], &[]), without);
+        for config in [&list, &feeds] {
+            let args = ["--config.file", config, &line];
+            match is_of_queue {
+                true => assert_eq!(settings(&args).push.receivers.len(), usize::from(config == &list)),
+                false => {
+                    assert_eq!(refusal(&args), without);
+                    assert_eq!(refusal_in(&[(&variable, value)], &args[..2]), without);
+                }
+            }
+        }
+    }
+    let both = refusal(&["--config.file", &list, "--push.url", "http://other/write"]);
+    assert!(both.starts_with("--push.url was given beside --config.file "), "{both}");
+    assert_eq!(settings(&["--push.insecure=false"]).push, PushSettings::default());
+}
+
+#[test]
+fn push_flags_hold_for_every_receiver_of_the_line_and_have_documented_defaults() {
+    let urls = ["--push.url", "http://one/write", "--push.url", "http://other/write"];
+    let push = settings(&urls).push;
+    assert_eq!((push.interval, push.queue_bytes_max), (Duration::from_secs(60), 256 << 20));
+    let names: Vec<_> = push.receivers.iter().map(|receiver| receiver.name.as_str()).collect();
+    assert_eq!(names, ["one:80/write", "other:80/write"]);
+    for receiver in &push.receivers {
+        assert_eq!((receiver.age_max, receiver.timeout), (Duration::from_secs(7 * 86_400), Duration::from_secs(30)));
+        assert_eq!(receiver.series, PushedSeries::All);
+    }
+    let given = [
+        "--push.interval=5s",
+        "--push.max-queue-bytes=1MiB",
+        "--push.max-age=1m",
+        "--push.timeout=1s",
+        "--push.series=five",
+        "--push.label=team=a",
+    ];
+    let push = settings(&[&urls[..], &given].concat()).push;
+    assert_eq!((push.interval, push.queue_bytes_max), (Duration::from_secs(5), 1 << 20));
+    for receiver in &push.receivers {
+        assert_eq!((receiver.age_max, receiver.timeout), (Duration::from_secs(60), Duration::from_secs(1)));
+        assert_eq!(receiver.series, PushedSeries::Five);
+        assert!(receiver.labels.iter().any(|label| label == ("team", "a")), "{:?}", receiver.labels);
+    }
+    assert!(refusal(&[&urls[..], &["--push.name=lab"]].concat()).starts_with("--push.name names one receiver"));
+    for out_of_range in [
+        "--push.interval=4s",
+        "--push.interval=61m",
+        "--push.max-queue-bytes=1023KiB",
+        "--push.max-age=59s",
+        "--push.max-age=366d",
+        "--push.timeout=999ms",
+        "--push.timeout=11m",
+    ] {
+        let (flag, value) = out_of_range.split_once('=').unwrap();
+        assert!(refusal(&[urls[0], urls[1], flag, value]).contains(value), "{out_of_range}");
+    }
+    let many: Vec<String> =
+        (0..5).flat_map(|port| ["--push.url".to_owned(), format!("http://h:{}/", port + 1)]).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(settings(&many[..8]).push.receivers.len(), 4);
+    assert!(refusal(&many).starts_with("there are 5 receivers, and a bridge pushes to at most 4"));
 }
