@@ -206,10 +206,10 @@ pub mod internals {
     pub mod push {
         pub use crate::push::{
             Backlog, ClockGuard, EncodedLabels, Grid, HostHash, Identified, Identity, InMemoryError, LabelSets, Origin,
-            OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueHandle, QueueServer, QueueSettings,
-            QueueSize, QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder, STALE, Schedule,
-            SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime, Ticker, Wait,
-            WallClock, gather_own, is_stale, summary,
+            OwnGatherer, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueHandle, QueueServer,
+            QueueSettings, QueueSize, QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder,
+            STALE, Schedule, SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime,
+            Ticker, Wait, WallClock, is_stale, summary,
         };
     }
     pub mod shared_ledger {

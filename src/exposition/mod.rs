@@ -41,7 +41,7 @@ pub use collector::{FamiliesCollector, ViewProvider, gather_others};
 pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;
-pub use others::{each_other_sample, encode_others};
+pub use others::{OtherSample, each_other_sample, encode_others};
 pub use skill_sample::{SkillSample, each_skill_sample};
 pub use skill_view::SkillView;
 pub use text::{Encoding, encode_families, render};

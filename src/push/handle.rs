@@ -187,11 +187,7 @@ impl QueueHandle {
     /// # Errors
     /// The database failed.
     pub async fn series(&self, from: SeriesId) -> Result<Vec<Arc<Series>>, QueueError> {
-        self.request(move |turn| {
-            let catalog = turn.sampler()?.catalog();
-            Ok(catalog.get(from.index()..).unwrap_or_default().to_vec())
-        })
-        .await
+        self.request(move |turn| turn.series(from)).await
     }
 
     /// Returns a receiver's position, and the value of each series there that has one.
@@ -204,7 +200,7 @@ impl QueueHandle {
     }
 
     /// Returns ticks later than `after`, oldest first: up to `ticks_max` of them, and fewer where they have many values.
-    /// At least one, if there is one.
+    /// At least one, if there is one. With them the series from the number `series_from` on, which they can have values of.
     ///
     /// # Errors
     /// The database failed; there is no such receiver, or another sender of it has answered for later ticks than `after`.
@@ -213,27 +209,33 @@ impl QueueHandle {
         receiver: &ReceiverName,
         after: TickTime,
         ticks_max: usize,
-    ) -> Result<Backlog, QueueError> {
+        series_from: SeriesId,
+    ) -> Result<(Vec<Arc<Series>>, Backlog), QueueError> {
         let receiver = receiver.clone();
         self.request(move |turn| {
-            turn.sampler()?;
+            let series = turn.series(series_from)?;
             if turn.position(&receiver)? > after {
                 return Err(QueueError::Overtaken(receiver));
             }
-            Ok(turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?)
+            let backlog = turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?;
+            Ok((series, backlog))
         })
         .await
     }
 
-    /// A receiver has answered for every tick up to `to`. It is no error if it is not a receiver any more.
+    /// A receiver has answered for every tick up to `to`. Returns how much is queued later than that. It is no error if it is not
+    /// a receiver any more. A power cut can forget the answer, until something else is committed: the same samples are sent again then.
     ///
     /// # Errors
     /// The database failed; the position is as before then.
-    pub async fn advance(&self, receiver: &ReceiverName, to: TickTime) -> Result<(), QueueError> {
+    pub async fn advance(&self, receiver: &ReceiverName, to: TickTime) -> Result<QueueSize, QueueError> {
         let receiver = receiver.clone();
         self.request(move |turn| {
             turn.sampler()?;
-            Ok(turn.store.write_queue(|connection| queue::advance(connection, &receiver, to))?)
+            Ok(turn.store.write_queue_unsynced(|connection| {
+                queue::advance(connection, &receiver, to)?;
+                queue::size_behind(connection, to)
+            })?)
         })
         .await
     }
@@ -377,6 +379,11 @@ impl Turn<'_> {
         self.sampler()?.accept(&draft);
         self.newest.send_replace(time);
         Ok(Some(time))
+    }
+
+    fn series(&mut self, from: SeriesId) -> Result<Vec<Arc<Series>>, QueueError> {
+        let catalog = self.sampler()?.catalog();
+        Ok(catalog.get(from.index()..).unwrap_or_default().to_vec())
     }
 
     fn open(&mut self, receiver: &ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {

@@ -7,6 +7,7 @@
 //! | file | job |
 //! | --- | --- |
 //! | `series` | the terms: series, samples, ticks, receivers |
+//! | `gatherer` | the bridge's own metrics as samples |
 //! | `sampler` | what changed since the last tick |
 //! | `queue`, `samples` | the tables of the queue, and how the samples of a tick are encoded in them |
 //! | `handle` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
@@ -33,6 +34,7 @@ mod client;
 mod clock;
 mod direct;
 mod encoder;
+mod gatherer;
 mod handle;
 mod identity;
 mod labels;
@@ -50,6 +52,7 @@ pub use answer::RefusalReason;
 pub use clock::{ClockGuard, WallClock};
 pub use direct::DirectSender;
 pub use encoder::{EncodedLabels, RequestEncoder};
+pub use gatherer::OwnGatherer;
 pub use handle::{InMemoryError, QueueError, QueueHandle, QueueServer, QueueSettings};
 pub use identity::{HostHash, Identified, Identity, LabelSets};
 pub use labels::{LabelError, PushLabels};
@@ -57,7 +60,6 @@ pub use listener::ReceiverListener;
 pub use probe::{Probe, Verification, probe};
 pub use queue::{QueueSize, QueueSummary, summary};
 pub use receiver::{PushReceiver, PushSettings, PushedSeries, default_name};
-pub use sampler::gather_own;
 pub use sender::{SendTiming, Sender};
 pub use series::{
     Backlog, Origin, OwnSample, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind,

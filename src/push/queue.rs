@@ -13,7 +13,8 @@ use thiserror::Error;
 use super::identity::{HostHash, Identity, LabelSets};
 use super::samples;
 use super::series::{
-    Backlog, Labels, Origin, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickTime, is_stale,
+    Backlog, Labels, Origin, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Texts, Tick, TickTime,
+    is_stale,
 };
 
 /// What a tick takes beside its samples: its time and its row.
@@ -21,6 +22,13 @@ const TICK_BYTES: u64 = 16;
 
 /// So many values of a backlog are read at once: 4 MiB in memory.
 const BACKLOG_VALUES_MAX: usize = 262_144;
+
+/// Ticks that every receiver has behind it are folded once there are so many. Most of them change the same series, of which each
+/// is written once then.
+const FOLD_TICKS: u64 = 64;
+
+/// They are folded earlier if they take so much.
+const FOLD_BYTES: u64 = 1024 * 1024;
 
 /// How much is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +52,7 @@ pub struct QueueSummary {
     pub series: u64,
     /// The newest tick; `None` if there never was one.
     pub newest: Option<TickTime>,
-    /// Everything that is queued.
+    /// What at least one receiver has not answered for; without receivers, every tick.
     pub size: QueueSize,
     /// By name: each receiver's position, [`TickTime::NEVER`] if it has answered for nothing, and what it has not answered for.
     pub receivers: Vec<(ReceiverName, TickTime, QueueSize)>,
@@ -78,7 +86,7 @@ pub fn summary(connection: &Connection) -> rusqlite::Result<Option<QueueSummary>
         .map(|row| row.and_then(|(name, position)| Ok((name, position, size_behind(connection, position)?))))
         .collect::<Result<_, _>>()?;
     let series = connection.query_row("SELECT count(*) FROM push_series", [], |row| row.get(0))?;
-    let size = size_behind(connection, TickTime::NEVER)?;
+    let size = size_behind(connection, oldest_position(connection)?.unwrap_or(TickTime::NEVER))?;
     Ok(Some(QueueSummary { identity, label_sets, series, newest: newest(connection)?, size, receivers }))
 }
 
@@ -136,21 +144,6 @@ pub(super) fn catalog(connection: &Connection) -> rusqlite::Result<Vec<Arc<Serie
     Ok(catalog)
 }
 
-/// One copy of each text: most series share theirs.
-#[derive(Debug, Default)]
-struct Texts(std::collections::HashSet<Arc<str>>);
-
-impl Texts {
-    fn shared(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(text) {
-            return Arc::clone(known);
-        }
-        let text: Arc<str> = text.into();
-        self.0.insert(Arc::clone(&text));
-        text
-    }
-}
-
 /// Returns the newest tick that was ever taken; `None` if there is none.
 pub(super) fn newest(connection: &Connection) -> rusqlite::Result<Option<TickTime>> {
     let mut query = connection.prepare_cached(
@@ -184,18 +177,22 @@ pub(super) fn backlog(connection: &Connection, after: TickTime, ticks_max: usize
         connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis > ? ORDER BY millis LIMIT ?")?;
     let limit = i64::try_from(ticks_max.max(1)).unwrap_or(i64::MAX);
     let mut rows = query.query(params![after.millis(), limit])?;
-    let mut ticks = Vec::new();
-    let mut values = 0;
-    while let Some(row) = rows.next()? {
+    let mut ticks: Vec<Tick> = Vec::new();
+    let (mut values, mut bytes) = (0, 0);
+    let is_all = loop {
+        let Some(row) = rows.next()? else { break ticks.len() < ticks_max.max(1) };
         let tick = tick(row)?;
         values += tick.values.len();
+        bytes += row.get_ref(1)?.as_blob()?.len() as u64 + TICK_BYTES;
         ticks.push(tick);
         if values >= BACKLOG_VALUES_MAX {
-            break;
+            break false;
         }
-    }
-    let last = ticks.last().map_or(after, |tick: &Tick| tick.time);
-    Ok(Backlog { ticks, remaining: size_behind(connection, last)? })
+    };
+    let (oldest, newest) = (ticks.first().map(|tick| tick.time), ticks.last().map_or(after, |tick| tick.time));
+    let remaining = if is_all { QueueSize::default() } else { size_behind(connection, newest)? };
+    let size = QueueSize { ticks: ticks.len() as u64 + remaining.ticks, bytes: bytes + remaining.bytes, oldest };
+    Ok(Backlog { ticks, remaining, size })
 }
 
 /// Returns the values of every series at `time`, in the order of the catalog: the base with the ticks up to then. A series
@@ -277,6 +274,8 @@ pub(super) fn position(connection: &Connection, receiver: &ReceiverName) -> rusq
 /// Makes `receivers` those of the queue. The positions of others are forgotten. A new one begins with the newest tick: what was
 /// queued before it was configured is not of it.
 pub(super) fn retain(connection: &Connection, receivers: &[ReceiverName]) -> rusqlite::Result<()> {
+    // What a receiver that is removed now has answered for is not merged into other ticks.
+    fold(connection)?;
     let mut query = connection.prepare_cached("SELECT name FROM push_receiver")?;
     let known = query.query_map([], receiver_name)?.collect::<Result<Vec<_>, _>>()?;
     let mut delete = connection.prepare_cached("DELETE FROM push_receiver WHERE name = ?")?;
@@ -327,13 +326,23 @@ pub(super) fn advance(connection: &Connection, receiver: &ReceiverName, to: Tick
     let mut update = connection
         .prepare_cached("UPDATE push_receiver SET position_millis = ?2 WHERE name = ?1 AND position_millis < ?2")?;
     update.execute(params![receiver.as_str(), to.millis()])?;
-    fold(connection)
+    let mut query = connection.prepare_cached(
+        "SELECT count(*), coalesce(sum(length(samples)), 0) FROM push_tick \
+         WHERE millis <= (SELECT min(position_millis) FROM push_receiver)",
+    )?;
+    let (ticks, bytes): (u64, u64) = query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if ticks >= FOLD_TICKS || bytes >= FOLD_BYTES { fold(connection) } else { Ok(()) }
+}
+
+/// Returns the time up to which every receiver has answered; `None` without receivers.
+fn oldest_position(connection: &Connection) -> rusqlite::Result<Option<TickTime>> {
+    let mut query = connection.prepare_cached("SELECT min(position_millis) FROM push_receiver")?;
+    query.query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?.map(TickTime::from_millis)))
 }
 
 /// Moves to the base what every receiver has behind it.
 fn fold(connection: &Connection) -> rusqlite::Result<()> {
-    let mut query = connection.prepare_cached("SELECT min(position_millis) FROM push_receiver")?;
-    let Some(oldest) = query.query_row([], |row| row.get::<_, Option<i64>>(0))? else { return Ok(()) };
+    let Some(oldest) = oldest_position(connection)?.map(TickTime::millis) else { return Ok(()) };
     let mut query =
         connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis <= ? ORDER BY millis")?;
     let mut folded = None;
@@ -381,6 +390,8 @@ pub(super) fn thin(
     if bytes_at_most.is_some_and(|bytes| bytes <= bytes_max) {
         return Ok(0);
     }
+    // What is answered takes no room of what is not.
+    fold(connection)?;
     let mut size = size_behind(connection, TickTime::NEVER)?;
     let mut thinned = 0;
     let mut pair = connection.prepare_cached(

@@ -3,17 +3,14 @@
 //! A tick compares the skills that the view marked as changed, value by value: the samples of a skill have the same order as
 //! long as it has the same series, so that neither text nor a hash is made of a series that is known.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use prometheus::Registry;
-use prometheus::proto::MetricFamily;
-
-use crate::exposition::{ACTIVE_SESSIONS_NAME, SkillSample, View, each_other_sample, each_skill_sample, gather_others};
+use crate::exposition::{ACTIVE_SESSIONS_NAME, SkillSample, View, each_skill_sample};
 use crate::ledger::SkillSeries;
 
 use super::series::{
-    Labels, Origin, OwnSample, STALE, Series, SeriesId, SeriesKind, SeriesName, TickKind, TickTime, is_stale,
+    Labels, Origin, OwnSample, STALE, Series, SeriesId, SeriesKind, SeriesName, Texts, TickKind, TickTime, is_stale,
 };
 
 /// The series of the queue, and the value of each in its newest tick.
@@ -32,13 +29,23 @@ pub(super) struct Sampler {
     /// Skills that changed since the last tick that was queued.
     changed: Vec<usize>,
     active_sessions: Option<SeriesId>,
-    /// What the registry gathered, and in which of the samples it was gathered last.
-    own: BTreeMap<SeriesName, (SeriesId, u64)>,
+    /// What the registry gathered, each with its place in `own_series`.
+    own: BTreeMap<Arc<SeriesName>, usize>,
+    own_series: Vec<OwnSeries>,
+    /// The places of what was gathered last, in its order.
+    own_order: Vec<(Arc<SeriesName>, usize)>,
     samples_taken: u64,
     /// Whether this process has queued a tick.
     has_queued: bool,
     newest: Option<TickTime>,
-    texts: HashSet<Arc<str>>,
+    texts: Texts,
+}
+
+#[derive(Debug)]
+struct OwnSeries {
+    id: SeriesId,
+    /// In which of the samples it was gathered last.
+    gathered: u64,
 }
 
 /// The series of a skill, in the order of its samples.
@@ -91,10 +98,12 @@ impl Sampler {
             changed: Vec::new(),
             active_sessions: None,
             own: BTreeMap::new(),
+            own_series: Vec::new(),
+            own_order: Vec::new(),
             samples_taken: 0,
             has_queued: false,
             newest,
-            texts: HashSet::new(),
+            texts: Texts::default(),
         }
     }
 
@@ -194,7 +203,7 @@ impl Sampler {
         let id = match self.active_sessions {
             Some(id) => id,
             None => {
-                let name = SeriesName { metric: self.text(ACTIVE_SESSIONS_NAME), labels: Labels::default() };
+                let name = SeriesName { metric: self.texts.shared(ACTIVE_SESSIONS_NAME), labels: Labels::default() };
                 self.number(name, SeriesKind::Gauge, Origin::Families, None)
             }
         };
@@ -204,25 +213,29 @@ impl Sampler {
 
     fn sample_own(&mut self, own: Vec<OwnSample>, occasion: Occasion, values: &mut Vec<(SeriesId, f64)>) {
         let round = self.samples_taken;
-        for OwnSample { name, kind, value } in own {
-            let id = match self.own.get_mut(&name) {
-                Some((id, gathered)) => {
-                    *gathered = round;
-                    *id
-                }
+        let before = std::mem::take(&mut self.own_order);
+        let mut order = Vec::with_capacity(own.len());
+        for (number, OwnSample { name, kind, value }) in own.into_iter().enumerate() {
+            let as_before = before.get(number).filter(|(known, _)| Arc::ptr_eq(known, &name)).map(|(_, place)| *place);
+            let place = match as_before.or_else(|| self.own.get(&name).copied()) {
+                Some(place) => place,
                 None => {
                     // Where an earlier tick of this process was without it, it was 0 then.
                     let began = || self.has_queued;
                     let zero_at = self.zero_at(value, kind, began, occasion);
-                    let id = self.number(name.clone(), kind, Origin::Bridge, zero_at);
-                    self.own.insert(name, (id, round));
-                    id
+                    let id = self.number(SeriesName::clone(&name), kind, Origin::Bridge, zero_at);
+                    self.own_series.push(OwnSeries { id, gathered: round });
+                    self.own.insert(Arc::clone(&name), self.own_series.len() - 1);
+                    self.own_series.len() - 1
                 }
             };
-            self.push_changed(id, value, values);
+            self.own_series[place].gathered = round;
+            self.push_changed(self.own_series[place].id, value, values);
+            order.push((name, place));
         }
-        for (id, _) in self.own.values().filter(|(_, gathered)| *gathered != round) {
-            self.push_changed(*id, STALE, values);
+        self.own_order = order;
+        for series in self.own_series.iter().filter(|series| series.gathered != round) {
+            self.push_changed(series.id, STALE, values);
         }
     }
 
@@ -250,24 +263,15 @@ impl Sampler {
 
     fn skill_series_name(&mut self, sample: &SkillSample<'_>) -> SeriesName {
         let metric = if sample.suffix.is_empty() {
-            self.text(sample.name)
+            self.texts.shared(sample.name)
         } else {
-            self.text(&format!("{}{}", sample.name, sample.suffix))
+            self.texts.shared(&format!("{}{}", sample.name, sample.suffix))
         };
         let labels = sample.labels.iter().filter(|(name, _)| !name.is_empty());
-        let mut labels: Labels = labels.map(|(name, value)| (self.text(name), self.text(value))).collect();
+        let mut labels: Labels =
+            labels.map(|(name, value)| (self.texts.shared(name), self.texts.shared(value))).collect();
         labels.sort_unstable();
         SeriesName { metric, labels }
-    }
-
-    /// Returns the one copy of a text: most series share theirs.
-    fn text(&mut self, text: &str) -> Arc<str> {
-        if let Some(known) = self.texts.get(text) {
-            return Arc::clone(known);
-        }
-        let text: Arc<str> = text.into();
-        self.texts.insert(Arc::clone(&text));
-        text
     }
 }
 
@@ -296,26 +300,4 @@ fn born_micros(series: &SkillSeries, sample: &SkillSample<'_>) -> Option<i64> {
 pub(super) fn present(values: &[f64]) -> Vec<(SeriesId, f64)> {
     let values = values.iter().enumerate().filter(|(_, value)| !is_stale(**value));
     values.map(|(index, value)| (SeriesId::at(index), *value)).collect()
-}
-
-/// Returns every sample of `registry` beside those of the ledger's skills.
-pub fn gather_own(registry: &Registry) -> Vec<OwnSample> {
-    own_samples(&gather_others(registry))
-}
-
-/// Returns every sample of families that a registry gathered.
-fn own_samples(families: &[MetricFamily]) -> Vec<OwnSample> {
-    let mut samples = Vec::new();
-    for family in families {
-        each_other_sample(family, |sample| {
-            let labels = sample.metric.get_label().iter().map(|label| (label.name().into(), label.value().into()));
-            let bound = sample.bound_label().map(|(name, text)| (name.into(), text.into()));
-            let mut labels: Labels = labels.chain(bound).collect();
-            labels.sort_unstable();
-            let metric = [family.name(), sample.suffix].concat().into();
-            let kind = if sample.is_counter { SeriesKind::Counter } else { SeriesKind::Gauge };
-            samples.push(OwnSample { name: SeriesName { metric, labels }, kind, value: sample.value });
-        });
-    }
-    samples
 }

@@ -16,6 +16,7 @@ use super::clock::{ClockGuard, ClockVerdict, WallClock};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::listener::ReceiverListener;
+use super::queue::QueueSize;
 use super::receiver::PushReceiver;
 use super::series::{Series, SeriesId, Tick, TickTime};
 use crate::feed::Backoff;
@@ -173,8 +174,6 @@ impl Sender {
         let mut current = self.open().await?;
         loop {
             let until = *newest.borrow_and_update();
-            self.load_catalog().await?;
-            self.report_queue().await?;
             if until <= self.position {
                 if !self.next_tick(&mut newest).await {
                     return Ok(());
@@ -183,18 +182,21 @@ impl Sender {
             }
             let per_tick = current.len().max(1);
             let ticks_max = (WINDOW_SAMPLES_MAX / per_tick).clamp(1, WINDOW_TICKS_MAX);
-            let backlog = self.handle.backlog(&self.receiver.name, self.position, ticks_max).await?;
+            let known = SeriesId::at(self.catalog.len());
+            let (series, backlog) = self.handle.backlog(&self.receiver.name, self.position, ticks_max, known).await?;
+            self.add_series(series);
+            self.report_queue(backlog.size);
             let Some(last) = backlog.ticks.last().map(|tick| tick.time) else {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
                 current = self.open().await?;
                 self.next_tick(&mut newest).await;
                 continue;
             };
-            // A tick that was taken meanwhile can have series that are new.
-            self.load_catalog().await?;
             let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
             self.send_ticks(fresh, &mut current).await?;
-            self.advance(last).await?;
+            if self.position < last {
+                self.advance(last).await?;
+            }
         }
     }
 
@@ -202,12 +204,14 @@ impl Sender {
     async fn open(&mut self) -> Result<CurrentValues, QueueError> {
         let (position, values) = self.handle.open(&self.receiver.name).await?;
         self.position = position;
+        self.report_queue(self.handle.size_after(position).await?);
         Ok(CurrentValues::new(values))
     }
 
     async fn advance(&mut self, to: TickTime) -> Result<(), QueueError> {
-        self.handle.advance(&self.receiver.name, to).await?;
+        let behind = self.handle.advance(&self.receiver.name, to).await?;
         self.position = to;
+        self.report_queue(behind);
         Ok(())
     }
 
@@ -221,22 +225,19 @@ impl Sender {
         }
     }
 
-    async fn load_catalog(&mut self) -> Result<(), QueueError> {
-        let new = self.handle.series(SeriesId::at(self.catalog.len())).await?;
+    fn add_series(&mut self, new: Vec<Arc<Series>>) {
         for series in &new {
             let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
             self.labels.push(EncodedLabels::new(&series.name.metric, own.chain(self.receiver.labels.iter())));
         }
         self.catalog.extend(new);
-        Ok(())
     }
 
-    async fn report_queue(&self) -> Result<(), QueueError> {
-        let mut size = self.handle.size_after(self.position).await?;
+    /// Reports what is queued behind the position.
+    fn report_queue(&self, mut size: QueueSize) {
         // A receiver that has answered for everything is as far behind as its last tick is old.
         size.oldest = size.oldest.or(Some(self.position)).filter(|oldest| *oldest != TickTime::NEVER);
         self.listener.queue(size, self.handle.thinned_ticks());
-        Ok(())
     }
 
     /// Leaves out ticks that are too old to be sent, but for the newest of all. Returns the others.
@@ -469,7 +470,11 @@ impl Sender {
                 () = tokio::time::sleep(left.min(SLICE)) => {}
                 () = self.finish.cancelled(), if !is_finishing => return,
                 // A queue that fails is reported when it is used next.
-                Ok(()) = newest.changed() => drop(self.report_queue().await),
+                Ok(()) = newest.changed() => {
+                    if let Ok(size) = self.handle.size_after(self.position).await {
+                        self.report_queue(size);
+                    }
+                }
             }
             if self.timing.wall_clock.seconds() - wall > (began.elapsed() + SLEPT_MIN).as_secs_f64() {
                 return;

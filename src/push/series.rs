@@ -1,5 +1,6 @@
 //! The terms of the queue.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -81,6 +82,22 @@ pub struct SeriesName {
     pub labels: Labels,
 }
 
+/// One copy of each text: most series share theirs.
+#[derive(Debug, Default)]
+pub(super) struct Texts(HashSet<Arc<str>>);
+
+impl Texts {
+    /// Returns the one copy of `text`.
+    pub(super) fn shared(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(text) {
+            return Arc::clone(known);
+        }
+        let text: Arc<str> = text.into();
+        self.0.insert(Arc::clone(&text));
+        text
+    }
+}
+
 /// A series of the catalog.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Series {
@@ -98,8 +115,8 @@ pub struct Series {
 /// What the registry gathered: a sample beside those of the ledger's skills.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OwnSample {
-    /// Name and labels.
-    pub name: SeriesName,
+    /// Name and labels. The same allocation as that of an earlier sample means the same series.
+    pub name: Arc<SeriesName>,
     /// Whether its value only increases.
     pub kind: SeriesKind,
     /// Its value.
@@ -131,6 +148,8 @@ pub struct Backlog {
     pub ticks: Vec<Tick>,
     /// The ticks behind these.
     pub remaining: QueueSize,
+    /// These ticks and those behind them.
+    pub size: QueueSize,
 }
 
 /// A receiver, as the label `receiver` names it.

@@ -1,15 +1,17 @@
 //! When ticks are due, and the task that takes them. [`Schedule`] is pure: the time is passed in.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prometheus::Registry;
 use tracing::{debug, info, warn};
 
 use super::clock::{ClockGuard, WallClock};
+use super::gatherer::OwnGatherer;
 use super::handle::{QueueError, QueueHandle};
 use super::identity::Identity;
-use super::sampler::gather_own;
 use super::series::{OwnSample, TickKind, TickTime};
+use crate::sync::lock;
 
 /// The clock is read at least this often: timers stand still while the machine sleeps.
 const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -89,8 +91,8 @@ impl Schedule {
 pub struct Ticker {
     handle: QueueHandle,
     schedule: Schedule,
-    /// What is gathered at each tick, beside the five families; `None` if no receiver wants it.
-    registry: Option<Registry>,
+    /// Gathers what is sampled at each tick beside the five families; `None` if no receiver wants it.
+    gatherer: Option<Arc<Mutex<OwnGatherer>>>,
     clock_guard: ClockGuard,
     wall_clock: WallClock,
     is_failing: bool,
@@ -105,7 +107,8 @@ impl Ticker {
         clock_guard: ClockGuard,
         wall_clock: WallClock,
     ) -> Self {
-        Self { handle, schedule: Schedule::new(grid), registry, clock_guard, wall_clock, is_failing: false }
+        let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
+        Self { handle, schedule: Schedule::new(grid), gatherer, clock_guard, wall_clock, is_failing: false }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -149,9 +152,9 @@ impl Ticker {
     }
 
     async fn gather(&self) -> Vec<OwnSample> {
-        let Some(registry) = self.registry.clone() else { return Vec::new() };
+        let Some(gatherer) = self.gatherer.clone() else { return Vec::new() };
         // A collector that an embedding program registered may block, or panic.
-        tokio::task::spawn_blocking(move || gather_own(&registry)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || lock(&gatherer).gather()).await.unwrap_or_default()
     }
 }
 

@@ -3,8 +3,9 @@
 //! Architecture invariant: knows rows, not rules. It writes what [`Ledger::drain`](crate::ledger::Ledger::drain) returned, and
 //! reads back either all of it or nothing.
 //!
-//! WAL with `synchronous=FULL`: a commit that returned has reached the disk, and one that did not return leaves no trace. One
-//! bridge at a time has a state; others can read it with the sqlite3 shell.
+//! WAL with `synchronous=FULL`: a commit that returned has reached the disk, and one that did not return leaves no trace. The one
+//! exception, [`Store::write_queue_unsynced`], survives the process and reaches the disk with the next commit. One bridge at a
+//! time has a state; others can read it with the sqlite3 shell.
 
 mod error;
 mod file;
@@ -41,10 +42,21 @@ const CACHED_STATEMENTS_MAX: usize = 96;
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    /// How the connection commits just now.
+    durability: Durability,
     /// How much of the log was in the database when the file was last noted.
     checkpointed: Option<i64>,
     /// `None` for a database in memory. Dropped after the connection.
     file: Option<StateFile>,
+}
+
+/// What a commit that returned survives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Durability {
+    /// A power cut: it is on disk.
+    PowerCut,
+    /// The end of the process, however it ends: the system has it, and writes it to the disk with the next commit at the latest.
+    ProcessEnd,
 }
 
 /// A state that was opened, and what it held.
@@ -106,7 +118,13 @@ impl Store {
         file.note_companions();
         file.note_content();
         let checkpointed = checkpointed(&connection);
-        let store = Self { connection, path: path.to_owned(), checkpointed, file: Some(file) };
+        let store = Self {
+            connection,
+            path: path.to_owned(),
+            durability: Durability::PowerCut,
+            checkpointed,
+            file: Some(file),
+        };
         Opened { store, restored, quarantined }
     }
 
@@ -121,7 +139,8 @@ impl Store {
         restore: impl Fn(LedgerState) -> Result<T, InvalidState>,
     ) -> Result<(Self, T), StoreError> {
         let restored = Self::begin(&connection, path, &restore)?;
-        Ok((Self { connection, path: path.to_owned(), checkpointed: None, file: None }, restored))
+        let durability = Durability::PowerCut;
+        Ok((Self { connection, path: path.to_owned(), durability, checkpointed: None, file: None }, restored))
     }
 
     fn connect<T>(
@@ -224,7 +243,7 @@ impl Store {
     /// Changes that would be refused when they are read; whatever SQLite answers. Nothing of `changes` is on disk then.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
         changes.validate().map_err(|problem| StoreError::Impossible { path: self.path.clone(), problem })?;
-        self.transact(|connection| tables::save(connection, changes))?;
+        self.transact(Durability::PowerCut, |connection| tables::save(connection, changes))?;
         self.note_content();
         Ok(())
     }
@@ -243,7 +262,7 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers; nothing is forgotten then.
     pub fn forget_source(&mut self, source: SourceId) -> Result<bool, StoreError> {
-        self.transact(|connection| tables::forget_source(connection, source))
+        self.transact(Durability::PowerCut, |connection| tables::forget_source(connection, source))
     }
 
     /// Gives a remembered feed another name: a feed that is configured with this name continues where it was.
@@ -251,7 +270,7 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers; nothing is renamed then.
     pub fn rename_feed(&mut self, old: &str, new: &str) -> Result<Renamed, StoreError> {
-        self.transact(|connection| tables::rename_feed(connection, old, new))
+        self.transact(Durability::PowerCut, |connection| tables::rename_feed(connection, old, new))
     }
 
     /// Writes to the push queue, in one transaction. When this returns it is on disk.
@@ -259,7 +278,21 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers; nothing is on disk then.
     pub fn write_queue<T>(&mut self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        let written = self.transact(write)?;
+        let written = self.transact(Durability::PowerCut, write)?;
+        self.note_content();
+        Ok(written)
+    }
+
+    /// The same without waiting for the disk: what is written survives every end of the process, and a power cut only from the next
+    /// commit on. For what a restart after a power cut need not know.
+    ///
+    /// # Errors
+    /// As [`Store::write_queue`].
+    pub fn write_queue_unsynced<T>(
+        &mut self,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let written = self.transact(Durability::ProcessEnd, write)?;
         self.note_content();
         Ok(written)
     }
@@ -273,7 +306,12 @@ impl Store {
     }
 
     /// As [`Connection::transaction`], but with statements that are prepared once.
-    fn transact<T>(&self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+    fn transact<T>(
+        &mut self,
+        durability: Durability,
+        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        self.set_durability(durability)?;
         let execute = |statement| self.connection.prepare_cached(statement)?.execute([]).map(drop);
         let written = execute("BEGIN IMMEDIATE").and_then(|()| {
             let written = write(&self.connection).and_then(|value| execute("COMMIT").map(|()| value));
@@ -284,6 +322,19 @@ impl Store {
             written
         });
         written.map_err(|error| StoreError::sqlite(&self.path, error))
+    }
+
+    fn set_durability(&mut self, durability: Durability) -> Result<(), StoreError> {
+        if self.durability != durability {
+            // Takes effect as it is prepared, so that a statement that was prepared before would change nothing.
+            let pragma = match durability {
+                Durability::PowerCut => "PRAGMA synchronous = FULL",
+                Durability::ProcessEnd => "PRAGMA synchronous = NORMAL",
+            };
+            self.connection.execute_batch(pragma).map_err(|error| StoreError::sqlite(&self.path, error))?;
+            self.durability = durability;
+        }
+        Ok(())
     }
 
     /// Returns whether the path still leads to the files that are open, and nobody else has written to them. Somebody may have
@@ -318,9 +369,10 @@ impl Store {
         let staged = file.stage()?;
         let ignored = |_| Ok(());
         let (connection, ()) = Self::connect(&staged.staged, &self.path, &ignored)?;
-        let mut new = Self { connection, path: self.path.clone(), checkpointed: None, file: None };
+        let durability = Durability::PowerCut;
+        let mut new = Self { connection, path: self.path.clone(), durability, checkpointed: None, file: None };
         new.commit(everything)?;
-        new.transact(|new| {
+        new.transact(Durability::PowerCut, |new| {
             tables::first_series::copy(&self.connection, new)?;
             schema::QUEUE_TABLES.iter().try_for_each(|table| schema::copy_rows(&self.connection, new, table))
         })?;

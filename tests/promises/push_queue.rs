@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Changes;
 use session_buddy_bridge::internals::push::{
-    HostHash, Identified, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName, SeriesId, SeriesKind,
-    SeriesName, TickKind, TickTime, gather_own, is_stale, summary,
+    HostHash, Identified, OwnGatherer, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName, SeriesId,
+    SeriesKind, SeriesName, TickKind, TickTime, is_stale, summary,
 };
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
@@ -42,7 +42,7 @@ fn invocations(skill_name: &str, completed: &str) -> Series {
 
 fn own(metric: &str, labels: &[(&str, &str)], kind: SeriesKind, value: f64) -> OwnSample {
     let labels = labels.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    OwnSample { name: SeriesName { metric: metric.into(), labels }, kind, value }
+    OwnSample { name: SeriesName { metric: metric.into(), labels }.into(), kind, value }
 }
 
 fn zeros(queue: &mut Queue) -> BTreeMap<Series, TickTime> {
@@ -81,6 +81,7 @@ fn each_tick_equals_a_scrape_of_its_moment() {
     let collectors: [Box<dyn Collector>; 3] =
         [Box::new(served.clone()), Box::new(load.clone()), Box::new(took.clone())];
     collectors.into_iter().for_each(|collector| registry.register(collector).unwrap());
+    let mut gatherer = OwnGatherer::new(registry.clone());
     let mut scrapes = Vec::new();
     for number in 1..30 {
         counted.invocation(&format!("skill {}", number % 7), number % 3 == 0);
@@ -92,7 +93,7 @@ fn each_tick_equals_a_scrape_of_its_moment() {
         counted.sessions(number % 4);
         load.set(number as f64 / 3.0);
         took.observe(number as f64 / 10.0);
-        let taken = queue.try_tick(at(number as i64), gather_own(&registry), TickKind::Regular).unwrap();
+        let taken = queue.try_tick(at(number as i64), gatherer.gather(), TickKind::Regular).unwrap();
         assert_eq!(taken, Some(at(number as i64)));
         scrapes.push((at(number as i64), counted.scrape(&registry)));
         if number % 11 == 0 {
@@ -313,11 +314,13 @@ async fn a_queue_without_a_state_file_behaves_the_same() {
     let (position, _) = handle.open(&receiver).await.unwrap();
     assert_eq!(position, at(2));
     // Of a sender that another one has overtaken, which would change values that are not those of its position.
-    let overtaken = handle.backlog(&receiver, at(1), 2).await;
+    let overtaken = handle.backlog(&receiver, at(1), 2, SeriesId::FIRST).await;
     assert!(matches!(overtaken, Err(QueueError::Overtaken(_))), "{overtaken:?}");
-    let backlog = handle.backlog(&receiver, position, 2).await.unwrap();
+    let (new, backlog) = handle.backlog(&receiver, position, 2, SeriesId::at(3)).await.unwrap();
+    assert_eq!(new, catalog[3..]);
     assert_eq!(backlog.ticks.iter().map(|tick| tick.time).collect::<Vec<_>>(), [at(3), at(4)]);
     assert_eq!((backlog.remaining.ticks, backlog.remaining.oldest), (1, Some(at(5))));
+    assert_eq!(backlog.size, handle.size_after(position).await.unwrap());
     assert_eq!(*handle.watch().borrow(), at(5));
 }
 
@@ -458,11 +461,11 @@ fn a_disk_that_takes_nothing_queues_nothing_new_and_loses_nothing() {
     assert!(matches!(tick, Err(QueueError::Uncommitted)), "{tick:?}");
     queue.is_committed = true;
     for number in [2, 3] {
-        let (tick, advanced) = state.while_locked("push_tick", || {
-            let tick = queue.try_tick(at(number), Vec::new(), TickKind::Regular);
-            let handle = queue.handle.clone();
-            (tick, queue.answer(handle.advance(&ReceiverName::new("r"), at(1))))
-        });
+        let tick = state.while_locked("push_tick", || queue.try_tick(at(number), Vec::new(), TickKind::Regular));
+        let handle = queue.handle.clone();
+        let receiver = ReceiverName::new("r");
+        let answer = handle.advance(&receiver, at(1));
+        let advanced = state.while_locked("push_receiver", || queue.answer(answer));
         assert!(matches!(tick, Err(QueueError::Store(_))), "{tick:?}");
         assert!(matches!(advanced, Err(QueueError::Store(_))), "{advanced:?}");
     }
@@ -472,6 +475,62 @@ fn a_disk_that_takes_nothing_queues_nothing_new_and_loses_nothing() {
     assert!(queue.tick(4));
     assert_eq!(queue.states("r")[2].1, counted.scrape(&Registry::new()));
     assert_eq!(zeros(&mut queue).get(&invocations("new", "true")), Some(&at(1)));
+}
+
+#[test]
+fn what_is_answered_is_folded_now_and_then_and_no_value_is_lost() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    let rows = |queue: &mut Queue| -> u64 {
+        let count =
+            |connection: &Connection| connection.query_row("SELECT count(*) FROM push_tick", [], |row| row.get(0));
+        queue.store.read_queue(count).unwrap()
+    };
+    let mut most = 0;
+    for number in 1..200 {
+        counted.invocation(&format!("skill {}", number % 5), number % 3 == 0);
+        assert!(queue.tick(number));
+        queue.advance("r", at(number));
+        let shown = counted.scrape(&Registry::new());
+        assert_eq!(queue.states("r"), [(at(number), shown.clone())]);
+        most = most.max(rows(&mut queue));
+        if number % 50 == 0 {
+            drop(queue);
+            queue = Queue::at_path(&path, &counted, settings(&["r"]));
+            assert_eq!(queue.states("r"), [(at(number), shown)], "{number}");
+        }
+    }
+    assert!((2..=64).contains(&most), "{most}");
+    assert_eq!(look(&mut queue).unwrap().size.ticks, 0, "what is folded later is not queued");
+}
+
+#[test]
+fn an_answer_does_not_wait_for_the_disk_and_every_other_commit_does() {
+    /// As SQLite numbers them.
+    const NORMAL: i64 = 1;
+    const FULL: i64 = 2;
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    let synchronous = |queue: &mut Queue| -> i64 {
+        queue.store.read_queue(|connection| connection.query_row("PRAGMA synchronous", [], |row| row.get(0))).unwrap()
+    };
+    for number in 1..4 {
+        assert!(queue.tick(number));
+        assert_eq!(synchronous(&mut queue), FULL, "a tick");
+        queue.advance("r", at(number));
+        assert_eq!(synchronous(&mut queue), NORMAL, "an answer");
+        if number == 2 {
+            queue.store.commit(&Changes::default()).unwrap();
+            assert_eq!(synchronous(&mut queue), FULL, "a commit of the ledger");
+        }
+    }
+    fs::remove_file(&path).unwrap();
+    queue.store.rewrite(&Changes::default()).unwrap();
+    assert_eq!(synchronous(&mut queue), FULL, "a new file");
+    assert!(queue.tick(4));
+    assert_eq!(synchronous(&mut queue), FULL);
 }
 
 #[test]

@@ -201,7 +201,7 @@ impl Queue {
         let catalog = self.catalog();
         let receiver = ReceiverName::new(receiver);
         let (position, _) = self.answer(handle.open(&receiver)).unwrap();
-        let backlog = self.answer(handle.backlog(&receiver, position, usize::MAX)).unwrap();
+        let (_, backlog) = self.answer(handle.backlog(&receiver, position, usize::MAX, SeriesId::FIRST)).unwrap();
         let named = |values: &[(SeriesId, f64)]| {
             values.iter().map(|(id, value)| (name(&catalog[id.index()]), *value)).collect()
         };

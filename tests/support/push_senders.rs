@@ -106,7 +106,7 @@ impl Queue {
     pub async fn tick(&mut self, values: impl IntoIterator<Item = (String, f64)>) {
         self.newest.extend(values);
         let sample = |(metric, value): (&String, &f64)| OwnSample {
-            name: SeriesName { metric: metric.as_str().into(), labels: Box::default() },
+            name: SeriesName { metric: metric.as_str().into(), labels: Box::default() }.into(),
             kind: SeriesKind::Counter,
             value: *value,
         };
