@@ -6,6 +6,7 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use crate::clock::wall_seconds;
 use crate::feed::FeedState;
@@ -80,6 +81,25 @@ struct Current {
     has_started: bool,
     state: FeedState,
     since_seconds: f64,
+    /// When the feed reported the state.
+    reported_at: Instant,
+}
+
+impl Current {
+    /// Why the feed is not live, at `now`.
+    fn reason(&self, now: Instant) -> String {
+        let (prefix, reason, retry_in) = match &self.state {
+            FeedState::Waiting { reason, retry_in } => ("", reason, retry_in),
+            FeedState::Refused { reason, retry_in } => ("refused: ", reason, retry_in),
+            state => return state.to_string(),
+        };
+        let remaining = retry_in.saturating_sub(now.saturating_duration_since(self.reported_at));
+        match remaining.as_secs_f64().ceil() as u64 {
+            0 => format!("{prefix}{reason}; connecting again"),
+            seconds @ 1..120 => format!("{prefix}{reason}; next attempt in {seconds} s"),
+            seconds => format!("{prefix}{reason}; next attempt in {} min", seconds.div_ceil(60)),
+        }
+    }
 }
 
 /// How a feed stands.
@@ -106,7 +126,12 @@ impl FeedReport {
 
 impl FeedHealth {
     fn new(identity: &str) -> Self {
-        let current = Current { has_started: false, state: FeedState::Connecting, since_seconds: wall_seconds() };
+        let current = Current {
+            has_started: false,
+            state: FeedState::Connecting,
+            since_seconds: wall_seconds(),
+            reported_at: Instant::now(),
+        };
         Self { identity: identity.into(), current: Mutex::new(current) }
     }
 
@@ -124,6 +149,7 @@ impl FeedHealth {
             current.since_seconds = wall_seconds();
         }
         current.state = reported.clone();
+        current.reported_at = Instant::now();
         !was_live && current.state == FeedState::Live
     }
 
@@ -136,7 +162,7 @@ impl FeedHealth {
             }
             (FeedState::Live, _) => String::new(),
             _ if !current.has_started => "not started".to_owned(),
-            (state, _) => one_line(&state.to_string(), REASON_CHARS_MAX),
+            _ => one_line(&current.reason(Instant::now()), REASON_CHARS_MAX),
         };
         FeedReport {
             identity: Arc::clone(&self.identity),
@@ -181,7 +207,7 @@ mod tests {
 
     fn lost(what: &str) -> FeedState {
         let reason = DisconnectReason::Lost { what: what.to_owned() };
-        FeedState::Waiting { reason, retry_in: Duration::from_secs(1) }
+        FeedState::Waiting { reason, retry_in: Duration::from_secs(3600) }
     }
 
     fn refused(reason: &str) -> FeedState {
@@ -189,9 +215,14 @@ mod tests {
         FeedState::Refused { reason, retry_in: Duration::from_secs(30) }
     }
 
+    fn refused_in(retry_in: Duration) -> FeedState {
+        let FeedState::Refused { reason, .. } = refused("no") else { unreachable!("it is refused") };
+        FeedState::Refused { reason, retry_in }
+    }
+
     fn silent() -> FeedState {
         let after = Duration::from_secs(15);
-        FeedState::Waiting { reason: DisconnectReason::Silent { after }, retry_in: Duration::from_secs(1) }
+        FeedState::Waiting { reason: DisconnectReason::Silent { after }, retry_in: Duration::from_secs(3600) }
     }
 
     #[test]
@@ -225,6 +256,39 @@ mod tests {
     }
 
     #[test]
+    fn the_time_to_the_next_attempt_counts_down() {
+        let reported_at = Instant::now();
+        let current =
+            |retry_in| Current { has_started: true, state: refused_in(retry_in), since_seconds: 0.0, reported_at };
+        let seconds = Duration::from_secs;
+        let current = [current(seconds(30)), current(seconds(300))];
+        for (index, elapsed, part) in [
+            (0, Duration::ZERO, "; next attempt in 30 s"),
+            (0, Duration::from_millis(29_001), "; next attempt in 1 s"),
+            (0, seconds(30), "; connecting again"),
+            (0, seconds(90), "; connecting again"),
+            (1, seconds(170), "; next attempt in 3 min"),
+            (1, seconds(190), "; next attempt in 110 s"),
+        ] {
+            let reason = current[index].reason(reported_at + elapsed);
+            assert!(reason.starts_with("refused: ") && reason.ends_with(part), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_feed_without_data_is_not_live_and_names_the_time() {
+        let feed = FeedHealth::new("f");
+        feed.update(&FeedState::Live);
+        let since = tokio::time::Instant::now() - Duration::from_secs(17);
+        feed.update(&FeedState::NoData { since });
+        let report = feed.report(None);
+        assert_eq!((report.state.label(), report.is_live()), ("silent", false));
+        assert_eq!(report.reason, "connected, no data for 17 s");
+        assert!(!readiness(&[report]).0);
+        assert!(feed.update(&FeedState::Live), "it is live again with the first data");
+    }
+
+    #[test]
     fn every_label_of_a_state_is_listed() {
         let frozen = DisconnectReason::Frozen { after: Duration::ZERO };
         let dead = DisconnectReason::Dead { after: Duration::ZERO };
@@ -233,6 +297,7 @@ mod tests {
             (FeedState::Connecting, "connecting"),
             (FeedState::Opened, "connecting"),
             (FeedState::Live, "live"),
+            (FeedState::NoData { since: tokio::time::Instant::now() }, "silent"),
             (silent(), "silent"),
             (waiting(dead), "silent"),
             (waiting(frozen), "frozen"),

@@ -95,6 +95,7 @@ pub(crate) fn summarize(frame: &str, freshness: &mut Freshness) -> FrameSummary 
     protocol::read(frame, &protocol::Limits::default(), &mut |message| {
         let Ok(message) = message else { return };
         summary.understood = true;
+        summary.has_data |= message.has_data();
         if let Message::Snapshot(snapshot) = &message {
             summary.snapshot = Some(freshness.check(snapshot));
         }
@@ -115,6 +116,7 @@ impl FeedListener for IngestListener {
         protocol::read(frame, &protocol::Limits::default(), &mut |message| match &message {
             Ok(message) => {
                 summary.understood = true;
+                summary.has_data |= message.has_data();
                 self.telemetry.message(message.message_type(), wall_seconds);
                 summary.snapshot = self.receive(connection, message, now).or(summary.snapshot);
             }

@@ -39,6 +39,8 @@ pub trait FeedListener: Send + Sync + 'static {
 pub struct FrameSummary {
     /// Whether at least one message was understood.
     pub understood: bool,
+    /// Whether a snapshot or an event was understood, as opposed to greetings, confirmations and pongs.
+    pub has_data: bool,
     /// The last snapshot of the frame, if it held one.
     pub snapshot: Option<SnapshotSummary>,
 }

@@ -31,12 +31,13 @@ pub(super) struct Session<'a> {
     connection: Connection,
     settings: &'a FeedSettings,
     presented: PresentedCredentials,
+    is_greeted: bool,
     live_since: Option<Instant>,
 }
 
 impl<'a> Session<'a> {
     pub(super) fn new(connection: Connection, settings: &'a FeedSettings, presented: PresentedCredentials) -> Self {
-        Self { connection, settings, presented, live_since: None }
+        Self { connection, settings, presented, is_greeted: false, live_since: None }
     }
 
     /// Returns whether the connection was live for [`Timing::healthy_after`].
@@ -71,6 +72,7 @@ impl<'a> Session<'a> {
             }
             let due = keepalive.next(self.connection.last_received.last());
             let is_due = |(at, _): &(Instant, Due)| *at <= now;
+            self.check_data(now, watch, listener);
             let dead = due.filter(is_due).and_then(|(_, due)| (due == Due::Dead).then_some(Alarm::Dead));
             let wake = match watch.alarm(now).or(dead) {
                 Some(alarm) => {
@@ -90,7 +92,9 @@ impl<'a> Session<'a> {
                 }
                 None => {
                     acted_upon_at = None;
-                    due.map(|(at, _)| at).into_iter().chain(watch.deadline()).fold(Turns::longest(now), Instant::min)
+                    let data_deadline = watch.data_deadline().filter(|_| self.live_since.is_some()).map(|(at, _)| at);
+                    let deadlines = due.map(|(at, _)| at).into_iter().chain(watch.deadline()).chain(data_deadline);
+                    deadlines.fold(Turns::longest(now), Instant::min)
                 }
             };
             turns.until(wake);
@@ -158,10 +162,11 @@ impl<'a> Session<'a> {
                 let summary = listener.text(&self.presented.redact_frame(&frame), at.into_std());
                 if let Some(snapshot) = summary.snapshot {
                     watch.snapshot(snapshot.fresh, at);
+                } else if summary.has_data {
+                    watch.event();
                 }
-                if summary.understood && self.live_since.is_none() {
-                    self.live_since = Some(Instant::now());
-                    listener.state_changed(&FeedState::Live);
+                if summary.understood {
+                    self.understood(at, watch, listener);
                 }
                 None
             }
@@ -171,6 +176,32 @@ impl<'a> Session<'a> {
             }
             Message::Close(frame) => Some(self.closed(frame)),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => None,
+        }
+    }
+
+    /// A message was understood: the token is accepted. That makes the feed live unless its data is overdue.
+    fn understood(&mut self, at: Instant, watch: &mut SnapshotWatch, listener: &dyn FeedListener) {
+        let is_first = !std::mem::replace(&mut self.is_greeted, true);
+        if is_first {
+            watch.greeted(at);
+        }
+        if !watch.is_overdue() {
+            if self.live_since.is_none() {
+                self.live_since = Some(Instant::now());
+                listener.state_changed(&FeedState::Live);
+            }
+        } else if is_first && !watch.has_seen_data() {
+            listener.state_changed(&FeedState::NoData { since: at });
+        }
+    }
+
+    /// Reports a live feed that has sent no data for too long.
+    fn check_data(&mut self, now: Instant, watch: &mut SnapshotWatch, listener: &dyn FeedListener) {
+        let overdue = watch.data_deadline().filter(|(at, _)| self.live_since.is_some() && *at <= now);
+        if let Some((_, since)) = overdue {
+            self.live_since = None;
+            watch.set_overdue();
+            listener.state_changed(&FeedState::NoData { since });
         }
     }
 
@@ -196,7 +227,10 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn alarmed(&self, alarm: Alarm, watch: &SnapshotWatch) -> DisconnectReason {
+    fn alarmed(&self, alarm: Alarm, watch: &mut SnapshotWatch) -> DisconnectReason {
+        if alarm != Alarm::Dead {
+            watch.set_overdue();
+        }
         match alarm {
             Alarm::Dead => DisconnectReason::Dead { after: self.connection.last_received.last().elapsed() },
             Alarm::Silent => DisconnectReason::Silent { after: watch.allowance() },

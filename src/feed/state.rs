@@ -3,6 +3,7 @@
 use super::disconnect_reason::DisconnectReason;
 use std::fmt;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What a feed is doing, and why it is not live where it is not. `Display` explains it to people; neither it nor `Debug`
 /// holds a token, userinfo or a query.
@@ -14,6 +15,11 @@ pub enum FeedState {
     Opened,
     /// Connected, authenticated and delivering messages.
     Live,
+    /// Connected and authenticated, without a snapshot or an event for the silence timeout. The connection stays open.
+    NoData {
+        /// When data was first expected of this connection.
+        since: Instant,
+    },
     /// Disconnected; the next attempt follows by itself.
     Waiting {
         /// Why the last attempt ended.
@@ -43,7 +49,7 @@ impl FeedState {
         match self {
             FeedState::Connecting | FeedState::Opened => "connecting",
             FeedState::Live => "live",
-            FeedState::Waiting { reason: Silent { .. } | Dead { .. }, .. } => "silent",
+            FeedState::NoData { .. } | FeedState::Waiting { reason: Silent { .. } | Dead { .. }, .. } => "silent",
             FeedState::Waiting { reason: Frozen { .. }, .. } => "frozen",
             FeedState::Waiting { .. } => "unreachable",
             FeedState::Refused { .. } => "refused",
@@ -58,6 +64,7 @@ impl fmt::Display for FeedState {
             FeedState::Connecting => f.write_str("connecting"),
             FeedState::Opened => f.write_str("connected; nothing understood yet"),
             FeedState::Live => f.write_str("live"),
+            FeedState::NoData { since } => write!(f, "connected, no data for {} s", since.elapsed().as_secs()),
             FeedState::Waiting { reason, retry_in } => write!(f, "{reason}; next attempt in {retry_in:.1?}"),
             FeedState::Refused { reason, retry_in } => write!(f, "refused: {reason}; next attempt in {retry_in:.1?}"),
             FeedState::Stopped => f.write_str("stopped"),

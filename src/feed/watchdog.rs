@@ -22,7 +22,8 @@ pub enum Alarm {
 }
 
 /// The silence timeout of a feed. It outlives connections: a feed that has ever sent a snapshot must send more, on later
-/// connections too, while one that never did may be silent for ever.
+/// connections too. A feed that has never sent a snapshot or an event is overdue after the timeout, and keeps its connection;
+/// one that sends events alone may be silent for ever.
 #[derive(Debug)]
 pub struct SnapshotWatch {
     silence_timeout: Duration,
@@ -30,6 +31,8 @@ pub struct SnapshotWatch {
     intervals: VecDeque<Duration>,
     allowance: Duration,
     has_seen_snapshot: bool,
+    has_seen_data: bool,
+    is_overdue: bool,
     waiting_since: Option<Instant>,
     last_fresh: Option<Instant>,
     repeats: bool,
@@ -45,6 +48,8 @@ impl SnapshotWatch {
             intervals: VecDeque::with_capacity(INTERVALS_REMEMBERED),
             allowance: silence_timeout,
             has_seen_snapshot: false,
+            has_seen_data: false,
+            is_overdue: false,
             waiting_since: None,
             last_fresh: None,
             repeats: false,
@@ -57,11 +62,26 @@ impl SnapshotWatch {
         self.repeats = false;
     }
 
+    /// The first message of a connection arrived: from now on data is expected of a feed that has sent none yet.
+    pub fn greeted(&mut self, now: Instant) {
+        if !self.has_seen_data && !self.is_overdue {
+            self.waiting_since = Some(now);
+        }
+    }
+
+    /// An event arrived.
+    pub fn event(&mut self) {
+        self.has_seen_data = true;
+        self.is_overdue = false;
+    }
+
     /// A snapshot arrived; it is not `fresh` if it bears the timestamp of the one before.
     pub fn snapshot(&mut self, fresh: bool, now: Instant) {
         self.has_seen_snapshot = true;
+        self.has_seen_data = true;
         self.repeats = !fresh;
         if fresh {
+            self.is_overdue = false;
             // Snapshots that were read at once had piled up, which says nothing of their interval.
             if let Some(before) = self.last_fresh.replace(now).filter(|before| *before < now) {
                 self.learn(now.duration_since(before));
@@ -94,6 +114,28 @@ impl SnapshotWatch {
     pub fn alarm(&self, now: Instant) -> Option<Alarm> {
         self.deadline().filter(|deadline| now >= *deadline)?;
         Some(if self.repeats { Alarm::Frozen } else { Alarm::Silent })
+    }
+
+    /// Returns when a feed that has sent no data yet will be overdue, and since when data is expected of it.
+    pub fn data_deadline(&self) -> Option<(Instant, Instant)> {
+        let expecting = !self.has_seen_data && !self.filtered && !self.is_overdue;
+        let since = self.waiting_since.filter(|_| expecting)?;
+        Some((since.checked_add(self.silence_timeout)?, since))
+    }
+
+    /// Data is overdue until some arrives: fresh snapshots of a feed that sends snapshots, anything of one that never did.
+    pub fn set_overdue(&mut self) {
+        self.is_overdue = true;
+    }
+
+    /// Returns whether data is overdue, which no greeting changes.
+    pub fn is_overdue(&self) -> bool {
+        self.is_overdue
+    }
+
+    /// Returns whether the feed has ever sent a snapshot or an event.
+    pub fn has_seen_data(&self) -> bool {
+        self.has_seen_data
     }
 
     /// Returns how long the feed may be without a fresh snapshot.
@@ -176,8 +218,35 @@ mod tests {
     }
 
     #[test]
+    fn a_feed_that_never_sent_data_is_overdue_until_it_does() {
+        let (mut watch, start) = opened(false);
+        watch.greeted(start + seconds(1));
+        assert_eq!(watch.data_deadline(), Some((start + seconds(16), start + seconds(1))));
+        watch.set_overdue();
+        assert_eq!((watch.data_deadline(), watch.is_overdue()), (None, true), "it is reported once");
+        watch.opened(start + seconds(20));
+        watch.greeted(start + seconds(21));
+        assert!(watch.is_overdue(), "a greeting of the next connection is no data");
+        watch.event();
+        assert_eq!((watch.data_deadline(), watch.is_overdue()), (None, false), "events alone are data");
+    }
+
+    #[test]
+    fn snapshots_that_were_overdue_are_until_a_fresh_one() {
+        let (mut watch, start) = opened(false);
+        watch.snapshot(true, start);
+        watch.set_overdue();
+        watch.snapshot(false, start + seconds(20));
+        assert!(watch.is_overdue());
+        watch.snapshot(true, start + seconds(21));
+        assert!(!watch.is_overdue());
+    }
+
+    #[test]
     fn a_filtered_feed_owes_none() {
         let (mut watch, start) = opened(true);
+        watch.greeted(start);
+        assert_eq!(watch.data_deadline(), None);
         watch.snapshot(true, start);
         assert_eq!(watch.alarm(start + seconds(86_400)), None);
     }

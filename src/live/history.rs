@@ -1,4 +1,8 @@
 //! The last hour: by how much series increased, sample by sample.
+//!
+//! An outage, in which no feed delivers, is a gap. What was caught up at its end is known to have happened in it, and the point
+//! that ends it has its rate. Where only some feeds deliver nothing, points go on, and those that hold what was caught up say
+//! since when.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -6,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use url::form_urlencoded;
 
+use super::coverage::Coverage;
 use super::quantile::quantile;
 use crate::exposition::Increase;
 use crate::http::QueryError;
@@ -16,15 +21,33 @@ const SPAN: Duration = Duration::from_secs(3600);
 /// The time before a point that it summarizes.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Shortest time from which a rate is computed.
-const COVERED_MIN: Duration = Duration::from_secs(5);
+/// Shortest time from which a rate is computed: less than that between two samples, which is not exact.
+const COVERED_MIN: Duration = Duration::from_secs(4);
+
+/// What was observed since the sample before.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub at: Instant,
+    pub at_seconds: f64,
+    /// At this moment.
+    pub coverage: Coverage,
+    pub has_feeds: bool,
+    pub increase: Increase,
+    pub active_sessions: u64,
+}
 
 #[derive(Debug)]
 struct Sample {
     at: Instant,
     at_seconds: f64,
-    /// Time since the sample before.
+    /// The time in which its increase happened.
     covered: Duration,
+    /// Since the sample before: the least of both moments. Nothing is known of a sample without coverage.
+    coverage: Coverage,
+    /// Whether it ends an outage, of which it holds everything: no rate of another time is computed from it.
+    ends_outage: bool,
+    /// Unix timestamp, in seconds, since when some feed had delivered nothing whose increase it holds.
+    caught_up_since_seconds: Option<f64>,
     /// Without invocations from before the first snapshot that were added to series already exposed.
     invocations: u64,
     /// Only anomalies if there are such invocations: it is unknown which of them completed, and how long they took.
@@ -36,6 +59,21 @@ struct Sample {
 pub(super) struct History {
     samples: VecDeque<Sample>,
     latest: Instant,
+    /// At the latest sample; `None` before the first.
+    coverage: Option<Coverage>,
+    outage: Option<Outage>,
+    /// Unix timestamp of the last sample of complete coverage, in seconds; `None` before the first.
+    complete_seconds: Option<f64>,
+}
+
+/// A time in which no feed delivers.
+#[derive(Debug)]
+struct Outage {
+    /// Unix timestamp of the last sample before it, in seconds; `None` if the bridge has just started: what is caught up then
+    /// may have happened at any time before.
+    since_seconds: Option<f64>,
+    covered: Duration,
+    increase: Increase,
 }
 
 /// The response.
@@ -49,6 +87,10 @@ pub(super) struct Points {
 #[derive(Debug, Serialize)]
 struct Point {
     at_seconds: f64,
+    /// Since the point before.
+    coverage: Coverage,
+    /// Since when the point holds what happened while a feed delivered nothing.
+    caught_up_since_seconds: Option<f64>,
     invocations_per_minute: Option<f64>,
     completion_rate: Option<f64>,
     duration_mean_seconds: Option<f64>,
@@ -72,23 +114,62 @@ pub(super) fn after(query: &str) -> Result<f64, QueryError> {
 
 impl History {
     pub fn new(began: Instant) -> Self {
-        Self { samples: VecDeque::new(), latest: began }
+        Self { samples: VecDeque::new(), latest: began, coverage: None, outage: None, complete_seconds: None }
     }
 
-    pub fn record(&mut self, at: Instant, at_seconds: f64, increase: Increase, active_sessions: u64) {
+    pub fn record(&mut self, recorded: Recorded) {
+        let Recorded { at, at_seconds, coverage: now, has_feeds, mut increase, active_sessions } = recorded;
         // A clock that was set back: points come in the order of their times, and these lie ahead now.
         while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
             self.samples.pop_back();
         }
-        let covered = at.saturating_duration_since(self.latest);
+        let mut covered = at.saturating_duration_since(self.latest);
         self.latest = at;
+        let at_start = if has_feeds { Coverage::None } else { now };
+        let before = self.coverage.replace(now).unwrap_or(at_start);
+        // A feed that came back since the sample before may bring more of what it missed until the next.
+        let coverage = before.min(now);
+        let previous = self.samples.back();
+        let improves = now > before || previous.is_some_and(|previous| coverage > previous.coverage);
+        let mut caught_up_since_seconds = self.complete_seconds.filter(|_| improves);
+        let mut ends_outage = false;
+        if coverage == Coverage::None {
+            let since_seconds =
+                previous.filter(|previous| previous.coverage > Coverage::None).map(|last| last.at_seconds);
+            let begun = Outage { since_seconds, covered: Duration::ZERO, increase: Increase::default() };
+            let outage = self.outage.get_or_insert(begun);
+            outage.covered += covered;
+            outage.increase.merge(&increase);
+            (covered, caught_up_since_seconds, increase) = (Duration::ZERO, None, Increase::default());
+        } else if let Some(outage) = self.outage.take() {
+            increase.anomalies += outage.increase.anomalies;
+            if outage.since_seconds.is_some() {
+                ends_outage = true;
+                caught_up_since_seconds = outage.since_seconds;
+                covered += outage.covered;
+                increase.merge(&Increase { anomalies: 0, ..outage.increase });
+            }
+        }
+        if coverage == Coverage::Complete {
+            self.complete_seconds = Some(at_seconds);
+        }
         let invocations = increase.invocations.saturating_sub(increase.backfilled);
         let increase = if increase.backfilled == 0 {
             increase
         } else {
             Increase { anomalies: increase.anomalies, ..Increase::default() }
         };
-        self.samples.push_back(Sample { at, at_seconds, covered, invocations, increase, active_sessions });
+        self.samples.push_back(Sample {
+            at,
+            at_seconds,
+            covered,
+            coverage,
+            ends_outage,
+            caught_up_since_seconds,
+            invocations,
+            increase,
+            active_sessions,
+        });
         while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
             self.samples.pop_front();
         }
@@ -105,20 +186,29 @@ impl History {
 
     fn point(&self, index: usize) -> Point {
         let last = &self.samples[index];
+        let mut caught_up_since_seconds = last.caught_up_since_seconds;
         let (mut sum, mut covered, mut invocations) = (Increase::default(), Duration::ZERO, 0);
         for sample in self.samples.range(..=index).rev() {
+            let is_latest = covered.is_zero();
             // A sample counts whole. The latest always does: after a pause it covers more than the window.
-            if !covered.is_zero() && covered + sample.covered > WINDOW + COVERED_MIN / 2 {
+            let is_beyond = covered + sample.covered > WINDOW + COVERED_MIN / 2 || sample.ends_outage;
+            if (is_beyond && !is_latest) || sample.coverage == Coverage::None {
                 break;
             }
             covered += sample.covered;
             invocations += sample.invocations;
             sum.merge(&sample.increase);
+            caught_up_since_seconds = sample.caught_up_since_seconds.or(caught_up_since_seconds);
+            if sample.ends_outage {
+                break;
+            }
         }
         let observed = sum.durations.count();
         let share = |part: f64, whole: u64| (whole > 0).then(|| part / whole as f64);
         Point {
             at_seconds: last.at_seconds,
+            coverage: last.coverage,
+            caught_up_since_seconds,
             invocations_per_minute: (covered >= COVERED_MIN)
                 .then(|| invocations as f64 * WINDOW.as_secs_f64() / covered.as_secs_f64()),
             completion_rate: share(sum.completed as f64, sum.invocations),
@@ -146,13 +236,90 @@ mod tests {
         Increase { invocations, backfilled, completed, durations, anomalies: 0 }
     }
 
-    /// A sample each 5 s from the beginning on.
+    fn recorded(began: Instant, elapsed: Duration, coverage: Coverage, increase: Increase) -> Recorded {
+        let at_seconds = 1000.0 + elapsed.as_secs_f64();
+        Recorded { at: began + elapsed, at_seconds, coverage, has_feeds: false, increase, active_sessions: 1 }
+    }
+
+    /// A sample of feeds each 5 s: what they did at its end, and its invocations.
+    fn feeds(samples: &[(Coverage, u64)]) -> Vec<Point> {
+        let began = Instant::now();
+        let mut history = History::new(began);
+        for (number, (coverage, invocations)) in (1..).zip(samples) {
+            let increase = Increase { anomalies: *invocations, ..increase(*invocations, *invocations) };
+            let recorded = recorded(began, Duration::from_secs(5 * number), *coverage, increase);
+            history.record(Recorded { has_feeds: true, ..recorded });
+        }
+        history.points(f64::NEG_INFINITY).points
+    }
+
+    fn rates(points: &[Point]) -> Vec<Option<f64>> {
+        points.iter().map(|point| point.invocations_per_minute).collect()
+    }
+
+    #[test]
+    fn an_outage_is_a_gap_and_what_was_caught_up_is_its_rate() {
+        use Coverage::{Complete, None as Nothing};
+        let points = feeds(&[
+            (Complete, 3),
+            (Complete, 1),
+            (Complete, 1),
+            (Nothing, 0),
+            (Nothing, 0),
+            (Complete, 5),
+            // What a feed brings that came back before the last sample may still be of the outage.
+            (Complete, 1),
+            (Complete, 1),
+            (Complete, 0),
+        ]);
+        let rate = |value| Some(value);
+        let expected = [
+            // The bridge has just started: the first sample may hold what happened before.
+            None,
+            rate(12.0),
+            rate(12.0),
+            None,
+            None,
+            None,
+            // 6 in 20 s.
+            rate(18.0),
+            rate(12.0),
+            rate(6.0),
+        ];
+        assert_eq!(rates(&points), expected);
+        let since: Vec<_> = points.iter().map(|point| point.caught_up_since_seconds).collect();
+        let mut expected = [None; 9];
+        expected[6] = Some(1015.0);
+        assert_eq!(since, expected);
+        assert!(points[3..6].iter().all(|point| point.coverage == Nothing && point.completion_rate.is_none()));
+        assert_eq!(points[6].completion_rate, Some(1.0));
+        let anomalies: Vec<_> = points.iter().map(|point| point.anomalies).collect();
+        assert_eq!(anomalies, [0, 4, 1, 0, 0, 0, 6, 1, 0], "marks are not lost, and none is in a gap");
+    }
+
+    #[test]
+    fn what_some_feeds_missed_is_marked_while_others_go_on() {
+        use Coverage::{Complete, Partial};
+        let mut samples = vec![(Complete, 0), (Complete, 2), (Partial, 1), (Partial, 1), (Complete, 9), (Complete, 2)];
+        samples.extend([(Complete, 2); 13]);
+        let points = feeds(&samples);
+        let covered: Vec<_> = points[1..7].iter().map(|point| point.coverage).collect();
+        assert_eq!(covered, [Complete, Partial, Partial, Partial, Complete, Complete]);
+        let marked: Vec<_> = points.iter().map(|point| point.caught_up_since_seconds).collect();
+        assert!(points[1..].iter().all(|point| point.invocations_per_minute.is_some()));
+        // For as long as they are in the minute before a point.
+        assert_eq!(marked[..4], [None; 4]);
+        assert_eq!(marked[4..17], [Some(1010.0); 13]);
+        assert_eq!(marked[17..], [None; 2]);
+    }
+
+    /// A sample each 5 s from the beginning on, of a program without feeds.
     fn history(samples: impl IntoIterator<Item = Increase>) -> (Instant, History) {
         let began = Instant::now();
         let mut history = History::new(began);
         for (number, increase) in (1..).zip(samples) {
             let elapsed = Duration::from_secs(5 * number);
-            history.record(began + elapsed, 1000.0 + elapsed.as_secs_f64(), increase, 1);
+            history.record(recorded(began, elapsed, Coverage::Complete, increase));
         }
         (began, history)
     }
@@ -186,7 +353,8 @@ mod tests {
     #[test]
     fn points_keep_their_order_where_the_clock_is_set_back() {
         let (began, mut history) = history((0..4).map(|_| increase(1, 1)));
-        history.record(began + Duration::from_secs(25), 1012.0, increase(1, 1), 1);
+        let set_back = recorded(began, Duration::from_secs(25), Coverage::Complete, increase(1, 1));
+        history.record(Recorded { at_seconds: 1012.0, ..set_back });
         let times: Vec<f64> = history.points(f64::NEG_INFINITY).points.iter().map(|point| point.at_seconds).collect();
         assert_eq!(times, [1005.0, 1010.0, 1012.0]);
     }
@@ -197,7 +365,7 @@ mod tests {
         assert_eq!(history.points(f64::NEG_INFINITY).points.len(), 721);
         assert!(history.samples.len() <= 734);
         let woken = Duration::from_secs(5000 + 600);
-        history.record(began + woken, 1000.0 + woken.as_secs_f64(), increase(100, 100), 1);
+        history.record(recorded(began, woken, Coverage::Complete, increase(100, 100)));
         assert_eq!(history.points(f64::NEG_INFINITY).points.last().unwrap().invocations_per_minute, Some(10.0));
     }
 }

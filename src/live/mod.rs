@@ -5,11 +5,13 @@
 //! | `status` | the state of the bridge and its feeds, recent anomalies and rejections |
 //! | `skills` | the skills, sorted, filtered and paginated |
 //! | `history` | the last hour |
+//! | `coverage` | how many of the feeds deliver |
 //! | `quantile` | a quantile of a histogram |
 //!
 //! Architecture invariant: it reads what a scrape reads, through [`ViewProvider`], and no feed waits for it: nothing is
 //! sorted or serialized while the view is locked.
 
+mod coverage;
 mod history;
 mod quantile;
 mod skills;
@@ -29,7 +31,8 @@ use crate::health::Health;
 use crate::http::QueryError;
 use crate::sync::lock;
 use crate::telemetry::{StateTelemetry, Telemetry};
-use history::History;
+use coverage::Coverage;
+use history::{History, Recorded};
 use skills::SkillsQuery;
 
 /// Between two samples of the history. Unless something else reads the view, the time of a change is known to this precision.
@@ -99,12 +102,25 @@ impl LiveApi {
 
     /// Takes one sample.
     pub fn sample(&self) {
+        // Before the increase: what a feed delivers that comes back in between belongs to the time without it.
+        let (reports, feeds) = (self.health.reports(), self.telemetry.feeds());
         let mut taken = None;
         self.provider.read(&mut |view, active_sessions| {
-            taken = Some((view.take_increase(), active_sessions));
+            let counters: Vec<_> = view.feeds().cloned().collect();
+            taken = Some((view.take_increase(), active_sessions, counters));
         });
-        if let Some((increase, active_sessions)) = taken {
-            lock(&self.history).record(Instant::now(), wall_seconds(), increase, active_sessions);
+        if let Some((increase, active_sessions, counters)) = taken {
+            let coverage = Coverage::of(&reports, &feeds, &counters);
+            let at_seconds = wall_seconds();
+            let recorded = Recorded {
+                at: Instant::now(),
+                at_seconds,
+                coverage,
+                has_feeds: !reports.is_empty(),
+                increase,
+                active_sessions,
+            };
+            lock(&self.history).record(recorded);
         }
     }
 }

@@ -154,7 +154,7 @@ impl SkillsQuery {
             Column::Invocations => count(|row| row.invocations),
             Column::Completed => count(|row| row.completed),
             Column::Durations => count(|row| row.durations),
-            Column::CompletionRate => number(|row| row.completion_rate),
+            Column::CompletionRate => number(Row::completion_rate_or_share),
             Column::Mean => number(|row| row.duration_mean_seconds),
             Column::P95 => number(|row| row.duration_p95_seconds),
             Column::Anomalies => count(|row| row.anomalies),
@@ -169,6 +169,12 @@ impl SkillsQuery {
 }
 
 impl Row {
+    /// Returns the share of completed invocations where no rate is known: of a skill of which events alone tell.
+    fn completion_rate_or_share(&self) -> Option<f64> {
+        let share = || (self.invocations > 0).then(|| self.completed as f64 / self.invocations as f64);
+        self.completion_rate.or_else(share)
+    }
+
     fn of(skill: &SkillView) -> Self {
         let phases = &skill.series.phases;
         let mut durations = Histogram::default();

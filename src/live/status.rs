@@ -52,6 +52,8 @@ struct Feed {
     /// `active`, `standby`, `pending` or `inactive`.
     role: &'static str,
     last_message_seconds: Option<f64>,
+    connected_since_seconds: Option<f64>,
+    last_data_seconds: Option<f64>,
     messages: u64,
     rejected: u64,
     connects: u64,
@@ -158,6 +160,8 @@ impl Feed {
             source: report.standing.as_ref().and_then(|standing| standing.source).map(|source| source.0),
             role: report.standing.as_ref().map_or("inactive", |standing| standing.role.label()),
             last_message_seconds: traffic.last_message_seconds,
+            connected_since_seconds: traffic.connected_since_seconds,
+            last_data_seconds: traffic.last_data_seconds,
             messages: traffic.messages,
             rejected: traffic.rejected,
             connects: traffic.connects,

@@ -37,6 +37,11 @@ impl Message<'_> {
             Message::Unknown => MessageType::Unknown,
         }
     }
+
+    /// See [`MessageType::has_data`].
+    pub fn has_data(&self) -> bool {
+        self.message_type().has_data()
+    }
 }
 
 /// A message about the connection.
@@ -297,6 +302,14 @@ label_values! {
         SubscriptionConfirmed => "subscription_confirmed",
         /// Any other.
         Unknown => "unknown",
+    }
+}
+
+impl MessageType {
+    /// Returns whether it is a snapshot or an event, as opposed to a message about the connection or an unknown one.
+    pub fn has_data(self) -> bool {
+        use MessageType::{Connected, Pong, SubscriptionConfirmed, Unknown};
+        !matches!(self, Connected | Pong | SubscriptionConfirmed | Unknown)
     }
 }
 

@@ -13,6 +13,7 @@ use super::log_throttle::LogThrottle;
 use super::logged;
 use super::notices::{log_notice, log_rejection};
 use super::recent::RecentRejections;
+use crate::clock::wall_seconds;
 use crate::feed::FeedState;
 use crate::ledger::Notice;
 use crate::protocol::{MessageType, Rejection, RejectionReason};
@@ -78,6 +79,11 @@ pub(super) struct Counts {
     /// In the order of [`RejectionReason::ALL`].
     pub(super) rejected: [u64; RejectionReason::ALL.len()],
     pub(super) last_message_seconds: Option<f64>,
+    /// When the open connection was established, in seconds since the Unix epoch; `None` without one.
+    connected_since_seconds: Option<f64>,
+    last_data_seconds: Option<f64>,
+    /// Whether the open connection has delivered data.
+    has_data: bool,
     /// Rows read from the feed's database, and failures to read it; `None` if none is configured.
     pub(super) skills_db: Option<(u64, u64)>,
 }
@@ -87,6 +93,12 @@ pub(super) struct Counts {
 pub struct Traffic {
     /// Unix timestamp of the last message, in seconds.
     pub last_message_seconds: Option<f64>,
+    /// Unix timestamp of the open connection, in seconds; `None` without one.
+    pub connected_since_seconds: Option<f64>,
+    /// Unix timestamp of the last snapshot or event, in seconds.
+    pub last_data_seconds: Option<f64>,
+    /// Whether the open connection has delivered a snapshot or an event.
+    pub has_data: bool,
     /// Number of messages received.
     pub messages: u64,
     /// Number of frames, messages and entries that were not applied.
@@ -107,7 +119,12 @@ impl FeedTelemetry {
 
     /// A connection was established.
     pub fn connected(&self) {
-        lock(&self.state).counts.connects += 1;
+        {
+            let counts = &mut lock(&self.state).counts;
+            counts.connects += 1;
+            counts.connected_since_seconds = Some(wall_seconds());
+            counts.has_data = false;
+        }
         info!(feed = %self.identity, "connected");
     }
 
@@ -115,6 +132,8 @@ impl FeedTelemetry {
     pub fn disconnected(&self, code: &str, reason: &str) {
         let passed = {
             let mut state = lock(&self.state);
+            state.counts.connected_since_seconds = None;
+            state.counts.has_data = false;
             let disconnects = &mut state.counts.disconnects;
             let known = disconnects.contains_key(code) || disconnects.len() < CODES_MAX;
             let code = if known { code } else { OTHER_CODE };
@@ -135,6 +154,10 @@ impl FeedTelemetry {
             let counts = &mut lock(&self.state).counts;
             counts.messages[kind as usize] += 1;
             counts.last_message_seconds = Some(wall_seconds);
+            if kind.has_data() {
+                counts.last_data_seconds = Some(wall_seconds);
+                counts.has_data = true;
+            }
         }
         trace!(feed = %self.identity, kind = kind.label(), "message");
     }
@@ -205,6 +228,9 @@ impl FeedTelemetry {
         let counts = &lock(&self.state).counts;
         Traffic {
             last_message_seconds: counts.last_message_seconds,
+            connected_since_seconds: counts.connected_since_seconds,
+            last_data_seconds: counts.last_data_seconds,
+            has_data: counts.has_data,
             messages: counts.messages.iter().sum(),
             rejected: counts.rejected.iter().sum(),
             connects: counts.connects,

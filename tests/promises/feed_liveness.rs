@@ -13,6 +13,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
+const GREETING: &str = r#"{"type":"connected"}"#;
 const EVENT: &str = r#"{"type":"skill_invocation","data":{"skill_name":"a","completed":true}}"#;
 
 /// Pings soon, and expects a snapshot soon; patient with everything else.
@@ -96,6 +97,32 @@ async fn a_feed_that_owes_no_snapshot_is_left_alone() {
 }
 
 #[tokio::test]
+async fn a_feed_that_only_greets_is_live_once_it_sends_data() {
+    let (first, second) = (Gate::default(), Gate::default());
+    let server = ScriptedFeed::start(vec![
+        vec![Step::send(GREETING), Step::Await(first.clone()), Step::Drop],
+        vec![Step::send(GREETING), Step::Await(second.clone()), Step::send(snapshot(1))],
+    ]);
+    let feed = RunningFeed::start(watchful(&server));
+    let greeted = |notes: &[Note]| -> Vec<&'static str> {
+        let states = notes.iter().filter_map(|note| match note {
+            Note::State(FeedState::Live) => Some("live"),
+            Note::State(FeedState::NoData { .. }) => Some("no data"),
+            Note::Closed(_) => Some("closed"),
+            _ => None,
+        });
+        states.collect()
+    };
+    feed.until("the timeout", |notes| greeted(notes) == ["live", "no data"]).await;
+    first.open();
+    // A greeting of the next connection is no data.
+    feed.until("the next greeting", |notes| greeted(notes) == ["live", "no data", "closed", "no data"]).await;
+    second.open();
+    feed.until("a snapshot", |notes| greeted(notes) == ["live", "no data", "closed", "no data", "live"]).await;
+    feed.stop().await;
+}
+
+#[tokio::test]
 async fn every_byte_is_a_sign_of_life() {
     // A frame that takes more than twice as long to arrive as a connection without a byte lives.
     let text = r#"{"type":"pong"}"#;
@@ -143,7 +170,7 @@ impl FeedListener for OneAtFirst {
         assert!(self.is_ready(), "a frame that was not asked for");
         let number = self.frames.fetch_add(1, Ordering::SeqCst);
         assert_eq!(frame, snapshot(number as u64));
-        FrameSummary { understood: true, snapshot: Some(SnapshotSummary { fresh: true }) }
+        FrameSummary { understood: true, has_data: true, snapshot: Some(SnapshotSummary { fresh: true }) }
     }
 
     fn binary(&self, _bytes: usize) {}

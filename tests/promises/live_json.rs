@@ -8,7 +8,7 @@ use crate::support::http_client::Connection;
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::push_senders::receiver;
 use crate::support::running_bridge::RunningBridge;
-use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
+use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver};
 use serde_json::Value;
 use session_buddy_bridge::internals::feed::Timing;
@@ -144,6 +144,30 @@ async fn it_tells_what_a_scrape_tells_and_every_key_is_documented() {
     let documented: BTreeSet<String> =
         rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).map(str::to_owned).collect();
     assert_eq!(told, documented);
+    bridge.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_feed_without_data_is_live_nowhere_until_it_sends_some() {
+    let gate = Gate::default();
+    let greeting = Step::send(r#"{"type":"connected"}"#);
+    let rounds = Step::Repeat(Database::default().snapshot(0), Duration::from_millis(50));
+    let server = ScriptedFeed::start(vec![vec![greeting, Step::Await(gate.clone()), rounds]]);
+    let bridge = bridge(vec![target(&server)]);
+    let up = async || bridge.scrape().await.sum("session_buddy_bridge_feed_up");
+    let status = until(&bridge, "/api/v1/status", "no data", |status| status["feeds"][0]["state"] == "silent").await;
+    let feed = &status["feeds"][0];
+    assert!(feed["reason"].as_str().unwrap().starts_with("connected, no data for "), "{feed}");
+    assert!(feed["connected_since_seconds"].is_f64() && feed["last_data_seconds"].is_null(), "{feed}");
+    let ready = bridge.get("/-/ready").await;
+    assert_eq!((ready.status, up().await), (503, 0.0));
+    assert!(ready.text().contains(": not live: connected, no data for "), "{}", ready.text());
+
+    gate.open();
+    let status = until(&bridge, "/api/v1/status", "a snapshot", |status| status["feeds"][0]["state"] == "live").await;
+    assert!(status["feeds"][0]["last_data_seconds"].is_f64(), "{status}");
+    assert_eq!(status["totals"]["skills"], 0, "its database is empty");
+    assert_eq!((bridge.get("/-/ready").await.status, up().await), (200, 1.0));
     bridge.stop().await;
 }
 

@@ -50,7 +50,8 @@ impl FeedListener for RecordingListener {
             SnapshotSummary { fresh }
         });
         self.note(Note::Text(frame.to_owned()));
-        FrameSummary { understood: message["type"].is_string(), snapshot }
+        let has_data = matches!(message["type"].as_str(), Some("metrics_update" | "skill_invocation"));
+        FrameSummary { understood: message["type"].is_string(), has_data, snapshot }
     }
 
     fn binary(&self, bytes: usize) {
