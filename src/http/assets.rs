@@ -17,9 +17,11 @@ pub(super) struct Asset {
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 
-static ASSETS: [Asset; 6] = [
+static ASSETS: [Asset; 8] = [
     Asset { path: "/", media_type: "text/html; charset=utf-8", text: include_str!("page/index.html") },
     Asset { path: "/assets/page.js", media_type: JAVASCRIPT, text: include_str!("page/page.js") },
+    Asset { path: "/assets/charts.js", media_type: JAVASCRIPT, text: include_str!("page/charts.js") },
+    Asset { path: "/assets/format.js", media_type: JAVASCRIPT, text: include_str!("page/format.js") },
     Asset { path: "/assets/page.css", media_type: CSS, text: include_str!("page/page.css") },
     Asset { path: "/assets/icon.svg", media_type: "image/svg+xml", text: include_str!("page/icon.svg") },
     Asset { path: "/assets/uPlot.js", media_type: JAVASCRIPT, text: include_str!("page/uPlot.iife.min.js") },

@@ -16,6 +16,7 @@ mod detail_is_exact;
 mod fault_proxy;
 mod kill_minus_nine;
 mod live_page;
+mod live_page_states;
 mod peers_work;
 mod push_credentials;
 mod push_kills;

@@ -106,6 +106,25 @@ impl Browser {
         self.until_texts(css, |texts| texts.iter().any(|text| text.contains(part))).await;
     }
 
+    /// Waits until a script returns what is wanted.
+    pub async fn until_run(&self, script: &str, is_so: impl Fn(&Value) -> bool) {
+        let look = async || {
+            let value = self.run(script).await;
+            if is_so(&value) { Ok(()) } else { Err(value.to_string()) }
+        };
+        eventually_async(script, look).await;
+    }
+
+    /// Waits until the live page has drawn the last hour.
+    pub async fn until_drawn(&self) {
+        let labels =
+            "return [...document.querySelectorAll('#plots [role=img]')].every((chart) => chart.ariaLabel !== null)";
+        self.until_run(labels, |is_drawn| *is_drawn == true).await;
+        // uPlot draws in a microtask, and the browser with its next frame.
+        let frame = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(() => done(true)))";
+        self.page.execute_async(frame).await;
+    }
+
     pub async fn click(&self, css: &str) {
         patiently(css, async { self.page.find(css).await.click().await }).await;
     }

@@ -26,6 +26,7 @@ pub mod rows;
 pub mod running_bridge;
 pub mod scrape;
 pub mod scripted_feed;
+pub mod scripted_page;
 pub mod scripted_receiver;
 pub mod served;
 pub mod server_database;
