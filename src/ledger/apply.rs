@@ -438,7 +438,7 @@ impl Ledger {
     /// Turns what happened to sources into counters and notices.
     #[inline]
     pub(super) fn report(&mut self, now: Now, notices: &mut Vec<Notice>) {
-        if self.sources.has_events() {
+        if self.sources.has_events() || self.sources.has_coverage_changed() {
             self.report_events(now, notices);
         }
     }
@@ -446,12 +446,9 @@ impl Ledger {
     #[cold]
     fn report_events(&mut self, now: Now, notices: &mut Vec<Notice>) {
         let events = self.sources.take_events();
+        let has_joined = events.iter().any(|event| matches!(event, SourceEvent::Joined { .. }));
         // Which sources have a feed decides which rates are shown.
-        let changes_coverage = |event: &SourceEvent| {
-            use SourceEvent::{Damaged, OneServer, Returned, Settled, Undecided};
-            !matches!(event, Damaged { .. } | Returned { .. } | Undecided { .. } | Settled { .. } | OneServer { .. })
-        };
-        if events.iter().any(changes_coverage) {
+        if self.sources.take_coverage_change() || has_joined {
             self.update_databases(now);
             if self.began {
                 self.show_all_rates();

@@ -426,6 +426,33 @@ proptest! {
     }
 }
 
+/// An event that a former source knows binds a feed to it again, without a list: its rates are shown from then on, not from the
+/// next start.
+#[test]
+fn a_feed_that_an_event_returns_to_its_former_source_shows_its_rates() {
+    let invoke = |completed| Step::Invoke {
+        invocation: Invocation { skill_name: skill_name(0), workflow_phase: None, completed, duration_seconds: None },
+        streamed: false,
+    };
+    let steps = vec![
+        invoke(false),
+        Step::Anomaly { skill: 0, score: None, streamed: Some(true) },
+        Step::Snapshot,
+        Step::Reset,
+        invoke(true),
+        Step::Snapshot,
+        Step::Reset,
+        Step::Snapshot,
+        Step::Resend(1),
+        // The event is held for 5 s.
+        Step::Resend(1),
+        Step::Keep(Fate::Shown),
+        Step::Keep(Fate::DiesBefore),
+    ];
+    let plan = Plan { pace: Pace::Slow, skills: 7, streams: false, steps };
+    play(&plan).unwrap_or_else(|error| panic!("{error}"));
+}
+
 /// Histories of a sound server, always the same ones.
 fn eventful(count: usize) -> Vec<Plan> {
     let mut runner = TestRunner::deterministic();

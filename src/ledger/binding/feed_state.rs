@@ -163,6 +163,12 @@ impl FeedState {
         }
     }
 
+    /// The source whose rates it shows: the one that it is, or was last, bound to, while it is configured.
+    #[inline]
+    pub fn covered(&self) -> Option<SourceId> {
+        self.is_configured.then(|| self.source().or(self.former)).flatten()
+    }
+
     pub fn is_delivering(&self, now: Duration) -> bool {
         self.is_live && self.received_at.is_some_and(|at| now.saturating_sub(at) <= PATIENCE)
     }

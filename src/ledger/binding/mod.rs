@@ -78,6 +78,8 @@ pub struct Sources<C> {
     left: u64,
     steps: Steps,
     events: Vec<SourceEvent>,
+    /// The source that each feed covered, by slot, at the last [`Sources::take_coverage_change`].
+    covered: Vec<Option<SourceId>>,
     wall_micros: i64,
     /// What a source that another one joins stays within.
     limits: Limits,
@@ -98,6 +100,7 @@ impl<C> Sources<C> {
             left: 0,
             steps: Steps::default(),
             events: Vec::new(),
+            covered: Vec::new(),
             wall_micros: 0,
             limits: Limits::default(),
         }
@@ -239,11 +242,25 @@ impl<C> Sources<C> {
 
     /// The filters of the configured feeds that are, or were last, bound to a source.
     pub fn coverage(&self, source: SourceId) -> impl Iterator<Item = Option<&str>> + '_ {
-        let covers = move |state: &&FeedState| {
-            state.is_configured
-                && (state.source() == Some(source) || state.source().is_none() && state.former == Some(source))
-        };
+        let covers = move |state: &&FeedState| state.covered() == Some(source);
         self.feeds.iter().filter(covers).map(|state| state.entry.filter.as_deref())
+    }
+
+    /// Whether a feed covers another source than at the last [`Sources::take_coverage_change`]. The feeds are compared, since
+    /// many places bind a feed or change what it was last bound to: one that had to report it could forget to.
+    #[inline]
+    pub fn has_coverage_changed(&self) -> bool {
+        !self.feeds.iter().map(FeedState::covered).eq(self.covered.iter().copied())
+    }
+
+    /// Returns whether a feed covers another source than at the last call.
+    pub fn take_coverage_change(&mut self) -> bool {
+        let has_changed = self.has_coverage_changed();
+        if has_changed {
+            self.covered.clear();
+            self.covered.extend(self.feeds.iter().map(FeedState::covered));
+        }
+        has_changed
     }
 
     /// The entry of a feed.
