@@ -27,13 +27,18 @@ const VIRTUAL_BYTES: Family<0> = Family::gauge("process_virtual_memory_bytes", "
 /// limit of file descriptors.
 pub struct ProcessCollector {
     descs: [Desc; 7],
+    /// Read once: it never changes, and the file that the time of the boot stands in grows with the processors.
+    start_time_seconds: Option<f64>,
 }
 
 impl ProcessCollector {
     /// Creates a collector for the calling process.
     pub fn new() -> Self {
         let families = [&CPU_SECONDS, &MAX_FDS, &OPEN_FDS, &RESIDENT_BYTES, &START_TIME, &THREADS, &VIRTUAL_BYTES];
-        Self { descs: families.map(Family::desc) }
+        Self {
+            descs: families.map(Family::desc),
+            start_time_seconds: Stat::read().as_ref().and_then(start_time_seconds),
+        }
     }
 }
 
@@ -56,7 +61,7 @@ impl Collector for ProcessCollector {
             getrlimit(Resource::Nofile).current.map(|descriptors| MAX_FDS.value(descriptors as f64)),
             open_descriptors().map(|descriptors| OPEN_FDS.value(descriptors as f64)),
             stat.map(|stat| RESIDENT_BYTES.value(stat.resident_bytes)),
-            stat.and_then(start_time_seconds).map(|seconds| START_TIME.value(seconds)),
+            self.start_time_seconds.map(|seconds| START_TIME.value(seconds)),
             stat.map(|stat| THREADS.value(stat.threads)),
             stat.map(|stat| VIRTUAL_BYTES.value(stat.virtual_bytes)),
         ]
