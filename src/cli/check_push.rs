@@ -1,15 +1,10 @@
-//! `check --push.url`: receivers of remote write, reported without sending a sample.
+//! A receiver of remote write, reported without sending a sample.
 
 use std::fmt::Write as _;
 
-use clap::Args;
-use tokio_util::sync::CancellationToken;
+use serde::Serialize;
 
-use super::output::Output;
-use super::{Command, CommandError, until_signal};
 use crate::push::{Probe, PushReceiver, Verification, probe};
-use crate::settings::flags::{CheckedReceivers, ReceiverFlags};
-use crate::settings::{LogSettings, SettingsError};
 use crate::text::terminal_line;
 
 /// Beyond this difference of clocks, in seconds, a bridge sends nothing, or reports it.
@@ -17,57 +12,53 @@ const SKEW_SECONDS_MAX: f64 = 60.0;
 
 const TENANT_HEADER: &str = "X-Scope-OrgID";
 
-#[derive(Debug, Args)]
-pub(super) struct CheckPushFlags {
-    /// Check this receiver of remote write instead of a feed, without sending a sample (may be repeated, at most 4)
-    #[arg(id = "push.url", long = "push.url", value_name = "URL", help_heading = "Push")]
-    pub urls: Vec<String>,
-    #[command(flatten)]
-    pub receiver: ReceiverFlags,
-}
-
-/// Reports of each receiver whether it is reachable, authorizes, agrees on the time and reads write requests.
+/// What requests without samples showed of a receiver.
 #[derive(Debug)]
-pub struct CheckPush {
-    receivers: Vec<PushReceiver>,
-    log: LogSettings,
+pub(super) struct CheckedReceiver {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub response: ReceiverResponse,
+    /// Why a bridge could not push to it, or would not know whether it does.
+    pub problem: Option<String>,
 }
 
-impl CheckPush {
-    pub(super) fn new(flags: CheckPushFlags, label_chars_max: usize, log: LogSettings) -> Result<Self, SettingsError> {
-        let CheckPushFlags { urls, receiver } = flags;
-        Ok(Self { receivers: CheckedReceivers { urls, receiver }.receivers(label_chars_max)?, log })
-    }
-
-    async fn run(self, shutdown: CancellationToken) -> Result<(), CommandError> {
-        let mut text = String::new();
-        let mut failed = None;
-        for receiver in self.receivers {
-            let Some(probe) = shutdown.run_until_cancelled(probe(receiver.clone())).await else { break };
-            text.push_str(&report(&receiver, &probe));
-            if let Some(problem) = problem(&probe) {
-                failed.get_or_insert((receiver.name.to_string(), problem));
-            }
-        }
-        let output = Output::to_stdout().map_err(CommandError::Threads)?;
-        // If a write failed, the end of the output says why.
-        let _ = shutdown.run_until_cancelled(output.write(text)).await;
-        output.finish_unless(&shutdown).await?;
-        match failed {
-            None => Ok(()),
-            Some((receiver, problem)) => Err(CommandError::ReceiverFailed { receiver, problem }),
-        }
-    }
+/// The responses of a receiver, for programs.
+#[derive(Debug, Serialize)]
+pub(super) struct ReceiverResponse {
+    /// Status of the response to a request without samples; `None` without one.
+    status: Option<u16>,
+    /// This machine's clock minus the receiver's, at least and at most; `None` if it does not send the time.
+    clock_skew_seconds: Option<(f64, f64)>,
+    sends_tenant: bool,
+    remote_write: RemoteWriteSupport,
 }
 
-impl Command for CheckPush {
-    fn log(&self) -> LogSettings {
-        self.log
-    }
+/// Whether a receiver reads write requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum RemoteWriteSupport {
+    Verified,
+    AcceptsEverything,
+    WebPage,
+    Unknown,
+}
 
-    fn execute(self: Box<Self>) -> Result<(), CommandError> {
-        until_signal(|shutdown| self.run(shutdown))?
-    }
+/// Checks a receiver: whether it is reachable, authorizes, agrees on the time and reads write requests.
+pub(super) async fn check_receiver(receiver: &PushReceiver) -> CheckedReceiver {
+    let probe = probe(receiver.clone()).await;
+    let response = ReceiverResponse {
+        status: probe.answer.as_ref().ok().copied(),
+        clock_skew_seconds: probe.skew_seconds,
+        sends_tenant: receiver.sends_header(TENANT_HEADER),
+        remote_write: match probe.verification {
+            Verification::Verified { .. } => RemoteWriteSupport::Verified,
+            Verification::AcceptsEverything => RemoteWriteSupport::AcceptsEverything,
+            Verification::WebPage => RemoteWriteSupport::WebPage,
+            Verification::Unknown => RemoteWriteSupport::Unknown,
+        },
+    };
+    CheckedReceiver { text: report(receiver, &probe), response, problem: problem(&probe) }
 }
 
 /// Returns why a bridge could not push to the receiver, or would not know whether it does.

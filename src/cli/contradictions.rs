@@ -10,12 +10,15 @@ use clap::{ArgAction, ArgMatches, Command};
 use crate::settings::listen_address::unix_path;
 
 /// Pairs that cannot both be meant, by their long names; arguments without one by their identifier.
-const PAIRS: [(&str, &str); 7] = [
+const PAIRS: [(&str, &str); 9] = [
     ("state.disabled", "state.path"),
     ("web.systemd-socket", "web.listen-address"),
     // What explains a recording connects to nothing.
     ("recording", "feed.url"),
     ("recording", "seconds"),
+    // The URLs of a check stand in place of the flag.
+    ("url", "feed.url"),
+    ("offline", "seconds"),
     // A health check has one target.
     ("healthcheck.url", "healthcheck.pid"),
     ("healthcheck.url", "web.listen-address"),

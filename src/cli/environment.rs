@@ -42,7 +42,9 @@ fn with_origins(arg: Arg, variable: Option<&str>) -> Arg {
     if let Some(variable) = variable {
         help.push_str(&format!("\n[env: {variable}]"));
     }
-    arg.help(help).hide_default_value(true)
+    // clap refuses to hide the default of a flag without a value.
+    let takes_values = arg.get_action().takes_values();
+    arg.help(help).hide_default_value(takes_values)
 }
 
 /// Returns the parts between commas. What is not UTF-8 stays whole, for the parser to refuse.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::check::CheckProblem;
+use super::check_feed::CheckProblem;
 use super::explanation::MissingSkill;
 use super::healthcheck::HealthcheckError;
 use super::record::SilentFeed;
@@ -13,7 +13,7 @@ use crate::backfill::BackfillError;
 use crate::bridge::BridgeError;
 use crate::recording::RecordingError;
 use crate::report::ReportError;
-use crate::settings::FeedUrlError;
+use crate::settings::{FeedUrlError, SettingsError};
 use crate::store::StoreError;
 
 /// Why a command failed; nothing is wrong with its settings.
@@ -89,6 +89,12 @@ pub enum CommandError {
         /// Why not, and what to do.
         problem: String,
     },
+    /// A check found several problems; each is reported by itself.
+    #[error("{}", .0.iter().map(CommandError::to_string).collect::<Vec<_>>().join("; "))]
+    SeveralProblems(Vec<CommandError>),
+    /// A check found a setting, or a file or database that it names, that cannot be used: exit code 2.
+    #[error(transparent)]
+    Refused(#[from] SettingsError),
     /// The one skill to explain was not counted.
     #[error(transparent)]
     MissingSkill(#[from] MissingSkill),

@@ -1,7 +1,6 @@
 //! `explain`: what each message changes, and by which rule.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,6 +10,7 @@ use super::explanation::Explainer;
 use super::feed_tap::{FeedEvent, FeedTap};
 use super::one_feed::OneFeedFlags;
 use super::output::{Output, print};
+use super::recording_file::RecordingFile;
 use super::{Command, CommandError, until_signal};
 use crate::feed::{DisconnectReason, FeedSettings};
 use crate::ledger::Limits;
@@ -25,7 +25,7 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub(super) struct ExplainFlags {
-    /// The recording; without one the feed is explained live
+    /// The recording, - for standard input; without one the feed is explained live
     #[arg(id = "recording", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Report only this skill
@@ -60,8 +60,8 @@ pub struct Explain {
 pub enum Source {
     /// A recording.
     Recording {
-        /// The file to read.
-        file: PathBuf,
+        /// The recording to read.
+        file: RecordingFile,
         /// The skill that the recorded feed was subscribed to; `None` for all.
         subscribed: Option<String>,
     },
@@ -82,7 +82,10 @@ impl Explain {
         let source = match flags.file {
             Some(file) => {
                 let skill = flags.feed.subscription.skill;
-                Source::Recording { file, subscribed: skill.map(|skill| checked("--feed.skill", skill)).transpose()? }
+                Source::Recording {
+                    file: file.into(),
+                    subscribed: skill.map(|skill| checked("--feed.skill", skill)).transpose()?,
+                }
             }
             None => Source::Feed {
                 feed: Box::new(flags.feed.settings(label_chars_max, environment)?),
@@ -114,11 +117,10 @@ impl Command for Explain {
 }
 
 /// Explains a recording.
-fn explain_recording(file: &Path, mut explainer: Explainer) -> Result<(), CommandError> {
-    let bytes = fs::read(file).map_err(|source| CommandError::File { file: file.to_owned(), source })?;
-    let text = recording::text(&bytes)
-        .and_then(|text| explained(text, &mut explainer))
-        .map_err(|source| CommandError::Recording { file: file.to_owned(), source })?;
+fn explain_recording(file: &RecordingFile, mut explainer: Explainer) -> Result<(), CommandError> {
+    let bytes = file.read()?;
+    let text =
+        recording::text(&bytes).and_then(|text| explained(text, &mut explainer)).map_err(|error| file.error(error))?;
     print(text.as_bytes())?;
     explainer.missing_skill().map_or(Ok(()), |missing| Err(missing.into()))
 }

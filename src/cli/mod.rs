@@ -5,6 +5,7 @@
 
 pub mod backfill;
 pub mod check;
+mod check_feed;
 mod check_push;
 mod contradictions;
 pub mod demo;
@@ -22,11 +23,13 @@ mod one_feed;
 mod output;
 pub mod print;
 pub mod record;
+pub mod recording_file;
 pub mod replay;
 pub mod report;
 pub mod run;
 mod signals;
 pub mod state;
+mod state_summary;
 
 use std::any::Any;
 use std::env;
@@ -34,6 +37,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::slice;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -92,8 +96,10 @@ Examples:
       two servers in one scrape
   session-buddy-bridge --web.listen-address :9101
       serve other machines too, on port 9101
-  session-buddy-bridge check --feed.url ws://alpha:8765
-      check that server, and report what would be counted
+  session-buddy-bridge check ws://alpha:8765
+      connect to that server once, and report what would be counted
+  session-buddy-bridge check --offline --config.file bridge.yml
+      validate the file, and open every file and database that it names
   session-buddy-bridge record feed.ndjson --seconds 60
   session-buddy-bridge replay feed.ndjson
   session-buddy-bridge explain feed.ndjson --skill pytest-run
@@ -125,7 +131,7 @@ enum Subcommands {
     Run(Box<RunFlags>),
     /// Run a simulated server, and the bridge subscribed to it, on this machine only
     Demo(DemoFlags),
-    /// Connect once and report connectivity, authentication, interval, skills and rates, and what the metrics would be
+    /// Check settings, files and databases, then connect once to each feed and receiver and report what a bridge would find
     Check(Box<CheckFlags>),
     /// Report what each message of a recording, or of a live feed, changes, and by which rule
     Explain(ExplainFlags),
@@ -200,7 +206,10 @@ pub fn main() -> ExitCode {
         Err(failure) => {
             // What led to the failure stands before it.
             drop(log);
-            fail(&failure)
+            match &failure {
+                CommandError::Refused(refusal) => refuse(refusal),
+                failure => fail(failure),
+            }
         }
     }
 }
@@ -281,8 +290,14 @@ fn without_environment() -> clap::Command {
 }
 
 fn fail(failure: &CommandError) -> ExitCode {
-    // If this cannot be printed, the exit code is all that is left.
-    let _ = writeln!(io::stderr(), "error: {}", terminal_line(&failure.to_string()));
+    let problems = match failure {
+        CommandError::SeveralProblems(problems) => problems,
+        failure => slice::from_ref(failure),
+    };
+    for problem in problems {
+        // If this cannot be printed, the exit code is all that is left.
+        let _ = writeln!(io::stderr(), "error: {}", terminal_line(&problem.to_string()));
+    }
     ExitCode::from(FAILED)
 }
 

@@ -1,4 +1,4 @@
-//! `completions`, `man` and `run --config.check`: a text that is known once the command line is parsed.
+//! `completions` and `man`: a text that is known once the command line is parsed.
 
 use clap_complete::Shell;
 

@@ -3,14 +3,12 @@
 use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
-use super::print::Print;
 use super::signals::take_hangups;
-use super::{Command, CommandError, until_signal};
+use super::{Command, CommandError, check, until_signal};
 use crate::bridge::{Bridge, BridgeError, ReloadHandle};
 use crate::service_manager;
 use crate::settings::flags::RunFlags;
 use crate::settings::{self, Environment, LogSettings, Settings, SettingsError};
-use crate::skills_db::SkillsDatabase;
 
 /// Runs the bridge until a signal ends it. systemd is notified, and SIGHUP reloads the configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,23 +22,10 @@ pub struct Run {
 /// # Errors
 /// The first setting that cannot be used.
 pub(super) fn command(flags: RunFlags, environment: Environment<'_>) -> Result<Box<dyn Command>, SettingsError> {
-    let is_check = flags.config.check;
-    let settings = settings::run::settings(flags, environment)?;
-    if !is_check {
-        return Ok(Box::new(Run { settings }));
+    if flags.config.check {
+        return check::of_config_file(flags, environment);
     }
-    let file = settings.config_file.as_ref().ok_or(SettingsError::MissingConfigFile)?;
-    let mut text = format!("{} is valid. Feeds:\n", file.path.display());
-    for feed in &settings.feeds {
-        text.push_str(&format!("  {}\n", feed.identity));
-        if let Some(path) = &feed.skills_db {
-            // The bridge would go on without it, and try again.
-            SkillsDatabase::open(path, &CancellationToken::new())
-                .map_err(|error| file.database_error(feed, error.into()))?;
-            text.push_str(&format!("    with the database {}\n", path.display()));
-        }
-    }
-    Ok(Box::new(Print(text.into_bytes())))
+    Ok(Box::new(Run { settings: settings::run::settings(flags, environment)? }))
 }
 
 impl Run {

@@ -79,7 +79,7 @@ pub enum SettingsError {
         /// The path.
         path: PathBuf,
     },
-    /// `--config.check` found that the database beside a feed cannot be read.
+    /// A check found that the database beside a feed cannot be read.
     #[error("{0}")]
     SkillsDb(#[source] Box<dyn Error + Send + Sync>),
     /// `--config.check` is given without `--config.file`.

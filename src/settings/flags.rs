@@ -29,7 +29,7 @@ pub(crate) struct ConfigFlags {
     /// YAML file with feeds, each with name, URL, skill and credentials, and limits; reloaded on SIGHUP
     #[arg(long = "config.file", value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Validate --config.file and every file that it names, report the result, and exit
+    /// Validate --config.file and every file that it names, report the result, and exit: the same as `check --offline`
     #[arg(long = "config.check", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub check: bool,
@@ -105,7 +105,7 @@ pub(crate) struct ReceiverFlags {
     pub insecure: bool,
 }
 
-/// Receivers of `check`: those of a bridge with the same flags.
+/// Receivers of a command that pushes once: those of a bridge with the same flags.
 #[derive(Debug)]
 pub(crate) struct CheckedReceivers {
     pub urls: Vec<String>,

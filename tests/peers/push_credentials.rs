@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::Value;
 use session_buddy_bridge::internals::push::{PushLabels, PushReceiver};
@@ -15,6 +16,7 @@ use crate::support::peers::receivers::{EncryptedPrometheus, Kind, Receiver, VmAu
 use crate::support::program::Program;
 use crate::support::push_senders::{Queue, Running, receiver, timing};
 use crate::support::scrape::Scrape;
+use crate::support::scripted_feed::{ScriptedFeed, Step};
 use crate::support::web_site::{TLS, WebSite, basic, hash};
 use crate::support::{eventually, eventually_async, holds};
 
@@ -252,7 +254,15 @@ fn an_untrusted_certificate_is_seen_on_every_surface_until_the_file_is_right() {
         flag("basic-auth-file", "login"),
     ];
     let push = || push.iter().map(String::as_str);
-    let check = || Program::start(["check"].into_iter().chain(push())).end();
+    // A healthy feed beside it.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let feed = {
+        let _context = runtime.enter();
+        let snapshot = r#"{"type": "metrics_update", "data": {"top_skills": [], "anomalies": []}}"#.to_owned();
+        ScriptedFeed::start(vec![vec![Step::Repeat(snapshot, Duration::from_millis(20))]])
+    };
+    let feed_url = feed.url().to_string();
+    let check = || Program::start(["check", &feed_url].into_iter().chain(push())).end();
     let untrusted = "the server's certificate is not from a CA that is trusted here; check the CA file";
     let refused = check();
     assert_eq!(refused.code, Some(1), "{}", refused.printed());

@@ -1,9 +1,12 @@
 //! The program ends as its help says: 0 when asked to, 1 when it fails, and it says why.
 
+use std::fs::File;
 use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Output};
 
-use crate::support::port_9090;
 use crate::support::program::{Ended, Program};
+use crate::support::{in_repository, port_9090};
 use rustix::process::Signal;
 
 /// A port at which hardly anybody ever listens; whether somebody does is no matter here.
@@ -88,4 +91,49 @@ fn a_recording_that_is_not_there_is_a_failure_that_names_it() {
     let Ended { code, stderr: said, .. } = Program::start(["replay", "no/such/recording.ndjson"]).end();
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("no/such/recording.ndjson"), "{said}");
+}
+
+/// Runs the bridge with the content of a file as its standard input.
+fn with_input(file: &Path, args: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_session-buddy-bridge");
+    Command::new(program).args(args).env_clear().stdin(File::open(file).unwrap()).output().unwrap()
+}
+
+#[test]
+fn a_dash_is_standard_input_where_a_recording_is_read() {
+    let recording = in_repository("tests/recordings/steady.ndjson");
+    for command in ["replay", "explain"] {
+        let (of_file, of_input) =
+            (Program::start([command, recording.to_str().unwrap()]).end(), with_input(&recording, &[command, "-"]));
+        assert_eq!((of_file.code, of_input.status.code()), (Some(0), Some(0)));
+        assert!(of_file.stdout.len() > 100, "{}", of_file.stdout);
+        assert_eq!(of_file.stdout, String::from_utf8(of_input.stdout).unwrap());
+        let refused = with_input(&in_repository("Cargo.toml"), &[command, "-"]);
+        assert_eq!(refused.status.code(), Some(1));
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert!(stderr.starts_with("error: standard input: line 1 is not a line of a recording"), "{stderr}");
+    }
+}
+
+#[test]
+fn every_command_that_ends_by_itself_prints_its_failure_as_an_error() {
+    let gone = "/nowhere/at.all";
+    for args in [
+        &["check", NO_SERVER][..],
+        &["check", NO_SERVER, "--json"],
+        &["explain", gone],
+        &["record", gone, "--feed.url", NO_SERVER],
+        &["replay", gone],
+        &["report", "--feed.skills-db", gone],
+        &["backfill", "--feed.skills-db", gone, "--until", "2026-01-01T00:00:00Z"],
+        &["healthcheck", "http://127.0.0.1:1/-/healthy"],
+        &["state", "show", "--state.path", gone],
+        &["state", "forget", "1", "--state.path", gone],
+        &["state", "rename", "a", "b", "--state.path", gone],
+    ] {
+        let Ended { code, stderr, .. } = Program::start(args.iter().copied()).end();
+        assert_eq!(code, Some(1), "{args:?}: {stderr}");
+        let lines: Vec<&str> = stderr.lines().collect();
+        assert!(matches!(lines[..], [line] if line.starts_with("error: ")), "{args:?}: {stderr}");
+    }
 }

@@ -9,6 +9,7 @@ mod anomalies_count_once;
 mod backfill_continues_history;
 mod bridge_survives_faults;
 mod build_info;
+mod check_reports_everything;
 mod commits_that_fail;
 mod configuration_reloads;
 mod continuity_cases;

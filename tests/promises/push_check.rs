@@ -4,12 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use crate::support::program::{Ended, Program};
 use crate::support::push_senders::http_date;
+use crate::support::scripted_feed::{ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver};
 
-/// Runs the check away from the event loop that serves the receiver.
+/// Runs the check, of a healthy feed beside the receiver, away from the event loop that serves both.
 async fn check(arguments: Vec<String>) -> Ended {
+    let snapshot = r#"{"type": "metrics_update", "data": {"top_skills": [], "anomalies": []}}"#.to_owned();
+    let feed = ScriptedFeed::start(vec![vec![Step::Repeat(snapshot, Duration::from_millis(20))]]);
     let run = move || {
-        let arguments: Vec<&str> = ["check"].into_iter().chain(arguments.iter().map(String::as_str)).collect();
+        let feed = feed.url().to_string();
+        let arguments: Vec<&str> = ["check", &feed].into_iter().chain(arguments.iter().map(String::as_str)).collect();
         Program::start(arguments).end()
     };
     tokio::task::spawn_blocking(run).await.unwrap()
