@@ -231,7 +231,7 @@ mod tests {
         assert_eq!((feed.report(None).state.label(), &*feed.report(None).reason), ("connecting", "not started"));
         assert!(!feed.update(&FeedState::Connecting));
         assert!(!feed.update(&FeedState::Opened));
-        assert_eq!(feed.report(None).reason, "connected; nothing understood yet");
+        assert_eq!(feed.report(None).reason, "connected; no valid message received yet");
         assert!(feed.update(&FeedState::Live));
         assert!(!feed.update(&FeedState::Live), "it was live before");
 

@@ -62,7 +62,7 @@ impl fmt::Display for FeedState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             FeedState::Connecting => f.write_str("connecting"),
-            FeedState::Opened => f.write_str("connected; nothing understood yet"),
+            FeedState::Opened => f.write_str("connected; no valid message received yet"),
             FeedState::Live => f.write_str("live"),
             FeedState::NoData { since } => write!(f, "connected, no data for {} s", since.elapsed().as_secs()),
             FeedState::Waiting { reason, retry_in } => write!(f, "{reason}; next attempt in {retry_in:.1?}"),

@@ -32,6 +32,8 @@ pub(super) struct Recorded {
     /// At this moment.
     pub coverage: Coverage,
     pub has_feeds: bool,
+    /// Unix timestamp of the last data of any feed, in seconds.
+    pub last_data_seconds: Option<f64>,
     pub increase: Increase,
     pub active_sessions: u64,
 }
@@ -118,28 +120,27 @@ impl History {
     }
 
     pub fn record(&mut self, recorded: Recorded) {
-        let Recorded { at, at_seconds, coverage: now, has_feeds, mut increase, active_sessions } = recorded;
+        let Recorded { at, at_seconds, coverage: now, has_feeds, last_data_seconds, mut increase, active_sessions } =
+            recorded;
         // A clock that was set back: points come in the order of their times, and these lie ahead now.
         while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
             self.samples.pop_back();
         }
         let mut covered = at.saturating_duration_since(self.latest);
         self.latest = at;
-        let at_start = if has_feeds { Coverage::None } else { now };
-        let before = self.coverage.replace(now).unwrap_or(at_start);
+        let is_first = self.coverage.is_none() && has_feeds;
+        let before = self.coverage.replace(now).unwrap_or(now);
         // A feed that came back since the sample before may bring more of what it missed until the next.
         let coverage = before.min(now);
-        let previous = self.samples.back();
-        let improves = now > before || previous.is_some_and(|previous| coverage > previous.coverage);
+        let previous = self.samples.back().map(|previous| previous.coverage);
+        let improves = now > before || previous.is_some_and(|previous| coverage > previous);
         let mut caught_up_since_seconds = self.complete_seconds.filter(|_| improves);
         let mut ends_outage = false;
         if coverage == Coverage::None {
-            let since_seconds =
-                previous.filter(|previous| previous.coverage > Coverage::None).map(|last| last.at_seconds);
-            let begun = Outage { since_seconds, covered: Duration::ZERO, increase: Increase::default() };
-            let outage = self.outage.get_or_insert(begun);
+            let mut outage = self.outage.take().unwrap_or_else(|| self.begin_outage(last_data_seconds));
             outage.covered += covered;
             outage.increase.merge(&increase);
+            self.outage = Some(outage);
             (covered, caught_up_since_seconds, increase) = (Duration::ZERO, None, Increase::default());
         } else if let Some(outage) = self.outage.take() {
             increase.anomalies += outage.increase.anomalies;
@@ -149,6 +150,10 @@ impl History {
                 covered += outage.covered;
                 increase.merge(&Increase { anomalies: 0, ..outage.increase });
             }
+        }
+        if is_first {
+            // It may hold what happened before the bridge started.
+            (covered, increase) = (Duration::ZERO, Increase { anomalies: increase.anomalies, ..Increase::default() });
         }
         if coverage == Coverage::Complete {
             self.complete_seconds = Some(at_seconds);
@@ -173,6 +178,23 @@ impl History {
         while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
             self.samples.pop_front();
         }
+    }
+
+    /// Begins an outage. It is noticed after a timeout: the samples since the last data, in which nothing happened that is known,
+    /// become part of it.
+    fn begin_outage(&mut self, last_data_seconds: Option<f64>) -> Outage {
+        let mut covered = Duration::ZERO;
+        for index in (0..self.samples.len()).rev() {
+            let begins_seconds = index.checked_sub(1).map(|before| self.samples[before].at_seconds);
+            let sample = &mut self.samples[index];
+            let is_silent = begins_seconds.zip(last_data_seconds).is_some_and(|(begins, last)| begins >= last);
+            if !is_silent || sample.invocations > 0 || sample.ends_outage {
+                return Outage { since_seconds: Some(sample.at_seconds), covered, increase: Increase::default() };
+            }
+            covered += std::mem::take(&mut sample.covered);
+            sample.coverage = Coverage::None;
+        }
+        Outage { since_seconds: None, covered, increase: Increase::default() }
     }
 
     /// Returns the points later than `after_seconds` since the Unix epoch, within [`SPAN`].
@@ -238,7 +260,9 @@ mod tests {
 
     fn recorded(began: Instant, elapsed: Duration, coverage: Coverage, increase: Increase) -> Recorded {
         let at_seconds = 1000.0 + elapsed.as_secs_f64();
-        Recorded { at: began + elapsed, at_seconds, coverage, has_feeds: false, increase, active_sessions: 1 }
+        let last_data_seconds = None;
+        let at = began + elapsed;
+        Recorded { at, at_seconds, coverage, has_feeds: false, last_data_seconds, increase, active_sessions: 1 }
     }
 
     /// A sample of feeds each 5 s: what they did at its end, and its invocations.
@@ -274,7 +298,7 @@ mod tests {
         ]);
         let rate = |value| Some(value);
         let expected = [
-            // The bridge has just started: the first sample may hold what happened before.
+            // The bridge has just started.
             None,
             rate(12.0),
             rate(12.0),
@@ -294,7 +318,25 @@ mod tests {
         assert!(points[3..6].iter().all(|point| point.coverage == Nothing && point.completion_rate.is_none()));
         assert_eq!(points[6].completion_rate, Some(1.0));
         let anomalies: Vec<_> = points.iter().map(|point| point.anomalies).collect();
-        assert_eq!(anomalies, [0, 4, 1, 0, 0, 0, 6, 1, 0], "marks are not lost, and none is in a gap");
+        assert_eq!(anomalies, [3, 1, 1, 0, 0, 0, 6, 1, 0], "marks are not lost, and none is in a gap");
+    }
+
+    #[test]
+    fn an_outage_begins_with_the_last_data_and_not_with_the_timeout() {
+        let (began, mut history) = history((0..3).map(|_| increase(1, 1)));
+        for (number, coverage) in [(4, Coverage::Complete), (5, Coverage::Complete), (6, Coverage::None)] {
+            let silent = recorded(began, Duration::from_secs(5 * number), coverage, increase(0, 0));
+            history.record(Recorded { last_data_seconds: Some(1014.0), ..silent });
+        }
+        for number in [7, 8] {
+            let back = recorded(began, Duration::from_secs(5 * number), Coverage::Complete, increase(number - 6, 0));
+            history.record(back);
+        }
+        let points = history.points(f64::NEG_INFINITY).points;
+        // 3 in the 25 s from the third sample to the last.
+        assert_eq!(rates(&points)[2..], [Some(12.0), None, None, None, None, Some(7.2)]);
+        assert_eq!(points[7].caught_up_since_seconds, Some(1015.0));
+        assert!(points[3..7].iter().all(|point| point.coverage == Coverage::None));
     }
 
     #[test]

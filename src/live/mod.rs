@@ -30,7 +30,7 @@ use crate::exposition::ViewProvider;
 use crate::health::Health;
 use crate::http::QueryError;
 use crate::sync::lock;
-use crate::telemetry::{StateTelemetry, Telemetry};
+use crate::telemetry::{FeedTelemetry, StateTelemetry, Telemetry};
 use coverage::Coverage;
 use history::{History, Recorded};
 use skills::SkillsQuery;
@@ -117,6 +117,7 @@ impl LiveApi {
                 at_seconds,
                 coverage,
                 has_feeds: !reports.is_empty(),
+                last_data_seconds: last_data(&feeds),
                 increase,
                 active_sessions,
             };
@@ -129,6 +130,11 @@ impl fmt::Debug for LiveApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LiveApi").field("persistence", &self.persistence).finish_non_exhaustive()
     }
+}
+
+/// Returns the Unix timestamp of the last data of any feed, in seconds.
+fn last_data(feeds: &[Arc<FeedTelemetry>]) -> Option<f64> {
+    feeds.iter().filter_map(|feed| feed.traffic().last_data_seconds).reduce(f64::max)
 }
 
 fn json(answer: &impl Serialize) -> Vec<u8> {

@@ -278,6 +278,25 @@ async fn an_outage_is_a_shaded_gap_and_what_was_caught_up_is_its_average() {
     browser.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_that_is_noticed_late_is_shaded_from_its_beginning() {
+    let Some(browser) = Browser::find_or_skip().await else { return };
+    let page = ScriptedPage::start();
+    let mut known = points(10, nothing);
+    let later = known.split_off(known.len() - 1);
+    let state = State { points: known, ..State::filled(vec![feed("a", json!({}))]) };
+    open(&browser, &page, state, 1280, "light").await;
+    assert_eq!(browser.run("return document.querySelectorAll('.band').length").await, 0);
+    let mut changed = points(10, |ago| if ago < 2.0 { outage(15.0) } else { json!({}) });
+    changed.truncate(changed.len() - 1);
+    changed.push(with(later[0].clone(), outage(15.0)));
+    page.set("history", json!({"window_seconds": 60, "points": changed}));
+    let share = "const band = document.querySelector('.plot .band'); \
+                 return band === null ? 0 : Math.round(100 * band.clientWidth / document.querySelector('#plots .u-over').clientWidth)";
+    browser.until_run(share, |share| *share == 20).await;
+    browser.close().await;
+}
+
 /// The boxes of the charts and of what follows them.
 const BOXES: &str = "return [...document.querySelectorAll('.plot, #skills')].map((node) => { \
                      const box = node.getBoundingClientRect(); return [box.left, box.top + scrollY, box.width, box.height] })";

@@ -249,7 +249,7 @@ async fn readiness_says_how_each_feed_is() {
                     "refusing",
                     &["not live", "4001 \"Authentication failed\"", "no token is configured"],
                 )
-                && says(answer.text(), "late", &["not live", "nothing understood yet"])
+                && says(answer.text(), "late", &["not live", "no valid message received yet"])
         })
         .await;
     assert_eq!(answer.status, 503, "{}", answer.text());

@@ -105,7 +105,7 @@ function outages() {
     if (last?.kind === kind && last.end === begin) last.end = point.at_seconds;
     else found.push({ kind, begin, end: point.at_seconds });
   });
-  return found;
+  return found.filter(({ begin, end }) => end > begin);
 }
 
 /** Places `node` in the plot from one time to another, and `inset` pixels away from its edges. */
@@ -256,6 +256,9 @@ function showMinutes() {
 
 /** The time of the latest point; `null` without points. */
 export const latestSeconds = () => points.at(-1)?.at_seconds ?? null;
+
+/** Whether an outage begins with `more` points, after points of before it. */
+export const beginsOutage = (more) => points.length > 0 && points.at(-1).coverage !== "none" && more.some((point) => point.coverage === "none");
 
 /** Drops all points: they are of another process, or of a clock that was set back. */
 export function clearPoints() {

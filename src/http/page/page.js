@@ -1,6 +1,6 @@
 // The live page: asks its own origin for JSON (docs/api.md) and shows it.
 
-import { clearPoints, latestSeconds, setAnomalies, showPoints } from "./charts.js";
+import { beginsOutage, clearPoints, latestSeconds, setAnomalies, showPoints } from "./charts.js";
 import {
   NONE, ago, anomalyFacts, byId, columnHeader, compact, count, dateOf, duration, element, fill, percent, roughly, tableRow, timeOf, visible, whole, write,
   writeMoment,
@@ -379,9 +379,19 @@ async function refresh(action) {
   return refreshError === null;
 }
 
-const refreshHistory = () => refresh(async () => {
+async function requestPoints() {
   const after = latestSeconds();
-  showPoints((await request(`history${after === null ? "" : `?after=${after}`}`)).points);
+  return (await request(`history${after === null ? "" : `?after=${after}`}`)).points;
+}
+
+const refreshHistory = () => refresh(async () => {
+  let more = await requestPoints();
+  if (beginsOutage(more)) {
+    // It is noticed late, and points since its beginning have changed.
+    clearPoints();
+    more = await requestPoints();
+  }
+  showPoints(more);
 });
 
 async function refreshStatus() {
