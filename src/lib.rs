@@ -188,10 +188,10 @@ pub mod internals {
     }
     pub mod ledger {
         pub use crate::ledger::{
-            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, FallenSkill, FallenSkills, FeedCounters, FeedId, FeedRole,
-            FeedSpec, FeedStanding, Histogram, Ledger, LedgerState, Limits, Notice, Now, PhaseSeries, ResetCause,
-            RowsReading, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, binding, continuity, evidence,
-            records,
+            Changes, ConnectionId, DURATION_BUCKETS_SECONDS, FailureSeries, FallenSkill, FallenSkills, FeedCounters,
+            FeedId, FeedRole, FeedSpec, FeedStanding, Histogram, Ledger, LedgerState, Limits, Notice, Now, PhaseSeries,
+            ResetCause, RowsReading, RuleCounters, SkillIndex, SkillRow, SkillSeries, SourceId, binding, continuity,
+            evidence, records,
         };
     }
     pub mod process {

@@ -107,12 +107,7 @@ impl Skill<'_> {
         if events.is_empty() {
             return Ok(());
         }
-        let empty = SkillSeries {
-            skill_name: self.totals.skill_name.clone(),
-            phases: Vec::new(),
-            completion_rate: None,
-            anomalies: Vec::new(),
-        };
+        let empty = SkillSeries::new(self.totals.skill_name.clone());
         let mut writer = Writer { span, sink, summary };
         match family {
             RowFamily::CompletionRates => {

@@ -263,6 +263,7 @@ pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
             format!("{skill_name:?} is listed with {listed} invocations, and the database has {held}: it is another's"),
         ),
         Notice::DetailJoined => ("8", "counts come from the database from here on".to_owned()),
+        Notice::NoErrorTypes => ("8.9", "the database has no column error_type: failures have no cause".to_owned()),
         Notice::LateEvents { events } => {
             ("4.8", format!("{events} pending events are dropped: no snapshot accounted for them"))
         }

@@ -9,7 +9,9 @@ use prometheus::proto::{Bucket, Histogram, MetricFamily};
 
 use crate::ledger::DURATION_BUCKETS_SECONDS;
 
-use super::families::{ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
+use super::families::{
+    ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, FAILURES, INVOCATIONS, LAST_INVOKED, LAST_LISTED,
+};
 use super::view::View;
 
 /// Provides the view that scrapes, collectors and the live page read.
@@ -18,7 +20,7 @@ pub trait ViewProvider: Send + Sync {
     fn read(&self, read: &mut dyn FnMut(&mut View, u64));
 }
 
-/// The five families, and when each skill was last listed, for a registry. A registry drops families without series and writes
+/// The five families, and the bridge's own metrics of skills, for a registry. A registry drops families without series and writes
 /// the bound 1.0 as `1`; [`super::encode_families`] does neither, and `/metrics` uses that.
 pub struct FamiliesCollector {
     provider: Arc<dyn ViewProvider>,
@@ -55,6 +57,8 @@ impl FamiliesCollector {
             ACTIVE_SESSIONS.desc(),
             ANOMALIES.desc(),
             LAST_LISTED.desc(),
+            FAILURES.desc(),
+            LAST_INVOKED.desc(),
         ];
         descs.extend(DURATIONS.sample_descs());
         Self { provider, descs }
@@ -94,6 +98,12 @@ fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
     let last_listed = view
         .shown()
         .filter_map(|skill| skill.last_listed_micros.map(|micros| ([&*skill.series.skill_name], micros as f64 / 1e6)));
+    let failures = view.skills().flat_map(|skill| {
+        skill.failures.iter().map(|series| ([&*skill.skill_name, &*series.error_type], series.count as f64))
+    });
+    let last_invoked = view
+        .skills()
+        .filter_map(|skill| skill.last_invoked_micros.map(|micros| ([&*skill.skill_name], micros as f64 / 1e6)));
     vec![
         INVOCATIONS.with(invocations),
         DURATIONS.with_histograms(durations),
@@ -101,6 +111,8 @@ fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
         ACTIVE_SESSIONS.value(active_sessions as f64),
         ANOMALIES.with(anomalies),
         LAST_LISTED.with(last_listed),
+        FAILURES.with(failures),
+        LAST_INVOKED.with(last_invoked),
     ]
 }
 

@@ -28,6 +28,20 @@ pub(crate) const ACTIVE_SESSIONS: Family<0> =
 pub(crate) const ANOMALIES: Family<2> =
     Family::counter("anomalies_detected_total", "Total number of anomalies detected", ["anomaly_type", "skill_name"]);
 
+/// Failures that rows tell, by cause.
+pub(crate) const FAILURES: Family<2> = Family::counter(
+    "session_buddy_bridge_skill_failures_total",
+    "Number of failed invocations in the rows of the server's database, by the type of the error.",
+    ["skill_name", "error_type"],
+);
+
+/// When a skill was last invoked, as rows tell.
+pub(crate) const LAST_INVOKED: Family<1> = Family::gauge(
+    "session_buddy_bridge_skill_last_invoked_timestamp_seconds",
+    "Unix timestamp of the latest invocation of the skill in the rows of the server's database.",
+    ["skill_name"],
+);
+
 /// When a snapshot last listed a skill, which is the time of its completion rate.
 pub(crate) const LAST_LISTED: Family<1> = Family::gauge(
     "session_buddy_bridge_skill_last_listed_timestamp_seconds",

@@ -1,8 +1,9 @@
 //! Which samples a family has for a skill.
 
-use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, Histogram, PhaseSeries, SkillSeries};
+use crate::ledger::{AnomalySeries, DURATION_BUCKETS_SECONDS, FailureSeries, Histogram, PhaseSeries, SkillSeries};
 
-use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, INVOCATIONS, LAST_LISTED};
+use super::families::{ANOMALIES, COMPLETION_RATE, DURATIONS, FAILURES, INVOCATIONS, LAST_INVOKED, LAST_LISTED};
+use super::family::Family;
 use super::format::Format;
 use super::sample::{OpenMetricsSuffix, Sample, Value};
 use super::skill_view::SkillView;
@@ -20,6 +21,8 @@ pub(super) enum FamilyKind {
     CompletionRates,
     Anomalies,
     LastListed,
+    Failures,
+    LastInvoked,
 }
 
 const NONE: (&str, &str) = ("", "");
@@ -48,8 +51,15 @@ pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
 
 impl FamilyKind {
     /// Every kind, in the order in which they are exposed.
-    pub const ALL: [Self; 5] =
-        [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies, Self::LastListed];
+    pub const ALL: [Self; 7] = [
+        Self::Invocations,
+        Self::Durations,
+        Self::CompletionRates,
+        Self::Anomalies,
+        Self::LastListed,
+        Self::Failures,
+        Self::LastInvoked,
+    ];
 
     /// Returns HELP and TYPE.
     pub fn head(self, format: Format) -> String {
@@ -59,14 +69,24 @@ impl FamilyKind {
             Self::CompletionRates => COMPLETION_RATE.head(format),
             Self::Anomalies => ANOMALIES.head(format),
             Self::LastListed => LAST_LISTED.head(format),
+            Self::Failures => FAILURES.head(format),
+            Self::LastInvoked => LAST_INVOKED.head(format),
+        }
+    }
+
+    /// Returns whether it is one of the bridge's own metrics, not of the five families.
+    pub fn is_own(self) -> bool {
+        match self {
+            Self::Invocations | Self::Durations | Self::CompletionRates | Self::Anomalies => false,
+            Self::LastListed | Self::Failures | Self::LastInvoked => true,
         }
     }
 
     /// Returns whether its samples only increase.
     pub fn is_counter(self) -> bool {
         match self {
-            Self::Invocations | Self::Durations | Self::Anomalies => true,
-            Self::CompletionRates | Self::LastListed => false,
+            Self::Invocations | Self::Durations | Self::Anomalies | Self::Failures => true,
+            Self::CompletionRates | Self::LastListed | Self::LastInvoked => false,
         }
     }
 
@@ -76,27 +96,29 @@ impl FamilyKind {
         match self {
             Self::Durations => 4,
             Self::Invocations => 16,
-            Self::CompletionRates | Self::Anomalies | Self::LastListed => 64,
+            Self::CompletionRates | Self::Anomalies | Self::LastListed | Self::Failures | Self::LastInvoked => 64,
         }
     }
 
     /// Returns whether any sample of `skill` has an exemplar, and whether any has a created timestamp.
     pub fn has_suffixes(self, skill: &SkillView) -> (bool, bool) {
-        let SkillSeries { phases, anomalies, .. } = &skill.series;
+        let SkillSeries { phases, anomalies, failures, .. } = &skill.series;
         match self {
             Self::Invocations | Self::Durations => {
                 let has_created = phases.iter().any(|phase| phase.born_micros.is_some());
                 (phases.iter().any(|phase| phase.exemplar.is_some()), has_created)
             }
             Self::Anomalies => (false, anomalies.iter().any(|series| series.born_micros.is_some())),
-            Self::CompletionRates | Self::LastListed => (false, false),
+            Self::Failures => (false, failures.iter().any(|series| series.born_micros.is_some())),
+            Self::CompletionRates | Self::LastListed | Self::LastInvoked => (false, false),
         }
     }
 
     /// Returns what OpenMetrics adds to each sample of `skill`, in the order of [`FamilyKind::each_sample`]; nothing for
     /// samples beyond the end. Kept apart from the samples, of which a scrape writes hundreds of thousands.
     pub fn suffixes(self, skill: &SkillView) -> Vec<OpenMetricsSuffix<'_>> {
-        let SkillSeries { phases, anomalies, .. } = &skill.series;
+        let SkillSeries { phases, anomalies, failures, .. } = &skill.series;
+        let created = |born_micros| OpenMetricsSuffix { exemplar: None, born_micros };
         let mut suffixes = Vec::new();
         match self {
             Self::Invocations => {
@@ -125,11 +147,9 @@ impl FamilyKind {
                     suffixes[begin + durations.buckets.len() + 1].born_micros = *born_micros;
                 }
             }
-            Self::Anomalies => {
-                let created = anomalies.iter().map(|series| series.born_micros);
-                suffixes.extend(created.map(|born_micros| OpenMetricsSuffix { exemplar: None, born_micros }));
-            }
-            Self::CompletionRates | Self::LastListed => {}
+            Self::Anomalies => suffixes.extend(anomalies.iter().map(|series| created(series.born_micros))),
+            Self::Failures => suffixes.extend(failures.iter().map(|series| created(series.born_micros))),
+            Self::CompletionRates | Self::LastListed | Self::LastInvoked => {}
         }
         suffixes
     }
@@ -191,18 +211,25 @@ impl FamilyKind {
                     each(Sample { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(count) });
                 }
             }
-            Self::LastListed => {
-                if let Some(micros) = skill.last_listed_micros {
-                    let labels = [(LAST_LISTED.labels[0], skill_name), NONE, NONE, NONE];
-                    each(Sample {
-                        name: LAST_LISTED.name,
-                        suffix: "",
-                        labels,
-                        value: Value::Number(micros as f64 / 1e6),
-                    });
+            Self::LastListed => each_timestamp(&LAST_LISTED, skill_name, skill.last_listed_micros, each),
+            Self::Failures => {
+                let [name, kind] = FAILURES.labels;
+                for FailureSeries { error_type, count, .. } in &skill.series.failures {
+                    let labels = [(name, skill_name), (kind, &**error_type), NONE, NONE];
+                    let count = if zeros.has_error_type(error_type) { 0 } else { *count };
+                    each(Sample { name: FAILURES.name, suffix: "", labels, value: Value::Count(count) });
                 }
             }
+            Self::LastInvoked => each_timestamp(&LAST_INVOKED, skill_name, skill.series.last_invoked_micros, each),
         }
+    }
+}
+
+/// Calls `each` with the sample of a skill of a family of timestamps, if there is a time.
+fn each_timestamp(family: &Family<1>, skill_name: &str, micros: Option<i64>, mut each: impl FnMut(Sample<'_>)) {
+    if let Some(micros) = micros {
+        let labels = [(family.labels[0], skill_name), NONE, NONE, NONE];
+        each(Sample { name: family.name, suffix: "", labels, value: Value::Number(micros as f64 / 1e6) });
     }
 }
 

@@ -24,7 +24,7 @@ pub struct SkillSample<'a> {
 /// Calls `each` with every sample of `skill`, in an order that depends on its series only.
 pub fn each_skill_sample(skill: &SkillView, mut each: impl FnMut(SkillSample<'_>)) {
     for kind in FamilyKind::ALL {
-        let (is_counter, is_own) = (kind.is_counter(), kind == FamilyKind::LastListed);
+        let (is_counter, is_own) = (kind.is_counter(), kind.is_own());
         kind.each_sample_but(&Zeros::default(), skill, |sample| {
             let (name, suffix, labels) = (sample.name, sample.suffix, sample.labels);
             each(SkillSample { name, suffix, labels, value: sample.value.number(), is_counter, is_own });

@@ -4,7 +4,7 @@ use crate::ledger::SkillSeries;
 
 use super::zero_first::Zeros;
 
-/// A skill as it is exposed, with phases and anomaly types sorted by name.
+/// A skill as it is exposed, with phases, anomaly types and types of errors sorted by name.
 #[derive(Debug)]
 pub struct SkillView {
     /// Its series.

@@ -30,7 +30,7 @@ enum Part<'v> {
     Samples(&'v mut FamilyText, &'v [SkillView]),
 }
 
-/// Calls `each` with every part of the five families and of [`super::families::LAST_LISTED`], in order. HELP and TYPE are
+/// Calls `each` with every part of the five families and of the bridge's own metrics of skills, in order. HELP and TYPE are
 /// written with or without series, so that queries can be written before there are any.
 fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut dyn FnMut(FamilyKind, Part<'_>)) {
     for kind in FamilyKind::ALL {
@@ -48,7 +48,7 @@ fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut d
 pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) {
     let mut push = |text: &[u8]| out.push_str(std::str::from_utf8(text).expect("names, labels and numbers are text"));
     each_part(view, active_sessions, Format::Text, &mut |kind, part| match part {
-        _ if kind == FamilyKind::LastListed => {}
+        _ if kind.is_own() => {}
         Part::Text(text) => push(text.as_bytes()),
         Part::Samples(family, skills) => family.texts(Format::Text, skills).for_each(|text| push(&text)),
     });

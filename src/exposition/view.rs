@@ -130,6 +130,7 @@ impl View {
     fn show(&mut self, SkillIndex(index): SkillIndex, mut series: SkillSeries, changed_micros: Option<i64>) {
         series.phases.sort_unstable_by(|a, b| a.workflow_phase.cmp(&b.workflow_phase));
         series.anomalies.sort_unstable_by(|a, b| a.anomaly_type.cmp(&b.anomaly_type));
+        series.failures.sort_unstable_by(|a, b| a.error_type.cmp(&b.error_type));
         let index = index as usize;
         let Some(skill) = self.skills.get_mut(index) else {
             assert_eq!(index, self.skills.len(), "the ledger gives indices without gaps");
@@ -156,7 +157,10 @@ impl View {
         let anomalies = staleness(before.anomalies != now.anomalies, before.anomalies.len() != now.anomalies.len());
         let (rate, rate_now) = (before.completion_rate, now.completion_rate);
         let rates = staleness(rate != rate_now, rate.is_some() != rate_now.is_some());
-        if [invocations, anomalies, rates] != [Staleness::Fresh; 3] {
+        let failures = staleness(before.failures != now.failures, before.failures.len() != now.failures.len());
+        let (invoked, invoked_now) = (before.last_invoked_micros, now.last_invoked_micros);
+        let last_invoked = staleness(invoked != invoked_now, invoked.is_some() != invoked_now.is_some());
+        if [invocations, anomalies, rates, failures, last_invoked] != [Staleness::Fresh; 5] {
             skill.last_changed_micros = changed_micros.or(skill.last_changed_micros);
             self.mark_changed(index);
         }
@@ -164,6 +168,8 @@ impl View {
         self.text.mark(FamilyKind::Durations, index, invocations);
         self.text.mark(FamilyKind::CompletionRates, index, rates);
         self.text.mark(FamilyKind::Anomalies, index, anomalies);
+        self.text.mark(FamilyKind::Failures, index, failures);
+        self.text.mark(FamilyKind::LastInvoked, index, last_invoked);
     }
 
     fn mark_changed(&mut self, index: usize) {
@@ -257,7 +263,7 @@ impl View {
 
 /// Values of a skill's counters and histograms are exposed otherwise than before.
 fn mark_values(text: &mut TextCache, index: usize) {
-    for kind in [FamilyKind::Invocations, FamilyKind::Durations, FamilyKind::Anomalies] {
+    for kind in FamilyKind::ALL.into_iter().filter(|kind| kind.is_counter()) {
         text.mark(kind, index, Staleness::Values);
     }
 }
@@ -286,7 +292,7 @@ mod tests {
         let phase =
             PhaseSeries { workflow_phase, completed: count, abandoned: 0, durations, born_micros, exemplar: None };
         let skill_name = format!("skill-{index}").into();
-        let series = SkillSeries { skill_name, phases: vec![phase], completion_rate: Some(1.0), anomalies: Vec::new() };
+        let series = SkillSeries { phases: vec![phase], completion_rate: Some(1.0), ..SkillSeries::new(skill_name) };
         SkillRow { index: SkillIndex(index), series, last_listed_micros: 0 }
     }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::ledger::{AnomalySeries, PhaseSeries, SkillSeries};
+use crate::ledger::SkillSeries;
 
 use super::skill_view::SkillView;
 
@@ -36,6 +36,7 @@ struct Zero {
 enum SeriesName {
     Phase(Arc<str>),
     AnomalyType(Arc<str>),
+    ErrorType(Arc<str>),
 }
 
 impl ZeroFirst {
@@ -46,20 +47,16 @@ impl ZeroFirst {
     /// Holds the series of the skill at `index` that are in `now` and not in `before`, and that began to count at 0.
     pub fn hold(&mut self, index: usize, before: Option<&SkillSeries>, now: &SkillSeries, zeros: &mut Zeros) {
         let is_as_before = |before: &SkillSeries| {
-            before.phases.len() == now.phases.len() && before.anomalies.len() == now.anomalies.len()
+            before.phases.len() == now.phases.len()
+                && before.anomalies.len() == now.anomalies.len()
+                && before.failures.len() == now.failures.len()
         };
         if self.duration.is_zero() || before.is_some_and(is_as_before) {
             return;
         }
-        let is_phase_new = |phase: &PhaseSeries| {
-            !before.is_some_and(|before| before.phases.iter().any(|old| old.workflow_phase == phase.workflow_phase))
-        };
-        let is_type_new = |kind: &AnomalySeries| {
-            !before.is_some_and(|before| before.anomalies.iter().any(|old| old.anomaly_type == kind.anomaly_type))
-        };
-        let phases = now.phases.iter().filter(|phase| phase.born_micros.is_some() && is_phase_new(phase));
-        let kinds = now.anomalies.iter().filter(|kind| kind.born_micros.is_some() && is_type_new(kind));
-        self.hold_each(index, phases, kinds, zeros);
+        let is_new = |name: &SeriesName| before.is_none_or(|before| !names(before).any(|(old, _)| old == *name));
+        let new = names(now).filter(|(name, born_micros)| born_micros.is_some() && is_new(name));
+        self.hold_each(index, new.map(|(name, _)| name), zeros);
     }
 
     /// Holds the series of a restored skill that began to count less than the duration before `wall_micros`. None of them was
@@ -71,22 +68,13 @@ impl ZeroFirst {
         let is_young = |born_micros: Option<i64>| {
             born_micros.is_some_and(|born| (0..duration_micros).contains(&wall_micros.saturating_sub(born)))
         };
-        let phases = restored.phases.iter().filter(|phase| is_young(phase.born_micros));
-        let kinds = restored.anomalies.iter().filter(|kind| is_young(kind.born_micros));
-        self.hold_each(index, phases, kinds, zeros)
+        let young = names(restored).filter(|(_, born_micros)| is_young(*born_micros));
+        self.hold_each(index, young.map(|(name, _)| name), zeros)
     }
 
-    fn hold_each<'s>(
-        &mut self,
-        index: usize,
-        phases: impl Iterator<Item = &'s PhaseSeries>,
-        kinds: impl Iterator<Item = &'s AnomalySeries>,
-        zeros: &mut Zeros,
-    ) -> bool {
-        let phases = phases.map(|phase| SeriesName::Phase(phase.workflow_phase.clone()));
-        let kinds = kinds.map(|kind| SeriesName::AnomalyType(kind.anomaly_type.clone()));
+    fn hold_each(&mut self, index: usize, names: impl Iterator<Item = SeriesName>, zeros: &mut Zeros) -> bool {
         let known = zeros.0.len();
-        zeros.0.extend(phases.chain(kinds).map(|series| Zero { series, until: None }));
+        zeros.0.extend(names.map(|series| Zero { series, until: None }));
         let has_any = zeros.0.len() > known;
         if has_any {
             self.unexposed.push(index);
@@ -112,6 +100,14 @@ impl ZeroFirst {
     }
 }
 
+/// The counters and histograms of a skill, and when they began to count at 0.
+fn names(skill: &SkillSeries) -> impl Iterator<Item = (SeriesName, Option<i64>)> {
+    let phases = skill.phases.iter().map(|one| (SeriesName::Phase(one.workflow_phase.clone()), one.born_micros));
+    let kinds = skill.anomalies.iter().map(|one| (SeriesName::AnomalyType(one.anomaly_type.clone()), one.born_micros));
+    let causes = skill.failures.iter().map(|one| (SeriesName::ErrorType(one.error_type.clone()), one.born_micros));
+    phases.chain(kinds).chain(causes)
+}
+
 impl Zeros {
     /// Whether the series of this `workflow_phase` are exposed at 0.
     #[inline]
@@ -123,6 +119,12 @@ impl Zeros {
     #[inline]
     pub fn has_anomaly_type(&self, anomaly_type: &str) -> bool {
         self.0.iter().any(|zero| matches!(&zero.series, SeriesName::AnomalyType(kind) if **kind == *anomaly_type))
+    }
+
+    /// Whether the series of this `error_type` is exposed at 0.
+    #[inline]
+    pub fn has_error_type(&self, error_type: &str) -> bool {
+        self.0.iter().any(|zero| matches!(&zero.series, SeriesName::ErrorType(cause) if **cause == *error_type))
     }
 
     /// Exposes the values of those whose time is over.
@@ -138,8 +140,9 @@ impl Zeros {
 mod tests {
     use super::*;
     use crate::exposition::View;
+    use crate::exposition::family_kind::FamilyKind;
     use crate::exposition::text::encode_families;
-    use crate::ledger::{Changes, Histogram, SkillIndex, SkillRow};
+    use crate::ledger::{AnomalySeries, Changes, FailureSeries, Histogram, PhaseSeries, SkillIndex, SkillRow};
 
     const DURATION: Duration = Duration::from_secs(20);
 
@@ -157,7 +160,11 @@ mod tests {
         let anomaly = AnomalySeries { anomaly_type: "drop".into(), count: anomalies, born_micros: Some(1) };
         let anomalies = Vec::from_iter((anomalies > 0).then_some(anomaly));
         let skill_name = format!("skill-{index}").into();
-        let series = SkillSeries { skill_name, phases, completion_rate: Some(1.0), anomalies };
+        let failure =
+            FailureSeries { error_type: "timeout".into(), count: anomalies.len() as u64, born_micros: Some(1) };
+        let failures = Vec::from_iter((failure.count > 0).then_some(failure));
+        let (completion_rate, new) = (Some(1.0), SkillSeries::new(skill_name));
+        let series = SkillSeries { phases, completion_rate, anomalies, failures, ..new };
         let skills = vec![SkillRow { index: SkillIndex(index), series, last_listed_micros: 0 }];
         Changes { skills, ..Changes::default() }
     }
@@ -171,6 +178,15 @@ mod tests {
     fn exposed(view: &mut View, at: Instant, series: &str) -> Option<String> {
         view.begin_scrape(at);
         text(view).lines().find_map(|line| line.strip_prefix(series)).map(|value| value.trim().to_owned())
+    }
+
+    /// What is exposed of the failures of the first skill.
+    fn failures(view: &View) -> Vec<String> {
+        let mut values = Vec::new();
+        FamilyKind::Failures.each_sample(view.skill(0), |sample| {
+            values.push(sample.value.with_text(|text| String::from_utf8_lossy(text).into_owned()));
+        });
+        values
     }
 
     #[test]
@@ -191,8 +207,10 @@ mod tests {
         assert_eq!(exposed(&mut view, at(120), SETUP).as_deref(), Some("4"));
         assert_eq!(exposed(&mut view, at(120), CLEANUP).as_deref(), Some("0"), "its time began 10 s later");
         assert_eq!(exposed(&mut view, at(129), ANOMALIES).as_deref(), Some("0"));
+        assert_eq!(failures(&view), ["0"]);
         assert_eq!(exposed(&mut view, at(130), CLEANUP).as_deref(), Some("2"));
         assert_eq!(exposed(&mut view, at(130), ANOMALIES).as_deref(), Some("5"));
+        assert_eq!(failures(&view), ["1"]);
 
         let mut fresh = View::default();
         fresh.apply(changes(0, vec![phase("setup", 4, Some(1)), phase("cleanup", 2, Some(1))], 5));

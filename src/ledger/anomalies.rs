@@ -574,6 +574,7 @@ mod tests {
         label_chars_max: 100,
         phases_per_skill_max: 100,
         anomaly_types_per_skill_max: 2,
+        error_types_per_skill_max: 32,
         anomaly_keys_max: 100,
         event_ids_max: 100,
         session_ids_max: 100,

@@ -132,6 +132,8 @@ pub struct ToldInvocation {
     pub workflow_phase: Option<Box<str>>,
     /// The duration; `None` where there is none.
     pub duration_seconds: Option<f64>,
+    /// Why it failed, as the value of the label `error_type`; `None` if it was completed, or where no cause is told.
+    pub failure: Option<Box<str>>,
 }
 
 /// The numbers of all skills at one moment.
@@ -754,7 +756,7 @@ mod tests {
             fingerprint: RowFingerprint { key: id, digest: id * 1_000_000 + invoked_micros },
             skill_name: Some("a".into()),
             invoked_micros: Some(invoked_micros),
-            told: Ok(ToldInvocation { workflow_phase: None, duration_seconds: None }),
+            told: Ok(ToldInvocation { workflow_phase: None, duration_seconds: None, failure: None }),
             completed: Some(true),
             summed_seconds: 0.0,
         };

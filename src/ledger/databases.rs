@@ -106,6 +106,10 @@ impl Ledger {
                 notices.push(Notice::Rejected(rows::too_many_skills(position.skills_max, last)));
             }
         }
+        let lacked_error_types = std::mem::replace(&mut database.lacks_error_types, !facts.has_error_types);
+        if !facts.has_error_types && !lacked_error_types {
+            notices.push(Notice::NoErrorTypes);
+        }
         if let Verdict::Contradicted(_) = verdict {
             // What is open may be what nobody writes any more.
             database.distrusted.get_or_insert(facts.connection);

@@ -55,6 +55,8 @@ pub(super) struct FeedDatabase {
     pub search: Search,
     /// Whether it holds more skills than there is room for, which is reported once.
     pub is_truncated: bool,
+    /// Whether it does not tell why invocations failed, which is reported once.
+    pub lacks_error_types: bool,
 }
 
 /// Whether the rows of a database count.

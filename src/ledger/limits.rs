@@ -2,8 +2,8 @@
 
 use super::series::DURATION_BUCKETS_SECONDS;
 
-/// The name under which skills beyond the limit are counted, and under which a skill's phases and anomaly types beyond
-/// theirs are. Reserved: a feed that uses it for a skill is refused that entry.
+/// The name under which skills beyond the limit are counted, and under which a skill's phases, anomaly types and types
+/// of errors beyond theirs are. Reserved: a feed that uses it for a skill is refused that entry.
 pub const OVERFLOW: &str = "__overflow__";
 
 /// What every sum of counts stays within, with room to count on: a state with more is not accepted.
@@ -16,9 +16,9 @@ pub(super) const SERIES_COUNT_MAX: u64 = 1 << 53;
 /// Series of one phase of a skill: two counters of invocations, and the buckets, the sum and the count of its durations.
 pub const SERIES_PER_PHASE: usize = 2 + (DURATION_BUCKETS_SECONDS.len() + 1) + 2;
 
-/// Series that each skill takes of [`Limits::series_max`]: two gauges, the phases `unknown` and `__overflow__`, and the anomaly
-/// type `__overflow__`, so that whatever is counted of it later has a series.
-pub const SERIES_PER_SKILL_MIN: usize = 2 + 2 * SERIES_PER_PHASE + 1;
+/// Series that each skill takes of [`Limits::series_max`]: three gauges, the phases `unknown` and `__overflow__`, and the anomaly
+/// type and the type of errors `__overflow__`, so that whatever is counted of it later has a series.
+pub const SERIES_PER_SKILL_MIN: usize = 3 + 2 * SERIES_PER_PHASE + 2;
 
 /// Bounds of everything that grows with what feeds say. What happens at each bound is said beside it.
 ///
@@ -35,7 +35,7 @@ pub struct Limits {
     /// Skills with series of their own, over all feeds. Counts of further skills go to `__overflow__`.
     pub skills_max: usize,
     /// Series of all skills, as Prometheus counts them: [`SERIES_PER_PHASE`] for each phase of a skill, one for each type of its
-    /// anomalies, two gauges. Whatever the other limits are, there are no more. Counts of further phases and types go to
+    /// anomalies and of its errors, three gauges. Whatever the other limits are, there are no more. Counts of further phases and types go to
     /// `__overflow__`, and those of further skills to the skill of that name; each skill has room for these set aside:
     /// [`SERIES_PER_SKILL_MIN`].
     pub series_max: usize,
@@ -47,6 +47,8 @@ pub struct Limits {
     pub phases_per_skill_max: usize,
     /// Anomaly types of each skill. Further types are counted under the type `__overflow__`.
     pub anomaly_types_per_skill_max: usize,
+    /// Types of errors of each skill. Failures of further types are counted under the type `__overflow__`.
+    pub error_types_per_skill_max: usize,
     /// Anomalies that each source remembers to recognise them. Further ones are rejected until some are forgotten.
     pub anomaly_keys_max: usize,
     /// Event identifiers that each source remembers. The oldest is forgotten, and events from before it become stale.
@@ -66,6 +68,7 @@ impl Default for Limits {
             label_chars_max: 256,
             phases_per_skill_max: 64,
             anomaly_types_per_skill_max: 64,
+            error_types_per_skill_max: 32,
             anomaly_keys_max: 100_000,
             event_ids_max: 65_536,
             session_ids_max: 10_000,

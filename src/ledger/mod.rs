@@ -77,7 +77,7 @@ pub use now::Now;
 pub use persist::InvalidState;
 pub use row_series::RowSeries;
 pub use series::{
-    AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FeedCounters, Histogram, PhaseSeries,
+    AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FailureSeries, FeedCounters, Histogram, PhaseSeries,
     RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
 };
 pub use series_table::UNKNOWN_PHASE;

@@ -75,6 +75,8 @@ pub enum Notice {
     },
     /// The rows of the database beside the feed tell the counts from here on.
     DetailJoined,
+    /// The rows of the database beside the feed do not tell why invocations failed: no failure is counted.
+    NoErrorTypes,
     /// Streamed events that no rise of a snapshot accounted for were dropped.
     LateEvents {
         /// How many.

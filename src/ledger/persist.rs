@@ -26,7 +26,7 @@ use super::now::Now;
 use super::pending::Pending;
 use super::records::{
     DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryRecord, Records,
-    SessionRecord, SourceRecord, SourceSkillRecord, Table,
+    SessionRecord, SourceRecord, SourceSkillRecord, Table, UncoveredRows,
 };
 use super::series::{Changes, FeedCounters, RuleCounters, SkillRow, SkillSeries};
 use super::series_table::SeriesTable;
@@ -216,6 +216,7 @@ fn skill_record(
         rows_uncounted: skill.rows_uncounted,
         rows_are_history: skill.rows_are_history,
         uncovered: skill.uncovered,
+        uncovered_rows: skill.uncovered_rows.clone(),
         row_seconds: skill.row_seconds,
         disagrees: skill.disagrees,
     }
@@ -457,6 +458,7 @@ fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
         rows_uncounted: record.rows_uncounted,
         rows_are_history: record.rows_are_history,
         uncovered: record.uncovered,
+        uncovered_rows: record.uncovered_rows,
         row_seconds: record.row_seconds,
         disagrees: record.disagrees,
         ..SkillCounts::new(record.series)
@@ -471,7 +473,10 @@ impl SkillSeries {
         });
         let are_created = self.anomalies.iter().all(|series| series.born_micros.is_none_or(is_time));
         let anomalies = are_counts(self.anomalies.iter().map(|series| series.count)) && are_created;
-        phases && is_ratio(self.completion_rate) && anomalies
+        let are_created = self.failures.iter().all(|series| series.born_micros.is_none_or(is_time));
+        let failures = are_counts(self.failures.iter().map(|series| series.count)) && are_created;
+        let rate_and_time = is_ratio(self.completion_rate) && self.last_invoked_micros.is_none_or(is_time);
+        phases && rate_and_time && anomalies && failures
     }
 }
 
@@ -534,6 +539,14 @@ impl DatabaseRecord {
     }
 }
 
+impl UncoveredRows {
+    /// Of a skill with so many abandoned invocations that are not exposed.
+    fn are_valid(&self, abandoned: u64) -> bool {
+        let failures = self.failures.iter().map(|(_, count)| u128::from(*count)).sum::<u128>();
+        failures <= u128::from(abandoned) && self.last_invoked_micros.is_none_or(is_time)
+    }
+}
+
 impl SourceSkillRecord {
     fn is_valid(&self) -> bool {
         let gauge = self.gauge.is_none_or(|(total, completed, rate_percent)| {
@@ -556,6 +569,7 @@ impl SourceSkillRecord {
             && are_counts([self.rows_counted.0, self.rows_counted.1])
             && are_counts([self.rows_uncounted.0, self.rows_uncounted.1])
             && are_counts([self.uncovered.0, self.uncovered.1])
+            && self.uncovered_rows.as_ref().is_none_or(|rows| rows.are_valid(self.uncovered.1))
             && self.row_seconds.is_none_or(is_sum)
             && is_ratio(self.streamed_rate)
     }

@@ -181,6 +181,7 @@ impl From<crate::skills_db::InvocationRow> for InvocationRow {
             told: row.details.map(|details| ToldInvocation {
                 workflow_phase: details.workflow_phase,
                 duration_seconds: details.duration_seconds,
+                failure: details.failure,
             }),
             completed: row.completed,
             summed_seconds: row.summed_seconds,

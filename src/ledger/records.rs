@@ -1,4 +1,4 @@
-//! What a ledger remembers beside its series, as plain data: state version 2.
+//! What a ledger remembers beside its series, as plain data: state version 3.
 //!
 //! The same types serve a difference, what changed since it was last acknowledged as new values, and the whole. A store
 //! writes a difference in one transaction, in this order: first what is removed or cleared, then new values over old ones.
@@ -187,10 +187,21 @@ pub struct SourceSkillRecord {
     /// Completed and abandoned invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
+    /// What rows told of the skill while no feed was subscribed to it, and is not exposed.
+    pub uncovered_rows: Option<Box<UncoveredRows>>,
     /// Seconds of the completed invocations that rows told, added up as the server does.
     pub row_seconds: Option<f64>,
     /// Whether what the feed lists is known to disagree with the rows.
     pub disagrees: bool,
+}
+
+/// What rows told of a skill while no feed was subscribed to it, beside the numbers that are uncovered.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct UncoveredRows {
+    /// Failures by `error_type`, in the order of first sight. Together at most as many as abandoned invocations are uncovered.
+    pub failures: Vec<(Arc<str>, u64)>,
+    /// The latest time of a row, in microseconds since the Unix epoch.
+    pub last_invoked_micros: Option<i64>,
 }
 
 /// Events and increases that wait for each other. The clock of a wait starts over when it is restored.

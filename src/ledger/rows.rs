@@ -18,9 +18,10 @@ use super::context::ApplyContext;
 use super::continuity::{Delta, Room, SourceNumbers, Step, Steps};
 use super::database_mode::{AnomalyReading, AnomalyTally, InvocationRow, Numbers, SkillNumbers, ToldInvocation};
 use super::evidence::{Listings, Totals};
-use super::limits::{COUNT_MAX, SERIES_COUNT_MAX};
+use super::limits::{COUNT_MAX, Limits, OVERFLOW, SERIES_COUNT_MAX};
 use super::notice::Notice;
 use super::pending::{Increase, StreamedInvocation, add};
+use super::records::UncoveredRows;
 use super::series_table::UNKNOWN_PHASE;
 use super::snapshot::difference;
 use super::source::{Gauge, SkillCounts, SourceCounts, count_anomalies};
@@ -383,17 +384,25 @@ impl SourceCounts {
             Some(completed) if !is_after_numbers => skill.pass_row(completed, is_known),
             _ => is_known,
         };
-        match (row.told, row.completed) {
-            (Err(rejection), _) if is_covered => Err(rejection),
-            (Err(_), _) | (Ok(_), None) => Ok(()),
-            (Ok(_), Some(_)) if was_counted => Ok(()),
-            (Ok(told), Some(completed)) if is_covered => count(skill, told, completed, is_history, ctx),
-            (Ok(_), Some(completed)) => {
-                let (completed, abandoned) = (u64::from(completed), u64::from(!completed));
-                skill.count_unread((completed, abandoned), false, is_history, ctx);
-                Ok(())
-            }
+        let (told, completed) = match (row.told, row.completed) {
+            (Err(rejection), _) if is_covered => return Err(rejection),
+            (Err(_), _) | (Ok(_), None) => return Ok(()),
+            (Ok(told), Some(completed)) => (told, completed),
+        };
+        if let Some(micros) = row.invoked_micros {
+            skill.note_invoked(micros, is_covered, ctx);
         }
+        if was_counted {
+            return Ok(());
+        }
+        if is_covered {
+            return count(skill, told, completed, is_history, ctx);
+        }
+        skill.count_unread((u64::from(completed), u64::from(!completed)), false, is_history, ctx);
+        if let Some(error_type) = told.failure {
+            skill.uncovered_rows.get_or_insert_default().add_failure(&error_type, ctx.limits);
+        }
+        Ok(())
     }
 
     /// Skills fell to `now`: of those to which no feed is subscribed, the newest invocations are gone.
@@ -443,10 +452,18 @@ impl SourceCounts {
     pub fn reveal(&mut self, known: &SourceNumbers, coverage: &Coverage, ctx: &mut ApplyContext<'_>) {
         for (name, skill) in self.skills.iter_mut().filter(|(name, _)| coverage.covers(name)) {
             let uncovered = std::mem::take(&mut skill.uncovered);
-            if uncovered == (0, 0) {
+            let rows = skill.uncovered_rows.take();
+            if uncovered == (0, 0) && rows.is_none() {
                 continue;
             }
             skill.count_unread(uncovered, true, true, ctx);
+            let UncoveredRows { failures, last_invoked_micros } = rows.map(|rows| *rows).unwrap_or_default();
+            for (error_type, more) in failures {
+                ctx.series_table.add_failures(skill.series, &error_type, more, None, ctx.limits);
+            }
+            if let Some(micros) = last_invoked_micros {
+                ctx.series_table.note_invoked(skill.series, micros);
+            }
             if let Some(known) = known.skill(name) {
                 skill.show_numbers(&known.remembered);
             }
@@ -596,7 +613,47 @@ fn count(
         StreamedInvocation { workflow_phase, completed, duration_seconds: told.duration_seconds, session_id: None };
     let created_micros = (!is_history).then_some(ctx.now.wall_micros);
     ctx.counting().invocation(skill.series, event, created_micros);
+    // With the invocation, so that a failure counts as often as its row does.
+    if let Some(error_type) = told.failure {
+        ctx.series_table.add_failures(skill.series, &error_type, 1, created_micros, ctx.limits);
+    }
     Ok(())
+}
+
+impl UncoveredRows {
+    fn add_failure(&mut self, error_type: &str, limits: &Limits) {
+        let position = |name: &str| self.failures.iter().position(|(known, _)| **known == *name);
+        let is_full = self.failures.len() >= limits.error_types_per_skill_max;
+        let (name, found) = match position(error_type) {
+            None if is_full => (OVERFLOW, position(OVERFLOW)),
+            found => (error_type, found),
+        };
+        match found {
+            Some(position) => add(&mut self.failures[position].1, 1),
+            None => self.failures.push((name.into(), 1)),
+        }
+    }
+
+    /// Adds what another source, which turned out to be the same, remembers: of each type the greater number.
+    pub(super) fn join(&mut self, other: Self) {
+        for (error_type, theirs) in other.failures {
+            match self.failures.iter_mut().find(|(known, _)| *known == error_type) {
+                Some((_, own)) => *own = theirs.max(*own),
+                None => self.failures.push((error_type, theirs)),
+            }
+        }
+        self.last_invoked_micros = self.last_invoked_micros.max(other.last_invoked_micros);
+    }
+
+    /// Leaves at most so many failures. Which of them are gone is not known: those of the types that came last are.
+    fn bound_failures(&mut self, failures_max: u64) {
+        let mut left = failures_max;
+        for (_, count) in &mut self.failures {
+            *count = left.min(*count);
+            left -= *count;
+        }
+        self.failures.retain(|(_, count)| *count > 0);
+    }
 }
 
 impl SkillCounts {
@@ -623,6 +680,24 @@ impl SkillCounts {
     fn lose_uncovered(&mut self, before: &Totals, left: (u64, u64)) {
         self.uncovered.0 = self.uncovered.0.saturating_sub(before.completed.saturating_sub(left.0));
         self.uncovered.1 = self.uncovered.1.saturating_sub(before.abandoned().saturating_sub(left.1));
+        self.bound_uncovered_rows();
+    }
+
+    /// Failures that are not exposed are among the abandoned invocations that are not.
+    pub(super) fn bound_uncovered_rows(&mut self) {
+        if let Some(rows) = &mut self.uncovered_rows {
+            rows.bound_failures(self.uncovered.1);
+        }
+    }
+
+    /// A row says that the skill was invoked at this time, in microseconds since the Unix epoch.
+    fn note_invoked(&mut self, micros: i64, is_covered: bool, ctx: &mut ApplyContext<'_>) {
+        if is_covered {
+            ctx.series_table.note_invoked(self.series, micros);
+        } else {
+            let latest = &mut self.uncovered_rows.get_or_insert_default().last_invoked_micros;
+            *latest = (*latest).max(Some(micros));
+        }
     }
 
     /// Passes a row that is in the remembered numbers. Whether it was counted before; `is_known` says so of the row itself.

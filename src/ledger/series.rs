@@ -79,6 +79,17 @@ pub struct AnomalySeries {
     pub born_micros: Option<i64>,
 }
 
+/// `session_buddy_bridge_skill_failures_total` of one skill and one type of errors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FailureSeries {
+    /// `error_type`.
+    pub error_type: Arc<str>,
+    /// How many rows of the database failed with it.
+    pub count: u64,
+    /// As that of [`PhaseSeries`].
+    pub born_micros: Option<i64>,
+}
+
 /// An anomaly as it was counted, for people to look at: no count rests on it, and it is not kept over restarts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenAnomaly {
@@ -112,9 +123,26 @@ pub struct SkillSeries {
     pub completion_rate: Option<f64>,
     /// `anomalies_detected_total` by `anomaly_type`, in the order of first sight.
     pub anomalies: Vec<AnomalySeries>,
+    /// `session_buddy_bridge_skill_failures_total` by `error_type`, in the order of first sight.
+    pub failures: Vec<FailureSeries>,
+    /// `session_buddy_bridge_skill_last_invoked_timestamp_seconds`, in microseconds since the Unix epoch: the latest time of a
+    /// row that was read; `None` while there is none. It never falls.
+    pub last_invoked_micros: Option<i64>,
 }
 
 impl SkillSeries {
+    /// A skill of which nothing is counted.
+    pub fn new(skill_name: Arc<str>) -> Self {
+        Self {
+            skill_name,
+            phases: Vec::new(),
+            completion_rate: None,
+            anomalies: Vec::new(),
+            failures: Vec::new(),
+            last_invoked_micros: None,
+        }
+    }
+
     /// Returns the index in [`SkillSeries::phases`] of the series of a phase.
     pub(super) fn position_of_phase(&self, workflow_phase: &str) -> Option<usize> {
         self.phases.iter().position(|phase| *phase.workflow_phase == *workflow_phase)

@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 use super::limits::{COUNT_MAX, Limits, OVERFLOW, SERIES_PER_PHASE, SERIES_PER_SKILL_MIN};
 use super::notice::Notice;
 use super::series::{
-    AnomalySeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
-    push_tight,
+    AnomalySeries, FailureSeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRow,
+    SkillSeries, push_tight,
 };
 
 /// `workflow_phase` where a feed does not tell one.
@@ -113,10 +113,8 @@ impl SeriesTable {
 
     fn push(&mut self, name: Arc<str>) -> SkillIndex {
         let index = SkillIndex(u32::try_from(self.skills.len()).expect("the limit of skills is far below 2^32"));
-        let series =
-            SkillSeries { skill_name: name.clone(), phases: Vec::new(), completion_rate: None, anomalies: Vec::new() };
         self.skills.push(Entry {
-            series,
+            series: SkillSeries::new(name.clone()),
             changed: false,
             is_in_flight: false,
             phases_shown: 0,
@@ -149,7 +147,8 @@ impl SeriesTable {
             entry.phases_collected = series.phases.len();
             let phases = series.phases.iter().filter(|phase| is_named(&phase.workflow_phase)).count();
             let types = series.anomalies.iter().filter(|known| *known.anomaly_type != *OVERFLOW).count();
-            series_table.series += phases * SERIES_PER_PHASE + types;
+            let error_types = series.failures.iter().filter(|known| *known.error_type != *OVERFLOW).count();
+            series_table.series += phases * SERIES_PER_PHASE + types + error_types;
             entry.series = series;
             entry.last_listed_micros = last_listed_micros;
             entry.kept_listed_micros = last_listed_micros;
@@ -240,6 +239,34 @@ impl SeriesTable {
         })
     }
 
+    /// Returns the name under which `name` is counted where a skill has one series for each name, at most `names_max`, and its
+    /// position among them: `__overflow__` if `name` has none and there is no room for it.
+    fn named<'n>(
+        &mut self,
+        index: SkillIndex,
+        name: &'n str,
+        names_max: usize,
+        limits: &Limits,
+        position: impl Fn(&SkillSeries, &str) -> Option<usize>,
+        len: impl Fn(&SkillSeries) -> usize,
+    ) -> (&'n str, Option<usize>) {
+        let has_room = self.has_room(1, limits);
+        let series = &*self.change(index);
+        let is_full = !has_room || len(series) >= names_max;
+        let (name, found) = match position(series, name) {
+            None if is_full => {
+                let (skill_name, found) = (Arc::clone(&series.skill_name), position(series, OVERFLOW));
+                if name != OVERFLOW && !has_room {
+                    self.note_overflow(&skill_name);
+                }
+                (OVERFLOW, found)
+            }
+            found => (name, found),
+        };
+        self.series += usize::from(found.is_none() && name != OVERFLOW);
+        (name, found)
+    }
+
     /// Adds `more` to the anomalies of a type. Where it has no series one comes into being at `born_micros`. Returns whether
     /// they are counted as `__overflow__`.
     pub fn add_anomalies(
@@ -250,28 +277,51 @@ impl SeriesTable {
         born_micros: Option<i64>,
         limits: &Limits,
     ) -> bool {
-        let is_other_skill = self.is_overflow(index);
-        let has_room = self.has_room(1, limits);
-        let SkillSeries { skill_name, anomalies, .. } = self.change(index);
-        let position = |name: &str| anomalies.iter().position(|series| &*series.anomaly_type == name);
-        let is_full = !has_room || anomalies.len() >= limits.anomaly_types_per_skill_max;
-        let (name, found) = match position(anomaly_type) {
-            None if is_full => (OVERFLOW.into(), position(OVERFLOW)),
-            found => (anomaly_type.clone(), found),
-        };
-        if name != *anomaly_type && !has_room {
-            let skill_name = Arc::clone(skill_name);
-            self.note_overflow(&skill_name);
-        }
-        self.series += usize::from(found.is_none() && *name != *OVERFLOW);
+        let position =
+            |series: &SkillSeries, name: &str| series.anomalies.iter().position(|series| *series.anomaly_type == *name);
+        let len = |series: &SkillSeries| series.anomalies.len();
+        let names_max = limits.anomaly_types_per_skill_max;
+        let (name, found) = self.named(index, anomaly_type, names_max, limits, position, len);
         let anomalies = &mut self.skills[index.0 as usize].series.anomalies;
         let position = found.unwrap_or_else(|| {
-            push_tight(anomalies, AnomalySeries { anomaly_type: name, count: 0, born_micros });
+            let anomaly_type = if name == OVERFLOW { OVERFLOW.into() } else { Arc::clone(anomaly_type) };
+            push_tight(anomalies, AnomalySeries { anomaly_type, count: 0, born_micros });
             anomalies.len() - 1
         });
         let series = &mut anomalies[position];
         series.count = series.count.saturating_add(more).min(COUNT_MAX);
-        is_other_skill || *series.anomaly_type == *OVERFLOW
+        name == OVERFLOW || self.is_overflow(index)
+    }
+
+    /// Adds `more` to the failures of a type. Where it has no series one comes into being at `born_micros`.
+    pub fn add_failures(
+        &mut self,
+        index: SkillIndex,
+        error_type: &str,
+        more: u64,
+        born_micros: Option<i64>,
+        limits: &Limits,
+    ) {
+        let position =
+            |series: &SkillSeries, name: &str| series.failures.iter().position(|series| *series.error_type == *name);
+        let len = |series: &SkillSeries| series.failures.len();
+        let names_max = limits.error_types_per_skill_max;
+        let (name, found) = self.named(index, error_type, names_max, limits, position, len);
+        let failures = &mut self.skills[index.0 as usize].series.failures;
+        let position = found.unwrap_or_else(|| {
+            push_tight(failures, FailureSeries { error_type: name.into(), count: 0, born_micros });
+            failures.len() - 1
+        });
+        let series = &mut failures[position];
+        series.count = series.count.saturating_add(more).min(COUNT_MAX);
+    }
+
+    /// A skill was invoked at this time, in microseconds since the Unix epoch.
+    pub fn note_invoked(&mut self, index: SkillIndex, micros: i64) {
+        let known = self.skills[index.0 as usize].series.last_invoked_micros;
+        if !self.is_overflow(index) && known < Some(micros) {
+            self.change(index).last_invoked_micros = Some(micros);
+        }
     }
 
     /// Remembers an anomaly that was counted, to be looked at.

@@ -18,6 +18,7 @@ use super::dirty::{Dirty, DirtyFlag, Persistence};
 use super::limits::Limits;
 use super::notice::Notice;
 use super::pending::{Pending, WAIT, add};
+use super::records::UncoveredRows;
 use super::rows::{Comparison, Coverage};
 use super::series::{SeenAnomaly, SkillIndex};
 use super::skill_table::SkillTable;
@@ -85,6 +86,8 @@ pub(super) struct SkillCounts {
     /// Completed and other invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
+    /// What rows told of them.
+    pub uncovered_rows: Option<Box<UncoveredRows>>,
     /// Seconds of the completed invocations that rows told, added up as the server does.
     pub row_seconds: Option<f64>,
     /// Only where there are rows to compare with.
@@ -202,6 +205,10 @@ impl Counts for SourceCounts {
                     skill.rows_uncounted.1 = skill.rows_uncounted.1.min(theirs.rows_uncounted.1);
                     skill.uncovered.0 = skill.uncovered.0.max(theirs.uncovered.0);
                     skill.uncovered.1 = skill.uncovered.1.max(theirs.uncovered.1);
+                    if let Some(theirs) = theirs.uncovered_rows {
+                        skill.uncovered_rows.get_or_insert_default().join(*theirs);
+                    }
+                    skill.bound_uncovered_rows();
                     skill.gauge = skill.gauge.or(theirs.gauge);
                     skill.streamed_rate = skill.streamed_rate.or(theirs.streamed_rate);
                 }
@@ -268,6 +275,7 @@ impl SkillCounts {
             rows_uncounted: (0, 0),
             rows_are_history: false,
             uncovered: (0, 0),
+            uncovered_rows: None,
             row_seconds: None,
             comparison: None,
             disagrees: false,

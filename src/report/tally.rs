@@ -8,7 +8,7 @@ use super::quantiles::Collector;
 use super::sum::Sum;
 use super::{By, Durations, Group, LeftOut, Period, Report, ReportError};
 use crate::ledger::{UNKNOWN_PHASE, server_time_micros};
-use crate::skills_db::{HistoricInvocation, History, SkillsDatabaseError};
+use crate::skills_db::{ErrorType, HistoricInvocation, History, SkillsDatabaseError};
 
 /// Bytes that names may take in memory, with what is counted for each.
 const NAMES_BYTES_MAX: usize = 256 << 20;
@@ -114,8 +114,8 @@ impl Tally {
             counted.durations += 1;
             self.durations.add(index, seconds);
         }
-        if !row.completed {
-            let part = if self.by == By::Error { row.skill_name } else { row.error_type.as_str() };
+        if let Some(error_type) = row.failure {
+            let part = if self.by == By::Error { row.skill_name } else { error_type.as_str() };
             match counted.group.failures.get_mut(part) {
                 Some(count) => *count += 1,
                 None => {
@@ -181,7 +181,7 @@ fn group_name<'r>(by: By, row: &HistoricInvocation<'r>) -> Option<&'r str> {
     match by {
         By::Skill => Some(row.skill_name),
         By::Phase => Some(row.workflow_phase.unwrap_or(UNKNOWN_PHASE)),
-        By::Error => (!row.completed).then(|| row.error_type.as_str()),
+        By::Error => row.failure.map(ErrorType::as_str),
     }
 }
 

@@ -150,7 +150,9 @@ impl SkillsDatabase {
             self.row_sums = None;
         }
         let (file, connection) = (self.connection.files().database, self.connection_number);
-        let facts = DatabaseFacts { file, connection, invocations, anomalies, skill_metrics, row_sums };
+        let has_error_types = self.schema.has_error_type;
+        let facts =
+            DatabaseFacts { file, connection, invocations, anomalies, skill_metrics, row_sums, has_error_types };
         let Some(plan) = plan(&facts) else { return Ok(None) };
         let reading = reader.read(facts, plan, request.skills_max).map_err(failed)?;
         drop(transaction);

@@ -123,6 +123,8 @@ pub struct DatabaseFacts {
     pub skill_metrics: Option<HeldSkills>,
     /// What the rows of each skill add up to, where there is no `skill_metrics` and the request needs it.
     pub row_sums: Option<HeldSkills>,
+    /// Whether `skill_invocation` has the column `error_type`.
+    pub has_error_types: bool,
 }
 
 impl DatabaseFacts {
@@ -280,6 +282,9 @@ pub struct InvocationDetails {
     pub workflow_phase: Option<Box<str>>,
     /// The duration in seconds, finite and not negative; `None` where it is null.
     pub duration_seconds: Option<f64>,
+    /// Why it failed, as the value of the label `error_type`; `None` if it was completed, or where the database has no such
+    /// column.
+    pub failure: Option<Box<str>>,
 }
 
 /// A row of `skill_anomalies`.

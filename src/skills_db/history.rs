@@ -2,23 +2,20 @@
 
 use std::path::Path;
 
-use rusqlite::types::ValueRef;
 use rusqlite::{Row, Transaction};
 use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{AnomalyEntry, Rejection};
 
+use super::error_type::ErrorType;
 use super::facts::Table;
 use super::files::AtRest;
-use super::rows::{RowView, anomaly, anomaly_columns, bounded, invocation_columns, name};
+use super::rows::{RowView, anomaly, anomaly_columns, invocation_columns, name, optional};
 use super::schema::Schema;
 use super::{SkillsDatabase, SkillsDatabaseError};
 
 /// How often a database that is opened while it is read is read again.
 const READINGS_MAX: u32 = 3;
-
-/// Longest name of a type of errors, in bytes.
-const ERROR_TYPE_BYTES_MAX: usize = 64;
 
 /// The history of a database, open.
 #[derive(Debug)]
@@ -91,8 +88,8 @@ pub struct HistoricInvocation<'r> {
     pub completed: bool,
     /// The duration in seconds, finite and not negative; `None` where it is null.
     pub duration_seconds: Option<f64>,
-    /// Why it failed, if it was not completed.
-    pub error_type: ErrorType<'r>,
+    /// Why it failed; `None` if it was completed.
+    pub failure: Option<ErrorType<'r>>,
     /// When the row was stored, as it is written; `None` where that is no text, or the database has no such column.
     pub created_at: Option<&'r str>,
 }
@@ -104,45 +101,6 @@ pub struct HistoricAnomaly {
     pub key: i64,
     /// What it says.
     pub entry: AnomalyEntry<'static>,
-}
-
-/// The type of an error: a name, or what stands for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum ErrorType<'r> {
-    /// A name: a letter or `_`, then at most 63 letters, digits and `_.:`.
-    Named(&'r str),
-    /// Null or empty, or the database has no such column.
-    Unknown,
-    /// A text that is no name, such as a message, or no text.
-    Other,
-}
-
-impl<'r> ErrorType<'r> {
-    /// Returns the type that `text` names.
-    pub fn of(text: &'r str) -> Self {
-        let is_letter = |byte: u8| byte.is_ascii_alphabetic() || byte == b'_';
-        let is_next = |byte: u8| is_letter(byte) || byte.is_ascii_digit() || b".:".contains(&byte);
-        match text.as_bytes() {
-            [] => Self::Unknown,
-            [first, rest @ ..]
-                if text.len() <= ERROR_TYPE_BYTES_MAX
-                    && is_letter(*first)
-                    && rest.iter().all(|byte| is_next(*byte)) =>
-            {
-                Self::Named(text)
-            }
-            _ => Self::Other,
-        }
-    }
-
-    /// Returns the value of the label `error_type`.
-    pub fn as_str(self) -> &'r str {
-        match self {
-            Self::Named(name) => name,
-            Self::Unknown => "unknown",
-            Self::Other => "other",
-        }
-    }
 }
 
 impl<'d> History<'d> {
@@ -184,10 +142,8 @@ impl<'d> History<'d> {
         &self,
         mut each: impl FnMut(Result<HistoricInvocation<'_>, Rejection>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let optional = |has_column: bool, column| if has_column { bounded(column) } else { "NULL".to_owned() };
-        let error_type = optional(self.schema.has_error_type, "error_type");
         let created_at = optional(self.schema.has_created_at, "created_at");
-        let columns = format!("{}, {error_type}, {created_at}", invocation_columns());
+        let columns = format!("{}, {created_at}", invocation_columns(&self.schema));
         self.each_row(Table::Invocations, &columns, |row| each(historic_invocation(row)))
     }
 
@@ -227,17 +183,11 @@ impl<'d> History<'d> {
 }
 
 fn historic_invocation<'r>(row: &'r Row<'_>) -> Result<HistoricInvocation<'r>, Rejection> {
-    /// The columns behind those of [`invocation_columns`].
-    const ERROR_TYPE: usize = 6;
+    /// The column behind those of [`invocation_columns`].
     const CREATED_AT: usize = 7;
-    let RowView { skill_name, invoked_at, completed, details, .. } = RowView::of(row);
+    let RowView { skill_name, invoked_at, completed, failure, details, .. } = RowView::of(row);
     let (workflow_phase, duration_seconds) = details?;
     let (skill_name, completed) = skill_name.zip(completed).expect("a row with details has a skill and an outcome");
-    let error_type = match row.get_ref(ERROR_TYPE) {
-        Ok(ValueRef::Null | ValueRef::Text([])) => ErrorType::Unknown,
-        Ok(value) => name(value).map_or(ErrorType::Other, ErrorType::of),
-        Err(_) => ErrorType::Other,
-    };
     Ok(HistoricInvocation {
         key: row.get(0).unwrap_or_default(),
         skill_name,
@@ -245,23 +195,7 @@ fn historic_invocation<'r>(row: &'r Row<'_>) -> Result<HistoricInvocation<'r>, R
         workflow_phase,
         completed,
         duration_seconds,
-        error_type,
+        failure,
         created_at: row.get_ref(CREATED_AT).ok().and_then(name),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_type_of_errors_is_a_name_and_no_message() {
-        for named in ["timeout", "_", "ValueError", "http.client:404", &"a".repeat(64)] {
-            assert_eq!(ErrorType::of(named), ErrorType::Named(named));
-        }
-        assert_eq!(ErrorType::of(""), ErrorType::Unknown);
-        for other in ["4xx", "a-b", "no such file", "naïve", "a\n", "a\u{202e}", &"a".repeat(65)] {
-            assert_eq!(ErrorType::of(other), ErrorType::Other, "{other}");
-        }
-    }
 }

@@ -11,6 +11,7 @@
 //! | `files` | identities of the three files on disk; what this process has open |
 //! | `schema` | validates tables and columns |
 //! | `transaction`, `rows`, `fingerprint` | the statements of one reading, and rows to facts |
+//! | `error_type` | why an invocation failed |
 //! | `history` | all rows at one moment, for the commands that end |
 //! | `facts` | the facts, as plain data |
 //! | `error` | why the database cannot be read |
@@ -22,6 +23,7 @@
 
 mod database;
 mod error;
+mod error_type;
 pub mod facts;
 mod files;
 mod fingerprint;
@@ -33,6 +35,7 @@ mod transaction;
 
 pub use database::SkillsDatabase;
 pub use error::SkillsDatabaseError;
+pub use error_type::ErrorType;
 pub use facts::{
     AnomaliesPlan, AnomalyCount, BATCH_ROWS, DatabaseFacts, DatabaseReading, HeldSkills, InvocationRow, MissingRows,
     ReadPlan, ReadRequest, RowFingerprint, RowsRead, SkillMetrics, SkillRowCounts, Table, TableCursor, TableFacts,

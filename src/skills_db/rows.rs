@@ -5,8 +5,10 @@ use rusqlite::types::ValueRef;
 
 use crate::protocol::{AnomalyEntry, Rejection, RejectionReason};
 
+use super::error_type::ErrorType;
 use super::facts::{AnomalyRow, InvocationDetails, InvocationRow, SkillMetrics, Table};
 use super::fingerprint::fingerprint;
+use super::schema::{ERROR_TYPE, Schema};
 
 /// Bytes of a text that are read; every limit of labels is below. SQLite would load a longer one as a whole.
 const TEXT_BYTES_MAX: usize = 16 * 1024;
@@ -15,13 +17,19 @@ const TEXT_BYTES_MAX: usize = 16 * 1024;
 const TOO_LONG: &str = "x''";
 
 /// What is selected of an invocation, as [`invocation`] expects it. The key and the columns of the fingerprint come first.
-pub(super) fn invocation_columns() -> String {
+pub(super) fn invocation_columns(schema: &Schema) -> String {
     format!(
-        "id, {}, {}, {}, completed, duration_seconds",
+        "id, {}, {}, {}, completed, duration_seconds, {}",
         bounded("skill_name"),
         bounded("invoked_at"),
-        bounded("workflow_phase")
+        bounded("workflow_phase"),
+        optional(schema.has_error_type, ERROR_TYPE)
     )
+}
+
+/// SQL for a column that a database need not have.
+pub(super) fn optional(has_column: bool, column: &str) -> String {
+    if has_column { bounded(column) } else { "NULL".to_owned() }
 }
 
 /// What is selected of an anomaly, as [`anomaly`] expects it.
@@ -34,11 +42,12 @@ pub(super) fn bounded(column: &str) -> String {
     format!("CASE WHEN octet_length({column}) > {TEXT_BYTES_MAX} THEN {TOO_LONG} ELSE {column} END")
 }
 
-pub(super) fn invocation(row: &Row<'_>) -> InvocationRow {
-    let RowView { skill_name, invoked_at, completed, summed_seconds, details } = RowView::of(row);
+pub(super) fn invocation(row: &Row<'_>, schema: &Schema) -> InvocationRow {
+    let RowView { skill_name, invoked_at, completed, summed_seconds, failure, details } = RowView::of(row);
     let details = details.map(|(workflow_phase, duration_seconds)| InvocationDetails {
         workflow_phase: workflow_phase.map(Into::into),
         duration_seconds,
+        failure: failure.filter(|_| schema.has_error_type).map(|error_type| error_type.as_str().into()),
     });
     InvocationRow {
         fingerprint: fingerprint(row, Table::Invocations),
@@ -56,6 +65,8 @@ pub(super) struct RowView<'r> {
     pub invoked_at: Option<&'r str>,
     pub completed: Option<bool>,
     pub summed_seconds: f64,
+    /// Why it failed; `None` unless it is known not to be completed.
+    pub failure: Option<ErrorType<'r>>,
     /// Phase and duration.
     pub details: Result<(Option<&'r str>, Option<f64>), Rejection>,
 }
@@ -92,7 +103,8 @@ impl<'r> RowView<'r> {
                     .map(|phase| (Some(phase).filter(|phase| !phase.is_empty()), duration_seconds)),
             },
         };
-        Self { skill_name, invoked_at: name(value(2)), completed, summed_seconds, details }
+        let failure = (completed == Some(false)).then(|| ErrorType::of_value(value(6)));
+        Self { skill_name, invoked_at: name(value(2)), completed, summed_seconds, failure, details }
     }
 }
 

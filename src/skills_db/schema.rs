@@ -12,8 +12,8 @@ use super::fingerprint::{fingerprint_columns, former_fingerprint_columns};
 const INVOCATION_COLUMNS: [&str; 6] =
     ["id", "skill_name", "invoked_at", "workflow_phase", "completed", "duration_seconds"];
 const ANOMALY_COLUMNS: [&str; 5] = ["id", "skill_name", "detected_at", "anomaly_type", "deviation_score"];
-/// Columns of an invocation that only the history reads, where they are there.
-const ERROR_TYPE: &str = "error_type";
+/// Columns of an invocation that a database need not have.
+pub(super) const ERROR_TYPE: &str = "error_type";
 const CREATED_AT: &str = "created_at";
 const METRICS_COLUMNS: [&str; 4] =
     ["skill_name", "total_invocations", "completed_invocations", "total_duration_seconds"];
@@ -78,7 +78,7 @@ impl Schema {
 }
 
 /// Whether a statement of the reader reads this column, which is empty where it reads no column in particular: what is
-/// counted from, what the history has beside it, what former fingerprints cover, and the tables in which SQLite keeps account of the others.
+/// counted from, what rows may have beside it, what former fingerprints cover, and the tables in which SQLite keeps account of the others.
 pub(super) fn is_read(table: &str, column: &str) -> bool {
     if ["sqlite_master", "sqlite_sequence", "pragma_table_info"].contains(&table) {
         return true;

@@ -188,7 +188,9 @@ impl<'t> ReadTransaction<'t> {
             false => (None, false),
         };
         let (invocations, mut has_more) =
-            self.batch(Table::Invocations, &invocation_columns(), plan.invocations_after, invocation)?;
+            self.batch(Table::Invocations, &invocation_columns(self.schema), plan.invocations_after, |row| {
+                invocation(row, self.schema)
+            })?;
         let (mut anomalies, mut anomaly_counts) = (None, None);
         if self.schema.has_anomalies {
             let columns = anomaly_columns();

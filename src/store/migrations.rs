@@ -4,11 +4,14 @@
 use rusqlite::{Connection, Transaction};
 
 /// Each brings a state of the version that equals its index to the next one. The version 0 is an empty database.
-const MIGRATIONS: [fn(&Connection) -> rusqlite::Result<()>; VERSION as usize] =
-    [|tx| tx.execute_batch(include_str!("migrations/1.sql")), |tx| tx.execute_batch(include_str!("migrations/2.sql"))];
+const MIGRATIONS: [fn(&Connection) -> rusqlite::Result<()>; VERSION as usize] = [
+    |tx| tx.execute_batch(include_str!("migrations/1.sql")),
+    |tx| tx.execute_batch(include_str!("migrations/2.sql")),
+    |tx| tx.execute_batch(include_str!("migrations/3.sql")),
+];
 
 /// The version that this program writes.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Brings a state from one version, which is known, to another.
 pub(super) fn run(tx: &Transaction<'_>, from: i64, to: i64) -> rusqlite::Result<()> {

@@ -22,7 +22,7 @@ const WRITE_VERSION_MAX: u8 = 2;
 const SCHEMA_FORMAT_MAX: u32 = 4;
 
 /// Tables of any version of the schema with names that other programs hardly have.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "anomaly_count",
     "anomaly_tally",
     "event_id",
@@ -33,6 +33,7 @@ const TABLES: [&str; 10] = [
     "fingerprint",
     "push_base",
     "push_tick",
+    "failure_count",
 ];
 
 /// So many of [`TABLES`] make a database ours.

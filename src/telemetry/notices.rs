@@ -56,6 +56,12 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
         Notice::DetailJoined => {
             info!(%feed, suppressed, "the rows of the database beside the feed tell the counts");
         }
+        Notice::NoErrorTypes => {
+            info!(
+                %feed, suppressed,
+                "the database has no column error_type: session_buddy_bridge_skill_failures_total is absent"
+            );
+        }
         Notice::DetailMismatch { skill_name, listed, told } => {
             let skill_name = logged(skill_name);
             warn!(

@@ -323,8 +323,7 @@ fn changes(micros: i64) -> Changes {
         born_micros: None,
         exemplar: None,
     };
-    let series =
-        SkillSeries { skill_name: "s".into(), phases: vec![phase], completion_rate: None, anomalies: Vec::new() };
+    let series = SkillSeries { phases: vec![phase], ..SkillSeries::new("s".into()) };
     let row = SkillRow { index: SkillIndex(0), series, last_listed_micros: 0 };
     Changes { sequence: 1, skills: vec![row], wall_micros: micros, ..Changes::default() }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rusqlite::types::Value;
 use rusqlite::{Connection, OpenFlags, params_from_iter};
 use serde_json::Value as Json;
+use session_buddy_bridge::internals::ledger::records::UncoveredRows;
 use session_buddy_bridge::internals::ledger::{Changes, ConnectionId, FeedSpec, Ledger, LedgerState, Limits, Now};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::store::{Store, StoreError};
@@ -48,6 +49,12 @@ fn everything() -> LedgerState {
     let connection = ledger.open(feed, at(20));
     apply(&mut ledger, connection, &text.replace("22T", "23T"), 21);
     whole.fold(&ledger.drain(at(22)));
+    // Rows that told of skills while no feed was subscribed to them.
+    for skill in &mut whole.memory.skills {
+        let failures = vec![("timeout".into(), 2), ("unknown".into(), 1)];
+        skill.uncovered.1 += 3;
+        skill.uncovered_rows = Some(Box::new(UncoveredRows { failures, last_invoked_micros: Some(1) }));
+    }
     whole
 }
 

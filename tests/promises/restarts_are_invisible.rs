@@ -39,6 +39,7 @@ enum Fate {
 
 const CRASHES: [Fate; 3] = [Fate::DiesBefore, Fate::DiesUnshown, Fate::DiesAfter];
 
+/// Those that a feed alone writes to; `rows_tell_the_counts` has those of rows, with the failures that they tell.
 const TABLES: [&str; 9] =
     ["counter", "skill", "phase", "feed", "source", "source_skill", "anomaly_tally", "anomaly", "event_id"];
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::support::memory_state::MemoryState;
 use crate::support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
 use crate::support::property;
 use crate::support::rows::read_all;
@@ -19,7 +20,7 @@ use session_buddy_bridge::internals::ledger::{
 };
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::skills_db::SkillsDatabase;
-use session_buddy_bridge::internals::store::{Opened, Store};
+use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -57,6 +58,32 @@ struct Written {
     invocation: Invocation,
 }
 
+/// What rows hold as the types of their errors, completed ones too: that of a row by when it was written, so that one that is
+/// written again has the same.
+const CAUSES: [(Option<&str>, &str); 7] = [
+    (Some("timeout"), "timeout"),
+    (None, "unknown"),
+    (Some("ValueError"), "ValueError"),
+    (Some("no such file"), "other"),
+    (Some(""), "unknown"),
+    (Some("http.client:404"), "http.client:404"),
+    (Some("other"), "other"),
+];
+
+/// What the row holds that was written as the one of this number, and the label that it leads to.
+fn cause(serial: u64) -> (Option<&'static str>, &'static str) {
+    CAUSES[serial as usize % CAUSES.len()]
+}
+
+/// What SQL would count as failures, each row once.
+fn failures<'r>(rows: impl Iterator<Item = (&'r u64, &'r Invocation)>) -> BTreeMap<(String, String), u64> {
+    let mut failures = BTreeMap::new();
+    for (serial, row) in rows.filter(|(_, row)| !row.completed) {
+        *failures.entry((row.skill_name.clone(), cause(*serial).1.to_owned())).or_default() += 1;
+    }
+    failures
+}
+
 /// The server.
 struct Server {
     path: PathBuf,
@@ -80,9 +107,10 @@ impl Server {
         let Invocation { skill_name, workflow_phase, completed, duration_seconds } = invocation;
         self.connection
             .execute(
-                "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds, workflow_phase)
-                 VALUES (?, ?, 's', ?, ?, ?)",
-                params![skill_name, serial.to_string(), completed, duration_seconds, workflow_phase],
+                "INSERT INTO skill_invocation
+                     (skill_name, invoked_at, session_id, completed, duration_seconds, workflow_phase, error_type)
+                 VALUES (?, ?, 's', ?, ?, ?, ?)",
+                params![skill_name, serial.to_string(), completed, duration_seconds, workflow_phase, cause(serial).0],
             )
             .expect("written");
         let id = self.connection.last_insert_rowid();
@@ -188,7 +216,10 @@ struct Read {
 
 struct History {
     _folder: TempDir,
-    state: PathBuf,
+    disk: MemoryState,
+    /// The only skill to which the feed is subscribed, if it is not to all.
+    filter: Option<&'static str>,
+    limits: Limits,
     at_micros: i64,
     step_micros: i64,
     server: Server,
@@ -208,10 +239,17 @@ struct History {
     notices: Vec<Notice>,
 }
 
-fn start(whole: LedgerState, detail: bool, at_micros: i64) -> (Ledger, FeedId, ConnectionId) {
+fn start(
+    limits: Limits,
+    whole: LedgerState,
+    filter: Option<&str>,
+    detail: bool,
+    at_micros: i64,
+) -> (Ledger, FeedId, ConnectionId) {
     let now = Now { wall_micros: START_MICROS + at_micros, elapsed: Duration::ZERO };
-    let mut ledger = Ledger::restore(Limits::default(), whole, now).expect("what was kept fits");
-    let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
+    let mut ledger = Ledger::restore(limits, whole, now).expect("what was kept fits");
+    let (identity, skill) = ("feed".to_owned(), filter.map(str::to_owned));
+    let feed = ledger.add_feed(FeedSpec { identity, skill, ..FeedSpec::default() });
     if detail {
         ledger.expect_detail(feed);
     }
@@ -222,14 +260,17 @@ fn start(whole: LedgerState, detail: bool, at_micros: i64) -> (Ledger, FeedId, C
 impl History {
     fn new(step_micros: i64, detail: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let (path, state) = (folder.path().join("skills.db"), folder.path().join("state.db"));
+        let path = folder.path().join("skills.db");
         let connection = open_server(&path);
         let server = Server { path, connection, rows: Vec::new(), serial: 0, anomalies: Vec::new(), generation: 0 };
-        let Opened { store, restored: whole, .. } = Store::open(&state, Ok).expect("a state");
-        let (ledger, feed, connection) = start(whole, detail, 0);
+        let (disk, limits) = (MemoryState::new(), Limits::default());
+        let (store, whole) = disk.open();
+        let (ledger, feed, connection) = start(limits, whole, None, detail, 0);
         Self {
             _folder: folder,
-            state,
+            disk,
+            filter: None,
+            limits,
             at_micros: 0,
             step_micros,
             server,
@@ -327,15 +368,28 @@ impl History {
     }
 
     fn keep(&mut self) {
+        self.keep_by(|_, store, changes| store.commit(changes).map(|()| true).expect("committed"));
+    }
+
+    /// The same while nobody can write to `table`. Returns whether there was something to keep and it is not kept.
+    fn keep_against(&mut self, table: &str) -> bool {
+        !self.keep_by(|disk, store, changes| disk.commit_against(table, store, changes))
+    }
+
+    /// Returns whether all is kept.
+    fn keep_by(&mut self, commit: impl FnOnce(&MemoryState, &mut Store, &Changes) -> bool) -> bool {
         let now = self.now();
         self.ledger.tick(now, &mut self.notices);
         if self.ledger.has_changed() {
             let changes = self.ledger.drain(now);
+            if !commit(&self.disk, self.store.as_mut().expect("open"), &changes) {
+                return false;
+            }
             self.ledger.acknowledge(changes.sequence);
-            self.store.as_mut().expect("open").commit(&changes).expect("committed");
             self.shown.fold(changes);
             self.kept = self.read.clone();
         }
+        true
     }
 
     fn start_again(&mut self, detail: bool) {
@@ -343,12 +397,12 @@ impl History {
         self.database = None;
         self.detail = detail;
         self.read = self.kept.clone();
-        let Opened { store, restored: whole, .. } = Store::open(&self.state, Ok).expect("a state");
+        let (store, whole) = self.disk.open();
         self.store = Some(store);
         let LedgerState { skills, rules, .. } = whole.clone();
         self.shown.fold(Changes { skills, rules, ..Changes::default() });
         self.born_micros = self.at_micros;
-        (self.ledger, self.feed, self.connection) = start(whole, detail, self.at_micros);
+        (self.ledger, self.feed, self.connection) = start(self.limits, whole, self.filter, detail, self.at_micros);
     }
 
     /// Some row that was read must be left, or nothing tells this database from a new one.
@@ -639,6 +693,166 @@ fn a_skill_that_is_renamed_in_rows_counts_under_its_new_name() {
     }
 }
 
+fn failed(skill_name: &str) -> Invocation {
+    Invocation { completed: false, duration_seconds: None, ..invocation(skill_name) }
+}
+
+/// As their phases and durations do, their causes stay unknown.
+#[test]
+fn failures_that_snapshots_have_counted_have_no_cause() {
+    let mut history = History::new(10_000, false);
+    history.take(&Step::Append([vec![failed("a"); 20], vec![invocation("a"); 25]].concat()));
+    history.settle();
+    history.take(&Step::Restart { detail: true });
+    history.settle();
+    assert!(history.is_joined());
+    assert_eq!(history.shown.counts()[&("a".to_owned(), false)], 20);
+    assert_eq!(history.shown.failures(), BTreeMap::new());
+    history.take(&Step::Append(vec![failed("a"); 3]));
+    history.settle();
+    assert_eq!(history.shown.counts()[&("a".to_owned(), false)], 23);
+    let new = history.server.rows[45..].iter().map(|row| (&row.serial, &row.invocation));
+    assert_eq!(history.shown.failures(), failures(new));
+}
+
+/// What is kept of rows, and the failures that they told.
+#[test]
+fn a_failure_counts_once_whichever_commit_fails_and_whenever_the_bridge_dies() {
+    for table in ["failure_count", "skill", "phase", "source", "source_skill", "database", "fingerprint"] {
+        for dies in [true, false] {
+            let mut history = History::of_rows(&[("a", 2)]);
+            for round in 0..3 {
+                history.take(&Step::Append(vec![failed("a"), invocation("b"), failed("b"), failed("a")]));
+                history.take(&Step::Read);
+                assert!(history.keep_against(table), "{table} holds nothing of it");
+                if dies {
+                    history.take(&Step::Die);
+                } else {
+                    history.take(&Step::Keep);
+                    assert_eq!(history.shown.failures().values().sum::<u64>(), 3 * (round + 1), "{table}");
+                }
+            }
+            history.settle();
+            assert_eq!(history.kept.invocations.len(), 14);
+            assert_eq!(history.shown.failures(), failures(history.kept.invocations.iter()), "{table} {dies}");
+        }
+    }
+}
+
+#[test]
+fn failures_and_times_of_a_skill_without_a_subscription_are_exposed_once_there_is_one() {
+    let mut history = History::of_rows(&[("a", 3), ("b", 3)]);
+    history.filter = Some("a");
+    history.take(&Step::Restart { detail: true });
+    let rows = [vec![failed("b"); 5], vec![failed("a"); 2]].concat();
+    [Step::Append(rows), Step::Read, Step::Keep, Step::Die].iter().for_each(|step| history.take(step));
+    history.execute(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, error_type)
+         VALUES ('b', '2026-11-22 10:00:07', 's', 0, 'timeout')",
+    );
+    [Step::Read, Step::Keep].iter().for_each(|step| history.take(step));
+    let mut due = failures(history.kept.invocations.iter());
+    let covered: BTreeMap<_, _> = due.clone().into_iter().filter(|((name, _), _)| name == "a").collect();
+    assert_eq!((history.shown.failures(), covered.values().sum::<u64>()), (covered, 2));
+    assert_eq!(history.shown.skill("b").and_then(|skill| skill.last_invoked_micros), None);
+    history.filter = None;
+    history.take(&Step::Restart { detail: true });
+    [Step::Read, Step::Keep, Step::Die, Step::Read, Step::Keep].iter().for_each(|step| history.take(step));
+    *due.entry(("b".to_owned(), "timeout".to_owned())).or_default() += 1;
+    assert_eq!(history.shown.failures(), due);
+    assert_eq!(history.shown.counts()[&("b".to_owned(), false)], 6);
+    let last = history.shown.skill("b").and_then(|skill| skill.last_invoked_micros);
+    assert_eq!(last, Some(START_MICROS + 7_000_000));
+}
+
+#[test]
+fn a_database_without_types_of_errors_has_no_failures_and_is_reported_once() {
+    let mut history = History::new(10_000, true);
+    history.execute("ALTER TABLE skill_invocation DROP COLUMN error_type");
+    let row = |completed| {
+        format!(
+            "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed)
+             VALUES ('a', '2026-11-22 10:00:00', 's', {completed})"
+        )
+    };
+    for completed in [0, 1, 0] {
+        history.execute(&row(completed));
+        history.settle();
+    }
+    let reported = |history: &History| history.notices.iter().filter(|notice| **notice == Notice::NoErrorTypes).count();
+    assert_eq!((history.shown.failures(), reported(&history)), (BTreeMap::new(), 1));
+    assert_eq!(history.shown.counts()[&("a".to_owned(), false)], 2);
+    // The server migrates.
+    history.execute("ALTER TABLE skill_invocation ADD COLUMN error_type TEXT");
+    history.execute(&row(0));
+    history.settle();
+    let due = BTreeMap::from([(("a".to_owned(), "unknown".to_owned()), 1)]);
+    assert_eq!((history.shown.failures(), reported(&history)), (due, 1));
+}
+
+#[test]
+fn further_types_of_errors_of_a_skill_count_as_overflow() {
+    let row = |kind: usize| {
+        format!(
+            "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, error_type)
+             VALUES ('a', '2026-11-22 10:00:00', 's', 0, 'kind-less_{kind:03}'), ('a', '2026-11-22 10:00:01', 's', 0, 'kind_{kind:03}')"
+        )
+    };
+    let types = |history: &History| -> BTreeMap<String, u64> {
+        history.shown.failures().into_iter().map(|((_, error_type), count)| (error_type, count)).collect()
+    };
+    let mut history = History::new(10_000, true);
+    (0..40).for_each(|kind| history.execute(&row(kind)));
+    history.settle();
+    history.take(&Step::Restart { detail: true });
+    (0..40).for_each(|kind| history.execute(&row(kind)));
+    history.settle();
+    let mut due: BTreeMap<_, _> = (0..31).map(|kind| (format!("kind_{kind:03}"), 2)).collect();
+    due.insert("other".to_owned(), 80);
+    due.insert("__overflow__".to_owned(), 2 * 9);
+    assert_eq!(types(&history), due);
+
+    let mut history = History::new(10_000, true);
+    // The skill and `__overflow__`, with what each sets aside, and three types.
+    let series_max = 2 * 33 + 3;
+    history.limits = Limits { series_max, ..Limits::default() };
+    history.take(&Step::Restart { detail: true });
+    (0..40).for_each(|kind| history.execute(&row(kind)));
+    history.settle();
+    let overflowed =
+        |notice: &Notice| matches!(notice, Notice::SeriesOverflowed { series_max: max, .. } if *max == series_max);
+    assert_eq!(history.notices.iter().filter(|notice| overflowed(notice)).count(), 1);
+    let due = [("other", 40), ("kind_000", 1), ("kind_001", 1), ("__overflow__", 38)];
+    assert_eq!(types(&history), due.map(|(name, count)| (name.to_owned(), count)).into());
+}
+
+#[test]
+fn the_time_of_the_last_invocation_is_the_latest_of_rows_and_never_falls() {
+    let mut history = History::new(10_000, true);
+    let last = |history: &History| history.shown.skill("a").and_then(|skill| skill.last_invoked_micros);
+    let rows = [
+        ("yesterday", None),
+        ("", None),
+        ("2026-11-22T10:00:05.250+00:00", Some(5_250_000)),
+        ("2026-11-22 10:00:03", Some(5_250_000)),
+        ("2026-11-22T12:00:06+02:00", Some(6_000_000)),
+        ("never", Some(6_000_000)),
+    ];
+    for (invoked_at, after) in rows {
+        history.execute(&format!(
+            "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed)
+             VALUES ('a', '{invoked_at}', 's', 1)"
+        ));
+        history.settle();
+        history.take(&Step::Restart { detail: true });
+        assert_eq!(last(&history), after.map(|micros| START_MICROS + micros), "{invoked_at}");
+    }
+    history.take(&Step::Replace);
+    history.take(&Step::Append(vec![invocation("a")]));
+    history.settle();
+    assert_eq!(last(&history), Some(START_MICROS + 6_000_000));
+}
+
 proptest! {
     #![proptest_config(property())]
 
@@ -647,7 +861,8 @@ proptest! {
     fn every_row_counts_once(steps in (1_usize..16).prop_flat_map(|skills| prop::collection::vec(fates(skills), 1..60))) {
         let mut history = History::new(10_000, true);
         steps.iter().for_each(|step| history.take(step));
-        history.settle();
+        // A feed begins no more than one source in three of its snapshots.
+        (0..2).for_each(|_| history.settle());
         prop_assert!(history.is_joined(), "nothing is proven by rows that nobody counts");
         let (now, then) = (shown(&history.shown), counted(history.kept.invocations.values()));
         prop_assert_eq!(now.keys().collect::<BTreeSet<_>>(), then.keys().collect::<BTreeSet<_>>());
@@ -659,6 +874,7 @@ proptest! {
         let anomalies: BTreeMap<_, _> =
             history.shown.anomalies().into_iter().map(|((_, skill), count)| (skill, count)).collect();
         prop_assert_eq!(anomalies, by_skill(history.kept.anomalies.values().cloned()));
+        prop_assert_eq!(history.shown.failures(), failures(history.kept.invocations.iter()));
         prop_assert_eq!(history.shown.feed(0).detail_mismatches, 0);
     }
 
@@ -678,6 +894,10 @@ proptest! {
         for row in &history.server.rows {
             *counts.entry((row.invocation.skill_name.clone(), row.invocation.completed)).or_default() += 1;
         }
+        // What a snapshot counted has no cause, and each row has at most one.
+        let rows = history.server.rows.iter().map(|row| (&row.serial, &row.invocation));
+        let (caused, happened) = (history.shown.failures(), failures(rows));
+        prop_assert!(caused.iter().all(|(names, count)| happened.get(names) >= Some(count)), "{:?} of {:?}", caused, happened);
         prop_assert_eq!(history.shown.counts(), counts);
         let anomalies: BTreeMap<_, _> =
             history.shown.anomalies().into_iter().map(|((_, skill), count)| (skill, count)).collect();

@@ -26,7 +26,7 @@ use session_buddy_bridge::internals::skills_db::SkillsDatabase;
 use tokio_util::sync::CancellationToken;
 
 /// Enough for `__overflow__` alone.
-const SERIES_MIN: usize = 31;
+const SERIES_MIN: usize = 33;
 
 const SECOND: i64 = 1_000_000;
 

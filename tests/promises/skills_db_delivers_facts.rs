@@ -348,6 +348,36 @@ fn rows_are_counted_by_skill_where_the_plan_asks_for_it() {
 }
 
 #[test]
+fn a_row_that_is_not_completed_has_failed_with_a_type_where_the_database_has_types() {
+    let stage = Stage::read(1);
+    stage.server().execute(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, error_type)
+         VALUES ('s', 'now', 's', 0, NULL), ('s', 'now', 's', 0, ''), ('s', 'now', 's', 0, 'http:404'), ('s', 'now', 's', 1, 'timeout'),
+                ('s', 'now', 's', 0, 'it timed out'), ('s', 'now', 's', 0, x'00'), ('s', 'now', 's', 0, printf('%.*c', 65, 'a')),
+                ('s', 'now', 's', 0, hex(zeroblob(50000000))), ('s', 'now', 's', 2, 'timeout');",
+    );
+    let failures = |stage: &Stage| -> (bool, Vec<Option<Box<str>>>) {
+        let reading = stage.reading();
+        let rows = reading.invocations.into_iter().map(|row| row.details.ok().and_then(|details| details.failure));
+        (reading.facts.has_error_types, rows.collect())
+    };
+    let due = [
+        Some("unknown"),
+        Some("unknown"),
+        Some("http:404"),
+        None,
+        Some("other"),
+        Some("other"),
+        Some("other"),
+        Some("other"),
+        None,
+    ];
+    assert_eq!(failures(&stage), (true, due.map(|failure| failure.map(Into::into)).into()));
+    stage.server().execute("ALTER TABLE skill_invocation DROP COLUMN error_type");
+    assert_eq!(failures(&stage), (false, vec![None; due.len()]));
+}
+
+#[test]
 fn a_text_of_any_length_costs_its_own_row_alone() {
     let stage = Stage::read(1);
     stage.server().execute(

@@ -18,7 +18,12 @@ use crate::support::running_bridge::{RunningBridge, families};
 use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 
+const FAILURES: &str = "session_buddy_bridge_skill_failures_total";
+
 const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/states");
+
+/// Every earlier version.
+const VERSIONS: [u32; 2] = [1, 2];
 
 /// A state of an earlier version, copied, so that it can be migrated.
 struct Fixture {
@@ -83,12 +88,14 @@ fn add_completed(counts: &mut BTreeMap<Series, f64>, skill_name: &str, workflow_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_state_shows_what_its_writer_showed_and_counts_what_was_pending() {
-    let fixture = Fixture::copy(1);
-    // Nobody listens there.
-    let bridge = fixture.start(FeedTarget::new("ws://127.0.0.1:9/").unwrap());
-    assert_eq!(counts(&bridge.scrape().await), fixture.written);
-    bridge.until("the pending invocation", &fixture.settled(), counts).await;
-    bridge.stop().await;
+    for version in VERSIONS {
+        let fixture = Fixture::copy(version);
+        // Nobody listens there.
+        let bridge = fixture.start(FeedTarget::new("ws://127.0.0.1:9/").unwrap());
+        assert_eq!(counts(&bridge.scrape().await), fixture.written, "{version}");
+        bridge.until("the pending invocation", &fixture.settled(), counts).await;
+        bridge.stop().await;
+    }
 }
 
 /// Which source each feed is bound to after the migration, by the place of the feed whose numbers it has.
@@ -123,14 +130,17 @@ fn aliases_in_a_circle_or_of_a_feed_that_is_gone_are_sources_that_exist() {
 
 #[test]
 fn an_older_state_is_shown_without_being_migrated() {
-    let fixture = Fixture::copy(1);
-    let before = fs::read(&fixture.state).unwrap();
-    let shown = Store::look(&fixture.state).unwrap();
-    let invocations =
-        |row: &SkillRow| row.series.phases.iter().map(|phase| phase.completed + phase.abandoned).sum::<u64>();
-    let written = fixture.written.iter().filter(|(series, _)| series.name == "skill_invocations_total");
-    assert_eq!(shown.skills.iter().map(invocations).sum::<u64>() as f64, written.map(|(_, value)| value).sum::<f64>());
-    assert_eq!(fs::read(&fixture.state).unwrap(), before);
+    for version in VERSIONS {
+        let fixture = Fixture::copy(version);
+        let before = fs::read(&fixture.state).unwrap();
+        let shown = Store::look(&fixture.state).unwrap();
+        let invocations =
+            |row: &SkillRow| row.series.phases.iter().map(|phase| phase.completed + phase.abandoned).sum::<u64>();
+        let written = fixture.written.iter().filter(|(series, _)| series.name == "skill_invocations_total");
+        let written = written.map(|(_, value)| value).sum::<f64>();
+        assert_eq!(shown.skills.iter().map(invocations).sum::<u64>() as f64, written, "{version}");
+        assert_eq!(fs::read(&fixture.state).unwrap(), before, "{version}");
+    }
 }
 
 #[test]
@@ -211,9 +221,9 @@ fn snapshot(database: &Path, round: i64) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_database_that_an_older_version_read_is_counted_on_from_with_it_and_without() {
-    for is_read in [true, false] {
-        let fixture = Fixture::copy(1);
-        let database = fixture.database(1);
+    for (version, is_read) in VERSIONS.into_iter().flat_map(|version| [(version, true), (version, false)]) {
+        let fixture = Fixture::copy(version);
+        let database = fixture.database(version);
         let (round, served) = (AtomicI64::new(0), database.clone());
         let snapshots = move || snapshot(&served, round.fetch_add(1, Ordering::Relaxed));
         let rounds = Step::rounds(&Gate::default(), Duration::from_millis(50), snapshots);
@@ -229,12 +239,22 @@ async fn the_database_that_an_older_version_read_is_counted_on_from_with_it_and_
         bridge.until("more rounds", &true, |scrape| received(scrape) > so_far + 20.0).await;
         assert_eq!(counts(&bridge.scrape().await), expected, "history is not counted again");
 
-        let row = "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds, workflow_phase)
-                   VALUES ('shared', '2026-11-22 10:20:00', 's', 1, 3.0, 'setup')";
-        Connection::open(&database).unwrap().execute(row, []).unwrap();
+        let rows = "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds, workflow_phase, error_type)
+                    VALUES ('shared', '2026-11-22 10:20:00', 's', 1, 3.0, 'setup', NULL),
+                           ('shared', '2026-11-22 10:20:01', 's', 0, NULL, 'setup', 'timeout')";
+        Connection::open(&database).unwrap().execute(rows, []).unwrap();
         let phase = if is_read { "setup" } else { "unknown" };
         add_completed(&mut expected, "shared", phase, 3.0);
-        bridge.until("one more", &expected, counts).await;
+        let failed = [("skill_name", "shared"), ("workflow_phase", phase), ("completed", "false")];
+        *expected.get_mut(&Series::new("skill_invocations_total", &failed)).unwrap() += 1.0;
+        bridge.until("one more of each", &expected, counts).await;
+        let failures = |scrape: &Scrape| -> BTreeMap<Series, f64> {
+            let samples = scrape.samples.iter().filter(|(series, _)| series.name == FAILURES);
+            samples.map(|(series, value)| (series.clone(), *value)).collect()
+        };
+        let labels = [("skill_name", "shared"), ("error_type", "timeout")];
+        let due = is_read.then(|| (Series::new(FAILURES, &labels), 1.0));
+        assert_eq!(failures(&bridge.scrape().await), due.into_iter().collect(), "of version {version}");
         bridge.stop().await;
     }
 }

@@ -20,7 +20,7 @@ use proptest::test_runner::TestRunner;
 use session_buddy_bridge::internals::exposition::{
     Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render,
 };
-use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, Limits, Now};
+use session_buddy_bridge::internals::ledger::{Changes, FailureSeries, FeedSpec, Ledger, Limits, Now, SkillRow};
 use session_buddy_bridge::internals::protocol::{
     AnomalyEntry, Event, EventKind, Message, Number, SkillEntry, Snapshot,
 };
@@ -179,6 +179,21 @@ impl Shown {
     }
 }
 
+/// The same with what rows tell, of which there are none here: as many failures of a type as there are anomalies.
+fn with_failures(mut changes: Changes) -> Changes {
+    for SkillRow { series, .. } in &mut changes.skills {
+        let failures = series.anomalies.iter().map(|anomaly| FailureSeries {
+            error_type: Arc::clone(&anomaly.anomaly_type),
+            count: anomaly.count,
+            born_micros: anomaly.born_micros,
+        });
+        series.failures = failures.collect();
+        let count = series.anomalies.iter().map(|anomaly| anomaly.count).sum::<u64>();
+        series.last_invoked_micros = (count > 0).then_some(count as i64 * 1_234_567);
+    }
+    changes
+}
+
 /// Plays a history to a view that is scraped all the while, and to another that is not scraped before its end.
 fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
     let mut ledger = Ledger::new(limits);
@@ -210,7 +225,7 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
             }
             Step::Wait { seconds } => elapsed += Duration::from_secs(seconds),
             Step::Show { gzip } => {
-                let changes = ledger.drain(now);
+                let changes = with_failures(ledger.drain(now));
                 ledger.acknowledge(changes.sequence);
                 fresh.view.lock().unwrap().apply(changes.clone());
                 shown.view.lock().unwrap().apply(changes);
@@ -222,7 +237,7 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
     // Longer than anything waits.
     let end = Now::at(elapsed + Duration::from_secs(10));
     ledger.tick(end, &mut Vec::new());
-    let changes = ledger.drain(end);
+    let changes = with_failures(ledger.drain(end));
     for shown in [&mut shown, &mut fresh] {
         shown.view.lock().unwrap().apply(changes.clone());
         shown.active_sessions = ledger.active_sessions(end);

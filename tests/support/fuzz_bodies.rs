@@ -137,6 +137,7 @@ const NARROW: Limits = Limits {
     label_chars_max: 24,
     phases_per_skill_max: 2,
     anomaly_types_per_skill_max: 2,
+    error_types_per_skill_max: 2,
     anomaly_keys_max: 5,
     event_ids_max: 4,
     session_ids_max: 3,

@@ -117,6 +117,17 @@ impl Shown {
     }
 }
 
+impl Shown {
+    /// Failures by skill and type of error; none that is zero.
+    pub fn failures(&self) -> BTreeMap<(String, String), u64> {
+        let rows = self.skills.values().flat_map(|skill| {
+            let name = &skill.skill_name;
+            skill.failures.iter().map(|series| ((name.to_string(), series.error_type.to_string()), series.count))
+        });
+        rows.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
 /// Where rule 4.2 puts a duration that is known outright.
 pub fn bucket_of(seconds: f64) -> usize {
     DURATION_BUCKETS_SECONDS.iter().take_while(|bound| **bound < seconds).count()
@@ -147,7 +158,8 @@ fn assert_possible(skill: &SkillSeries) {
 
 fn assert_no_fall(was: &SkillSeries, now: &SkillSeries) {
     assert_eq!(was.skill_name, now.skill_name, "a place keeps its skill");
-    assert!(was.phases.len() <= now.phases.len() && was.anomalies.len() <= now.anomalies.len(), "a series vanished");
+    let lengths = |skill: &SkillSeries| [skill.phases.len(), skill.anomalies.len(), skill.failures.len()];
+    assert!(lengths(was).iter().zip(lengths(now)).all(|(was, now)| *was <= now), "a series vanished");
     for (was, now) in was.phases.iter().zip(&now.phases) {
         let buckets_stand = was.durations.buckets.iter().zip(now.durations.buckets).all(|(was, now)| *was <= now);
         assert!(
@@ -162,4 +174,8 @@ fn assert_no_fall(was: &SkillSeries, now: &SkillSeries) {
     for (was, now) in was.anomalies.iter().zip(&now.anomalies) {
         assert!(was.anomaly_type == now.anomaly_type && was.count <= now.count, "{was:?} fell to {now:?}");
     }
+    for (was, now) in was.failures.iter().zip(&now.failures) {
+        assert!(was.error_type == now.error_type && was.count <= now.count, "{was:?} fell to {now:?}");
+    }
+    assert!(was.last_invoked_micros <= now.last_invoked_micros, "{was:?} fell to {now:?}");
 }

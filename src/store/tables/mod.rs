@@ -9,6 +9,7 @@ mod counter;
 mod damage;
 mod database;
 mod event_id;
+mod failure_count;
 mod feed;
 mod fingerprint;
 pub(super) mod first_series;
@@ -37,6 +38,7 @@ pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Resu
     skill::save(connection, skills, last_listed)?;
     phase::save(connection, skills)?;
     anomaly_count::save(connection, skills)?;
+    failure_count::save(connection, skills)?;
     let Records {
         sources_removed,
         agreed_cleared,
@@ -76,6 +78,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<LedgerState> {
     let mut skills = skill::load(connection)?;
     phase::load(connection, &mut skills)?;
     anomaly_count::load(connection, &mut skills)?;
+    failure_count::load(connection, &mut skills)?;
     let memory = Records {
         feeds: feed::load(connection)?,
         agreed: agreed::load(connection)?,

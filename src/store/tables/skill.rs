@@ -1,4 +1,4 @@
-//! Skills with series. Their phases and anomalies have tables of their own.
+//! Skills with series. Their phases, anomalies and failures have tables of their own.
 
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ record! {
         skill_name: Arc<str>,
         completion_rate: Option<f64>,
         last_listed_micros: i64,
+        last_invoked_micros: Option<i64>,
     }
 }
 
@@ -28,6 +29,7 @@ pub(super) fn save(
         skill_name: Arc::clone(&series.skill_name),
         completion_rate: series.completion_rate,
         last_listed_micros: *last_listed_micros,
+        last_invoked_micros: series.last_invoked_micros,
     });
     record::save(connection, records)?;
     let mut listed = connection.prepare_cached("UPDATE skill SET last_listed_micros = ? WHERE place = ?")?;
@@ -36,8 +38,8 @@ pub(super) fn save(
 
 /// Loads the skills themselves, in the order of their places.
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SkillRow>> {
-    let skill = |SkillRecord { place, skill_name, completion_rate, last_listed_micros }| {
-        let series = SkillSeries { skill_name, phases: Vec::new(), completion_rate, anomalies: Vec::new() };
+    let skill = |SkillRecord { place, skill_name, completion_rate, last_listed_micros, last_invoked_micros }| {
+        let series = SkillSeries { completion_rate, last_invoked_micros, ..SkillSeries::new(skill_name) };
         SkillRow { index: SkillIndex(place), series, last_listed_micros }
     };
     Ok(record::load(connection)?.into_iter().map(skill).collect())

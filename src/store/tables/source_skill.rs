@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use super::record::{self, Json, record};
 use crate::ledger::evidence::Totals;
-use crate::ledger::records::{PendingRecord, SourceSkillRecord};
+use crate::ledger::records::{PendingRecord, SourceSkillRecord, UncoveredRows};
 use crate::ledger::{SkillIndex, SourceId};
 
 record! {
@@ -38,6 +38,7 @@ record! {
         uncovered_abandoned: u64,
         row_seconds: Option<f64>,
         disagrees: bool,
+        uncovered_rows: Option<Json<Box<UncoveredRows>>>,
     }
 }
 
@@ -71,6 +72,7 @@ impl From<&SourceSkillRecord> for SourceSkillRow {
             uncovered_abandoned: record.uncovered.1,
             row_seconds: record.row_seconds,
             disagrees: record.disagrees,
+            uncovered_rows: record.uncovered_rows.clone().map(Json),
         }
     }
 }
@@ -102,6 +104,7 @@ impl From<SourceSkillRow> for SourceSkillRecord {
             uncovered: (row.uncovered_completed, row.uncovered_abandoned),
             row_seconds: row.row_seconds,
             disagrees: row.disagrees,
+            uncovered_rows: row.uncovered_rows.map(|rows| rows.0),
         }
     }
 }
