@@ -111,6 +111,11 @@ impl RefusalReason {
         !matches!(self, Self::TooLarge | Self::ServerError)
     }
 
+    /// Returns whether the sample is too far from the receiver's present, or from its newest one, whatever its series.
+    pub(crate) fn is_of_age(self) -> bool {
+        matches!(self, Self::OutOfBounds | Self::TooOld)
+    }
+
     /// Reads the reason out of an answer. The first words are those of Prometheus, which Thanos passes on; the others are
     /// Mimir's and Cortex's.
     fn read(code: u16, text: &str) -> Self {

@@ -4,7 +4,8 @@
 //! that is refused is divided, by time and then by series, until what is refused is one sample. Two shortcuts keep that cheap:
 //!
 //! - Where the oldest sample is refused, all before some bound in time usually are. A binary search finds the bound with
-//!   requests of one sample.
+//!   requests of one sample, all of one series: once a sample of it is stored, a receiver without a window refuses earlier ones, and
+//!   says by the reason whether it is for their order or for their age. Only where it does not, each probe takes another series.
 //! - A series whose sample is refused alone leaves the others' requests.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -72,21 +73,39 @@ enum Search {
     /// Nothing was refused yet.
     NotNeeded,
     /// The bound is the last of these ticks, or before.
-    Running {
-        /// Every tick of the range can be the first that is accepted; its end is accepted, or the end of the batch.
-        range: Range<usize>,
-        /// The series of the next probe. It changes when one is accepted, which ends its use on receivers without a window.
-        series: usize,
-        /// The series of the last probe that was refused.
-        searched_with: Option<usize>,
-        /// Whether the bound was found, and a probe by another series checks it.
-        is_confirming: bool,
-        /// What refused a probe.
-        reason: RefusalReason,
-        /// What was refused and is to be sent from the bound on.
-        from: Piece,
-    },
+    Running(Running),
     Over,
+}
+
+#[derive(Debug)]
+struct Running {
+    /// Every tick of the range can be the first that is accepted; its end is accepted, or the end of the batch.
+    range: Range<usize>,
+    stage: Stage,
+    /// The series of the next probe, if it has a sample there.
+    series: usize,
+    /// The ticks of each series whose probe was accepted.
+    accepted: BTreeMap<usize, BTreeSet<usize>>,
+    /// The series of the last probe that was refused.
+    searched_with: Option<usize>,
+    /// Whether a tick was taken for one that is accepted because a probe was refused for its order alone.
+    is_inferred: bool,
+    /// Whether the receiver's reasons do not tell order and age apart, so that each series is of use once.
+    is_vague: bool,
+    /// What refused a probe.
+    reason: RefusalReason,
+    /// What was refused and is to be sent from the bound on.
+    from: Piece,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The range is halved.
+    Searching,
+    /// A series without a sample is to be accepted at the bound, which was inferred.
+    ConfirmingBound,
+    /// Another series is to be refused right before the bound.
+    ConfirmingRefusal,
 }
 
 impl Pieces {
@@ -164,9 +183,18 @@ impl Pieces {
         }
         let is_first = matches!(self.search, Search::NotNeeded);
         if is_first && reason.is_of_time() && piece.ticks.len() > 1 && piece.series.len() > 1 {
-            let (range, series) = (piece.ticks.start..cells.ticks(), piece.series.start);
-            self.search =
-                Search::Running { range, series, searched_with: None, is_confirming: false, reason, from: piece };
+            self.search = Search::Running(Running {
+                range: piece.ticks.start..cells.ticks(),
+                stage: Stage::Searching,
+                // One of the bridge's own where they are sent: they come last.
+                series: piece.series.end - 1,
+                accepted: BTreeMap::new(),
+                searched_with: None,
+                is_inferred: false,
+                is_vague: false,
+                reason,
+                from: piece,
+            });
             return self.probe(cells);
         }
         self.divide(cells, piece, reason);
@@ -185,7 +213,7 @@ impl Pieces {
         let ticks = self.pending.iter().filter(|piece| piece.role != Role::Probe && self.samples(cells, piece) > 0);
         let first = ticks.map(|piece| piece.ticks.start).min().unwrap_or(cells.ticks());
         match &self.search {
-            Search::Running { from, .. } => first.min(from.ticks.start),
+            Search::Running(Running { from, .. }) => first.min(from.ticks.start),
             Search::NotNeeded | Search::Over => first,
         }
     }
@@ -269,30 +297,32 @@ impl Pieces {
 
     /// Sends the next probe, or ends the search.
     fn probe(&mut self, cells: &impl Cells) {
-        let Search::Running { range, series, searched_with, is_confirming, from, .. } = &mut self.search else {
-            return;
-        };
-        let tick = match *is_confirming {
-            // The newest tick that is refused.
-            true => range.start - 1,
+        let Search::Running(running) = &mut self.search else { return };
+        let Running { range, stage, series, accepted, searched_with, is_vague, from, .. } = running;
+        let tick = match stage {
             // First the oldest of all: where that one is accepted, no bound is the reason.
-            false if range.start == from.ticks.start && range.end == cells.ticks() => range.start,
-            false => range.start + range.len() / 2,
+            Stage::Searching if range.start == from.ticks.start && range.end == cells.ticks() => range.start,
+            Stage::Searching => range.start + range.len() / 2,
+            Stage::ConfirmingBound => range.end,
+            // The newest tick that is refused.
+            Stage::ConfirmingRefusal => range.start - 1,
         };
-        // Only another series can confirm what one said.
-        let said_so = searched_with.filter(|_| *is_confirming);
-        let usable = |series: &usize| {
-            let is_used = self.apart.contains(series) || self.first_ticks.contains_key(series);
-            !is_used && said_so != Some(*series) && cells.has(tick, *series)
+        let is_usable = |candidate: &usize| {
+            let is_used = self.apart.contains(candidate) || self.first_ticks.contains_key(candidate);
+            let is_searching = *stage == Stage::Searching;
+            let again = is_searching && !*is_vague && candidate == series && accepted.contains_key(candidate);
+            // Only another series can confirm what one said.
+            let said_so = !is_searching && *searched_with == Some(*candidate);
+            (!is_used || again) && !said_so && cells.has(tick, *candidate)
         };
-        let mut candidates = (*series..from.series.end).chain(from.series.start..*series);
-        match candidates.find(usable) {
+        let found = (*series..from.series.end).chain(from.series.start..*series).find(is_usable);
+        match found {
             Some(found) => {
                 *series = found;
                 self.pending.push_front(Piece::of_one(tick..tick + 1, found, Role::Probe));
             }
             None => {
-                if *is_confirming {
+                if *stage != Stage::Searching {
                     range.start = from.ticks.start;
                 }
                 self.end_search(cells);
@@ -303,33 +333,43 @@ impl Pieces {
     /// A probe was accepted, or refused for a reason.
     fn probed(&mut self, cells: &impl Cells, piece: &Piece, refused: Option<RefusalReason>) {
         let (tick, probe) = (piece.ticks.start, piece.series.start);
-        let Search::Running { range, series, searched_with, is_confirming, reason, from } = &mut self.search else {
-            return;
+        let Search::Running(running) = &mut self.search else { return };
+        let is_used = running.accepted.contains_key(&probe);
+        let Some(of_probe) = refused else {
+            running.accepted.entry(probe).or_default().insert(tick);
+            // Parts begin behind it; what it overtook is sent later.
+            let first = self.first_ticks.entry(probe).or_default();
+            *first = (*first).max(tick + 1);
+            let misleading = running.accept(tick, probe);
+            let from = running.from.ticks.start;
+            misleading.into_iter().for_each(|series| self.set_apart(cells, series, from));
+            return self.next_probe(cells);
         };
-        match refused {
-            None => {
-                // It is behind the samples before it now.
-                self.first_ticks.insert(probe, tick + 1);
-                *series = from.other(probe);
-                if *is_confirming {
-                    // The series of the search was refused for a reason of its own: its search says nothing of the others.
-                    *range = from.ticks.start..tick;
-                    *is_confirming = false;
-                    let (first, misleading) = (from.ticks.start, searched_with.take());
-                    misleading.into_iter().for_each(|series| self.set_apart(cells, series, first));
-                    return self.next_probe(cells);
-                } else {
-                    range.end = tick;
-                }
-            }
-            Some(of_probe) if *is_confirming => {
-                *reason = of_probe;
+        match running.stage {
+            Stage::ConfirmingRefusal => {
+                running.reason = of_probe;
                 return self.end_search(cells);
             }
-            Some(of_probe) => {
-                *reason = of_probe;
-                *searched_with = Some(probe);
-                range.start = tick + 1;
+            Stage::ConfirmingBound => {
+                let lowest = running.lowest_accepted().unwrap_or(cells.ticks());
+                running.range = tick + 1..lowest;
+                running.stage = Stage::Searching;
+                (running.is_vague, running.is_inferred) = (true, false);
+                running.searched_with = Some(probe);
+            }
+            // It has a later sample of the series, and would accept the tick of another one.
+            Stage::Searching if is_used && of_probe == RefusalReason::OutOfOrder => {
+                running.range.end = tick;
+                running.is_inferred = true;
+            }
+            Stage::Searching if is_used && !of_probe.is_of_age() => {
+                running.is_vague = true;
+                running.series = running.from.other(probe);
+            }
+            Stage::Searching => {
+                running.reason = of_probe;
+                running.searched_with = Some(probe);
+                running.range.start = tick + 1;
             }
         }
         self.next_probe(cells);
@@ -337,16 +377,21 @@ impl Pieces {
 
     /// Continues the search, confirms its bound, or ends it.
     fn next_probe(&mut self, cells: &impl Cells) {
-        let Search::Running { range, series, searched_with, is_confirming, from, .. } = &mut self.search else {
-            return;
-        };
-        if range.start < range.end {
-            return self.probe(cells);
+        let Search::Running(running) = &mut self.search else { return };
+        if running.stage == Stage::Searching {
+            if running.range.start < running.range.end {
+                return self.probe(cells);
+            }
+            if running.is_inferred && running.lowest_accepted() != Some(running.range.end) {
+                running.stage = Stage::ConfirmingBound;
+                running.series = running.from.other(running.series);
+                return self.probe(cells);
+            }
         }
-        match searched_with {
-            Some(probe) if range.start > from.ticks.start && !*is_confirming => {
-                *series = from.other(*probe);
-                *is_confirming = true;
+        match running.searched_with {
+            Some(probe) if running.range.start > running.from.ticks.start => {
+                running.series = running.from.other(probe);
+                running.stage = Stage::ConfirmingRefusal;
                 self.probe(cells);
             }
             _ => self.end_search(cells),
@@ -355,9 +400,8 @@ impl Pieces {
 
     /// Drops what is before the bound, and sends the rest.
     fn end_search(&mut self, cells: &impl Cells) {
-        let Search::Running { range, reason, from, .. } = std::mem::replace(&mut self.search, Search::Over) else {
-            return;
-        };
+        let Search::Running(running) = std::mem::replace(&mut self.search, Search::Over) else { return };
+        let Running { range, accepted, reason, from, .. } = running;
         let start = from.ticks.start;
         // The newest tick is tried in any case. Where no probe was refused, nothing is said of earlier ticks either.
         let bound = if range.start > start { range.start.min(cells.ticks() - 1) } else { 0 };
@@ -371,11 +415,43 @@ impl Pieces {
         }
         // Without a series that another probe could use the bound may be later.
         let role = if range.start < range.end { Role::Own } else { Role::Overtaken };
-        for (&series, &first) in &probed {
-            // The sample of the probe itself is stored.
-            self.push_back(bound.clamp(start, first - 1)..first - 1, series, role);
+        for (series, ticks) in accepted {
+            // The samples of the probes themselves are stored.
+            let mut first = bound.max(start);
+            for tick in ticks {
+                self.push_back(first.min(tick)..tick, series, role);
+                first = tick + 1;
+            }
         }
         self.first_ticks = probed;
+    }
+}
+
+impl Running {
+    /// A probe was accepted. Returns a series whose refusals say nothing of the others.
+    fn accept(&mut self, tick: usize, probe: usize) -> Option<usize> {
+        match self.stage {
+            Stage::Searching => {
+                self.range.end = tick;
+                if self.is_vague {
+                    self.series = self.from.other(probe);
+                }
+                None
+            }
+            Stage::ConfirmingBound => None,
+            Stage::ConfirmingRefusal => {
+                // The series of the search was refused for a reason of its own.
+                self.range = self.from.ticks.start..tick;
+                self.stage = Stage::Searching;
+                self.is_inferred = false;
+                self.series = if self.is_vague { self.from.other(probe) } else { probe };
+                self.searched_with.take().filter(|series| !self.accepted.contains_key(series))
+            }
+        }
+    }
+
+    fn lowest_accepted(&self) -> Option<usize> {
+        self.accepted.values().filter_map(BTreeSet::first).min().copied()
     }
 }
 
@@ -417,6 +493,17 @@ mod tests {
         }
     }
 
+    /// What a receiver without a window says of a sample that is too old, and of one before the newest of its series.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Says {
+        /// Its age first, as Prometheus does.
+        Age,
+        /// Its order first.
+        Order,
+        /// The same of both.
+        Nothing,
+    }
+
     /// How a receiver decides.
     #[derive(Debug, Clone)]
     struct Receiver {
@@ -424,6 +511,7 @@ mod tests {
         bound: usize,
         /// It accepts samples before the newest of a series.
         has_window: bool,
+        says: Says,
         /// It stores what it can of a request that it refuses.
         stores_in_part: bool,
         /// It never accepts these series.
@@ -438,6 +526,7 @@ mod tests {
             Self {
                 bound,
                 has_window,
+                says: Says::Age,
                 stores_in_part: false,
                 bad: BTreeSet::new(),
                 samples_max: usize::MAX,
@@ -456,18 +545,22 @@ mod tests {
             if samples.len() > self.samples_max {
                 return Err(RefusalReason::TooLarge);
             }
-            let before = self.clone();
-            let refusal = |&(series, tick): &(usize, usize)| match () {
-                () if before.bad.contains(&series) => Some(RefusalReason::Other),
-                () if tick < before.bound => Some(RefusalReason::OutOfBounds),
-                () if !before.has_window && before.newest(series).is_some_and(|newest| tick < newest) => {
-                    Some(RefusalReason::OutOfOrder)
+            let refusal = |&(series, tick): &(usize, usize)| {
+                let is_late = !self.has_window && self.newest(series).is_some_and(|newest| tick < newest);
+                let is_old = tick < self.bound;
+                match self.says {
+                    _ if self.bad.contains(&series) => Some(RefusalReason::Other),
+                    Says::Nothing if is_old || is_late => Some(RefusalReason::Other),
+                    Says::Order if is_late => Some(RefusalReason::OutOfOrder),
+                    _ if is_old => Some(RefusalReason::OutOfBounds),
+                    _ if is_late => Some(RefusalReason::OutOfOrder),
+                    _ => None,
                 }
-                () => None,
             };
             let refused = samples.iter().find_map(refusal);
             if refused.is_none() || self.stores_in_part {
-                self.stored.extend(samples.iter().filter(|sample| refusal(sample).is_none()));
+                let stored: Vec<_> = samples.iter().filter(|sample| refusal(sample).is_none()).copied().collect();
+                self.stored.extend(stored);
             }
             refused.map_or(Ok(()), Err)
         }
@@ -526,15 +619,25 @@ mod tests {
     fn the_bound_of_65_hours_is_found_with_a_request_a_power_of_two() {
         let table = full(3_900, 30);
         for bound in [0, 1, 2, 1_000, 3_840, 3_898, 3_899] {
-            for has_window in [true, false] {
-                let mut receiver = Receiver::new(bound, has_window);
+            let of_others = [(false, Says::Order), (false, Says::Nothing)].into_iter().filter(|_| bound >= 3_840);
+            for (has_window, says) in [(true, Says::Age), (false, Says::Age)].into_iter().chain(of_others) {
+                let mut receiver = Receiver { says, ..Receiver::new(bound, has_window) };
                 deliver(&table, &mut receiver, usize::MAX);
                 let newer = (0..30).flat_map(|series| (bound..3_900).map(move |tick| (series, tick)));
                 let lost = newer.filter(|sample| !receiver.stored.contains(sample)).map(|(series, _)| series);
                 let lost: BTreeSet<_> = lost.collect();
-                assert!(if has_window { lost.is_empty() } else { lost.len() <= 12 }, "{bound}: {lost:?}");
-                // The batch, 13 probes, one that confirms, what the probes overtook, and the rest.
-                assert!(receiver.requests <= 1 + 13 + 1 + 12 + 1, "{} requests for {bound}", receiver.requests);
+                let most = match says {
+                    Says::Age if has_window => 0,
+                    // That of the probes.
+                    Says::Age => 1,
+                    Says::Order | Says::Nothing => 13,
+                };
+                assert!(lost.len() <= most, "{bound} {says:?}: {lost:?}");
+                // The batch, 13 probes, those that confirm, what the probes overtook, and the rest; and for one that speaks of
+                // order first a second search.
+                let searches = if says == Says::Order { 2 } else { 1 };
+                let most = 1 + 13 * searches + 2 + 13 + 1;
+                assert!(receiver.requests <= most, "{} requests for {bound} {says:?}", receiver.requests);
             }
         }
     }
@@ -594,6 +697,7 @@ mod tests {
             let table =
                 Table { ticks, first: (0..series).map(|_| if rng.bool() { 0 } else { rng.usize(..ticks) }).collect() };
             let mut receiver = Receiver {
+                says: [Says::Age, Says::Age, Says::Order, Says::Nothing][rng.usize(..4)],
                 stores_in_part: rng.bool(),
                 samples_max: if rng.u8(..3) == 0 { rng.usize(1..20) } else { usize::MAX },
                 ..Receiver::new(if rng.bool() { 0 } else { rng.usize(..=ticks) }, rng.bool())

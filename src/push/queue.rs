@@ -173,21 +173,21 @@ fn tick(row: &Row<'_>) -> rusqlite::Result<Tick> {
 /// Returns ticks later than `after`, and how many come behind them: at least one, if there is one, up to `ticks_max`, and up to
 /// the one with which they have [`BACKLOG_VALUES_MAX`] values.
 pub(super) fn backlog(connection: &Connection, after: TickTime, ticks_max: usize) -> rusqlite::Result<Backlog> {
+    // Read as far as it is wanted: a limit that is bound has SQLite prepare the statement again each time.
     let mut query =
-        connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis > ? ORDER BY millis LIMIT ?")?;
-    let limit = i64::try_from(ticks_max.max(1)).unwrap_or(i64::MAX);
-    let mut rows = query.query(params![after.millis(), limit])?;
+        connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis > ? ORDER BY millis")?;
+    let mut rows = query.query([after.millis()])?;
     let mut ticks: Vec<Tick> = Vec::new();
     let (mut values, mut bytes) = (0, 0);
     let is_all = loop {
-        let Some(row) = rows.next()? else { break ticks.len() < ticks_max.max(1) };
+        let Some(row) = rows.next()? else { break true };
+        if ticks.len() >= ticks_max.max(1) || values >= BACKLOG_VALUES_MAX {
+            break false;
+        }
         let tick = tick(row)?;
         values += tick.values.len();
         bytes += row.get_ref(1)?.as_blob()?.len() as u64 + TICK_BYTES;
         ticks.push(tick);
-        if values >= BACKLOG_VALUES_MAX {
-            break false;
-        }
     };
     let (oldest, newest) = (ticks.first().map(|tick| tick.time), ticks.last().map_or(after, |tick| tick.time));
     let remaining = if is_all { QueueSize::default() } else { size_behind(connection, newest)? };
