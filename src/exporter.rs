@@ -137,7 +137,8 @@ impl PrometheusExporter {
         // Without feeds there is nothing to report.
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), Persistence::InMemory);
-        let content = SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created: false };
+        let content =
+            SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created: false, reloads: None };
         let content = Arc::new(content);
         Self { address, connection, content, transition: Mutex::new(()), running: Mutex::new(None) }
     }

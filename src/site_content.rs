@@ -4,11 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use prometheus::Registry;
 
 use crate::health::{self, Health};
 use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, Refusal, WebConfigError, WebConfigSummary};
 use crate::live::LiveApi;
+use crate::reload::{ReloadOutcome, ReloadRequests};
 use crate::scrape::body;
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
@@ -23,6 +26,8 @@ pub(crate) struct SiteContent {
     pub api: Arc<LiveApi>,
     /// Whether OpenMetrics exposes created timestamps.
     pub with_created: bool,
+    /// `None` if there is no configuration to reload, as in an exporter.
+    pub reloads: Option<Arc<ReloadRequests>>,
 }
 
 impl Content for SiteContent {
@@ -37,6 +42,13 @@ impl Content for SiteContent {
     fn readiness(&self) -> Readiness {
         let (is_ready, text) = health::readiness(&self.health.reports());
         Readiness { is_ready, text }
+    }
+
+    fn reload(&self) -> BoxFuture<'static, ReloadOutcome> {
+        match self.reloads.clone() {
+            Some(reloads) => async move { reloads.reload().await }.boxed(),
+            None => async { Err("there is nothing to reload".into()) }.boxed(),
+        }
     }
 
     fn connection_refused(&self, connections_max: usize) {

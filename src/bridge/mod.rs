@@ -1,6 +1,7 @@
 //! The bridge: subscribes to the feeds, counts, persists and serves. It connects the other modules; of its
 //! own it decides when a feed's snapshots are stale, and what a reload changes.
 
+mod config_watch;
 mod error;
 pub(crate) mod ingest_listener;
 mod remote_write;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use futures::future::join;
 use prometheus::Registry;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -28,12 +29,13 @@ use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
 use crate::push::{PushSettings, QueueHandle};
-use crate::reload::SETTLE_TIME;
+use crate::reload::{ReloadOutcome, ReloadRequests, SETTLE_TIME};
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::site_content::SiteContent;
 use crate::standstill::Sleep;
 use crate::telemetry::{ConfigChange, LedgerCounters, StateTelemetry, Telemetry};
+use config_watch::ConfigWatch;
 use remote_write::{QueuePlace, RemoteWrite};
 use subscriptions::Subscriptions;
 
@@ -74,12 +76,13 @@ struct Service {
     settings: Settings,
     content: Arc<SiteContent>,
     allowed_hosts_name: AllowedHostsName,
-    reload_requested: Arc<Notify>,
+    reloads: Arc<ReloadRequests>,
     /// What is pushed, after each reload.
     push: watch::Sender<PushSettings>,
 }
 
-/// Requests reloads of a bridge's configuration file. Outlives the bridge without effect.
+/// Requests reloads of a bridge's configuration file, which the bridge also reloads by itself when it changes. Outlives the bridge
+/// without effect.
 ///
 /// ```
 /// use session_buddy_bridge::{Bridge, ReloadHandle, Settings};
@@ -91,13 +94,13 @@ struct Service {
 /// std::thread::spawn(move || handle.reload()).join().unwrap();
 /// ```
 #[derive(Debug, Clone)]
-pub struct ReloadHandle(Arc<Notify>);
+pub struct ReloadHandle(Arc<ReloadRequests>);
 
 impl ReloadHandle {
     /// Requests a reload of [`Settings::config_file`]. Requests that the bridge has not got to yet count as one. Whether the
     /// reload succeeds is logged and shown by `session_buddy_bridge_config_last_reload_successful`.
     pub fn reload(&self) {
-        self.0.notify_one();
+        self.0.request();
     }
 }
 
@@ -155,14 +158,23 @@ impl Bridge {
         };
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), persistence);
         let with_created = settings.with_created;
-        let content = SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created };
+        let reloads = Arc::new(ReloadRequests::new());
+        let content = SiteContent {
+            ledger,
+            telemetry,
+            health,
+            registry,
+            api: Arc::new(api),
+            with_created,
+            reloads: Some(Arc::clone(&reloads)),
+        };
         let push = watch::Sender::new(settings.push.clone());
         let service = Service {
             settings,
             push,
             content: Arc::new(content),
             allowed_hosts_name: AllowedHostsName::Field,
-            reload_requested: Arc::new(Notify::new()),
+            reloads,
         };
         Ok(Self { listeners, local_addrs, service, persistent, state_telemetry })
     }
@@ -206,7 +218,7 @@ impl Bridge {
     /// # }
     /// ```
     pub fn reload_handle(&self) -> ReloadHandle {
-        ReloadHandle(Arc::clone(&self.service.reload_requested))
+        ReloadHandle(Arc::clone(&self.service.reloads))
     }
 
     /// Connects to the feeds and serves until `shutdown` completes. Returns at most 5 s later: when every task and thread of the
@@ -321,6 +333,15 @@ async fn overdue(shutdown: &CancellationToken, limit: Duration) {
     Sleep::new(limit).await;
 }
 
+/// What reading the configuration file led to.
+struct NextConfiguration {
+    watch: ConfigWatch,
+    /// The request that it answers; `None` if the file changed by itself.
+    request: Option<u64>,
+    /// The settings to apply; `None` if the file has the same content as before.
+    outcome: Result<Option<ReloadableSettings>, Arc<str>>,
+}
+
 impl Service {
     /// Runs until `shutdown`, and until every task has ended. Cancels `feeds_ended` once no feed delivers any more.
     async fn run(
@@ -346,7 +367,8 @@ impl Service {
         let mut result =
             feeds.reconfigure(&accepted).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
         // A read takes as long as the file is being written, and a request meanwhile leads to another one.
-        let mut reload = pin!(self.next_configuration(accepted.clone()));
+        let watch = ConfigWatch::new(self.settings.config_file.clone());
+        let mut reload = pin!(self.next_configuration(watch, accepted.clone()));
         while result.is_ok() {
             tokio::select! {
                 () = shutdown.cancelled() => break,
@@ -358,15 +380,24 @@ impl Service {
                     }
                     break;
                 }
-                configured = &mut reload => {
-                    if let Some(configured) = configured {
-                        self.reconfigure(&mut feeds, &accepted, &configured).await;
-                        accepted = configured;
+                NextConfiguration { watch, request, outcome } = &mut reload => {
+                    let outcome = match outcome {
+                        Ok(Some(configured)) => {
+                            let outcome = self.reconfigure(&mut feeds, &accepted, &configured).await;
+                            accepted = configured;
+                            outcome
+                        }
+                        Ok(None) => Ok(()),
+                        Err(reason) => Err(reason),
+                    };
+                    if let Some(request) = request {
+                        self.reloads.answer(request, outcome);
                     }
-                    reload.set(self.next_configuration(accepted.clone()));
+                    reload.set(self.next_configuration(watch, accepted.clone()));
                 }
             }
         }
+        self.reloads.end();
         shutdown.cancel();
         result = result.and(feeds.end().await);
         feeds_ended.cancel();
@@ -376,24 +407,48 @@ impl Service {
         result
     }
 
-    /// Waits for a request to reload the configuration file, and reads it. `None` if `accepted` stays.
-    async fn next_configuration(&self, accepted: ReloadableSettings) -> Option<ReloadableSettings> {
-        self.reload_requested.notified().await;
+    /// Waits until a reload of the configuration file is requested or the file has changed, and reads it.
+    async fn next_configuration(&self, mut watch: ConfigWatch, accepted: ReloadableSettings) -> NextConfiguration {
+        let request = tokio::select! {
+            request = self.reloads.pending() => Some(request),
+            () = watch.changed(&accepted) => None,
+        };
         let Some(file) = self.settings.config_file.clone() else {
             self.content.telemetry.nothing_to_reload();
-            return None;
+            return NextConfiguration { watch, request, outcome: Err("there is no --config.file".into()) };
         };
-        let read = file.reload(&accepted).await;
-        read.inspect_err(|error| self.content.telemetry.config_failed(error)).ok()
+        let (sources, read) = file.reload(&accepted).await;
+        let is_news = watch.note(sources, read.is_err()) || request.is_some();
+        let outcome = match read {
+            Ok(configured) => Ok(Some(configured).filter(|_| is_news)),
+            Err(error) => {
+                if is_news {
+                    self.content.telemetry.config_failed(&error);
+                }
+                Err(error.to_string().into())
+            }
+        };
+        NextConfiguration { watch, request, outcome }
     }
 
     /// Applies a configuration that was read: all of it.
-    async fn reconfigure(&self, feeds: &mut Subscriptions, before: &ReloadableSettings, now: &ReloadableSettings) {
+    async fn reconfigure(
+        &self,
+        feeds: &mut Subscriptions,
+        before: &ReloadableSettings,
+        now: &ReloadableSettings,
+    ) -> ReloadOutcome {
         self.content.ledger.set_limits(now.ledger_limits);
         self.push.send_if_modified(|push| std::mem::replace(push, now.push.clone()) != now.push);
         match feeds.reconfigure(now).await {
-            Ok(()) => self.content.telemetry.config_reloaded(&config_change(before, now)),
-            Err(error) => self.content.telemetry.config_failed(&error),
+            Ok(()) => {
+                self.content.telemetry.config_reloaded(&config_change(before, now));
+                Ok(())
+            }
+            Err(error) => {
+                self.content.telemetry.config_failed(&error);
+                Err(error.to_string().into())
+            }
         }
     }
 
@@ -426,6 +481,7 @@ impl Service {
             web_config,
             allowed_hosts,
             allowed_hosts_name: self.allowed_hosts_name,
+            has_lifecycle_api: self.settings.has_lifecycle_api,
             ..HttpSettings::default()
         };
         for mut listener in listeners {

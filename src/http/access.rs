@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use warp::http::header;
 
 use super::basic_auth::Credentials;
-use super::host::{ForeignHost, HostName, InvalidHost, foreign_host};
+use super::host::{ForeignHost, ForeignOrigin, HostName, InvalidHost, foreign_host, has_foreign_origin};
 use super::password_verifier::Verdict;
 use super::socket::Socket;
 use super::web_config::WebConfig;
@@ -99,7 +99,7 @@ impl AccessControl {
         }
     }
 
-    /// Marks a request that must not be served, and one to a foreign host, and returns the configuration that its response
+    /// Marks a request that must not be served, one to a foreign host, and one of a foreign origin, and returns the configuration that its response
     /// follows.
     pub async fn authorize<B>(&self, request: &mut Request<B>, peer: Option<SocketAddr>) -> Option<Arc<WebConfig>> {
         let config = self.file.as_ref().map(|file| file.current());
@@ -131,6 +131,9 @@ impl AccessControl {
             Ok(Some(foreign)) if foreign.is_from_browser => return Some(Denied::ForeignHost(foreign)),
             Ok(Some(foreign)) => drop(request.extensions_mut().insert(foreign)),
             Ok(None) => {}
+        }
+        if has_foreign_origin(request, is_known) {
+            request.extensions_mut().insert(ForeignOrigin);
         }
         None
     }

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use thiserror::Error;
-use url::Host;
+use url::{Host, Url};
 use warp::http::uri::Authority;
 use warp::http::{HeaderMap, HeaderName, Request, Version, header};
 
@@ -128,6 +128,35 @@ pub(super) fn foreign_host<B>(
     }
 }
 
+/// Marks a request that a page of another site sent, by the visitor's browser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ForeignOrigin;
+
+/// Returns whether a page of another origin sent `request`: one with another host or port than the request is addressed to,
+/// unless `is_known` knows its host. A browser names the origin with every POST and PUT. Source: the Fetch standard, 3.2.
+pub(super) fn has_foreign_origin<B>(request: &Request<B>, is_known: impl FnOnce(&str) -> bool) -> bool {
+    let headers = request.headers();
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let Some(origin) = origins.next() else {
+        // A browser that conceals the origin still says whether it is another one.
+        let site = headers.get("sec-fetch-site");
+        return site.is_some_and(|site| site != "same-origin" && site != "none");
+    };
+    let origin =
+        origin.to_str().ok().and_then(|origin| origin.parse::<Url>().ok()).filter(|_| origins.next().is_none());
+    // `null` is the origin of files and sandboxes.
+    let Some((origin, host)) = origin.as_ref().and_then(|origin| Some((origin, origin.host_str()?))) else {
+        return true;
+    };
+    let is_same = requested_authority(request).ok().flatten().is_some_and(|requested| {
+        let default =
+            Url::parse(&format!("{}://host/", origin.scheme())).ok().and_then(|url| url.port_or_known_default());
+        requested.host().eq_ignore_ascii_case(host)
+            && requested.port_u16().or(default) == origin.port_or_known_default()
+    });
+    !is_same && !is_known(host)
+}
+
 /// Returns the authority of an absolute target, otherwise that of `Host`; `None` if neither names a host.
 fn requested_authority<B>(request: &Request<B>) -> Result<Option<Authority>, InvalidHost> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
@@ -245,6 +274,40 @@ mod tests {
         }
         for other in ["user-agent", "accept", "accept-encoding", "x-prometheus-scrape-timeout-seconds"] {
             assert!(!is_from_browser(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_that_of_the_request_or_foreign() {
+        let is_foreign = |headers: &[(&str, &str)]| {
+            let request = Request::post("/-/reload").header(header::HOST, "localhost:9090");
+            let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            has_foreign_origin(&request.body(()).unwrap(), |name| name == "known.example")
+        };
+        for own in [
+            &[][..],
+            &[("origin", "http://localhost:9090")],
+            &[("origin", "https://LOCALHOST:9090")],
+            &[("origin", "https://known.example")],
+            &[("sec-fetch-site", "same-origin")],
+            &[("sec-fetch-site", "none")],
+        ] {
+            assert!(!is_foreign(own), "{own:?}");
+        }
+        for foreign in [
+            &[("origin", "http://localhost:3000")][..],
+            &[("origin", "http://localhost")],
+            &[("origin", "http://127.0.0.1:9090")],
+            &[("origin", "http://192.0.2.1")],
+            &[("origin", "https://evil.example")],
+            &[("origin", "http://localhost:9090.evil.example")],
+            &[("origin", "null")],
+            &[("origin", "")],
+            &[("origin", "http://localhost:9090"), ("origin", "http://evil.example")],
+            &[("sec-fetch-site", "cross-site")],
+            &[("sec-fetch-site", "same-site")],
+        ] {
+            assert!(is_foreign(foreign), "{foreign:?}");
         }
     }
 

@@ -7,13 +7,14 @@
 //! | `/assets/...` | 200: the files of the live page |
 //! | `/api/v1/...` | 200: the API of the live page; 400 for an invalid query; 421 as for `/` |
 //! | `/-/healthy` | 200: the process works |
+//! | `/-/reload` | POST and PUT: 200 once [`Content::reload`] has succeeded, 500 with the reason otherwise; 403 without [`HttpSettings::has_lifecycle_api`] or for another origin; 421 as for `/` |
 //! | `/-/ready` | 200 if [`Content::readiness`] says so, 503 otherwise |
 //! | any other | 404 that lists these |
 //!
 //! Whatever the path, a browser's request under a `Host` that is not this server's is answered with 421 (DNS rebinding), and
 //! one without a valid `Host` with 400.
 //!
-//! GET and HEAD, otherwise 405. Query strings are accepted; bodies of requests are not read.
+//! GET and HEAD, POST and PUT for `/-/reload`, otherwise 405. Query strings are accepted; bodies of requests are not read.
 //!
 //! warp has no limits of its own, so that hyper serves its filters as a service under an accept loop with [`HttpLimits`].
 //!
@@ -44,6 +45,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use thiserror::Error;
 
 pub use accept::Accepts;
@@ -68,6 +70,8 @@ pub struct HttpSettings {
     /// Host names by which browsers may address the server, beside IP addresses, `localhost`, the machine's host name and the
     /// names in the certificate.
     pub allowed_hosts: Vec<HostName>,
+    /// Whether `/-/reload` reloads.
+    pub has_lifecycle_api: bool,
     /// What the answer to a browser under another host name calls `allowed_hosts`.
     pub allowed_hosts_name: AllowedHostsName,
 }
@@ -91,6 +95,7 @@ impl Default for HttpSettings {
             limits: HttpLimits::default(),
             web_config: None,
             allowed_hosts: Vec::new(),
+            has_lifecycle_api: false,
             allowed_hosts_name: AllowedHostsName::default(),
         }
     }
@@ -106,6 +111,12 @@ pub trait Content: Send + Sync + 'static {
 
     /// Returns the answer to `/-/ready`. Must not block.
     fn readiness(&self) -> Readiness;
+
+    /// Reloads the configuration, and completes when that is done.
+    ///
+    /// # Errors
+    /// Why it was not reloaded, for people.
+    fn reload(&self) -> BoxFuture<'static, Result<(), Arc<str>>>;
 
     /// A connection was refused because `connections_max` others were open.
     fn connection_refused(&self, connections_max: usize);

@@ -17,11 +17,13 @@ pub enum Refusal {
     ForeignHost,
     /// A request without a valid host, or with two: 400.
     InvalidHost,
+    /// A request that a page of another site sent, to a path that changes something: 403.
+    ForeignOrigin,
 }
 
 impl Refusal {
     /// Every refusal, in the order of its variants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Unauthorized,
         Self::TooManyLogins,
         Self::ClientCertificate,
@@ -29,6 +31,7 @@ impl Refusal {
         Self::TlsHandshake,
         Self::ForeignHost,
         Self::InvalidHost,
+        Self::ForeignOrigin,
     ];
 
     /// Returns the label of the refusal in metrics and in the log.
@@ -41,6 +44,7 @@ impl Refusal {
             Self::TlsHandshake => "tls_handshake",
             Self::ForeignHost => "foreign_host",
             Self::InvalidHost => "invalid_host",
+            Self::ForeignOrigin => "foreign_origin",
         }
     }
 }

@@ -14,7 +14,7 @@ use warp::reply::Response;
 use super::accept::Accepts;
 use super::access::Denied;
 use super::assets::{self, Asset};
-use super::host::ForeignHost;
+use super::host::{ForeignHost, ForeignOrigin};
 use super::scrape_body::ScrapeChunks;
 use super::{AllowedHostsName, Content, HttpSettings, Readiness};
 use crate::standstill::timeout;
@@ -24,6 +24,7 @@ const JSON: &str = "application/json";
 
 const HEALTHY_PATH: &str = "/-/healthy";
 const READY_PATH: &str = "/-/ready";
+const RELOAD_PATH: &str = "/-/reload";
 const API_PATH: &str = "/api/v1/";
 
 /// The page loads nothing from other sites, has no inline scripts or styles, and must not be framed.
@@ -41,6 +42,7 @@ pub(super) fn routes(
         content,
         telemetry_path: settings.telemetry_path.clone(),
         allowed_hosts_name: settings.allowed_hosts_name,
+        has_lifecycle_api: settings.has_lifecycle_api,
         scrapes: Arc::new(Semaphore::new(settings.limits.scrapes_max.min(Semaphore::MAX_PERMITS))),
         scrape_wait: settings.limits.scrape_wait,
     });
@@ -48,6 +50,7 @@ pub(super) fn routes(
     let requested = warp::method().and(warp::path::full()).and(query).and(warp::header::headers_cloned());
     let marks = warp::ext::optional::<ByLoopback>()
         .and(warp::ext::optional::<ForeignHost>())
+        .and(warp::ext::optional::<ForeignOrigin>())
         .and(warp::ext::optional::<Denied>());
     requested.and(marks).then(
         move |method: Method,
@@ -56,12 +59,14 @@ pub(super) fn routes(
               headers: HeaderMap,
               by_loopback: Option<ByLoopback>,
               foreign: Option<ForeignHost>,
+              foreign_origin: Option<ForeignOrigin>,
               denied: Option<Denied>| {
             let site = Arc::clone(&site);
             let rebound = foreign.filter(|_| by_loopback == Some(ByLoopback(true)));
             async move {
                 match denied {
                     Some(denied) => site.refused(&denied),
+                    None if path.as_str() == RELOAD_PATH => site.reload(&method, rebound, foreign_origin).await,
                     None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), rebound).await,
                 }
             }
@@ -73,6 +78,7 @@ struct Site {
     content: Arc<dyn Content>,
     telemetry_path: String,
     allowed_hosts_name: AllowedHostsName,
+    has_lifecycle_api: bool,
     scrapes: Arc<Semaphore>,
     scrape_wait: Duration,
 }
@@ -135,6 +141,39 @@ impl Site {
     fn not_found(&self) -> Response {
         let text = format!("Not found. Pages: {}, /, {HEALTHY_PATH}, {READY_PATH}\n", self.telemetry_path);
         reply(StatusCode::NOT_FOUND, TEXT, text)
+    }
+
+    /// As Prometheus answers, except that neither a rebound host nor another site's page is obeyed.
+    async fn reload(
+        &self,
+        method: &Method,
+        rebound: Option<ForeignHost>,
+        foreign_origin: Option<ForeignOrigin>,
+    ) -> Response {
+        if !matches!(*method, Method::POST | Method::PUT) {
+            let refusal = reply(StatusCode::METHOD_NOT_ALLOWED, TEXT, "Method not allowed. Use POST or PUT.\n");
+            return with(refusal, header::ALLOW, "POST, PUT");
+        }
+        if let Some(foreign) = rebound {
+            return self.misdirected(&foreign);
+        }
+        if let Some(foreign_origin) = foreign_origin {
+            let mut refusal = reply(StatusCode::FORBIDDEN, TEXT, "Forbidden: the request is of another site's page.\n");
+            // It is counted where the client's address is known.
+            refusal.extensions_mut().insert(foreign_origin);
+            return refusal;
+        }
+        if !self.has_lifecycle_api {
+            return reply(StatusCode::FORBIDDEN, TEXT, "Lifecycle API is not enabled (--web.enable-lifecycle).\n");
+        }
+        match self.content.reload().await {
+            Ok(()) => reply(StatusCode::OK, TEXT, "Configuration reloaded.\n"),
+            Err(reason) => reply(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                format!("Failed to reload the configuration: {reason}\n"),
+            ),
+        }
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Response> {

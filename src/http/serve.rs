@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use warp::http::StatusCode;
 
 use super::access::AccessControl;
+use super::host::ForeignOrigin;
 use super::patient_stream::PatientStream;
 use super::routes::{ByLoopback, routes};
 use super::scrape_body::with_scrape_body;
@@ -106,6 +107,9 @@ pub async fn serve(
                             let mut response = service.call(request).await?;
                             if response.status() == StatusCode::MISDIRECTED_REQUEST {
                                 content.refused(Refusal::ForeignHost, peer);
+                            }
+                            if response.extensions().get::<ForeignOrigin>().is_some() {
+                                content.refused(Refusal::ForeignOrigin, peer);
                             }
                             if let Some(config) = config {
                                 config.set_headers(response.headers_mut());

@@ -76,6 +76,11 @@ impl Sources {
         self.0.iter().any(|(path, source)| stamp(path) != source.stamp)
     }
 
+    /// Returns whether nothing was read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns whether both are the same files with the same content, whenever they were written.
     pub fn has_same_content(&self, other: &Self) -> bool {
         let mut pairs = self.0.iter().zip(&other.0);

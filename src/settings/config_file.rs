@@ -54,6 +54,8 @@ pub struct ConfigFile {
     /// From the environment, for feeds without a token or secret of their own.
     pub(super) token: Option<Secret>,
     pub(super) jwt_secret: Option<Secret>,
+    /// The file as it was when [`ConfigFile::open`] read it, by which a later change is noticed.
+    pub(super) opened: Sources,
 }
 
 /// The settings that a configuration file contains, and that a reload replaces.
@@ -250,6 +252,7 @@ impl ConfigFile {
             push: PushSettings::default(),
             token: None,
             jwt_secret: None,
+            opened: Sources::default(),
         }
     }
 
@@ -261,11 +264,42 @@ impl ConfigFile {
         self.settings(&mut Sources::default()).map_err(|error| self.error(error))
     }
 
+    /// Reads the file, and remembers what it was, so that a bridge notices a change since.
+    ///
+    /// # Errors
+    /// As [`ConfigFile::read`].
+    pub(crate) fn open(&mut self) -> Result<ReloadableSettings, SettingsError> {
+        let mut sources = Sources::default();
+        let read = self.settings(&mut sources).map_err(|error| self.error(error));
+        self.opened = sources;
+        read
+    }
+
+    /// Returns the file as it was when it was opened, or else as it is now.
+    pub(crate) fn opened(&self) -> Sources {
+        let mut sources = self.opened.clone();
+        if sources.is_empty() {
+            // What is wrong with it is found when it has changed.
+            let _ = self.settings(&mut sources);
+        }
+        sources
+    }
+
+    /// Returns whether a reload would be accepted now. Blocks.
+    pub(crate) fn is_acceptable(&self, accepted: &ReloadableSettings) -> bool {
+        let read = self.settings(&mut Sources::default());
+        read.is_ok_and(|candidate| reload::check(self.protections(accepted), self.protections(&candidate)).is_ok())
+    }
+
     /// Reads the file until two reads a second apart agree, and checks that it takes no protection of `accepted` away.
+    /// Returns the file as it was read as well, if the reads agreed.
     ///
     /// # Errors
     /// [`SettingsError::ConfigFile`] with the first problem of the file; `accepted` stays then.
-    pub(crate) async fn reload(self, accepted: &ReloadableSettings) -> Result<ReloadableSettings, SettingsError> {
+    pub(crate) async fn reload(
+        self,
+        accepted: &ReloadableSettings,
+    ) -> (Option<Sources>, Result<ReloadableSettings, SettingsError>) {
         let accepted = self.protections(accepted);
         let file = self.clone();
         let read = move || {
@@ -277,11 +311,15 @@ impl ConfigFile {
             SettleError::StillChanging => ConfigFileError::StillChanging,
             panicked @ SettleError::Panicked(_) => ConfigFileError::Unreadable(io::Error::other(panicked)),
         });
-        let candidate = settled.and_then(|attempt| attempt.outcome).and_then(|candidate| {
+        let (sources, outcome) = match settled {
+            Ok(Attempt { sources, outcome }) => (Some(sources), outcome),
+            Err(error) => (None, Err(error)),
+        };
+        let candidate = outcome.and_then(|candidate| {
             reload::check(accepted, self.protections(&candidate)).map_err(ConfigFileError::ProtectionRemoved)?;
             Ok(candidate)
         });
-        candidate.map_err(|error| self.error(error))
+        (sources, candidate.map_err(|error| self.error(error)))
     }
 
     /// Returns the error of a database beside `feed` that cannot be read, in terms of whatever names it: this file, or flags.

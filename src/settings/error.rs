@@ -354,9 +354,7 @@ pub enum TelemetryPathError {
     /// The path contains a character that is reserved in requests, or must be escaped in them.
     #[error("holds '{}', which no path can hold as it is: use letters, digits and - . _ ~ /", .0.escape_debug())]
     Character(char),
-    /// The path is that of a health endpoint.
-    #[error(
-        "is taken: /-/healthy and /-/ready answer for the health of the bridge; choose another, for example /metrics"
-    )]
+    /// The path is that of a health endpoint, or of the reload.
+    #[error("is taken by the bridge, as /-/healthy, /-/ready and /-/reload are; choose another, for example /metrics")]
     Taken,
 }

@@ -26,7 +26,8 @@ pub(crate) const JWT_SECRET_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_JWT_SECR
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration")]
 pub(crate) struct ConfigFlags {
-    /// YAML file with feeds, each with name, URL, skill and credentials, and limits; reloaded on SIGHUP
+    /// YAML file with feeds, each with name, URL, skill and credentials, receivers and limits; reloaded when it changes, and on
+    /// SIGHUP
     #[arg(long = "config.file", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Validate --config.file and every file that it names, report the result, and exit: the same as `check --offline`
@@ -276,6 +277,10 @@ pub(crate) struct WebFlags {
     /// Path of the metrics
     #[arg(long = "web.telemetry-path", value_name = "PATH", default_value = super::TELEMETRY_PATH_DEFAULT)]
     pub telemetry_path: String,
+    /// Reload --config.file on POST /-/reload, as Prometheus does
+    #[arg(long = "web.enable-lifecycle", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub enable_lifecycle: bool,
     /// Expose created timestamps of counters and histograms, as `_created`, to scrapers that request OpenMetrics: one more
     /// series each, which Prometheus stores
     #[arg(long = "web.created-timestamps", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]

@@ -103,9 +103,11 @@ pub struct Settings {
     /// Host names by which browsers may address the bridge, beside `localhost`, IP addresses, the machine's host name and the
     /// names in the certificate.
     pub allowed_hosts: Vec<HostName>,
-    /// Path of the metrics. It starts with a slash, consists of letters, digits and `-._~/`, and is neither `/-/healthy` nor
-    /// `/-/ready`.
+    /// Path of the metrics. It starts with a slash, consists of letters, digits and `-._~/`, and is none of
+    /// `/-/healthy`, `/-/ready` and `/-/reload`.
     pub telemetry_path: String,
+    /// Whether `POST /-/reload` reloads `config_file`; it is answered with 403 otherwise.
+    pub has_lifecycle_api: bool,
     /// Whether OpenMetrics exposes created timestamps, as `_created`.
     pub with_created: bool,
     /// How long a series whose first counts were observed is exposed at 0 before its value is, at most 10 minutes; zero for
@@ -121,7 +123,7 @@ pub struct Settings {
     pub state: StateLocation,
     /// Receivers of remote write; none by default.
     pub push: PushSettings,
-    /// The file that `feeds`, `ledger_limits`, `frame_bytes_max` and `push` were read from. It can be reloaded.
+    /// The file that `feeds`, `ledger_limits`, `frame_bytes_max` and `push` were read from. It is reloaded when it changes.
     pub config_file: Option<ConfigFile>,
     /// What the command line logs. A program that embeds the bridge installs a `tracing` subscriber of its own.
     #[doc(hidden)]
@@ -198,6 +200,7 @@ impl Settings {
             web_config: None,
             allowed_hosts: Vec::new(),
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
+            has_lifecycle_api: false,
             with_created: false,
             zero_first: Duration::ZERO,
             ledger_limits: Limits::default(),
@@ -211,7 +214,7 @@ impl Settings {
     }
 
     /// Reads feeds and limits from a configuration file, with the defaults of [`Settings::new`] for everything else. The
-    /// bridge can reload the file: see [`Bridge::reload_handle`](crate::Bridge::reload_handle).
+    /// bridge reloads the file when it changes, and on request: see [`Bridge::reload_handle`](crate::Bridge::reload_handle).
     ///
     /// ```
     /// use session_buddy_bridge::Settings;
@@ -229,8 +232,8 @@ impl Settings {
     /// # Errors
     /// [`SettingsError::ConfigFile`] with the first problem of the file.
     pub fn from_config_file(path: impl Into<PathBuf>) -> Result<Self, SettingsError> {
-        let file = ConfigFile::new(path);
-        let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = file.read()?;
+        let mut file = ConfigFile::new(path);
+        let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = file.open()?;
         Ok(Self { ledger_limits, frame_bytes_max, push, config_file: Some(file), ..Self::new(feeds) })
     }
 

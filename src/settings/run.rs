@@ -9,6 +9,7 @@ use super::{
     ConfigFile, Environment, FEEDS_MAX, FeedTarget, ReloadableSettings, Secret, Settings, SettingsError, StateLocation,
     check_path, limits, push, state_path, web,
 };
+use crate::reload::Sources;
 
 /// # Errors
 /// The first setting that cannot be used.
@@ -45,7 +46,7 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
     };
     let frame_bytes_max = connection.frame_bytes_max as usize;
     let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push };
-    let config_file = config.file.map(|path| ConfigFile {
+    let mut config_file = config.file.map(|path| ConfigFile {
         path,
         feeds: from_flags.feeds.clone(),
         limits: ledger_limits,
@@ -53,11 +54,12 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
         push: from_flags.push.clone(),
         token: secret(flags::TOKEN_VARIABLE),
         jwt_secret: secret(flags::JWT_SECRET_VARIABLE),
+        opened: Sources::default(),
     });
-    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = match &config_file {
+    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = match &mut config_file {
         None => from_flags,
         Some(file) => {
-            let configured = file.read()?;
+            let configured = file.open()?;
             if let Some(setting) = given.filter(|_| configured.feeds != from_flags.feeds) {
                 return Err(SettingsError::ConflictingFeeds { file: file.path.clone(), setting });
             }

@@ -65,6 +65,7 @@ pub(crate) fn settings(
         web_config: web.listen.config_file.as_deref().map(WebConfigFile::open).transpose()?.map(Arc::new),
         allowed_hosts,
         telemetry_path: web.telemetry_path,
+        has_lifecycle_api: web.enable_lifecycle,
         with_created: web.with_created,
         zero_first: web.zero_first,
         ledger_limits,
@@ -87,7 +88,9 @@ pub(super) fn check_path(path: &str) -> Result<(), SettingsError> {
     let problem = match path.find(unfit).and_then(|at| path[at..].chars().next()) {
         _ if !path.starts_with('/') => TelemetryPathError::NoSlash,
         Some(unfit) => TelemetryPathError::Character(unfit),
-        None if ["/-/healthy", "/-/ready"].contains(&path.trim_end_matches('/')) => TelemetryPathError::Taken,
+        None if ["/-/healthy", "/-/ready", "/-/reload"].contains(&path.trim_end_matches('/')) => {
+            TelemetryPathError::Taken
+        }
         None => return Ok(()),
     };
     Err(SettingsError::TelemetryPath { path: path.to_owned(), problem })

@@ -133,7 +133,7 @@ impl Telemetry {
 
     /// A reload was requested, and there is no configuration file.
     pub fn nothing_to_reload(&self) {
-        info!("SIGHUP: there is no --config.file to read again");
+        info!("there is no --config.file to read again on SIGHUP or a request");
     }
 
     /// Returns every feed, in the order in which they were added.

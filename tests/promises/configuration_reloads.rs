@@ -1,6 +1,7 @@
 //! The configuration file is read again as asked: whole or not at all, and feeds that it leaves as they are notice nothing.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -212,6 +213,79 @@ async fn without_a_file_a_hangup_ends_nothing() {
     program.signal(Signal::HUP);
     program.until_stderr("a word on it", |log| log.contains("there is no --config.file to read again"));
     until(&mut program, "its counts", &(3.0, 1), counts);
+}
+
+/// Replaces the configuration as an editor, `mv` or a Kubernetes ConfigMap does.
+type Replace = fn(&Folder, &str);
+
+fn write_in_place(folder: &Folder, text: &str) {
+    folder.write(text);
+}
+
+fn rename_over(folder: &Folder, text: &str) {
+    let new = folder.0.path().join("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(&new, folder.path()).unwrap();
+}
+
+/// The file is a link through the link `..data` to a folder, and `..data` is swapped.
+fn swap_link(folder: &Folder, text: &str) {
+    let place = folder.0.path();
+    let (version, data) = (tempfile::tempdir_in(place).unwrap().keep(), place.join("..data"));
+    fs::write(version.join("bridge.yml"), text).unwrap();
+    let new = place.join("..data_tmp");
+    symlink(&version, &new).unwrap();
+    fs::rename(&new, &data).unwrap();
+    if !folder.path().is_symlink() {
+        let new = place.join("link");
+        symlink("..data/bridge.yml", &new).unwrap();
+        fs::rename(&new, folder.path()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_that_changes_is_reloaded_by_itself_however_it_is_replaced() {
+    let (a, b) = (server("a", 3, 0), server("b", 5, 100_000));
+    // Each beside the others: a reload takes a second or two.
+    std::thread::scope(|scope| {
+        for replace in [write_in_place as Replace, rename_over, swap_link] {
+            let (a, b) = (&a, &b);
+            scope.spawn(move || {
+                let folder = Folder::new();
+                replace(&folder, &feeds(&[("one", a)]));
+                let mut program = folder.start();
+                until(&mut program, "it", &live(&["one"]), up);
+                replace(&folder, &feeds(&[("one", a), ("two", b)]));
+                until(&mut program, "the other to join", &live(&["one", "two"]), up);
+                replace(&folder, "feeds: [");
+                until(&mut program, "a failure", &Some(0.0), |scrape| scrape.value(SUCCESSFUL, &[]));
+                assert_eq!(up(&scrape(&mut program)), live(&["one", "two"]), "nothing has changed");
+                replace(&folder, &feeds(&[("two", b)]));
+                until(&mut program, "one to leave", &live(&["two"]), up);
+                replace(&folder, &feeds(&[("two", b), ("one", a)]));
+                until(&mut program, "one to come back", &live(&["one", "two"]), up);
+                assert_eq!(scrape(&mut program).value(SUCCESSFUL, &[]), Some(1.0));
+                program.signal(Signal::TERM);
+                let log = program.end_within(PATIENCE).stderr;
+                let times = |message: &str| log.lines().filter(|line| line.contains(message)).count();
+                assert_eq!((times("configuration reloaded"), times("configuration reload failed")), (3, 1), "{log}");
+            });
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_file_whose_credentials_come_later_is_reloaded_when_they_have() {
+    let a = server("a", 3, 0);
+    let folder = Folder::new();
+    folder.write(&feeds(&[("one", &a)]));
+    let mut program = folder.start();
+    until(&mut program, "it", &live(&["one"]), up);
+    folder.write(&feeds(&[("renamed", &a)]).replace('}', ", token_file: token}"));
+    until(&mut program, "a failure", &Some(0.0), |scrape| scrape.value(SUCCESSFUL, &[]));
+    fs::write(folder.0.path().join("token"), "t").unwrap();
+    until(&mut program, "the new name", &live(&["renamed"]), up);
+    assert_eq!(scrape(&mut program).value(SUCCESSFUL, &[]), Some(1.0));
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -51,6 +51,7 @@ mod http_under_pressure;
 mod impossible_states;
 mod layout_is_documented;
 mod ledger_agrees_with_the_database;
+mod lifecycle_reloads;
 mod listens_where_it_is_told;
 mod live_json;
 mod mismatches_are_confirmed;

@@ -107,6 +107,7 @@ fn expected_of_every_flag() -> Settings {
         push: PushSettings::default(),
         config_file: None,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
+        has_lifecycle_api: true,
         with_created: true,
         zero_first: Duration::from_secs(20),
         ledger_limits: Limits {
@@ -129,6 +130,7 @@ fn every_flag_is_heard_with_and_without_the_word_run() {
         EVERY_FLAG.iter().flat_map(|(flag, value)| [format!("--{flag}"), value.to_string()]).collect();
     args.push("--log.format=json".to_owned());
     args.push("--web.created-timestamps".to_owned());
+    args.push("--web.enable-lifecycle".to_owned());
     args.push("--web.systemd-socket".to_owned());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(settings(&args), expected_of_every_flag());
@@ -163,6 +165,7 @@ fn every_variable_is_heard_and_the_flag_wins() {
     let mut environment: Vec<(&str, &str)> = named.iter().map(|(name, value)| (name.as_str(), *value)).collect();
     environment.push(("SESSION_BUDDY_BRIDGE_LOG_FORMAT", "json"));
     environment.push(("SESSION_BUDDY_BRIDGE_WEB_CREATED_TIMESTAMPS", "true"));
+    environment.push(("SESSION_BUDDY_BRIDGE_WEB_ENABLE_LIFECYCLE", "true"));
     environment.push(("SESSION_BUDDY_BRIDGE_WEB_SYSTEMD_SOCKET", "true"));
     assert_eq!(settings_in(&environment, &[]), expected_of_every_flag());
     assert_eq!(settings_in(&environment, &["run"]), expected_of_every_flag());
@@ -513,13 +516,15 @@ fn the_telemetry_path_leaves_the_health_paths_alone() {
         ("/metrics?a", "holds '?', which no path can hold as it is: use letters, digits and - . _ ~ /"),
         (
             "/-/ready",
-            "is taken: /-/healthy and /-/ready answer for the health of the bridge; choose another, for example /metrics",
+            "is taken by the bridge, as /-/healthy, /-/ready and /-/reload are; choose another, for example /metrics",
         ),
     ] {
         let expected = format!("--web.telemetry-path \"{path}\" {complaint}");
         assert_eq!(refusal(&["--web.telemetry-path", path]), expected);
     }
-    assert!(refusal(&["--web.telemetry-path", "/-/healthy"]).contains("is taken"));
+    for taken in ["/-/healthy", "/-/reload"] {
+        assert!(refusal(&["--web.telemetry-path", taken]).contains("is taken"), "{taken}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use serde_json::Value;
 use session_buddy_bridge::internals::http::{self, Content, HttpSettings, QueryError, Readiness};
 use tokio_util::sync::CancellationToken;
@@ -36,6 +37,10 @@ impl Content for Answers {
 
     fn readiness(&self) -> Readiness {
         Readiness { is_ready: true, text: "Ready.\n".to_owned() }
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Result<(), Arc<str>>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn connection_refused(&self, _connections_max: usize) {}

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use session_buddy_bridge::internals::http::{self, Content, HttpSettings, QueryError, Readiness};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -70,6 +71,10 @@ impl Content for MadeUp {
 
     fn readiness(&self) -> Readiness {
         self.readiness.lock().unwrap().clone()
+    }
+
+    fn reload(&self) -> BoxFuture<'static, Result<(), Arc<str>>> {
+        Box::pin(async { Ok(()) })
     }
 
     fn connection_refused(&self, _connections_max: usize) {
