@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -49,6 +50,14 @@ impl Content for SiteContent {
             Some(reloads) => async move { reloads.reload().await }.boxed(),
             None => async { Err("there is nothing to reload".into()) }.boxed(),
         }
+    }
+
+    fn answered(&self, path: &str, status: u16) {
+        self.telemetry.http_answered(path, status);
+    }
+
+    fn scraped(&self, duration: Duration) {
+        self.telemetry.http_scraped(duration);
     }
 
     fn connection_refused(&self, connections_max: usize) {

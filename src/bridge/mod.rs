@@ -148,7 +148,11 @@ impl Bridge {
         let names_differ = "the registry is new and the collectors' names differ";
         registry.register(Box::new(FamiliesCollector::new(ledger.clone()))).expect(names_differ);
         registry.register(Box::new(telemetry.collector(Arc::clone(&health), counters))).expect(names_differ);
-        registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
+        telemetry.http_serves(&settings.telemetry_path);
+        if settings.has_exporter_metrics {
+            registry.register(Box::new(telemetry.http_collector())).expect(names_differ);
+            registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
+        }
         if settings.state != StateLocation::InMemory {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }

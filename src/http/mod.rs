@@ -43,6 +43,7 @@ mod web_config_file;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -117,6 +118,12 @@ pub trait Content: Send + Sync + 'static {
     /// # Errors
     /// Why it was not reloaded, for people.
     fn reload(&self) -> BoxFuture<'static, Result<(), Arc<str>>>;
+
+    /// A request was answered with `status`. `path` is one of few: that of a page, `/assets/`, `/api/v1/`, or `other`.
+    fn answered(&self, path: &str, status: u16);
+
+    /// The body of a scrape was written within `duration` of its request.
+    fn scraped(&self, duration: Duration);
 
     /// A connection was refused because `connections_max` others were open.
     fn connection_refused(&self, connections_max: usize);

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -64,11 +64,13 @@ pub(super) fn routes(
             let site = Arc::clone(&site);
             let rebound = foreign.filter(|_| by_loopback == Some(ByLoopback(true)));
             async move {
-                match denied {
+                let response = match denied {
                     Some(denied) => site.refused(&denied),
                     None if path.as_str() == RELOAD_PATH => site.reload(&method, rebound, foreign_origin).await,
                     None => site.answer(&method, path.as_str(), &query, Accepts::read(&headers), rebound).await,
-                }
+                };
+                site.content.answered(site.path_label(path.as_str()), response.status().as_u16());
+                response
             }
         },
     )
@@ -101,6 +103,18 @@ impl Site {
                 Some(resource) => Some(Page::Api(resource)),
                 None => assets::find(path).map(Page::Asset),
             },
+        }
+    }
+
+    /// Returns what a path is called in metrics: one of few names.
+    fn path_label<'a>(&'a self, path: &'a str) -> &'a str {
+        match self.page(path) {
+            Some(Page::Metrics | Page::Healthy | Page::Ready) => path,
+            Some(Page::Asset(_)) if path == "/" => path,
+            Some(Page::Asset(_)) => "/assets/",
+            Some(Page::Api(_)) => API_PATH,
+            None if path == RELOAD_PATH => path,
+            None => "other",
         }
     }
 
@@ -208,6 +222,7 @@ impl Site {
     }
 
     async fn metrics(&self, accepts: Accepts) -> Response {
+        let requested = Instant::now();
         let permit = match self.permit().await {
             Ok(permit) => permit,
             Err(busy) => return busy,
@@ -222,6 +237,7 @@ impl Site {
                 if metrics.is_gzip {
                     response = with(response, header::CONTENT_ENCODING, "gzip");
                 }
+                self.content.scraped(requested.elapsed());
                 let scrape = ScrapeChunks::new(metrics.chunks, permit);
                 response.headers_mut().insert(header::CONTENT_LENGTH, scrape.bytes().into());
                 // Replaces the body once warp is done with the response.

@@ -281,6 +281,10 @@ pub(crate) struct WebFlags {
     #[arg(long = "web.enable-lifecycle", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub enable_lifecycle: bool,
+    /// Leave out the metrics of the process and of the HTTP server: process_* and session_buddy_bridge_http_*
+    #[arg(long = "web.disable-exporter-metrics", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
+    #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    pub disable_exporter_metrics: bool,
     /// Expose created timestamps of counters and histograms, as `_created`, to scrapers that request OpenMetrics: one more
     /// series each, which Prometheus stores
     #[arg(long = "web.created-timestamps", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]

@@ -108,6 +108,8 @@ pub struct Settings {
     pub telemetry_path: String,
     /// Whether `POST /-/reload` reloads `config_file`; it is answered with 403 otherwise.
     pub has_lifecycle_api: bool,
+    /// Whether the metrics of the process and of the HTTP server are exposed: `process_*` and `session_buddy_bridge_http_*`.
+    pub has_exporter_metrics: bool,
     /// Whether OpenMetrics exposes created timestamps, as `_created`.
     pub with_created: bool,
     /// How long a series whose first counts were observed is exposed at 0 before its value is, at most 10 minutes; zero for
@@ -201,6 +203,7 @@ impl Settings {
             allowed_hosts: Vec::new(),
             telemetry_path: TELEMETRY_PATH_DEFAULT.to_owned(),
             has_lifecycle_api: false,
+            has_exporter_metrics: true,
             with_created: false,
             zero_first: Duration::ZERO,
             ledger_limits: Limits::default(),

@@ -66,6 +66,7 @@ pub(crate) fn settings(
         allowed_hosts,
         telemetry_path: web.telemetry_path,
         has_lifecycle_api: web.enable_lifecycle,
+        has_exporter_metrics: !web.disable_exporter_metrics,
         with_created: web.with_created,
         zero_first: web.zero_first,
         ledger_limits,

@@ -11,7 +11,6 @@ use crate::build_info;
 use crate::exposition::family::Family;
 use crate::feed::FeedState;
 use crate::health::{FeedReport, Health};
-use crate::http::Refusal;
 use crate::ledger::binding::Doubt;
 use crate::ledger::{FeedCounters, FeedRole, FeedStanding, RuleCounters};
 use crate::protocol::{MessageType, RejectionReason};
@@ -146,21 +145,6 @@ const OVERFLOWED_ANOMALIES: Family<0> = Family::counter(
     [],
 );
 
-const HTTP_CONNECTIONS_REFUSED: Family<0> = Family::counter(
-    "session_buddy_bridge_http_connections_refused_total",
-    "HTTP connections closed unserved because too many were open.",
-    [],
-);
-const HTTP_REFUSALS: Family<1> = Family::counter(
-    "session_buddy_bridge_http_refusals_total",
-    "Number of HTTP connections and requests that access control refused, by reason.",
-    ["reason"],
-);
-const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
-    "session_buddy_bridge_http_accept_failures_total",
-    "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
-    [],
-);
 const LOG_LINES_DROPPED: Family<0> = Family::counter(
     "session_buddy_bridge_log_lines_dropped_total",
     "Number of log lines dropped because standard error was not read, or took nothing more.",
@@ -238,9 +222,6 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             ANOMALY_WINDOW_OVERFLOWS.desc(),
             OVERFLOWED_INVOCATIONS.desc(),
             OVERFLOWED_ANOMALIES.desc(),
-            HTTP_CONNECTIONS_REFUSED.desc(),
-            HTTP_REFUSALS.desc(),
-            HTTP_ACCEPT_FAILURES.desc(),
             LOG_LINES_DROPPED.desc(),
             WEB_CONFIG_FAILURES.desc(),
             CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
@@ -270,7 +251,6 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             .iter()
             .filter_map(|report| Some((&*report.identity, standing(report.standing.as_ref()?))))
             .collect();
-        let (refused, accept_failures) = self.telemetry.http_counts();
         let (config, web_config) = self.telemetry.reloads();
         let mut families = vec![
             BUILD_INFO
@@ -300,14 +280,6 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C
             DETAIL_FAILURES.with(
                 feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(_, failures)| ([feed], failures as f64))),
             ),
-            HTTP_CONNECTIONS_REFUSED.value(refused as f64),
-            HTTP_REFUSALS.with(
-                Refusal::ALL
-                    .iter()
-                    .zip(self.telemetry.http_refusals())
-                    .map(|(refusal, count)| ([refusal.label()], count as f64)),
-            ),
-            HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
             WEB_CONFIG_FAILURES.value(web_config.failures as f64),
             CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(config.is_last_successful)),
             CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(config.last_success_seconds),

@@ -9,6 +9,7 @@
 
 mod collector;
 mod feed;
+mod http;
 mod log_throttle;
 mod notices;
 mod push;
@@ -20,12 +21,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
 pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
 pub use feed::{CODES_FROM_ZERO, FeedTelemetry};
+pub use http::HttpCollector;
 pub(crate) use notices::{log_notice, log_notices};
 pub use push::{PushStanding, PushTelemetry};
 pub use recent::SeenRejection;
@@ -35,6 +37,7 @@ use crate::health::Health;
 use crate::http::{Refusal, WebConfigError, WebConfigSummary};
 use crate::sync::lock;
 use crate::text::one_line;
+use http::HttpCounts;
 use log_throttle::LogThrottle;
 use recent::RecentRejections;
 use reload::Reloads;
@@ -68,6 +71,7 @@ struct ProcessCounts {
     accept_failures_throttle: LogThrottle,
     config: Reloads,
     web_config: Reloads,
+    http: HttpCounts,
 }
 
 /// Refusals for one reason. Each reason has a throttle of its own, so that a common one does not hide a rare one.
@@ -160,6 +164,26 @@ impl Telemetry {
         TelemetryCollector::new(Arc::clone(self), health, counters)
     }
 
+    /// Returns what concerns the HTTP server as metric families.
+    pub fn http_collector(self: &Arc<Self>) -> HttpCollector {
+        HttpCollector::new(Arc::clone(self))
+    }
+
+    /// HTTP serves the metrics at `path`.
+    pub fn http_serves(&self, path: &str) {
+        lock(&self.process).http.expect(path);
+    }
+
+    /// An HTTP request was answered. There must be few different paths.
+    pub fn http_answered(&self, path: &str, code: u16) {
+        lock(&self.process).http.record_request(path, code);
+    }
+
+    /// The response to a scrape was written within `duration`.
+    pub fn http_scraped(&self, duration: Duration) {
+        lock(&self.process).http.record_scrape(duration);
+    }
+
     /// An HTTP connection was refused because `connections_max` others were open.
     pub fn http_connection_refused(&self, connections_max: usize) {
         let passed = {
@@ -222,9 +246,13 @@ impl Telemetry {
         lock(&self.process).refusals.map(|refusals| refusals.count)
     }
 
-    fn http_counts(&self) -> (u64, u64) {
+    fn http_failures(&self) -> (u64, u64) {
         let http = lock(&self.process);
         (http.refused, http.accept_failures)
+    }
+
+    fn http_counts(&self) -> HttpCounts {
+        lock(&self.process).http.clone()
     }
 
     /// Returns the reloads of the configuration file and those of the web configuration file.

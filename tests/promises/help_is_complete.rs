@@ -110,6 +110,7 @@ fn the_bare_help_tells_of_everything() {
         "web.allowed-hosts",
         "web.config.file",
         "web.created-timestamps",
+        "web.disable-exporter-metrics",
         "web.enable-lifecycle",
         "web.listen-address",
         "web.socket-mode",

@@ -189,3 +189,28 @@ fn pipelined_requests_are_answered_in_order_on_one_connection() {
     }
     server.stop();
 }
+
+#[test]
+fn requests_are_counted_by_path_and_code_and_there_are_few_paths() {
+    let server = served();
+    let requests = [
+        ("GET", "/metrics", "/metrics", 200),
+        ("HEAD", "/metrics?a=b", "/metrics", 200),
+        ("POST", "/metrics", "/metrics", 405),
+        ("GET", "/", "/", 200),
+        ("GET", "/assets/nothing.js", "other", 404),
+        ("GET", "/api/v1/nothing", "/api/v1/", 404),
+        ("GET", "/-/healthy", "/-/healthy", 200),
+        ("GET", "/-/ready", "/-/ready", 200),
+        ("POST", "/-/reload", "/-/reload", 403),
+        ("GET", "/-/reload/more", "other", 404),
+        ("GET", "/wp-login.php", "other", 404),
+        ("OPTIONS", "/%2e%2e/etc/passwd", "other", 404),
+    ];
+    for (method, path, ..) in requests {
+        request(server.address, method, path);
+    }
+    let expected: Vec<_> = requests.iter().map(|(_, _, label, code)| ((*label).to_owned(), *code)).collect();
+    assert_eq!(*server.content.answered.lock().unwrap(), expected);
+    server.stop();
+}

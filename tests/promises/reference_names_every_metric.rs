@@ -63,3 +63,21 @@ async fn the_tables_name_what_a_bridge_exposes() {
         .await;
     bridge.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_exporter_metrics_exactly_those_of_the_process_and_of_http_are_left_out() {
+    let mut exposed = Vec::new();
+    for has_exporter_metrics in [true, false] {
+        let feeds = vec![FeedTarget::new("ws://127.0.0.1:1").unwrap()];
+        let bridge = RunningBridge::start(Settings { has_exporter_metrics, ..Settings::new(feeds) });
+        exposed.push(bridge.scrape().await.families.into_keys().collect::<BTreeSet<_>>());
+        bridge.stop().await;
+    }
+    let [with, without] = &exposed[..] else { unreachable!() };
+    let is_of_exporter =
+        |name: &&String| name.starts_with("process_") || name.starts_with("session_buddy_bridge_http_");
+    let left_out: Vec<_> = with.difference(without).collect();
+    assert!(left_out.len() >= 10, "{left_out:?}");
+    assert!(left_out.iter().all(is_of_exporter) && !without.iter().any(|name| is_of_exporter(&name)), "{left_out:?}");
+    assert!(without.is_subset(with) && without.contains("session_buddy_bridge_build_info"));
+}

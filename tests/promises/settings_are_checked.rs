@@ -108,6 +108,7 @@ fn expected_of_every_flag() -> Settings {
         config_file: None,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         has_lifecycle_api: true,
+        has_exporter_metrics: false,
         with_created: true,
         zero_first: Duration::from_secs(20),
         ledger_limits: Limits {
@@ -131,6 +132,7 @@ fn every_flag_is_heard_with_and_without_the_word_run() {
     args.push("--log.format=json".to_owned());
     args.push("--web.created-timestamps".to_owned());
     args.push("--web.enable-lifecycle".to_owned());
+    args.push("--web.disable-exporter-metrics".to_owned());
     args.push("--web.systemd-socket".to_owned());
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     assert_eq!(settings(&args), expected_of_every_flag());
@@ -166,6 +168,7 @@ fn every_variable_is_heard_and_the_flag_wins() {
     environment.push(("SESSION_BUDDY_BRIDGE_LOG_FORMAT", "json"));
     environment.push(("SESSION_BUDDY_BRIDGE_WEB_CREATED_TIMESTAMPS", "true"));
     environment.push(("SESSION_BUDDY_BRIDGE_WEB_ENABLE_LIFECYCLE", "true"));
+    environment.push(("SESSION_BUDDY_BRIDGE_WEB_DISABLE_EXPORTER_METRICS", "true"));
     environment.push(("SESSION_BUDDY_BRIDGE_WEB_SYSTEMD_SOCKET", "true"));
     assert_eq!(settings_in(&environment, &[]), expected_of_every_flag());
     assert_eq!(settings_in(&environment, &["run"]), expected_of_every_flag());

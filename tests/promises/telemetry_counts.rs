@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::support::scrape::Scrape;
 use prometheus::{Registry, TextEncoder};
@@ -18,6 +19,7 @@ const FEED: &str = "ws://localhost:8765/";
 fn scraped(telemetry: &Arc<Telemetry>, health: &Arc<Health>, counters: LedgerCounters) -> Scrape {
     let registry = Registry::new();
     registry.register(Box::new(telemetry.collector(Arc::clone(health), move || counters.clone()))).unwrap();
+    registry.register(Box::new(telemetry.http_collector())).unwrap();
     registry.register(Box::new(ProcessCollector::new())).unwrap();
     Scrape::parse(&TextEncoder::new().encode_to_string(&registry.gather()).unwrap()).unwrap()
 }
@@ -26,6 +28,7 @@ fn scraped(telemetry: &Arc<Telemetry>, health: &Arc<Health>, counters: LedgerCou
 fn every_family_is_there_with_every_label_value_that_is_known() {
     let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
     telemetry.feed(FEED);
+    telemetry.http_serves("/metrics");
     health.feed(FEED);
     let feed = FeedCounters { identity: FEED.into(), tenth_skill_invocations: Some(0), ..FeedCounters::default() };
     let scrape = scraped(&telemetry, &health, LedgerCounters { feeds: vec![feed], rules: RuleCounters::default() });
@@ -51,6 +54,8 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
         "http_accept_failures_total",
         "http_connections_refused_total",
         "http_refusals_total",
+        "http_requests_total",
+        "http_scrape_duration_seconds",
         "inexact_rates_total",
         "late_events_total",
         "log_lines_dropped_total",
@@ -64,7 +69,11 @@ fn every_family_is_there_with_every_label_value_that_is_known() {
     ];
     assert_eq!(names, BTreeSet::from(expected));
     for (name, family) in &scrape.families {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+        let kind = match name {
+            _ if name.ends_with("_total") => "counter",
+            _ if name.ends_with("_duration_seconds") => "histogram",
+            _ => "gauge",
+        };
         assert_eq!(family.kind, kind, "{name}");
         assert!(!family.help.is_empty(), "{name}");
     }
@@ -115,6 +124,8 @@ fn events_move_their_own_series_and_no_other() {
     other.notice(&Notice::Rejected(Rejection::new(RejectionReason::SessionLimit, "too many")));
     telemetry.http_connection_refused(512);
     telemetry.http_accept_failed(&io::ErrorKind::OutOfMemory.into());
+    telemetry.http_answered("/-/ready", 503);
+    telemetry.http_scraped(Duration::from_millis(500));
     let counters = |identity: &str, tenth, rollbacks, resets| FeedCounters {
         identity: identity.into(),
         tenth_skill_invocations: tenth,
@@ -168,6 +179,11 @@ fn events_move_their_own_series_and_no_other() {
         "feed_up a 1",
         "http_accept_failures_total  1",
         "http_connections_refused_total  1",
+        "http_requests_total 503 /-/ready 1",
+        "http_scrape_duration_seconds_bucket +Inf 1",
+        "http_scrape_duration_seconds_bucket 1 1",
+        "http_scrape_duration_seconds_count  1",
+        "http_scrape_duration_seconds_sum  0.5",
         "inexact_rates_total  3",
         "late_events_total  4",
         "overflowed_anomalies_total  8",

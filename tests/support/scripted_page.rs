@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -43,6 +44,8 @@ impl Content for Answers {
         Box::pin(async { Ok(()) })
     }
 
+    fn answered(&self, _path: &str, _status: u16) {}
+    fn scraped(&self, _duration: Duration) {}
     fn connection_refused(&self, _connections_max: usize) {}
     fn refused(&self, _refusal: http::Refusal, _peer: Option<SocketAddr>) {}
     fn web_config_reloaded(&self, _summary: http::WebConfigSummary) {}

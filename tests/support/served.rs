@@ -22,6 +22,7 @@ type Metrics = Box<dyn Fn() -> Bytes + Send + Sync>;
 pub struct MadeUp {
     pub metrics: Metrics,
     pub readiness: Mutex<Readiness>,
+    pub answered: Mutex<Vec<(String, u16)>>,
     pub refused: AtomicUsize,
     pub accept_failures: AtomicUsize,
     pub refusals: Mutex<Vec<http::Refusal>>,
@@ -34,6 +35,7 @@ impl MadeUp {
         Self {
             metrics: Box::new(metrics),
             readiness: Mutex::new(Readiness { is_ready: true, text: "Ready.\n".to_owned() }),
+            answered: Mutex::default(),
             refused: AtomicUsize::new(0),
             accept_failures: AtomicUsize::new(0),
             refusals: Mutex::default(),
@@ -76,6 +78,12 @@ impl Content for MadeUp {
     fn reload(&self) -> BoxFuture<'static, Result<(), Arc<str>>> {
         Box::pin(async { Ok(()) })
     }
+
+    fn answered(&self, path: &str, status: u16) {
+        self.answered.lock().unwrap().push((path.to_owned(), status));
+    }
+
+    fn scraped(&self, _duration: Duration) {}
 
     fn connection_refused(&self, _connections_max: usize) {
         self.refused.fetch_add(1, Ordering::SeqCst);
