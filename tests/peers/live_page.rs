@@ -346,8 +346,8 @@ async fn an_unreachable_server_is_named_and_the_page_fills_when_it_starts() {
     let reserved = Reserved::new();
     let bridge = bridge(&reserved.url());
     browser.open(bridge.address(), 1280, "light").await;
-    browser.until_text("#waiting-title", "Cannot reach Session-Buddy").await;
-    browser.until_text("#waiting-why", reserved.url().as_str()).await;
+    browser.until_text("#empty-title", "Cannot reach Session-Buddy").await;
+    browser.until_text("#empty-why", reserved.url().as_str()).await;
     browser.until_text("#feeds", "Unreachable").await;
     if let Some(node) = Node::find_or_skip() {
         assert_eq!(browser.accessibility_faults(&node).await, Vec::<String>::new());
@@ -359,7 +359,7 @@ async fn an_unreachable_server_is_named_and_the_page_fills_when_it_starts() {
     let steps = vec![Step::Send(greeting), Step::Send(junk), Step::Send(snapshot)];
     let server = reserved.start(vec![steps]);
     browser.until_texts(NAMES, is_names(&["pytest-run"])).await;
-    browser.until_texts("#waiting", <[String]>::is_empty).await;
+    browser.until_texts("#empty-state", <[String]>::is_empty).await;
     browser.until_text("#rejections", "malformed").await;
     drop(server);
     bridge.stop().await;

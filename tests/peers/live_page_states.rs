@@ -226,8 +226,8 @@ async fn each_empty_state_names_its_cause_and_what_helps() {
         (json!({}), "Connected, no skill yet", "ws://a/ is live and lists no skill: its database is empty.", "none"),
     ] {
         open(&browser, &page, State::empty(vec![feed("ws://a/", changes)]), 1280, "light").await;
-        browser.until_texts("#waiting-title", |texts| texts == [title]).await;
-        browser.until_text("#waiting-why", why).await;
+        browser.until_texts("#empty-title", |texts| texts == [title]).await;
+        browser.until_text("#empty-why", why).await;
         let is_shown = async |css| !browser.texts(css).await.is_empty();
         assert_eq!(is_shown("#how-to-start").await, help == "start", "{title}");
         assert_eq!(is_shown("#why-no-data").await, help == "data", "{title}");

@@ -9,7 +9,7 @@ const SPAN_SECONDS_MIN = 300;
 const HEIGHT = 170;
 /** Time labels are at least this far apart, and at least three are shown. */
 const LABEL_PIXELS = 64;
-const LABEL_STEPS_SECONDS = [60, 120, 300, 600, 900, 1200];
+const LABEL_STEPS_SECONDS = [60, 120, 180, 240, 300, 600, 900, 1200];
 /** The pointer is at an anomaly within this distance. */
 const MARK_PIXELS = 8;
 const ANOMALIES_SHOWN = 5;
@@ -108,8 +108,8 @@ function outages() {
   return found.filter(({ begin, end }) => end > begin);
 }
 
-/** Places `node` in the plot from one time to another, and `inset` pixels away from its edges. */
-function place(node, plot, begin, end, inset = 0) {
+/** Positions `node` in the plot from one time to another, and `inset` pixels away from its edges. */
+function position(node, plot, begin, end, inset = 0) {
   const [from, to] = [begin, end].map((at) => Math.min(Math.max(plot.valToPos(at, "x"), inset), plot.over.clientWidth - inset));
   node.style.left = `${from}px`;
   node.style.width = `${Math.max(to - from, 0)}px`;
@@ -120,7 +120,7 @@ function annotate(chart, plot) {
   if (!chart.bands) return;
   fill(chart.bands, outages(), () => element("div"), (band, { kind, begin, end }) => {
     band.className = `band ${kind}`;
-    place(band, plot, begin, end);
+    position(band, plot, begin, end);
   });
   const averages = points.flatMap((point, index) => {
     const since = outageBefore(index);
@@ -128,10 +128,10 @@ function annotate(chart, plot) {
   });
   fill(chart.averages, averages, () => element("div"), (average, { line, since, point }) => {
     average.className = `average ${line.colour}`;
-    place(average, plot, since, point.at_seconds);
+    position(average, plot, since, point.at_seconds);
     average.style.top = `${plot.valToPos(point[line.key], "y")}px`;
   });
-  if (chart.hasAnomalies) fill(chart.marks, marks(), () => element("div", "mark"), (mark, { at }) => place(mark, plot, at, at, MARK_PIXELS / 2));
+  if (chart.hasAnomalies) fill(chart.marks, marks(), () => element("div", "mark"), (mark, { at }) => position(mark, plot, at, at, MARK_PIXELS / 2));
 }
 
 /** A mark for each time with anomalies. Those that are no longer known by name are counted. */

@@ -86,7 +86,7 @@ export function roughly(seconds) {
 export const ago = (seconds) => (seconds < 5 ? "just now" : `${roughly(seconds)} ago`);
 
 /** Writes how long ago a time was, with the whole date as a title. `now` is the bridge's clock, not the browser's. */
-export function writeMoment(node, atSeconds, now) {
+export function writeTime(node, atSeconds, now) {
   if (atSeconds === null) {
     write(node, NONE);
     node.removeAttribute("title");

@@ -3,7 +3,7 @@
 import { beginsOutage, clearPoints, latestSeconds, setAnomalies, showPoints } from "./charts.js";
 import {
   NONE, ago, anomalyFacts, byId, columnHeader, compact, count, dateOf, duration, element, fill, percent, roughly, tableRow, timeOf, visible, whole, write,
-  writeMoment,
+  writeTime,
 } from "./format.js";
 
 const STATUS_EVERY_MS = 2000;
@@ -32,17 +32,16 @@ let problems = [], summary = "Loading", refreshError = null, pausedAt = null;
 /** Everything that is not as it should be, each with its kind. */
 function problemsOf({ feeds, receivers, state }) {
   const found = [];
-  const of = (total, singular) => `${whole.format(total)} ${total === 1 ? singular : `${singular}s`}`;
-  const add = (kind, entries, total, singular, what) => {
-    if (entries.length > 0) found.push({ kind, text: `${whole.format(entries.length)} of ${of(total, singular)} ${what}` });
+  const add = (kind, some, all, singular, what) => {
+    if (some.length > 0) found.push({ kind, text: `${whole.format(some.length)} of ${count(all.length, singular)} ${what}` });
   };
-  const ofKind = (entries, view, kind) => entries.filter((entry) => view(entry)[0] === kind);
   const notLive = feeds.filter((feed) => feed.state !== "live");
-  add(ofKind(notLive, feedView, "bad").length > 0 ? "bad" : "warn", notLive, feeds.length, "feed", "not live");
-  add("warn", feeds.filter((feed) => feed.state === "live" && feed.last_data_seconds === null), feeds.length, "feed", "without data yet");
-  add("warn", feeds.filter((feed) => feed.rows_tell === false), feeds.length, "feed", "without a readable database");
-  add("bad", ofKind(receivers, receiverView, "bad"), receivers.length, "receiver", "down");
-  add("warn", ofKind(receivers, receiverView, "warn"), receivers.length, "receiver", "connecting");
+  add(notLive.some((feed) => feedView(feed)[0] === "bad") ? "bad" : "warn", notLive, feeds, "feed", "not live");
+  add("warn", feeds.filter((feed) => feed.state === "live" && feed.last_data_seconds === null), feeds, "feed", "without data yet");
+  add("warn", feeds.filter((feed) => feed.rows_tell === false), feeds, "feed", "without a readable database");
+  for (const [kind, what] of [["bad", "down"], ["warn", "connecting"]]) {
+    add(kind, receivers.filter((receiver) => receiverView(receiver)[0] === kind), receivers, "receiver", what);
+  }
   if (state === "failing") found.push({ kind: "bad", text: "counts cannot be written to disk" });
   return found;
 }
@@ -153,18 +152,18 @@ function emptyState(feeds, now) {
 }
 
 function showEmptyState(skills, feeds, now) {
-  byId("waiting").hidden = skills > 0;
+  byId("empty-state").hidden = skills > 0;
   byId("plots-section").hidden = byId("skills").hidden = skills === 0;
   if (skills > 0) return;
   const [title, why, help] = emptyState(feeds, now);
-  write(byId("waiting-title"), title);
-  write(byId("waiting-why"), visible(why));
+  write(byId("empty-title"), title);
+  write(byId("empty-why"), visible(why));
   byId("how-to-start").hidden = help !== "start";
   byId("why-no-data").hidden = help !== "data";
   byId("how-to-check").hidden = help === "none";
 }
 
-const KEPT = {
+const PERSISTENCE = {
   disk: "Counts are persisted on disk.",
   memory: "Counts are in memory only: a restart does not continue them.",
   failing: "Counts cannot be written to disk: the bridge retries, and a restart loses what is not written.",
@@ -196,7 +195,7 @@ function showStatus(status) {
     if (rejection.times > 1) facts.push(`${whole.format(rejection.times)} times`);
     return [rejection.reason.replaceAll("_", " "), facts.join(" · ")].map(visible);
   });
-  write(byId("about"), `Version ${status.version}, up ${roughly(Math.max(0, now - status.started_seconds))}. ${KEPT[status.state] ?? ""}`);
+  write(byId("about"), `Version ${status.version}, up ${roughly(Math.max(0, now - status.started_seconds))}. ${PERSISTENCE[status.state] ?? ""}`);
   byId("about").className = status.state === "failing" ? "bad" : "";
 }
 
@@ -206,7 +205,7 @@ function showList(id, entries, now, texts) {
   const make = () => element("li", "", null, element("time", "when"), element("strong", "clamped"), element("div", "more"));
   fill(list, entries, make, (item, entry) => {
     const [title, more] = texts(entry);
-    writeMoment(item.querySelector(".when"), entry.at_seconds, now);
+    writeTime(item.querySelector(".when"), entry.at_seconds, now);
     write(item.querySelector("strong"), title);
     write(item.querySelector(".more"), more);
   });
@@ -320,7 +319,7 @@ function showSkills({ skills, skills_total: total, skills_matched: matched, offs
       COLUMNS.forEach(([key, , text], column) => {
         const cell = column === 0 ? line.cells[0].firstChild : line.cells[column];
         if (text) write(cell, text(row));
-        else writeMoment(cell, row[key], now);
+        else writeTime(cell, row[key], now);
         line.cells[column].classList.toggle("sorted", column === sorted);
       });
       const name = visible(row.skill_name);
