@@ -14,21 +14,14 @@ as many ticks of its own metrics. The sender is started again at once, and the r
 import argparse
 import http.server
 import json
-import os
 import pathlib
-import re
-import signal
-import socket
 import subprocess
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-PEERS = pathlib.Path(os.environ.get("SESSION_BUDDY_BRIDGE_PEERS_DIR", REPOSITORY / "target" / "peers"))
+from support import BRIDGE, PEERS, Bridge, VictoriaMetrics, free_port, get
 
 
 class Target(http.server.ThreadingHTTPServer):
@@ -59,43 +52,27 @@ class Scrape(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+class Agent:
+    """An agent under test: how it is started, which of its series is counted, and how many samples it has taken."""
 
+    counted = "scrapes_total"
 
-def get(url):
-    with urllib.request.urlopen(url, timeout=10) as response:
-        return response.read().decode()
-
-
-class Sender:
-    """A sender under test: how it is started, which of its series is counted, and how many samples it has taken."""
-
-    def __init__(self, name, folder, metric):
-        self.name, self.folder, self.metric = name, folder, metric
-        self.receiver_port = free_port()
-        self.url = f"http://127.0.0.1:{self.receiver_port}/api/v1/write"
+    def __init__(self, name, folder, target, interval, port):
+        self.name, self.folder, self.target = name, folder, target
+        self.url = f"http://127.0.0.1:{port}/api/v1/write"
         folder.mkdir()
+        self.scrape_config = (
+            f"scrape_configs:\n- job_name: target\n  metrics_path: /{name}\n  scrape_interval: {interval}s\n"
+            f"  scrape_timeout: {interval}s\n  static_configs:\n  - targets: ['127.0.0.1:{target.port}']\n"
+        )
 
     def start(self):
         with open(self.folder / "log", "a") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
 
     def kill(self):
-        self.process.send_signal(signal.SIGKILL)
+        self.process.kill()
         self.process.wait()
-
-
-class Agent(Sender):
-    def __init__(self, name, folder, target, interval):
-        super().__init__(name, folder, "scrapes_total")
-        self.target = target
-        self.scrape_config = (
-            f"scrape_configs:\n- job_name: target\n  metrics_path: /{name}\n  scrape_interval: {interval}s\n"
-            f"  scrape_timeout: {interval}s\n  static_configs:\n  - targets: ['127.0.0.1:{target.port}']\n"
-        )
 
     def taken(self):
         return self.target.scrapes.get(f"/{self.name}", 0)
@@ -127,31 +104,20 @@ class VmAgent(Agent):
         ]
 
 
-class Bridge(Sender):
-    def __init__(self, name, folder, program, interval):
-        super().__init__(name, folder, "process_threads")
-        self.program, self.interval = program, interval
+class PushingBridge(Bridge):
+    """The bridge under test, in the same words."""
 
-    def command(self):
-        self.port = free_port()
-        return [
-            self.program,
-            "--feed.url=ws://127.0.0.1:1",
-            f"--state.path={self.folder / 'state.db'}",
-            f"--web.listen-address=127.0.0.1:{self.port}",
-            f"--push.url={self.url}",
-            f"--push.interval={self.interval}s",
-        ]
+    name, counted = "session-buddy-bridge", "process_threads"
+
+    def __init__(self, folder, program, interval, port):
+        push = [f"--push.url=http://127.0.0.1:{port}/api/v1/write", f"--push.interval={interval}s"]
+        super().__init__(program, folder, "--feed.url=ws://127.0.0.1:1", *push)
 
     def taken(self):
-        try:
-            shown = re.search(r"^session_buddy_bridge_push_queue_ticks\{.*\} (\d+)$", get(f"http://127.0.0.1:{self.port}/metrics"), re.M)
-        except urllib.error.URLError:
-            return 0
-        return int(shown[1]) if shown else 0
+        return int(self.metric("session_buddy_bridge_push_queue_ticks"))
 
 
-def measure(sender, samples, interval, results):
+def measure(sender, port, samples, interval, results):
     sender.start()
     while sender.taken() < samples:
         time.sleep(min(0.1, interval / 10))
@@ -160,50 +126,41 @@ def measure(sender, samples, interval, results):
     sender.kill()
     sender.start()
     time.sleep(5)
-    receiver = subprocess.Popen(
-        [
-            PEERS / "receivers/trixie/usr/bin/victoria-metrics",
-            f"-storageDataPath={sender.folder / 'received'}",
-            f"-httpListenAddr=127.0.0.1:{sender.receiver_port}",
-            "-search.latencyOffset=0s",
-            "-retentionPeriod=90d",
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    receiver = VictoriaMetrics(sender.folder / "received", port, "-search.latencyOffset=0s")
     # Longer than the longest delay that any of them has reached by now, and three samples more.
     time.sleep(45 + 3 * interval)
-    root = f"http://127.0.0.1:{sender.receiver_port}"
-    get(f"{root}/internal/force_flush")
+    get(f"{receiver.root}/internal/force_flush")
 
     def count(until):
-        query = urllib.parse.urlencode({"query": f"count_over_time({sender.metric}[1h])", "time": until, "nocache": 1})
-        found = json.loads(get(f"{root}/api/v1/query?{query}"))["data"]["result"]
+        query = urllib.parse.urlencode({"query": f"count_over_time({sender.counted}[1h])", "time": until, "nocache": 1})
+        found = json.loads(get(f"{receiver.root}/api/v1/query?{query}"))["data"]["result"]
         return int(found[0]["value"][1]) if found else 0
 
     results[sender.name] = (count(killed_at), taken, count(time.time()) - count(killed_at))
     sender.kill()
     receiver.kill()
-    receiver.wait()
 
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--samples", type=int, default=45)
     arguments.add_argument("--interval", type=int, default=5, help="seconds between two samples")
-    arguments.add_argument("--bridge", type=pathlib.Path, default=REPOSITORY / "target/dist/session-buddy-bridge")
+    arguments.add_argument("--bridge", type=pathlib.Path, default=BRIDGE)
     arguments.add_argument("--without-bridge", action="store_true", help="for intervals below its shortest of 5 s")
     options = arguments.parse_args()
     target, results = Target(), {}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
+        agents, ports = {"prometheus-agent": PrometheusAgent, "vmagent": VmAgent}, [free_port() for _ in range(3)]
         senders = [
-            PrometheusAgent("prometheus-agent", folder / "agent", target, options.interval),
-            VmAgent("vmagent", folder / "vmagent", target, options.interval),
+            kind(name, folder / name, target, options.interval, port) for (name, kind), port in zip(agents.items(), ports)
         ]
         if not options.without_bridge:
-            senders.append(Bridge("session-buddy-bridge", folder / "bridge", options.bridge, options.interval))
-        threads = [threading.Thread(target=measure, args=(s, options.samples, options.interval, results)) for s in senders]
+            senders.append(PushingBridge(folder / "bridge", options.bridge, options.interval, ports[2]))
+        threads = [
+            threading.Thread(target=measure, args=(sender, port, options.samples, options.interval, results))
+            for sender, port in zip(senders, ports)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

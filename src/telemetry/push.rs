@@ -286,3 +286,113 @@ impl State {
         self.standing.problem = logged(problem);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+
+    use super::*;
+    use crate::push::TickTime;
+
+    /// What is logged by a thread.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            lock(&self.0).write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// The value of each series of one receiver, by metric and the label beside `receiver`.
+    fn values(telemetry: &PushTelemetry) -> BTreeMap<String, f64> {
+        let mut values = BTreeMap::new();
+        for family in telemetry.collect() {
+            let name = family.name().strip_prefix("session_buddy_bridge_push_").unwrap().to_owned();
+            for metric in family.get_metric() {
+                let labels = metric.get_label().iter();
+                let others: Vec<_> =
+                    labels.filter(|label| label.name() != "receiver").map(|label| label.value()).collect();
+                let value = metric.get_counter().get_value() + metric.get_gauge().get_value();
+                values.insert([&[&*name], &others[..]].concat().join(" "), value);
+            }
+        }
+        values
+    }
+
+    #[test]
+    fn each_report_of_a_sender_is_in_one_metric() {
+        let telemetry = PushTelemetry::default();
+        let receiver = telemetry.receiver("r");
+        let mut before = values(&telemetry);
+        assert_eq!(
+            (before["up"], before["requests_total none"], before["refused_samples_total max_age"]),
+            (0.0, 0.0, 0.0)
+        );
+        assert!(!before.contains_key("last_success_timestamp_seconds") && !before.contains_key("clock_skew_seconds"));
+        let size = QueueSize { ticks: 3, bytes: 70, oldest: Some(TickTime::from_millis(1_500)) };
+        let changed = |before: &mut BTreeMap<String, f64>| -> Vec<(String, f64)> {
+            let now = values(&telemetry);
+            let changed = now.iter().filter(|(name, value)| before.get(*name) != Some(value));
+            let changed = changed.map(|(name, value)| (name.clone(), *value)).collect();
+            *before = now;
+            changed
+        };
+        /// A report, and what changes by it.
+        type Step<'a> = (&'a dyn Fn(), &'a [(&'a str, f64)]);
+        let steps: [Step<'_>; 11] = [
+            (&|| receiver.request(Some(204)), &[("requests_total 204", 1.0)]),
+            (&|| receiver.request(None), &[("requests_total none", 1.0)]),
+            (&|| receiver.request(Some(418)), &[("requests_total 418", 1.0)]),
+            (
+                &|| receiver.accepted(276, 17.5),
+                &[("last_success_timestamp_seconds", 17.5), ("samples_total", 276.0), ("up", 1.0)],
+            ),
+            (&|| receiver.retry("no answer", 1.0), &[("retries_total", 1.0), ("up", 0.0)]),
+            (&|| receiver.accepted(4, 17.5), &[("samples_total", 280.0), ("up", 1.0)]),
+            (&|| receiver.held("status 401", 30.0), &[("up", 0.0)]),
+            (&|| receiver.refused(9, RefusalReason::TooOld, "too old"), &[("refused_samples_total too_old", 9.0)]),
+            (&|| receiver.refused(1, RefusalReason::MaxAge, ""), &[("refused_samples_total max_age", 1.0)]),
+            (
+                &|| receiver.queue(size, 2),
+                &[
+                    ("queue_bytes", 70.0),
+                    ("queue_oldest_timestamp_seconds", 1.5),
+                    ("queue_ticks", 3.0),
+                    ("thinned_ticks_total", 2.0),
+                ],
+            ),
+            (&|| receiver.clock(7_200.0, true, true), &[("clock_skew_seconds", 7_200.0)]),
+        ];
+        for (number, (report, expected)) in steps.into_iter().enumerate() {
+            report();
+            let expected: Vec<_> = expected.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+            assert_eq!(changed(&mut before), expected, "step {number}");
+        }
+        (0..100).for_each(|code| receiver.request(Some(600 + code)));
+        let codes = values(&telemetry).keys().filter(|name| name.starts_with("requests_total ")).count();
+        assert_eq!(codes, CODES_MAX + 1, "what a receiver invents is counted as other");
+    }
+
+    #[test]
+    fn the_setting_that_would_keep_a_backlog_is_named_once_and_so_is_a_wrong_clock() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let receiver = PushTelemetry::default().receiver("r");
+            receiver.refused(1, RefusalReason::Duplicate, "duplicate sample for timestamp");
+            for reason in [RefusalReason::OutOfBounds, RefusalReason::TooOld, RefusalReason::OutOfOrder] {
+                receiver.refused(1, reason, "refused");
+            }
+            (0..3).for_each(|_| receiver.clock(7_200.0, true, true));
+        });
+        let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+        assert_eq!(text.matches("out_of_order_time_window").count(), 1, "{text}");
+        assert_eq!(text.matches("clock is ahead of the receiver's").count(), 1, "{text}");
+    }
+}

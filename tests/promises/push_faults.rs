@@ -1,11 +1,13 @@
 //! Whatever a receiver answers: its last value of each series is the newest that was queued, and no counter falls there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use session_buddy_bridge::internals::push::{Grid, HostHash, PushReceiver, SendTiming, Ticker, WallClock};
+use session_buddy_bridge::internals::push::{
+    Grid, HostHash, PushReceiver, PushedSeries, SendTiming, Ticker, WallClock,
+};
 use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -53,6 +55,75 @@ async fn a_request_is_what_receivers_require() {
         assert_eq!(request.target, "/api/v1/write");
     }
     assert_eq!(report.refused.values().sum::<u64>(), 0);
+}
+
+/// Each request has no more samples and bytes than the specification says, and each series of it once, with its times ascending.
+fn check_sizes(requests: &[Received]) {
+    for request in requests {
+        assert!(request.samples() <= 10_000 && request.body_bytes <= 1024 * 1024, "{} samples", request.samples());
+        let series: BTreeSet<_> = request.series.iter().map(|(labels, _)| labels).collect();
+        assert_eq!(series.len(), request.series.len(), "a series twice");
+        for (labels, samples) in &request.series {
+            assert!(samples.is_sorted_by(|one, other| one.0 < other.0), "{labels:?}: {samples:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_have_at_most_10_000_samples_oldest_first_and_grouped_by_series() {
+    let (_, stored, requests) = outcome(600, 40, |_, _| Action::store()).await;
+    assert_eq!(samples(&stored), 600 * (40 + OTHERS));
+    check_sizes(&requests);
+    // The first is empty; each of the others has as many ticks as fit.
+    let full = 10_000 / (40 + OTHERS);
+    let ticks: Vec<_> = requests[1..].iter().map(|request| request.samples() / (40 + OTHERS)).collect();
+    assert_eq!(ticks, [full, full, 600 - 2 * full]);
+    let times = |request: &Received| {
+        let times = request.series.iter().flat_map(|(_, samples)| samples).map(|(time, _)| *time);
+        (times.clone().min().unwrap(), times.max().unwrap())
+    };
+    assert!(requests[1..].windows(2).all(|pair| times(&pair[0]).1 < times(&pair[1]).0), "older ticks come later");
+}
+
+#[tokio::test]
+async fn a_tick_of_more_series_or_bytes_than_a_request_may_have_arrives_in_several() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    // The names of the second are random, so that they do not compress.
+    let long = |rng: &mut fastrand::Rng| -> String { (0..250).map(|_| rng.alphabetic()).collect() };
+    for names in [
+        (0..10_050).map(|index| format!("counter_{index}_total")).collect::<Vec<_>>(),
+        (0..5_000).map(|_| long(&mut rng)).collect(),
+    ] {
+        let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 1).await;
+        let series = names.len() + OTHERS;
+        queue.tick(names.into_iter().map(|name| (name, 1.0))).await;
+        let report = Running::start(&receiver, &queue, timing()).finish().await;
+        assert_eq!(report.accepted, series as u64);
+        let requests = server.requests();
+        check_sizes(&requests);
+        assert_eq!(requests.len(), 3, "an empty one, and two");
+        assert_eq!(server.stored().len(), series);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_of_the_five_families_gets_nothing_else() {
+    let (all, five) =
+        (ScriptedReceiver::start(|_, _| Action::store()).await, ScriptedReceiver::start(|_, _| Action::store()).await);
+    let of_all = receiver(&all.url());
+    let of_five = PushReceiver { series: PushedSeries::Five, ..receiver(&five.url()) };
+    let mut queue = Queue::new(&[&of_all, &of_five], 3).await;
+    queue.ticks(3, 4).await;
+    for receiver in [&of_all, &of_five] {
+        Running::start(receiver, &queue, timing()).finish().await;
+    }
+    assert_eq!(samples(&all.stored()), 3 * (4 + OTHERS));
+    let stored = five.stored();
+    let names: Vec<_> =
+        stored.keys().flatten().filter(|(name, _)| name == "__name__").map(|(_, name)| &**name).collect();
+    assert_eq!((names, samples(&stored)), (vec!["active_sessions_total"], 3));
 }
 
 #[tokio::test]

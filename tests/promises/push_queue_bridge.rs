@@ -13,7 +13,7 @@ use crate::support::model::{Invocation, invocation_event};
 use crate::support::patiently;
 use crate::support::program::Program;
 use crate::support::running_bridge::RunningBridge;
-use crate::support::scrape::Scrape;
+use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver, Stored};
 use rustix::process::Signal;
@@ -56,21 +56,35 @@ fn last(stored: &Stored, metric: &str) -> Option<f64> {
     (!last.is_empty()).then(|| last.iter().sum())
 }
 
+/// The last value of each series, by the name and labels that the bridge exposes.
+fn received(stored: &Stored) -> BTreeMap<Series, f64> {
+    let series = stored.iter().filter_map(|(labels, samples)| {
+        let mut labels: BTreeMap<String, String> = labels.iter().cloned().collect();
+        let name = labels.remove("__name__")?;
+        assert_eq!(labels.remove("job").as_deref(), Some("session-buddy"), "{name}");
+        assert!(labels.remove("instance").is_some(), "{name}");
+        Some((Series { name, labels }, f64::from_bits(*samples.values().next_back()?)))
+    });
+    series.collect()
+}
+
 fn queue(folder: &Path) -> QueueSummary {
     Store::look_at(&folder.join("state.db"), summary).unwrap().1.expect("it was pushed")
 }
 
 /// Starts a bridge and ends it once it has counted so much and sends to `receiver`, until nothing is left in its queue: a
 /// machine that is busy enough may not send everything within the time of one end.
-async fn push_to_the_end(folder: &Path, configuration: &str, count: f64, receiver: &ScriptedReceiver) {
+/// Returns what the last bridge exposed before its end.
+async fn push_to_the_end(folder: &Path, configuration: &str, count: f64, receiver: &ScriptedReceiver) -> Scrape {
     for _ in 0..10 {
         let requests = receiver.requests().len();
         let bridge = RunningBridge::start(settings(folder, configuration));
         bridge.until("the events", &count, counted).await;
         receiver.until_requests(requests + 1).await;
+        let shown = bridge.scrape().await;
         bridge.stop().await;
         if queue(folder).size.ticks == 0 {
-            return;
+            return shown;
         }
     }
     panic!("the queue is never sent to its end: {:?}", queue(folder));
@@ -80,8 +94,23 @@ async fn push_to_the_end(folder: &Path, configuration: &str, count: f64, receive
 async fn the_end_pushes_every_count_and_makes_gauges_stale() {
     let folder = tempfile::tempdir().unwrap();
     let (feed, receiver) = (feed(3), receiver().await);
-    push_to_the_end(folder.path(), &configuration(&feed, &[("r", &receiver.url())]), 3.0, &receiver).await;
+    let shown = push_to_the_end(folder.path(), &configuration(&feed, &[("r", &receiver.url())]), 3.0, &receiver).await;
     let stored = receiver.stored();
+    let received = received(&stored);
+    // A gauge that appears after the last tick of the grid has no value in the last one.
+    let is_counter = |series: &Series| {
+        let suffixes = ["_total", "_bucket", "_sum", "_count"];
+        series.name != "active_sessions_total" && suffixes.iter().any(|suffix| series.name.ends_with(suffix))
+    };
+    for (series, value) in shown.samples.iter().filter(|(series, _)| is_counter(series)) {
+        let last = received.get(series).unwrap_or_else(|| panic!("no {series:?}"));
+        // The bridge's own go on.
+        let is_exact = series.name.starts_with("skill_") && last.to_bits() == value.to_bits();
+        assert!(
+            is_exact || !series.name.starts_with("skill_") && last >= value,
+            "{series:?} is {last} and not {value}"
+        );
+    }
     assert_eq!(last(&stored, "skill_invocations_total"), Some(3.0));
     assert_eq!(last(&stored, "skill_duration_seconds_sum"), Some(2.25));
     for gauge in ["active_sessions_total", "session_buddy_bridge_feed_up", "process_threads"] {
