@@ -12,6 +12,7 @@ use crate::support::program::{Ended, Program};
 use crate::support::scripted_feed::{Reserved, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver};
 use crate::support::server_database::ServerDatabase;
+use crate::support::{eventually, holds};
 
 async fn check(arguments: &[&str]) -> Ended {
     let arguments: Vec<String> = ["check"].iter().chain(arguments).map(|argument| (*argument).to_owned()).collect();
@@ -235,16 +236,21 @@ async fn the_json_of_a_state_file_has_the_documented_fields_and_the_numbers_of_t
         "--push.interval=5s",
         "--web.listen-address=127.0.0.1:0",
     ]);
-    bridge.until_stderr("a live feed", |log| log.contains("msg=live"));
-    bridge.signal(Signal::TERM);
-    assert_eq!(spawn_blocking(|| bridge.end().code).await.unwrap(), Some(0));
-
     let show = |arguments: &[&str]| {
         let Ended { code, stdout, stderr } =
             Program::start(["state", "show", "--state.path", text_of(&state)].iter().chain(arguments).copied()).end();
         assert_eq!((code, stderr.as_str()), (Some(0), ""), "{stdout}");
         stdout
     };
+    bridge.until_stderr("a live feed", |log| log.contains("msg=live"));
+    // The bridge runs meanwhile.
+    eventually("the feed's counts and the receiver", || {
+        let summary: Value = serde_json::from_str(&show(&["--json"])).unwrap();
+        let is_counted = summary["feeds"][0]["source"]["invocations"] == 8;
+        holds(is_counted && summary["remote_write"]["receivers"][0].is_object(), summary)
+    });
+    bridge.signal(Signal::TERM);
+    assert_eq!(spawn_blocking(|| bridge.end().code).await.unwrap(), Some(0));
     let (text, json) = (show(&[]), show(&["--json"]));
     let summary: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(shape(&summary), documented("JSON of state show"));
