@@ -63,6 +63,7 @@
 //! | `live` | the JSON API of the live page, from the view, `health` and `telemetry` |
 //! | `http` | serves what it is given, within limits; knows neither feeds nor metrics |
 //! | `site_content`, `scrape` | what it is given: metrics, API and readiness; content negotiation of a scrape |
+//! | `installed` | the skills that are installed on this machine |
 //! | `process` | the `process_*` metrics |
 //! | `bridge` | connects all of the above: [`Bridge`] |
 //! | `cli` | the command line: one file a command, its flags beside what it does |
@@ -104,6 +105,7 @@ mod feed;
 mod health;
 mod heap;
 mod http;
+mod installed;
 mod ledger;
 mod live;
 mod pem;

@@ -10,6 +10,7 @@ mod subscriptions;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use futures::future::join;
 use prometheus::Registry;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use crate::build_info;
@@ -25,12 +26,13 @@ use crate::exposition::{FamiliesCollector, ViewProvider};
 use crate::feed::{FeedSettings, Timing};
 use crate::health::Health;
 use crate::http::{self, AllowedHostsName, BoundListener, HttpSettings};
+use crate::installed::{InstalledSkills, installed_skills};
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
 use crate::push::{PushSettings, QueueHandle};
 use crate::reload::{ReloadOutcome, ReloadRequests, SETTLE_TIME};
-use crate::settings::{FeedTarget, ReloadableSettings, Settings, StateLocation};
+use crate::settings::{FeedTarget, ReloadableSettings, Settings, SettingsError, StateLocation};
 use crate::shared_ledger::SharedLedger;
 use crate::site_content::SiteContent;
 use crate::standstill::Sleep;
@@ -40,6 +42,9 @@ use remote_write::{QueuePlace, RemoteWrite};
 use subscriptions::Subscriptions;
 
 pub use error::BridgeError;
+
+/// How often the directories of installed skills are read.
+const INSTALLED_REFRESH: Duration = Duration::from_secs(60);
 
 /// A bridge from Session-Buddy feeds to Prometheus. It is bound and holds its state when it is created, connects to the feeds
 /// and answers requests while [`Bridge::run`] is polled, and ends with it.
@@ -79,6 +84,9 @@ struct Service {
     reloads: Arc<ReloadRequests>,
     /// What is pushed, after each reload.
     push: watch::Sender<PushSettings>,
+    installed: InstalledSkills,
+    /// The directories of installed skills, after each reload.
+    skills_dirs: watch::Sender<Vec<PathBuf>>,
 }
 
 /// Requests reloads of a bridge's configuration file, which the bridge also reloads by itself when it changes. Outlives the bridge
@@ -109,11 +117,14 @@ impl Bridge {
     /// takes to open and check the file.
     ///
     /// # Errors
-    /// A setting that breaks a rule of its field; an address that cannot be bound; a state file that cannot be used, above all one that another bridge has open. A state
+    /// A setting that breaks a rule of its field; a directory of installed skills that cannot be read; an address that cannot be
+    /// bound; a state file that cannot be used, above all one that another bridge has open. A state
     /// file at [`StateLocation::Default`] that cannot be written is no error: counts are in memory then, and a warning is
     /// logged.
     pub fn bind(settings: Settings) -> Result<Self, BridgeError> {
         settings.check()?;
+        let installed = InstalledSkills::default();
+        installed.set(installed_skills(&settings.skills_dirs).map_err(SettingsError::from)?);
         log_start(&settings.feeds);
         let listeners = bind_all(&settings)?;
         let mut local_addrs = Vec::new();
@@ -153,6 +164,7 @@ impl Bridge {
             registry.register(Box::new(telemetry.http_collector())).expect(names_differ);
             registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
         }
+        registry.register(Box::new(installed.collector())).expect(names_differ);
         if settings.state != StateLocation::InMemory {
             registry.register(Box::new(state_telemetry.collector())).expect(names_differ);
         }
@@ -173,9 +185,12 @@ impl Bridge {
             reloads: Some(Arc::clone(&reloads)),
         };
         let push = watch::Sender::new(settings.push.clone());
+        let skills_dirs = watch::Sender::new(settings.skills_dirs.clone());
         let service = Service {
             settings,
             push,
+            installed,
+            skills_dirs,
             content: Arc::new(content),
             allowed_hosts_name: AllowedHostsName::Field,
             reloads,
@@ -367,6 +382,7 @@ impl Service {
             ledger_limits: self.settings.ledger_limits,
             frame_bytes_max: self.settings.frame_bytes_max,
             push: self.settings.push.clone(),
+            skills_dirs: self.settings.skills_dirs.clone(),
         };
         let mut result =
             feeds.reconfigure(&accepted).await.and_then(|()| self.listen(listeners, shutdown, &mut servers));
@@ -444,6 +460,8 @@ impl Service {
     ) -> ReloadOutcome {
         self.content.ledger.set_limits(now.ledger_limits);
         self.push.send_if_modified(|push| std::mem::replace(push, now.push.clone()) != now.push);
+        // Read again whether or not they are others.
+        self.skills_dirs.send_replace(now.skills_dirs.clone());
         match feeds.reconfigure(now).await {
             Ok(()) => {
                 self.content.telemetry.config_reloaded(&config_change(before, now));
@@ -452,6 +470,29 @@ impl Service {
             Err(error) => {
                 self.content.telemetry.config_failed(&error);
                 Err(error.to_string().into())
+            }
+        }
+    }
+
+    /// Reads the installed skills again and again, and at once when the directories are others.
+    fn refresh_installed(&self) -> impl Future<Output = ()> + 'static {
+        let (installed, telemetry) = (self.installed.clone(), Arc::clone(&self.content.telemetry));
+        let mut skills_dirs = self.skills_dirs.subscribe();
+        async move {
+            loop {
+                tokio::select! {
+                    changed = skills_dirs.changed() => if changed.is_err() {
+                        return;
+                    },
+                    () = Sleep::new(INSTALLED_REFRESH) => {}
+                }
+                let directories = skills_dirs.borrow_and_update().clone();
+                // A panic is in the program's error output.
+                let Ok(read) = spawn_blocking(move || installed_skills(&directories)).await else { return };
+                telemetry.skills_dirs_read(read.as_ref().err().map(|error| error as &dyn std::error::Error));
+                if let Ok(skills) = read {
+                    installed.set(skills);
+                }
             }
         }
     }
@@ -466,6 +507,10 @@ impl Service {
         let (ledger, ends) = (Arc::clone(&self.content.ledger), shutdown.clone());
         servers.spawn(async move {
             ends.run_until_cancelled(async { tokio::join!(ledger.keep_time(), ledger.drop_idle_text()) }).await;
+        });
+        let (refresh, ends) = (self.refresh_installed(), shutdown.clone());
+        servers.spawn(async move {
+            ends.run_until_cancelled(refresh).await;
         });
         let web_config = self.settings.web_config.clone();
         if let Some(file) = &web_config {
@@ -522,6 +567,7 @@ fn config_change(before: &ReloadableSettings, now: &ReloadableSettings) -> Confi
         removed: old.difference(&new).cloned().collect(),
         changed: now.feeds.iter().filter(differs).map(|target| target.identity.clone()).collect(),
         limits_differ: (before.ledger_limits, before.frame_bytes_max) != (now.ledger_limits, now.frame_bytes_max),
+        skills_dirs_differ: before.skills_dirs != now.skills_dirs,
     }
 }
 

@@ -11,6 +11,7 @@ use super::healthcheck::HealthcheckError;
 use super::record::SilentFeed;
 use crate::backfill::BackfillError;
 use crate::bridge::BridgeError;
+use crate::installed::SkillsDirError;
 use crate::recording::RecordingError;
 use crate::report::ReportError;
 use crate::settings::{FeedUrlError, SettingsError};
@@ -145,13 +146,8 @@ pub enum CommandError {
         path: PathBuf,
     },
     /// A directory of installed skills cannot be read.
-    #[error("cannot read {} (--skills.dir): {source}", .directory.display())]
-    SkillsDir {
-        /// The directory.
-        directory: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    SkillsDir(#[from] SkillsDirError),
     /// The bridge is not healthy.
     #[error(transparent)]
     Healthcheck(#[from] HealthcheckError),

@@ -16,7 +16,6 @@ pub mod explain;
 mod explanation;
 mod feed_tap;
 pub mod healthcheck;
-mod installed;
 mod log_queue;
 mod logging;
 mod one_feed;

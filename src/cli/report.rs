@@ -9,11 +9,12 @@ use clap::builder::ValueParser;
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 
-use super::installed::{SkillsDirFlags, installed_skills};
 use super::output::print;
 use super::{Command, CommandError};
+use crate::installed::installed_skills;
 use crate::report::{By, DURATIONS_MAX, Format, LeftOut, Period, Report as Answer};
 use crate::settings::duration::{DurationError, parse};
+use crate::settings::flags::SkillsDirFlags;
 use crate::settings::path::check_path;
 use crate::settings::{Environment, SettingsError};
 use crate::skills_db::with_history;

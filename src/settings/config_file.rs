@@ -16,6 +16,7 @@ use super::{
     FEEDS_MAX, FRAME_BYTES_MAX_DEFAULT, FeedTarget, Limits, Secret, SettingsError, check_path, limits, number, push,
     run,
 };
+use crate::installed::installed_skills;
 use crate::push::{PushReceiver, PushSettings};
 use crate::reload::{
     self, Attempt, Protection, ProtectionRemoved, Protections, SETTLE_TIME, SettleError, Sources, YamlError,
@@ -51,6 +52,8 @@ pub struct ConfigFile {
     pub(super) frame_bytes_max: usize,
     /// The receivers if the file names none, and what the file does not set of them.
     pub(super) push: PushSettings,
+    /// The directories of installed skills if the file names none.
+    pub(super) skills_dirs: Vec<PathBuf>,
     /// From the environment, for feeds without a token or secret of their own.
     pub(super) token: Option<Secret>,
     pub(super) jwt_secret: Option<Secret>,
@@ -82,6 +85,8 @@ pub struct ReloadableSettings {
     pub frame_bytes_max: usize,
     /// Receivers of remote write.
     pub push: PushSettings,
+    /// Directories of installed skills.
+    pub skills_dirs: Vec<PathBuf>,
 }
 
 /// Why a configuration file cannot be used. Fields are called as in the file.
@@ -174,6 +179,7 @@ struct File {
     feeds: Vec<FeedEntry>,
     limits: LimitEntries,
     push: Vec<PushEntry>,
+    skills_dirs: Vec<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -250,13 +256,14 @@ impl ConfigFile {
             limits: Limits::default(),
             frame_bytes_max: FRAME_BYTES_MAX_DEFAULT,
             push: PushSettings::default(),
+            skills_dirs: Vec::new(),
             token: None,
             jwt_secret: None,
             opened: Sources::default(),
         }
     }
 
-    /// Reads the file, and every credential file that it names.
+    /// Reads the file, and every credential file and directory of skills that it names.
     ///
     /// # Errors
     /// [`SettingsError::ConfigFile`] with the first problem of the file.
@@ -368,7 +375,14 @@ impl ConfigFile {
             push.receivers = receivers.collect::<Result<_, _>>()?;
             push::check(&push).map_err(of_all)?;
         }
-        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push })
+        let mut skills_dirs = self.skills_dirs.clone();
+        if !file.skills_dirs.is_empty() {
+            let beside = |directory| self.beside("skills_dirs", Some(directory));
+            let directories = file.skills_dirs.into_iter().filter_map(|directory| beside(directory).transpose());
+            skills_dirs = directories.collect::<Result<_, _>>().map_err(of_all)?;
+            installed_skills(&skills_dirs).map_err(|error| of_all(error.into()))?;
+        }
+        Ok(ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push, skills_dirs })
     }
 
     /// Returns `file`, which is relative to the folder of the configuration file.
@@ -482,6 +496,7 @@ fn as_fields(error: &SettingsError) -> String {
         ("--feed.skill", "skill"),
         ("--feed.name", "name"),
         ("--feed.url", "url"),
+        ("--skills.dir", "skills_dirs"),
         ("--limit.remembered-skills", "limits.remembered_skills"),
         ("--limit.skills", "limits.skills"),
         ("--limit.label-chars", "limits.label_chars"),

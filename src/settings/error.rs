@@ -1,6 +1,7 @@
 //! Why a setting is refused.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::listen_address::ListenAddressError;
 use super::push::PushError;
 use crate::feed::CredentialError;
 use crate::http::{HostNameError, WebConfigError};
+use crate::installed::SkillsDirError;
 use crate::push::LabelError;
 
 /// Why a setting is refused: which one, what is wrong with it, and the remedy. Settings are called as on the command line.
@@ -110,6 +112,21 @@ pub enum SettingsError {
         /// What is wrong with it.
         #[source]
         error: LabelError,
+    },
+    /// A directory of installed skills cannot be read.
+    #[error("cannot read {} (--skills.dir): {source}", .directory.display())]
+    SkillsDir {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Directories of installed skills are configured both in the configuration file and beside it.
+    #[error("--skills.dir was given beside --config.file {}, which names skills_dirs: put it into the file, or leave skills_dirs out there", .file.display())]
+    ConflictingSkillsDirs {
+        /// Path of the configuration file.
+        file: PathBuf,
     },
     /// Installed skills are given to a report about something else.
     #[doc(hidden)]
@@ -357,4 +374,10 @@ pub enum TelemetryPathError {
     /// The path is that of a health endpoint, or of the reload.
     #[error("is taken by the bridge, as /-/healthy, /-/ready and /-/reload are; choose another, for example /metrics")]
     Taken,
+}
+
+impl From<SkillsDirError> for SettingsError {
+    fn from(SkillsDirError { directory, source }: SkillsDirError) -> Self {
+        Self::SkillsDir { directory, source }
+    }
 }

@@ -12,7 +12,7 @@ use super::limits::{SERIES_MAX, SERIES_MIN};
 use super::number::within;
 use super::{
     FRAME_BYTES_MAX_DEFAULT, Limits, LogFormat, LogLevel, LogSettings, SettingsError, SocketMode, Timing,
-    ZERO_FIRST_MAX, duration, push,
+    ZERO_FIRST_MAX, check_path, duration, push,
 };
 use crate::push::{PushReceiver, PushedSeries};
 
@@ -26,8 +26,8 @@ pub(crate) const JWT_SECRET_VARIABLE: &str = "SESSION_BUDDY_BRIDGE_FEED_JWT_SECR
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Configuration")]
 pub(crate) struct ConfigFlags {
-    /// YAML file with feeds, each with name, URL, skill and credentials, receivers and limits; reloaded when it changes, and on
-    /// SIGHUP
+    /// YAML file with feeds, each with name, URL, skill and credentials, receivers, directories of skills and limits; reloaded
+    /// when it changes, and on SIGHUP
     #[arg(long = "config.file", value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Validate --config.file and every file that it names, report the result, and exit: the same as `check --offline`
@@ -51,9 +51,30 @@ pub(crate) struct RunFlags {
     #[command(flatten)]
     pub push: PushFlags,
     #[command(flatten)]
+    pub skills: SkillsDirFlags,
+    #[command(flatten)]
     pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Skills")]
+pub(crate) struct SkillsDirFlags {
+    /// Directory of installed skills, one folder each that holds SKILL.md: the folder's name is the skill's (may be repeated)
+    #[arg(id = "skills.dir", long = "skills.dir", value_name = "DIR")]
+    pub directories: Vec<PathBuf>,
+}
+
+impl SkillsDirFlags {
+    /// Returns the directories.
+    ///
+    /// # Errors
+    /// One starts with `~`.
+    pub fn directories(self) -> Result<Vec<PathBuf>, SettingsError> {
+        self.directories.iter().try_for_each(|directory| check_path("--skills.dir", directory))?;
+        Ok(self.directories)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -304,7 +325,7 @@ pub(crate) struct LimitFlags {
     #[arg(long = "limit.skills", value_name = "NUMBER", default_value_t = Limits::default().skills_max as u32)]
     #[arg(value_parser = within::<u32>(1, 1_000_000))]
     pub skills_max: u32,
-    /// Most series of all skills; further skills, phases and anomaly types are counted as `__overflow__` [range: 1000 to
+    /// Most series of all skills; further skills, phases, anomaly types and types of errors are counted as `__overflow__` [range: 1000 to
     /// 100000000]
     #[arg(long = "limit.series", value_name = "NUMBER", default_value_t = Limits::default().series_max as u32)]
     #[arg(value_parser = within::<u32>(SERIES_MIN as u64, SERIES_MAX as u64))]

@@ -125,7 +125,10 @@ pub struct Settings {
     pub state: StateLocation,
     /// Receivers of remote write; none by default.
     pub push: PushSettings,
-    /// The file that `feeds`, `ledger_limits`, `frame_bytes_max` and `push` were read from. It is reloaded when it changes.
+    /// Directories of installed skills: each folder in one that holds a `SKILL.md` is a skill. None by default.
+    pub skills_dirs: Vec<PathBuf>,
+    /// The file that `feeds`, `ledger_limits`, `frame_bytes_max`, `push` and `skills_dirs` were read from. It is reloaded when it
+    /// changes.
     pub config_file: Option<ConfigFile>,
     /// What the command line logs. A program that embeds the bridge installs a `tracing` subscriber of its own.
     #[doc(hidden)]
@@ -211,6 +214,7 @@ impl Settings {
             timing: Timing::default(),
             state: StateLocation::InMemory,
             push: PushSettings::default(),
+            skills_dirs: Vec::new(),
             config_file: None,
             log: LogSettings::default(),
         }
@@ -236,8 +240,8 @@ impl Settings {
     /// [`SettingsError::ConfigFile`] with the first problem of the file.
     pub fn from_config_file(path: impl Into<PathBuf>) -> Result<Self, SettingsError> {
         let mut file = ConfigFile::new(path);
-        let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = file.open()?;
-        Ok(Self { ledger_limits, frame_bytes_max, push, config_file: Some(file), ..Self::new(feeds) })
+        let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push, skills_dirs } = file.open()?;
+        Ok(Self { ledger_limits, frame_bytes_max, push, skills_dirs, config_file: Some(file), ..Self::new(feeds) })
     }
 
     /// Checks the rules that the fields document. [`Bridge::bind`](crate::Bridge::bind) does so too.

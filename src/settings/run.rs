@@ -23,6 +23,7 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
         web,
         state,
         push: push_flags,
+        skills,
         limits: limit_flags,
         log,
     } = flags;
@@ -45,18 +46,20 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
         value.filter(|value| !value.trim().is_empty()).map(Secret::new)
     };
     let frame_bytes_max = connection.frame_bytes_max as usize;
-    let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push };
+    let skills_dirs = skills.directories()?;
+    let from_flags = ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push, skills_dirs };
     let mut config_file = config.file.map(|path| ConfigFile {
         path,
         feeds: from_flags.feeds.clone(),
         limits: ledger_limits,
         frame_bytes_max: from_flags.frame_bytes_max,
         push: from_flags.push.clone(),
+        skills_dirs: from_flags.skills_dirs.clone(),
         token: secret(flags::TOKEN_VARIABLE),
         jwt_secret: secret(flags::JWT_SECRET_VARIABLE),
         opened: Sources::default(),
     });
-    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push } = match &mut config_file {
+    let ReloadableSettings { feeds, ledger_limits, frame_bytes_max, push, skills_dirs } = match &mut config_file {
         None => from_flags,
         Some(file) => {
             let configured = file.open()?;
@@ -66,12 +69,16 @@ pub(crate) fn settings(flags: flags::RunFlags, environment: Environment<'_>) -> 
             if let Some(setting) = push_given.filter(|_| configured.push != from_flags.push) {
                 return Err(SettingsError::ConflictingPush { file: file.path.clone(), setting });
             }
+            if !from_flags.skills_dirs.is_empty() && configured.skills_dirs != from_flags.skills_dirs {
+                return Err(SettingsError::ConflictingSkillsDirs { file: file.path.clone() });
+            }
             configured
         }
     };
     Ok(Settings {
         frame_bytes_max,
         push,
+        skills_dirs,
         config_file,
         timing: timing(&connection),
         state: match state {

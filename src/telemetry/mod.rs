@@ -72,6 +72,8 @@ struct ProcessCounts {
     config: Reloads,
     web_config: Reloads,
     http: HttpCounts,
+    /// Why the directories of installed skills could not be read last.
+    skills_dirs_error: Option<String>,
 }
 
 /// Refusals for one reason. Each reason has a throttle of its own, so that a common one does not hide a rare one.
@@ -94,6 +96,8 @@ pub struct ConfigChange {
     pub changed: Vec<String>,
     /// Whether a limit is another one.
     pub limits_differ: bool,
+    /// Whether the directories of installed skills are others.
+    pub skills_dirs_differ: bool,
 }
 
 impl Telemetry {
@@ -122,17 +126,32 @@ impl Telemetry {
     /// The configuration file was reloaded.
     pub fn config_reloaded(&self, change: &ConfigChange) {
         lock(&self.process).config.record_success();
-        let ConfigChange { feeds, added, removed, changed, limits_differ } = change;
+        let ConfigChange { feeds, added, removed, changed, limits_differ, skills_dirs_differ } = change;
         let list = |identities: &[String]| (!identities.is_empty()).then(|| identities.join(", "));
         let limits_changed = limits_differ.then_some(true);
+        let skills_dirs_changed = skills_dirs_differ.then_some(true);
         let (added, removed, changed) = (list(added), list(removed), list(changed));
-        info!(feeds, added, removed, changed, limits_changed, "configuration reloaded");
+        info!(feeds, added, removed, changed, limits_changed, skills_dirs_changed, "configuration reloaded");
     }
 
     /// A reload of the configuration file failed; nothing has changed.
     pub fn config_failed(&self, error: &dyn std::error::Error) {
         lock(&self.process).config.record_failure();
         error!(%error, "configuration reload failed; keeping the previous configuration");
+    }
+
+    /// The directories of installed skills were read, or could not be. Each error is logged once until another one, or until they
+    /// can be read again.
+    pub fn skills_dirs_read(&self, error: Option<&dyn std::error::Error>) {
+        let error = error.map(ToString::to_string);
+        let before = std::mem::replace(&mut lock(&self.process).skills_dirs_error, error.clone());
+        match error {
+            Some(error) if before.as_ref() != Some(&error) => {
+                warn!(error, "installed skills cannot be read; keeping those that were read before");
+            }
+            None if before.is_some() => info!("installed skills can be read again"),
+            Some(_) | None => {}
+        }
     }
 
     /// A reload was requested, and there is no configuration file.

@@ -13,6 +13,7 @@ mod database_accidents;
 mod database_maintenance;
 mod deploy_is_valid;
 mod detail_is_exact;
+mod failures_by_cause;
 mod fault_proxy;
 mod kill_minus_nine;
 mod live_page;

@@ -2,7 +2,8 @@
 //! from a real Prometheus that scrapes a bridge under load.
 
 use std::collections::BTreeSet;
-use std::fs::{read_dir, read_to_string};
+use std::fs::{create_dir_all, read_dir, read_to_string, write};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -12,6 +13,7 @@ use crate::support::push_senders::{http_date, receiver};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver};
+use crate::support::server_database::ServerDatabase;
 use crate::support::{eventually, in_repository};
 use serde_json::Value;
 use session_buddy_bridge::internals::demo::{DemoFeed, DemoSettings};
@@ -55,6 +57,25 @@ fn faulty_rounds() -> Step {
             deviation_score: Some(2.5),
         });
         database.snapshot(at_micros)
+    })
+}
+
+/// What a server sends whose database is read: a skill fails again and again, with a cause, and another was last used long ago.
+fn failing_rounds(database: &Path) -> Step {
+    let server = ServerDatabase::create(database);
+    server.execute(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed)
+         VALUES ('abandoned', '2001-01-01 00:00:00', 's', 1)",
+    );
+    let state = Mutex::new((0, server));
+    Step::rounds(&Gate::default(), Duration::from_millis(200), move || {
+        let (round, server) = &mut *state.lock().unwrap();
+        *round += 1;
+        server.execute(
+            "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, error_type)
+             VALUES ('failing', datetime('now'), 's', 0, 'timeout')",
+        );
+        server.snapshot(*round * 200_000)
     })
 }
 
@@ -285,16 +306,23 @@ async fn every_query_gives_data_of_its_shape() {
     // Of the second feed something is rejected all the time; where the third should be, nobody is, and no database.
     let faulty = ScriptedFeed::start(vec![vec![faulty_rounds()]]);
     let nobody = Reserved::new();
-    let urls = [demo.url(), faulty.url().to_string(), nobody.url().to_string()];
+    let failing_database = state.path().join("failing.db");
+    let failing = ScriptedFeed::start(vec![vec![failing_rounds(&failing_database)]]);
+    let urls = [demo.url(), faulty.url().to_string(), nobody.url().to_string(), failing.url().to_string()];
     let mut feeds = urls.map(|url| FeedTarget::new(&url).unwrap());
     feeds[2].skills_db = Some(state.path().join("nowhere.db"));
+    feeds[3].skills_db = Some(failing_database);
+    let skills = state.path().join("skills");
+    create_dir_all(skills.join("never-used")).unwrap();
+    write(skills.join("never-used/SKILL.md"), "").unwrap();
     let feeds = feeds.to_vec();
     let place = StateLocation::Path(state.path().join("state.db"));
     let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
     let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
     let interval = Duration::from_secs(5);
     let push = PushSettings { receivers: vec![receiver(&pushed.url())], interval, ..PushSettings::default() };
-    let bridge = RunningBridge::start(Settings { state: place, push, ..Settings::new(feeds) });
+    let bridge =
+        RunningBridge::start(Settings { state: place, push, skills_dirs: vec![skills], ..Settings::new(feeds) });
     let ends = CancellationToken::new();
     tokio::spawn(demo.serve(ends.clone()));
     let configuration = configuration(&bridge);

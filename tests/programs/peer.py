@@ -71,7 +71,7 @@ def open_storage(database):
     return SkillsStorage(db_path=database)
 
 
-def store_invocation(storage, skill_name, completed, duration_seconds=None, workflow_phase=None):
+def store_invocation(storage, skill_name, completed, duration_seconds=None, workflow_phase=None, error_type=None):
     storage.store_invocation(
         skill_name=skill_name,
         # As the package's own tracker writes it, in microseconds.
@@ -80,6 +80,7 @@ def store_invocation(storage, skill_name, completed, duration_seconds=None, work
         completed=completed,
         duration_seconds=duration_seconds,
         workflow_phase=workflow_phase,
+        error_type=error_type,
     )
 
 
@@ -93,8 +94,12 @@ def store_anomaly(storage, skill_name, anomaly_type, deviation_score):
         )
 
 
+# Names, a message, and none.
+ERROR_TYPES = ["timeout", None, "ValueError", "it timed out", "http.client:404"]
+
+
 def drive(database, invocations, per_second, anomaly_every, skills, seed):
-    """Every `anomaly_every`th invocation brings an anomaly; every completed one has a duration, no other does."""
+    """Every `anomaly_every`th invocation brings an anomaly; every completed one has a duration, the others a type of errors."""
     chance = random.Random(seed)
     names = [f"skill-{i:02}" for i in range(skills)]
     with open_storage(database) as storage:
@@ -102,7 +107,8 @@ def drive(database, invocations, per_second, anomaly_every, skills, seed):
             name = names[min(int(chance.paretovariate(0.8)) - 1, skills - 1)]
             completed = chance.random() < 0.85
             duration = round(0.001 + chance.lognormvariate(0.5, 1.6), 4) if completed else None
-            store_invocation(storage, name, completed, duration, chance.choice([None, "setup", "execution"]))
+            error_type = None if completed else ERROR_TYPES[i % len(ERROR_TYPES)]
+            store_invocation(storage, name, completed, duration, chance.choice([None, "setup", "execution"]), error_type)
             if i % anomaly_every == 0:
                 kind = chance.choice(["drop", "spike", "pattern_shift"])
                 store_anomaly(storage, name, kind, round(chance.uniform(2, 5), 3))

@@ -121,6 +121,8 @@ fn more_than_64_feeds_are_refused() {
     Bridge::bind(Settings { feeds: feeds(64), ..settings(StateLocation::InMemory) }).unwrap();
     let error = refused(|settings| settings.feeds = feeds(65));
     assert!(matches!(error, SettingsError::TooManyFeeds { urls: 65, feeds_max: 64 }), "{error}");
+    let error = refused(|settings| settings.skills_dirs = vec!["/nowhere/skills".into()]);
+    assert!(matches!(error, SettingsError::SkillsDir { .. }), "{error}");
 }
 
 #[test]

@@ -104,6 +104,7 @@ fn the_bare_help_tells_of_everything() {
         "push.series",
         "push.timeout",
         "push.url",
+        "skills.dir",
         "state.disabled",
         "state.path",
         "version",

@@ -49,6 +49,7 @@ mod http_limits;
 mod http_outlives_want_of_descriptors;
 mod http_under_pressure;
 mod impossible_states;
+mod installed_skills_are_shown;
 mod layout_is_documented;
 mod ledger_agrees_with_the_database;
 mod lifecycle_reloads;

@@ -1,6 +1,7 @@
 //! The reference's tables of metrics name what a bridge exposes: nothing less, nothing more.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::time::SystemTime;
 
 use crate::support::model::{Database, Invocation};
@@ -52,7 +53,10 @@ async fn the_tables_name_what_a_bridge_exposes() {
     let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
     let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
     let push = PushSettings { receivers: vec![receiver(&pushed.url())], ..PushSettings::default() };
-    let bridge = RunningBridge::start(Settings { state, push, ..Settings::new(feeds) });
+    let skills = folder.path().join("skills");
+    fs::create_dir_all(skills.join("pytest-run")).unwrap();
+    fs::write(skills.join("pytest-run/SKILL.md"), "").unwrap();
+    let bridge = RunningBridge::start(Settings { state, push, skills_dirs: vec![skills], ..Settings::new(feeds) });
     let expected = in_reference();
     assert!(expected.len() > 20, "the tables were not found: {expected:?}");
     bridge

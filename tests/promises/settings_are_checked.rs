@@ -74,7 +74,7 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     );
 }
 
-const EVERY_FLAG: [(&str, &str); 17] = [
+const EVERY_FLAG: [(&str, &str); 18] = [
     ("feed.url", "wss://example.org/feed?key=1"),
     ("feed.name", "main"),
     ("feed.skills-db", "/srv/skills.db"),
@@ -87,6 +87,7 @@ const EVERY_FLAG: [(&str, &str); 17] = [
     ("web.telemetry-path", "/m/e_t.r-i~cs"),
     ("web.zero-first", "20s"),
     ("state.path", "/somewhere/state.db"),
+    ("skills.dir", "/srv/skills"),
     ("limit.skills", "10"),
     ("limit.series", "5000"),
     ("limit.remembered-skills", "20"),
@@ -105,6 +106,7 @@ fn expected_of_every_flag() -> Settings {
         web_config: None,
         allowed_hosts: vec!["metrics.example".parse().unwrap()],
         push: PushSettings::default(),
+        skills_dirs: vec!["/srv/skills".into()],
         config_file: None,
         telemetry_path: "/m/e_t.r-i~cs".to_owned(),
         has_lifecycle_api: true,

@@ -34,6 +34,23 @@ pub fn printed(database: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&ended.stdout).expect("a report is JSON")
 }
 
+/// The failures by skill and type of errors.
+pub fn failures(connection: &Connection) -> BTreeMap<(String, String), u64> {
+    let query = format!("{ROWS} SELECT skill_name, type, count(*) FROM rows WHERE completed = 0 GROUP BY 1, 2");
+    let mut query = connection.prepare(&query).expect("a query");
+    let rows = query.query_map([], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?))).expect("rows");
+    rows.map(|row| row.expect("a row")).collect()
+}
+
+/// When each skill was last invoked, in whole seconds since the Unix epoch, of rows that the server's storage wrote.
+pub fn last_invoked_seconds(connection: &Connection) -> BTreeMap<String, i64> {
+    // Without the fraction, which SQLite rounds.
+    let query = "SELECT skill_name, max(unixepoch(substr(invoked_at, 1, 19))) FROM skill_invocation GROUP BY 1";
+    let mut query = connection.prepare(query).expect("a query");
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
+    rows.map(|row| row.expect("a row")).collect()
+}
+
 /// The groups that SQL finds in the periods of `report`, by name, with the keys of JSON, but for the means: of each the sum, and
 /// how many.
 ///
