@@ -111,7 +111,7 @@ fn what_is_named_is_there() {
             let properties = one["properties"].as_array().unwrap().iter();
             units.extend(properties.filter(|property| property["id"] == "unit").map(|property| &property["value"]));
         }
-        let known = ["short", "percentunit", "s", "bytes", "ops", "opm", "cps"];
+        let known = ["short", "percentunit", "s", "bytes", "ops", "opm", "cps", "currencyUSD"];
         for unit in units {
             assert!(
                 unit.is_null() || known.contains(&unit.as_str().unwrap()),

@@ -40,6 +40,8 @@ fn promtool_accepts_the_configuration_and_the_rules_give_their_numbers() {
         (["test", "rules"], "rules_test.yml"),
         (["check", "rules"], "alerts.yml"),
         (["test", "rules"], "alerts_test.yml"),
+        (["check", "rules"], "cost.yml"),
+        (["test", "rules"], "cost_test.yml"),
     ] {
         let file = in_repository("deploy/prometheus").join(file).display().to_string();
         let ended = tools.promtool(check.into_iter().chain([file.as_str()]), "");

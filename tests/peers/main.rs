@@ -8,6 +8,7 @@ mod both_formats_are_one;
 mod check_tells_what_it_sees;
 mod containers_run;
 mod control_characters_blind_nobody;
+mod cost_per_skill;
 mod dashboard_is_valid;
 mod database_accidents;
 mod database_maintenance;

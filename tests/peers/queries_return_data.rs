@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{create_dir_all, read_dir, read_to_string, write};
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::peers::prometheus::{Prometheus, PrometheusTools, Series};
@@ -31,6 +31,8 @@ const QUERIES_OF_PEOPLE: [(&str, &[&str]); 7] = [
     ("topk(10, sum(anomalies_detected_total) by (skill_name))", &["skill_name"]),
     ("active_sessions_total", &["instance"]),
 ];
+
+const RULE_FILES: [&str; 3] = ["rules.yml", "alerts.yml", "cost.yml"];
 
 /// What a server sends of whose frames most are rejected. The others list a skill of which fewer than 70 % complete, and each
 /// of them one more anomaly.
@@ -116,7 +118,9 @@ fn substituted(query: &str) -> String {
 fn sooner(query: &str) -> String {
     let scale = [
         ("90d:1m", "10s:1s"),
+        ("30d:1d", "10s:1s"),
         ("30d", "10s"),
+        ("7d", "20s"),
         ("1d", "10s"),
         ("1h", "3s"),
         ("30m", "3s"),
@@ -275,17 +279,33 @@ fn is_in_shape(expected: &Expected, series: &[Series]) -> Result<(), String> {
     }
 }
 
-fn configuration(bridge: &RunningBridge) -> String {
+/// What Claude Code exports, of a session that has cost a cent a second since `start`: by a skill that the demo has, by one that it
+/// does not have, and by none.
+fn claude_code(start: Instant) -> Action {
+    let cost = start.elapsed().as_secs_f64() / 100.0;
+    let skills = [r#"skill_name="pytest-run","#, r#"skill_name="third-party","#, ""];
+    let series = skills.map(|skill| {
+        format!("claude_code_cost_usage_USD_total{{{skill}session_id=\"one\",model=\"claude-sonnet-4-6\"}} {cost}\n")
+    });
+    let text = format!("# TYPE claude_code_cost_usage_USD_total counter\n{}", series.concat());
+    Action::status("200 OK", "Content-Type: text/plain; version=0.0.4\r\n", &text)
+}
+
+/// The deployed configuration on the scale of this test, with a second job that scrapes `claude_code`. Its rules are copied to `folder`.
+fn configuration(bridge: &RunningBridge, claude_code: &str, folder: &Path) -> String {
     let deployed = in_repository("deploy/prometheus");
-    let text = read_to_string(deployed.join("prometheus.yml")).unwrap();
-    let file = |name: &str| format!("- {}", deployed.join(name).display());
-    let replacements = [
-        ("bridge:9090", bridge.address().to_string()),
-        ("- rules.yml", file("rules.yml")),
-        ("- alerts.yml", file("alerts.yml")),
-        ("15s", "250ms".to_owned()),
-    ];
-    replacements.iter().fold(text, |text, (from, to)| text.replace(from, to))
+    let read = |name: &str| read_to_string(deployed.join(name)).unwrap();
+    for name in RULE_FILES {
+        write(folder.join(name), read(name).replace("interval: 1m\n", "interval: 250ms\n")).unwrap();
+    }
+    let absolute = |text: String, name: &str| {
+        assert!(text.contains(&format!("- {name}\n")), "{name} is not deployed");
+        text.replace(&format!("- {name}\n"), &format!("- {}\n", folder.join(name).display()))
+    };
+    let text = RULE_FILES.into_iter().fold(read("prometheus.yml"), absolute);
+    let text = text.replace("bridge:9090", &bridge.address().to_string()).replace("15s", "250ms");
+    let claude_code = claude_code.strip_prefix("http://").and_then(|url| url.split('/').next()).expect("a URL");
+    format!("{text}  - job_name: claude-code\n    static_configs:\n      - targets: ['{claude_code}']\n")
 }
 
 fn rules(prometheus: &Prometheus) -> Vec<Value> {
@@ -325,7 +345,9 @@ async fn every_query_gives_data_of_its_shape() {
         RunningBridge::start(Settings { state: place, push, skills_dirs: vec![skills], ..Settings::new(feeds) });
     let ends = CancellationToken::new();
     tokio::spawn(demo.serve(ends.clone()));
-    let configuration = configuration(&bridge);
+    let start = Instant::now();
+    let claude = ScriptedReceiver::start(move |_, _| claude_code(start)).await;
+    let configuration = configuration(&bridge, &claude.url(), state.path());
 
     tokio::task::spawn_blocking(move || {
         let prometheus = tools.start(&configuration);
@@ -348,7 +370,7 @@ async fn every_query_gives_data_of_its_shape() {
             waiting.map_or(Ok(rules), Err)
         });
         let alerts = rules.iter().filter(|rule| rule["type"] == "alerting").count();
-        assert_eq!((alerts, rules.len()), (16, 21));
+        assert_eq!((alerts, rules.len()), (16, 25));
         for rule in &rules {
             let (name, query) = (rule["name"].as_str().unwrap(), rule["query"].as_str().unwrap());
             let is_alert = rule["type"] == "alerting";

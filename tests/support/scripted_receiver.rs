@@ -1,4 +1,4 @@
-//! A receiver of remote write that answers as a test decides, and stores what it says that it stores.
+//! A receiver of remote write that answers as a test decides, and stores what it says that it stores. It answers scrapes, too.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -207,7 +207,8 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(S
         if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8(buffer[..end].to_vec()).expect("a head of ASCII");
             let lower = head.to_ascii_lowercase();
-            let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")).expect("a length");
+            // A scrape has none.
+            let length = lower.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap_or("0");
             let length: usize = length.trim().parse().expect("a length");
             if buffer.len() >= end + 4 + length {
                 let body = buffer[end + 4..end + 4 + length].to_vec();
@@ -227,6 +228,6 @@ fn request(number: usize, head: &str, body: &[u8]) -> Received {
     let headers = lines.filter_map(|line| line.split_once(':'));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
     let is_valid = body != NO_REQUEST;
-    let series = if is_valid { decoded(body) } else { Decoded::new() };
+    let series = if is_valid && !body.is_empty() { decoded(body) } else { Decoded::new() };
     Received { number, target, headers, body_bytes: body.len(), is_valid, series }
 }
