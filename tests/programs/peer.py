@@ -9,15 +9,10 @@ and, run by DIR/venv/bin/python:
     peer.py drive DATABASE ...          store seeded random invocations and anomalies at a pace
     peer.py store DATABASE PLAN         store exactly what the JSON document PLAN says
     peer.py truth DATABASE              print as JSON what DATABASE holds
-
-The packages ask for Python 3.14. The modules that a feed needs run from 3.11 on, but for the `__init__` files around
-them, which import the rest of the packages; those are stepped over, and nothing else is.
 """
 
 import argparse
 import hashlib
-import importlib.machinery
-import importlib.util
 import json
 import pathlib
 import random
@@ -27,9 +22,10 @@ import sys
 import time
 from datetime import datetime, timezone
 
+from step_into_packages import step_into_packages
+
 HERE = pathlib.Path(__file__).resolve().parent
 DEPLOYMENT = HERE.parent.parent / "deploy" / "session-buddy"
-STEPPED_OVER = ["mcp_common", "mcp_common.websocket", "session_buddy.realtime"]
 PACKAGES = ["session-buddy", "mcp-common"]
 LIBRARIES = ["websockets", "pyjwt"]
 
@@ -52,15 +48,6 @@ def install(directory):
     # pip compares Requires-Python with the interpreter that runs it even where --python-version names another.
     subprocess.run([*pip, "--ignore-requires-python", *site, *(f"{p}=={pinned[p]}" for p in PACKAGES)], check=True)
     installed.write_text(fingerprint)
-
-
-def step_into_packages():
-    site = pathlib.Path(sys.prefix).parent / "site"
-    sys.path[:0] = [str(site), str(DEPLOYMENT)]
-    for name in STEPPED_OVER:
-        spec = importlib.machinery.ModuleSpec(name, loader=None, is_package=True)
-        spec.submodule_search_locations = [str(site / name.replace(".", "/"))]
-        sys.modules[name] = importlib.util.module_from_spec(spec)
 
 
 def open_storage(database):
@@ -144,7 +131,7 @@ def truth(database):
 def main():
     if sys.argv[1:2] == ["install"]:
         return install(pathlib.Path(sys.argv[2]).resolve())
-    step_into_packages()
+    step_into_packages(pathlib.Path(sys.prefix).parent / "site", DEPLOYMENT)
     if sys.argv[1:2] and sys.argv[1] in ("serve", "check", "token"):
         import metrics_server
 
