@@ -3,7 +3,8 @@
     metrics_server.py serve [--host H] [--port P] [--database FILE] [--interval SECONDS]
     metrics_server.py check [--port P]      exit 0 if the server sends a snapshot, for a health check
     metrics_server.py token                 print a token for a client, signed with SESSION_BUDDY_JWT_SECRET
-    metrics_server.py sample [--count N]    store simulated invocations in the database
+    metrics_server.py sample [--count N] [--skills N]
+                                            store simulated invocations in the database
 
 Clients must bring a token if the package's own switch says so: SESSION_BUDDY_AUTH_ENABLED=true. The secret must then be one
 of your own: the package falls back to one that is public.
@@ -99,24 +100,27 @@ def token(user_id):
 SAMPLE_SKILLS = ["pytest-run", "ruff-check", "code-review", "commit-message"]
 
 
-def sample(database, count):
-    """Store `count` invocations as Session-Buddy stores them: every fourth of a skill, every fifth not completed."""
+def sample(database, count, skills):
+    """Store `count` invocations as Session-Buddy stores them: the skills take turns, and every fifth is not completed."""
     from datetime import datetime, timezone
 
     from session_buddy.storage.skills_storage import SkillsStorage
 
+    if skills < 1:
+        refuse(f"--skills {skills} is not a number from 1 on")
+    names = SAMPLE_SKILLS[:skills] + [f"skill-{number}" for number in range(len(SAMPLE_SKILLS) + 1, skills + 1)]
     migrate(database)
     with SkillsStorage(db_path=database) as storage:
         for number in range(count):
             storage.store_invocation(
-                skill_name=SAMPLE_SKILLS[number % len(SAMPLE_SKILLS)],
+                skill_name=names[number % len(names)],
                 invoked_at=datetime.now(timezone.utc).isoformat(),
                 session_id="sample",
                 completed=number % 5 != 0,
                 duration_seconds=0.5 + number % 7,
                 workflow_phase="execution",
             )
-    print(f"stored {count} invocations of {min(count, len(SAMPLE_SKILLS))} skills")
+    print(f"stored {count} invocations of {min(count, len(names))} skills")
 
 
 def encode(data):
@@ -135,6 +139,7 @@ def main(argv=None):
     commands.add_parser("token").add_argument("--user", default="session-buddy-bridge")
     sampling = commands.add_parser("sample")
     sampling.add_argument("--count", type=int, default=100)
+    sampling.add_argument("--skills", type=int, default=len(SAMPLE_SKILLS), help="at least 1")
     sampling.add_argument("--database", type=pathlib.Path, default=pathlib.Path("/var/lib/session-buddy/skills.db"))
     args = parser.parse_args(argv)
     if args.command == "serve":
@@ -142,7 +147,7 @@ def main(argv=None):
     elif args.command == "check":
         check(args.port)
     elif args.command == "sample":
-        sample(args.database, args.count)
+        sample(args.database, args.count, args.skills)
     else:
         print(token(args.user))
 

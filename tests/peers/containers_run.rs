@@ -8,16 +8,8 @@ use crate::support::peers::containers::Containers;
 use crate::support::{eventually, in_repository};
 use serde_json::Value;
 
-/// Stores invocations as Session-Buddy does, in the container of its server.
-const DRIVE: &str = "
-import datetime, pathlib
-from session_buddy.storage.skills_storage import SkillsStorage
-with SkillsStorage(db_path=pathlib.Path('/var/lib/session-buddy/skills.db')) as storage:
-    for number in range(COUNT):
-        storage.store_invocation(
-            skill_name=f'skill-{number % 14}', invoked_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
-            session_id='test', completed=number % 5 != 0, duration_seconds=0.5 + number % 3, workflow_phase='execution')
-";
+/// More skills than a feed lists.
+const SKILLS: &str = "14";
 
 /// The project, and what was stored for its server.
 struct Project {
@@ -28,8 +20,8 @@ struct Project {
 impl Project {
     /// Stores further invocations.
     fn drive(&mut self, count: u32) {
-        let script = DRIVE.replace("COUNT", &count.to_string());
-        self.containers.compose_with_input(&["exec", "-T", "session-buddy", "python", "-"], &script);
+        let sample = ["metrics_server.py", "sample", "--count", &count.to_string(), "--skills", SKILLS];
+        self.containers.compose(&[&["exec", "-T", "session-buddy", "python"], &sample[..]].concat());
         self.stored += count;
     }
 

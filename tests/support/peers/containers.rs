@@ -158,14 +158,9 @@ impl Containers {
 
     /// Runs a command of compose, and returns its standard output.
     pub fn compose(&self, arguments: &[&str]) -> String {
-        self.compose_with_input(arguments, "")
-    }
-
-    /// Runs a command of compose with this standard input.
-    pub fn compose_with_input(&self, arguments: &[&str], input: &str) -> String {
         let profiles = self.profiles.iter().map(|profile| format!("--profile={profile}"));
         let Ended { code, stdout, stderr } =
-            run_within(self.command().arg("compose").args(profiles).args(arguments), input, COMPOSE_PATIENCE);
+            run_within(self.command().arg("compose").args(profiles).args(arguments), "", COMPOSE_PATIENCE);
         assert_eq!(code, Some(0), "docker compose {arguments:?}: {stderr}{}", self.logs());
         stdout
     }
