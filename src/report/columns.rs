@@ -66,50 +66,36 @@ pub(super) fn for_people(report: &Report) -> Vec<Column> {
 impl Column {
     /// Returns its name for programs.
     pub fn key(self, by: By) -> &'static str {
-        match (self, by) {
-            (Self::Name, By::Skill) => "skill_name",
-            (Self::Name, By::Phase) => "workflow_phase",
-            (Self::Name, By::Error) => "error_type",
-            (Self::Invocations, By::Error) => "failures",
-            (Self::Invocations, _) => "invocations",
-            (Self::Completed, _) => "completed",
-            (Self::Success, _) => "success",
-            (Self::P50, _) => "p50_seconds",
-            (Self::P95, _) => "p95_seconds",
-            (Self::Mean, _) => "mean_seconds",
-            (Self::Former, By::Error) => "former_failures",
-            (Self::Former, _) => "former_invocations",
-            (Self::Trend, _) => "trend",
-            (Self::LastUsed, By::Error) => "last_failed",
-            (Self::LastUsed, _) => "last_used",
-            (Self::Anomalies, _) => "anomalies",
-            (Self::Failures, By::Error) => "skills",
-            (Self::Failures, _) => "failures",
-            (Self::Installed, _) => "installed",
-        }
+        self.names(by).0
     }
 
     /// Returns its heading for people.
     pub fn heading(self, by: By) -> &'static str {
+        self.names(by).1
+    }
+
+    /// Returns its name for programs and its heading for people.
+    fn names(self, by: By) -> (&'static str, &'static str) {
         match (self, by) {
-            (Self::Name, By::Skill) => "Skill",
-            (Self::Name, By::Phase) => "Phase",
-            (Self::Name, By::Error) => "Error type",
-            (Self::Invocations, By::Error) => "Failures",
-            (Self::Invocations, _) => "Invoked",
-            (Self::Completed, _) => "Completed",
-            (Self::Success, _) => "Success",
-            (Self::P50, _) => "p50 (s)",
-            (Self::P95, _) => "p95 (s)",
-            (Self::Mean, _) => "Mean (s)",
-            (Self::Former, _) => "Before",
-            (Self::Trend, _) => "Trend",
-            (Self::LastUsed, By::Error) => "Last failed (UTC)",
-            (Self::LastUsed, _) => "Last used (UTC)",
-            (Self::Anomalies, _) => "Anomalies",
-            (Self::Failures, By::Error) => "Skills",
-            (Self::Failures, _) => "Failures",
-            (Self::Installed, _) => "Installed",
+            (Self::Name, By::Skill) => ("skill_name", "Skill"),
+            (Self::Name, By::Phase) => ("workflow_phase", "Phase"),
+            (Self::Name, By::Error) => ("error_type", "Error type"),
+            (Self::Invocations, By::Error) => ("failures", "Failures"),
+            (Self::Invocations, _) => ("invocations", "Invoked"),
+            (Self::Completed, _) => ("completed", "Completed"),
+            (Self::Success, _) => ("success", "Success"),
+            (Self::P50, _) => ("p50_seconds", "p50 (s)"),
+            (Self::P95, _) => ("p95_seconds", "p95 (s)"),
+            (Self::Mean, _) => ("mean_seconds", "Mean (s)"),
+            (Self::Former, By::Error) => ("former_failures", "Before"),
+            (Self::Former, _) => ("former_invocations", "Before"),
+            (Self::Trend, _) => ("trend", "Trend"),
+            (Self::LastUsed, By::Error) => ("last_failed", "Last failed (UTC)"),
+            (Self::LastUsed, _) => ("last_used", "Last used (UTC)"),
+            (Self::Anomalies, _) => ("anomalies", "Anomalies"),
+            (Self::Failures, By::Error) => ("skills", "Skills"),
+            (Self::Failures, _) => ("failures", "Failures"),
+            (Self::Installed, _) => ("installed", "Installed"),
         }
     }
 
