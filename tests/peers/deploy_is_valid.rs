@@ -1,21 +1,30 @@
 //! The files of the deployment are valid, and agree with each other and with the crate.
 
-use std::fs::read_to_string;
+use std::fs::{copy, create_dir, read_dir, read_to_string};
+use std::process::Command;
 
 use crate::support::in_repository;
+use crate::support::peers::node::Node;
 use crate::support::peers::prometheus::PrometheusTools;
 use crate::support::peers::session_buddy::SessionBuddy;
 use crate::support::program::run;
 use serde_json::Value;
 
 const YAML_TO_JSON: &str = "import json, sys; from ruamel.yaml import YAML; \
-                            json.dump(YAML(typ='safe').load(sys.stdin), sys.stdout)";
+                            json.dump(list(YAML(typ='safe').load_all(sys.stdin)), sys.stdout)";
 
 fn read(path: &str) -> String {
     read_to_string(in_repository(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The only document of a file.
 fn yaml(session_buddy: &SessionBuddy, path: &str) -> Value {
+    let mut documents = yaml_documents(session_buddy, path);
+    assert_eq!(documents.len(), 1, "{path}");
+    documents.remove(0)
+}
+
+fn yaml_documents(session_buddy: &SessionBuddy, path: &str) -> Vec<Value> {
     let ended = run(session_buddy.python().args(["-c", YAML_TO_JSON]), &read(path));
     assert!(ended.is_success(), "{path}: {}", ended.stderr);
     serde_json::from_str(&ended.stdout).expect("JSON")
@@ -80,6 +89,94 @@ fn the_compose_file_meets_its_schema() {
     check.args(["-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]);
     let ended = run(check.arg(in_repository("docker-compose.yml")), "");
     assert!(ended.is_success(), "{}", ended.printed());
+}
+
+const MANIFESTS: [&str; 3] = ["session-buddy.yml", "pod-monitor.yml", "prometheus-rule.yml"];
+
+/// What is found in each of the manifests.
+fn faults(node: &Node, manifests: &[Value]) -> Vec<Vec<String>> {
+    let check = in_repository("tests/programs/node/check_manifests.mjs");
+    let ended = run(node.command().arg(check).arg(&node.directory), &Value::from(manifests).to_string());
+    assert!(ended.is_success(), "{}", ended.stderr);
+    serde_json::from_str(&ended.stdout).expect("a list of faults for each")
+}
+
+#[test]
+fn kubernetes_manifests_meet_their_schemas_and_what_does_not_is_found() {
+    let (Some(session_buddy), Some(node)) = (SessionBuddy::find_or_skip(), Node::find_or_skip()) else { return };
+    let read = |file: &&str| yaml_documents(&session_buddy, &format!("deploy/kubernetes/{file}"));
+    let manifests: Vec<Value> = MANIFESTS.iter().flat_map(read).collect();
+    let of_kind = |kind: &str| manifests.iter().find(|manifest| manifest["kind"] == kind).expect(kind);
+    let pod = "/spec/template/spec";
+    let spoilt: [(&str, String, Value); 5] = [
+        ("Service", "/spec/ports/0/port".to_owned(), "metrics".into()),
+        ("StatefulSet", format!("{pod}/securityContext/runAsNonRoot"), "yes".into()),
+        (
+            "StatefulSet",
+            format!("{pod}/containers/1/livenessProbe/httpGet"),
+            serde_json::json!({"pth": "/", "port": 1}),
+        ),
+        ("PodMonitor", "/spec/podMetricsEndpoints/0/interval".to_owned(), "15 seconds".into()),
+        ("PrometheusRule", "/spec/groups/0/rules/0".to_owned(), serde_json::json!({"expr": "1", "alrt": "A"})),
+    ];
+    let spoil = |(kind, place, value): &(&str, String, Value)| {
+        let mut manifest = of_kind(kind).clone();
+        *manifest.pointer_mut(place).unwrap_or_else(|| panic!("no {place}")) = value.clone();
+        manifest
+    };
+    let faults = faults(&node, &manifests.iter().cloned().chain(spoilt.iter().map(spoil)).collect::<Vec<_>>());
+    let (sound, found) = faults.split_at(manifests.len());
+    assert!(sound.iter().all(Vec::is_empty), "{sound:?}");
+    for ((kind, place, _), faults) in spoilt.iter().zip(found) {
+        assert!(!faults.is_empty(), "{kind} {place}");
+    }
+
+    let pod = &of_kind("StatefulSet")["spec"]["template"]["spec"];
+    let security = &pod["securityContext"];
+    assert_eq!(
+        (&security["runAsNonRoot"], &security["seccompProfile"]["type"]),
+        (&true.into(), &"RuntimeDefault".into())
+    );
+    assert_eq!((&security["fsGroup"], &security["runAsGroup"]), (&security["runAsUser"], &security["runAsUser"]));
+    for container in pod["containers"].as_array().unwrap() {
+        let security = &container["securityContext"];
+        assert_eq!(
+            (&security["readOnlyRootFilesystem"], &security["capabilities"]["drop"][0]),
+            (&true.into(), &"ALL".into())
+        );
+    }
+    // The same flags as with compose, but for the host of the server.
+    let compose = yaml(&session_buddy, "docker-compose.yml");
+    let composed = strings(&compose["services"]["bridge"]["command"]);
+    let composed: Vec<_> = composed.iter().map(|flag| flag.replace("//session-buddy:", "//localhost:")).collect();
+    assert_eq!(strings(&pod["containers"][1]["args"]), composed);
+    // An alert expects the job of prometheus.yml.
+    let monitor = &of_kind("PodMonitor")["spec"];
+    let job = monitor["jobLabel"].as_str().expect("a label");
+    assert_eq!(of_kind("StatefulSet")["spec"]["template"]["metadata"]["labels"][job], "session-buddy");
+    assert_eq!(monitor["podMetricsEndpoints"][0]["port"], pod["containers"][1]["ports"][0]["name"]);
+}
+
+#[test]
+fn the_prometheus_rule_has_every_rule_that_is_deployed() {
+    let folder = tempfile::tempdir().unwrap();
+    for directory in ["kubernetes", "prometheus"] {
+        create_dir(folder.path().join(directory)).unwrap();
+        for file in read_dir(in_repository("deploy").join(directory)).unwrap() {
+            let file = file.unwrap();
+            copy(file.path(), folder.path().join(directory).join(file.file_name())).unwrap();
+        }
+    }
+    let generated = run(&mut Command::new(folder.path().join("kubernetes/generate")), "");
+    assert!(generated.is_success(), "{}", generated.stderr);
+    let generated = read_to_string(folder.path().join("kubernetes/prometheus-rule.yml")).unwrap();
+    assert_eq!(read("deploy/kubernetes/prometheus-rule.yml"), generated, "run deploy/kubernetes/generate");
+    for file in ["rules", "alerts", "cost"] {
+        let rules = read(&format!("deploy/prometheus/{file}.yml"));
+        for line in rules.lines().filter(|line| line.contains("- record:") || line.contains("- alert:")) {
+            assert!(generated.contains(line), "{line}");
+        }
+    }
 }
 
 #[test]
