@@ -6,8 +6,8 @@
     metrics_server.py sample [--count N] [--skills N]
                                             store simulated invocations in the database
 
-Clients must bring a token if the package's own switch says so: SESSION_BUDDY_AUTH_ENABLED=true. The secret must then be one
-of your own: the package falls back to one that is public.
+Clients need a token if the package's own switch is on: SESSION_BUDDY_AUTH_ENABLED=true. The secret must then be one of your own,
+since the package falls back to a public one. SESSION_BUDDY_JWT_SECRET_FILE names a file with it, such as a secret of a container.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import sys
 import time
 
 SECRET_VARIABLE = "SESSION_BUDDY_JWT_SECRET"
+SECRET_FILE_VARIABLE = "SESSION_BUDDY_JWT_SECRET_FILE"
 AUTH_VARIABLE = "SESSION_BUDDY_AUTH_ENABLED"
 # What session_buddy/realtime/auth.py falls back to.
 PUBLIC_SECRET = "dev-secret-change-in-production"
@@ -39,6 +40,19 @@ def is_auth_enabled():
     if value not in ("", "true", "false"):
         refuse(f"{AUTH_VARIABLE}={value!r} would leave the server open: write true or false")
     return value == "true"
+
+
+def read_secret_file():
+    """Set the variable that the package reads from the file, if one is given. The end of its last line is not a part of the secret."""
+    path = os.environ.get(SECRET_FILE_VARIABLE, "")
+    if not path:
+        return
+    if os.environ.get(SECRET_VARIABLE):
+        refuse(f"{SECRET_VARIABLE} and {SECRET_FILE_VARIABLE} are both set: unset one of them")
+    try:
+        os.environ[SECRET_VARIABLE] = pathlib.Path(path).read_text().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(f"{SECRET_FILE_VARIABLE} cannot be read: {error}")
 
 
 def secret():
@@ -142,6 +156,7 @@ def main(argv=None):
     sampling.add_argument("--skills", type=int, default=len(SAMPLE_SKILLS), help="at least 1")
     sampling.add_argument("--database", type=pathlib.Path, default=pathlib.Path("/var/lib/session-buddy/skills.db"))
     args = parser.parse_args(argv)
+    read_secret_file()
     if args.command == "serve":
         asyncio.run(serve(args.host, args.port, args.database, args.interval))
     elif args.command == "check":

@@ -20,7 +20,11 @@ pub enum SkillsDatabaseError {
         path: PathBuf,
     },
     /// The system refuses access to the file or to a directory above it.
-    #[error("cannot access {} (--feed.skills-db): {source}", path.display())]
+    #[error(
+        "cannot access {} (--feed.skills-db): {source}; run the bridge as the owner of the database, or give its user access to \
+         the file and its directories",
+        path.display()
+    )]
     Inaccessible {
         /// The configured path.
         path: PathBuf,

@@ -2,10 +2,11 @@
 //! machine alone, and each invocation is served once, whatever happens to the containers. Base images are stand-ins.
 
 use std::collections::BTreeMap;
-use std::fs::read_to_string;
+use std::fs::{self, Permissions, read_to_string};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 
 use crate::support::peers::containers::Containers;
-use crate::support::{eventually, in_repository};
+use crate::support::{eventually, holds, in_repository};
 use serde_json::Value;
 
 /// More skills than a feed lists.
@@ -101,7 +102,10 @@ fn every_invocation_is_served_once_whatever_happens_to_the_containers() {
     project.containers.compose(&["down"]);
     // The state, the database and what the receiver has stored are in volumes.
     project.containers.set("SESSION_BUDDY_AUTH_ENABLED", "true");
-    project.containers.set("SESSION_BUDDY_JWT_SECRET", "of-the-test-0123456789abcdef");
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    fs::write(secret.path(), "of-the-test-0123456789abcdef\n").unwrap();
+    fs::set_permissions(secret.path(), Permissions::from_mode(0o644)).unwrap();
+    project.containers.set("SESSION_BUDDY_JWT_SECRET_FILE", &secret.path().display().to_string());
     project.up();
     project.drive(50);
     project.await_served("what was stored behind authentication to be served");
@@ -121,6 +125,40 @@ fn every_invocation_is_served_once_whatever_happens_to_the_containers() {
         project.received("sum(resets(skill_invocations_total[1h]))").expect("an answer").into_values().sum::<f64>(),
         0.0
     );
+}
+
+/// A user of this host that no image has.
+const HOST_USER: u32 = 12_345;
+
+#[test]
+fn a_database_of_this_host_is_served_under_its_owner_and_stays_the_owners() {
+    let Some(mut containers) = Containers::find_or_skip() else { return };
+    let data = tempfile::tempdir().unwrap();
+    chown(data.path(), Some(HOST_USER), Some(HOST_USER)).unwrap();
+    fs::set_permissions(data.path(), Permissions::from_mode(0o700)).unwrap();
+    containers.set("SESSION_BUDDY_DATA", &data.path().display().to_string());
+    // As the images' own users, neither may look into the directory.
+    containers.compose(&["up", "--build", "--detach", "--quiet-pull", "bridge"]);
+    eventually("the bridge to say that it may not read the database", || {
+        let log = containers.compose(&["logs", "--no-color", "bridge"]);
+        let wanted =
+            ["database unavailable", "/var/lib/session-buddy/skills.db", "run the bridge as the owner of the database"];
+        holds(wanted.iter().all(|part| log.contains(part)), log)
+    });
+    containers.compose(&["down", "--volumes"]);
+
+    containers.set("SESSION_BUDDY_USER", &HOST_USER.to_string());
+    let mut project = Project { containers, stored: 0 };
+    project.containers.compose(&["up", "--detach", "--wait", "session-buddy", "bridge"]);
+    project.drive(50);
+    project.await_served("the invocations in the database of this host to be served");
+    let scrape = project.containers.scrape().expect("a scrape");
+    assert_eq!(scrape.series("session_buddy_bridge_detail_up").values().copied().collect::<Vec<_>>(), [1.0]);
+    let files: Vec<_> = fs::read_dir(data.path()).unwrap().map(Result::unwrap).collect();
+    assert!(files.len() > 1, "the database and its log: {files:?}");
+    for file in files {
+        assert_eq!(file.metadata().unwrap().uid(), HOST_USER, "{file:?}");
+    }
 }
 
 /// A command of the tutorial, and the lines that it says are printed, or the beginnings of these.

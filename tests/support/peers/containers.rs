@@ -254,6 +254,12 @@ fn copy_repository(to: &Path) {
             match path.is_dir() {
                 true if name == "target" || name == ".git" => {}
                 true => folders.push(path),
+                false if name == "Dockerfile" => {
+                    // Its first line names an image that reads the file. No registry can be reached: the daemon reads it.
+                    let text = fs::read_to_string(&path).expect("text");
+                    let rest = text.strip_prefix("# syntax=docker/dockerfile:1\n").unwrap_or(&text);
+                    fs::write(within.join(name), rest).expect("a copy");
+                }
                 false => drop(fs::copy(&path, within.join(name)).expect("a copy")),
             }
         }
