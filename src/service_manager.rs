@@ -24,6 +24,6 @@ pub(crate) fn notify_systemd(shutdown: CancellationToken) -> JoinHandle<()> {
 
 fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
-        tracing::warn!(%error, "the service manager cannot be told how the bridge is");
+        tracing::warn!(%error, "cannot notify the service manager");
     }
 }

@@ -49,9 +49,9 @@ pub enum BridgeError {
         limit: Duration,
     },
     /// A task of the bridge panicked, which is a defect.
-    #[error("a task of the bridge panicked, which is a defect: {0}")]
+    #[error("a task of the bridge panicked, which is a bug: {0}")]
     Panicked(#[source] JoinError),
     /// A feed or a thread of the bridge ended by itself, which is a defect. A thread's panic is in the program's error output.
-    #[error("a task of the bridge panicked, which is a defect: {0}")]
+    #[error("a task of the bridge panicked, which is a bug: {0}")]
     Ended(&'static str),
 }

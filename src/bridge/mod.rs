@@ -287,7 +287,7 @@ impl Bridge {
             let Some(persister) = persister else { return pushed };
             match tokio::task::spawn_blocking(|| persister.finish()).await {
                 Ok(true) => pushed,
-                Ok(false) => Err(BridgeError::Ended("the thread that writes the state")),
+                Ok(false) => Err(BridgeError::Ended("the thread that writes the state file")),
                 Err(error) => Err(BridgeError::Panicked(error)),
             }
         };
@@ -335,7 +335,7 @@ async fn end_in_order(
         tokio::select! {
             biased;
             () = feeds_ended.cancelled() => {}
-            () = overdue(shutdown, limits.feeds) => tracing::warn!("a feed or its database does not end; it is not waited for"),
+            () = overdue(shutdown, limits.feeds) => tracing::warn!("a feed or its database did not stop in time; shutting down without it"),
         }
         committing.await
     };
@@ -539,7 +539,7 @@ impl Service {
             if let BoundListener::Tcp(listener) = &listener
                 && !listener.local_addr().map_err(BridgeError::Listener)?.ip().is_loopback()
             {
-                tracing::warn!(%address, "every machine that reaches this address can read the metrics");
+                tracing::warn!(%address, "every machine that can reach this address can read the metrics");
             }
             let (content, settings, ends) = (self.content.clone(), http_settings.clone(), shutdown.clone());
             servers.spawn(async move {
@@ -581,7 +581,7 @@ fn open_state(settings: &Settings, telemetry: &StateTelemetry) -> Result<Option<
     let (path, is_chosen) = match &settings.state {
         StateLocation::InMemory => return Ok(None),
         StateLocation::Default(None) => {
-            telemetry.in_memory("neither XDG_STATE_HOME nor HOME says where it could be");
+            telemetry.in_memory("neither XDG_STATE_HOME nor HOME is set");
             return Ok(None);
         }
         StateLocation::Default(Some(path)) => (path, false),

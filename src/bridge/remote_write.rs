@@ -109,7 +109,7 @@ impl RemoteWrite {
             biased;
             ended = self.tasks.join_next() => ended.unwrap_or(Ok(())).map_err(BridgeError::Panicked),
             () = limit => {
-                tracing::info!("push queue not sent to the end; a later start continues where a state file keeps it");
+                tracing::info!("push queue not sent completely; a later start continues if it is in a state file");
                 Ok(())
             }
         }
@@ -205,10 +205,10 @@ impl Pushing {
             Identified::Created(identity) => tracing::info!(%identity, "push queue created"),
             Identified::Copied(identity) => tracing::warn!(
                 %identity,
-                "the state was copied from another machine: the push queue in it is dropped"
+                "state file was copied from another machine; its push queue is dropped"
             ),
             Identified::Refused => tracing::error!(
-                "the state was copied from another machine, which pushes under the same labels: nothing is pushed; give \
+                "state file was copied from another machine, which pushes under the same labels; nothing is pushed; give \
                  this machine a --push.label of its own, such as instance"
             ),
         }
@@ -245,7 +245,7 @@ impl Pushing {
             QueuePlace::InMemory(ledger) => {
                 let handle = QueueHandle::in_memory(Arc::clone(ledger))?;
                 tracing::warn!(
-                    "push queue in memory only: what is not sent when this process ends is lost, and every counter starts again"
+                    "push queue in memory only; samples not sent before this process ends are lost, and every counter starts again"
                 );
                 self.place = QueuePlace::Open(handle.clone());
                 Ok(handle)

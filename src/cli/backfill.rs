@@ -201,11 +201,7 @@ impl Command for Backfill {
         let end = Timestamp::from_millisecond(span.end_millis).map(|end| end.to_string()).unwrap_or_default();
         tracing::info!(rows, later_rows, samples, series, end, "history written");
         if rows_without_time + invalid_rows > 0 {
-            tracing::warn!(
-                rows_without_time,
-                invalid_rows,
-                "rows are left out: their time cannot be read, or they are invalid"
-            );
+            tracing::warn!(rows_without_time, invalid_rows, "rows omitted; they are invalid or have no valid time");
         }
         Ok(())
     }

@@ -137,7 +137,7 @@ pub enum CommandError {
     Interrupted,
     /// A state without the time of its first series.
     #[error(
-        "the state file {} does not say when its series began: give the time of their first sample with --until, for example \
+        "the state file {} does not contain the time at which its series began: give the time of their first sample with --until, for example \
          from `min_over_time(timestamp(skill_invocations_total)[90d:])`",
         path.display()
     )]

@@ -238,16 +238,17 @@ pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
         Notice::RolledBack { fell } => {
             ("4.3", format!("database rolled back, nothing is counted: {}", fell_text(fell)))
         }
-        Notice::Restored => {
-            ("4.3", "database back in a state before a damage: what is beyond that state is counted".to_owned())
-        }
+        Notice::Restored => (
+            "4.3",
+            "database restored to a state before the damage: the increase since that state is counted".to_owned(),
+        ),
         Notice::AliasFound { of } => ("3", format!("this feed is on standby: {of} lists the same source")),
         Notice::AliasCleared => ("3", "this feed is no longer on standby: it is counted".to_owned()),
         Notice::SourcesJoined { counted_twice } => {
             ("3", format!("two sources turned out to be one: {counted_twice} invocations were counted twice"))
         }
         Notice::SourceForked => ("3", "another database than that of the active feed: this feed is counted".to_owned()),
-        Notice::Undecided { doubt } => ("3", format!("undecided, less is counted: {}", doubt.code())),
+        Notice::Undecided { doubt } => ("3", format!("source undecided, the lower count is used: {}", doubt.code())),
         Notice::AnomalyWindowOverflowed => ("5", "the list of anomalies may have omitted some".to_owned()),
         Notice::SkillsOverflowed { skill_name, skills_max } => {
             ("7", format!("{skill_name:?} exceeds the limit of {skills_max} skills: it is counted as __overflow__"))

@@ -97,7 +97,10 @@ impl LogQueue {
                 }
             };
             if dropped > 0 {
-                tracing::warn!(lines = dropped, "log lines dropped: standard error was not read, or took nothing more");
+                tracing::warn!(
+                    lines = dropped,
+                    "log lines dropped; standard error was not read or could not be written"
+                );
             }
         }
     }

@@ -80,7 +80,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(tracing::field::display);
     let backtrace = Backtrace::capture();
     let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| tracing::field::display(&backtrace));
-    tracing::error!(thread, location, error, backtrace, "panicked, which is a defect; please report it");
+    tracing::error!(thread, location, error, backtrace, "panicked; this is a bug, please report it");
 }
 
 /// `ts=… level=… msg=… field=…`, one line an event.

@@ -18,6 +18,7 @@ mod feed_tap;
 pub mod healthcheck;
 mod log_queue;
 mod logging;
+mod man_page;
 mod one_feed;
 mod output;
 pub mod print;
@@ -74,7 +75,7 @@ Environment:
   be repeated is separated by commas. An empty variable counts as unset.
   Two variables have no flag, because every user of a machine can read its
   command lines: SESSION_BUDDY_BRIDGE_FEED_JWT_SECRET holds the secret of servers
-  that ask for a token, SESSION_BUDDY_BRIDGE_FEED_TOKEN a token itself.
+  that require a token, SESSION_BUDDY_BRIDGE_FEED_TOKEN a token itself.
 
 Durations:
   A number and a unit: 500ms, 10s, 1.5m, 1h.

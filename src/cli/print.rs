@@ -2,6 +2,7 @@
 
 use clap_complete::Shell;
 
+use super::man_page::man_page;
 use super::{Command, CommandError, output};
 
 /// Prints a text.
@@ -18,10 +19,7 @@ impl Print {
 
     /// Returns the manual page of the `command` line, in the language of man(7).
     pub(super) fn man_page(command: clap::Command) -> Self {
-        let mut page = Vec::new();
-        let manual = clap_mangen::Man::new(command).manual("User Commands");
-        manual.render(&mut page).expect("writing to a Vec does not fail");
-        Self(page)
+        Self(man_page(command))
     }
 }
 

@@ -139,11 +139,11 @@ impl Recorder {
                 (Some(Cow::Borrowed(frame.as_str())), None, None)
             }
             FeedEvent::Closed(reason) => {
-                tracing::info!(feed, code = reason.code(), "disconnected: {reason}");
+                tracing::info!(feed, code = reason.code(), %reason, "disconnected");
                 (None, Some(ConnectionEvent::Close), reason.code().parse().ok())
             }
             FeedEvent::Binary { bytes } => {
-                tracing::warn!(feed, bytes, "binary frame is not recorded: the feed sends text");
+                tracing::warn!(feed, bytes, "binary frame not recorded; feeds send text");
                 return None;
             }
             FeedEvent::State(state) => {

@@ -138,7 +138,7 @@ impl Command for Report {
         let LeftOut { invalid, without_time } = report.left_out;
         // The other formats have a place for it.
         if self.format == Format::Csv && report.left_out != LeftOut::default() {
-            tracing::warn!(invalid, without_time, "rows are left out: invalid, or without a time that can be read");
+            tracing::warn!(invalid, without_time, "rows omitted; they are invalid or have no valid time");
         }
         print(report.write(self.format).as_bytes())
     }

@@ -116,7 +116,7 @@ async fn watch(
     let exit_code = tokio::select! {
         (_, exit_code) = next() => exit_code,
         () = must_end => {
-            tracing::error!(signal, "cut off: the shutdown took too long");
+            tracing::error!(signal, "shutdown took too long; terminating");
             FAILED
         }
     };

@@ -45,6 +45,6 @@ pub(crate) const LAST_INVOKED: Family<1> = Family::gauge(
 /// When a snapshot last listed a skill, which is the time of its completion rate.
 pub(crate) const LAST_LISTED: Family<1> = Family::gauge(
     "session_buddy_bridge_skill_last_listed_timestamp_seconds",
-    "When a snapshot last listed the skill, in seconds since the Unix epoch; its completion rate is of that time.",
+    "Unix timestamp of the last snapshot that listed the skill; its completion rate is of that time.",
     ["skill_name"],
 );

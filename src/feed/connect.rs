@@ -249,7 +249,7 @@ pub(crate) fn tls_text(error: &rustls::Error) -> String {
             _ => pem::remedy(error).unwrap_or("check the server's certificate"),
         },
         rustls::Error::AlertReceived(AlertDescription::CertificateRequired) => {
-            "the server asks for a client certificate; give its file and that of its key"
+            "the server requires a client certificate; give its file and that of its key"
         }
         rustls::Error::AlertReceived(
             AlertDescription::UnknownCA
@@ -261,7 +261,7 @@ pub(crate) fn tls_text(error: &rustls::Error) -> String {
             | AlertDescription::AccessDenied
             | AlertDescription::DecryptError,
         ) => "the server does not take this client's certificate; check that it is the right one and in date",
-        _ => "check that the URL's port speaks TLS, and whether the server asks for a client certificate",
+        _ => "check that the URL's port speaks TLS, and whether the server requires a client certificate",
     };
     format!("{advice} ({})", printable(&error.to_string()))
 }

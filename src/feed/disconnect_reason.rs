@@ -112,7 +112,7 @@ pub enum DisconnectReason {
         what: String,
     },
     /// No byte was received, although a ping was sent.
-    #[error("not a byte for {after:?}, in spite of a ping")]
+    #[error("no data for {after:?}, and no answer to a ping")]
     Dead {
         /// Time since the last byte.
         after: Duration,
@@ -124,7 +124,7 @@ pub enum DisconnectReason {
         after: Duration,
     },
     /// The feed keeps sending the same snapshot.
-    #[error("the same snapshot again and again for {after:?}: the server's clock or its loop stands still")]
+    #[error("the server repeated the same snapshot for {after:?}: its clock or its event loop is blocked")]
     Frozen {
         /// Time without a fresh snapshot.
         after: Duration,
@@ -387,7 +387,7 @@ fn http_text(address: SocketAddr, status: u16, location: Option<&str>) -> String
             }
             None => "a redirect is not followed; configure the feed's own URL",
         },
-        401 | 407 => "check the token, and the credentials that a proxy in front of the server wants",
+        401 | 407 => "check the token, and the credentials that a proxy in front of the server requires",
         403 => "check that the server, or a proxy in front of it, admits this client",
         404 => "check the URL's path",
         429 => "too many connections; check for other clients of the same feed",

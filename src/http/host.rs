@@ -34,7 +34,7 @@ pub struct HostName(String);
 /// use session_buddy_bridge::settings::{HostName, HostNameError};
 ///
 /// let error = "*.example".parse::<HostName>().unwrap_err();
-/// assert_eq!(error.to_string(), "is no host name: write for example metrics.example");
+/// assert_eq!(error.to_string(), "is not a host name: write for example metrics.example");
 /// assert_eq!("[::1]".parse::<HostName>(), Err(HostNameError::Address));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -46,7 +46,7 @@ pub enum HostNameError {
     #[error("is an IP address, and addresses are always allowed: leave it out")]
     Address,
     /// A URL, a pattern, or any other text.
-    #[error("is no host name: write for example metrics.example")]
+    #[error("is not a host name: write for example metrics.example")]
     Malformed,
 }
 

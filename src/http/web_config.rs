@@ -415,10 +415,10 @@ impl Reader<'_> {
         let ca = self.pem(CA, tls.client_ca.as_ref(), tls.client_ca_file.as_ref())?;
         let is_required = match tls.client_auth_type.as_deref() {
             None | Some("" | "NoClientCert") if ca.is_some() => {
-                return Err(self.wrong(CA, "is given, and client_auth_type does not ask for certificates"));
+                return Err(self.wrong(CA, "is given, and client_auth_type does not request certificates"));
             }
             None | Some("" | "NoClientCert") if !tls.client_allowed_sans.is_empty() => {
-                return Err(self.wrong(SANS, "is given, and client_auth_type does not ask for certificates"));
+                return Err(self.wrong(SANS, "is given, and client_auth_type does not request certificates"));
             }
             None | Some("" | "NoClientCert") => return Ok(ClientRules::default()),
             Some("VerifyClientCertIfGiven") => false,
@@ -449,7 +449,7 @@ impl Reader<'_> {
         let sans = tls.client_allowed_sans.iter().map(|name| {
             let address = name.parse::<IpAddr>().map(|address| ServerName::IpAddress(address.into()));
             address.or_else(|_| ServerName::try_from(name.clone())).map_err(|error| {
-                let problem = format!("{name:?} is neither a DNS name nor an address; other names are not looked at");
+                let problem = format!("{name:?} is neither a DNS name nor an address; other names are not checked");
                 self.wrong_because(SANS, problem, error)
             })
         });

@@ -156,47 +156,49 @@ impl fmt::Display for TraceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FirstSight { skill_name, total, completed, past_is_known } => {
-                let past = if *past_is_known { "all under watch" } else { "as history, of unknown durations" };
-                write!(f, "{skill_name:?} is new: {total} invocations, {completed} completed, count {past}")
+                let past = if *past_is_known { "as observed" } else { "as history, with unknown durations" };
+                write!(f, "{skill_name:?} is new: {total} invocations, {completed} completed, counted {past}")
             }
             Self::Rise { skill_name, from, to, completed, seconds } => {
-                write!(f, "{skill_name:?} rose from {from} to {to}, {completed} completed")?;
+                write!(f, "{skill_name:?} increased from {from} to {to}, {completed} completed")?;
                 match seconds {
                     Some(seconds) if *completed > 0 => write!(f, " in {seconds} s"),
-                    None if *completed > 0 => f.write_str(", of unknown durations"),
+                    None if *completed > 0 => f.write_str(", with unknown durations"),
                     _ => Ok(()),
                 }
             }
             Self::WentBack { skill_name, from, to } => {
-                write!(f, "{skill_name:?} went from {from} to {to} with its database: nothing counts")
+                write!(f, "{skill_name:?} fell from {from} to {to} with its database: nothing is counted")
             }
             Self::Credited { skill_name, invocations } => {
                 write!(f, "{invocations} of {skill_name:?} were counted already, by events")
             }
             Self::MetEvents { skill_name, events } => {
-                write!(f, "{events} of {skill_name:?} take phase and duration of events that waited")
+                write!(f, "{events} of {skill_name:?} get the phase and duration of pending events")
             }
-            Self::RiseWaits { skill_name } => write!(f, "the rise of {skill_name:?} waits 5 s for its events"),
+            Self::RiseWaits { skill_name } => {
+                write!(f, "the increase of {skill_name:?} is pending for 5 s, until its events arrive")
+            }
             Self::RiseSettled { skill_name } => {
-                write!(f, "the rise of {skill_name:?} waited in vain: its phase is unknown")
+                write!(f, "no event arrived for the increase of {skill_name:?}: its phase is unknown")
             }
             Self::EventCounted { skill_name } => {
-                write!(f, "the event counts at once: no snapshot has listed {skill_name:?}")
+                write!(f, "the event is counted at once: no snapshot has listed {skill_name:?}")
             }
             Self::EventMetRise { skill_name } => {
-                write!(f, "the event is of a rise of {skill_name:?} that waited for it")
+                write!(f, "the event belongs to a pending increase of {skill_name:?}")
             }
             Self::EventWaits { skill_name } => {
-                write!(f, "the event waits: snapshots list {skill_name:?}, and only they count it")
+                write!(f, "the event is pending: snapshots list {skill_name:?}, and only they are counted")
             }
-            Self::Repeated { id } => write!(f, "the event {id:?} was seen before: nothing counts"),
-            Self::Rate { skill_name } => write!(f, "the rate of {skill_name:?} is another"),
+            Self::Repeated { id } => write!(f, "the event {id:?} is a duplicate: nothing is counted"),
+            Self::Rate { skill_name } => write!(f, "the completion rate of {skill_name:?} changed"),
             Self::Anomaly { skill_name, anomaly_type, rise } => {
-                write!(f, "{rise} more of {anomaly_type:?} for {skill_name:?} than was counted")
+                write!(f, "{rise} new anomalies {anomaly_type:?} of {skill_name:?}")
             }
-            Self::OtherSkill { skill_name } => write!(f, "{skill_name:?} is not the skill that is subscribed to"),
-            Self::Sessions => f.write_str("the number of sessions is another"),
-            Self::Alias => f.write_str("this feed is the same server as another, and does not count"),
+            Self::OtherSkill { skill_name } => write!(f, "{skill_name:?} is not the subscribed skill"),
+            Self::Sessions => f.write_str("the number of sessions changed"),
+            Self::Alias => f.write_str("this feed is on standby: another feed counts the same server"),
         }
     }
 }

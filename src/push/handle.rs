@@ -33,7 +33,7 @@ pub enum QueueError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// What the ledger has counted is not in the state file, so that a tick would hold what a restart does not know.
-    #[error("the state file takes no commits, so that nothing new is queued")]
+    #[error("the state file cannot be written, so that nothing new is queued")]
     Uncommitted,
     /// The queue has no identity: [`QueueHandle::identify`] was not called, or refused.
     #[error("the push queue has no identity yet")]
@@ -407,7 +407,7 @@ impl Turn<'_> {
         if self.state.sampler.is_none() {
             let sampler = match self.load() {
                 Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::error!(%error, "push queue corrupt: it is emptied, and the next tick holds every value");
+                    tracing::error!(%error, "push queue corrupt; it is emptied, and the next tick contains every value");
                     let receivers = self.state.settings.as_ref().map(|settings| settings.receivers.clone());
                     self.store.write_queue(|connection| {
                         queue::clear(connection)?;

@@ -146,7 +146,7 @@ impl Ticker {
                 }
             }
             Err(error) if std::mem::replace(&mut self.is_failing, true) => debug!(%error, "tick not queued"),
-            Err(error) => warn!(%error, "tick not queued; the next one that is queued holds every change"),
+            Err(error) => warn!(%error, "tick not queued; the next queued tick contains every change"),
         }
         taken.map(drop)
     }

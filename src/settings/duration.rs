@@ -11,7 +11,7 @@ pub enum DurationError {
     #[error("has no unit: write for example {0}s or {0}ms")]
     NoUnit(String),
     /// Not a number with a unit.
-    #[error("is no duration: write a number and one of the units ms, s, m, h, d, for example 10s, 500ms or 1.5m")]
+    #[error("is not a duration: write a number and one of the units ms, s, m, h, d, for example 10s, 500ms or 1.5m")]
     Malformed,
     /// A duration outside its range.
     #[error("is out of range: give {min} to {max}", min = show(*.min), max = show(*.max))]

@@ -200,7 +200,7 @@ pub enum SettingsError {
         problem: NameError,
     },
     /// Two settings configure the token.
-    #[error("{first} and {second} both say which token to send: give only one of them")]
+    #[error("{first} and {second} both set the token: give only one of them")]
     ConflictingTokens {
         /// One flag or variable.
         first: &'static str,
@@ -208,7 +208,7 @@ pub enum SettingsError {
         second: &'static str,
     },
     /// An environment variable with a secret is not UTF-8.
-    #[error("{variable} holds something that is not UTF-8: set it to what is asked for alone, or unset it")]
+    #[error("{variable} is not valid UTF-8: correct it, or unset it")]
     NotUtf8 {
         /// Name of the environment variable.
         variable: &'static str,
@@ -294,7 +294,7 @@ pub enum SettingsError {
         missing: &'static str,
     },
     /// The environment names no directory for the state file.
-    #[error("neither XDG_STATE_HOME nor HOME says where the state is: give --state.path")]
+    #[error("neither XDG_STATE_HOME nor HOME is set, so that the state file has no directory: give --state.path")]
     NoStatePath,
     /// The limit of remembered skills is below that of exposed skills.
     #[error(

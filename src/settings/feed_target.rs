@@ -59,7 +59,7 @@ impl fmt::Debug for FeedTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum FeedUrlError {
     /// Not a URL.
-    #[error("is no URL ({0}): write ws://HOST:PORT or wss://HOST:PORT")]
+    #[error("is not a URL ({0}): write ws://HOST:PORT or wss://HOST:PORT")]
     Malformed(#[source] url::ParseError),
     /// The scheme is `http` or `https`.
     #[error("is a web address, but a feed speaks WebSocket: did you mean \"{meant}\"?")]
@@ -72,7 +72,7 @@ pub enum FeedUrlError {
     Scheme,
     /// The URL has a user name or a password.
     #[error(
-        "holds a user name or password, which the feed does not ask for: put a token into the environment variable \
+        "holds a user name or password, which a feed does not use: put a token into the environment variable \
          SESSION_BUDDY_BRIDGE_FEED_TOKEN, or into a file named by --feed.token-file"
     )]
     Userinfo,

@@ -8,7 +8,7 @@ use url::Url;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum HealthcheckUrlError {
     /// Not a URL.
-    #[error("is no URL ({0}): write for example http://127.0.0.1:9090/-/healthy")]
+    #[error("is not a URL ({0}): write for example http://127.0.0.1:9090/-/healthy")]
     Malformed(#[source] url::ParseError),
     /// Any other scheme, or none, as in `localhost:9090`.
     #[error("does not start with http:// or https://: write for example http://127.0.0.1:9090/-/healthy")]

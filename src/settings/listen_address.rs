@@ -27,7 +27,7 @@ pub enum ListenAddressError {
     #[error("has the port \"{0}\": a port is a number from 1 to 65535, or 0 for one that is free")]
     Port(String),
     /// An IPv6 address without brackets, or something else between brackets.
-    #[error("is no IPv6 address between brackets: write [ADDRESS]:PORT, for example [::1]:9090")]
+    #[error("is not an IPv6 address in brackets: write [ADDRESS]:PORT, for example [::1]:9090")]
     Brackets,
     /// The host name cannot be resolved.
     #[error("names a host that cannot be resolved ({0}): give an address of this machine, or localhost")]

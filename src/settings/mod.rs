@@ -168,14 +168,14 @@ pub struct LogSettings {
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum LogLevel {
-    /// Something failed for good.
+    /// Failures that need an operator.
     Error,
-    /// Something is wrong and is being dealt with.
+    /// Problems that the bridge handles.
     Warn,
-    /// What an operator wants to know.
+    /// Events of interest to operators.
     #[default]
     Info,
-    /// What a developer wants to know.
+    /// Details for debugging.
     Debug,
     /// Everything.
     Trace,

@@ -46,7 +46,7 @@ const KEY_FILE: &str = "--push.key-file";
 #[derive(Debug, Error)]
 pub enum PushError {
     /// Not a URL.
-    #[error("--push.url \"{url}\" is no URL ({error}): write for example https://HOST/api/v1/write")]
+    #[error("--push.url \"{url}\" is not a URL ({error}): write for example https://HOST/api/v1/write")]
     Malformed {
         /// The URL, with possible secrets redacted.
         url: String,
@@ -430,7 +430,7 @@ mod tests {
             ("localhost:9090/api/v1/write", "does not start with http:// or https://"),
             ("ws://h", "does not start with http:// or https://"),
             ("", "does not start with http:// or https://"),
-            ("http://", "is no URL (empty host)"),
+            ("http://", "is not a URL (empty host)"),
             ("http://h:0/", "has port 0"),
             ("https://me:hunter2@h/", "use --push.basic-auth-file"),
         ] {

@@ -23,7 +23,7 @@ use crate::ledger::InvalidState;
 pub enum StoreError {
     /// Another bridge has it open.
     #[error(
-        "the state {} is in use by another session-buddy-bridge{}: stop that one, or choose another file with --state.path",
+        "the state file {} is in use by another session-buddy-bridge{}: stop that one, or choose another file with --state.path",
         path.display(),
         holder.map(|holder| format!(" (process {holder})")).unwrap_or_default()
     )]
@@ -34,14 +34,14 @@ pub enum StoreError {
         holder: Option<u32>,
     },
     /// There is no file.
-    #[error("there is no state at {}: a bridge creates one, or name another file with --state.path", path.display())]
+    #[error("there is no state file at {}: a bridge creates one, or name another file with --state.path", path.display())]
     Absent {
         /// The state.
         path: PathBuf,
     },
     /// A later version of this program wrote it.
     #[error(
-        "the state {} has version {found}, but this session-buddy-bridge knows versions up to {known}: run the newer program, or \
+        "the state file {} has version {found}, but this session-buddy-bridge knows versions up to {known}: run the newer program, or \
          choose another file with --state.path",
         path.display()
     )]
@@ -54,14 +54,14 @@ pub enum StoreError {
         known: i64,
     },
     /// A file of another program.
-    #[error("{} is not a state of session-buddy-bridge: choose another file with --state.path", path.display())]
+    #[error("{} is not a state file of session-buddy-bridge: choose another file with --state.path", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// It was last open by another name, and its log, which holds what the state lacks, is there.
     #[error(
-        "the log of the state {path} is not beside it but at {log}: move it to {path}-wal{}",
+        "the write-ahead log of the state file {path} is not beside it but at {log}: move it to {path}-wal{}",
         name.as_ref().map(|name| format!(", or start once with --state.path {}", name.display())).unwrap_or_default(),
         path = path.display(),
         log = log.display()
@@ -75,7 +75,7 @@ pub enum StoreError {
         name: Option<PathBuf>,
     },
     /// A state of ours that is damaged.
-    #[error("the state {} is corrupt: {problem}", path.display())]
+    #[error("the state file {} is corrupt: {problem}", path.display())]
     Corrupt {
         /// The state.
         path: PathBuf,
@@ -84,7 +84,7 @@ pub enum StoreError {
         problem: Corruption,
     },
     /// Changes that would make the state unreadable, which is a defect of this program.
-    #[error("the state {} does not take impossible numbers: {problem}; please report this", path.display())]
+    #[error("the state file {} does not take impossible numbers: {problem}; please report this", path.display())]
     Impossible {
         /// The state.
         path: PathBuf,
@@ -93,7 +93,7 @@ pub enum StoreError {
         problem: InvalidState,
     },
     /// The file or its directory cannot be used.
-    #[error("cannot use the state {}: {error}; choose another file with --state.path", path.display())]
+    #[error("cannot use the state file {}: {error}; choose another file with --state.path", path.display())]
     Io {
         /// The state.
         path: PathBuf,
@@ -102,7 +102,7 @@ pub enum StoreError {
         error: io::Error,
     },
     /// SQLite failed.
-    #[error("the state {}: {error}", path.display())]
+    #[error("the state file {}: {error}", path.display())]
     Sqlite {
         /// The state.
         path: PathBuf,
@@ -167,7 +167,7 @@ impl StoreError {
 #[derive(Debug, PartialEq, Error)]
 pub enum Corruption {
     /// The file does not say that it is a state; its tables do.
-    #[error("its header does not say whose it is")]
+    #[error("its header does not identify its format")]
     Header,
     /// SQLite does not know the format that the file says it has.
     #[error("its header names an unknown format")]

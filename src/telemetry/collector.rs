@@ -17,18 +17,18 @@ use crate::protocol::{MessageType, RejectionReason};
 
 const BUILD_INFO: Family<4> = Family::gauge(
     "session_buddy_bridge_build_info",
-    "1, labelled with what the bridge was built from: its version, the commit, the compiler and the target.",
+    "Constant 1, labelled with the version, commit, compiler and target of the build.",
     ["revision", "rustc", "target", "version"],
 );
 
 const FEED_UP: Family<1> = Family::gauge(
     "session_buddy_bridge_feed_up",
-    "Whether the feed is live: connected, authenticated and heard.",
+    "1 if the feed is connected, authenticated and delivering messages, 0 otherwise.",
     ["feed"],
 );
 const FEED_STATE: Family<2> = Family::gauge(
     "session_buddy_bridge_feed_state",
-    "1 for the state that the feed is in, 0 for the others; one that failed stays as it is while it is tried again.",
+    "1 for the current state of the feed, 0 for the others. A failed feed keeps its state while it reconnects.",
     ["feed", "state"],
 );
 const FEED_ACTIVE: Family<2> = Family::gauge(
@@ -38,47 +38,47 @@ const FEED_ACTIVE: Family<2> = Family::gauge(
 );
 const FEED_CONNECTS: Family<1> = Family::counter(
     "session_buddy_bridge_feed_connects_total",
-    "WebSocket connections established to the feed.",
+    "Number of WebSocket connections established to the feed.",
     ["feed"],
 );
 const FEED_DISCONNECTS: Family<2> = Family::counter(
     "session_buddy_bridge_feed_disconnects_total",
-    "Connections to the feed, or attempts at one, that ended, by close code or cause.",
+    "Number of connections and connection attempts that ended, by close code or cause.",
     ["code", "feed"],
 );
 const FEED_MESSAGES: Family<2> = Family::counter(
     "session_buddy_bridge_feed_messages_total",
-    "Messages heard from the feed, by type; unknown types are ignored.",
+    "Number of messages received from the feed, by type; unknown types are ignored.",
     ["feed", "type"],
 );
 const FEED_REJECTED: Family<2> = Family::counter(
     "session_buddy_bridge_feed_rejected_total",
-    "Frames, messages and entries of the feed that were not applied, by reason.",
+    "Number of frames, messages and entries of the feed that were rejected, by reason.",
     ["feed", "reason"],
 );
 const FEED_LAST_MESSAGE: Family<1> = Family::gauge(
     "session_buddy_bridge_feed_last_message_timestamp_seconds",
-    "When the feed's last message was heard, in seconds since the Unix epoch.",
+    "Unix timestamp of the last message received from the feed.",
     ["feed"],
 );
 const FEED_TENTH_SKILL: Family<1> = Family::gauge(
     "session_buddy_bridge_feed_tenth_skill_invocations",
-    "The most invocations that a skill which the feed does not list can have; 0 where it lists every skill.",
+    "Maximum number of invocations that a skill outside the feed's list can have; 0 if the feed lists every skill.",
     ["feed"],
 );
 const FEED_ROLLBACKS: Family<1> = Family::counter(
     "session_buddy_bridge_feed_rollbacks_total",
-    "Times the feed's database came back a few writes younger, after a power cut for example; nothing is counted then.",
+    "Number of rollbacks of the feed's database to an earlier state, for example by a power cut; nothing is counted then.",
     ["feed"],
 );
 const FEED_RESETS: Family<1> = Family::counter(
     "session_buddy_bridge_feed_resets_total",
-    "Times the feed's database was found to be a new one; what it holds is counted on top.",
+    "Number of times the feed's database was reset; its new totals are added to the existing ones.",
     ["feed"],
 );
 const SOURCE_UNDECIDED: Family<2> = Family::counter(
     "session_buddy_bridge_source_undecided_total",
-    "Number of doubts about whose numbers a feed lists that were settled by counting less, by reason.",
+    "Number of times the source of a feed's numbers was undecided and the lower count was used, by reason.",
     ["feed", "reason"],
 );
 const SOURCE_DOUBLE_COUNTED: Family<1> = Family::counter(
@@ -88,50 +88,53 @@ const SOURCE_DOUBLE_COUNTED: Family<1> = Family::counter(
 );
 const DETAIL_UP: Family<1> = Family::gauge(
     "session_buddy_bridge_detail_up",
-    "Whether the rows of the database beside the feed tell its counts; 0 while the feed goes on alone.",
+    "1 if the counts come from the database of the feed, 0 while the bridge falls back to the feed.",
     ["feed"],
 );
 const DETAIL_MISMATCHES: Family<1> = Family::counter(
     "session_buddy_bridge_detail_mismatches_total",
-    "Times the feed lasted to list other numbers of a skill than the rows of the database beside it tell.",
+    "Number of skills whose feed totals disagreed with the database for 10 s or longer.",
     ["feed"],
 );
-const DETAIL_ROWS: Family<1> =
-    Family::counter("session_buddy_bridge_detail_rows_total", "Rows read of the database beside the feed.", ["feed"]);
+const DETAIL_ROWS: Family<1> = Family::counter(
+    "session_buddy_bridge_detail_rows_total",
+    "Number of rows read from the database of the feed.",
+    ["feed"],
+);
 const DETAIL_FAILURES: Family<1> = Family::counter(
     "session_buddy_bridge_detail_failures_total",
-    "Times the database beside the feed could not be read; each is tried again.",
+    "Number of failed reads of the database of the feed; each is retried.",
     ["feed"],
 );
 
 const EXACT_OBSERVATIONS: Family<0> = Family::counter(
     "session_buddy_bridge_exact_observations_total",
-    "Observations of skill_duration_seconds whose duration is that of a single completion.",
+    "Number of observations of skill_duration_seconds that are the duration of a single invocation.",
     [],
 );
 const ESTIMATED_OBSERVATIONS: Family<0> = Family::counter(
     "session_buddy_bridge_estimated_observations_total",
-    "Observations of skill_duration_seconds whose duration is the mean of several completions.",
+    "Number of observations of skill_duration_seconds that are the mean of several invocations.",
     [],
 );
 const INEXACT_RATES: Family<0> = Family::counter(
     "session_buddy_bridge_inexact_rates_total",
-    "New or changed snapshot entries whose completion rate gives no whole number of completions.",
+    "Number of new or changed snapshot entries whose completion rate yields no whole number of completions.",
     [],
 );
 const LATE_EVENTS: Family<0> = Family::counter(
     "session_buddy_bridge_late_events_total",
-    "Invocation events that were dropped because no rise of a snapshot accounted for them.",
+    "Number of invocation events dropped because no increase of a snapshot accounted for them.",
     [],
 );
 const BACKFILLED_INVOCATIONS: Family<0> = Family::counter(
     "session_buddy_bridge_backfilled_invocations_total",
-    "Invocations from before a feed was first heard that joined series which were already shown.",
+    "Number of invocations from before the first message of a feed that were added to series already exposed.",
     [],
 );
 const ANOMALY_WINDOW_OVERFLOWS: Family<0> = Family::counter(
     "session_buddy_bridge_anomaly_window_overflows_total",
-    "Intervals between two snapshots in which the feed's list of anomalies may have hidden some.",
+    "Number of intervals between two snapshots in which more anomalies may have occurred than the feed lists.",
     [],
 );
 const OVERFLOWED_INVOCATIONS: Family<0> = Family::counter(
@@ -147,7 +150,7 @@ const OVERFLOWED_ANOMALIES: Family<0> = Family::counter(
 
 const LOG_LINES_DROPPED: Family<0> = Family::counter(
     "session_buddy_bridge_log_lines_dropped_total",
-    "Number of log lines dropped because standard error was not read, or took nothing more.",
+    "Number of log lines dropped because standard error was not read or could not be written.",
     [],
 );
 const CONFIG_LAST_RELOAD_SUCCESSFUL: Family<0> = Family::gauge(

@@ -142,9 +142,9 @@ impl FeedTelemetry {
         };
         let reason = logged(reason);
         match passed {
-            _ if code == SHUTDOWN_CODE => info!(feed = %self.identity, code, "disconnected: {reason}"),
-            Some(suppressed) => warn!(feed = %self.identity, code, suppressed, "disconnected: {reason}"),
-            None => debug!(feed = %self.identity, code, "disconnected: {reason}"),
+            _ if code == SHUTDOWN_CODE => info!(feed = %self.identity, code, %reason, "disconnected"),
+            Some(suppressed) => warn!(feed = %self.identity, code, suppressed, %reason, "disconnected"),
+            None => debug!(feed = %self.identity, code, %reason, "disconnected"),
         }
     }
 
@@ -179,7 +179,7 @@ impl FeedTelemetry {
     /// A database is configured for the feed.
     pub fn skills_db_configured(&self, path: &Path) {
         lock(&self.state).counts.skills_db.get_or_insert((0, 0));
-        debug!(feed = %self.identity, path = %path.display(), "the database beside the feed will be read");
+        debug!(feed = %self.identity, path = %path.display(), "database configured");
     }
 
     /// `rows` were read from the feed's database.
@@ -196,7 +196,7 @@ impl FeedTelemetry {
             state.skills_db_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
-            warn!(feed = %self.identity, suppressed, "the feed goes on without its database: {error}");
+            warn!(feed = %self.identity, suppressed, %error, "database unavailable; falling back to the feed");
         }
     }
 
@@ -219,7 +219,7 @@ impl FeedTelemetry {
         if became_live {
             info!(feed = %self.identity, "live");
         } else {
-            debug!(feed = %self.identity, "status: {}", logged(&state.to_string()));
+            debug!(feed = %self.identity, state = %logged(&state.to_string()), "state changed");
         }
     }
 

@@ -156,7 +156,7 @@ impl Telemetry {
 
     /// A reload was requested, and there is no configuration file.
     pub fn nothing_to_reload(&self) {
-        info!("there is no --config.file to read again on SIGHUP or a request");
+        info!("reload ignored; there is no --config.file to reload");
     }
 
     /// Returns every feed, in the order in which they were added.
@@ -211,7 +211,7 @@ impl Telemetry {
             http.refused_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
-            warn!(connections_max, suppressed, "HTTP connection refused: too many are open");
+            warn!(connections_max, suppressed, "HTTP connection refused; too many are open");
         }
     }
 
@@ -235,7 +235,7 @@ impl Telemetry {
             http.accept_failures_throttle.pass(Instant::now())
         };
         if let Some(suppressed) = passed {
-            warn!(%error, suppressed, "HTTP connection not accepted; trying again");
+            warn!(%error, suppressed, "HTTP connection not accepted; retrying");
         }
     }
 
@@ -251,7 +251,7 @@ impl Telemetry {
     pub fn web_config_accepted(&self, summary: &WebConfigSummary) {
         if let Some(file) = &summary.ca_certificate_file {
             let file = file.display();
-            warn!(%file, "the server's certificate is that of a CA, which clients that use rustls refuse");
+            warn!(%file, "the server certificate is a CA certificate, which clients that use rustls refuse");
         }
     }
 

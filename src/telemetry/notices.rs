@@ -16,34 +16,34 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
     match notice {
         Notice::Rejected(rejection) => log_rejection(feed, rejection, suppressed),
         Notice::Reset(cause) => {
-            let cause = reset_text(cause);
-            warn!(%feed, suppressed, "the server's database is a new one, its numbers count on top: {cause}");
+            let cause = display(reset_text(cause));
+            warn!(%feed, cause, suppressed, "database reset detected; new totals are added to the existing ones");
         }
         Notice::RolledBack { fell } => {
             let others = (fell.others > 0).then_some(fell.others);
             let fell = fell_text(fell).map(display);
-            warn!(%feed, fell, others, suppressed, "database rolled back: what fell is remembered as it is now, nothing is counted");
+            warn!(%feed, fell, others, suppressed, "database rolled back; its lower totals are remembered, nothing is counted");
         }
         Notice::Restored => {
-            warn!(%feed, suppressed, "database back in a state before a damage: what is beyond that state is counted");
+            warn!(%feed, suppressed, "database restored to a state before the damage; the increase since that state is counted");
         }
         Notice::AliasFound { of } => {
-            info!(%feed, active = %of, suppressed, "feed is on standby: another feed counts the same source");
+            info!(%feed, active = %of, suppressed, "feed is on standby; another feed counts the same source");
         }
         Notice::AliasCleared => {
-            info!(%feed, suppressed, "feed is active: it counts its source");
+            info!(%feed, suppressed, "feed is active");
         }
         Notice::SourcesJoined { counted_twice } => {
             warn!(%feed, counted_twice, suppressed, "two sources turned out to be one");
         }
         Notice::SourceForked => {
-            warn!(%feed, suppressed, "feed lists another database than the active feed; it counts a source of its own");
+            warn!(%feed, suppressed, "feed has another database than the active feed; it is counted as a source of its own");
         }
         Notice::Undecided { doubt } => {
-            warn!(%feed, reason = doubt.code(), suppressed, "the evidence does not decide; less is counted");
+            warn!(%feed, reason = doubt.code(), suppressed, "source undecided; the lower count is used");
         }
         Notice::AnomalyWindowOverflowed => {
-            warn!(%feed, suppressed, "the list of anomalies may have hidden some");
+            warn!(%feed, suppressed, "more anomalies than the feed lists; some may be missing");
         }
         Notice::SkillsOverflowed { skill_name, skills_max } => {
             let skill_name = logged(skill_name);
@@ -54,7 +54,7 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
             warn!(%feed, skill_name, series_max, "too many series; new ones are counted as __overflow__");
         }
         Notice::DetailJoined => {
-            info!(%feed, suppressed, "the rows of the database beside the feed tell the counts");
+            info!(%feed, suppressed, "counts come from the database");
         }
         Notice::NoErrorTypes => {
             info!(
@@ -65,20 +65,19 @@ pub(crate) fn log_notice(feed: &str, notice: &Notice, suppressed: Suppressed) {
         Notice::DetailMismatch { skill_name, listed, told } => {
             let skill_name = logged(skill_name);
             warn!(
-                %feed, skill_name, listed, told, suppressed,
-                "the feed lists another number than the rows of the database tell: is --feed.skills-db the database of \
-                 this server?"
+                %feed, skill_name, listed, in_database = told, suppressed,
+                "feed and database disagree; check that --feed.skills-db is the database of this server"
             );
         }
         Notice::DatabaseContradicted { skill_name, listed, held } => {
             let skill_name = logged(skill_name);
             warn!(
-                %feed, skill_name, listed, held, suppressed,
-                "the database is not that of the feed; the feed is counted without it: correct skills_db"
+                %feed, skill_name, listed, in_database = held, suppressed,
+                "database belongs to another server; falling back to the feed; correct --feed.skills-db"
             );
         }
         Notice::LateEvents { events } => {
-            warn!(%feed, events, suppressed, "events dropped: no snapshot accounted for them");
+            warn!(%feed, events, suppressed, "events dropped; no snapshot accounted for them");
         }
     }
 }
@@ -103,7 +102,7 @@ pub(crate) fn log_notices(feed: &str, notices: &[Notice]) {
 
 pub(super) fn log_rejection(feed: &str, rejection: &Rejection, suppressed: Suppressed) {
     let (reason, detail) = (rejection.reason.label(), logged(&rejection.detail));
-    warn!(%feed, reason, suppressed, "not applied: {detail}");
+    warn!(%feed, reason, suppressed, %detail, "message or entry rejected");
 }
 
 /// Each skill that is named with its remembered and its present total; `None` where none is.

@@ -31,27 +31,27 @@ const REQUESTS: Family<2> = Family::counter(
 );
 const REFUSED_SAMPLES: Family<2> = Family::counter(
     "session_buddy_bridge_push_refused_samples_total",
-    "Number of samples that the receiver refused or that were too old to be sent, by reason; newer ones contain their counts.",
+    "Number of samples that the receiver refused or that were too old to send, by reason; newer samples contain their counts.",
     ["reason", "receiver"],
 );
 const RETRIES: Family<1> = Family::counter(
     "session_buddy_bridge_push_retries_total",
-    "Number of requests that are sent again because the receiver could not answer for them.",
+    "Number of requests to be retried because the receiver failed to process them.",
     ["receiver"],
 );
 const QUEUE_TICKS: Family<1> = Family::gauge(
     "session_buddy_bridge_push_queue_ticks",
-    "Number of ticks that the receiver has not answered for.",
+    "Number of queued ticks that the receiver has not acknowledged.",
     ["receiver"],
 );
 const QUEUE_BYTES: Family<1> = Family::gauge(
     "session_buddy_bridge_push_queue_bytes",
-    "Size of the ticks that the receiver has not answered for.",
+    "Size in bytes of the queued ticks that the receiver has not acknowledged.",
     ["receiver"],
 );
 const QUEUE_OLDEST: Family<1> = Family::gauge(
     "session_buddy_bridge_push_queue_oldest_timestamp_seconds",
-    "Unix timestamp of the oldest tick that the receiver has not answered for, or of its last one if it has answered for all.",
+    "Unix timestamp of the oldest tick that the receiver has not acknowledged, or of the last one if it acknowledged all.",
     ["receiver"],
 );
 const LAST_SUCCESS: Family<1> = Family::gauge(
@@ -66,7 +66,7 @@ const THINNED_TICKS: Family<1> = Family::counter(
 );
 const CLOCK_SKEW: Family<1> = Family::gauge(
     "session_buddy_bridge_push_clock_skew_seconds",
-    "Number of seconds by which this machine's clock is ahead of the receiver's; absent if it is not known.",
+    "Number of seconds by which this machine's clock is ahead of the receiver's; absent if unknown.",
     ["receiver"],
 );
 
@@ -248,7 +248,7 @@ impl ReceiverListener for ReceiverTelemetry {
     fn queue_failed(&self, error: &dyn std::error::Error) {
         let passed = lock(&self.state).queue_throttle.pass(Instant::now());
         if let Some(suppressed) = passed {
-            warn!(receiver = %self.name, %error, suppressed, "push queue failed; trying again");
+            warn!(receiver = %self.name, %error, suppressed, "push queue failed; retrying");
         }
     }
 
@@ -267,13 +267,13 @@ impl ReceiverListener for ReceiverTelemetry {
         match (was_wrong, is_wrong) {
             (false, true) if is_ahead => warn!(
                 receiver = %self.name, skew_seconds,
-                "this machine's clock is ahead of the receiver's; samples are held until it is right"
+                "clock is ahead of the receiver's; samples are held until they agree"
             ),
             (false, true) => {
-                warn!(receiver = %self.name, skew_seconds, "this machine's clock is behind the receiver's")
+                warn!(receiver = %self.name, skew_seconds, "clock is behind the receiver's")
             }
             (true, false) => {
-                info!(receiver = %self.name, skew_seconds, "this machine's clock agrees with the receiver's")
+                info!(receiver = %self.name, skew_seconds, "clock agrees with the receiver's")
             }
             _ => {}
         }

@@ -25,12 +25,12 @@ const COMMITS: Family<0> = Family::counter(
 );
 const COMMIT_FAILURES: Family<0> = Family::counter(
     "session_buddy_bridge_state_commit_failures_total",
-    "Number of transactions that could not be written to the state file; each is tried again.",
+    "Number of transactions that could not be written to the state file; each is retried.",
     [],
 );
 const QUARANTINED: Family<0> = Family::counter(
     "session_buddy_bridge_state_moved_aside_total",
-    "Number of corrupt state files that were renamed at the start, so that counting started again.",
+    "Number of corrupt state files that were quarantined at startup; counting started again.",
     [],
 );
 
@@ -59,34 +59,34 @@ impl StateTelemetry {
 
     /// The state file at `path` was opened.
     pub fn opened(&self, path: &Path) {
-        info!(path = %path.display(), "state opened");
+        info!(path = %path.display(), "state file opened");
     }
 
     /// Counts are in memory only, because of `reason`; no state file was requested explicitly.
     pub fn in_memory(&self, reason: &str) {
         lock(&self.state).is_in_memory = true;
-        warn!(reason, "counts are in memory only: a restart starts counting again");
+        warn!(reason, "counts are in memory only; a restart starts counting again");
     }
 
     /// A corrupt state was renamed.
     pub fn quarantined(&self, quarantine: &Quarantine) {
         lock(&self.state).quarantined += 1;
         let Quarantine { path, problem } = quarantine;
-        error!(quarantine = %path.display(), %problem, "state file corrupt: it was renamed, and counting starts again");
+        error!(quarantine = %path.display(), %problem, "state file corrupt; it was quarantined, and counting starts again");
     }
 
     /// The file at `path` is no longer the one that is open.
     pub fn displaced(&self, path: &Path) {
         if !std::mem::replace(&mut lock(&self.state).is_displaced, true) {
             let path = path.display();
-            error!(%path, "state file deleted, renamed, replaced or overwritten while in use: writing it again");
+            error!(%path, "state file deleted, renamed, replaced or overwritten while in use; writing it again");
         }
     }
 
     /// The path leads to the open file.
     pub fn in_place(&self) {
         if std::mem::take(&mut lock(&self.state).is_displaced) {
-            info!("state file in its place again; nothing was lost");
+            info!("state file restored; nothing was lost");
         }
     }
 
@@ -117,12 +117,12 @@ impl StateTelemetry {
             (state.failures_throttle.pass(Instant::now()), was_exposed)
         };
         match passed {
-            Some(suppressed) => warn!(suppressed, %error, "state commit failed; it is tried again"),
-            None => debug!(%error, "state commit failed; it is tried again"),
+            Some(suppressed) => warn!(suppressed, %error, "state commit failed; retrying"),
+            None => debug!(%error, "state commit failed; retrying"),
         }
         if is_exposed && !was_exposed {
             error!(
-                "state commits have failed for too long: counts are exposed from memory, and a restart would lose them"
+                "state commits have failed for too long; counts are exposed from memory, and a restart would lose them"
             );
         }
     }

@@ -289,7 +289,7 @@ async fn each_feed_says_how_it_stands_and_why() {
     }
     let reasons = browser.texts("#feeds .why").await;
     for (reason, part) in
-        reasons.iter().zip(["4001", "no snapshot for 500ms", "the same snapshot again and again", "cannot connect"])
+        reasons.iter().zip(["4001", "no snapshot for 500ms", "repeated the same snapshot", "cannot connect"])
     {
         assert!(reason.contains(part), "{reason} says nothing of {part}");
     }

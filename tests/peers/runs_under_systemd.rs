@@ -81,7 +81,7 @@ async fn nothing_is_told_too_early_and_nothing_needs_to_be_told() {
     program.signal(Signal::TERM);
     let ended = program.end_within(Duration::from_secs(5));
     assert_eq!(ended.code, Some(0));
-    assert!(ended.stderr.contains("the service manager cannot be told"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("cannot notify the service manager"), "{}", ended.stderr);
 }
 
 #[test]

@@ -288,7 +288,7 @@ fn what_cannot_be_obeyed_is_refused_by_name() {
         (tls("client_auth_type: RequireAnyClientCert"), "takes certificates that nobody signed"),
         (tls("client_auth_type: Whatever"), "\"Whatever\" is none of"),
         (tls("client_auth_type: RequireAndVerifyClientCert"), "client_ca_file: is missing"),
-        (tls("client_ca_file: ca.pem"), "client_auth_type does not ask for certificates"),
+        (tls("client_ca_file: ca.pem"), "client_auth_type does not request certificates"),
         ("http_server_config: {headers: {Server: x}}".to_owned(), "\"Server\" is none of content-security-policy"),
         ("rate_limit: {interval: 1s, burst: 20}".to_owned(), "rate_limit: is not supported, because"),
         ("a: [".to_owned(), "web.yml"),

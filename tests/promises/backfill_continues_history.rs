@@ -311,7 +311,7 @@ fn what_cannot_be_backfilled_is_refused() {
     let missing = stage.path.with_file_name("state.db");
     let Ended { code, stderr, .. } = stage.run(&["--state.path", missing.to_str().unwrap()]);
     assert_eq!(code, Some(1));
-    assert!(stderr.contains("there is no state at") && !missing.exists(), "{stderr}");
+    assert!(stderr.contains("there is no state file at") && !missing.exists(), "{stderr}");
 }
 
 fn changes(micros: i64) -> Changes {
@@ -337,7 +337,11 @@ fn the_state_remembers_when_its_first_series_was_committed() {
     store.commit(&Changes { wall_micros: 5, ..Changes::default() }).unwrap();
     let refused = run();
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("does not say when its series began: give the time"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("does not contain the time at which its series began: give the time"),
+        "{}",
+        refused.stderr
+    );
     store.commit(&changes(END * 1_000_000 + 250_000)).unwrap();
     store.commit(&changes(END * 1_000_000 + 990_000)).unwrap();
     let at = END.to_string() + ".25";

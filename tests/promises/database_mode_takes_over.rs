@@ -115,7 +115,7 @@ async fn a_database_that_the_feed_contradicts_counts_nothing_and_the_right_one_c
     stage.list(&[("a", 400), ("b", 96)]);
     let mut program = stage.start(&[("one", skills_db(&link))]);
     until(&mut program, "what the feed lists", 496.0, invocations);
-    program.until_stderr("the contradiction", |log| log.contains("the database is not that of the feed"));
+    program.until_stderr("the contradiction", |log| log.contains("database belongs to another server"));
     let seen = scrape(&mut program);
     assert_eq!(seen.sum("session_buddy_bridge_detail_up"), 0.0);
     assert_eq!(seen.sum("session_buddy_bridge_detail_mismatches_total"), 1.0);

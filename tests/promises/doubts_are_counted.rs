@@ -95,7 +95,7 @@ async fn a_damage_that_little_proves_is_counted_as_a_doubt() {
     assert_eq!((doubts(&shown[0]), invocations(&shown[0])), (expected([]), 32.0));
     assert_eq!((doubts(&shown[1]), invocations(&shown[1])), (expected([("one", "damage", 1)]), 32.0));
     assert_eq!(counted(&shown[1], "feed_rollbacks_total", None), expected([("one", "", 1)]));
-    assert!(log.contains("the evidence does not decide; less is counted") && log.contains("reason=damage"), "{log}");
+    assert!(log.contains("source undecided; the lower count is used") && log.contains("reason=damage"), "{log}");
 }
 
 /// The two that follow the loss may be the one that was lost, come back, and one more.

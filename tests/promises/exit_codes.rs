@@ -64,7 +64,10 @@ fn a_state_that_is_not_there_yet_is_a_failure_that_says_so() {
         let args = [&["state"], command, &["--state.path", path.to_str().unwrap()]].concat();
         let Ended { code, stderr: said, .. } = Program::start(args).end();
         assert_eq!(code, Some(1), "{said}");
-        assert!(said.contains(&format!("there is no state at {}: a bridge creates one", path.display())), "{said}");
+        assert!(
+            said.contains(&format!("there is no state file at {}: a bridge creates one", path.display())),
+            "{said}"
+        );
         assert_eq!(folder.path().read_dir().unwrap().count(), 0, "{command:?} left something behind");
     }
 }

@@ -111,19 +111,19 @@ fn each_step_names_its_rule() {
     std::fs::write(&file, lines.collect::<String>()).unwrap();
     let text = printed(&["explain", &file.display().to_string()]);
     for told in [
-        "[4.1] \"a\" is new: 10 invocations, 10 completed, count as history",
-        "[4.2] \"a\" rose from 10 to 12, 2 completed in 4 s",
-        "[4.8] the event waits",
-        "[2] the event \"1\" was seen before",
-        "[4.8] 1 of \"a\" take phase and duration of events that waited",
-        "[4.8] the rise of \"a\" waits 5 s for its events",
-        "[4.8] the rise of \"a\" waited in vain",
-        "[4.3] \"a\" went from 40 to 39 with its database",
+        "[4.1] \"a\" is new: 10 invocations, 10 completed, counted as history",
+        "[4.2] \"a\" increased from 10 to 12, 2 completed in 4 s",
+        "[4.8] the event is pending",
+        "[2] the event \"1\" is a duplicate",
+        "[4.8] 1 of \"a\" get the phase and duration of pending events",
+        "[4.8] the increase of \"a\" is pending for 5 s",
+        "[4.8] no event arrived for the increase of \"a\"",
+        "[4.3] \"a\" fell from 40 to 39 with its database",
         "[4.3] database rolled back, nothing is counted: \"a\" from",
         "[4.3] database reset detected",
         "[2] rejected, malformed_frame",
-        "[5] 1 more of \"drop\" for \"a\"",
-        "[6] the number of sessions is another",
+        "[5] 1 new anomalies \"drop\" of \"a\"",
+        "[6] the number of sessions changed",
         "active_sessions_total  1 -> 3",
     ] {
         assert!(text.contains(told), "{told}\n{text}");

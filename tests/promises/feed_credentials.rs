@@ -77,7 +77,7 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
 
     let nobody = RunningFeed::start(trusting(&server, ca.clone(), None));
     let told = failures(&nobody, 3, "tls").await;
-    assert!(told.contains("the server asks for a client certificate"), "{told}");
+    assert!(told.contains("the server requires a client certificate"), "{told}");
     nobody.stop().await;
 
     let client = stranger.client("client", directory.path());

@@ -277,8 +277,11 @@ fn a_url_that_names_no_feed_is_refused() {
             "localhost:8765",
             "\"localhost:8765\" does not start with ws:// or wss://: write for example ws://localhost:8765",
         ),
-        ("ws://", "\"ws://\" is no URL (empty host): write ws://HOST:PORT or wss://HOST:PORT"),
-        ("ws://h:65536", "\"ws://h:65536\" is no URL (invalid port number): write ws://HOST:PORT or wss://HOST:PORT"),
+        ("ws://", "\"ws://\" is not a URL (empty host): write ws://HOST:PORT or wss://HOST:PORT"),
+        (
+            "ws://h:65536",
+            "\"ws://h:65536\" is not a URL (invalid port number): write ws://HOST:PORT or wss://HOST:PORT",
+        ),
         ("ws://h/#x", "\"ws://h/#…\" has a fragment (#), which no server ever sees: leave it out, or write # as %23"),
         (
             "ws://h:0",
@@ -286,7 +289,7 @@ fn a_url_that_names_no_feed_is_refused() {
         ),
         (
             "ws://me:secret@h/?key=secret",
-            "\"ws://***@h/?…\" holds a user name or password, which the feed does not ask for: put a token into the \
+            "\"ws://***@h/?…\" holds a user name or password, which a feed does not use: put a token into the \
              environment variable SESSION_BUDDY_BRIDGE_FEED_TOKEN, or into a file named by --feed.token-file",
         ),
     ] {
@@ -361,7 +364,7 @@ fn a_token_has_one_source() {
         for (other_variable, other_value, second) in &sources[at + 1..] {
             assert_eq!(
                 refusal_in(&[(variable, value), (other_variable, other_value)], &[]),
-                format!("{first} and {second} both say which token to send: give only one of them")
+                format!("{first} and {second} both set the token: give only one of them")
             );
         }
     }
@@ -437,10 +440,7 @@ fn a_token_that_is_no_text_is_refused() {
     use std::os::unix::ffi::OsStringExt;
     let found = |name: &str| (name == "SESSION_BUDDY_BRIDGE_FEED_TOKEN").then(|| OsString::from_vec(vec![0xff]));
     let refused = parse(["session-buddy-bridge"], found).unwrap_err();
-    assert_eq!(
-        refused.to_string(),
-        "SESSION_BUDDY_BRIDGE_FEED_TOKEN holds something that is not UTF-8: set it to what is asked for alone, or unset it"
-    );
+    assert_eq!(refused.to_string(), "SESSION_BUDDY_BRIDGE_FEED_TOKEN is not valid UTF-8: correct it, or unset it");
 }
 
 #[test]
@@ -467,7 +467,7 @@ fn an_address_that_is_none_is_refused() {
         ("9090", "has no port: write HOST:PORT, for example localhost:9090, or :9090 for every interface"),
         ("http://localhost:9090/", "is a URL or a path: write HOST:PORT alone, for example localhost:9090"),
         ("localhost:65536", "has the port \"65536\": a port is a number from 1 to 65535, or 0 for one that is free"),
-        ("::1", "is no IPv6 address between brackets: write [ADDRESS]:PORT, for example [::1]:9090"),
+        ("::1", "is not an IPv6 address in brackets: write [ADDRESS]:PORT, for example [::1]:9090"),
     ] {
         let expected = format!("--web.listen-address \"{address}\" {complaint}");
         assert_eq!(refusal(&["--web.listen-address", address]), expected);
@@ -504,8 +504,8 @@ fn a_host_that_no_browser_can_name_is_refused() {
     for (name, complaint) in [
         ("a.example:443", "has a port: write the name alone, it is allowed on every port"),
         ("127.0.0.1", "is an IP address, and addresses are always allowed: leave it out"),
-        ("*.example", "is no host name: write for example metrics.example"),
-        ("https://a.example", "is no host name: write for example metrics.example"),
+        ("*.example", "is not a host name: write for example metrics.example"),
+        ("https://a.example", "is not a host name: write for example metrics.example"),
     ] {
         let expected = format!("--web.allowed-hosts \"{name}\" {complaint}");
         assert_eq!(refusal(&["--web.allowed-hosts", name]), expected);
@@ -545,7 +545,7 @@ fn a_number_outside_its_range_is_refused_with_the_range() {
         (
             "--feed.silence-timeout",
             "soon",
-            "is no duration: write a number and one of the units ms, s, m, h, d, for example 10s, 500ms or 1.5m",
+            "is not a duration: write a number and one of the units ms, s, m, h, d, for example 10s, 500ms or 1.5m",
         ),
     ] {
         let refused = refusal(&[flag, value]);

@@ -30,7 +30,7 @@ fn start(path: &Path) -> Program {
 /// Waits until it has its state.
 fn started(path: &Path) -> Program {
     let mut program = start(path);
-    program.until_stderr("the state to be open", |log| log.contains("state opened"));
+    program.until_stderr("the state to be open", |log| log.contains("state file opened"));
     program
 }
 
@@ -165,9 +165,9 @@ fn serving(feed: &str, path: &Path) -> Program {
     Program::start(["--feed.url", feed, "--web.listen-address", "127.0.0.1:0", "--state.path", path])
 }
 
-const DISPLACED: &str = "state file deleted, renamed, replaced or overwritten while in use: writing it again";
+const DISPLACED: &str = "state file deleted, renamed, replaced or overwritten while in use; writing it again";
 const WRITTEN_AGAIN: &str = "state file written again; nothing was lost";
-const IN_PLACE_AGAIN: &str = "state file in its place again; nothing was lost";
+const IN_PLACE_AGAIN: &str = "state file restored; nothing was lost";
 
 /// How often the log has this message.
 fn logged(bridge: &mut Program, message: &str) -> usize {

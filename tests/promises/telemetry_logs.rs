@@ -79,10 +79,10 @@ fn what_repeats_is_said_once_and_cut_short() {
         assert_eq!(
             logged,
             [
-                format!("WARN not applied: {cut} feed=f reason=\"malformed_frame\""),
-                "WARN not applied: rate is NaN feed=f reason=\"invalid_number\"".to_owned(),
-                "WARN the list of anomalies may have hidden some feed=f".to_owned(),
-                "WARN events dropped: no snapshot accounted for them feed=f events=3".to_owned(),
+                format!("WARN message or entry rejected feed=f reason=\"malformed_frame\" detail={cut}"),
+                "WARN message or entry rejected feed=f reason=\"invalid_number\" detail=rate is NaN".to_owned(),
+                "WARN more anomalies than the feed lists; some may be missing feed=f".to_owned(),
+                "WARN events dropped; no snapshot accounted for them feed=f events=3".to_owned(),
             ]
         );
     });
@@ -116,7 +116,7 @@ fn every_notice_is_a_line_that_names_what_is_at_fault() {
                 "fell=pytest\\n-run 9 to 2 others=17",
             ),
             (Notice::RolledBack { fell: FallenSkills::default() }, "WARN", "database rolled back"),
-            (Notice::Restored, "WARN", "before a damage"),
+            (Notice::Restored, "WARN", "before the damage"),
             (Notice::AliasFound { of: "ws://b:1/".to_owned() }, "INFO", "active=ws://b:1/"),
             (Notice::AliasCleared, "INFO", "feed is active"),
             (Notice::SourcesJoined { counted_twice: 7 }, "WARN", "counted_twice=7"),
@@ -144,8 +144,8 @@ fn an_end_at_shutdown_is_no_warning_and_other_ends_are() {
         assert_eq!(
             logged,
             [
-                "INFO disconnected: the bridge ends feed=f code=\"shutdown\"",
-                "WARN disconnected: Authentication failed; check the token feed=f code=\"4001\"",
+                "INFO disconnected feed=f code=\"shutdown\" reason=the bridge ends",
+                "WARN disconnected feed=f code=\"4001\" reason=Authentication failed; check the token",
             ]
         );
     });

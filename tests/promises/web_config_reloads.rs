@@ -195,7 +195,7 @@ fn the_certificate_of_a_ca_as_that_of_the_server_is_logged_with_its_file() {
         "ws://127.0.0.1:1",
     ];
     let warning = format!(
-        "level=warn msg=\"the server's certificate is that of a CA, which clients that use rustls refuse\" file={}",
+        "level=warn msg=\"the server certificate is a CA certificate, which clients that use rustls refuse\" file={}",
         site.folder.path().join("server.pem").display()
     );
     let mut program = Program::start(args);

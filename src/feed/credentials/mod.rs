@@ -243,7 +243,7 @@ pub enum CredentialProblem {
         wanted: &'static str,
     },
     /// The PEM is malformed.
-    #[error("is broken PEM: write it anew")]
+    #[error("is invalid PEM: create it again")]
     BrokenPem(#[source] PemError),
     /// The PEM is well-formed and its content cannot be used.
     #[error("cannot be used ({}): {}", .0, pem::remedy(.0).unwrap_or("check what was written into it"))]
