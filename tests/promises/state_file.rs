@@ -354,8 +354,8 @@ async fn the_log_of_a_killed_bridge_is_never_left_behind() {
     let ended = start(&hard_link).end();
     assert_eq!(ended.code, Some(1), "{}", ended.stderr);
     let remedy = format!(
-        "the log of the state {hard_link} is not beside it but at {log}: move it to {hard_link}-wal, or start once with \
-         --state.path {state}",
+        "the write-ahead log of the state file {hard_link} is not beside it but at {log}: move it to {hard_link}-wal, or \
+         start once with --state.path {state}",
         hard_link = hard_link.display(),
         log = log.display()
     );
