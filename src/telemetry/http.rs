@@ -13,7 +13,7 @@ use crate::http::Refusal;
 
 const HTTP_CONNECTIONS_REFUSED: Family<0> = Family::counter(
     "session_buddy_bridge_http_connections_refused_total",
-    "HTTP connections closed unserved because too many were open.",
+    "Number of HTTP connections closed because too many were open.",
     [],
 );
 const HTTP_REFUSALS: Family<1> = Family::counter(
@@ -23,7 +23,7 @@ const HTTP_REFUSALS: Family<1> = Family::counter(
 );
 const HTTP_ACCEPT_FAILURES: Family<0> = Family::counter(
     "session_buddy_bridge_http_accept_failures_total",
-    "Times an HTTP connection could not be accepted, for want of file descriptors for example.",
+    "Number of HTTP connections that could not be accepted, for example because file descriptors ran out.",
     [],
 );
 const HTTP_REQUESTS: Family<2> = Family::counter(

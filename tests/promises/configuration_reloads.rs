@@ -211,7 +211,7 @@ async fn without_a_file_a_hangup_ends_nothing() {
     let mut program = Program::start(["--feed.url", &url, "--state.disabled", "--web.listen-address", "127.0.0.1:0"]);
     until(&mut program, "its counts", &(3.0, 1), counts);
     program.signal(Signal::HUP);
-    program.until_stderr("a word on it", |log| log.contains("SIGHUP ignored; there is no --config.file to reload"));
+    program.until_stderr("a word on it", |log| log.contains("reload ignored; there is no --config.file to reload"));
     until(&mut program, "its counts", &(3.0, 1), counts);
 }
 
