@@ -441,6 +441,9 @@ impl Ledger {
             known.counts.changed.mark_if(is_other);
             known.counts.detail.join(feed, reading.anomalies.is_some(), has_more, reading.connection);
         });
+        if has_more {
+            self.prolong_start(now);
+        }
         self.show_databases(notices);
         self.finish(source, notices);
         self.update_start(now);

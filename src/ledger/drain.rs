@@ -205,6 +205,13 @@ impl Ledger {
         }
     }
 
+    /// More rows of a database follow those that were counted: the hold of the start lasts from now on.
+    pub(super) fn prolong_start(&mut self, now: Now) {
+        if !matches!(self.start, Start::Over) {
+            self.start = Start::Holding { since: now.elapsed };
+        }
+    }
+
     #[cold]
     fn begin(&mut self, now: Now) {
         if self.configuration == Configuration::Known && !std::mem::replace(&mut self.began, true) {

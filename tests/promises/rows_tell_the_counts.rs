@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::memory_state::MemoryState;
 use crate::support::model::{Invocation, Metrics, START_MICROS, invocations, metrics_update, skill_name, sql_time};
 use crate::support::property;
-use crate::support::rows::read_all;
+use crate::support::rows::{read_all, read_batch};
 use crate::support::server_database::SCHEMA;
 use crate::support::shown::{Shown, bucket_of};
 use proptest::prelude::*;
@@ -691,6 +691,50 @@ fn a_skill_that_is_renamed_in_rows_counts_under_its_new_name() {
         history.settle();
         assert_eq!(history.shown.counts().values().sum::<u64>(), 5 + moved, "{renamed}");
     }
+}
+
+/// A series that begins with a part of its history would show the rest as an increase.
+#[test]
+fn nothing_of_a_long_history_is_shown_before_its_last_row_is_read() {
+    let mut history = History::new(10_000, true);
+    history.take(&Step::Append(vec![invocation("a"); 4_500]));
+    history.take(&Step::Snapshot);
+    history.step_micros = 2_000_000;
+    let mut database = SkillsDatabase::open(&history.server.path, &CancellationToken::new()).expect("a database");
+    let mut batches = 0;
+    loop {
+        history.at_micros += history.step_micros;
+        let now = history.now();
+        let History { ledger, feed, notices, .. } = &mut history;
+        match read_batch(&mut database, ledger, *feed, now, notices).expect("it can be read") {
+            Some(_) => batches += 1,
+            None => break,
+        }
+        history.keep();
+        assert!([0, 4_500].contains(&history.shown.counts().values().sum::<u64>()), "{:?}", history.shown.counts());
+    }
+    assert_eq!((batches, history.shown.counts()), (5, [(("a".to_owned(), true), 4_500)].into()));
+}
+
+/// A database that is locked halfway does not hide the other feeds for ever.
+#[test]
+fn a_reading_that_stops_halfway_holds_the_start_up_for_5_s() {
+    let mut history = History::new(10_000, true);
+    history.take(&Step::Append(vec![invocation("a"); 2_500]));
+    history.take(&Step::Snapshot);
+    history.step_micros = 2_000_000;
+    let mut database = SkillsDatabase::open(&history.server.path, &CancellationToken::new()).expect("a database");
+    for _ in 0..2 {
+        history.at_micros += 4_000_000;
+        let now = history.now();
+        let History { ledger, feed, notices, .. } = &mut history;
+        read_batch(&mut database, ledger, *feed, now, notices).expect("it can be read");
+    }
+    let shown = [(); 3].map(|()| {
+        history.take(&Step::Keep);
+        history.shown.counts().values().sum::<u64>()
+    });
+    assert_eq!(shown, [0, 0, 2_000], "after 2, 4 and 6 s");
 }
 
 fn failed(skill_name: &str) -> Invocation {
