@@ -171,7 +171,7 @@ mod tests {
             (ca(&hollow), r#"the CA file "hollow" cannot be used ("#),
             (identity(&key, &key), r#"the client certificate file "key" holds no certificate in PEM"#),
             (identity(&certificate, &certificate), r#"the client key file "certificate" holds no private key"#),
-            (identity(&certificate, &broken), r#"the client key file "broken" is broken PEM"#),
+            (identity(&certificate, &broken), r#"the client key file "broken" is invalid PEM"#),
             (identity(&certificate, &hollow_key), r#"the client key file "hollow-key" cannot be used ("#),
             (identity(&hollow, &key), r#"the client certificate file "hollow" cannot be used ("#),
             (
