@@ -693,25 +693,37 @@ fn a_skill_that_is_renamed_in_rows_counts_under_its_new_name() {
     }
 }
 
+/// A server with so many rows, whose feed has sent its first list.
+fn long_history(rows: usize) -> (History, SkillsDatabase) {
+    let mut history = History::new(10_000, true);
+    history.take(&Step::Append(vec![invocation("a"); rows]));
+    history.take(&Step::Snapshot);
+    let database = SkillsDatabase::open(&history.server.path, &CancellationToken::new()).expect("a database");
+    (history, database)
+}
+
+impl History {
+    /// Returns whether there was a batch to read after `seconds` more.
+    fn read_batch_after(&mut self, seconds: i64, database: &mut SkillsDatabase) -> bool {
+        self.at_micros += seconds * 1_000_000;
+        let now = self.now();
+        read_batch(database, &mut self.ledger, self.feed, now, &mut self.notices).expect("it can be read").is_some()
+    }
+
+    fn invocations_shown(&self) -> u64 {
+        self.shown.counts().values().sum()
+    }
+}
+
 /// A series that begins with a part of its history would show the rest as an increase.
 #[test]
 fn nothing_of_a_long_history_is_shown_before_its_last_row_is_read() {
-    let mut history = History::new(10_000, true);
-    history.take(&Step::Append(vec![invocation("a"); 4_500]));
-    history.take(&Step::Snapshot);
-    history.step_micros = 2_000_000;
-    let mut database = SkillsDatabase::open(&history.server.path, &CancellationToken::new()).expect("a database");
+    let (mut history, mut database) = long_history(4_500);
     let mut batches = 0;
-    loop {
-        history.at_micros += history.step_micros;
-        let now = history.now();
-        let History { ledger, feed, notices, .. } = &mut history;
-        match read_batch(&mut database, ledger, *feed, now, notices).expect("it can be read") {
-            Some(_) => batches += 1,
-            None => break,
-        }
+    while history.read_batch_after(2, &mut database) {
+        batches += 1;
         history.keep();
-        assert!([0, 4_500].contains(&history.shown.counts().values().sum::<u64>()), "{:?}", history.shown.counts());
+        assert!([0, 4_500].contains(&history.invocations_shown()), "{:?}", history.shown.counts());
     }
     assert_eq!((batches, history.shown.counts()), (5, [(("a".to_owned(), true), 4_500)].into()));
 }
@@ -719,20 +731,12 @@ fn nothing_of_a_long_history_is_shown_before_its_last_row_is_read() {
 /// A database that is locked halfway does not hide the other feeds for ever.
 #[test]
 fn a_reading_that_stops_halfway_holds_the_start_up_for_5_s() {
-    let mut history = History::new(10_000, true);
-    history.take(&Step::Append(vec![invocation("a"); 2_500]));
-    history.take(&Step::Snapshot);
+    let (mut history, mut database) = long_history(2_500);
+    assert!(history.read_batch_after(4, &mut database) && history.read_batch_after(4, &mut database));
     history.step_micros = 2_000_000;
-    let mut database = SkillsDatabase::open(&history.server.path, &CancellationToken::new()).expect("a database");
-    for _ in 0..2 {
-        history.at_micros += 4_000_000;
-        let now = history.now();
-        let History { ledger, feed, notices, .. } = &mut history;
-        read_batch(&mut database, ledger, *feed, now, notices).expect("it can be read");
-    }
     let shown = [(); 3].map(|()| {
         history.take(&Step::Keep);
-        history.shown.counts().values().sum::<u64>()
+        history.invocations_shown()
     });
     assert_eq!(shown, [0, 0, 2_000], "after 2, 4 and 6 s");
 }
