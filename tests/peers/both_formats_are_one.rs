@@ -50,7 +50,8 @@ fn unpacked(response: &Response) -> String {
 
 /// Those of the lines that do not move from one scrape to the next by themselves.
 fn still(text: &str) -> Vec<&str> {
-    text.lines().filter(|line| !line.starts_with("process_")).collect()
+    let moves = |line: &str| ["process_", "session_buddy_bridge_http_"].iter().any(|prefix| line.starts_with(prefix));
+    text.lines().filter(|line| !moves(line)).collect()
 }
 
 fn invocation(skill: &str, phase: &str, completed: bool, seconds: f64, session: &str) -> Step {
