@@ -129,7 +129,7 @@ fn completions_and_manual_come_from_the_command_line_itself() {
 
     let manual = printed(&["man"]);
     assert!(manual.contains(".TH session-buddy-bridge 1"), "{manual}");
-    for words in ["feed.jwt\\-secret\\-file", "SESSION_BUDDY_BRIDGE_STATE_PATH", "Exit codes"] {
+    for words in ["feed.jwt\\-secret\\-file", "SESSION_BUDDY_BRIDGE_STATE_PATH", "EXIT STATUS"] {
         assert!(manual.contains(words), "{words}\n{manual}");
     }
 }
