@@ -154,6 +154,21 @@ impl FamilyKind {
         suffixes
     }
 
+    /// Returns how many samples [`FamilyKind::each_sample`] has for `skill`.
+    pub fn samples(self, skill: &SkillView) -> usize {
+        let SkillSeries { skill_name: _, phases, completion_rate, anomalies, failures, last_invoked_micros } =
+            &skill.series;
+        match self {
+            Self::Invocations => 2 * phases.len(),
+            Self::Durations => (BUCKET_LABELS.len() + 2) * phases.len(),
+            Self::CompletionRates => completion_rate.iter().len(),
+            Self::Anomalies => anomalies.len(),
+            Self::LastListed => skill.last_listed_micros.iter().len(),
+            Self::Failures => failures.len(),
+            Self::LastInvoked => last_invoked_micros.iter().len(),
+        }
+    }
+
     /// Calls `each` with every sample of `skill`, in an order that depends on its series only.
     #[inline]
     pub fn each_sample(self, skill: &SkillView, each: impl FnMut(Sample<'_>)) {

@@ -42,7 +42,7 @@ pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;
 pub use others::{OtherSample, each_other_sample, encode_others};
-pub use skill_sample::{SkillSample, each_skill_sample};
+pub use skill_sample::{SkillSample, SkillShape, each_skill_sample};
 pub use skill_view::SkillView;
 pub use text::{Encoding, encode_families, render};
 pub use view::View;

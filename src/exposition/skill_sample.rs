@@ -21,6 +21,18 @@ pub struct SkillSample<'a> {
     pub is_own: bool,
 }
 
+/// How many samples each family has for a skill. Two moments of a skill at which it is the same have the same series in the same
+/// order: phases and types are added and never removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SkillShape([usize; FamilyKind::ALL.len()]);
+
+impl SkillShape {
+    /// Returns the present shape of `skill`.
+    pub fn of(skill: &SkillView) -> Self {
+        Self(FamilyKind::ALL.map(|kind| kind.samples(skill)))
+    }
+}
+
 /// Calls `each` with every sample of `skill`, in an order that depends on its series only.
 pub fn each_skill_sample(skill: &SkillView, mut each: impl FnMut(SkillSample<'_>)) {
     for kind in FamilyKind::ALL {

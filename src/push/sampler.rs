@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::exposition::{ACTIVE_SESSIONS_NAME, SkillSample, View, each_skill_sample};
+use crate::exposition::{ACTIVE_SESSIONS_NAME, SkillSample, SkillShape, View, each_skill_sample};
 use crate::ledger::SkillSeries;
 
 use super::series::{
@@ -51,17 +51,8 @@ struct OwnSeries {
 /// The series of a skill, in the order of its samples.
 #[derive(Debug, Default)]
 struct SkillIds {
-    shape: Shape,
+    shape: SkillShape,
     ids: Vec<SeriesId>,
-}
-
-/// What the order of a skill's samples depends on: series are added and, but for these two, never removed.
-#[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
-struct Shape {
-    phases: usize,
-    anomalies: usize,
-    has_rate: bool,
-    is_listed: bool,
 }
 
 /// A tick that is not queued yet.
@@ -168,12 +159,7 @@ impl Sampler {
 
     fn sample_skill(&mut self, index: usize, view: &View, occasion: Occasion, values: &mut Vec<(SeriesId, f64)>) {
         let skill = view.skill(index);
-        let shape = Shape {
-            phases: skill.series.phases.len(),
-            anomalies: skill.series.anomalies.len(),
-            has_rate: skill.series.completion_rate.is_some(),
-            is_listed: skill.last_listed_micros.is_some(),
-        };
+        let shape = SkillShape::of(skill);
         if index >= self.skills.len() {
             self.skills.resize_with(index + 1, SkillIds::default);
         }
@@ -292,6 +278,9 @@ fn born_micros(series: &SkillSeries, sample: &SkillSample<'_>) -> Option<i64> {
     if let Some(phase) = label("workflow_phase") {
         return series.phases.iter().find(|series| &*series.workflow_phase == phase)?.born_micros;
     }
+    if let Some(error_type) = label("error_type") {
+        return series.failures.iter().find(|series| &*series.error_type == error_type)?.born_micros;
+    }
     let anomaly_type = label("anomaly_type")?;
     series.anomalies.iter().find(|series| &*series.anomaly_type == anomaly_type)?.born_micros
 }
@@ -300,4 +289,83 @@ fn born_micros(series: &SkillSeries, sample: &SkillSample<'_>) -> Option<i64> {
 pub(super) fn present(values: &[f64]) -> Vec<(SeriesId, f64)> {
     let values = values.iter().enumerate().filter(|(_, value)| !is_stale(**value));
     values.map(|(index, value)| (SeriesId::at(index), *value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{AnomalySeries, Changes, FailureSeries, Histogram, PhaseSeries, SkillIndex, SkillRow};
+
+    /// A skill in whose series each step adds one, of another family each time.
+    fn growing() -> Vec<(SkillSeries, i64)> {
+        let born_micros = Some(1);
+        let phase = |workflow_phase: &str| PhaseSeries {
+            workflow_phase: workflow_phase.into(),
+            completed: 1,
+            abandoned: 1,
+            durations: Histogram { buckets: [1; 10], sum: 2.5 },
+            born_micros,
+            exemplar: None,
+        };
+        let steps: [fn(&mut SkillSeries); 5] = [
+            |series| series.completion_rate = Some(0.5),
+            |series| series.last_invoked_micros = Some(7_000_000),
+            |series| {
+                let failure = |name: &str| FailureSeries { error_type: name.into(), count: 1, born_micros: Some(1) };
+                series.failures.push(failure(if series.failures.is_empty() { "z" } else { "a" }));
+            },
+            |series| {
+                let anomaly = |name: &str| AnomalySeries { anomaly_type: name.into(), count: 1, born_micros: Some(1) };
+                series.anomalies.push(anomaly(if series.anomalies.is_empty() { "z" } else { "a" }));
+            },
+            |series| series.completion_rate = None,
+        ];
+        let mut series = SkillSeries::new("a".into());
+        series.phases.push(phase("z"));
+        let mut moments = vec![(series.clone(), 0)];
+        for step in steps.into_iter().chain(steps) {
+            step(&mut series);
+            moments.push((series.clone(), 0));
+        }
+        series.phases.push(phase("a"));
+        moments.push((series.clone(), 0));
+        moments.push((series, 9_000_000));
+        moments
+    }
+
+    #[test]
+    fn every_family_of_a_skill_is_sampled_from_the_tick_in_which_it_begins() {
+        let mut view = View::default();
+        let mut sampler = Sampler::new(Vec::new(), Vec::new(), None);
+        for (number, (series, last_listed_micros)) in growing().into_iter().enumerate() {
+            let row = SkillRow { index: SkillIndex(0), series, last_listed_micros };
+            view.apply(Changes { skills: vec![row], ..Changes::default() });
+            let time = TickTime::from_millis(60_000 * (number as i64 + 1));
+            let occasion = Occasion { time, kind: TickKind::Regular, interval_millis: 60_000 };
+            let draft = sampler.sample(&mut view, 1, Vec::new(), occasion);
+            sampler.accept(&draft);
+            let mut shown = Vec::new();
+            each_skill_sample(view.skill(0), |sample| {
+                shown.push((sampler.skill_series_name(&sample), sample.value.to_bits()));
+            });
+            let known = sampler.catalog.iter().zip(&sampler.last);
+            let mut sampled: Vec<_> = known
+                .filter(|(series, value)| !is_stale(**value) && &*series.name.metric != ACTIVE_SESSIONS_NAME)
+                .map(|(series, value)| (series.name.clone(), value.to_bits()))
+                .collect();
+            shown.sort();
+            sampled.sort();
+            assert_eq!(sampled, shown, "after {number} steps");
+        }
+        let begins_at_zero = |metric: &str| {
+            sampler
+                .catalog
+                .iter()
+                .filter(|series| &*series.name.metric == metric)
+                .all(|series| series.zero_at.is_some())
+        };
+        assert!(
+            begins_at_zero("session_buddy_bridge_skill_failures_total") && begins_at_zero("anomalies_detected_total")
+        );
+    }
 }
