@@ -41,7 +41,10 @@ impl DirectSender {
             match exchange.answer().verdict() {
                 Verdict::Stored => return Ok(()),
                 Verdict::Retry(cause) if attempt < ATTEMPTS_MAX => {
-                    tokio::time::sleep(cause.not_before().unwrap_or(wait).clamp(wait, WAIT_MAX.max(wait))).await;
+                    let next = cause.not_before().unwrap_or(wait).clamp(wait, WAIT_MAX.max(wait));
+                    let retry_seconds = next.as_secs_f64();
+                    tracing::warn!(%problem, attempt, of = ATTEMPTS_MAX, retry_seconds, "push failed; it is sent again");
+                    tokio::time::sleep(next).await;
                     wait *= 2;
                 }
                 Verdict::Divide(_) => {
