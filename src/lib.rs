@@ -153,7 +153,7 @@ mod documents {
 pub mod internals {
     pub mod backfill {
         pub use crate::backfill::{
-            BackfillError, EVENTS_MAX, OpenMetrics, Progress, Requests, Sink, Span, Summary, write,
+            BackfillError, Counted, EVENTS_MAX, OpenMetrics, Progress, Requests, Sink, Span, Summary, write,
         };
     }
     pub mod cli {

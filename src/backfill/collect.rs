@@ -1,9 +1,11 @@
 //! Rows to events, and the totals that they lead to.
 
-use super::{BackfillError, Progress, Span, Summary};
-use crate::ledger::{Limits, RowSeries, SkillIndex, server_time_micros};
+use std::num::NonZeroU8;
+
+use super::{BackfillError, Counted, Progress, Span, Summary};
+use crate::ledger::{RowSeries, SkillIndex, server_time_micros};
 use crate::protocol::Rejection;
-use crate::skills_db::{HistoricAnomaly, HistoricInvocation, History};
+use crate::skills_db::{ErrorType, HistoricAnomaly, HistoricInvocation, History};
 
 /// Events that are held in memory at a time, 24 bytes each.
 pub const EVENTS_MAX: usize = 4 << 20;
@@ -17,13 +19,15 @@ const ROWS_PER_REPORT: u64 = 10_000;
 /// A row, as the samples need it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Event {
-    /// The sample that is the first to include it, in milliseconds since the Unix epoch; before the earliest sample, that.
-    pub millis: i64,
+    /// When it happened, in microseconds since the Unix epoch.
+    pub micros: i64,
     /// Seconds; no number if there is none.
     pub seconds: f64,
     pub skill: u32,
     /// Place of the phase, or of the type of anomalies, among those of the skill.
     pub part: u16,
+    /// 1 + the place of the type of the error among those of the skill; `None` where no cause is told.
+    pub failure: Option<NonZeroU8>,
     pub completed: bool,
 }
 
@@ -48,17 +52,18 @@ pub(super) struct Catalog {
     pub summary: Summary,
 }
 
-/// Counts the rows of `history`, and returns them too, if there are no more than `events_max`.
+/// Counts the rows of `history` that are `counted`, and returns them too, if there are no more than `events_max`.
 ///
 /// # Errors
 /// The database cannot be read.
 pub(super) fn catalog(
     history: &History<'_>,
     span: Span,
+    counted: &Counted,
     events_max: usize,
     progress: &mut dyn Progress,
 ) -> Result<(Catalog, Option<Events>), BackfillError> {
-    let mut catalog = Catalog { series_table: RowSeries::new(Limits::default()), summary: Summary::default() };
+    let mut catalog = Catalog { series_table: RowSeries::new(counted.limits), summary: Summary::default() };
     let mut events = Some(Events::default());
     let all = history.newest_keys()?;
     let mut read = 0;
@@ -70,16 +75,20 @@ pub(super) fn catalog(
     };
     history.invocations(|row| {
         report(progress);
-        let Some((row, millis)) = catalog.summary.placed(row, span, |row| (row.invoked_at, row.created_at)) else {
+        if row.as_ref().is_ok_and(|row| !counted.includes(row.skill_name)) {
+            return Ok(());
+        }
+        let Some((row, micros)) = catalog.summary.placed(row, span, |row| (row.invoked_at, row.created_at)) else {
             return Ok(());
         };
         let HistoricInvocation { skill_name, workflow_phase, completed, duration_seconds, .. } = row;
-        match catalog.series_table.count_invocation(skill_name, workflow_phase, completed, duration_seconds) {
+        let failure = failure(history, &row);
+        match catalog.series_table.count_invocation(skill_name, workflow_phase, completed, duration_seconds, failure) {
             Err(_) => catalog.summary.invalid_rows += 1,
             Ok(()) => {
                 catalog.summary.rows += 1;
                 if let Some(held) = &mut events {
-                    held.invocations.extend(invocation(&catalog.series_table, &row, millis));
+                    held.invocations.extend(invocation(&catalog.series_table, &row, failure, micros));
                 }
             }
         }
@@ -88,14 +97,17 @@ pub(super) fn catalog(
     })?;
     history.anomalies(|row| {
         report(progress);
+        if row.as_ref().is_ok_and(|row| !counted.includes(&row.entry.skill_name)) {
+            return Ok(());
+        }
         let row = catalog.summary.placed(row, span, |row| (row.entry.detected_at.as_deref(), None));
-        let Some((row, millis)) = row else { return Ok(()) };
+        let Some((row, micros)) = row else { return Ok(()) };
         match catalog.series_table.count_anomaly(&row.entry) {
             Err(_) => catalog.summary.invalid_rows += 1,
             Ok(()) => {
                 catalog.summary.rows += 1;
                 if let Some(held) = &mut events {
-                    held.anomalies.extend(anomaly(&catalog.series_table, &row, millis));
+                    held.anomalies.extend(anomaly(&catalog.series_table, &row, micros));
                 }
             }
         }
@@ -121,15 +133,16 @@ pub(super) fn reread(
     let is_wanted = |event: &Event| is_read(SkillIndex(event.skill));
     if of_anomalies {
         history.anomalies(|row| {
-            if let Some((row, millis)) = ignored.placed(row, span, |row| (row.entry.detected_at.as_deref(), None)) {
-                events.anomalies.extend(anomaly(series_table, &row, millis).filter(is_wanted));
+            if let Some((row, micros)) = ignored.placed(row, span, |row| (row.entry.detected_at.as_deref(), None)) {
+                events.anomalies.extend(anomaly(series_table, &row, micros).filter(is_wanted));
             }
             Ok::<_, BackfillError>(())
         })?;
     } else {
         history.invocations(|row| {
-            if let Some((row, millis)) = ignored.placed(row, span, |row| (row.invoked_at, row.created_at)) {
-                events.invocations.extend(invocation(series_table, &row, millis).filter(is_wanted));
+            if let Some((row, micros)) = ignored.placed(row, span, |row| (row.invoked_at, row.created_at)) {
+                let event = invocation(series_table, &row, failure(history, &row), micros);
+                events.invocations.extend(event.filter(is_wanted));
             }
             Ok::<_, BackfillError>(())
         })?;
@@ -137,17 +150,31 @@ pub(super) fn reread(
     Ok(events)
 }
 
-fn invocation(series_table: &RowSeries, row: &HistoricInvocation<'_>, millis: i64) -> Option<Event> {
+/// Returns why an invocation failed; `None` where the database has no column for it, as no bridge shows a cause then.
+fn failure<'r>(history: &History<'_>, row: &HistoricInvocation<'r>) -> Option<&'r str> {
+    row.failure.filter(|_| history.has_error_types()).map(ErrorType::as_str)
+}
+
+/// Returns the event of an invocation; `None` if its skill was not counted.
+fn invocation(
+    series_table: &RowSeries,
+    row: &HistoricInvocation<'_>,
+    failure: Option<&str>,
+    micros: i64,
+) -> Option<Event> {
     let skill = series_table.skill(row.skill_name)?;
     let part = part(series_table.phase(skill, row.workflow_phase)?);
     let seconds = row.duration_seconds.unwrap_or(f64::NAN);
-    Some(Event { millis, seconds, skill: skill.0, part, completed: row.completed })
+    let failure = failure.and_then(|error_type| series_table.error_type(skill, error_type)).and_then(|place| {
+        NonZeroU8::new(u8::try_from(place + 1).expect("a skill has far fewer types of errors than 2^8"))
+    });
+    Some(Event { micros, seconds, skill: skill.0, part, failure, completed: row.completed })
 }
 
-fn anomaly(series_table: &RowSeries, row: &HistoricAnomaly, millis: i64) -> Option<Event> {
+fn anomaly(series_table: &RowSeries, row: &HistoricAnomaly, micros: i64) -> Option<Event> {
     let skill = series_table.skill(&row.entry.skill_name)?;
     let part = part(series_table.anomaly_type(skill, &row.entry.anomaly_type)?);
-    Some(Event { millis, seconds: f64::NAN, skill: skill.0, part, completed: false })
+    Some(Event { micros, seconds: f64::NAN, skill: skill.0, part, failure: None, completed: false })
 }
 
 fn part(place: usize) -> u16 {
@@ -155,7 +182,7 @@ fn part(place: usize) -> u16 {
 }
 
 impl Summary {
-    /// Returns the row, and when the first sample that includes it is; `None` for a row that is in none, which is counted.
+    /// Returns the row, and when it happened, in microseconds since the Unix epoch; `None` for a row that is in none, which is counted.
     /// `times` returns the time of what happened, and when the row was stored, if that is known.
     fn placed<R>(
         &mut self,
@@ -177,14 +204,14 @@ impl Summary {
             self.later_rows += 1;
             return None;
         }
-        Some((row, span.sample_millis(micros)))
+        Some((row, micros))
     }
 }
 
 impl Span {
     /// Returns the time of the first sample that includes what happened at `micros`, before the end. It can be before the
     /// earliest sample, which includes everything before.
-    fn sample_millis(self, micros: i64) -> i64 {
+    pub(super) fn sample_millis(self, micros: i64) -> i64 {
         let millis = micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0);
         self.grid_from(millis).min(self.last_millis())
     }

@@ -19,6 +19,7 @@ use std::io;
 use thiserror::Error;
 
 use crate::exposition::{RowFamily, SamplesAtTimes};
+use crate::ledger::Limits;
 use crate::skills_db::{History, SkillsDatabaseError};
 
 pub use collect::EVENTS_MAX;
@@ -34,6 +35,26 @@ pub struct Span {
     pub end_millis: i64,
     /// Distance of the samples of a series that changes.
     pub step_millis: i64,
+}
+
+/// What the bridge counts whose series are continued.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Counted {
+    /// Its limits.
+    pub limits: Limits,
+    /// The skills that its feeds are subscribed to; none for all.
+    pub skills: Vec<String>,
+}
+
+impl Counted {
+    /// Returns whether every skill is one of `skills`.
+    pub fn is_within(&self, skills: &[String]) -> bool {
+        !self.skills.is_empty() && self.skills.iter().all(|name| skills.contains(name))
+    }
+
+    fn includes(&self, skill_name: &str) -> bool {
+        self.skills.is_empty() || self.skills.iter().any(|name| name == skill_name)
+    }
 }
 
 /// What became of the rows.
@@ -94,7 +115,7 @@ pub trait Sink {
     fn take(&mut self, samples: &SamplesAtTimes, millis: i64) -> Result<(), BackfillError>;
 }
 
-/// Makes the samples of `history`. At most `events_max` rows are held in memory at a time, unless one skill has more. Where all
+/// Makes the samples of those rows of `history` that are `counted`. At most `events_max` rows are held in memory at a time, unless one skill has more. Where all
 /// fit, the transaction ends before the first sample is written: whoever takes samples slowly holds up no server. `verify` is
 /// called whenever everything is read.
 ///
@@ -103,13 +124,14 @@ pub trait Sink {
 pub fn write(
     history: History<'_>,
     span: Span,
+    counted: &Counted,
     events_max: usize,
     verify: &dyn Fn() -> Result<(), BackfillError>,
     sink: &mut impl Sink,
     progress: &mut dyn Progress,
 ) -> Result<Summary, BackfillError> {
     // An error of rows that changed while they were read is theirs.
-    let read = collect::catalog(&history, span, events_max, progress);
+    let read = collect::catalog(&history, span, counted, events_max, progress);
     verify()?;
     let (catalog, events) = read?;
     match events {

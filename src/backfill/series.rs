@@ -59,11 +59,10 @@ pub(super) fn write(
                 }
             };
             let events = if of_anomalies { &mut events.anomalies } else { &mut events.invocations };
-            let is_merged = family == RowFamily::CompletionRates;
             // Every field takes part, so that the order does not depend on that of the rows.
             events.sort_unstable_by_key(|event| {
-                let part = if is_merged { 0 } else { event.part };
-                (rank[event.skill as usize], part, event.millis, event.completed, event.seconds.to_bits())
+                let rank = rank[event.skill as usize];
+                (rank, part(family, event), event.micros, event.completed, event.seconds.to_bits())
             });
             let mut rest = events.as_slice();
             for skill in &skills[first..last] {
@@ -95,7 +94,7 @@ impl Skill<'_> {
         }
     }
 
-    /// Writes the samples of a family from the skill's events, which are sorted by part and time; by time for its rate.
+    /// Writes the samples of a family from the skill's events, which are sorted by [`part`] and time.
     fn write(
         &self,
         family: RowFamily,
@@ -137,7 +136,7 @@ impl Skill<'_> {
                         _ => [0, 1].map(|place| SamplesAtTimes::only(family, zero.clone(), place)).into(),
                     };
                     for samples in metrics {
-                        writer.write(samples, part_of(events, place), Beginning::Zero, |series, event| {
+                        writer.write(samples, part_of(family, events, place), Beginning::Zero, |series, event| {
                             let phase = &mut series.phases[0];
                             *(if event.completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
                             if !event.seconds.is_nan() {
@@ -157,20 +156,51 @@ impl Skill<'_> {
                     let mut series = self.totals.anomalies[place].clone();
                     series.count = 0;
                     let samples = SamplesAtTimes::all(family, SkillSeries { anomalies: vec![series], ..empty.clone() });
-                    writer.write(samples, part_of(events, place), Beginning::Zero, |series, _| {
+                    writer.write(samples, part_of(family, events, place), Beginning::Zero, |series, _| {
                         series.anomalies[0].count += 1;
                     })?;
                 }
                 Ok(())
             }
+            RowFamily::Failures => {
+                let mut places: Vec<usize> = (0..self.totals.failures.len()).collect();
+                places.sort_unstable_by_key(|place| &self.totals.failures[*place].error_type);
+                for place in places {
+                    let mut series = self.totals.failures[place].clone();
+                    series.count = 0;
+                    let samples = SamplesAtTimes::all(family, SkillSeries { failures: vec![series], ..empty.clone() });
+                    writer.write(samples, part_of(family, events, place + 1), Beginning::Zero, |series, _| {
+                        series.failures[0].count += 1;
+                    })?;
+                }
+                Ok(())
+            }
+            RowFamily::LastInvoked => {
+                if *self.totals.skill_name == *OVERFLOW {
+                    return Ok(());
+                }
+                let samples = SamplesAtTimes::all(family, SkillSeries { last_invoked_micros: Some(0), ..empty });
+                writer.write(samples, events, Beginning::Value, |series, event| {
+                    series.last_invoked_micros = Some(event.micros);
+                })
+            }
         }
     }
 }
 
-/// Returns the events of the part at `place`, of events that are sorted by part.
-fn part_of(events: &[Event], place: usize) -> &[Event] {
-    let begin = events.partition_point(|event| usize::from(event.part) < place);
-    let end = events.partition_point(|event| usize::from(event.part) <= place);
+/// Returns the part of its skill's samples of a family that an event belongs to. A failure without a cause is of part 0.
+fn part(family: RowFamily, event: &Event) -> usize {
+    match family {
+        RowFamily::Invocations | RowFamily::Durations | RowFamily::Anomalies => event.part.into(),
+        RowFamily::Failures => event.failure.map_or(0, |failure| failure.get().into()),
+        RowFamily::CompletionRates | RowFamily::LastInvoked => 0,
+    }
+}
+
+/// Returns the events of a part, of events that are sorted by part.
+fn part_of(family: RowFamily, events: &[Event], wanted: usize) -> &[Event] {
+    let begin = events.partition_point(|event| part(family, event) < wanted);
+    let end = events.partition_point(|event| part(family, event) <= wanted);
     &events[begin..end]
 }
 
@@ -204,18 +234,20 @@ impl<S: Sink> Writer<'_, S> {
         let mut before = None;
         // What happened until the earliest sample is a value that the series begins with, added up in the same order as ever.
         let earliest = self.span.first_millis();
-        let (earlier, events) = events.split_at(events.partition_point(|event| event.millis <= earliest));
+        let span = self.span;
+        let at = |event: &Event| span.sample_millis(event.micros);
+        let (earlier, events) = events.split_at(events.partition_point(|event| at(event) <= earliest));
         if !earlier.is_empty() {
             earlier.iter().for_each(|event| apply(samples.series(), event));
             self.take(&samples, earliest, series)?;
             before = Some(earliest);
         } else if beginning == Beginning::Zero {
-            let millis = self.span.grid_before(first.millis);
+            let millis = self.span.grid_before(at(first));
             self.take(&samples, millis, series)?;
             before = Some(millis);
         }
-        for events in events.chunk_by(|a, b| a.millis == b.millis) {
-            let millis = events[0].millis;
+        for events in events.chunk_by(|a, b| at(a) == at(b)) {
+            let millis = at(&events[0]);
             self.fill(&samples, &mut before, millis, series)?;
             events.iter().for_each(|event| apply(samples.series(), event));
             self.take(&samples, millis, series)?;

@@ -1,9 +1,8 @@
 //! `backfill`: the history of the server's database as samples at its true times, up to where the live series begin.
 
-use std::fs::{self, File};
-use std::io::{self, IsTerminal as _, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
@@ -12,33 +11,35 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::new_file::NewFile;
+use super::progress_bar::ProgressBar;
 use super::report::SkillsDbFlags;
 use super::{Command, CommandError, until_signal};
-use crate::backfill::{self, BackfillError, EVENTS_MAX, OpenMetrics, Requests, Sink, Span, Summary};
-use crate::ledger::Limits;
+use crate::backfill::{self, BackfillError, Counted, EVENTS_MAX, OpenMetrics, Requests, Sink, Span, Summary};
+use crate::ledger::{LedgerState, Limits};
 use crate::push::{DirectSender, PushLabels, PushReceiver};
 use crate::settings::duration::{DurationError, parse};
-use crate::settings::flags::{CheckedReceivers, LogFlags, PushCredentialFlags, ReceiverFlags, SeriesChoice};
-use crate::settings::{Environment, LogSettings, SettingsError, state_path};
+use crate::settings::flags::{
+    CheckedReceivers, LimitFlags, LogFlags, PushCredentialFlags, ReceiverFlags, SeriesChoice,
+};
+use crate::settings::subscription::checked_name;
+use crate::settings::{Environment, LogSettings, SettingsError, limits, state_path};
 use crate::skills_db::{HistoryDatabase, SkillsDatabaseError};
 use crate::store::Store;
 
-/// Labels of a bridge that Prometheus scrapes at the default address, by the configuration of the documents.
+/// `instance` of a bridge that Prometheus scrapes on its own host at the default address. Others need `--label`.
 const SCRAPED_INSTANCE: &str = "localhost:9090";
 
 /// Requests that are made and not sent yet.
 const REQUESTS_MAX: usize = 4;
 
-/// Time between two reports of the progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
-
 #[derive(Debug, Args)]
 pub(super) struct BackfillFlags {
     #[command(flatten)]
     pub database: SkillsDbFlags,
-    /// When the live series begin, as RFC 3339 or in seconds since the Unix epoch; the backfill ends there [default: when the
-    /// state file got its first series]
-    #[arg(long, value_name = "TIME", value_parser = ValueParser::new(time))]
+    /// When the live series begin, as RFC 3339 or in seconds since the Unix epoch, after 1970 and not in the future; the backfill
+    /// ends there [default: when the state file got its first series]
+    #[arg(long, value_name = "TIME", value_parser = ValueParser::new(time), allow_negative_numbers = true)]
     pub until: Option<Timestamp>,
     /// State file of the bridge [default: session-buddy-bridge/state.db in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long = "state.path", value_name = "FILE", help_heading = "State")]
@@ -66,6 +67,11 @@ pub(super) struct BackfillFlags {
     #[arg(action = clap::ArgAction::Set, require_equals = true, default_value = "false", default_missing_value = "true")]
     #[arg(hide_possible_values = true)]
     pub insecure: bool,
+    /// Skill that the bridge's feeds are subscribed to, as theirs (may be repeated) [default: all]
+    #[arg(long = "feed.skill", value_name = "SKILL", help_heading = "Feed")]
+    pub skills: Vec<String>,
+    #[command(flatten)]
+    pub limits: LimitFlags,
     #[command(flatten)]
     pub log: LogFlags,
 }
@@ -96,6 +102,7 @@ pub struct Backfill {
     end: End,
     since: Duration,
     step: Duration,
+    counted: Counted,
     labels: PushLabels,
     target: Target,
     log: LogSettings,
@@ -132,6 +139,9 @@ fn receiver(url: String, credentials: PushCredentialFlags, insecure: bool) -> Re
 
 impl Backfill {
     pub(super) fn new(flags: BackfillFlags, environment: Environment<'_>) -> Result<Self, SettingsError> {
+        if let Some(until) = flags.until.filter(|until| *until <= Timestamp::UNIX_EPOCH || *until > Timestamp::now()) {
+            return Err(SettingsError::BackfillUntil { until });
+        }
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let instance = if flags.url.is_some() { &*host } else { SCRAPED_INSTANCE };
         let labels = PushLabels::of_host(instance).with(flags.labels.iter().map(String::as_str));
@@ -142,26 +152,44 @@ impl Backfill {
                 End::Of(path.or_else(|| state_path::default(environment)).ok_or(SettingsError::NoStatePath)?)
             }
         };
+        let limits = limits::from_flags(&flags.limits)?;
+        let checked = |skill| checked_name("--feed.skill", skill, limits.label_chars_max);
+        let counted = Counted { limits, skills: flags.skills.into_iter().map(checked).collect::<Result<_, _>>()? };
         let target = match (flags.url, flags.output) {
             (Some(url), _) => Target::Receiver(Box::new(receiver(url, flags.credentials, flags.insecure)?)),
             (None, Some(file)) => Target::File(file),
             (None, None) => Target::StandardOutput,
         };
         let (since, step, log) = (flags.since, flags.step, flags.log.settings());
-        Ok(Self { database: flags.database.path()?, end, since, step, labels, target, log })
+        Ok(Self { database: flags.database.path()?, end, since, step, counted, labels, target, log })
     }
 
     fn span(&self) -> Result<Span, CommandError> {
         let end_millis = match &self.end {
             End::At(end) => end.as_millisecond(),
             End::Of(path) => {
-                let micros = Store::look_at_first_series(path)?
-                    .ok_or_else(|| CommandError::NoFirstSeries { path: path.clone() })?;
+                let (state, micros) = Store::look_at_first_series(path)?;
+                let sources = counted_sources(&state);
+                if sources.len() > 1 {
+                    return Err(CommandError::SeveralSources { path: path.clone(), sources });
+                }
+                if let Some(subscribed) = subscribed(&state).filter(|subscribed| !self.counted.is_within(subscribed)) {
+                    return Err(CommandError::OtherSkills { path: path.clone(), subscribed });
+                }
+                let micros = micros.ok_or_else(|| CommandError::NoFirstSeries { path: path.clone() })?;
                 micros.div_euclid(1_000)
             }
         };
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).expect("it is in its range");
-        Ok(Span { since_millis: end_millis - millis(self.since), end_millis, step_millis: millis(self.step).max(1) })
+        // Before the epoch no receiver takes samples; their values include what happened then.
+        let since_millis = (end_millis - millis(self.since)).max(0);
+        Ok(Span { since_millis, end_millis, step_millis: millis(self.step).max(1) })
+    }
+
+    /// Returns the labels as PromQL has them.
+    fn selector(&self) -> String {
+        let labels: Vec<_> = self.labels.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
+        format!("{{{}}}", labels.join(","))
     }
 
     fn labels(&self) -> Vec<(String, String)> {
@@ -176,12 +204,12 @@ impl Command for Backfill {
 
     fn execute(self: Box<Self>) -> Result<(), CommandError> {
         let span = self.span()?;
-        let labels = self.labels();
+        let (counted, labels) = (self.counted.clone(), self.labels());
         let summary = match &self.target {
             // Waits for nothing, so a signal ends it as it ends any program.
             Target::StandardOutput => {
                 let mut sink = OpenMetrics::new(io::stdout().lock(), labels);
-                let written = fill(&self.database, span, &mut sink).and_then(|summary| {
+                let written = fill(&self.database, span, &self.counted, &mut sink).and_then(|summary| {
                     sink.finish().map(drop)?;
                     Ok(summary)
                 });
@@ -191,15 +219,18 @@ impl Command for Backfill {
                     written => written?,
                 }
             }
-            Target::File(path) => write_file(path, &self.database, span, labels)?,
+            Target::File(path) => until_signal(|shutdown| {
+                write_file(path.clone(), self.database.clone(), (span, counted), labels, shutdown)
+            })??,
             Target::Receiver(receiver) => {
                 let receiver = (**receiver).clone();
-                until_signal(|shutdown| push(receiver, self.database.clone(), span, labels, shutdown))??
+                until_signal(|shutdown| push(receiver, self.database.clone(), (span, counted), labels, shutdown))??
             }
         };
         let Summary { rows, later_rows, rows_without_time, invalid_rows, samples, series } = summary;
         let end = Timestamp::from_millisecond(span.end_millis).map(|end| end.to_string()).unwrap_or_default();
-        tracing::info!(rows, later_rows, samples, series, end, "history written");
+        let labels = self.selector();
+        tracing::info!(rows, later_rows, samples, series, end, labels, "history written");
         if rows_without_time + invalid_rows > 0 {
             tracing::warn!(rows_without_time, invalid_rows, "rows omitted; they are invalid or have no valid time");
         }
@@ -207,48 +238,71 @@ impl Command for Backfill {
     }
 }
 
+/// Returns what is known of each source that has counted something: the feeds that are bound to it, or its number.
+fn counted_sources(state: &LedgerState) -> Vec<String> {
+    let memory = &state.memory;
+    let counted = memory.sources.iter().map(|source| source.id).filter(|id| {
+        memory.skills.iter().any(|skill| skill.source == *id && skill.counted > 0)
+            || memory.tallies.iter().any(|tally| tally.source == *id && tally.listed.max(tally.streamed) > 0)
+    });
+    let names = counted.map(|id| {
+        let feeds = memory.feeds.iter().filter(|feed| feed.source == Some(id));
+        let feeds: Vec<_> = feeds.map(|feed| &*feed.counters.identity).collect();
+        if feeds.is_empty() { format!("source {} without a feed", id.0) } else { feeds.join(" and ") }
+    });
+    names.collect()
+}
+
+/// Returns the skills that the configured feeds are subscribed to; `None` if one of them is to all, or none is configured.
+fn subscribed(state: &LedgerState) -> Option<Vec<String>> {
+    let feeds = state.memory.feeds.iter().filter(|feed| feed.is_configured);
+    let skills: Option<Vec<_>> = feeds.map(|feed| feed.entry.filter.as_ref().map(ToString::to_string)).collect();
+    skills.filter(|skills| !skills.is_empty())
+}
+
 /// Writes the history of a database to `sink`.
-fn fill(database: &Path, span: Span, sink: &mut impl Sink) -> Result<Summary, BackfillError> {
-    let mut progress = Bar::new();
+fn fill(database: &Path, span: Span, counted: &Counted, sink: &mut impl Sink) -> Result<Summary, BackfillError> {
+    let mut progress = ProgressBar::new();
     let path = database;
     let database = HistoryDatabase::open(path)?;
     let verify = || match database.is_consistent() {
         true => Ok(()),
         false => Err(SkillsDatabaseError::Changed { path: path.to_owned() }.into()),
     };
-    let filled = backfill::write(database.history()?, span, EVENTS_MAX, &verify, sink, &mut progress);
+    let filled = backfill::write(database.history()?, span, counted, EVENTS_MAX, &verify, sink, &mut progress);
     progress.clear();
     filled
 }
 
-fn write_file(
-    path: &Path,
-    database: &Path,
-    span: Span,
+/// Writes the history of a database to a file, which is there once it is whole.
+async fn write_file(
+    path: PathBuf,
+    database: PathBuf,
+    (span, counted): (Span, Counted),
     labels: Vec<(String, String)>,
+    shutdown: CancellationToken,
 ) -> Result<Summary, CommandError> {
-    let failed = |source| CommandError::File { file: path.to_owned(), source };
-    let file = File::create_new(path).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => CommandError::FileExists { file: path.to_owned() },
-        _ => failed(error),
-    })?;
-    let mut sink = OpenMetrics::new(file, labels);
-    let written = fill(database, span, &mut sink).and_then(|summary| {
+    let file = NewFile::create(&path)?;
+    let out = file.writer()?;
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut sink = OpenMetrics::new(out, labels);
+        let summary = fill(&database, span, &counted, &mut sink)?;
         sink.finish()?.sync_all()?;
-        Ok(summary)
+        Ok::<_, BackfillError>(summary)
     });
-    if written.is_err() {
-        // Half a history is of no use to anybody.
-        let _ = fs::remove_file(path);
-    }
-    Ok(written?)
+    let Some(written) = shutdown.run_until_cancelled(writing).await else {
+        return Err(CommandError::NotWritten { file: path });
+    };
+    let summary = written.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    file.keep()?;
+    Ok(summary)
 }
 
 /// Pushes the history of a database. What was pushed when a signal ends it stays there, and the same samples can be pushed again.
 async fn push(
     receiver: PushReceiver,
     database: PathBuf,
-    span: Span,
+    (span, counted): (Span, Counted),
     labels: Vec<(String, String)>,
     shutdown: CancellationToken,
 ) -> Result<Summary, CommandError> {
@@ -256,7 +310,7 @@ async fn push(
     let making = tokio::task::spawn_blocking(move || {
         let send = |body: Vec<u8>| requests.blocking_send(body.into()).map_err(|_| BackfillError::NotSent);
         let mut sink = Requests::new(labels, send);
-        let summary = fill(&database, span, &mut sink)?;
+        let summary = fill(&database, span, &counted, &mut sink)?;
         sink.finish()?;
         Ok::<_, BackfillError>(summary)
     });
@@ -276,41 +330,6 @@ async fn push(
         Some(Ok(())) => {}
     }
     Ok(making.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?)
-}
-
-/// A progress bar on standard error, if that is a terminal.
-struct Bar {
-    is_shown: bool,
-    next: Instant,
-}
-
-impl Bar {
-    const COLUMNS: u64 = 40;
-
-    fn new() -> Self {
-        Self { is_shown: io::stderr().is_terminal(), next: Instant::now() }
-    }
-
-    fn clear(&self) {
-        if self.is_shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
-}
-
-impl backfill::Progress for Bar {
-    fn report(&mut self, what: &'static str, done: u64, all: u64) {
-        let now = Instant::now();
-        if !self.is_shown || now < self.next {
-            return;
-        }
-        self.next = now + PROGRESS_INTERVAL;
-        let of = |parts: u64| u128::from(done.min(all)) * u128::from(parts) / u128::from(all.max(1));
-        let (filled, percent) = (of(Self::COLUMNS) as usize, of(100));
-        let empty = Self::COLUMNS as usize - filled;
-        // A terminal that takes nothing is no reason to fail.
-        let _ = write!(io::stderr(), "\r{what:<8} [{}{}] {percent:>3} %", "#".repeat(filled), " ".repeat(empty));
-    }
 }
 
 #[cfg(test)]

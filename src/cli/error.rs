@@ -135,6 +135,39 @@ pub enum CommandError {
     /// A signal ended the command before its work was done.
     #[error("interrupted: the receiver has a part of the history; push it again, the same samples do no harm")]
     Interrupted,
+    /// A signal ended the command before its file was whole.
+    #[error("{}: interrupted, no file was written", .file.display())]
+    NotWritten {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The series of a state are of fewer skills.
+    #[error(
+        "the feeds of the state file {} are subscribed to single skills, which alone have series: give {}",
+        path.display(),
+        subscribed.iter().map(|skill| format!("--feed.skill={skill:?}")).collect::<Vec<_>>().join(" ")
+    )]
+    OtherSkills {
+        /// The state file.
+        path: PathBuf,
+        /// The skills.
+        subscribed: Vec<String>,
+    },
+    /// A state whose series are sums over several databases.
+    #[error(
+        "the state file {} counts {} sources ({}), and its series are their sums: the history of one database is not that of these \
+         series. Give --until, and a --label that the live series do not have, such as feed=NAME, for the history of one database as \
+         series of its own",
+        path.display(),
+        sources.len(),
+        sources.join(", ")
+    )]
+    SeveralSources {
+        /// The state file.
+        path: PathBuf,
+        /// The sources that have counted something, by their feeds.
+        sources: Vec<String>,
+    },
     /// A state without the time of its first series.
     #[error(
         "the state file {} does not contain the time at which its series began: give the time of their first sample with --until, for example \

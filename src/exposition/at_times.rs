@@ -24,6 +24,10 @@ pub enum RowFamily {
     CompletionRates,
     /// `anomalies_detected_total`: a series for each type of a skill's anomalies.
     Anomalies,
+    /// `session_buddy_bridge_skill_failures_total`: a series for each type of a skill's errors.
+    Failures,
+    /// `session_buddy_bridge_skill_last_invoked_timestamp_seconds`: a gauge for each skill.
+    LastInvoked,
 }
 
 /// The samples of one metric of a skill, as its series are now: one sample, or those of a histogram.
@@ -39,7 +43,8 @@ pub struct SamplesAtTimes {
 
 impl RowFamily {
     /// Every family, in the order in which they are exposed.
-    pub const ALL: [Self; 4] = [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies];
+    pub const ALL: [Self; 6] =
+        [Self::Invocations, Self::Durations, Self::CompletionRates, Self::Anomalies, Self::Failures, Self::LastInvoked];
 
     fn kind(self) -> FamilyKind {
         match self {
@@ -47,6 +52,8 @@ impl RowFamily {
             Self::Durations => FamilyKind::Durations,
             Self::CompletionRates => FamilyKind::CompletionRates,
             Self::Anomalies => FamilyKind::Anomalies,
+            Self::Failures => FamilyKind::Failures,
+            Self::LastInvoked => FamilyKind::LastInvoked,
         }
     }
 
@@ -69,7 +76,7 @@ impl SamplesAtTimes {
         Self { only: Some(place), ..Self::all(family, series) }
     }
 
-    /// Returns the series, to be changed. Phases and types stay as they are, and a rate stays where there is one.
+    /// Returns the series, to be changed. Phases and types stay as they are, and a gauge stays where there is one.
     pub fn series(&mut self) -> &mut SkillSeries {
         &mut self.view.series
     }

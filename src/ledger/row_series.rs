@@ -23,7 +23,7 @@ impl RowSeries {
         Self { series_table: SeriesTable::default(), limits }
     }
 
-    /// Counts an invocation.
+    /// Counts an invocation, and why it failed, if that is told.
     ///
     /// # Errors
     /// A name that no label may have.
@@ -33,6 +33,7 @@ impl RowSeries {
         workflow_phase: Option<&str>,
         completed: bool,
         duration_seconds: Option<f64>,
+        failure: Option<&str>,
     ) -> Result<(), Rejection> {
         check_skill_name(skill_name, &self.limits)?;
         let phase = workflow_phase.unwrap_or(UNKNOWN_PHASE);
@@ -42,6 +43,9 @@ impl RowSeries {
         *(if completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;
         if let Some(seconds) = duration_seconds {
             phase.durations.observe(seconds, 1, seconds);
+        }
+        if let Some(error_type) = failure {
+            self.series_table.add_failures(skill, error_type, 1, None, &self.limits);
         }
         Ok(())
     }
@@ -82,6 +86,13 @@ impl RowSeries {
         let anomalies = &self.series_table.series(skill).anomalies;
         let position = |name: &str| anomalies.iter().position(|series| &*series.anomaly_type == name);
         position(anomaly_type).or_else(|| position(OVERFLOW))
+    }
+
+    /// Returns the place among the failures of a skill under which rows of a type were counted; `None` if there was none.
+    pub fn error_type(&self, skill: SkillIndex, error_type: &str) -> Option<usize> {
+        let failures = &self.series_table.series(skill).failures;
+        let position = |name: &str| failures.iter().position(|series| &*series.error_type == name);
+        position(error_type).or_else(|| position(OVERFLOW))
     }
 
     /// Returns the series of every skill, by [`SkillIndex`].

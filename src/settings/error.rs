@@ -103,6 +103,13 @@ pub enum SettingsError {
     #[doc(hidden)]
     #[error("--feed.skills-db is missing: give the server's database, .session-buddy/skills.db where it runs")]
     NoSkillsDb,
+    /// No live series began at the time that `backfill` was given.
+    #[doc(hidden)]
+    #[error("--until {until} is not between 1970 and now: give the time of the first live sample")]
+    BackfillUntil {
+        /// The time.
+        until: jiff::Timestamp,
+    },
     /// A label of `backfill` cannot be used.
     #[doc(hidden)]
     #[error("--label \"{label}\" {error}", label = label.escape_debug())]

@@ -228,13 +228,13 @@ impl Store {
         both(&copy).map_err(failed)
     }
 
-    /// Returns when the state at `path` got its first series, in microseconds since the Unix epoch; `None` if it has none, or if
-    /// they are older than the record.
+    /// Returns the state at `path`, and when it got its first series, in microseconds since the Unix epoch; `None` if it has none,
+    /// or if they are older than the record.
     ///
     /// # Errors
     /// As [`Store::look`].
-    pub fn look_at_first_series(path: &Path) -> Result<Option<i64>, StoreError> {
-        Self::look_at(path, tables::first_series::load).map(|(_, micros)| micros)
+    pub fn look_at_first_series(path: &Path) -> Result<(LedgerState, Option<i64>), StoreError> {
+        Self::look_at(path, tables::first_series::load)
     }
 
     /// Writes `changes` in one transaction. When this returns they are on disk.

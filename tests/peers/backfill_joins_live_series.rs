@@ -18,6 +18,9 @@ use crate::support::{eventually, holds, in_repository};
 const DAY: i64 = 86_400;
 const DAYS: i64 = 4;
 
+const FAILURES: &str = "session_buddy_bridge_skill_failures_total";
+const LAST_INVOKED: &str = "session_buddy_bridge_skill_last_invoked_timestamp_seconds";
+
 /// By skill and phase.
 type Counts = BTreeMap<(String, String), f64>;
 
@@ -34,6 +37,18 @@ fn invocations(database: &Path, from: i64, until: i64) -> Counts {
         WHERE unixepoch(invoked_at, 'subsec') > ? AND unixepoch(invoked_at, 'subsec') <= ? GROUP BY 1, 2";
     let mut query = connection.prepare(sql).unwrap();
     let rows = query.query_map(params![from, until], |row| Ok(((row.get(0)?, row.get(1)?), row.get(2)?)));
+    rows.unwrap().map(Result::unwrap).collect()
+}
+
+/// What the rows until a time tell of each skill that has some.
+fn told(database: &Path, aggregate: &str, condition: &str, until: i64) -> BTreeMap<String, f64> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let sql = format!(
+        "SELECT skill_name, {aggregate} FROM skill_invocation WHERE {condition} AND unixepoch(invoked_at, 'subsec') <= ?
+         GROUP BY 1"
+    );
+    let mut query = connection.prepare(&sql).unwrap();
+    let rows = query.query_map(params![until], |row| Ok((row.get(0)?, row.get(1)?)));
     rows.unwrap().map(Result::unwrap).collect()
 }
 
@@ -74,8 +89,10 @@ fn check(what: &str, database: &Path, query: &dyn Fn(&str, i64) -> Answer) {
     }
     assert_eq!(counts(now).values().sum::<f64>(), total(database), "{what}: now");
     let durations = ["bucket", "sum", "count"].map(|suffix| format!("skill_duration_seconds_{suffix}"));
-    let counters =
-        ["skill_invocations_total", "anomalies_detected_total"].map(str::to_owned).into_iter().chain(durations);
+    let counters = ["skill_invocations_total", "anomalies_detected_total", FAILURES]
+        .map(str::to_owned)
+        .into_iter()
+        .chain(durations);
     for counter in counters {
         let resets = query(&format!("resets({counter}{{instance=\"bridge\"}}[{}d])", DAYS + 2), now);
         assert!(resets.len() > 5, "{what}: {} series of {counter}", resets.len());
@@ -83,6 +100,24 @@ fn check(what: &str, database: &Path, query: &dyn Fn(&str, i64) -> Answer) {
             assert_eq!(resets, 0.0, "{what}: {counter} {labels:?}");
         }
     }
+    // What rows tell at the time of a sample, by skill.
+    let by_skill = |promql: &str, at: i64| -> BTreeMap<String, f64> {
+        query(promql, at).into_iter().map(|(labels, value)| (labels["skill_name"].clone(), value)).collect()
+    };
+    for at in [midnight, midnight - DAY, now] {
+        let failures = format!(r#"sum by (skill_name) ({FAILURES}{{instance="bridge"}}) > 0"#);
+        let expected = told(database, "count(*) + 0.0", "NOT completed", at);
+        assert_eq!(by_skill(&failures, at), expected, "{what}: failures at {at}");
+        let invoked = by_skill(&format!(r#"{LAST_INVOKED}{{instance="bridge"}}"#), at);
+        let expected = told(database, "max(unixepoch(invoked_at, 'subsec'))", "true", at);
+        assert!(invoked.keys().eq(expected.keys()), "{what}: {invoked:?}, not {expected:?} at {at}");
+        for (skill, seconds) in &invoked {
+            // SQLite's times have milliseconds.
+            assert!((seconds - expected[skill]).abs() <= 0.001, "{what}: {skill} at {at}: {seconds}, not {expected:?}");
+        }
+    }
+    let falls = query(&format!("resets({LAST_INVOKED}{{instance=\"bridge\"}}[{}d])", DAYS + 2), now);
+    assert!(!falls.is_empty() && falls.iter().all(|(_, falls)| *falls == 0.0), "{what}: {falls:?}");
     // Each series is one, from its first sample to the last one that is live.
     let joined =
         query(&format!("count(count_over_time(skill_invocations_total{{instance=\"bridge\"}}[{}d]))", DAYS + 2), now);

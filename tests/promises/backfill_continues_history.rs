@@ -3,26 +3,34 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fastrand::Rng;
 use jiff::Timestamp;
 use rusqlite::params;
-use session_buddy_bridge::internals::backfill::{EVENTS_MAX, OpenMetrics, Progress, Span, Summary, write};
+use rustix::process::Signal;
+use session_buddy_bridge::internals::backfill::{Counted, EVENTS_MAX, OpenMetrics, Progress, Span, Summary, write};
 use session_buddy_bridge::internals::ledger::{
     Changes, DURATION_BUCKETS_SECONDS, PhaseSeries, SkillIndex, SkillRow, SkillSeries,
 };
 use session_buddy_bridge::internals::skills_db::HistoryDatabase;
 use session_buddy_bridge::internals::store::Store;
+use session_buddy_bridge::settings::{FeedTarget, Settings, StateLocation};
 use tempfile::TempDir;
 
+use crate::support::model::{Database, Invocation};
 use crate::support::program::{Ended, Program};
+use crate::support::running_bridge::RunningBridge;
+use crate::support::scripted_feed::{Clock, Gate, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver};
 use crate::support::server_database::ServerDatabase;
+use crate::support::{eventually, holds};
 
-/// When the live series begin: no multiple of a minute.
-const END: i64 = 1_795_341_634;
+/// When the live series begin: no multiple of a minute, and in the past of every clock.
+const END: i64 = 1_700_000_014;
 
 const DAY: i64 = 86_400;
 
@@ -64,7 +72,11 @@ impl Stage {
                 server.connection.execute(insert, params![skill, began, kind]).unwrap();
             }
         }
-        server.execute("COMMIT");
+        server.execute(
+            "UPDATE skill_invocation SET error_type =
+                CASE id % 4 WHEN 0 THEN NULL WHEN 1 THEN 'timeout' WHEN 2 THEN 'http.client:404' ELSE 'no such file' END;
+            COMMIT",
+        );
         Self { _folder: folder, path, server }
     }
 
@@ -74,10 +86,14 @@ impl Stage {
     }
 
     fn write<W: Write>(&self, span: Span, events_max: usize, out: W) -> (W, Summary) {
+        self.write_counted(&Counted::default(), span, events_max, out)
+    }
+
+    fn write_counted<W: Write>(&self, counted: &Counted, span: Span, events_max: usize, out: W) -> (W, Summary) {
         let database = HistoryDatabase::open(&self.path).unwrap();
         let mut sink = OpenMetrics::new(out, vec![("job".to_owned(), "j".to_owned())]);
         let history = database.history().unwrap();
-        let summary = write(history, span, events_max, &|| Ok(()), &mut sink, &mut Silent).unwrap();
+        let summary = write(history, span, counted, events_max, &|| Ok(()), &mut sink, &mut Silent).unwrap();
         (sink.finish().unwrap(), summary)
     }
 
@@ -137,7 +153,7 @@ fn every_series_has_the_value_of_sql_at_each_time() {
     ));
     let (text, summary) = stage.text(span(6), EVENTS_MAX);
     let all = series(&text);
-    assert!(text.ends_with("\n# EOF\n") && text.matches("# TYPE ").count() == 4, "{}", &text[text.len() - 200..]);
+    assert!(text.ends_with("\n# EOF\n") && text.matches("# TYPE ").count() == 6, "{}", &text[text.len() - 200..]);
     assert_eq!(all.values().map(Vec::len).sum::<usize>() as u64, summary.samples);
     assert_eq!(all.len() as u64, summary.series);
     // What was stored within five seconds before the end, or later, is left to the live series.
@@ -173,10 +189,22 @@ fn every_series_has_the_value_of_sql_at_each_time() {
                      AND unixepoch(detected_at) < {END} - 5 AND anomaly_type = '{}'",
                     label(name, "anomaly_type")
                 ),
+                "session_buddy_bridge_skill_failures_total" => {
+                    let error_type = label(name, "error_type");
+                    format!(
+                        "SELECT count(*) + 0.0 {rows} AND NOT completed AND CASE error_type WHEN 'no such file' THEN 'other'
+                         ELSE coalesce(error_type, 'unknown') END = '{error_type}'"
+                    )
+                }
+                "session_buddy_bridge_skill_last_invoked_timestamp_seconds" => {
+                    format!("SELECT coalesce(max(unixepoch(invoked_at, 'subsec')), 0.0) {rows}")
+                }
                 _ => panic!("{family} is not determined by rows"),
             };
             let (found, expected) = (value(samples, millis), stage.count(&expected));
-            assert!((found - expected).abs() <= 1e-9 * expected, "{name} at {millis}: {found}, not {expected}");
+            // SQLite's times have milliseconds.
+            let error = if name.contains("timestamp_seconds") { 0.001 } else { 1e-9 * expected };
+            assert!((found - expected).abs() <= error, "{name} at {millis}: {found}, not {expected}");
         }
     }
     assert!(all.keys().any(|name| name.contains("{skill_name=\"a\u{202e}\\\"b\\\\\\n{c}\",")), "names are escaped");
@@ -198,8 +226,9 @@ fn no_counter_falls_no_query_finds_a_gap_and_each_series_ends_where_the_live_one
                 let piece = text[begin + 1..].lines().take_while(|line| line.starts_with(&format!("{name} "))).count();
                 assert_eq!(piece, samples.len(), "{name}");
             }
-            let is_counter = !name.starts_with("skill_completion_rate");
-            assert!(!is_counter || samples.is_sorted_by(|a, b| a.1 <= b.1), "{name}: values");
+            let is_time = name.starts_with("session_buddy_bridge_skill_last_invoked_timestamp_seconds");
+            let is_counter = !is_time && !name.starts_with("skill_completion_rate");
+            assert!(!(is_counter || is_time) || samples.is_sorted_by(|a, b| a.1 <= b.1), "{name}: values");
             let gap = samples.windows(2).map(|pair| pair[1].0 - pair[0].0).max().unwrap_or_default();
             assert!(gap <= 300_000.max(step_millis), "{name}: {gap}");
             let begin = span.first_millis();
@@ -217,6 +246,64 @@ fn no_counter_falls_no_query_finds_a_gap_and_each_series_ends_where_the_live_one
             }
         }
     }
+}
+
+#[test]
+fn types_of_errors_beyond_the_limit_overflow_in_the_order_of_the_rows() {
+    let stage = Stage::filled(400, 11);
+    stage.server.execute(
+        "UPDATE skill_invocation SET completed = 0, skill_name = 's', error_type = 'e' || ((id - 1) * 17 % 40)",
+    );
+    let text = stage.text(span(6), EVENTS_MAX).0;
+    let last = |samples: &Vec<(i64, f64)>| samples[samples.len() - 1].1;
+    let failures = series(&text).into_iter().filter(|(name, _)| name.contains("skill_failures_total"));
+    let found: BTreeMap<_, _> =
+        failures.map(|(name, samples)| (label(&name, "error_type").to_owned(), last(&samples))).collect();
+    let is_in = format!("max(unixepoch(created_at), unixepoch(invoked_at)) < {END} - 5");
+    let mut expected = BTreeMap::new();
+    let sql =
+        format!("SELECT error_type, count(*) + 0.0 FROM skill_invocation WHERE {is_in} GROUP BY 1 ORDER BY min(id)");
+    let mut query = stage.server.connection.prepare(&sql).unwrap();
+    let types = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, f64>(1)?))).unwrap();
+    for (at, one) in types.enumerate() {
+        let (name, count) = one.unwrap();
+        *expected.entry(if at < 32 { name } else { "__overflow__".to_owned() }).or_insert(0.0) += count;
+    }
+    assert_eq!((found.len(), found), (33, expected));
+
+    stage.server.execute("ALTER TABLE skill_invocation DROP COLUMN error_type");
+    let text = stage.text(span(6), EVENTS_MAX).0;
+    assert!(!text.contains("skill_failures_total{"), "no bridge shows a cause without the column");
+    assert!(text.contains("skill_last_invoked_timestamp_seconds{"));
+}
+
+#[test]
+fn only_what_the_bridge_counts_is_in_the_history() {
+    let stage = Stage::filled(300, 12);
+    let whole = series(&stage.text(span(6), EVENTS_MAX).0);
+    let skills = vec!["pytest-run".to_owned(), "refactor".to_owned()];
+    let (text, summary) =
+        stage.write_counted(&Counted { skills, ..Counted::default() }, span(6), EVENTS_MAX, Vec::new());
+    let some = series(&String::from_utf8(text).unwrap());
+    let expected: Series = whole
+        .iter()
+        .filter(|(name, _)| ["pytest-run", "refactor"].contains(&label(name, "skill_name")))
+        .map(|(name, samples)| (name.clone(), samples.clone()))
+        .collect();
+    assert!(some == expected && some.len() < whole.len(), "{:?}", some.keys());
+    assert_eq!((summary.rows_without_time, summary.invalid_rows), (0, 0));
+
+    let until = END.to_string();
+    let of_command =
+        |arguments: &[&str]| stage.run(&[&["--until", &until, "--since", "6d"], arguments].concat()).stdout;
+    let names = |text: &str| -> BTreeSet<String> {
+        let series = series(text).into_keys();
+        series.map(|name| label(&name, "skill_name").to_owned()).collect()
+    };
+    let some = names(&of_command(&["--feed.skill", "pytest-run", "--feed.skill", "refactor"]));
+    assert_eq!(some, ["pytest-run", "refactor"].map(ToOwned::to_owned).into());
+    let limited = names(&of_command(&["--limit.skills", "1"]));
+    assert!(limited.len() == 2 && limited.contains("__overflow__"), "{limited:?}");
 }
 
 #[test]
@@ -264,7 +351,7 @@ fn rows_without_a_time_are_counted_and_reported() {
     let Ended { code, stdout, stderr } = stage.run(&["--until", &END.to_string()]);
     assert_eq!(code, Some(0), "{stderr}");
     assert!(stdout.ends_with("# EOF\n") && stderr.contains("rows_without_time=3 invalid_rows=1"), "{stderr}");
-    assert!(stderr.contains(" end=2026-11-22T10:00:34Z"), "{stderr}");
+    assert!(stderr.contains(" end=2023-11-14T22:13:34Z"), "{stderr}");
 }
 
 #[test]
@@ -279,6 +366,8 @@ fn a_file_is_written_once_and_as_a_whole() {
     let text = fs::read_to_string(&file).unwrap();
     let labels = r#",instance="laptop",job="session-buddy",team="a"} "#;
     assert!(text.lines().filter(|line| !line.starts_with('#')).all(|line| line.contains(labels)), "{text}");
+    let written = r#" labels="{instance=\"laptop\",job=\"session-buddy\",team=\"a\"}""#;
+    assert!(stderr.contains(written), "{stderr}");
     assert_eq!(stage.run(&["--until", &until, "--label", "instance=laptop", "--label", "team=a"]).stdout, text);
     let Ended { code, stderr, .. } = stage.run(&arguments);
     assert_eq!(code, Some(1));
@@ -299,10 +388,13 @@ fn what_cannot_be_backfilled_is_refused() {
     let stage = Stage::filled(1, 6);
     for (arguments, expected) in [
         (&["--until", "yesterday"][..], "is no time"),
-        (&["--until", "0", "--step", "1"], "has no unit"),
-        (&["--until", "0", "--label", "skill_name=x"], "is a label of the bridge's own series"),
-        (&["--until", "0", "--push.url", "ftp://x"], "--push.url"),
-        (&["--until", "0", "--push.url", "http://localhost/", "--output", "x"], "cannot be used with"),
+        (&["--until", "0"], "--until 1970-01-01T00:00:00Z is not between 1970 and now"),
+        (&["--until", "-99999999999"], "--until -001199-02-15T14:13:21Z is not between 1970 and now"),
+        (&["--until", "253402207200", "--since", "36500d"], "--until 9999-12-30T22:00:00Z is not between 1970 and now"),
+        (&["--until", "1", "--step", "1"], "has no unit"),
+        (&["--until", "1", "--label", "skill_name=x"], "is a label of the bridge's own series"),
+        (&["--until", "1", "--push.url", "ftp://x"], "--push.url"),
+        (&["--until", "1", "--push.url", "http://localhost/", "--output", "x"], "cannot be used with"),
     ] {
         let Ended { code, stderr, .. } = stage.run(arguments);
         assert_eq!(code, Some(2), "{arguments:?}: {stderr}");
@@ -359,11 +451,11 @@ fn a_state_of_the_first_version_does_not_pretend_to_know_its_first_series() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
     fs::copy(crate::support::in_repository("tests/fixtures/states/1.db"), &path).unwrap();
-    assert_eq!(Store::look_at_first_series(&path).unwrap(), None);
+    assert_eq!(Store::look_at_first_series(&path).unwrap().1, None);
     let mut store = Store::open(&path, Ok).unwrap().store;
     store.commit(&Changes { wall_micros: 7, ..changes(7) }).unwrap_or_default();
     drop(store);
-    assert_eq!(Store::look_at_first_series(&path).unwrap(), None);
+    assert_eq!(Store::look_at_first_series(&path).unwrap().1, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -408,6 +500,108 @@ async fn a_receiver_gets_every_sample_of_the_text() {
     let ended = stage.run(&[&arguments[..], &["--push.url", &refusing.url()]].concat());
     assert_eq!(ended.code, Some(1));
     assert!(ended.stderr.contains("out of bounds: it has to accept samples of the past"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_receiver_that_does_not_answer_is_reported_at_once() {
+    let stage = Stage::filled(5, 13);
+    let (path, until) = (stage.path.to_str().unwrap(), END.to_string());
+    // Nobody listens on a port that was given back.
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/w");
+    let arguments = ["backfill", "--feed.skills-db", path, "--until", &until, "--push.url", &url];
+    let mut program = Program::start(arguments);
+    program.until_stderr("its reason", |stderr| {
+        let mut lines = stderr.lines();
+        lines.any(|line| line.contains("level=warn") && line.contains("attempt=1 of=8") && line.contains("refused"))
+    });
+    program.signal(Signal::TERM);
+    let ended = program.end();
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("interrupted"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_signal_leaves_no_half_file() {
+    let stage = Stage::filled(100, 14);
+    let output = stage.path.with_file_name("output");
+    fs::create_dir(&output).unwrap();
+    let file = output.join("history.om");
+    let (path, until) = (stage.path.to_str().unwrap(), END.to_string());
+    // A century at a step of a second is more than any disk takes in the time of a test.
+    stage.server.execute("UPDATE skill_invocation SET invoked_at = datetime(id, 'unixepoch')");
+    let arguments = ["backfill", "--feed.skills-db", path, "--until", &until, "--output", file.to_str().unwrap()];
+    let names = || fs::read_dir(&output).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    for signal in [Signal::INT, Signal::TERM] {
+        let program = Program::start([&arguments[..], &["--step", "1s", "--since", "36500d"]].concat());
+        eventually("the file to begin", || {
+            let begun =
+                fs::read_dir(&output).unwrap().any(|entry| entry.unwrap().metadata().is_ok_and(|it| it.len() > 0));
+            holds(begun, format!("{:?}", names()))
+        });
+        assert!(!file.exists(), "it has its name once it is whole");
+        program.signal(signal);
+        let ended = program.end();
+        assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+        assert!(ended.stderr.contains("interrupted, no file was written"), "{}", ended.stderr);
+        assert_eq!(names(), [""; 0], "{signal:?}");
+    }
+    let ended = Program::start(arguments).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(names(), ["history.om"]);
+    assert!(fs::read_to_string(&file).unwrap().ends_with("# EOF\n"));
+}
+
+/// A server whose snapshots list one completed invocation of a skill.
+fn server_of(skill_name: &str, at_micros: i64) -> ScriptedFeed {
+    let invocation = Invocation {
+        skill_name: skill_name.to_owned(),
+        workflow_phase: None,
+        completed: true,
+        duration_seconds: Some(1.0),
+    };
+    let database = Database { invocations: vec![invocation], ..Database::default() };
+    let text = move |round: u64| database.snapshot(round as i64 * 50_000 + at_micros);
+    let every = Duration::from_millis(50);
+    ScriptedFeed::start(vec![vec![Step::Clocked(Gate::default(), Clock::new(every), Box::new(text))]])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_of_several_sources_has_no_history_of_one_database() {
+    let stage = Stage::filled(3, 15);
+    let servers = [server_of("a", 0), server_of("b", 7)];
+    let feeds: Vec<_> = servers.iter().map(|server| FeedTarget::new(server.url().as_str()).unwrap()).collect();
+    let names: Vec<_> = feeds.iter().map(|feed| feed.identity.clone()).collect();
+    let skill = feeds[0].clone().with_skill("a");
+    let path = stage.path.with_file_name("skill.db");
+    let settings = Settings { state: StateLocation::Path(path.clone()), ..Settings::new(vec![skill]) };
+    let bridge = RunningBridge::start(settings);
+    bridge.until("every count", &1.0, |scrape| scrape.sum("skill_invocations_total")).await;
+    bridge.stop().await;
+    let of_skill = ["--state.path", path.to_str().unwrap()];
+    let refused = stage.run(&of_skill);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("give --feed.skill="), "{}", refused.stderr);
+    assert_eq!(stage.run(&[&of_skill[..], &["--feed.skill", "a"]].concat()).code, Some(0), "the remedy");
+
+    for count in [1, 2] {
+        let path = stage.path.with_file_name(format!("{count}.db"));
+        let state = StateLocation::Path(path.clone());
+        let bridge = RunningBridge::start(Settings { state, ..Settings::new(feeds[..count].to_vec()) });
+        bridge.until("every count", &(count as f64), |scrape| scrape.sum("skill_invocations_total")).await;
+        bridge.stop().await;
+        let Ended { code, stdout, stderr } = stage.run(&["--state.path", path.to_str().unwrap()]);
+        if count == 1 {
+            assert_eq!(code, Some(0), "{stderr}");
+            continue;
+        }
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        for expected in ["counts 2 sources (", &names[0], &names[1], "Give --until, and a --label"] {
+            assert!(stderr.contains(expected), "{expected}: {stderr}");
+        }
+        let until = END.to_string();
+        assert_eq!(stage.run(&["--until", &until, "--label", "desk=a"]).code, Some(0), "the remedy");
+    }
 }
 
 /// Moves the log of the server to its database at the first write, which a reader's transaction prevents.
