@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
-/// Why the server's database cannot be read. It is tried again, and the feed counts without it meanwhile.
+/// Why the server's database cannot be read. A bridge tries again, and the feed counts without it meanwhile; commands that end
+/// fail, with errors that name what to do before the next run.
 #[derive(Debug, Error)]
 pub enum SkillsDatabaseError {
     /// No file.
@@ -21,8 +22,8 @@ pub enum SkillsDatabaseError {
     },
     /// The system refuses access to the file or to a directory above it.
     #[error(
-        "cannot access {} (--feed.skills-db): {source}; run the bridge as the owner of the database, or give its user access to \
-         the file and its directories",
+        "cannot access {} (--feed.skills-db): {source}; run session-buddy-bridge as the owner of the database, or give its \
+         user access to the file and its directories",
         path.display()
     )]
     Inaccessible {
@@ -116,6 +117,18 @@ pub enum SkillsDatabaseError {
         /// The configured path.
         path: PathBuf,
     },
+    /// A command is to read a database in WAL mode that has a log without its index, as a copy or a crash leaves it. SQLite would
+    /// create the index, and beside the files of others nothing is created.
+    #[error(
+        "{path} has a -wal file and no -shm file: it is a copy, or its server ended without closing it, and rows can be in the \
+         -wal alone; copy it with `sqlite3 {path} \".backup COPY\"` and name the copy, or start its server and run the \
+         command again",
+        path = path.display()
+    )]
+    Unrecovered {
+        /// The configured path.
+        path: PathBuf,
+    },
     /// Its files were exchanged, and another connection of this process still has the former ones open. SQLite shares the
     /// index of the write-ahead log within a process, so that all have to close first.
     #[error("the files of {} were replaced: it is read again as soon as every feed has closed the former ones", path.display())]
@@ -126,8 +139,8 @@ pub enum SkillsDatabaseError {
     /// It is there and cannot be opened. In WAL mode its companions are needed, and where nothing may be written only the
     /// server can create them.
     #[error(
-        "{} cannot be opened for reading: give the bridge read access to it and to its -wal and -shm files; where their \
-         directory is mounted read-only, keep the server running or mount it writable",
+        "{} cannot be opened for reading: give session-buddy-bridge read access to it and to its -wal and -shm files; \
+         where their directory is mounted read-only, keep the server running or mount it writable",
         path.display()
     )]
     Unopenable {
@@ -143,6 +156,18 @@ pub enum SkillsDatabaseError {
         path.display()
     )]
     Locked {
+        /// The configured path.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// Another process has an exclusive lock when a command reads.
+    #[error(
+        "{} is locked by another process: run the command again when the lock is released; if it stays locked, look for a \
+         transaction that was left open, for `PRAGMA locking_mode = EXCLUSIVE` or for a long VACUUM",
+        path.display()
+    )]
+    Busy {
         /// The configured path.
         path: PathBuf,
         /// What SQLite said.
@@ -176,6 +201,16 @@ impl SkillsDatabaseError {
         match source.kind() {
             io::ErrorKind::NotFound => Self::Missing { path },
             _ => Self::Inaccessible { path, source },
+        }
+    }
+
+    /// Returns the error of a command that ends: what a bridge waits for, its user has to do.
+    pub(super) fn of_command(self) -> Self {
+        match self {
+            Self::NotServed { path } => Self::Unrecovered { path },
+            Self::Locked { path, source } => Self::Busy { path, source },
+            Self::Replaced { path } => Self::Changed { path },
+            other => other,
         }
     }
 

@@ -25,9 +25,12 @@ impl HistoryDatabase {
     /// Opens the database at `path`. One that nobody has open is read without a lock and without files beside it.
     ///
     /// # Errors
-    /// Those of [`SkillsDatabase::open`].
+    /// Those of [`SkillsDatabase::open`], but [`SkillsDatabaseError::Unrecovered`], [`SkillsDatabaseError::Busy`] and
+    /// [`SkillsDatabaseError::Changed`] where a bridge would wait.
     pub fn open(path: &Path) -> Result<Self, SkillsDatabaseError> {
-        SkillsDatabase::open_with(path, AtRest::Immutable, &CancellationToken::new()).map(Self)
+        SkillsDatabase::open_with(path, AtRest::Immutable, &CancellationToken::new())
+            .map(Self)
+            .map_err(SkillsDatabaseError::of_command)
     }
 
     /// Begins a transaction that reads all rows.
@@ -35,7 +38,7 @@ impl HistoryDatabase {
     /// # Errors
     /// Whatever SQLite reports; a schema that has changed and is not the server's any more.
     pub fn history(&self) -> Result<History<'_>, SkillsDatabaseError> {
-        self.0.begin_history()
+        self.0.begin_history().map_err(SkillsDatabaseError::of_command)
     }
 
     /// Returns whether what was read is of one moment: nobody opened or replaced a database that is read without a lock.
@@ -48,14 +51,17 @@ impl HistoryDatabase {
 /// meanwhile.
 ///
 /// # Errors
-/// Those of [`SkillsDatabase::open`], those of `read`, and [`SkillsDatabaseError::Changed`] if the database was opened or
+/// Those of [`HistoryDatabase::open`], those of `read`, and [`SkillsDatabaseError::Changed`] if the database was opened or
 /// replaced during each reading.
 pub fn with_history<T, E: From<SkillsDatabaseError>>(
     path: &Path,
     mut read: impl FnMut(&History<'_>) -> Result<T, E>,
 ) -> Result<T, E> {
     for _ in 0..READINGS_MAX {
-        let database = HistoryDatabase::open(path)?;
+        let database = match HistoryDatabase::open(path) {
+            Err(SkillsDatabaseError::Changed { .. }) => continue,
+            opened => opened?,
+        };
         let read = database.history().map_err(E::from).and_then(|history| read(&history));
         // A file that changes under a reader without locks can look damaged, too.
         if database.is_consistent() {
@@ -108,6 +114,10 @@ impl<'d> History<'d> {
         Self { transaction, schema, path }
     }
 
+    fn failed(&self, error: rusqlite::Error) -> SkillsDatabaseError {
+        SkillsDatabaseError::sqlite(self.path, error).of_command()
+    }
+
     /// Returns whether invocations have the type of their error.
     pub fn has_error_types(&self) -> bool {
         self.schema.has_error_type
@@ -126,9 +136,7 @@ impl<'d> History<'d> {
         let newest = |table: Table| {
             let query = format!("SELECT coalesce(max(id), 0) FROM main.{}", table.name());
             let newest: rusqlite::Result<i64> = self.transaction.query_row(&query, [], |row| row.get(0));
-            newest
-                .map(|key| u64::try_from(key).unwrap_or(0))
-                .map_err(|error| SkillsDatabaseError::sqlite(self.path, error))
+            newest.map(|key| u64::try_from(key).unwrap_or(0)).map_err(|error| self.failed(error))
         };
         let anomalies = if self.schema.has_anomalies { newest(Table::Anomalies)? } else { 0 };
         Ok(newest(Table::Invocations)?.saturating_add(anomalies))
@@ -171,7 +179,7 @@ impl<'d> History<'d> {
         columns: &str,
         mut each: impl FnMut(&Row<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let failed = |error| SkillsDatabaseError::sqlite(self.path, error);
+        let failed = |error| self.failed(error);
         let query = format!("SELECT {columns} FROM main.{} ORDER BY id", table.name());
         let mut query = self.transaction.prepare(&query).map_err(failed)?;
         let mut rows = query.query([]).map_err(failed)?;

@@ -141,8 +141,11 @@ fn a_database_of_this_host_is_served_under_its_owner_and_stays_the_owners() {
     containers.compose(&["up", "--build", "--detach", "--quiet-pull", "bridge"]);
     eventually("the bridge to say that it may not read the database", || {
         let log = containers.compose(&["logs", "--no-color", "bridge"]);
-        let wanted =
-            ["database unavailable", "/var/lib/session-buddy/skills.db", "run the bridge as the owner of the database"];
+        let wanted = [
+            "database unavailable",
+            "/var/lib/session-buddy/skills.db",
+            "run session-buddy-bridge as the owner of the database",
+        ];
         holds(wanted.iter().all(|part| log.contains(part)), log)
     });
     containers.compose(&["down", "--volumes"]);
