@@ -131,23 +131,28 @@ impl Command for Report {
             [] => None,
             directories => Some(installed_skills(directories)?),
         };
-        let period = Period::ending(SystemTime::now(), self.period)?;
+        let period = Period::ending_at(SystemTime::now(), self.period)?;
         let report = with_history(&self.database, |history| {
             Answer::read(history, self.by, period, installed.as_ref(), DURATIONS_MAX)
         })?;
-        let LeftOut { invalid, without_time } = report.left_out;
+        let LeftOut { invalid, without_time, later } = report.left_out;
         // The other formats have a place for it.
         if self.format == Format::Csv && report.left_out != LeftOut::default() {
-            tracing::warn!(invalid, without_time, "rows omitted; they are invalid or have no valid time");
+            tracing::warn!(
+                invalid,
+                without_time,
+                later,
+                "rows omitted; they are invalid, have no valid time, or are later"
+            );
         }
         print(report.write(self.format).as_bytes())
     }
 }
 
 impl Period {
-    /// Returns the period of this length that ends at `end`, without the fraction of its second.
-    fn ending(end: SystemTime, length: Duration) -> Result<Self, CommandError> {
-        let end = Timestamp::try_from(end).and_then(|end| Timestamp::from_second(end.as_second()));
+    /// Returns the period of this length that ends with the second of `now`, which it includes.
+    fn ending_at(now: SystemTime, length: Duration) -> Result<Self, CommandError> {
+        let end = Timestamp::try_from(now).and_then(|now| Timestamp::from_second(now.as_second() + 1));
         let end = end.map_err(|_| CommandError::Clock)?;
         let length = SignedDuration::try_from(length).map_err(|_| CommandError::Clock)?;
         let start = end.checked_sub(length).map_err(|_| CommandError::Clock)?;

@@ -25,7 +25,20 @@ pub(super) fn check_label(label: &str, what: &str, limits: &Limits) -> Result<()
     ))
 }
 
-pub(super) fn check_anomaly(entry: &AnomalyEntry<'_>, limits: &Limits) -> Result<(), Rejection> {
+/// Checks whether the names of an invocation of the database can be labels.
+///
+/// # Errors
+/// A skill or a phase that no label may have.
+pub fn check_invocation(skill_name: &str, workflow_phase: Option<&str>, limits: &Limits) -> Result<(), Rejection> {
+    check_skill_name(skill_name, limits)?;
+    workflow_phase.map_or(Ok(()), |phase| check_label(phase, "workflow_phase", limits))
+}
+
+/// Checks whether the names of an anomaly can be labels.
+///
+/// # Errors
+/// A skill, a type or a time that no label may have.
+pub fn check_anomaly(entry: &AnomalyEntry<'_>, limits: &Limits) -> Result<(), Rejection> {
     check_skill_name(&entry.skill_name, limits)?;
     check_label(&entry.anomaly_type, "anomaly_type", limits)?;
     check_label(entry.detected_at.as_deref().unwrap_or_default(), "detected_at", limits)

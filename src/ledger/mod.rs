@@ -69,6 +69,7 @@ mod source;
 mod standing;
 mod trace_step;
 
+pub use check::{check_anomaly, check_invocation};
 pub use database_mode::{DatabasePosition, RowsReading};
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, LedgerState};
 pub use limits::{Limits, OVERFLOW};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::protocol::{AnomalyEntry, Rejection};
 
-use super::check::{check_anomaly, check_label, check_skill_name};
+use super::check::{check_anomaly, check_invocation};
 use super::limits::{Limits, OVERFLOW};
 use super::series::{SkillIndex, SkillSeries};
 use super::series_table::{SeriesTable, UNKNOWN_PHASE};
@@ -35,9 +35,8 @@ impl RowSeries {
         duration_seconds: Option<f64>,
         failure: Option<&str>,
     ) -> Result<(), Rejection> {
-        check_skill_name(skill_name, &self.limits)?;
+        check_invocation(skill_name, workflow_phase, &self.limits)?;
         let phase = workflow_phase.unwrap_or(UNKNOWN_PHASE);
-        check_label(phase, "workflow_phase", &self.limits)?;
         let skill = self.place(skill_name);
         let phase = self.series_table.phase(skill, phase, None, &self.limits);
         *(if completed { &mut phase.completed } else { &mut phase.abandoned }) += 1;

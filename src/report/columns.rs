@@ -191,8 +191,13 @@ pub(super) fn notes(report: &Report) -> Vec<String> {
     if !report.has_error_types {
         notes.push("No types of errors: the database has no column for them.".to_owned());
     }
-    let LeftOut { invalid, without_time } = report.left_out;
-    for (count, what) in [(invalid, "invalid"), (without_time, "without a time that can be read")] {
+    let LeftOut { invalid, without_time, later } = report.left_out;
+    let left_out = [
+        (invalid, "invalid"),
+        (without_time, "without a time that can be read"),
+        (later, "later than the end of the period"),
+    ];
+    for (count, what) in left_out {
         match count {
             0 => {}
             1 => notes.push(format!("1 row is left out: {what}.")),

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::columns::{Cell, Column, for_programs};
-use super::{By, Group, Report};
+use super::{Group, Report};
 use crate::text::json_visible;
 
 /// Writes the report.
@@ -14,12 +14,12 @@ pub(super) fn write(report: &Report) -> String {
         period: Period { start: report.period.start.to_string(), end: report.period.end.to_string() },
         former_period: Period { start: report.period.former_start.to_string(), end: report.period.start.to_string() },
         oldest_row: report.oldest.map(|oldest| oldest.to_string()),
-        rows_left_out: LeftOut { invalid: report.left_out.invalid, without_time: report.left_out.without_time },
-        by: match report.by {
-            By::Skill => "skill",
-            By::Phase => "phase",
-            By::Error => "error",
+        rows_left_out: LeftOut {
+            invalid: report.left_out.invalid,
+            without_time: report.left_out.without_time,
+            later: report.left_out.later,
         },
+        by: report.by.code(),
         groups: report.groups.iter().map(|group| Row { report, group, columns: &columns }).collect(),
     };
     let text = serde_json::to_string_pretty(&document).expect("every key is a text, and every number is finite");
@@ -46,6 +46,7 @@ struct Period {
 struct LeftOut {
     invalid: u64,
     without_time: u64,
+    later: u64,
 }
 
 struct Row<'r> {

@@ -43,14 +43,34 @@ pub enum By {
     Error,
 }
 
-/// The periods that are compared: from `start` on, and as long before it.
+impl By {
+    /// Returns the value of `--by`, which is also that of `by` in JSON.
+    fn code(self) -> &'static str {
+        match self {
+            Self::Skill => "skill",
+            Self::Phase => "phase",
+            Self::Error => "error",
+        }
+    }
+
+    /// Returns the other values of `--by`, of which the first has the fewest names in most databases.
+    fn others(self) -> &'static str {
+        match self {
+            Self::Skill => "phase or --by error",
+            Self::Phase => "error or --by skill",
+            Self::Error => "phase or --by skill",
+        }
+    }
+}
+
+/// The periods that are compared: from `start` to `end`, and as long before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Period {
     /// Start of the former period.
     pub former_start: Timestamp,
     /// Start of the period; the former one ends here.
     pub start: Timestamp,
-    /// When the report was made.
+    /// End of the period, the first moment that is not in it. Nothing from here on is in the report.
     pub end: Timestamp,
 }
 
@@ -61,7 +81,7 @@ pub struct Report {
     pub by: By,
     /// The period.
     pub period: Period,
-    /// The time of the oldest row; `None` without any.
+    /// The time of the oldest invocation; `None` without any.
     pub oldest: Option<Timestamp>,
     /// By descending invocations, then the latest used first, then by name.
     pub groups: Vec<Group>,
@@ -78,10 +98,12 @@ pub struct Report {
 /// Rows that are in no group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LeftOut {
-    /// Rows that are invalid, as a bridge finds them.
+    /// Rows that a bridge with default limits rejects.
     pub invalid: u64,
     /// Rows without a time that can be read.
     pub without_time: u64,
+    /// Rows from the end of the period on.
+    pub later: u64,
 }
 
 /// What is reported of a skill, a phase or a type of errors. Counts are of the period, unless they say otherwise.
@@ -97,7 +119,7 @@ pub struct Group {
     pub former_invocations: u64,
     /// Durations; `None` if no invocation has one.
     pub durations: Option<Durations>,
-    /// When the latest invocation began, of all rows.
+    /// When the latest invocation before the end of the period began.
     pub last_used: Option<Timestamp>,
     /// Number of anomalies.
     pub anomalies: u64,
@@ -141,8 +163,14 @@ pub enum ReportError {
     #[error(transparent)]
     Database(#[from] SkillsDatabaseError),
     /// More names than memory is spent on.
-    #[error("the database has too many different names to be counted in memory ({groups} groups): choose --by phase")]
+    #[error(
+        "the database has too many different names to be counted by {} in memory ({groups} groups): choose --by {}",
+        by.code(),
+        by.others()
+    )]
     TooManyNames {
+        /// What the groups are.
+        by: By,
         /// How many groups were counted until then.
         groups: usize,
     },
@@ -226,5 +254,20 @@ impl Group {
     /// Returns the completed share of the invocations; `None` without any.
     pub fn success(&self) -> Option<f64> {
         (self.invocations > 0).then(|| self.completed as f64 / self.invocations as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_many_names_are_refused_with_groups_that_were_not_chosen() {
+        for by in [By::Skill, By::Phase, By::Error] {
+            let text = ReportError::TooManyNames { by, groups: 7 }.to_string();
+            let (problem, remedy) = text.split_once(": choose ").unwrap();
+            assert!(problem.contains(&format!("by {} ", by.code())), "{text}");
+            assert!(remedy.contains("--by ") && !remedy.contains(by.code()), "{text}");
+        }
     }
 }

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use super::quantiles::Collector;
 use super::sum::Sum;
 use super::{By, Durations, Group, LeftOut, Period, Report, ReportError};
-use crate::ledger::{UNKNOWN_PHASE, server_time_micros};
-use crate::skills_db::{ErrorType, HistoricInvocation, History, SkillsDatabaseError};
+use crate::ledger::{Limits, UNKNOWN_PHASE, check_anomaly, check_invocation, server_time_micros};
+use crate::protocol::Rejection;
+use crate::skills_db::{ErrorType, HistoricAnomaly, HistoricInvocation, History, SkillsDatabaseError};
 
 /// Bytes that names may take in memory, with what is counted for each.
 const NAMES_BYTES_MAX: usize = 256 << 20;
@@ -22,30 +23,79 @@ const NAME_OVERHEAD_BYTES: usize = 320;
 /// Whatever SQLite reports, and [`ReportError::TooManyNames`].
 pub fn tally(history: &History<'_>, by: By, period: Period, durations_max: usize) -> Result<Report, ReportError> {
     let mut tally = Tally::new(by, period, durations_max);
-    history.invocations(|row| match row {
-        Ok(row) => tally.add_invocation(&row),
-        Err(_) => {
-            tally.left_out.invalid += 1;
+    history.invocations(|row| match tally.reader.invocation(row) {
+        Ok((row, micros)) => tally.add_invocation(&row, micros),
+        Err(reason) => {
+            tally.left_out.add(reason);
             Ok(())
         }
     })?;
     if by == By::Skill {
-        history.anomalies(|row| {
-            let times = row.map(|row| (row.entry.skill_name, row.entry.detected_at));
-            match times {
-                Ok((skill_name, detected_at)) => tally.add_anomaly(&skill_name, detected_at.as_deref()),
-                Err(_) => {
-                    tally.left_out.invalid += 1;
-                    Ok(())
-                }
+        history.anomalies(|row| match tally.reader.anomaly(row) {
+            Ok((row, micros)) => tally.add_anomaly(&row.entry.skill_name, micros),
+            Err(reason) => {
+                tally.left_out.add(reason);
+                Ok(())
             }
         })?;
     }
     tally.finish(history)
 }
 
+/// Which rows are counted. Limits are the defaults of a bridge.
+#[derive(Debug, Clone, Copy)]
+struct RowReader {
+    limits: Limits,
+    end_micros: i64,
+}
+
+/// Why a row is left out.
+#[derive(Debug, Clone, Copy)]
+enum Omission {
+    Invalid,
+    WithoutTime,
+    Later,
+}
+
+impl RowReader {
+    /// Returns a row with its time, in microseconds since the Unix epoch.
+    fn invocation<'r>(
+        &self,
+        row: Result<HistoricInvocation<'r>, Rejection>,
+    ) -> Result<(HistoricInvocation<'r>, i64), Omission> {
+        let row = row.map_err(|_| Omission::Invalid)?;
+        check_invocation(row.skill_name, row.workflow_phase, &self.limits).map_err(|_| Omission::Invalid)?;
+        let micros = self.micros(row.invoked_at)?;
+        Ok((row, micros))
+    }
+
+    /// Returns a row with its time, in microseconds since the Unix epoch.
+    fn anomaly(&self, row: Result<HistoricAnomaly, Rejection>) -> Result<(HistoricAnomaly, i64), Omission> {
+        let row = row.map_err(|_| Omission::Invalid)?;
+        check_anomaly(&row.entry, &self.limits).map_err(|_| Omission::Invalid)?;
+        let micros = self.micros(row.entry.detected_at.as_deref())?;
+        Ok((row, micros))
+    }
+
+    fn micros(&self, time: Option<&str>) -> Result<i64, Omission> {
+        let micros = time.and_then(server_time_micros).ok_or(Omission::WithoutTime)?;
+        if micros < self.end_micros { Ok(micros) } else { Err(Omission::Later) }
+    }
+}
+
+impl LeftOut {
+    fn add(&mut self, reason: Omission) {
+        *match reason {
+            Omission::Invalid => &mut self.invalid,
+            Omission::WithoutTime => &mut self.without_time,
+            Omission::Later => &mut self.later,
+        } += 1;
+    }
+}
+
 struct Tally {
     by: By,
+    reader: RowReader,
     start_micros: i64,
     former_start_micros: i64,
     period: Period,
@@ -60,8 +110,7 @@ struct Tally {
 
 struct Counted {
     group: Group,
-    sum: Sum,
-    durations: u64,
+    durations: Sum,
     last_micros: Option<i64>,
 }
 
@@ -69,6 +118,7 @@ impl Tally {
     fn new(by: By, period: Period, durations_max: usize) -> Self {
         Self {
             by,
+            reader: RowReader { limits: Limits::default(), end_micros: period.end.as_microsecond() },
             start_micros: period.start.as_microsecond(),
             former_start_micros: period.former_start.as_microsecond(),
             period,
@@ -85,18 +135,14 @@ impl Tally {
         if let Some(group) = self.index.get(name) {
             return Ok(*group);
         }
-        take_room(&mut self.names_bytes, 2 * name.len(), self.groups.len())?;
+        take_room(&mut self.names_bytes, 2 * name.len(), self.by, self.groups.len())?;
         let group = self.groups.len();
         self.index.insert(name.into(), group);
-        self.groups.push(Counted { group: Group::new(name), sum: Sum::default(), durations: 0, last_micros: None });
+        self.groups.push(Counted { group: Group::new(name), durations: Sum::default(), last_micros: None });
         Ok(group)
     }
 
-    fn add_invocation(&mut self, row: &HistoricInvocation<'_>) -> Result<(), ReportError> {
-        let Some(micros) = row.invoked_at.and_then(server_time_micros) else {
-            self.left_out.without_time += 1;
-            return Ok(());
-        };
+    fn add_invocation(&mut self, row: &HistoricInvocation<'_>, micros: i64) -> Result<(), ReportError> {
         self.oldest_micros = Some(self.oldest_micros.map_or(micros, |oldest| oldest.min(micros)));
         let Some(name) = group_name(self.by, row) else { return Ok(()) };
         let index = self.group(name)?;
@@ -110,8 +156,7 @@ impl Tally {
         counted.group.invocations += 1;
         counted.group.completed += u64::from(row.completed);
         if let Some(seconds) = row.duration_seconds {
-            counted.sum.add(seconds);
-            counted.durations += 1;
+            counted.durations.add(seconds);
             self.durations.add(index, seconds);
         }
         if let Some(error_type) = row.failure {
@@ -119,7 +164,7 @@ impl Tally {
             match counted.group.failures.get_mut(part) {
                 Some(count) => *count += 1,
                 None => {
-                    take_room(&mut self.names_bytes, part.len(), groups)?;
+                    take_room(&mut self.names_bytes, part.len(), self.by, groups)?;
                     counted.group.failures.insert(part.into(), 1);
                 }
             }
@@ -127,25 +172,20 @@ impl Tally {
         Ok(())
     }
 
-    fn add_anomaly(&mut self, skill_name: &str, detected_at: Option<&str>) -> Result<(), ReportError> {
-        let Some(micros) = detected_at.and_then(server_time_micros) else {
-            self.left_out.without_time += 1;
-            return Ok(());
-        };
+    fn add_anomaly(&mut self, skill_name: &str, micros: i64) -> Result<(), ReportError> {
         let group = self.group(skill_name)?;
         self.groups[group].group.anomalies += u64::from(micros >= self.start_micros);
         Ok(())
     }
 
     fn finish(self, history: &History<'_>) -> Result<Report, ReportError> {
-        let Self { by, period, start_micros, index, groups, durations, oldest_micros, left_out, .. } = self;
+        let Self { by, reader, period, start_micros, index, groups, durations, oldest_micros, left_out, .. } = self;
         let mut reread = |each: &mut dyn FnMut(usize, f64)| {
             history.invocations::<SkillsDatabaseError>(|row| {
-                let Ok(row) = row else { return Ok(()) };
-                let Some(seconds) = row.duration_seconds else { return Ok(()) };
-                let micros = row.invoked_at.and_then(server_time_micros);
-                if let Some(name) = group_name(by, &row)
-                    && micros.is_some_and(|micros| micros >= start_micros)
+                if let Ok((row, micros)) = reader.invocation(row)
+                    && micros >= start_micros
+                    && let Some(seconds) = row.duration_seconds
+                    && let Some(name) = group_name(by, &row)
                 {
                     each(index[name], seconds);
                 }
@@ -156,10 +196,7 @@ impl Tally {
         let quantiles = durations.quantiles(&mut reread)?;
         let quantiles = quantiles.into_iter().chain(std::iter::repeat(None));
         let groups = groups.into_iter().zip(quantiles).map(|(counted, quantiles)| Group {
-            durations: quantiles.map(|[p50, p95]| {
-                let mean = counted.sum.value() / counted.durations as f64;
-                Durations { p50, p95, mean }
-            }),
+            durations: quantiles.map(|[p50, p95]| Durations { p50, p95, mean: counted.durations.mean() }),
             last_used: counted.last_micros.map(timestamp),
             ..counted.group
         });
@@ -185,9 +222,9 @@ fn group_name<'r>(by: By, row: &HistoricInvocation<'r>) -> Option<&'r str> {
     }
 }
 
-fn take_room(taken: &mut usize, bytes: usize, groups: usize) -> Result<(), ReportError> {
+fn take_room(taken: &mut usize, bytes: usize, by: By, groups: usize) -> Result<(), ReportError> {
     *taken += bytes + NAME_OVERHEAD_BYTES;
-    if *taken > NAMES_BYTES_MAX { Err(ReportError::TooManyNames { groups }) } else { Ok(()) }
+    if *taken > NAMES_BYTES_MAX { Err(ReportError::TooManyNames { by, groups }) } else { Ok(()) }
 }
 
 fn timestamp(micros: i64) -> Timestamp {

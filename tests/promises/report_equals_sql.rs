@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
@@ -94,10 +95,29 @@ impl Stage {
             "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds) VALUES
              ('skill-1', 'yesterday', 's', 1, 1.0), ('skill-1', '', 's', 1, 1.0), ('', datetime('now'), 's', 1, 1.0),
              ('skill-1', datetime('now'), 's', 7, 1.0), ('skill-1', datetime('now'), 's', 1, -1.0),
-             ('skill-1', datetime('now'), 's', 1, 'long'), ('early', datetime('now', '-1000 days'), 's', 1, 1.0);
+             ('skill-1', datetime('now'), 's', 1, 'long'), ('early', datetime('now', '-1000 days'), 's', 1, 1.0),
+             ('later', datetime('now', '+400 days'), 's', 1, 1.0), ('skill-1', datetime('now', '+1 hour'), 's', 0, 1.0),
+             (printf('%.257c', 'x'), datetime('now', '-1 day'), 's', 1, 1.0),
+             ('__overflow__', datetime('now', '-1 day'), 's', 1, 1.0);
+             INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, workflow_phase) VALUES
+             ('skill-1', datetime('now', '-1 day'), 's', 1, printf('%.257c', 'x')),
+             (printf('%.256c', 'x'), datetime('now', '-1 day'), 's', 1, printf('%.256c', 'x'));
+             INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type, deviation_score) VALUES
+             ('anomalous', datetime('now', '-1 day'), 'drop', 0.5), ('once-anomalous', datetime('now', '-1000 days'), 'drop', 0.5),
+             ('skill-1', datetime('now', '+1 day'), 'drop', 0.5), ('later', datetime('now', '+1 day'), 'drop', 0.5),
+             (printf('%.257c', 'x'), datetime('now', '-1 day'), 'drop', 0.5);
              COMMIT",
         );
         (stage, server)
+    }
+
+    /// Copies the database of a running server, and its log, in a process of its own: to open a file here would release the locks
+    /// that this process has on it.
+    fn copy_of(&self, other: &Self) {
+        for suffix in ["", "-wal"] {
+            let [from, to] = [other, self].map(|stage| format!("{}{suffix}", stage.path().display()));
+            assert!(Command::new("cp").args([from, to]).status().unwrap().success());
+        }
     }
 
     fn report(&self, arguments: &[&str]) -> Ended {
@@ -136,7 +156,9 @@ fn every_cell_equals_sql() {
             assert!(report["groups"].as_array().unwrap().len() > 2, "{report}");
             compare(&stage.path(), &report);
             // Anomalies are of skills alone, and all of them have a time.
-            assert_eq!(report["rows_left_out"], serde_json::json!({ "invalid": 4, "without_time": 2 }));
+            let [invalid, later] = if by == "skill" { [8, 4] } else { [7, 2] };
+            let left_out = serde_json::json!({ "invalid": invalid, "without_time": 2, "later": later });
+            assert_eq!(report["rows_left_out"], left_out);
         }
     }
     let report = printed(&stage.path(), &["--since", "2d"]);
@@ -177,6 +199,202 @@ fn no_trend_is_reported_before_the_rows_cover_both_periods() {
     insert("-61 days");
     assert_eq!(trend(), "up");
     assert!(stage.report(&[]).stdout.contains('↑'));
+}
+
+#[test]
+fn rows_after_the_end_of_the_period_are_left_out_and_reported() {
+    let stage = Stage::new();
+    let server = ServerDatabase::create(&stage.path());
+    server.execute(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds) VALUES
+         ('s', datetime('now'), 's', 1, 2.0), ('s', datetime('now', '+400 days'), 's', 0, 9.0),
+         ('later', datetime('now', '+1 hour'), 's', 1, 9.0)",
+    );
+    let report = printed(&stage.path(), &[]);
+    compare(&stage.path(), &report);
+    let groups = report["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 1, "{report}");
+    assert_eq!((&groups[0]["invocations"], &groups[0]["mean_seconds"]), (&1.into(), &2.0.into()));
+    assert_eq!(report["rows_left_out"]["later"], 2);
+    assert!(stage.report(&[]).stdout.ends_with("\n2 rows are left out: later than the end of the period.\n"));
+    let csv = stage.report(&["--format", "csv"]);
+    assert!(csv.stderr.contains("invalid=0 without_time=0 later=2"), "{}", csv.stderr);
+}
+
+#[test]
+fn means_of_the_largest_durations_do_not_overflow() {
+    let stage = Stage::new();
+    let server = ServerDatabase::create(&stage.path());
+    server.execute(
+        "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, duration_seconds) VALUES
+         ('s', datetime('now'), 's', 1, 1e308), ('s', datetime('now'), 's', 1, 1e308)",
+    );
+    assert_eq!(printed(&stage.path(), &[])["groups"][0]["mean_seconds"], 1e308);
+}
+
+/// The sentence about times in `docs/how-to/history.md`.
+#[test]
+fn the_documented_times_are_read_and_others_are_left_out() {
+    let read_as_by_sql = [
+        "2026-11-20 10:24:23",
+        "2026-11-20T10:24:23",
+        "2026-11-20T10:24:23Z",
+        "2026-11-20T10:24:23+00:00",
+        "2026-11-20T11:24:23+01:00",
+        "2026-11-20 04:54:23-05:30",
+        "2026-11-20T10:24:23.250+00:00",
+        "2026-11-20 10:24:23.250000",
+        "2026-11-20T10:24",
+        "2026-11-20",
+    ];
+    let read_here_alone = [
+        ("2026-11-20t10:24:23z", "2026-11-20T10:24:23Z"),
+        ("2026-11-20T10:24:23,25Z", "2026-11-20T10:24:23.25Z"),
+        ("2026-11-20T11:24:23+0100", "2026-11-20T10:24:23Z"),
+        ("2026-11-20T11:24:23+01", "2026-11-20T10:24:23Z"),
+        ("20261120T102423Z", "2026-11-20T10:24:23Z"),
+        ("2026-11-20T10:24:60", "2026-11-20T10:24:59Z"),
+    ];
+    let read_by_sql_alone =
+        ["2026-11-20 11:24:23 +01:00", "2026-11-20 24:00:00", "2461364.5", "now", "10:24:23", "2026-02-30 10:24:23"];
+    let read_by_neither = ["", "1795343063", "yesterday", "2026-13-01 00:00:00", "20.11.2026 10:24"];
+
+    let stage = Stage::new();
+    let server = ServerDatabase::create(&stage.path());
+    let by_sql = |text: &str| -> Option<i64> {
+        server.connection.query_row("SELECT unixepoch(?)", [text], |row| row.get(0)).unwrap()
+    };
+    let mut expected = BTreeMap::new();
+    for text in read_as_by_sql {
+        expected.insert(text, by_sql(text).unwrap_or_else(|| panic!("SQLite reads {text:?}")));
+    }
+    for (text, time) in read_here_alone {
+        assert_eq!(by_sql(text), None, "{text:?}");
+        expected.insert(text, time.parse::<Timestamp>().unwrap().as_second());
+    }
+    let left_out = [&read_by_sql_alone[..], &read_by_neither].concat();
+    read_by_sql_alone.iter().for_each(|text| assert!(by_sql(text).is_some(), "{text:?}"));
+    read_by_neither.iter().for_each(|text| assert_eq!(by_sql(text), None, "{text:?}"));
+    for text in expected.keys().chain(&left_out) {
+        let row = "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed) VALUES ('at ' || ?1, ?1, 's', 1)";
+        server.connection.execute(row, [text]).unwrap();
+    }
+    let end = "2026-12-20T00:00:00Z".parse().unwrap();
+    let start = "2026-11-19T00:00:00Z".parse().unwrap();
+    let period = Period { former_start: "2026-10-18T00:00:00Z".parse().unwrap(), start, end };
+    let report = read(&stage.path(), By::Skill, period, DURATIONS_MAX);
+    let found: BTreeMap<_, _> = report
+        .groups
+        .iter()
+        .map(|group| (group.name.strip_prefix("at ").unwrap(), group.last_used.unwrap().as_second()))
+        .collect();
+    assert_eq!(found, expected);
+    assert_eq!(report.left_out.without_time, left_out.len() as u64);
+}
+
+/// A skill of the example in `docs/how-to/history.md`.
+struct ExampleSkill {
+    name: &'static str,
+    last_used: &'static str,
+    /// In the period, and in the one before.
+    invocations: [u32; 2],
+    /// By the text of the error.
+    failures: &'static [(Option<&'static str>, u32)],
+    /// 0 for invocations without a duration.
+    typical_seconds: f64,
+    anomalies: u32,
+}
+
+const EXAMPLE: [ExampleSkill; 5] = [
+    ExampleSkill {
+        name: "pytest-run",
+        last_used: "2026-11-26T18:41:00Z",
+        invocations: [131, 84],
+        failures: &[(Some("timeout"), 9), (Some("no such file"), 2)],
+        typical_seconds: 3.0,
+        anomalies: 2,
+    },
+    ExampleSkill {
+        name: "ruff-check",
+        last_used: "2026-11-26T17:12:00Z",
+        invocations: [85, 90],
+        failures: &[],
+        typical_seconds: 0.2,
+        anomalies: 0,
+    },
+    ExampleSkill {
+        name: "refactor",
+        last_used: "2026-11-21T09:30:00Z",
+        invocations: [31, 58],
+        failures: &[(Some("timeout"), 6), (None, 3)],
+        typical_seconds: 21.0,
+        anomalies: 3,
+    },
+    ExampleSkill {
+        name: "review-pr",
+        last_used: "2026-11-24T15:02:00Z",
+        invocations: [14, 11],
+        failures: &[(Some("http.client:404"), 1)],
+        typical_seconds: 1.5,
+        anomalies: 0,
+    },
+    ExampleSkill {
+        name: "deploy",
+        last_used: "2026-11-02T08:17:00Z",
+        invocations: [1, 0],
+        failures: &[(None, 1)],
+        typical_seconds: 0.0,
+        anomalies: 0,
+    },
+];
+
+#[test]
+fn the_example_of_the_document_is_what_is_printed() {
+    let stage = Stage::new();
+    let server = ServerDatabase::create(&stage.path());
+    let time = |text: &str| text.parse::<Timestamp>().unwrap();
+    let [former_start, start, end] = ["2026-09-27T19:00:00Z", "2026-10-27T19:00:00Z", "2026-11-26T19:00:00Z"].map(time);
+    let text = |second: i64| Timestamp::from_second(second).unwrap().to_string();
+    server.execute("BEGIN");
+    for ExampleSkill { name, last_used, invocations: [invocations, former], failures, typical_seconds, anomalies } in
+        EXAMPLE
+    {
+        let errors: Vec<_> = failures.iter().flat_map(|(error, count)| vec![*error; *count as usize]).collect();
+        let insert = |second: i64, failure: Option<Option<&str>>, seconds: Option<f64>| {
+            let row = "INSERT INTO skill_invocation (skill_name, invoked_at, session_id, completed, error_type, duration_seconds)
+                       VALUES (?, ?, 's', ?, ?, ?)";
+            let error = failure.flatten();
+            server.connection.execute(row, params![name, text(second), failure.is_none(), error, seconds]).unwrap();
+        };
+        let last = time(last_used).as_second();
+        let distance = (last - start.as_second()) / i64::from(invocations);
+        for number in 0..invocations {
+            // In another order than the durations, of which few are long.
+            let share = f64::from(number * 37 % invocations) / f64::from(invocations);
+            let seconds = (typical_seconds * (0.5 + share + 4.0 * share.powi(16)) * 1e3).round() / 1e3;
+            let failure = errors.get(number as usize).copied();
+            insert(last - i64::from(number) * distance, failure, Some(seconds).filter(|seconds| *seconds > 0.0));
+        }
+        let distance = (start.as_second() - former_start.as_second()) / i64::from(former.max(1));
+        (1..=former).for_each(|number| insert(start.as_second() - i64::from(number) * distance, None, None));
+        for number in 0..anomalies {
+            let row = "INSERT INTO skill_anomalies (skill_name, detected_at, anomaly_type, deviation_score)
+                       VALUES (?, ?, 'drop', ?)";
+            server.connection.execute(row, params![name, last_used, f64::from(number)]).unwrap();
+        }
+    }
+    server.execute("COMMIT");
+    let installed = EXAMPLE.iter().map(|skill| skill.name.to_owned()).chain(["changelog".to_owned()]).collect();
+    let period = Period { former_start, start, end };
+    let report = with_history(&stage.path(), |history| {
+        Report::read(history, By::Skill, period, Some(&installed), DURATIONS_MAX)
+    });
+    let printed = report.unwrap().write(Format::Table { width: None });
+    let document = include_str!("../../docs/how-to/history.md");
+    let (_, example) = document.split_once("$ session-buddy-bridge report ").unwrap();
+    let (_, example) = example.split_once('\n').unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    assert!(example == printed, "the document should show:\n{printed}");
 }
 
 #[test]
@@ -269,7 +487,7 @@ fn a_database_that_cannot_be_read_is_exit_code_1_with_a_remedy() {
     fails("has no table skill_invocation");
     connection.execute_batch(SCHEMA).unwrap();
     connection.execute_batch("BEGIN EXCLUSIVE").unwrap();
-    fails("is locked by another process");
+    fails("is locked by another process: run the command again when the lock is released");
     let view = "ROLLBACK; ALTER TABLE skill_invocation RENAME TO renamed;
                 CREATE VIEW skill_invocation AS SELECT * FROM renamed";
     connection.execute_batch(view).unwrap();
@@ -285,6 +503,33 @@ fn a_database_that_nobody_has_open_is_read_without_a_file_beside_it() {
     let report = printed(&stage.path(), &[]);
     assert_eq!(stage.files(), before);
     compare(&stage.path(), &report);
+}
+
+/// A copy of a database and its log, without the index of the log: neither may be created beside files of others.
+#[test]
+fn a_log_without_its_index_is_refused_by_commands_with_a_remedy_that_works() {
+    let (stage, server) = Stage::filled(50);
+    let copied = Stage::new();
+    copied.copy_of(&stage);
+    drop(server);
+    let before = copied.files();
+    assert_eq!(before.len(), 2);
+    let path = copied.path();
+    let path = path.to_str().unwrap();
+    for arguments in [&["report"][..], &["backfill", "--until", "2026-11-01T00:00:00Z"]] {
+        let Ended { code, stdout, stderr } = Program::start([arguments, &["--feed.skills-db", path]].concat()).end();
+        assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+        let remedy = format!("copy it with `sqlite3 {path} \".backup COPY\"` and name the copy");
+        assert!(stderr.contains("has a -wal file and no -shm file") && stderr.contains(&remedy), "{stderr}");
+        assert!(!stderr.contains("as soon as"), "nothing is read later: {stderr}");
+        assert_eq!(copied.files(), before);
+    }
+    let backup = Stage::new();
+    let connection = Connection::open(path).unwrap();
+    connection.execute("VACUUM INTO ?", [backup.path().to_str().unwrap()]).unwrap();
+    let [copied, original] =
+        [&backup, &stage].map(|stage| printed(&stage.path(), &["--since", "2000d"])["groups"].clone());
+    assert_eq!(copied, original);
 }
 
 #[test]
@@ -366,7 +611,10 @@ fn a_skill_that_is_installed_and_was_never_invoked_is_reported() {
         groups.iter().filter(|group| filter(group)).map(|group| group["skill_name"].as_str().unwrap()).collect()
     };
     assert_eq!(names(&|group| group["installed"] == true), BTreeSet::from(["skill-1", "old", "never", "linked"]));
-    assert_eq!(names(&|group| group["last_used"].is_null()), BTreeSet::from(["never", "linked"]));
+    assert_eq!(
+        names(&|group| group["last_used"].is_null()),
+        BTreeSet::from(["never", "linked", "anomalous", "once-anomalous"])
+    );
     let variable = [("SESSION_BUDDY_BRIDGE_SKILLS_DIR", &*format!("{one},{two}"))];
     let path = stage.path();
     let table = Program::start_in(&variable, ["report", "--feed.skills-db", path.to_str().unwrap()]).end().stdout;
