@@ -160,7 +160,7 @@ impl StoreError {
 /// use session_buddy_bridge::{Corruption, StoreError};
 ///
 /// let error = StoreError::Corrupt { path: "state.db".into(), problem: Corruption::Tables { version: 1 } };
-/// assert_eq!(error.to_string(), "the state state.db is corrupt: its tables are not those of version 1");
+/// assert_eq!(error.to_string(), "the state file state.db is corrupt: its tables are not those of version 1");
 /// let problem = error.source().and_then(|source| source.downcast_ref::<Corruption>());
 /// assert_eq!(problem, Some(&Corruption::Tables { version: 1 }));
 /// ```
