@@ -193,6 +193,13 @@ impl Bridge {
     }
 }
 
+/// What the spared bridge goes through once the other one has it on disk.
+enum Heard {
+    Frame(String),
+    /// Time passed: what was held for long enough was counted, also where nothing was committed then.
+    Tick,
+}
+
 /// A server, the bridge that is killed, and another that is never killed and never hears what the first one lost.
 struct History<'d> {
     plan: Plan,
@@ -212,7 +219,7 @@ struct History<'d> {
     spared: Bridge,
     spared_shown: Shown,
     /// Heard since the last commit: the spared one hears it when it is on the other's disk.
-    heard: Vec<(String, i64)>,
+    heard: Vec<(Heard, i64)>,
     kept_any: bool,
     failed_commits: usize,
 }
@@ -295,12 +302,13 @@ impl<'d> History<'d> {
 
     fn hear(&mut self, frame: String) {
         self.bridge.hear(&frame, self.at_micros);
-        self.heard.push((frame, self.at_micros));
+        self.heard.push((Heard::Frame(frame), self.at_micros));
     }
 
     /// What the keeper does, up to where it dies.
     fn keep(&mut self, fate: Fate) {
         let Some(changes) = self.bridge.take(self.at_micros) else {
+            self.heard.push((Heard::Tick, self.at_micros));
             return if CRASHES.contains(&fate) {
                 self.die()
             };
@@ -315,13 +323,12 @@ impl<'d> History<'d> {
         };
         if !committed {
             self.failed_commits += 1;
+            self.heard.push((Heard::Tick, self.at_micros));
             return;
         }
         self.kept_any = true;
         self.bridge.ledger.acknowledge(changes.sequence);
-        for (frame, at_micros) in self.heard.drain(..) {
-            self.spared.hear(&frame, at_micros);
-        }
+        self.catch_up();
         if let Some(changes) = self.spared.take(self.at_micros) {
             self.spared.ledger.acknowledge(changes.sequence);
             self.spared_shown.fold(changes);
@@ -331,6 +338,15 @@ impl<'d> History<'d> {
         }
         if CRASHES.contains(&fate) {
             self.die();
+        }
+    }
+
+    fn catch_up(&mut self) {
+        for (heard, at_micros) in self.heard.drain(..) {
+            match heard {
+                Heard::Frame(frame) => self.spared.hear(&frame, at_micros),
+                Heard::Tick => self.spared.ledger.tick(self.spared.moment(at_micros), &mut Vec::new()),
+            }
         }
     }
 
@@ -357,9 +373,7 @@ impl<'d> History<'d> {
             self.take(&Step::Keep(Fate::Shown));
         }
         // What moved nothing that has to be kept.
-        for (frame, at_micros) in self.heard.drain(..) {
-            self.spared.hear(&frame, at_micros);
-        }
+        self.catch_up();
         // Its waits end at other moments than those of one whose clocks started over.
         if let Some(changes) = self.spared.take(self.at_micros) {
             self.spared.ledger.acknowledge(changes.sequence);
@@ -501,8 +515,10 @@ fn every_write_of_the_store_may_be_its_last() {
         for step in &plan.steps {
             let heard = database.heard.len();
             database.take(step);
-            for (frame, at_micros) in database.heard.drain(heard..) {
-                bridge.hear(&frame, at_micros);
+            for (heard, at_micros) in database.heard.drain(heard..) {
+                if let Heard::Frame(frame) = heard {
+                    bridge.hear(&frame, at_micros);
+                }
             }
             if let Some(changes) = bridge.take(database.at_micros) {
                 store.commit(&changes).unwrap_or_else(|error| panic!("{error}"));
