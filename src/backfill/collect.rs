@@ -26,7 +26,7 @@ pub(super) struct Event {
     pub skill: u32,
     /// Place of the phase, or of the type of anomalies, among those of the skill.
     pub part: u16,
-    /// 1 + the place of the type of the error among those of the skill; `None` where no cause is told.
+    /// 1 + the place of the type of the error among those of the skill; `None` without a cause.
     pub failure: Option<NonZeroU8>,
     pub completed: bool,
 }

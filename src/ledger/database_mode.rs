@@ -132,7 +132,7 @@ pub struct ToldInvocation {
     pub workflow_phase: Option<Box<str>>,
     /// The duration; `None` where there is none.
     pub duration_seconds: Option<f64>,
-    /// Why it failed, as the value of the label `error_type`; `None` if it was completed, or where no cause is told.
+    /// Why it failed, as the value of the label `error_type`; `None` if it was completed, or without a cause.
     pub failure: Option<Box<str>>,
 }
 

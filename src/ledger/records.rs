@@ -187,7 +187,7 @@ pub struct SourceSkillRecord {
     /// Completed and abandoned invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
-    /// What rows told of the skill while no feed was subscribed to it, and is not exposed.
+    /// Failures and last use from rows that were read while no feed was subscribed to the skill. They are not exposed.
     pub uncovered_rows: Option<Box<UncoveredRows>>,
     /// Seconds of the completed invocations that rows told, added up as the server does.
     pub row_seconds: Option<f64>,
@@ -195,7 +195,7 @@ pub struct SourceSkillRecord {
     pub disagrees: bool,
 }
 
-/// What rows told of a skill while no feed was subscribed to it, beside the numbers that are uncovered.
+/// Failures and last use of a skill from rows that were read while no feed was subscribed to it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct UncoveredRows {
     /// Failures by `error_type`, in the order of first sight. Together at most as many as abandoned invocations are uncovered.

@@ -86,7 +86,7 @@ pub(super) struct SkillCounts {
     /// Completed and other invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
-    /// What rows told of them.
+    /// What the rows of these invocations contain beside their numbers.
     pub uncovered_rows: Option<Box<UncoveredRows>>,
     /// Seconds of the completed invocations that rows told, added up as the server does.
     pub row_seconds: Option<f64>,
