@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::Outcome;
 use crate::plot::{self, Plot};
 
-/// Between these the table stands in `docs/performance.md`.
+/// Between these the table stands in `docs/dev/performance.md`.
 const BEGIN: &str = "<!-- table: begin -->\n";
 const END: &str = "<!-- table: end -->";
 
@@ -82,13 +82,13 @@ impl Report {
         table
     }
 
-    /// Writes the table and the plots to `docs/`.
+    /// Writes the table and the plots to `docs/dev/`.
     pub fn write(&self) -> Outcome<()> {
-        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/dev");
         let page = docs.join("performance.md");
         let text = fs::read_to_string(&page)?;
-        let (before, rest) = text.split_once(BEGIN).ok_or("docs/performance.md has no place for the table")?;
-        let (_, after) = rest.split_once(END).ok_or("docs/performance.md has no end of the table")?;
+        let (before, rest) = text.split_once(BEGIN).ok_or("docs/dev/performance.md has no place for the table")?;
+        let (_, after) = rest.split_once(END).ok_or("docs/dev/performance.md has no end of the table")?;
         fs::write(&page, format!("{before}{BEGIN}\n{}\n{END}{after}", self.table()))?;
         for plot in &self.plots {
             plot::draw(plot, &docs.join("performance"))?;

@@ -216,7 +216,7 @@ fn fell_text(fell: &FallenSkills) -> String {
     skills.join(", ")
 }
 
-/// Returns the number of the rule in `docs/translation.md`, and the text of the notice.
+/// Returns the number of the rule in `docs/explanation/translation.md`, and the text of the notice.
 pub(super) fn describe(notice: &Notice) -> (&'static str, String) {
     match notice {
         Notice::Rejected(rejection) => ("2", format!("rejected, {}: {}", rejection.reason.label(), rejection.detail)),

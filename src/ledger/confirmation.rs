@@ -1,4 +1,4 @@
-//! Whether a database is the one that a feed lists. Pure. Rule 8.2 of `docs/translation.md`.
+//! Whether a database is the one that a feed lists. Pure. Rule 8.2 of `docs/explanation/translation.md`.
 //!
 //! A server makes its lists of `skill_metrics`, so that a list which was received before the database was read holds what
 //! the database held then or a moment before.

@@ -2,7 +2,7 @@
 //!
 //! Pure. A [`SourceNumbers`] is everything that is remembered of the numbers of one source. Whoever drives it asks
 //! [`SourceNumbers::judge`] what a listing is, and then, unless it is of another database, [`SourceNumbers::advance`] moves
-//! the remembered numbers and returns what counts. Rule 3.4 of `docs/translation.md`.
+//! the remembered numbers and returns what counts. Rule 3.4 of `docs/explanation/translation.md`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

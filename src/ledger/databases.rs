@@ -1,5 +1,5 @@
 //! The databases beside feeds: which source a database is, whether its rows count, and which of several feeds reads it.
-//! Rule 8 of `docs/translation.md`.
+//! Rule 8 of `docs/explanation/translation.md`.
 //!
 //! A reader asks for a [position](Ledger::detail_position), looks up the facts, has the ledger [decide](Ledger::plan_detail)
 //! what they mean, reads what was decided, and hands it over to be [counted](Ledger::apply_detail).

@@ -1,4 +1,4 @@
-//! Streamed events: one invocation, one anomaly, one session at a time. Rules 2 and 4.8 of `docs/translation.md`.
+//! Streamed events: one invocation, one anomaly, one session at a time. Rules 2 and 4.8 of `docs/explanation/translation.md`.
 
 use crate::protocol::{AnomalyEntry, Event, EventKind, Rejection, RejectionReason};
 

@@ -1,7 +1,7 @@
 //! What the numbers of skills prove about each other: whether one can have become the other, and how improbable it is that
 //! another database lists the same.
 //!
-//! Pure: numbers in, facts and bits out. Rule 3.1 of `docs/translation.md`.
+//! Pure: numbers in, facts and bits out. Rule 3.1 of `docs/explanation/translation.md`.
 
 use std::sync::Arc;
 

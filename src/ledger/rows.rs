@@ -1,4 +1,4 @@
-//! A source whose counts the rows of its database tell. Rule 8 of `docs/translation.md`.
+//! A source whose counts the rows of its database tell. Rule 8 of `docs/explanation/translation.md`.
 //!
 //! While rows move the counters, the remembered numbers of each skill are what the database held at the last row that was
 //! read. They are what the server lists then, so that snapshots can be checked against them, and so that snapshots can

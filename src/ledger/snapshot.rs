@@ -1,5 +1,5 @@
 //! Snapshots: which entries can be accepted, and what each step of a skill counts. Rules 4.1 to 4.7 of
-//! `docs/translation.md`.
+//! `docs/explanation/translation.md`.
 
 use std::sync::Arc;
 

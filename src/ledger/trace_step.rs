@@ -109,7 +109,7 @@ pub enum TraceStep {
 }
 
 impl TraceStep {
-    /// The rule, by its number in `docs/translation.md`.
+    /// The rule, by its number in `docs/explanation/translation.md`.
     pub fn rule(&self) -> &'static str {
         match self {
             Self::FirstSight { .. } => "4.1",

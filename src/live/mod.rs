@@ -1,4 +1,4 @@
-//! The JSON API of the live page, version 1: `docs/api.md` describes it.
+//! The JSON API of the live page, version 1: `docs/reference/api.md` describes it.
 //!
 //! | file | job |
 //! | --- | --- |

@@ -175,7 +175,7 @@ mod tests {
     fn every_label_of_the_reference_is_reserved() {
         let mut documented = std::collections::BTreeSet::from(["le", "quantile"]);
         let mut column = None;
-        for line in include_str!("../../docs/metrics.md").lines() {
+        for line in include_str!("../../docs/reference/metrics.md").lines() {
             let cells: Vec<_> = line.split('|').map(str::trim).collect();
             match cells.iter().position(|cell| *cell == "labels") {
                 Some(found) if line.starts_with("| name ") => column = Some(found),

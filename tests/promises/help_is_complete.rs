@@ -151,7 +151,7 @@ fn the_bare_help_tells_of_everything() {
 
 #[test]
 fn the_configuration_page_tells_of_every_flag_and_of_no_other() {
-    let readme = include_str!("../../docs/configuration.md");
+    let readme = include_str!("../../docs/reference/configuration.md");
     let rows = readme.lines().filter_map(|line| line.strip_prefix("| `--")?.split(" |").next());
     let name = |flag: &str| flag.split([' ', '`']).next().unwrap_or_default().to_owned();
     let in_readme: BTreeSet<_> = rows.flat_map(|cell| cell.split("`--")).map(name).collect();

@@ -1,4 +1,4 @@
-//! The maps of modules, in `src/lib.rs` and in `docs/architecture.md`, name every module, and no other; and modules depend on
+//! The maps of modules, in `src/lib.rs` and in `docs/dev/architecture.md`, name every module, and no other; and modules depend on
 //! each other as they say.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,7 +35,7 @@ fn the_map_of_the_library_is_complete() {
 
 #[test]
 fn the_map_of_the_architecture_document_is_complete() {
-    let documented = first_column(&read("docs/architecture.md"), "");
+    let documented = first_column(&read("docs/dev/architecture.md"), "");
     let modules = documented.iter().map(|path| {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(path).exists(), "{path} does not exist");
         path.trim_start_matches("src/").trim_end_matches(".rs").to_owned()
@@ -45,7 +45,7 @@ fn the_map_of_the_architecture_document_is_complete() {
 
 #[test]
 fn the_files_that_the_architecture_document_names_exist() {
-    let document = read("docs/architecture.md");
+    let document = read("docs/dev/architecture.md");
     let files = document.split('`').skip(1).step_by(2).filter(|quoted| quoted.starts_with("src/"));
     for file in files {
         assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).exists(), "{file} does not exist");

@@ -1,4 +1,4 @@
-//! The JSON behind the live page says what `docs/api.md` says, and the same as a scrape.
+//! The JSON behind the live page says what `docs/reference/api.md` says, and the same as a scrape.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -139,7 +139,7 @@ async fn it_tells_what_a_scrape_tells_and_every_key_is_documented() {
     let history = until(&bridge, "/api/v1/history", "a point", |history| history["points"][0].is_object()).await;
     let mut told = BTreeSet::new();
     [&status, &skills, &history].into_iter().for_each(|answer| keys(answer, &mut told));
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/api.md")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reference/api.md")).unwrap();
     let rows = page.lines().filter(|line| line.starts_with("| `"));
     let documented: BTreeSet<String> =
         rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2)).map(str::to_owned).collect();

@@ -20,7 +20,7 @@ fn first_column(section: &str) -> impl Iterator<Item = &str> {
 
 fn in_reference() -> BTreeSet<String> {
     let (_, metrics) =
-        include_str!("../../docs/metrics.md").split_once("\n## Metrics\n").expect("a section on metrics");
+        include_str!("../../docs/reference/metrics.md").split_once("\n## Metrics\n").expect("a section on metrics");
     let (metrics, _) = metrics.split_once("\n## ").expect("a section after it");
     let (families, own) = metrics.split_once("`session_buddy_bridge_`").expect("a table of the bridge's own");
     let own = first_column(own).map(|name| format!("session_buddy_bridge_{name}"));

@@ -237,7 +237,7 @@ fn name(what: &str, index: usize) -> String {
     format!("{what}-of-a-length-{index:06}")
 }
 
-/// What the default was chosen by: see `docs/performance.md`.
+/// What the default was chosen by: see `docs/dev/performance.md`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "it takes minutes: SERIES=1000000 cargo test --release --test promises memory_at_the_limit -- --ignored --nocapture"]
 async fn memory_at_the_limit_of_series_is_at_most_256_mib() {

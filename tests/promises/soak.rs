@@ -1,7 +1,7 @@
 //! Memory does not grow with time.
 //!
 //! `SESSION_BUDDY_BRIDGE_LONG=1` makes a week of snapshots (with time as a value) and an hour of the real program out of
-//! the short forms; run it with `--release -- --nocapture` to read the resident sizes. See docs/evidence.md.
+//! the short forms; run it with `--release -- --nocapture` to read the resident sizes. See docs/dev/evidence.md.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -16,7 +16,7 @@ use session_buddy_bridge::internals::ledger::Notice;
 const VICTIM: usize = 0;
 const ADVERSARY: usize = 1;
 
-/// Rule 3.6 of `docs/translation.md`: 10 s and three snapshots.
+/// Rule 3.6 of `docs/explanation/translation.md`: 10 s and three snapshots.
 const BOUND_SECONDS: usize = 10 + 3;
 
 /// After this time a feed that delivers has a source of its own: it takes 10 s to see that the other is not just late.

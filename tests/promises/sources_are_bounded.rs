@@ -6,7 +6,7 @@ use crate::support::model::{Metrics, SECOND, metrics_update};
 use crate::support::observer::Observer;
 use session_buddy_bridge::internals::ledger::Notice;
 
-/// Rule 3.5 of `docs/translation.md`.
+/// Rule 3.5 of `docs/explanation/translation.md`.
 const FREE_SOURCES_MAX: u64 = 64;
 
 /// Rule 3.2.

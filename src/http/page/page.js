@@ -1,4 +1,4 @@
-// The live page: asks its own origin for JSON (docs/api.md) and shows it.
+// The live page: asks its own origin for JSON (docs/reference/api.md) and shows it.
 
 import { beginsOutage, clearPoints, latestSeconds, setAnomalies, showPoints } from "./charts.js";
 import {

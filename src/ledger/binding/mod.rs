@@ -13,7 +13,7 @@
 //! 5. [`Sources::take_events`] returns what happened besides: sources that joined, forked, were damaged or left.
 //!
 //! Architecture invariant: no count is keyed by a name, an address or a position in the configuration. Rules 3.2 and 3.3 of
-//! `docs/translation.md`.
+//! `docs/explanation/translation.md`.
 
 mod accept;
 mod bind;

@@ -1,4 +1,4 @@
-//! Which source a feed belongs to that is not bound. Rule 3.2 of `docs/translation.md`.
+//! Which source a feed belongs to that is not bound. Rule 3.2 of `docs/explanation/translation.md`.
 
 use std::time::Duration;
 

@@ -276,7 +276,7 @@ pub struct World {
 /// Anomalies in a broadcast of the real server, the newest.
 const ANOMALIES_LISTED_MAX: usize = 10;
 
-/// Bits of equality that decide which database a feed lists: rule 3.1 of `docs/translation.md`.
+/// Bits of equality that decide which database a feed lists: rule 3.1 of `docs/explanation/translation.md`.
 const DECISIVE_BITS: f64 = 24.0;
 
 /// Between two broadcasts of a server, in seconds; both halves of it are moments of a history.
@@ -746,7 +746,7 @@ impl World {
         self.read_anomalies.extend(content.anomalies.iter().map(|anomaly| anomaly.id));
     }
 
-    /// What was read while no feed was subscribed to it is exposed once one is: rule 8.4 of `docs/translation.md`.
+    /// What was read while no feed was subscribed to it is exposed once one is: rule 8.4 of `docs/explanation/translation.md`.
     fn see_read_anomalies(&mut self, server: usize, skill: Option<&Rc<str>>) {
         let content = &self.files[&self.servers[server].path].content;
         let is_subscribed = |name: &Rc<str>| skill.is_none_or(|skill| skill == name);
