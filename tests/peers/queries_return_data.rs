@@ -1,4 +1,4 @@
-//! Every query that is deployed or documented, of the dashboard, of the rules and of `docs/how-to`, gives data of the right shape
+//! Every query that is deployed or documented, of the dashboard, of the rules and of `docs`, gives data of the right shape
 //! from a real Prometheus that scrapes a bridge under load.
 
 use std::collections::BTreeSet;
@@ -222,15 +222,23 @@ fn of_dashboard(dashboard: &Value) -> Vec<Expected> {
     expected
 }
 
-/// The queries of the pages in `docs/how-to`: the blocks of code in the language `promql`.
+/// The queries of a page, each on one line: the blocks of code in the language `promql`, and the last column of tables of examples.
+fn queries(page: &str) -> Vec<String> {
+    let blocks = page.split("```promql\n").skip(1).map(|block| block.split("```").next().unwrap_or_default());
+    let tables = page.split("\n| example | query |\n").skip(1).flat_map(|table| {
+        let rows = table.lines().skip(1).map_while(|line| line.strip_prefix("| ")?.strip_suffix("` |"));
+        rows.map(|row| row.split_once(" | `").expect("a query in backticks").1)
+    });
+    blocks.chain(tables).map(|query| query.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+/// The queries of the pages in `docs/how-to` and `docs/reference`.
 fn documented() -> Vec<Expected> {
     let mut expected = Vec::new();
-    for page in read_dir(in_repository("docs/how-to")).unwrap() {
+    let folders = ["docs/how-to", "docs/reference"].map(in_repository);
+    for page in folders.iter().flat_map(|folder| read_dir(folder).unwrap()) {
         let page = page.unwrap().path();
-        let text = read_to_string(&page).unwrap();
-        for block in text.split("```promql\n").skip(1) {
-            let (query, _) = block.split_once("```").expect("an end of the block");
-            let query = query.split_whitespace().collect::<Vec<_>>().join(" ");
+        for query in queries(&read_to_string(&page).unwrap()) {
             let labels = query.strip_prefix("sum by (").and_then(|rest| rest.split_once(')')).map_or("", |(by, _)| by);
             let labels = labels.split(", ").filter(|label| !label.is_empty()).map(str::to_owned).collect();
             for (query, labels) in judged(&sooner(&query), labels) {
@@ -362,7 +370,7 @@ async fn every_query_gives_data_of_its_shape() {
             shape: Shape::Series,
         }));
         let documented = documented();
-        assert!(documented.len() > 20, "the documents have {} queries", documented.len());
+        assert!(documented.len() > 90, "the documents have {} queries", documented.len());
         expected.extend(documented);
         let rules = eventually("every rule to have been evaluated", || {
             let rules = rules(&prometheus);
