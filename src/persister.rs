@@ -76,7 +76,7 @@ pub enum PersistError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// The system starts no further thread.
-    #[error("cannot start the thread that writes the state: {0}")]
+    #[error("cannot start the thread that writes the state file: {0}")]
     Thread(#[from] io::Error),
 }
 

@@ -11,7 +11,7 @@ pub fn guide(feed_url: &str, bridge: SocketAddr, telemetry_path: &str, usual: Op
         true => format!("localhost:{}", bridge.port()),
         false => bridge.to_string(),
     };
-    let privacy = if is_wide { "Nothing is kept." } else { "Nothing leaves this machine, nothing is kept." };
+    let privacy = if is_wide { "Nothing is stored." } else { "Nothing leaves this machine, nothing is stored." };
     let metrics = format!("http://{bridge}{telemetry_path}");
     let moved = match usual {
         Some(usual) => {
@@ -39,7 +39,7 @@ Try, in another terminal:
   curl -s {metrics} | grep ^anomalies_detected_total
       each anomaly counted once, though the server lists it for an hour; a new one every 25 seconds or so
   curl -s {metrics} | grep ^session_buddy_bridge_
-      what the bridge says of itself and of the feed
+      what the bridge reports about itself and the feed
   curl -s http://{bridge}/-/ready
       whether the feed is live
 

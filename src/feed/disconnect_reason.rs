@@ -364,16 +364,16 @@ fn http_label(status: u16) -> &'static str {
 pub(crate) const TOKEN_REFUSED_CODES: [u16; 2] = [3000, 4001];
 
 fn closed_text(code: u16, reason: &str, token: TokenOrigin) -> String {
-    let said = if reason.is_empty() { String::new() } else { format!(" \"{reason}\"") };
+    let quoted = if reason.is_empty() { String::new() } else { format!(" \"{reason}\"") };
     if TOKEN_REFUSED_CODES.contains(&code) {
-        return format!("the server closed the connection with code {code}{said}; {token}");
+        return format!("the server closed the connection with code {code}{quoted}; {token}");
     }
     let advice = match code {
         3003 | 1008 => "; check that the token grants read permission and that the server admits this client",
         1009 => "; check that the token and the skill are what they should be",
         _ => "",
     };
-    format!("the server closed the connection with code {code}{said}{advice}")
+    format!("the server closed the connection with code {code}{quoted}{advice}")
 }
 
 fn http_text(address: SocketAddr, status: u16, location: Option<&str>) -> String {

@@ -237,7 +237,7 @@ pub fn bind_unix(path: &Path, mode: Option<SocketMode>) -> Result<BoundListener,
     let in_use = |problem| BindError::UnixInUse { path: path.to_owned(), problem };
     if let Ok(found) = fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
-            return Err(in_use("there is a file that is no socket"));
+            return Err(in_use("there is a file that is not a socket"));
         }
         match connect_unix(path).map_err(|error| error.kind()) {
             // Nobody listens: it was left behind.

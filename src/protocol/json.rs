@@ -130,7 +130,7 @@ impl<'de, T: Record<'de>> Visitor<'de> for SlotSeed<'_, T> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut record = T::default();
         while let Some(key) = map.next_key_seed(FieldSeed)? {
-            let Field::Text(key) = key else { return Err(A::Error::custom("an object key that is no string")) };
+            let Field::Text(key) = key else { return Err(A::Error::custom("an object key that is not a string")) };
             match record.destination(&key) {
                 Destination::Scalar(field) => *field = map.next_value_seed(FieldSeed)?,
                 Destination::Data(slot) => *slot = map.next_value_seed(SlotSeed::new(self.0))?,

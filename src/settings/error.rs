@@ -162,7 +162,7 @@ pub enum SettingsError {
     /// Two feeds have the same identity.
     #[error(
         "two feeds have the identity \"{identity}\" (user, query and fragment of a URL are no part of it): remove one \
-         --feed.url, or tell them apart with one --feed.name for each"
+         --feed.url, or distinguish them by one --feed.name for each"
     )]
     DuplicateIdentity {
         /// The identity of both.

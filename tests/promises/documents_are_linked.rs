@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::support::in_repository;
 
 /// The documents of the repository, without licences.
-fn documents() -> Vec<PathBuf> {
+pub fn documents() -> Vec<PathBuf> {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"].map(in_repository).into();
     let mut folders = vec![in_repository("docs")];
@@ -26,7 +26,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 /// The lines of a document that are not code.
-fn prose(text: &str) -> impl Iterator<Item = &str> {
+pub fn prose(text: &str) -> impl Iterator<Item = &str> {
     let mut is_code = false;
     text.lines().filter(move |line| {
         let is_fence = line.trim_start().starts_with("```");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::support::program::{Ended, Program};
 
-const COMMANDS: [&str; 13] = [
+pub const COMMANDS: [&str; 13] = [
     "",
     "run",
     "demo",
@@ -24,7 +24,7 @@ fn bridge(args: &[&str]) -> Ended {
     Program::start_in(&[("COLUMNS", "100")], args.iter().copied()).end()
 }
 
-fn help(args: &[&str]) -> String {
+pub fn help(args: &[&str]) -> String {
     let Ended { code, stdout, stderr } = bridge(args);
     assert_eq!((code, stderr.as_str()), (Some(0), ""));
     stdout

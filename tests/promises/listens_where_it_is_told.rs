@@ -96,7 +96,7 @@ fn what_a_killed_bridge_left_is_replaced_and_nothing_else_is() {
     fs::write(&file, "precious").unwrap();
     let refused = start(&format!("unix:{}", file.display())).end_within(PATIENCE);
     assert_eq!(refused.code, Some(1));
-    assert!(refused.stderr.contains("there is a file that is no socket"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("there is a file that is not a socket"), "{}", refused.stderr);
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
 
     let nowhere = start("unix:/nowhere/at/all.sock").end_within(PATIENCE);

@@ -98,4 +98,5 @@ mod telemetry_logs;
 mod terminals_are_safe;
 mod text_equals_registry;
 mod web_config_reloads;
+mod words_of_the_field;
 mod workflows;

@@ -224,7 +224,7 @@ fn names_pair_up_with_urls() {
     assert_eq!(
         refusal(&two),
         "two feeds have the identity \"ws://h:1/\" (user, query and fragment of a URL are no part of it): remove one \
-         --feed.url, or tell them apart with one --feed.name for each"
+         --feed.url, or distinguish them by one --feed.name for each"
     );
     let two = ["--feed.url", "ws://h:1", "--feed.url", "ws://h:2"];
     let beside = settings(&[&two[..], &["--feed.skills-db", "none", "--feed.skills-db", "/a/skills.db"]].concat());

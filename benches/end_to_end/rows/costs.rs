@@ -28,7 +28,7 @@ fn memory(report: &mut Report) -> Outcome<()> {
     idle.scraper.scrape(false)?;
     thread::sleep(Duration::from_secs(1));
     let resident = idle.program.resident_kib()? / 1024.0;
-    report.add("resident memory, idle, state kept", "", resident, " MiB", Wanted::AtMost(12.0), "one scrape");
+    report.add("resident memory, idle, with a state file", "", resident, " MiB", Wanted::AtMost(12.0), "one scrape");
     drop(idle);
 
     let folder = tempfile::tempdir()?;
@@ -45,7 +45,14 @@ fn memory(report: &mut Report) -> Outcome<()> {
     };
     let after_hundred = scrape(100, SKILLS)?;
     let detail = "after a hundred scrapes, half of them gzip, everything changed between two";
-    report.add("resident memory, 10,000 skills, state kept", "", after_hundred, " MiB", Wanted::AtMost(45.0), detail);
+    report.add(
+        "resident memory, 10,000 skills, with a state file",
+        "",
+        after_hundred,
+        " MiB",
+        Wanted::AtMost(45.0),
+        detail,
+    );
     let after_many = scrape(10_000, SKILLS / 100)?;
     let detail = format!("{after_hundred:.1} MiB after a hundred, {after_many:.1} MiB after 10,100");
     let growth = after_many / after_hundred;
@@ -117,7 +124,7 @@ fn quiet(report: &mut Report) -> Outcome<()> {
         }
         costs.push(running.program.cpu_millis()? - before);
     }
-    let detail = "each snapshot changes something, and is kept";
+    let detail = "each snapshot changes something, and is committed";
     report.add("processor time in 20 s of a snapshot a second", "", median(&costs), " ms", Wanted::AtMost(8.0), detail);
     Ok(())
 }

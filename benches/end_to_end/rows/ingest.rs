@@ -98,7 +98,7 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     for load in [&singles, &batches, &snapshots] {
         let (memory, kept) = in_turns(ROUNDS, || rate(&Subject::Bridge, load), || rate(&Subject::KeepingBridge, load))?;
         let detail = format!("{kept:.0} of {memory:.0} frames/s");
-        let what = format!("{}, state kept", load.name);
+        let what = format!("{}, with a state file", load.name);
         report.add(&what, "the same in memory", kept / memory, " x", Wanted::AtLeast(0.9), &detail);
     }
 

@@ -19,7 +19,7 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
         let state = folder.path().join("state.db");
         let latencies = latencies(Running::start(keeps.then_some(state.as_path()))?)?;
         let detail = format!("median {:.2} ms, {} events, scraped without pause", median(&latencies), latencies.len());
-        let what = if keeps { "an event's visibility, state kept, p99" } else { "an event's visibility, p99" };
+        let what = if keeps { "an event's visibility, with a state file, p99" } else { "an event's visibility, p99" };
         report.add(what, "", quantile(&latencies, 0.99), " ms", Wanted::AtMost(most), &detail);
     }
     Ok(())
