@@ -249,7 +249,7 @@ fn the_profile_push_has_a_receiver_and_the_bridge_pushes_only_where_it_is_told_t
     assert_eq!(bridge["hostname"], "${SESSION_BUDDY_INSTANCE:-session-buddy-bridge}");
     let command =
         "SESSION_BUDDY_PUSH_URL=http://victoriametrics:8428/api/v1/write docker compose --profile push up --build";
-    for file in ["docker-compose.yml", "docs/push.md"] {
+    for file in ["docker-compose.yml", "docs/how-to/push.md"] {
         assert!(read(file).contains(command), "{file} does not say how");
     }
     assert_eq!(strings(&services["victoriametrics"]["ports"]), ["127.0.0.1:8428:8428"]);
