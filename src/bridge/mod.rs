@@ -545,7 +545,7 @@ impl Service {
             servers.spawn(async move {
                 let _file = listener.take_file();
                 if let Err(error) = http::serve(listener, content, settings, ends.clone()).await {
-                    tracing::error!(%address, %error, "cannot be served");
+                    tracing::error!(%address, %error, "HTTP listener failed");
                     ends.cancel();
                 }
             });

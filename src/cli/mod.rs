@@ -113,7 +113,7 @@ Examples:
   session-buddy-bridge healthcheck --web.listen-address :9101
       check the health of a bridge that was started with the same flag";
 
-/// Counts the skills of a Session-Buddy server exactly once and serves them to Prometheus.
+/// Counts each skill invocation and anomaly of a Session-Buddy server exactly once, for Prometheus.
 ///
 /// Session-Buddy's RealTimeMetricsServer repeats its totals every second over a WebSocket. This bridge subscribes to
 /// it, counts what is new, and serves it as Prometheus metrics. Without a command it runs the bridge.
@@ -202,7 +202,7 @@ pub fn main() -> ExitCode {
     match receiving_hangups.and_then(|()| check_clock(SystemTime::now())).and_then(|()| command.execute()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) if is_service => {
-            tracing::error!("{failure}");
+            tracing::error!(error = %failure, "bridge failed");
             ExitCode::from(FAILED)
         }
         Err(failure) => {

@@ -112,7 +112,7 @@ async fn attend(stream: TcpStream, rounds: watch::Receiver<Arc<Round>>, shutdown
         handshake = handshake => match handshake {
             Ok(Ok(socket)) => socket,
             Ok(Err(error)) => return tracing::debug!(%error, "demo feed refused a client"),
-            Err(_) => return tracing::debug!("demo feed gave up on a client that sent no request"),
+            Err(_) => return tracing::debug!("demo feed closed a connection without a request"),
         }
     };
     tokio::select! {

@@ -426,6 +426,27 @@ mod tests {
         DisconnectReason::Http { address: ADDRESS, status, location: None, retry_after }
     }
 
+    /// Every failure that names the address that was connected to.
+    fn at(address: SocketAddr) -> Vec<DisconnectReason> {
+        let what = String::new();
+        vec![
+            DisconnectReason::Http { address, status: 404, location: None, retry_after: None },
+            DisconnectReason::Handshake { address, problem: HandshakeProblem::Ended },
+            DisconnectReason::Tls { address, what: what.clone() },
+            DisconnectReason::Connect { address, refused: true, what },
+        ]
+    }
+
+    #[test]
+    fn failures_at_the_default_ports_of_urls_name_the_port_of_the_server() {
+        for (port, has_hint) in [(80, true), (443, true), (81, false), (8765, false)] {
+            for reason in at(SocketAddr::from((Ipv4Addr::LOCALHOST, port))) {
+                let text = reason.to_string();
+                assert_eq!(text.contains("Session-Buddy listens on 8765 by default"), has_hint, "{text}");
+            }
+        }
+    }
+
     fn missing(credential: Credential) -> DisconnectReason {
         CredentialError { credential, file: None, problem: CredentialProblem::Empty(credential) }.into()
     }

@@ -93,7 +93,7 @@ pub async fn serve(
                             Ok(Ok(stream)) => stream,
                             Ok(Err(error)) => {
                                 let peer = peer.map(tracing::field::display);
-                                return tracing::debug!(peer, %error, "HTTP connection not let in");
+                                return tracing::debug!(peer, %error, "HTTP connection refused");
                             }
                             Err(_) => return,
                         },

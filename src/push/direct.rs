@@ -43,7 +43,7 @@ impl DirectSender {
                 Verdict::Retry(cause) if attempt < ATTEMPTS_MAX => {
                     let next = cause.not_before().unwrap_or(wait).clamp(wait, WAIT_MAX.max(wait));
                     let retry_seconds = next.as_secs_f64();
-                    tracing::warn!(%problem, attempt, of = ATTEMPTS_MAX, retry_seconds, "push failed; it is sent again");
+                    tracing::warn!(%problem, attempt, of = ATTEMPTS_MAX, retry_seconds, "push failed; retrying");
                     tokio::time::sleep(next).await;
                     wait *= 2;
                 }

@@ -161,7 +161,7 @@ pub enum ConfigFileError {
         error: Box<dyn StdError + Send + Sync>,
     },
     /// There are more feeds than a bridge subscribes to.
-    #[error("there are {feeds} feeds, and a bridge listens to at most {feeds_max}")]
+    #[error("{feeds} feeds are configured, and a bridge subscribes to at most {feeds_max}")]
     TooManyFeeds {
         /// The number of feeds.
         feeds: usize,

@@ -150,7 +150,7 @@ pub enum SettingsError {
     },
     /// There are more feeds than a bridge subscribes to.
     #[error(
-        "there are {urls} --feed.url, and a bridge listens to at most {feeds_max}: run another bridge for the rest, with a \
+        "--feed.url was given {urls} times, and a bridge subscribes to at most {feeds_max} feeds: run another bridge for the rest, with a \
          state of its own"
     )]
     TooManyFeeds {
@@ -170,7 +170,7 @@ pub enum SettingsError {
     },
     /// The number of names differs from the number of URLs.
     #[error(
-        "there are {names} --feed.name for {urls} --feed.url: give one name for each URL, in the same order, or none"
+        "the number of --feed.name ({names}) differs from the number of --feed.url ({urls}): give one name for each URL, in the same order, or none"
     )]
     NameCountMismatch {
         /// Number of names.
@@ -180,7 +180,7 @@ pub enum SettingsError {
     },
     /// The number of databases differs from the number of URLs.
     #[error(
-        "there are {databases} --feed.skills-db for {urls} --feed.url: give one for each URL, in the same order, and \
+        "the number of --feed.skills-db ({databases}) differs from the number of --feed.url ({urls}): give one for each URL, in the same order, and \
          \"none\" for a feed without a database"
     )]
     SkillsDbCountMismatch {

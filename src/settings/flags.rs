@@ -78,7 +78,7 @@ impl SkillsDirFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
+#[command(next_help_heading = "Remote write")]
 pub(crate) struct PushFlags {
     /// URL of a receiver of Prometheus remote write 1.0, http:// or https:// (may be repeated, at most 4)
     #[arg(id = "push.url", long = "push.url", value_name = "URL")]
@@ -99,7 +99,7 @@ pub(crate) struct PushFlags {
 
 /// What holds for every receiver of the command line.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
+#[command(next_help_heading = "Remote write")]
 pub(crate) struct ReceiverFlags {
     /// Name of the receiver in the bridge's own metrics, if there is one --push.url [default: its host, port and path]
     #[arg(id = "push.name", long = "push.name", value_name = "NAME")]
@@ -144,7 +144,7 @@ impl CheckedReceivers {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Push (remote write, for bridges that cannot be scraped)")]
+#[command(next_help_heading = "Remote write")]
 pub(crate) struct PushCredentialFlags {
     /// File with headers of each request, such as X-Scope-OrgID: one `Name: value` per line; this and every other file is read
     /// again at each connection
@@ -228,9 +228,10 @@ pub(crate) struct SubscriptionFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Credentials (of every feed; each file is read again at each connect)")]
+#[command(next_help_heading = "Feed credentials")]
 pub(crate) struct CredentialFlags {
-    /// File with the JWT secret of servers that require a token: a token valid for two minutes is signed at each connect
+    /// File with the JWT secret of servers that require a token: a token valid for two minutes is signed at each connect. Credentials
+    /// apply to every feed, and each file is read again at each connect
     #[arg(long = "feed.jwt-secret-file", value_name = "FILE")]
     pub jwt_secret_file: Option<PathBuf>,
     /// File with a pre-issued token, for servers that require one
@@ -287,7 +288,7 @@ pub(crate) struct ListenFlags {
 pub(crate) struct WebFlags {
     #[command(flatten)]
     pub listen: ListenFlags,
-    /// Permissions of the files of Unix sockets, in octal: who may connect needs the right to write [default: what the umask
+    /// Permissions of the files of Unix sockets, in octal: a client needs write permission to connect [default: what the umask
     /// leaves] [range: 0000 to 0777]
     #[arg(long = "web.socket-mode", value_name = "MODE")]
     pub socket_mode: Option<SocketMode>,

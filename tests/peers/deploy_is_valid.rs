@@ -25,9 +25,25 @@ fn yaml(session_buddy: &SessionBuddy, path: &str) -> Value {
 }
 
 fn yaml_documents(session_buddy: &SessionBuddy, path: &str) -> Vec<Value> {
-    let ended = run(session_buddy.python().args(["-c", YAML_TO_JSON]), &read(path));
-    assert!(ended.is_success(), "{path}: {}", ended.stderr);
-    serde_json::from_str(&ended.stdout).expect("JSON")
+    parse_yaml(session_buddy, &read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn parse_yaml(session_buddy: &SessionBuddy, text: &str) -> Result<Vec<Value>, String> {
+    let ended = run(session_buddy.python().args(["-c", YAML_TO_JSON]), text);
+    if ended.is_success() { Ok(serde_json::from_str(&ended.stdout).expect("JSON")) } else { Err(ended.stderr) }
+}
+
+/// Returns a manifest with its commented items in force: indented comments that hold an item of a list, or a line of one.
+fn uncommented(manifest: &str) -> String {
+    let line = |line: &str| match line.split_once("# ") {
+        Some((indent, item))
+            if !indent.is_empty() && indent.trim().is_empty() && (item.starts_with("- ") || item.starts_with("  ")) =>
+        {
+            format!("{indent}{item}\n")
+        }
+        _ => format!("{line}\n"),
+    };
+    manifest.lines().map(line).collect()
 }
 
 /// The words of the first line that starts with `instruction`, which is in exec form.
@@ -145,6 +161,23 @@ fn kubernetes_manifests_meet_their_schemas_and_what_does_not_is_found() {
             (&true.into(), &"ALL".into())
         );
     }
+    // As the how-to says: both containers know the secret once the commented lines apply.
+    let with_tokens =
+        parse_yaml(&session_buddy, &uncommented(&self::read("deploy/kubernetes/session-buddy.yml"))).unwrap();
+    assert_eq!(self::faults(&node, &with_tokens), vec![Vec::<String>::new(); with_tokens.len()]);
+    let set = with_tokens.iter().find(|manifest| manifest["kind"] == "StatefulSet").expect("a StatefulSet");
+    let pod_with_tokens = &set["spec"]["template"]["spec"];
+    for container in pod_with_tokens["containers"].as_array().unwrap() {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        assert!(mounts.iter().any(|mount| mount["name"] == "credentials"), "{container}");
+        assert!(container.to_string().contains("/etc/session-buddy/jwt-secret"), "{container}");
+    }
+    let server = pod_with_tokens["containers"][0]["env"].as_array().unwrap();
+    assert!(
+        server.iter().any(|variable| variable["name"] == "SESSION_BUDDY_AUTH_ENABLED" && variable["value"] == "true")
+    );
+    let server = strings(&pod["containers"][0]["args"]);
+    assert!(server.windows(2).any(|pair| pair == ["--host", "127.0.0.1"]), "{server:?}");
     // The same flags as with compose, but for the host of the server.
     let compose = yaml(&session_buddy, "docker-compose.yml");
     let composed = strings(&compose["services"]["bridge"]["command"]);

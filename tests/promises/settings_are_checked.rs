@@ -219,7 +219,7 @@ fn names_pair_up_with_urls() {
     assert_eq!(identities(&named), ["one", "two"]);
     assert_eq!(
         refusal(&[&two[..], &["--feed.name", "one"]].concat()),
-        "there are 1 --feed.name for 2 --feed.url: give one name for each URL, in the same order, or none"
+        "the number of --feed.name (1) differs from the number of --feed.url (2): give one name for each URL, in the same order, or none"
     );
     assert_eq!(
         refusal(&two),
@@ -232,7 +232,7 @@ fn names_pair_up_with_urls() {
     assert_eq!(databases, [None, Some(std::path::Path::new("/a/skills.db"))]);
     assert_eq!(
         refusal(&[&two[..], &["--feed.skills-db", "/a/skills.db"]].concat()),
-        "there are 1 --feed.skills-db for 2 --feed.url: give one for each URL, in the same order, and \"none\" for a feed \
+        "the number of --feed.skills-db (1) differs from the number of --feed.url (2): give one for each URL, in the same order, and \"none\" for a feed \
          without a database"
     );
     assert_eq!(
@@ -245,7 +245,7 @@ fn names_pair_up_with_urls() {
     assert_eq!(settings(&many[..128]).feeds.len(), 64);
     assert_eq!(
         refusal(&many),
-        "there are 65 --feed.url, and a bridge listens to at most 64: run another bridge for the rest, with a state of its own"
+        "--feed.url was given 65 times, and a bridge subscribes to at most 64 feeds: run another bridge for the rest, with a state of its own"
     );
     let two = ["--feed.url", "ws://h:1", "--feed.url", "ws://h:1?other"];
     let twice = refusal(&[&two[..], &["--feed.name", "same", "--feed.name", "same"]].concat());
