@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, ffi};
 
-use crate::ledger::{Changes, InvalidState, LedgerState, SourceId};
+use crate::ledger::{Changes, InvalidState, LedgerState, RuleCounters, SourceId};
 use file::StateFile;
 
 pub use error::{Corruption, StoreError};
@@ -44,6 +44,8 @@ pub struct Store {
     path: PathBuf,
     /// How the connection commits just now.
     durability: Durability,
+    /// Counters of the last commit; `None` before the first and after one that failed.
+    saved_rules: Option<RuleCounters>,
     /// How much of the log was in the database when the file was last noted.
     checkpointed: Option<i64>,
     /// `None` for a database in memory. Dropped after the connection.
@@ -122,6 +124,7 @@ impl Store {
             connection,
             path: path.to_owned(),
             durability: Durability::PowerCut,
+            saved_rules: None,
             checkpointed,
             file: Some(file),
         };
@@ -139,8 +142,12 @@ impl Store {
         restore: impl Fn(LedgerState) -> Result<T, InvalidState>,
     ) -> Result<(Self, T), StoreError> {
         let restored = Self::begin(&connection, path, &restore)?;
-        let durability = Durability::PowerCut;
-        Ok((Self { connection, path: path.to_owned(), durability, checkpointed: None, file: None }, restored))
+        Ok((Self::without_file(connection, path), restored))
+    }
+
+    fn without_file(connection: Connection, path: &Path) -> Self {
+        let (path, durability) = (path.to_owned(), Durability::PowerCut);
+        Self { connection, path, durability, saved_rules: None, checkpointed: None, file: None }
     }
 
     fn connect<T>(
@@ -243,7 +250,10 @@ impl Store {
     /// Changes that would be refused when they are read; whatever SQLite answers. Nothing of `changes` is on disk then.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
         changes.validate().map_err(|problem| StoreError::Impossible { path: self.path.clone(), problem })?;
-        self.transact(Durability::PowerCut, |connection| tables::save(connection, changes))?;
+        // What is saved is not known after an error.
+        let saved_rules = self.saved_rules.take();
+        self.transact(Durability::PowerCut, |connection| tables::save(connection, changes, saved_rules))?;
+        self.saved_rules = Some(changes.rules);
         self.note_content();
         Ok(())
     }
@@ -369,8 +379,7 @@ impl Store {
         let staged = file.stage()?;
         let ignored = |_| Ok(());
         let (connection, ()) = Self::connect(&staged.staged, &self.path, &ignored)?;
-        let durability = Durability::PowerCut;
-        let mut new = Self { connection, path: self.path.clone(), durability, checkpointed: None, file: None };
+        let mut new = Self::without_file(connection, &self.path);
         new.commit(everything)?;
         new.transact(Durability::PowerCut, |new| {
             tables::first_series::copy(&self.connection, new)?;

@@ -111,6 +111,59 @@ fn a_commit_of_one_invocation_writes_few_bytes() {
     assert!((1..=12 * 1024).contains(&written), "{written} bytes");
 }
 
+/// Returns the tables and indexes whose pages the log holds from the offset `begin` on. Each of them has a single page.
+fn written_since(begin: u64, path: &Path, store: Store) -> BTreeSet<String> {
+    const PAGE_BYTES: usize = 1024;
+    const FRAME_HEADER_BYTES: usize = 24;
+    let log = fs::read(path.with_extension("db-wal")).unwrap();
+    let frames = log[usize::try_from(begin).unwrap()..].chunks(FRAME_HEADER_BYTES + PAGE_BYTES);
+    let pages: Vec<_> = frames.map(|frame| u32::from_be_bytes(frame[..4].try_into().unwrap())).collect();
+    drop(store);
+    let connection = Connection::open(path).unwrap();
+    let mut name = connection.prepare("SELECT name FROM sqlite_schema WHERE rootpage = ?").unwrap();
+    pages.iter().map(|page| name.query_row([page], |row| row.get(0)).unwrap()).collect()
+}
+
+/// What did not change costs nothing: neither counters, nor the index of the skills' names, nor anomalies that are listed again.
+#[test]
+fn a_commit_of_one_snapshot_writes_only_tables_that_changed() {
+    let (_folder, path) = folder();
+    let mut opened = open(&path).unwrap();
+    let mut ledger = Ledger::restore(Limits::default(), opened.restored, Now::default()).unwrap();
+    let feed = ledger.add_feed(FeedSpec { identity: "ws://a:1/".to_owned(), ..FeedSpec::default() });
+    let connection = ledger.open(feed, Now::default());
+    let mut receive = |second: u64, invocations: u64| {
+        let skill = |name: &str, total: u64| {
+            format!(
+                r#"{{"skill_name":"{name}","total_invocations":{total},"completion_rate":100.0,"avg_duration_seconds":2.0}}"#
+            )
+        };
+        let text = format!(
+            r#"{{"type":"metrics_update","timestamp":"2026-11-22T10:24:{second:02}+00:00","data":{{"top_skills":[{}, {}],
+                "anomalies":[{{"skill_name":"a","anomaly_type":"drop","detected_at":"2026-11-22 10:20:00","deviation_score":2.5}}]}}}}"#,
+            skill("a", invocations),
+            skill("b", 3)
+        );
+        let now = Now::at(Duration::from_secs(second));
+        protocol::read(&text, &protocol::Limits::default(), &mut |message| {
+            ledger.apply(connection, &message.unwrap(), now, &mut Vec::new());
+        });
+        ledger.tick(now, &mut Vec::new());
+        let changes = ledger.drain(now);
+        ledger.acknowledge(changes.sequence);
+        changes
+    };
+    for second in 1..=20 {
+        opened.store.commit(&receive(second, 7 + second)).unwrap();
+    }
+    let changes = receive(21, 28);
+    let begin = fs::metadata(path.with_extension("db-wal")).unwrap().len();
+    opened.store.commit(&changes).unwrap();
+    let written = written_since(begin, &path, opened.store);
+    let expected = ["counter", "listing_history", "phase", "skill", "source", "source_skill"];
+    assert_eq!(written, expected.map(str::to_owned).into());
+}
+
 /// Every statement is authorized when it is prepared, and only then.
 #[test]
 fn a_commit_prepares_no_statement_again() {

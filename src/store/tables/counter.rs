@@ -1,5 +1,7 @@
 //! The counters of the rules, by name.
 
+use std::borrow::Cow;
+
 use rusqlite::Connection;
 
 use super::record::{self, record};
@@ -8,7 +10,7 @@ use crate::ledger::RuleCounters;
 record! {
     "counter", key (name),
     struct CounterRecord {
-        name: String,
+        name: Cow<'static, str>,
         value: u64,
     }
 }
@@ -36,10 +38,17 @@ fn by_name(counters: &mut RuleCounters) -> [(&'static str, &mut u64); 8] {
     ]
 }
 
-pub(super) fn save(connection: &Connection, counters: RuleCounters) -> rusqlite::Result<()> {
-    let mut counters = counters;
-    let records = by_name(&mut counters).map(|(name, value)| CounterRecord { name: name.to_owned(), value: *value });
-    record::save(connection, records)
+/// Saves the counters that differ from those that are `saved`; all of them where that is not known.
+pub(super) fn save(
+    connection: &Connection,
+    mut counters: RuleCounters,
+    saved: Option<RuleCounters>,
+) -> rusqlite::Result<()> {
+    let saved = saved.map(|mut saved| by_name(&mut saved).map(|(_, value)| *value));
+    let is_saved = |index: usize, value: u64| saved.is_some_and(|saved| saved[index] == value);
+    let counters = by_name(&mut counters).into_iter().enumerate();
+    let changed = counters.filter(|(index, (_, value))| !is_saved(*index, **value));
+    record::save(connection, changed.map(|(_, (name, value))| CounterRecord { name: name.into(), value: *value }))
 }
 
 /// A counter without a row is 0.

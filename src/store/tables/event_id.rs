@@ -26,7 +26,8 @@ pub(super) fn save(
     event_ids: &[EventIdRecord],
 ) -> rusqlite::Result<()> {
     let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE source = ? AND sequence < ?")?;
-    sources.iter().try_for_each(|source| forget.execute(params![source.id.0, source.first_event_id]).map(drop))?;
+    let mut forgetful = sources.iter().filter(|source| source.first_event_id > 0);
+    forgetful.try_for_each(|source| forget.execute(params![source.id.0, source.first_event_id]).map(drop))?;
     let rows = event_ids.iter().cloned().map(|record| {
         let EventIdRecord { source, sequence, id, sender, sent_micros } = record;
         EventIdRow { source: source.0, sequence, id, sender: sender.number(), sent_micros }

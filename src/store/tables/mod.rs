@@ -24,16 +24,20 @@ mod source_skill;
 use rusqlite::Connection;
 
 use crate::ledger::records::Records;
-use crate::ledger::{Changes, LedgerState};
+use crate::ledger::{Changes, LedgerState, RuleCounters};
 
 pub use feed::Renamed;
 pub(super) use feed::rename as rename_feed;
 pub(super) use source::forget as forget_source;
 
-/// Writes new values over old ones.
-pub(super) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+/// Writes new values over old ones. `saved_rules` are the counters of the commit before, if there was one.
+pub(super) fn save(
+    connection: &Connection,
+    changes: &Changes,
+    saved_rules: Option<RuleCounters>,
+) -> rusqlite::Result<()> {
     let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros, rules, memory } = changes;
-    counter::save(connection, *rules)?;
+    counter::save(connection, *rules, saved_rules)?;
     first_series::save(connection, skills, *wall_micros)?;
     skill::save(connection, skills, last_listed)?;
     phase::save(connection, skills)?;

@@ -19,10 +19,11 @@ pub(super) trait Record: Sized {
     fn write(&self, upsert: &mut CachedStatement<'_>) -> rusqlite::Result<()>;
 }
 
-/// Declares a table's row: `record! { "table", key (columns), struct Name { column: Type, ... } }`.
+/// Declares a table's row: `record! { "table", key (columns), struct Name { column: Type, ... } }`. Columns that never change are
+/// listed behind the key as `constant (columns)`: they are inserted and not updated, so that their indexes are not rewritten.
 macro_rules! record {
     (
-        $table:literal, key ($first_key:ident $(, $key:ident)*),
+        $table:literal, key ($first_key:ident $(, $key:ident)*) $(, constant ($($constant:ident),+))?,
         struct $name:ident { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }
     ) => {
         struct $name {
@@ -40,8 +41,9 @@ macro_rules! record {
             fn upsert() -> &'static str {
                 static UPSERT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
                     let key = [stringify!($first_key), $(stringify!($key),)*];
+                    let constant: &[&str] = &[$($(stringify!($constant),)+)?];
                     let columns = [stringify!($first), $(stringify!($column),)*];
-                    $crate::store::tables::record::upsert($table, &key, &columns)
+                    $crate::store::tables::record::upsert($table, &key, constant, &columns)
                 });
                 &UPSERT
             }
@@ -61,9 +63,9 @@ macro_rules! record {
 pub(super) use record;
 
 /// An update in place: `INSERT OR REPLACE` would delete the row and insert another.
-pub(super) fn upsert(table: &str, key: &[&str], columns: &[&str]) -> String {
+pub(super) fn upsert(table: &str, key: &[&str], constant: &[&str], columns: &[&str]) -> String {
     let parameters: Vec<_> = columns.iter().map(|column| format!(":{column}")).collect();
-    let values = columns.iter().filter(|column| !key.contains(column));
+    let values = columns.iter().filter(|column| !key.contains(column) && !constant.contains(column));
     let updates: Vec<_> = values.map(|column| format!("{column} = excluded.{column}")).collect();
     format!(
         "INSERT INTO {table} ({}) VALUES ({}) ON CONFLICT ({}) DO UPDATE SET {}",

@@ -8,7 +8,7 @@ use super::record::{self, invalid, record};
 use crate::ledger::{SkillIndex, SkillRow, SkillSeries};
 
 record! {
-    "skill", key (place),
+    "skill", key (place), constant (skill_name),
     struct SkillRecord {
         place: u32,
         skill_name: Arc<str>,
