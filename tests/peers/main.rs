@@ -25,6 +25,7 @@ mod push_kills;
 mod push_pair;
 mod push_receivers;
 mod queries_return_data;
+mod readme_works;
 mod real_prometheus;
 mod real_server;
 mod real_server_auth;

@@ -5,7 +5,7 @@
 
 and, run by DIR/venv/bin/python:
 
-    peer.py serve|check|token ...       what deploy/session-buddy/metrics_server.py does
+    peer.py serve|check|token|sample ... what deploy/session-buddy/metrics_server.py does
     peer.py drive DATABASE ...          store seeded random invocations and anomalies at a pace
     peer.py store DATABASE PLAN         store exactly what the JSON document PLAN says
     peer.py truth DATABASE              print as JSON what DATABASE holds
@@ -132,7 +132,7 @@ def main():
     if sys.argv[1:2] == ["install"]:
         return install(pathlib.Path(sys.argv[2]).resolve())
     step_into_packages(pathlib.Path(sys.prefix).parent / "site", DEPLOYMENT)
-    if sys.argv[1:2] and sys.argv[1] in ("serve", "check", "token"):
+    if sys.argv[1:2] and sys.argv[1] in ("serve", "check", "token", "sample"):
         import metrics_server
 
         return metrics_server.main()

@@ -48,6 +48,11 @@ impl PrometheusTools {
         found_or_skip(both())
     }
 
+    /// The paths of `prometheus` and `promtool`.
+    pub fn programs(&self) -> [&Path; 2] {
+        [&self.prometheus, &self.promtool]
+    }
+
     /// Runs promtool.
     pub fn promtool<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Ended {
         run(Command::new(&self.promtool).args(arguments), input)

@@ -64,6 +64,11 @@ impl SessionBuddy {
         Command::new(&self.python)
     }
 
+    /// The command, for a shell, that does with `serve`, `check`, `token` or `sample` what the deployed script does.
+    pub fn peer_command(&self) -> String {
+        format!("'{}' '{}'", self.python.display(), in_repository("tests/programs/peer.py").display())
+    }
+
     fn peer(&self, command: &str) -> Command {
         let mut peer = self.python();
         peer.arg(in_repository("tests/programs/peer.py")).arg(command);
