@@ -128,37 +128,37 @@ struct Anomaly<'a> {
 
 const SKILLS: usize = 10_000;
 
-struct Told {
+struct KnownSkills {
     ledger: Arc<SharedLedger>,
     connection: ConnectionId,
 }
 
-impl Told {
+impl KnownSkills {
     fn new(skills: usize) -> Self {
         let ledger = Arc::new(SharedLedger::new(ledger::Limits::default()));
         let connection = ledger.open(ledger.add_local_feed("bench"));
-        let told = Self { ledger, connection };
+        let known = Self { ledger, connection };
         for number in 0..skills {
-            told.event(number, true);
-            told.event(number, false);
-            told.tell(&format!(
+            known.event(number, true);
+            known.event(number, false);
+            known.apply(&format!(
                 r#"{{"type": "completion_rate", "data": {{"skill_name": "skill-{number:05}", "rate": 0.875}}}}"#
             ));
-            told.tell(&format!(
+            known.apply(&format!(
                 r#"{{"type": "anomaly", "data": {{"skill_name": "skill-{number:05}", "anomaly_type": "drop"}}}}"#
             ));
         }
-        told
+        known
     }
 
-    fn tell(&self, text: &str) {
+    fn apply(&self, text: &str) {
         read(text, &Limits::default(), &mut |message| {
             self.ledger.apply(self.connection, &message.expect("a message"));
         });
     }
 
     fn event(&self, number: usize, completed: bool) {
-        self.tell(&format!(
+        self.apply(&format!(
             r#"{{"type": "skill_invocation", "data": {{"skill_name": "skill-{number:05}", "workflow_phase": "execution", "completed": {completed}, "duration_seconds": {}.375}}}}"#,
             number % 97
         ));
@@ -173,25 +173,25 @@ impl Told {
 }
 
 fn exposition(criterion: &mut Criterion) {
-    let told = Told::new(SKILLS);
+    let known = KnownSkills::new(SKILLS);
     let registry = Registry::new();
-    let text = render(&*told.ledger, &registry, Format::Text, Encoding::Identity).concat();
+    let text = render(&*known.ledger, &registry, Format::Text, Encoding::Identity).concat();
     let mut group = criterion.benchmark_group("exposition, 10,000 skills");
     group.sample_size(20).throughput(Throughput::Bytes(text.len() as u64));
-    let change = |every: usize| (0..SKILLS).step_by(every).for_each(|number| told.event(number, true));
+    let change = |every: usize| (0..SKILLS).step_by(every).for_each(|number| known.event(number, true));
     group.bench_function("changes to the view, all changed", |bencher| {
-        bencher.iter_batched(|| change(1), |()| told.show(), BatchSize::PerIteration);
+        bencher.iter_batched(|| change(1), |()| known.show(), BatchSize::PerIteration);
     });
     for (name, every) in [("all changed", 1), ("1 % changed", 100)] {
         for (encoding, words) in [(Encoding::Identity, "text"), (Encoding::Gzip, "gzip")] {
             group.bench_function(format!("{words}, {name}"), |bencher| {
                 let setup = || {
                     change(every);
-                    told.show();
+                    known.show();
                 };
                 bencher.iter_batched(
                     setup,
-                    |()| render(&*told.ledger, &registry, Format::Text, encoding),
+                    |()| render(&*known.ledger, &registry, Format::Text, encoding),
                     BatchSize::PerIteration,
                 );
             });
@@ -218,18 +218,18 @@ fn push(criterion: &mut Criterion) {
     group.sample_size(20);
     let folder = tempfile::tempdir().expect("a folder");
     for place in ["in memory", "on disk"] {
-        let told = Told::new(SKILLS);
+        let known = KnownSkills::new(SKILLS);
         let mut store = Store::open(&folder.path().join("state.db"), |_| Ok(())).expect("a state").store;
         let (handle, server) = match place {
-            "in memory" => (QueueHandle::in_memory(Arc::clone(&told.ledger)).expect("a queue"), None),
+            "in memory" => (QueueHandle::in_memory(Arc::clone(&known.ledger)).expect("a queue"), None),
             _ => {
-                let (handle, server) = QueueHandle::persistent(Arc::clone(&told.ledger));
+                let (handle, server) = QueueHandle::persistent(Arc::clone(&known.ledger));
                 (handle, Some(server))
             }
         };
         let receiver = ReceiverName::new("bench");
         let (receivers, interval) = (vec![receiver.clone()], Duration::from_secs(60));
-        let mut answers = Answers { store: &mut store, server, ledger: &told.ledger };
+        let mut answers = Answers { store: &mut store, server, ledger: &known.ledger };
         answers.of(handle.identify(HostHash::of_this_machine(), LabelSets::new())).expect("an identity");
         let settings = QueueSettings { receivers, interval, bytes_max: 256 << 20 };
         answers.of(handle.configure(settings)).expect("a queue");
@@ -240,8 +240,8 @@ fn push(criterion: &mut Criterion) {
                     let mut spent = Duration::ZERO;
                     for _ in 0..times {
                         let changed = (0..SKILLS).step_by(every).filter(|_| every < SKILLS);
-                        changed.for_each(|number| told.event(number, true));
-                        told.show();
+                        changed.for_each(|number| known.event(number, true));
+                        known.show();
                         millis += 60_000;
                         let time = TickTime::from_millis(millis);
                         let begin = Instant::now();

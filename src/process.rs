@@ -3,7 +3,8 @@
 //! The `prometheus` crate's own collector cuts CPU time to whole seconds, which makes a rate of a mostly idle process
 //! a row of zeros with spikes.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
@@ -77,6 +78,12 @@ fn cpu_seconds() -> f64 {
 }
 
 fn open_descriptors() -> Option<usize> {
+    // Since Linux 6.2 the size of the directory is the number of its entries; before it is 0.
+    if let Some(descriptors) =
+        fs::metadata("/proc/self/fd").ok().map(|directory| directory.len()).filter(|len| *len > 0)
+    {
+        return usize::try_from(descriptors).ok();
+    }
     // One of them is the descriptor that the directory is read through.
     Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
@@ -98,7 +105,10 @@ struct Stat {
 
 impl Stat {
     fn read() -> Option<Self> {
-        Self::parse(&fs::read_to_string("/proc/self/stat").ok()?, page_size() as f64)
+        // 52 numbers and a name: the kernel writes them with one read.
+        let mut text = [0; 2048];
+        let len = File::open("/proc/self/stat").ok()?.read(&mut text).ok()?;
+        Self::parse(&String::from_utf8_lossy(&text[..len]), page_size() as f64)
     }
 
     fn parse(text: &str, page_bytes: f64) -> Option<Self> {
