@@ -25,6 +25,7 @@ mod durations_count_once;
 mod durations_land_in_their_bucket;
 mod errors_keep_their_cause;
 mod events_take_their_place;
+mod example_configuration;
 mod examples_run;
 mod exemplars_are_readable;
 mod exit_codes;
