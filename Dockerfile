@@ -26,7 +26,7 @@ FROM gcr.io/distroless/cc-debian12:nonroot
 ARG REVISION=
 # A release adds `source` and `created`, which are its own.
 LABEL org.opencontainers.image.title="session-buddy-bridge" \
-      org.opencontainers.image.description="Counts each skill invocation and anomaly of a Session-Buddy server exactly once, for Prometheus" \
+      org.opencontainers.image.description="Counts Session-Buddy's invocations and anomalies exactly once for Prometheus" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0" \

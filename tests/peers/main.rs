@@ -12,6 +12,7 @@ mod cost_per_skill;
 mod dashboard_is_valid;
 mod database_accidents;
 mod database_maintenance;
+mod debian_package;
 mod deploy_is_valid;
 mod detail_is_exact;
 mod failures_by_cause;

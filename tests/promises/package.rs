@@ -105,11 +105,10 @@ fn the_debian_package_has_the_licences_and_the_notices() {
     let manifest = manifest();
     let assets = manifest["metadata"]["deb"]["assets"].as_array().expect("assets");
     let documents = "usr/share/doc/session-buddy-bridge/";
-    for (source, target) in LEGAL
-        .map(|file| (file, documents.to_owned()))
-        .into_iter()
-        .chain([("CHANGELOG.md", documents.to_owned()), ("deploy/deb/copyright", format!("{documents}copyright"))])
-    {
+    for (source, target) in LEGAL.map(|file| (file, documents.to_owned())).into_iter().chain([
+        ("target/assets/changelog.gz", format!("{documents}changelog.gz")),
+        ("deploy/deb/copyright", format!("{documents}copyright")),
+    ]) {
         let asset = serde_json::json!([source, target, "644"]);
         assert!(assets.contains(&asset), "{source} is not packed: {assets:?}");
     }

@@ -128,7 +128,7 @@ fn the_folders_that_are_kept_current_have_a_manifest() {
 #[test]
 fn a_tool_has_one_version_and_rust_is_the_oldest_that_is_supported() {
     let mut versions = BTreeMap::<String, BTreeSet<String>>::new();
-    let scripts = ["deploy/deb/build", "deploy/notices/generate", "deploy/release/sbom"];
+    let scripts = [".ci/install-peers", "deploy/deb/build", "deploy/notices/generate", "deploy/release/sbom"];
     let texts = scripts.into_iter().chain(["CONTRIBUTING.md"]).chain(WORKFLOWS).map(read);
     for word in texts.collect::<Vec<_>>().iter().flat_map(|text| text.split_whitespace()) {
         if let Some((tool, version)) = word.split_once('@').filter(|(tool, _)| tool.starts_with("cargo-")) {

@@ -25,6 +25,9 @@ const STAND_INS: [(&str, &str); 6] = [
     ("victoriametrics/victoria-metrics", "victoriametrics"),
 ];
 
+/// The container that is a machine under systemd, in the network of docker-compose.yml.
+const MACHINE: &str = "session-buddy-bridge-machine";
+
 /// For so long compose may build images and await health: a check each 30 s, on a machine that does other things, too.
 const COMPOSE_PATIENCE: Duration = Duration::from_secs(300);
 
@@ -85,6 +88,7 @@ impl Containers {
         containers.build_rust();
         containers.name_stand_ins();
         // What an earlier run that was killed has left.
+        let _ = containers.try_docker(&["rm", "--force", "--volumes", MACHINE]);
         containers.compose(&["--profile=*", "down", "--volumes", "--timeout=1"]);
         containers
     }
@@ -96,9 +100,7 @@ impl Containers {
             fs::copy(in_repository("tests/containers/rust").join(file), context.path().join(file)).expect("a copy");
         }
         let program = context.path().join("session-buddy-bridge");
-        let stripped =
-            run(Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_session-buddy-bridge")), "");
-        assert!(stripped.is_success(), "{}", stripped.stderr);
+        strip_program(&program);
         let context = context.path().display().to_string();
         self.docker(&["buildx", "build", "--quiet", "--load", "--tag=stand-in/rust", &context]);
     }
@@ -146,7 +148,8 @@ impl Containers {
         command
     }
 
-    fn try_docker(&self, arguments: &[&str]) -> Result<String, String> {
+    /// Runs a command of docker, and returns its standard output, or all that it printed if it failed.
+    pub fn try_docker(&self, arguments: &[&str]) -> Result<String, String> {
         let ended = run(self.command().args(arguments), "");
         if ended.is_success() { Ok(ended.stdout) } else { Err(ended.printed()) }
     }
@@ -241,8 +244,14 @@ impl Drop for Containers {
     }
 }
 
+/// Writes the program to test without its debugging information, as it is given away.
+pub fn strip_program(to: &Path) {
+    let stripped = run(Command::new("strip").arg("-o").arg(to).arg(env!("CARGO_BIN_EXE_session-buddy-bridge")), "");
+    assert!(stripped.is_success(), "{}", stripped.stderr);
+}
+
 /// Copies what a clone holds: everything but what was built and the history.
-fn copy_repository(to: &Path) {
+pub fn copy_repository(to: &Path) {
     let root = in_repository("");
     let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
@@ -262,6 +271,53 @@ fn copy_repository(to: &Path) {
                 }
                 false => drop(fs::copy(&path, within.join(name)).expect("a copy")),
             }
+        }
+    }
+}
+
+/// A minimal Debian machine under systemd, beside the services of docker-compose.yml. It ends with this.
+pub struct Machine<'a>(&'a Containers);
+
+impl<'a> Machine<'a> {
+    /// Boots it. The network of docker-compose.yml exists once one of its services is up.
+    pub fn boot(containers: &'a Containers) -> Self {
+        let machine = Self(containers);
+        // `--privileged` asks for every capability, which not every machine that runs tests has to give.
+        let capabilities = ["--cap-add=ALL", "--cap-drop=SYS_RESOURCE", "--cgroupns=private"];
+        let unconfined = ["seccomp", "apparmor", "systempaths"].map(|by| format!("--security-opt={by}=unconfined"));
+        let volatile = ["--tmpfs=/run", "--tmpfs=/run/lock", "--tmpfs=/tmp"];
+        let name = format!("--name={MACHINE}");
+        let mut arguments = vec!["run", "--detach", "--network=session-buddy-bridge_default", &name];
+        arguments.extend(capabilities.into_iter().chain(unconfined.iter().map(String::as_str)).chain(volatile));
+        arguments.push("stand-in/machine");
+        containers.docker(&arguments);
+        eventually("systemd to have started everything", || {
+            machine.try_shell("systemctl is-system-running").map(|_| ())
+        });
+        machine
+    }
+
+    /// Runs a command line as root, and returns its standard output, or all that it printed if it failed.
+    pub fn try_shell(&self, line: &str) -> Result<String, String> {
+        self.0.try_docker(&["exec", MACHINE, "sh", "-c", line])
+    }
+
+    /// Runs a command line as root, and returns its standard output.
+    pub fn shell(&self, line: &str) -> String {
+        self.try_shell(line).unwrap_or_else(|printed| panic!("{line}: {printed}"))
+    }
+
+    /// Copies a file to a path of the machine.
+    pub fn copy(&self, file: &Path, to: &str) {
+        self.0.docker(&["cp", &file.display().to_string(), &format!("{MACHINE}:{to}")]);
+    }
+}
+
+impl Drop for Machine<'_> {
+    /// Nothing here panics: a test that fails is unwinding.
+    fn drop(&mut self) {
+        if let Err(error) = self.0.try_docker(&["rm", "--force", "--volumes", MACHINE]) {
+            eprintln!("the machine is left to the end of the daemon: {error}");
         }
     }
 }
