@@ -1,9 +1,10 @@
 //! The bridge beside a ceiling or a peer, measured in turns within one run: the table of `docs/dev/performance.md`.
 //!
 //! ```console
-//! $ cargo bench -p benches --bench end_to_end                # every row, about 15 minutes
+//! $ cargo bench -p benches --bench end_to_end                # every row, below 20 minutes
 //! $ cargo bench -p benches --bench end_to_end -- events      # the rows whose name says so
 //! $ cargo bench -p benches --bench end_to_end -- --write     # and write table and plots to docs/dev/
+//! $ BENCH_BRIDGE=PATH cargo bench -p benches --bench end_to_end -- written     # another build of the bridge
 //! ```
 //!
 //! What is measured runs on the second core of the machine, its sender and its scraper on the first. A ratio is that of

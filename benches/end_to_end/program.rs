@@ -1,5 +1,6 @@
 //! Processes that are measured.
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -14,6 +15,9 @@ use crate::children::CHILD;
 
 const SENDER_CORE: usize = 0;
 const MEASURED_CORE: &str = "1";
+
+/// Names another build of the bridge that is to be measured, such as that of an earlier commit.
+const BRIDGE: &str = "BENCH_BRIDGE";
 
 /// A process on the second core, killed when dropped.
 pub struct Program {
@@ -34,12 +38,23 @@ pub fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// Returns the bytes that write calls took, of a file `io` of `/proc`.
+pub fn written_bytes(io: &Path) -> Outcome<f64> {
+    counter(io, "wchar:")
+}
+
+fn counter(io: &Path, key: &str) -> Outcome<f64> {
+    let counters = fs::read_to_string(io)?;
+    let value = counters.lines().find_map(|line| line.strip_prefix(key)).ok_or_else(|| format!("no {key}"))?;
+    Ok(value.trim().parse()?)
+}
+
 impl Program {
     pub fn start<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Outcome<Self> {
         let mut command = Command::new("taskset");
         command.args(["--cpu-list", MEASURED_CORE]).arg(program).args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        if std::env::var_os("BENCH_LOG").is_none() {
+        if env::var_os("BENCH_LOG").is_none() {
             command.stderr(Stdio::null());
         }
         Ok(Self { child: command.spawn()? })
@@ -48,11 +63,16 @@ impl Program {
     /// This very program as a ceiling.
     pub fn ceiling(arguments: &[&str]) -> Outcome<Self> {
         let arguments = [CHILD].iter().chain(arguments);
-        Self::start(std::env::current_exe()?, arguments)
+        Self::start(env::current_exe()?, arguments)
     }
 
     /// The bridge, in memory unless there is a place for its state.
     pub fn bridge(feed_url: &str, listen: SocketAddr, state: Option<&Path>) -> Outcome<Self> {
+        Self::bridge_with(feed_url, listen, state, &[])
+    }
+
+    /// The same with `more` arguments.
+    pub fn bridge_with(feed_url: &str, listen: SocketAddr, state: Option<&Path>, more: &[String]) -> Outcome<Self> {
         let listen = format!("--web.listen-address={listen}");
         let state = match state {
             Some(path) => format!("--state.path={}", path.display()),
@@ -61,7 +81,24 @@ impl Program {
         let limits = ["--limit.skills=1000000", "--limit.remembered-skills=1000000"];
         // Feeds here send events for longer than a server may go without a snapshot.
         let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
-        Self::start(env!("CARGO_BIN_EXE_measured-bridge"), arguments.into_iter().chain(limits))
+        let more = more.iter().map(String::as_str);
+        let bridge = env::var_os(BRIDGE).unwrap_or_else(|| env!("CARGO_BIN_EXE_measured-bridge").into());
+        Self::start(bridge, arguments.into_iter().chain(limits).chain(more))
+    }
+
+    /// The id of the process: `taskset` becomes what it starts.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Bytes that its write calls took since the start.
+    pub fn written_bytes(&self) -> Outcome<f64> {
+        written_bytes(Path::new(&format!("/proc/{}/io", self.child.id())))
+    }
+
+    /// Bytes that it caused to be written to the disk since the start.
+    pub fn stored_bytes(&self) -> Outcome<f64> {
+        counter(Path::new(&format!("/proc/{}/io", self.child.id())), "write_bytes:")
     }
 
     /// KiB resident now.

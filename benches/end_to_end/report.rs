@@ -21,18 +21,19 @@ pub struct Report {
 struct Row {
     what: String,
     beside: String,
-    wanted: String,
+    /// `None` for a guard.
+    goal: Option<String>,
     measured: String,
     verdict: &'static str,
 }
 
 /// What a figure has to be.
 #[derive(Clone, Copy)]
-pub enum Wanted {
+pub enum Goal {
     AtLeast(f64),
     AtMost(f64),
-    /// Shown beside the others, without a target of its own.
-    Anything,
+    /// A guard: a row without a verdict, in a table of its own, that shows what a change did to the rest.
+    Guard,
 }
 
 impl Report {
@@ -46,11 +47,11 @@ impl Report {
     }
 
     /// Adds a figure in `unit`; `detail` says what it was made of.
-    pub fn add(&mut self, what: &str, beside: &str, figure: f64, unit: &str, wanted: Wanted, detail: &str) {
-        let (holds, wanted) = match wanted {
-            Wanted::AtLeast(least) => (Some(figure >= least), format!("at least {least}{unit}")),
-            Wanted::AtMost(most) => (Some(figure <= most), format!("at most {most}{unit}")),
-            Wanted::Anything => (None, String::new()),
+    pub fn add(&mut self, what: &str, beside: &str, figure: f64, unit: &str, goal: Goal, detail: &str) {
+        let (holds, goal) = match goal {
+            Goal::AtLeast(least) => (Some(figure >= least), Some(format!("at least {least}{unit}"))),
+            Goal::AtMost(most) => (Some(figure <= most), Some(format!("at most {most}{unit}"))),
+            Goal::Guard => (None, None),
         };
         let verdict = match holds {
             Some(true) => "holds",
@@ -59,27 +60,38 @@ impl Report {
         };
         let figure = if figure >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.3}") };
         let measured = format!("{figure}{unit} ({detail})");
-        println!("{what} | {beside} | {wanted} | {measured} | {verdict}");
-        self.rows.push(Row { what: what.to_owned(), beside: beside.to_owned(), wanted, measured, verdict });
+        println!("{what} | {beside} | {} | {measured} | {verdict}", goal.as_deref().unwrap_or_default());
+        self.rows.push(Row { what: what.to_owned(), beside: beside.to_owned(), goal, measured, verdict });
     }
 
-    /// Adds a row that could not be measured.
+    /// Adds a row with a goal that could not be measured.
     pub fn add_missing(&mut self, what: &str, why: &str) {
         println!("{what}: not measured: {why}");
         let (what, measured) = (what.to_owned(), format!("not measured: {why}"));
-        self.rows.push(Row { what, beside: String::new(), wanted: String::new(), measured, verdict: "**missing**" });
+        self.rows.push(Row {
+            what,
+            beside: String::new(),
+            goal: Some(String::new()),
+            measured,
+            verdict: "**missing**",
+        });
     }
 
     pub fn add_plot(&mut self, plot: Plot) {
         self.plots.push(plot);
     }
 
+    /// Returns the rows with a goal, and the guards below them.
     pub fn table(&self) -> String {
-        let mut table = String::from("| what | beside what | wanted | measured | |\n| --- | --- | --- | --- | --- |\n");
-        for Row { what, beside, wanted, measured, verdict } in &self.rows {
-            let _ = writeln!(table, "| {what} | {beside} | {wanted} | {measured} | {verdict} |");
+        let mut goals = String::from("| what | beside what | goal | measured | |\n| --- | --- | --- | --- | --- |\n");
+        let mut guards = String::from("| guard | beside what | measured |\n| --- | --- | --- |\n");
+        for Row { what, beside, goal, measured, verdict } in &self.rows {
+            let _ = match goal {
+                Some(goal) => writeln!(goals, "| {what} | {beside} | {goal} | {measured} | {verdict} |"),
+                None => writeln!(guards, "| {what} | {beside} | {measured} |"),
+            };
         }
-        table
+        format!("{goals}\n{guards}")
     }
 
     /// Writes the table and the plots to `docs/dev/`.

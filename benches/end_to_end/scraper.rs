@@ -20,6 +20,10 @@ impl Scraper {
         Self { address, stream: None, buffer: vec![0; 1 << 20] }
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Connects, waiting until somebody listens.
     pub fn connect(&mut self) -> Outcome<()> {
         let begin = Instant::now();

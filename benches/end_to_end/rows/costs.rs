@@ -10,7 +10,7 @@ use crate::Outcome;
 use crate::feed::Feed;
 use crate::frames::{Frames, event, event_of_phase, snapshots};
 use crate::program::{Program, free_address};
-use crate::report::{Report, Wanted};
+use crate::report::{Goal, Report};
 use crate::sample::{ROUNDS, median, millis};
 use crate::scraper::Scraper;
 
@@ -28,41 +28,42 @@ fn memory(report: &mut Report) -> Outcome<()> {
     idle.scraper.scrape(false)?;
     thread::sleep(Duration::from_secs(1));
     let resident = idle.program.resident_kib()? / 1024.0;
-    report.add("resident memory, idle, with a state file", "", resident, " MiB", Wanted::AtMost(12.0), "one scrape");
+    report.add("resident memory, idle, with a state file", "", resident, " MiB", Goal::Guard, "one scrape");
     drop(idle);
 
     let folder = tempfile::tempdir()?;
     let mut full = Running::with_skills(SKILLS, Some(&folder.path().join("state.db")))?;
     let frames = Frames::of((0..SKILLS).map(|number| event(number, SKILLS)));
-    let mut scrape = |times: usize, changed: usize| -> Outcome<f64> {
+    let mut scrape = |times: usize, changed: usize| -> Outcome<(f64, f64)> {
         for number in 0..times {
             full.subscriber.send(frames.first(changed))?;
             // Also answers the pings of the bridge, which would take a silent server for a dead one.
             full.subscriber.sync()?;
             full.scraper.scrape(number % 2 == 0)?;
         }
-        Ok(full.program.resident_kib()? / 1024.0)
+        let mib = |kib: Outcome<f64>| kib.map(|kib| kib / 1024.0);
+        Ok((mib(full.program.resident_kib())?, mib(full.program.anonymous_kib())?))
     };
-    let after_hundred = scrape(100, SKILLS)?;
+    let (resident, anonymous) = scrape(100, SKILLS)?;
     let detail = "after a hundred scrapes, half of them gzip, everything changed between two";
+    report.add("resident memory, 10,000 skills, with a state file", "", resident, " MiB", Goal::Guard, detail);
+    let (resident_then, anonymous_then) = scrape(10_000, SKILLS / 100)?;
+    let body = full.scraper.scrape(false)?.body.len() as f64 / f64::from(1 << 20);
     report.add(
-        "resident memory, 10,000 skills, with a state file",
-        "",
-        after_hundred,
-        " MiB",
-        Wanted::AtMost(45.0),
-        detail,
-    );
-    let after_many = scrape(10_000, SKILLS / 100)?;
-    let detail = format!("{after_hundred:.1} MiB after a hundred, {after_many:.1} MiB after 10,100");
-    let growth = after_many / after_hundred;
-    report.add(
-        "resident memory after 10,000 scrapes more",
-        "after a hundred",
-        growth,
+        "anonymous memory, 10,000 skills, with a state file",
+        "the body of a scrape",
+        anonymous / body,
         " x",
-        Wanted::AtMost(1.1),
-        &detail,
+        Goal::AtMost(3.2),
+        &format!("{anonymous:.1} to {body:.1} MiB, after a hundred scrapes of which half are gzip"),
+    );
+    report.add(
+        "anonymous memory after 10,100 scrapes",
+        "after a hundred",
+        anonymous_then / anonymous,
+        " x",
+        Goal::AtMost(1.05),
+        &format!("{anonymous_then:.1} to {anonymous:.1} MiB; resident {resident_then:.1} to {resident:.1} MiB"),
     );
     Ok(())
 }
@@ -101,31 +102,47 @@ pub fn largest_scrape(report: &mut Report) -> Outcome<()> {
     );
     let growth = after[0].max(after[1]) / before;
     let name = "anonymous memory 10 s after the largest scrape";
-    report.add(name, "before it", growth, " x", Wanted::AtMost(1.2), &detail);
+    report.add(name, "before it", growth, " x", Goal::Guard, &detail);
     Ok(())
 }
 
+/// A snapshot a second to two bridges, with and without a state file. The log of the state has been through a checkpoint, as it has
+/// been three minutes after a start: from then on it does not grow.
 fn quiet(report: &mut Report) -> Outcome<()> {
+    const WARM: usize = 400;
+    const SECONDS: usize = 20;
     let folder = tempfile::tempdir()?;
-    let mut running = Running::start(Some(&folder.path().join("state.db")))?;
-    let mut costs = Vec::new();
-    let mut listed = snapshots(10 + 20 * ROUNDS);
-    for text in listed.by_ref().take(10) {
-        running.subscriber.send(&Frames::of([text]).bytes)?;
+    let mut both = [Running::start(None)?, Running::start(Some(&folder.path().join("state.db")))?];
+    let mut listed = snapshots(WARM + SECONDS * ROUNDS).map(|text| Frames::of([text]));
+    for snapshot in listed.by_ref().take(WARM) {
+        both.iter_mut().try_for_each(|running| running.subscriber.send(&snapshot.bytes))?;
+        thread::sleep(Duration::from_millis(10));
     }
-    running.subscriber.sync()?;
-    running.scraper.scrape(false)?;
+    for running in &mut both {
+        running.subscriber.sync()?;
+        running.scraper.scrape(false)?;
+    }
     thread::sleep(Duration::from_secs(1));
+    let mut costs = [Vec::new(), Vec::new()];
     for _ in 0..ROUNDS {
-        let before = running.program.cpu_millis()?;
-        for text in listed.by_ref().take(20) {
-            running.subscriber.send(&Frames::of([text]).bytes)?;
+        let before = both.iter().map(|running| running.program.cpu_millis()).collect::<Outcome<Vec<_>>>()?;
+        for snapshot in listed.by_ref().take(SECONDS) {
+            both.iter_mut().try_for_each(|running| running.subscriber.send(&snapshot.bytes))?;
             thread::sleep(Duration::from_secs(1));
         }
-        costs.push(running.program.cpu_millis()? - before);
+        for ((running, costs), before) in both.iter().zip(&mut costs).zip(before) {
+            costs.push(running.program.cpu_millis()? - before);
+        }
     }
-    let detail = "each snapshot changes something, and is committed";
-    report.add("processor time in 20 s of a snapshot a second", "", median(&costs), " ms", Wanted::AtMost(8.0), detail);
+    let [without, with] = costs.map(|costs| median(&costs));
+    report.add(
+        "processor time of a quiet feed, with a state file",
+        "without",
+        with / without,
+        " x",
+        Goal::AtMost(2.5),
+        &format!("{with:.1} to {without:.1} ms in 20 s of a snapshot a second, each with a change that is committed"),
+    );
     Ok(())
 }
 
@@ -135,19 +152,12 @@ fn start(report: &mut Report) -> Outcome<()> {
     for round in 0..ROUNDS {
         empty.push(time_to_first_scrape(&folder.path().join(format!("{round}.db")))?);
     }
-    report.add(
-        "start to the first scrape, empty state",
-        "",
-        median(&empty),
-        " ms",
-        Wanted::AtMost(50.0),
-        "median of 5",
-    );
+    report.add("start to the first scrape, empty state", "", median(&empty), " ms", Goal::Guard, "median of 5");
     let kept = folder.path().join("kept.db");
     keep(SKILLS, &kept)?;
     let restored = (0..ROUNDS).map(|_| time_to_first_scrape(&kept)).collect::<Outcome<Vec<_>>>()?;
     let detail = "median of 5";
-    report.add("start to the first scrape, 10,000 skills", "", median(&restored), " ms", Wanted::AtMost(300.0), detail);
+    report.add("start to the first scrape, 10,000 skills", "", median(&restored), " ms", Goal::Guard, detail);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use super::{Running, costs, ingest};
 use crate::Outcome;
 use crate::plot::Plot;
-use crate::report::{Report, Wanted};
+use crate::report::{Goal, Report};
 use crate::sample::median;
 
 const SIZES: [usize; 4] = [100, 1_000, 10_000, 100_000];
@@ -43,7 +43,7 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     ] {
         let ratio = points[SIZES.len() - 1].1 / points[SIZES.len() - 2].1;
         let detail = format!("by skills, in{unit}: {}", line(points));
-        report.add(what, "10,000 skills, at 100,000", ratio, " x", Wanted::Anything, &detail);
+        report.add(what, "10,000 skills, at 100,000", ratio, " x", Goal::Guard, &detail);
     }
     let named = |name: &str, points: Vec<(f64, f64)>| (name.to_owned(), points);
     report.add_plot(Plot {

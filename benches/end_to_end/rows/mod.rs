@@ -5,8 +5,11 @@ mod growth;
 mod history;
 mod ingest;
 mod latency;
+mod push;
 mod scrape;
+mod sizes;
 mod stall;
+mod written;
 
 use crate::Outcome;
 use crate::feed::{Feed, Subscriber};
@@ -18,12 +21,16 @@ use crate::scraper::Scraper;
 type Measurement = fn(&mut Report) -> Outcome<()>;
 
 pub fn measure(report: &mut Report) -> Outcome<()> {
-    let rows: [(&str, Measurement); 9] = [
+    let rows: [(&str, Measurement); 13] = [
         ("scrape", scrape::measure),
         ("body", scrape::in_memory),
         ("events", ingest::measure),
         ("latency", latency::measure),
         ("stall", stall::measure),
+        ("laptop", stall::laptop),
+        ("written", written::measure),
+        ("push", push::measure),
+        ("sizes", sizes::measure),
         ("costs", costs::measure),
         ("largest", costs::largest_scrape),
         ("report", history::measure),
@@ -50,8 +57,13 @@ pub struct Running {
 impl Running {
     /// A bridge, with a state in a new folder if `keeps`.
     pub fn start(keeps: Option<&std::path::Path>) -> Outcome<Self> {
+        Self::start_with(keeps, &[])
+    }
+
+    /// The same with `more` arguments.
+    pub fn start_with(keeps: Option<&std::path::Path>, more: &[String]) -> Outcome<Self> {
         let (feed, address) = (Feed::bind()?, free_address()?);
-        let program = Program::bridge(&feed.url()?, address, keeps)?;
+        let program = Program::bridge_with(&feed.url()?, address, keeps, more)?;
         let subscriber = feed.accept()?;
         let mut scraper = Scraper::new(address);
         scraper.connect()?;
@@ -60,13 +72,18 @@ impl Running {
 
     /// The same with all series of so many skills, and a snapshot behind them: a bridge waits for its first.
     pub fn with_skills(skills: usize, keeps: Option<&std::path::Path>) -> Outcome<Self> {
-        let mut running = Self::start(keeps)?;
+        Self::start(keeps)?.fill(skills)
+    }
+
+    /// Sends all series of so many skills, and waits until they are shown.
+    pub fn fill(mut self, skills: usize) -> Outcome<Self> {
+        let running = &mut self;
         running.subscriber.send(&Frames::of([EMPTY_SNAPSHOT.to_owned()]).bytes)?;
         let texts = (0..skills).flat_map(whole_skill);
         running.subscriber.send(&Frames::of(texts).bytes)?;
         running.subscriber.sync()?;
         running.wait_for_skills(skills)?;
-        Ok(running)
+        Ok(self)
     }
 
     /// Waits until the last of `skills` is shown.
