@@ -40,13 +40,9 @@ pub fn free_address() -> Outcome<SocketAddr> {
 
 /// Returns the bytes that write calls took, of a file `io` of `/proc`.
 pub fn written_bytes(io: &Path) -> Outcome<f64> {
-    counter(io, "wchar:")
-}
-
-fn counter(io: &Path, key: &str) -> Outcome<f64> {
     let counters = fs::read_to_string(io)?;
-    let value = counters.lines().find_map(|line| line.strip_prefix(key)).ok_or_else(|| format!("no {key}"))?;
-    Ok(value.trim().parse()?)
+    let line = counters.lines().find_map(|line| line.strip_prefix("wchar:")).ok_or("no wchar")?;
+    Ok(line.trim().parse()?)
 }
 
 impl Program {
@@ -94,11 +90,6 @@ impl Program {
     /// Bytes that its write calls took since the start.
     pub fn written_bytes(&self) -> Outcome<f64> {
         written_bytes(Path::new(&format!("/proc/{}/io", self.child.id())))
-    }
-
-    /// Bytes that it caused to be written to the disk since the start.
-    pub fn stored_bytes(&self) -> Outcome<f64> {
-        counter(Path::new(&format!("/proc/{}/io", self.child.id())), "write_bytes:")
     }
 
     /// KiB resident now.

@@ -39,26 +39,30 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
         running.scraper.scrape(true)?;
     }
     thread::sleep(Duration::from_secs(1));
-    let costs = |running: &Running| {
-        Ok::<_, Box<dyn std::error::Error>>((running.program.cpu_millis()?, running.program.stored_bytes()?))
-    };
-    let before = bridges.iter().map(costs).collect::<Outcome<Vec<_>>>()?;
+    let cpu = |running: &Running| running.program.cpu_millis();
+    let written = |running: &Running| running.program.written_bytes();
+    let (cpu_before, mut written_bytes) = (bridges.iter().map(cpu).collect::<Outcome<Vec<_>>>()?, [0.0; SIZES.len()]);
     let mut scrapes = vec![Vec::new(); SIZES.len()];
-    for second in 1..=SECONDS {
-        send(&mut bridges, Duration::from_secs(1))?;
-        if second % SCRAPE_EVERY == 0 {
-            for (running, scrapes) in bridges.iter_mut().zip(&mut scrapes) {
-                scrapes.push(running.scraper.millis(true)?);
-            }
+    for _ in 0..SECONDS / SCRAPE_EVERY {
+        // Not around the scrapes: a body is written as well.
+        let before = bridges.iter().map(written).collect::<Outcome<Vec<_>>>()?;
+        for _ in 0..SCRAPE_EVERY {
+            send(&mut bridges, Duration::from_secs(1))?;
+        }
+        for (((running, before), total), scrapes) in
+            bridges.iter_mut().zip(before).zip(&mut written_bytes).zip(&mut scrapes)
+        {
+            *total += written(running)? - before;
+            scrapes.push(running.scraper.millis(true)?);
         }
     }
-    for (((skills, running), before), scrapes) in SIZES.into_iter().zip(&bridges).zip(before).zip(scrapes) {
-        let (cpu, stored) = costs(running)?;
+    for (index, (skills, running)) in SIZES.into_iter().zip(&bridges).enumerate() {
         let resident = running.program.resident_kib()? / 1024.0;
-        let share = (cpu - before.0) / (SECONDS as f64 * 10.0);
-        let bytes = (stored - before.1) / SECONDS as f64 / 1e3;
+        let share = (cpu(running)? - cpu_before[index]) / (SECONDS as f64 * 10.0);
+        let kilobytes = written_bytes[index] / SECONDS as f64 / 1e3;
+        let scrape = median(&scrapes[index]);
         let detail =
-            format!("{share:.2} % of a core, {bytes:.1} KB/s to the disk, {:.1} ms a scrape", median(&scrapes));
+            format!("{share:.2} % of a core, {kilobytes:.1} KB/s written to the disk, {scrape:.1} ms a scrape");
         let what = format!("resident memory of a bridge in use, {skills} skills");
         report.add(&what, "", resident, " MiB", Goal::Guard, &detail);
     }
