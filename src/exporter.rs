@@ -15,6 +15,7 @@ use crate::exposition::FamiliesCollector;
 use crate::health::Health;
 use crate::http::{self, BindError, HttpSettings};
 use crate::ledger::{ConnectionId, Limits, Notice};
+use crate::lent_registry::LentRegistry;
 use crate::live::{LiveApi, Persistence};
 use crate::process::ProcessCollector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message, Rejection};
@@ -137,6 +138,7 @@ impl PrometheusExporter {
         // Without feeds there is nothing to report.
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), Persistence::InMemory);
+        let registry = LentRegistry::new(registry);
         let content =
             SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created: false, reloads: None };
         let content = Arc::new(content);
@@ -210,7 +212,7 @@ impl PrometheusExporter {
 
     /// Returns the registry behind `/metrics`. Whatever else is registered with it is served as well.
     pub fn registry(&self) -> &Registry {
-        &self.content.registry
+        self.content.registry.lend()
     }
 
     /// Counts one invocation, and observes its duration if there is one. No phase, or an empty one, is `unknown`.
@@ -311,4 +313,52 @@ impl Running {
 
 fn not_empty(name: &'static str, text: &str) -> Result<(), RecordError> {
     if text.is_empty() { Err(RecordError::Empty(name)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::IntCounter;
+
+    use super::*;
+    use crate::exposition::ViewProvider as _;
+    use crate::http::{Accepts, Content as _};
+
+    const ACCEPTS: Accepts = Accepts { openmetrics: true, gzip: false };
+
+    /// Everything but CPU time and whatever else of the process changes from scrape to scrape.
+    fn families(exporter: &PrometheusExporter) -> Option<String> {
+        let metrics = exporter.content.metrics_at_once(ACCEPTS)?;
+        let text = String::from_utf8(metrics.chunks.concat()).unwrap();
+        Some(text.lines().filter(|line| !line.contains("process_")).collect())
+    }
+
+    #[test]
+    fn a_small_scrape_is_written_at_once_and_is_the_same() {
+        let exporter = PrometheusExporter::new(0);
+        exporter.record_invocation("pytest-run", None, true, Some(1.0)).unwrap();
+        let at_once = families(&exporter).expect("it is small");
+        let metrics = exporter.content.metrics(ACCEPTS).chunks.concat();
+        let metrics = String::from_utf8(metrics).unwrap();
+        assert_eq!(at_once, metrics.lines().filter(|line| !line.contains("process_")).collect::<String>());
+    }
+
+    #[test]
+    fn no_scrape_is_written_at_once_that_could_hold_up_feeds() {
+        let exporter = PrometheusExporter::new(0);
+        exporter.content.ledger.read(&mut |_, _| {
+            let other = std::thread::scope(|scope| scope.spawn(|| families(&exporter)).join().unwrap());
+            assert_eq!(other, None, "somebody else reads the view");
+        });
+        assert!(families(&exporter).is_some());
+
+        for number in 0..500 {
+            exporter.record_invocation(&format!("skill-{number}"), None, true, Some(1.0)).unwrap();
+        }
+        assert_eq!(families(&exporter), None, "it became large after the last scrape");
+        assert_eq!(families(&exporter), None, "it is large");
+
+        let exporter = PrometheusExporter::new(0);
+        exporter.registry().register(Box::new(IntCounter::new("other_total", "Another").unwrap())).unwrap();
+        assert_eq!(families(&exporter), None, "a program's collector may block");
+    }
 }

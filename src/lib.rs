@@ -63,6 +63,7 @@
 //! | `live` | the JSON API of the live page, from the view, `health` and `telemetry` |
 //! | `http` | serves what it is given, within limits; knows neither feeds nor metrics |
 //! | `site_content`, `scrape` | what it is given: metrics, API and readiness; content negotiation of a scrape |
+//! | `lent_registry` | the registry behind `/metrics`, and whether programs that embed the bridge may have registered collectors |
 //! | `installed` | the skills that are installed on this machine |
 //! | `process` | the `process_*` metrics |
 //! | `bridge` | connects all of the above: [`Bridge`] |
@@ -107,6 +108,7 @@ mod heap;
 mod http;
 mod installed;
 mod ledger;
+mod lent_registry;
 mod live;
 mod pem;
 mod persister;

@@ -236,6 +236,11 @@ impl SharedLedger {
         }
     }
 
+    /// See [`View::is_scrape_small`]. `false`, too, while somebody else reads the view, whom the caller would wait for.
+    pub(crate) fn is_scrape_small(&self) -> bool {
+        self.view.try_lock().is_ok_and(|view| view.is_scrape_small())
+    }
+
     /// Takes the changes, to be persisted; `None` if there are none.
     pub(crate) fn take_changes(&self) -> Option<Changes> {
         let now = self.now();

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use prometheus::Registry;
 
 use crate::health::{self, Health};
 use crate::http::{Accepts, Content, Metrics, QueryError, Readiness, Refusal, WebConfigError, WebConfigSummary};
+use crate::lent_registry::LentRegistry;
 use crate::live::LiveApi;
 use crate::reload::{ReloadOutcome, ReloadRequests};
-use crate::scrape::body;
+use crate::scrape::{body, body_if_small};
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
@@ -23,7 +23,7 @@ pub(crate) struct SiteContent {
     pub ledger: Arc<SharedLedger>,
     pub telemetry: Arc<Telemetry>,
     pub health: Arc<Health>,
-    pub registry: Registry,
+    pub registry: LentRegistry,
     pub api: Arc<LiveApi>,
     /// Whether OpenMetrics exposes created timestamps.
     pub with_created: bool,
@@ -33,7 +33,15 @@ pub(crate) struct SiteContent {
 
 impl Content for SiteContent {
     fn metrics(&self, accepts: Accepts) -> Metrics {
-        body(&*self.ledger, &self.registry, accepts, self.with_created)
+        body(&*self.ledger, self.registry.own(), accepts, self.with_created)
+    }
+
+    fn metrics_at_once(&self, accepts: Accepts) -> Option<Metrics> {
+        // A collector of the program that embeds this one may block.
+        if self.registry.is_lent() || !self.ledger.is_scrape_small() {
+            return None;
+        }
+        body_if_small(&*self.ledger, self.registry.own(), accepts, self.with_created)
     }
 
     fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {

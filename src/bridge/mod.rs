@@ -27,6 +27,7 @@ use crate::feed::{FeedSettings, Timing};
 use crate::health::Health;
 use crate::http::{self, AllowedHostsName, BoundListener, HttpSettings};
 use crate::installed::{InstalledSkills, installed_skills};
+use crate::lent_registry::LentRegistry;
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
 use crate::process::ProcessCollector;
@@ -179,7 +180,7 @@ impl Bridge {
             ledger,
             telemetry,
             health,
-            registry,
+            registry: LentRegistry::new(registry),
             api: Arc::new(api),
             with_created,
             reloads: Some(Arc::clone(&reloads)),
@@ -212,7 +213,7 @@ impl Bridge {
 
     /// Returns the registry behind [`Settings::telemetry_path`]. Whatever else is registered with it is served as well.
     pub fn registry(&self) -> &Registry {
-        &self.service.content.registry
+        self.service.content.registry.lend()
     }
 
     /// Returns a handle that requests reloads of the configuration file.
@@ -273,7 +274,7 @@ impl Bridge {
         };
         let remote_write = RemoteWrite::start(
             place,
-            self.service.content.registry.clone(),
+            self.service.content.registry.own().clone(),
             Arc::clone(&self.service.content.telemetry),
             self.service.push.subscribe(),
             shutdown.clone(),

@@ -44,7 +44,7 @@ pub use increase::Increase;
 pub use others::{OtherSample, each_other_sample, encode_others};
 pub use skill_sample::{SkillSample, SkillShape, each_skill_sample};
 pub use skill_view::SkillView;
-pub use text::{Encoding, encode_families, render};
+pub use text::{Encoding, encode_families, render, render_if_small};
 pub use view::View;
 
 /// Name of the family without labels.

@@ -60,18 +60,41 @@ pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) 
 /// Chunks are shared with later scrapes until something in them changes, so that a scrape costs what changed since the last
 /// one; with [`Encoding::Gzip`] unchanged chunks are not compressed again.
 pub fn render(provider: &dyn ViewProvider, registry: &Registry, format: Format, encoding: Encoding) -> Vec<Bytes> {
+    render_if(provider, registry, format, encoding, |_| true).unwrap_or_default()
+}
+
+/// Returns the same, or `None` if it is not small: see [`View::is_scrape_small`].
+pub fn render_if_small(
+    provider: &dyn ViewProvider,
+    registry: &Registry,
+    format: Format,
+    encoding: Encoding,
+) -> Option<Vec<Bytes>> {
+    render_if(provider, registry, format, encoding, View::is_scrape_small)
+}
+
+fn render_if(
+    provider: &dyn ViewProvider,
+    registry: &Registry,
+    format: Format,
+    encoding: Encoding,
+    condition: impl Fn(&View) -> bool,
+) -> Option<Vec<Bytes>> {
     // Before the view is locked: collectors lock it too, and a scrape should hold it no longer than it needs.
     let mut others = String::new();
     encode_others(&gather_others(registry), format, &mut others);
     others.push_str(format.end());
-    let mut chunks = Vec::new();
+    let mut chunks = None;
     provider.read(&mut |view, active_sessions| {
+        if !condition(view) {
+            return;
+        }
         let others = std::mem::take(&mut others);
         view.begin_scrape(Instant::now());
-        chunks = match encoding {
+        chunks = Some(match encoding {
             Encoding::Identity => identity(view, active_sessions, format, others),
             Encoding::Gzip => gzip(view, active_sessions, format, &others),
-        }
+        });
     });
     chunks
 }

@@ -20,6 +20,9 @@ use super::zero_first::{ZeroFirst, Zeros};
 /// one phase. A scrape of the largest allowed body would else leave several times the memory behind that the ledger takes.
 const IDLE_TEXT_BYTES_MAX: usize = 32 << 20;
 
+/// See [`View::is_scrape_small`]: some 200 KB of text, which take a tenth of a millisecond to write, and three to compress.
+const SMALL_SAMPLES_MAX: usize = 2_048;
+
 /// See [`IDLE_TEXT_BYTES_MAX`].
 const TEXT_IDLE_MAX: Duration = Duration::from_secs(5);
 
@@ -238,6 +241,18 @@ impl View {
 
     pub(super) fn phases(&self) -> impl Iterator<Item = (&str, &PhaseSeries)> {
         self.skills().flat_map(|skill| skill.phases.iter().map(|phase| (&*skill.skill_name, phase)))
+    }
+
+    /// Returns whether a scrape is written within a fraction of a millisecond even if everything changed since the last one:
+    /// whoever writes it may then have feeds wait for the same thread.
+    pub fn is_scrape_small(&self) -> bool {
+        // The sum ends where it is too large, and not even skills without samples make it long.
+        let samples = |skill| 1 + FamilyKind::ALL.into_iter().map(|kind| kind.samples(skill)).sum::<usize>();
+        let mut sums = self.skills.iter().scan(0, |sum, skill| {
+            *sum += samples(skill);
+            Some(*sum)
+        });
+        sums.all(|sum| sum <= SMALL_SAMPLES_MAX)
     }
 
     /// A scrape exposes everything at `now`.

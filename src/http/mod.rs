@@ -107,6 +107,9 @@ pub trait Content: Send + Sync + 'static {
     /// Returns the body of a scrape, in a format and coding that the client accepts. May block.
     fn metrics(&self, accepts: Accepts) -> Metrics;
 
+    /// Returns the same if it is certain to be written within a fraction of a millisecond, and `None` otherwise. Must not block.
+    fn metrics_at_once(&self, accepts: Accepts) -> Option<Metrics>;
+
     /// Returns the body of `GET /api/v1/{resource}?{query}`, as JSON; `None` if there is no such resource. May block.
     fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>>;
 

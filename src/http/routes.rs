@@ -227,10 +227,17 @@ impl Site {
             Ok(permit) => permit,
             Err(busy) => return busy,
         };
-        let content = Arc::clone(&self.content);
         // A body of many megabytes takes long to write. On a worker of the runtime it would hold up the feeds whose
-        // tasks wait for that worker, so it is written on a thread that may block.
-        match tokio::task::spawn_blocking(move || content.metrics(accepts)).await {
+        // tasks wait for that worker, so it is written on a thread that may block. To hand a small one over takes as long
+        // as to write it.
+        let metrics = match self.content.metrics_at_once(accepts) {
+            Some(metrics) => Ok(metrics),
+            None => {
+                let content = Arc::clone(&self.content);
+                tokio::task::spawn_blocking(move || content.metrics(accepts)).await
+            }
+        };
+        match metrics {
             Ok(metrics) => {
                 let mut response =
                     with(reply(StatusCode::OK, metrics.media_type, ""), header::VARY, "accept, accept-encoding");

@@ -32,6 +32,10 @@ impl Content for Answers {
         Bytes::new().into()
     }
 
+    fn metrics_at_once(&self, _accepts: http::Accepts) -> Option<http::Metrics> {
+        None
+    }
+
     fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {
         self.answer(resource, query).map(|answer| Ok(answer.to_string().into_bytes()))
     }

@@ -67,6 +67,10 @@ impl Content for MadeUp {
         (self.metrics)().into()
     }
 
+    fn metrics_at_once(&self, _accepts: http::Accepts) -> Option<http::Metrics> {
+        None
+    }
+
     fn api(&self, _resource: &str, _query: &str) -> Option<Result<Vec<u8>, QueryError>> {
         None
     }
