@@ -38,7 +38,7 @@ ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090
 # The directory comes with its owner, so that a new volume over it belongs to the user. Other users (`--user 1000`) have the group root.
 COPY --from=build --chown=nonroot:root /state/ /var/lib/
 ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db
-# One heap for all threads: with one for each, a fifth more memory at 10,000 skills, and it grows.
+# One heap for all threads: with one for each, memory at 10,000 skills is larger and grows with scrapes.
 ENV MALLOC_ARENA_MAX=1
 VOLUME /var/lib/session-buddy-bridge
 EXPOSE 9090

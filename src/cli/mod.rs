@@ -113,7 +113,7 @@ Examples:
   session-buddy-bridge healthcheck --web.listen-address :9101
       check the health of a bridge that was started with the same flag";
 
-/// Counts each skill invocation and anomaly of a Session-Buddy server exactly once, for Prometheus.
+/// Counts Session-Buddy's invocations and anomalies exactly once for Prometheus.
 ///
 /// Session-Buddy's RealTimeMetricsServer repeats its totals every second over a WebSocket. This bridge subscribes to
 /// it, counts what is new, and serves it as Prometheus metrics. Without a command it runs the bridge.
