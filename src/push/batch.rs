@@ -123,6 +123,11 @@ impl Batch {
         self.times[column]
     }
 
+    /// Returns the number of columns whose time is not after `time`.
+    pub(crate) fn ticks_until(&self, time: TickTime) -> usize {
+        self.times.partition_point(|known| *known <= time)
+    }
+
     /// Returns the row of a series; `None` if it has no sample.
     pub(crate) fn row(&self, id: SeriesId) -> Option<usize> {
         self.series.binary_search(&id).ok()

@@ -6,6 +6,7 @@
 //! - Where the oldest sample is refused, all before some bound in time usually are. A binary search finds the bound with
 //!   requests of one sample, all of one series: once a sample of it is stored, a receiver without a window refuses earlier ones, and
 //!   says by the reason whether it is for their order or for their age. Only where it does not, each probe takes another series.
+//!   Where the bound is known from an earlier batch, the first probes check it.
 //! - A series whose sample is refused alone leaves the others' requests.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -63,6 +64,8 @@ pub(crate) struct Pieces {
     search: Search,
     refused: Vec<Refused>,
     has_stored: bool,
+    /// Whether ticks that are later than the batch are queued, so that its newest one can be refused as a whole.
+    has_later: bool,
     /// Series whose sample at the newest tick was refused alone.
     refused_at_end: Vec<(usize, RefusalReason)>,
 }
@@ -74,7 +77,8 @@ enum Search {
     NotNeeded,
     /// The bound is the last of these ticks, or before.
     Running(Running),
-    Over,
+    /// Every tick before this one was refused for its age, and why; `None` if there is no such bound.
+    Over(Option<(usize, RefusalReason)>),
 }
 
 #[derive(Debug)]
@@ -82,6 +86,8 @@ struct Running {
     /// Every tick of the range can be the first that is accepted; its end is accepted, or the end of the batch.
     range: Range<usize>,
     stage: Stage,
+    /// Ticks that are probed before the range is halved, the last one first.
+    guesses: Vec<usize>,
     /// The series of the next probe, if it has a sample there.
     series: usize,
     /// The ticks of each series whose probe was accepted.
@@ -138,10 +144,36 @@ impl Pieces {
             search: Search::NotNeeded,
             refused: Vec::new(),
             has_stored: false,
+            has_later: false,
             refused_at_end: Vec::new(),
         };
         apart_from_start.into_iter().for_each(|series| pieces.push_back(0..ticks, series, Role::Own));
         pieces
+    }
+
+    /// Ticks that are later than the batch are queued: they hold its counts, so that its newest one need not be tried in any case.
+    pub(crate) fn expect_later_ticks(&mut self) {
+        self.has_later = true;
+    }
+
+    /// Begins with the search, because an earlier one suggests that all ticks before `bound` are refused for `reason`.
+    pub(crate) fn expect_bound(&mut self, cells: &impl Cells, bound: usize, reason: RefusalReason) {
+        let is_searchable = |piece: &mut Piece| piece.role == Role::Part && piece.series.len() > 1;
+        if bound > 0
+            && matches!(self.search, Search::NotNeeded)
+            && let Some(piece) = self.pending.pop_front_if(is_searchable)
+        {
+            // The last tick that is refused, the first one that is accepted, and, if that is wrong, the oldest of all.
+            self.start_search(cells, piece, vec![0, bound, bound - 1], reason);
+        }
+    }
+
+    /// Returns the number of the oldest ticks that were refused for their age, once a search found it, and the reason.
+    pub(crate) fn refused_ticks(&self) -> Option<(usize, RefusalReason)> {
+        match self.search {
+            Search::Over(found) => found,
+            Search::NotNeeded | Search::Running(_) => None,
+        }
     }
 
     /// Returns the next samples to be sent, or `None` if each is stored or refused.
@@ -182,22 +214,28 @@ impl Pieces {
             Role::Part | Role::Own | Role::Overtaken => {}
         }
         let is_first = matches!(self.search, Search::NotNeeded);
-        if is_first && reason.is_of_time() && piece.ticks.len() > 1 && piece.series.len() > 1 {
-            self.search = Search::Running(Running {
-                range: piece.ticks.start..cells.ticks(),
-                stage: Stage::Searching,
-                // One of the bridge's own where they are sent: they come last.
-                series: piece.series.end - 1,
-                accepted: BTreeMap::new(),
-                searched_with: None,
-                is_inferred: false,
-                is_vague: false,
-                reason,
-                from: piece,
-            });
-            return self.probe(cells);
+        let is_of_ticks = piece.ticks.len() > 1 || (self.has_later && reason.is_of_age());
+        if is_first && reason.is_of_time() && is_of_ticks && piece.series.len() > 1 {
+            return self.start_search(cells, piece, Vec::new(), reason);
         }
         self.divide(cells, piece, reason);
+    }
+
+    fn start_search(&mut self, cells: &impl Cells, from: Piece, guesses: Vec<usize>, reason: RefusalReason) {
+        self.search = Search::Running(Running {
+            range: from.ticks.start..cells.ticks(),
+            stage: Stage::Searching,
+            guesses,
+            // One of the bridge's own where they are sent: they come last.
+            series: from.series.end - 1,
+            accepted: BTreeMap::new(),
+            searched_with: None,
+            is_inferred: false,
+            is_vague: false,
+            reason,
+            from,
+        });
+        self.probe(cells);
     }
 
     /// Moves the piece that [`Self::next`] returned behind the others.
@@ -214,7 +252,7 @@ impl Pieces {
         let first = ticks.map(|piece| piece.ticks.start).min().unwrap_or(cells.ticks());
         match &self.search {
             Search::Running(Running { from, .. }) => first.min(from.ticks.start),
-            Search::NotNeeded | Search::Over => first,
+            Search::NotNeeded | Search::Over(_) => first,
         }
     }
 
@@ -298,11 +336,14 @@ impl Pieces {
     /// Sends the next probe, or ends the search.
     fn probe(&mut self, cells: &impl Cells) {
         let Search::Running(running) = &mut self.search else { return };
-        let Running { range, stage, series, accepted, searched_with, is_vague, from, .. } = running;
+        let Running { range, stage, guesses, series, accepted, searched_with, is_vague, from, .. } = running;
         let tick = match stage {
-            // First the oldest of all: where that one is accepted, no bound is the reason.
-            Stage::Searching if range.start == from.ticks.start && range.end == cells.ticks() => range.start,
-            Stage::Searching => range.start + range.len() / 2,
+            Stage::Searching => match std::iter::from_fn(|| guesses.pop()).find(|guess| range.contains(guess)) {
+                Some(guess) => guess,
+                // First the oldest of all: where that one is accepted, no bound is the reason.
+                None if range.start == from.ticks.start && range.end == cells.ticks() => range.start,
+                None => range.start + range.len() / 2,
+            },
             Stage::ConfirmingBound => range.end,
             // The newest tick that is refused.
             Stage::ConfirmingRefusal => range.start - 1,
@@ -400,11 +441,14 @@ impl Pieces {
 
     /// Drops what is before the bound, and sends the rest.
     fn end_search(&mut self, cells: &impl Cells) {
-        let Search::Running(running) = std::mem::replace(&mut self.search, Search::Over) else { return };
+        let Search::Running(running) = std::mem::replace(&mut self.search, Search::Over(None)) else { return };
         let Running { range, accepted, reason, from, .. } = running;
         let start = from.ticks.start;
-        // The newest tick is tried in any case. Where no probe was refused, nothing is said of earlier ticks either.
-        let bound = if range.start > start { range.start.min(cells.ticks() - 1) } else { 0 };
+        // The newest tick of the queue is tried in any case. Where no probe was refused, nothing is said of earlier ticks either.
+        let is_found = range.start > start;
+        let tried = usize::from(!self.has_later);
+        let bound = if is_found { range.start.min(cells.ticks() - tried) } else { 0 };
+        self.search = Search::Over((is_found && reason.is_of_age()).then_some((range.start, reason)));
         // Each probe that was accepted is at the bound or behind it: nothing before is stored.
         let probed = std::mem::take(&mut self.first_ticks);
         for piece in [from].into_iter().chain(std::mem::take(&mut self.pending)) {
@@ -569,6 +613,17 @@ mod tests {
     /// Sends all of a table, and returns how many samples were refused.
     fn deliver(table: &Table, receiver: &mut Receiver, samples_max: usize) -> u64 {
         let mut pieces = Pieces::new(table, samples_max, []);
+        deliver_pieces(table, receiver, samples_max, &mut pieces)
+    }
+
+    /// As [`deliver`], with a bound that is expected.
+    fn deliver_from(expected: usize, table: &Table, receiver: &mut Receiver, samples_max: usize) -> u64 {
+        let mut pieces = Pieces::new(table, samples_max, []);
+        pieces.expect_bound(table, expected, RefusalReason::TooOld);
+        deliver_pieces(table, receiver, samples_max, &mut pieces)
+    }
+
+    fn deliver_pieces(table: &Table, receiver: &mut Receiver, samples_max: usize, pieces: &mut Pieces) -> u64 {
         let mut refused = 0;
         let mut answered = BTreeSet::new();
         while let Some(piece) = pieces.next(table).cloned() {
@@ -643,6 +698,42 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_that_is_known_is_checked_and_not_searched() {
+        let table = full(1_700, 30);
+        for has_window in [true, false] {
+            let mut receiver = Receiver::new(1_640, has_window);
+            deliver_from(1_640, &table, &mut receiver, usize::MAX);
+            assert_eq!(receiver.stored.len(), 60 * 30);
+            assert!(receiver.requests <= 4, "{} requests: three probes and the rest", receiver.requests);
+        }
+    }
+
+    #[test]
+    fn a_bound_that_is_no_more_costs_a_few_requests_and_no_sample() {
+        let mut receiver = Receiver::new(0, true);
+        assert_eq!(deliver_from(1_640, &full(1_700, 30), &mut receiver, usize::MAX), 0);
+        assert!(receiver.requests <= 5, "{} requests", receiver.requests);
+        let mut receiver = Receiver::new(1_000, true);
+        assert_eq!(deliver_from(1_640, &full(1_700, 30), &mut receiver, usize::MAX), 1_000 * 30);
+    }
+
+    #[test]
+    fn a_batch_that_is_too_old_costs_a_few_requests_if_later_ticks_are_queued() {
+        for (ticks, expected, most) in [(1, None, 3), (1_700, Some(1_700), 2), (1_700, None, 14)] {
+            let table = full(ticks, 285);
+            let mut receiver = Receiver::new(ticks, false);
+            let mut pieces = Pieces::new(&table, usize::MAX, []);
+            pieces.expect_later_ticks();
+            if let Some(expected) = expected {
+                pieces.expect_bound(&table, expected, RefusalReason::OutOfBounds);
+            }
+            assert_eq!(deliver_pieces(&table, &mut receiver, usize::MAX, &mut pieces), ticks as u64 * 285);
+            assert!(receiver.requests <= most, "{} requests for {ticks} ticks", receiver.requests);
+            assert_eq!(pieces.refused_ticks(), Some((ticks, RefusalReason::OutOfBounds)));
+        }
+    }
+
+    #[test]
     fn a_batch_that_is_stored_already_costs_a_request_a_power_of_two() {
         let table = full(128, 70);
         let mut receiver = Receiver::new(0, false);
@@ -709,7 +800,8 @@ mod tests {
                 receiver.stored = (0..series).flat_map(|series| (0..until).map(move |tick| (series, tick))).collect();
             }
             let had = receiver.stored.clone();
-            deliver(&table, &mut receiver, if rng.bool() { 1_000 } else { rng.usize(1..40) });
+            let samples_max = if rng.bool() { 1_000 } else { rng.usize(1..40) };
+            deliver_from(if rng.bool() { 0 } else { rng.usize(..=ticks) }, &table, &mut receiver, samples_max);
             for at in 0..series {
                 let newest = (at, ticks - 1);
                 let accepts = !receiver.bad.contains(&at) && receiver.bound < ticks;

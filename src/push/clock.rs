@@ -10,35 +10,43 @@ use crate::sync::lock;
 
 /// This machine's wall clock, by which ticks are due and a sleep of the machine is noticed.
 #[derive(Clone)]
-pub struct WallClock(Arc<dyn Fn() -> i64 + Send + Sync>);
+pub struct WallClock {
+    read: Arc<dyn Fn() -> i64 + Send + Sync>,
+    is_of_system: bool,
+}
 
 impl WallClock {
     /// Creates a clock that `read` reads, in microseconds since the Unix epoch.
     pub fn new(read: impl Fn() -> i64 + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+        Self { read: Arc::new(read), is_of_system: false }
     }
 
     /// Returns milliseconds since the Unix epoch.
     pub(super) fn millis(&self) -> i64 {
-        (self.0)() / 1_000
+        (self.read)() / 1_000
     }
 
     /// Returns seconds since the Unix epoch.
     pub(super) fn seconds(&self) -> f64 {
-        clock::seconds((self.0)())
+        clock::seconds((self.read)())
+    }
+
+    /// Returns whether it is the system's, which can be waited for.
+    pub(super) fn is_of_system(&self) -> bool {
+        self.is_of_system
     }
 }
 
 impl Default for WallClock {
     /// The system's.
     fn default() -> Self {
-        Self::new(clock::wall_micros)
+        Self { is_of_system: true, ..Self::new(clock::wall_micros) }
     }
 }
 
 impl fmt::Debug for WallClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WallClock({})", (self.0)())
+        write!(f, "WallClock({})", (self.read)())
     }
 }
 

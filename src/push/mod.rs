@@ -11,7 +11,7 @@
 //! | `sampler` | what changed since the last tick |
 //! | `queue`, `samples` | the tables of the queue, and how the samples of a tick are encoded in them |
 //! | `handle` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
-//! | `ticker` | when ticks are due |
+//! | `ticker`, `alarm` | when ticks are due, and waiting for them |
 //! | `identity` | whose queue it is |
 //! | `labels` | the labels that are configured for a receiver |
 //! | `batch`, `encoder` | ticks to the body of a request |
@@ -27,6 +27,7 @@
 //! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
 //! the values of the newest tick stay.
 
+mod alarm;
 mod answer;
 mod batch;
 mod bisect;

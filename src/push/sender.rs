@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::answer::{RefusalReason, RetryCause, Verdict};
 use super::batch::{Batch, CurrentValues};
-use super::bisect::Pieces;
+use super::bisect::{Cells, Pieces};
 use super::client::{Client, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, WallClock};
 use super::encoder::{EncodedLabels, RequestEncoder};
@@ -104,10 +104,21 @@ pub struct Sender {
     samples_max: usize,
     /// Series that the receiver refuses, each with the reason and when it is tried again.
     refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
+    /// What the receiver last refused for its age. Its next window is searched from there.
+    refused_age: Option<RefusedAge>,
     /// When the receiver last answered as one that takes samples, in seconds since the Unix epoch.
     greeted_at: Option<f64>,
     /// Cancelled when no tick will be taken any more.
     finish: CancellationToken,
+}
+
+/// The least age that a receiver refused. Known while the sender runs, and until the receiver accepts what is older.
+#[derive(Debug, Clone, Copy)]
+struct RefusedAge {
+    millis: i64,
+    reason: RefusalReason,
+    /// Whether every tick of the window was refused: those of the next one may be as well.
+    is_window: bool,
 }
 
 /// What a request led to.
@@ -138,6 +149,7 @@ impl Sender {
             position: TickTime::NEVER,
             samples_max: SAMPLES_MAX,
             refused_series: BTreeMap::new(),
+            refused_age: None,
             greeted_at: None,
             finish: CancellationToken::new(),
             receiver,
@@ -274,6 +286,18 @@ impl Sender {
         let batch = Batch::new((self.position, current), ticks, &self.catalog, |index| selected[index]);
         let apart: Vec<_> = self.refused_series.keys().filter_map(|id| batch.row(*id)).collect();
         let mut pieces = Pieces::new(&batch, self.samples_max, apart.iter().copied());
+        let newest = self.handle.watch();
+        let has_later = || ticks.last().is_some_and(|last| last.time < *newest.borrow());
+        let expected = self.refused_age.filter(|_| !ticks.is_empty()).map(|refused| {
+            let before = TickTime::from_millis(self.timing.wall_clock.millis() - refused.millis);
+            let is_all = refused.is_window && has_later();
+            (if is_all { batch.ticks() } else { batch.ticks_until(before) }, refused.reason)
+        });
+        let expected = expected.filter(|(bound, _)| *bound > 0);
+        if let Some((bound, reason)) = expected {
+            pieces.expect_bound(&batch, bound, reason);
+        }
+        let mut refusal = String::new();
         // When the next piece was first answered with status 500, and, once a piece was for too long, whether the receiver
         // has stored another one since.
         let mut failing_since: Option<Instant> = None;
@@ -294,8 +318,11 @@ impl Sender {
                     if reason == RefusalReason::TooLarge {
                         self.samples_max = (samples as usize / 2).max(1);
                     }
+                    if has_later() {
+                        pieces.expect_later_ticks();
+                    }
                     pieces.refuse(&batch, reason);
-                    self.report_refused(&mut pieces, &text);
+                    refusal = text;
                     failing_since = None;
                 }
                 Sent::Again(RetryCause::Unavailable { .. }) => failing_since = None,
@@ -316,7 +343,22 @@ impl Sender {
                     }
                 }
             }
+            // A probe that is stored can end a search too.
+            self.report_refused(&mut pieces, &refusal);
             self.advance_over(&batch, &pieces).await?;
+        }
+        match pieces.refused_ticks() {
+            Some((count, reason)) => {
+                let millis = self.timing.wall_clock.millis() - batch.time(count - 1).millis();
+                let is_window = count == batch.ticks();
+                // A window that is refused as a whole says nothing of what is younger.
+                let is_known = |known: RefusedAge| is_window && known.millis <= millis;
+                if !self.refused_age.is_some_and(is_known) {
+                    self.refused_age = Some(RefusedAge { millis, reason, is_window });
+                }
+            }
+            None if expected.is_some() => self.refused_age = None,
+            None => {}
         }
         for &row in &apart {
             if !pieces.refused_series().iter().any(|(refused, _)| *refused == row) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use tracing::{debug, info, warn};
 
+use super::alarm::Alarm;
 use super::clock::{ClockGuard, WallClock};
 use super::gatherer::OwnGatherer;
 use super::handle::{QueueError, QueueHandle};
@@ -13,8 +14,8 @@ use super::identity::Identity;
 use super::series::{OwnSample, TickKind, TickTime};
 use crate::sync::lock;
 
-/// The clock is read at least this often: timers stand still while the machine sleeps.
-const READ_INTERVAL: Duration = Duration::from_secs(1);
+/// While the clock is ahead, whether it still is is checked this often.
+const AHEAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A tick that could not be taken is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -52,7 +53,7 @@ impl Grid {
 pub enum Wait {
     /// Take this tick now.
     Take(TickTime),
-    /// Read the clock again after this time.
+    /// Read the clock again after this time, and after a sleep of the machine.
     For(Duration),
 }
 
@@ -73,11 +74,7 @@ impl Schedule {
     /// passed is due at once; the queue decides about one that lies before its newest.
     pub fn next(&self, now_millis: i64) -> Wait {
         let latest = self.grid.latest(now_millis);
-        if self.taken == Some(latest) {
-            Wait::For(self.grid.until_next(now_millis).min(READ_INTERVAL))
-        } else {
-            Wait::Take(latest)
-        }
+        if self.taken == Some(latest) { Wait::For(self.grid.until_next(now_millis)) } else { Wait::Take(latest) }
     }
 
     /// The tick at `time` was taken, or there is none to take. One that failed is still due.
@@ -95,6 +92,7 @@ pub struct Ticker {
     gatherer: Option<Arc<Mutex<OwnGatherer>>>,
     clock_guard: ClockGuard,
     wall_clock: WallClock,
+    alarm: Alarm,
     is_failing: bool,
 }
 
@@ -108,15 +106,19 @@ impl Ticker {
         wall_clock: WallClock,
     ) -> Self {
         let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
-        Self { handle, schedule: Schedule::new(grid), gatherer, clock_guard, wall_clock, is_failing: false }
+        let (schedule, alarm) = (Schedule::new(grid), Alarm::default());
+        Self { handle, schedule, gatherer, clock_guard, wall_clock, alarm, is_failing: false }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
     pub async fn run(&mut self) {
         loop {
             let pause = match self.schedule.next(self.wall_clock.millis()) {
-                Wait::For(pause) => pause,
-                Wait::Take(_) if self.clock_guard.is_ahead() => READ_INTERVAL,
+                Wait::For(pause) => {
+                    self.alarm.wait(&self.wall_clock, pause).await;
+                    continue;
+                }
+                Wait::Take(_) if self.clock_guard.is_ahead() => AHEAD_INTERVAL,
                 Wait::Take(time) => match self.take(time, TickKind::Regular).await {
                     Ok(()) => {
                         self.schedule.took(time);
@@ -188,7 +190,7 @@ mod tests {
         assert_eq!(schedule.next(start), Wait::Take(first));
         assert_eq!(schedule.next(start), Wait::Take(first), "until it is taken");
         schedule.took(first);
-        assert_eq!(schedule.next(start), Wait::For(READ_INTERVAL));
+        assert_eq!(schedule.next(start), Wait::For(Duration::from_millis(51_500)));
         assert_eq!(schedule.next(1_795_341_601_400), Wait::For(Duration::from_millis(100)));
         assert_eq!(schedule.next(1_795_341_601_500), Wait::Take(TickTime::from_millis(1_795_341_601_500)));
     }

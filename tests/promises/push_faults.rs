@@ -1,7 +1,7 @@
 //! Whatever a receiver answers: its last value of each series is the newest that was queued, and no counter falls there.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -185,6 +185,55 @@ async fn a_bound_in_time_is_found_and_all_behind_it_arrives() {
         samples(&stored)
     );
     assert!(requests.len() < 40, "{} requests", requests.len());
+}
+
+/// As Prometheus without a window answers, while the machine is offline for ten hours, twice in a session.
+#[tokio::test]
+async fn a_bound_in_time_is_found_once_in_a_session_and_checked_afterwards() {
+    const TICKS: i64 = 600;
+    let (is_down, passed_millis) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicI64::new(0)));
+    let now = {
+        let passed_millis = Arc::clone(&passed_millis);
+        move || unix_millis() + passed_millis.load(Ordering::Relaxed)
+    };
+    let server = ScriptedReceiver::start({
+        let (is_down, now) = (Arc::clone(&is_down), now.clone());
+        move |request, _| {
+            let bound = now() - 60 * INTERVAL_MILLIS;
+            let is_old = request.series.iter().flat_map(|(_, samples)| samples).any(|(time, _)| *time < bound);
+            match is_down.load(Ordering::Relaxed) {
+                true => Action::status("503 Service Unavailable", "", ""),
+                false if is_old => Action::status("400 Bad Request", "", "out of bounds"),
+                false => Action::store(),
+            }
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], TICKS).await;
+    let wall_clock = WallClock::new(move || now() * 1_000);
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock, ..timing() });
+    let mut requests = Vec::new();
+    for outage in 0..2 {
+        is_down.store(true, Ordering::Relaxed);
+        let (retries, stored) = (running.report.borrow().retries.len(), samples(&server.stored()));
+        queue.ticks(1, 20).await;
+        // The first window is the tick with which the outage begins.
+        running.until("a retry", |report| report.retries.len() > retries).await;
+        queue.ticks(TICKS - 1, 20).await;
+        let before = server.requests().len();
+        is_down.store(false, Ordering::Relaxed);
+        server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        let behind = samples(&server.stored()) - stored;
+        assert!((60 * (20 + OTHERS)..=62 * (20 + OTHERS)).contains(&behind), "outage {outage}: {behind} samples");
+        let sent = server.requests().split_off(before).into_iter().filter(|request| !request.is_empty());
+        requests.push(sent.count());
+        passed_millis.fetch_add(TICKS * INTERVAL_MILLIS, Ordering::Relaxed);
+    }
+    // One tick that is too old takes 3 requests and the search up to 14; what is known takes 2 and 4, a tick more or less.
+    assert!(requests[0] <= 20 && requests[1] <= 12 && requests[1] < requests[0], "{requests:?} requests");
+    running.finish().await;
 }
 
 #[tokio::test]
