@@ -13,6 +13,7 @@ since the package falls back to a public one. SESSION_BUDDY_JWT_SECRET_FILE name
 import argparse
 import asyncio
 import base64
+import fcntl
 import hashlib
 import hmac
 import json
@@ -64,11 +65,19 @@ def secret():
 
 
 def migrate(database):
-    """Bring the database to the package's schema; the server reads it and never makes it."""
+    """Bring the database to the package's schema; the server reads it and never makes it.
+
+    Two migrations of one database at the same time spoil it: the directory is locked, so that they run one after the other.
+    """
     from session_buddy.storage.migrations import get_migration_manager
 
     database.parent.mkdir(parents=True, exist_ok=True)
-    get_migration_manager(db_path=database).migrate()
+    directory = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        get_migration_manager(db_path=database).migrate()
+    finally:
+        os.close(directory)
 
 
 async def serve(host, port, database, interval_seconds):

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, Permissions};
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,10 +15,12 @@ use crate::support::{eventually, in_repository};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-/// A command of the README, and the beginnings of lines that it is shown to print.
-struct Step {
-    command: String,
-    printed: Vec<String>,
+/// What the README leads its reader to do.
+enum Step {
+    /// To run a command, which is shown to print lines with these beginnings.
+    Command { command: String, printed: Vec<String> },
+    /// To write a file.
+    File { name: String, text: String },
 }
 
 /// The blocks of code of the README from the heading `first` to the heading `last`: language and text.
@@ -34,10 +35,10 @@ fn blocks(first: &str, last: &str) -> Vec<(String, String)> {
 /// The programs that the README calls by their names, in one folder, and the directory of its user.
 struct Machine {
     home: TempDir,
-    /// The ports of the README, each with a free one.
+    /// The ports of the README, each with the one that its program has taken here.
     ports: BTreeMap<&'static str, String>,
-    /// What runs, by its program. One that starts replaces the one before.
-    running: BTreeMap<&'static str, Program>,
+    /// What runs. One that starts replaces the one before.
+    running: BTreeMap<Service, Program>,
 }
 
 impl Machine {
@@ -59,15 +60,11 @@ impl Machine {
         fs::write(bin.join("python3"), script).unwrap();
         fs::set_permissions(bin.join("python3"), Permissions::from_mode(0o755)).unwrap();
         symlink(in_repository("deploy"), home.path().join("deploy")).unwrap();
-        // All are bound at once, so that no two are the same.
-        let listeners = ["8765", "9090", "9101"].map(|port| (port, TcpListener::bind("127.0.0.1:0").unwrap()));
-        let port = |listener: &TcpListener| listener.local_addr().unwrap().port().to_string();
-        let ports = listeners.iter().map(|(named, listener)| (*named, port(listener))).collect();
-        Self { home, ports, running: BTreeMap::new() }
+        Self { home, ports: BTreeMap::new(), running: BTreeMap::new() }
     }
 
     /// A text of the README on the ports of this machine.
-    fn on_free_ports(&self, text: &str) -> String {
+    fn on_own_ports(&self, text: &str) -> String {
         self.ports
             .iter()
             .fold(text.to_owned(), |text, (named, free)| text.replace(&format!(":{named}"), &format!(":{free}")))
@@ -76,64 +73,89 @@ impl Machine {
     fn shell(&self, command: &str) -> Command {
         let path = [self.home.path().join("bin").display().to_string(), env::var("PATH").unwrap_or_default()].join(":");
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("exec {}", self.on_free_ports(command))]);
+        shell.args(["-c", &format!("exec {}", self.on_own_ports(command))]);
         shell
             .current_dir(self.home.path())
             .env("PATH", path)
             .env("HOME", self.home.path())
             .env_remove("XDG_STATE_HOME");
-        shell.env("SESSION_BUDDY_BRIDGE_FEED_URL", format!("ws://localhost:{}", self.ports["8765"]));
+        if let Some(port) = self.ports.get("8765") {
+            shell.env("SESSION_BUDDY_BRIDGE_FEED_URL", format!("ws://localhost:{port}"));
+        }
         shell
     }
 
-    /// Starts a program that runs until it is stopped, on its own port where the README leaves it at its default.
-    fn start(&mut self, program: &'static str, command: &str) {
-        if let Some(before) = self.running.remove(program) {
+    /// Starts a program that runs until it is stopped, on a port that it takes itself, and waits for what it is shown to print.
+    fn start(&mut self, service: Service, command: &str, printed: &[String]) {
+        if let Some(before) = self.running.remove(&service) {
             before.signal(Signal::TERM);
             before.end();
         }
-        let command = match program {
+        let (named, command) = match service {
+            Service::Server => ("8765", format!("{command} --host 127.0.0.1 --port 0")),
+            Service::Bridge => ("9101", command.replace("localhost:9101", "127.0.0.1:0")),
             // Debian's stores in /var/lib unless it is told where.
-            "prometheus" => format!("{command} --web.listen-address=localhost:9090 --storage.tsdb.path=data"),
-            "python3" => format!("{command} --port {}", self.ports["8765"]),
-            _ => command.to_owned(),
+            Service::Prometheus => {
+                ("9090", format!("{command} --web.listen-address=127.0.0.1:0 --storage.tsdb.path=data"))
+            }
         };
-        let mut started = Program::spawn(program, &mut self.shell(&command));
-        if program == "python3" {
-            // It has made its database: two processes that migrate one at the same time spoil it.
-            started.until_line("ready PORT", |line| line.starts_with("ready ").then_some(()));
+        let mut started = Program::spawn(named, &mut self.shell(&command));
+        let port = match service {
+            Service::Server => started.until_line("ready PORT", |line| line.strip_prefix("ready ").map(str::to_owned)),
+            Service::Bridge => started.address().port().to_string(),
+            Service::Prometheus => started.until_line("its address", |line| {
+                let (_, address) = line.split_once("msg=\"Listening on\" address=")?;
+                address.split_once(':').map(|(_, port)| port.to_owned())
+            }),
+        };
+        let shown: Vec<String> = printed.iter().map(|line| line.replace(named, &port)).collect();
+        let mut shown = shown.iter();
+        if let Some(line) = shown.next() {
+            started.until_line(line, |printed| (printed == line).then_some(()));
         }
-        self.running.insert(program, started);
+        assert_eq!(shown.len(), 0, "one line is compared");
+        self.ports.insert(named, port);
+        self.running.insert(service, started);
     }
 
     /// Runs a command, a query or a check until it prints what it should: the next snapshot, scrape or tick is some seconds away.
-    fn run(&self, step: &Step) {
+    fn run(&self, command: &str, printed: &[String]) {
         let attempt = || {
-            let ended = run(&mut self.shell(&step.command), "");
+            let ended = run(&mut self.shell(command), "");
             let is_printed = |wanted: &&String| ended.stdout.lines().any(|line| line.starts_with(wanted.as_str()));
-            match step.printed.iter().find(|wanted| !is_printed(wanted)) {
+            match printed.iter().find(|wanted| !is_printed(wanted)) {
                 None if ended.is_success() => Ok(()),
                 missing => Err(format!("{missing:?} is not in {}", ended.printed())),
             }
         };
-        if step.command.starts_with("promtool query") || step.command.starts_with("session-buddy-bridge check") {
-            eventually(&step.command, attempt);
+        if command.starts_with("promtool query") || command.starts_with("session-buddy-bridge check") {
+            eventually(command, attempt);
         } else {
-            attempt().unwrap_or_else(|error| panic!("{}: {error}", step.command));
+            attempt().unwrap_or_else(|error| panic!("{command}: {error}"));
         }
     }
 }
 
-/// The program of a command that runs until it is stopped.
-fn service(command: &str) -> Option<&'static str> {
-    if command.starts_with("session-buddy-bridge --") {
-        Some("session-buddy-bridge")
-    } else if command.starts_with("prometheus ") {
-        Some("prometheus")
-    } else if command.ends_with("metrics_server.py serve") {
-        Some("python3")
-    } else {
-        None
+/// A program of the README that runs until it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Service {
+    Server,
+    Bridge,
+    Prometheus,
+}
+
+impl Service {
+    /// The program of a command; `None` if the command ends by itself.
+    fn of(command: &str) -> Option<Self> {
+        if command.starts_with("session-buddy-bridge --") {
+            Some(Self::Bridge)
+        } else if command.starts_with("prometheus ") {
+            Some(Self::Prometheus)
+        } else if command.ends_with("metrics_server.py serve") {
+            Some(Self::Server)
+        } else {
+            None
+        }
     }
 }
 
@@ -149,24 +171,48 @@ fn the_readme_leads_to_a_panels_query_and_a_pushed_sample() {
                 let commands = text.lines().map(|line| line.strip_prefix("$ ").expect("a prompt").to_owned());
                 // The package is installed already.
                 let commands = commands.filter(|command| !command.starts_with("pip "));
-                steps.extend(commands.map(|command| Step { command, printed: Vec::new() }));
+                steps.extend(commands.map(|command| Step::Command { command, printed: Vec::new() }));
             }
-            "text" => steps.last_mut().expect("a command").printed.extend(text.lines().map(str::to_owned)),
+            "text" => match steps.last_mut() {
+                Some(Step::Command { printed, .. }) => printed.extend(text.lines().map(str::to_owned)),
+                _ => panic!("no command prints {text:?}"),
+            },
             "yaml" => {
-                let (name, _) = text.strip_prefix("# ").and_then(|text| text.split_once('\n')).expect("a name");
+                let (name, text) = text.strip_prefix("# ").and_then(|text| text.split_once('\n')).expect("a name");
                 // As often as the queries are repeated.
-                let text = machine.on_free_ports(&text).replace("scrape_interval: 15s", "scrape_interval: 1s");
-                fs::write(machine.home.path().join(name), text).unwrap();
+                let text = text.replace("scrape_interval: 15s", "scrape_interval: 1s");
+                steps.push(Step::File { name: name.to_owned(), text });
             }
             other => panic!("a block of {other}"),
         }
     }
-    let queries = steps.iter().filter(|step| step.command.starts_with("promtool query") && !step.printed.is_empty());
-    assert_eq!((steps.len(), queries.count()), (9, 3), "the commands of the README");
+    let is_shown_query = |step: &&Step| matches!(step, Step::Command { command, printed } if command.starts_with("promtool query") && !printed.is_empty());
+    assert_eq!((steps.len(), steps.iter().filter(is_shown_query).count()), (10, 3), "the steps of the README");
     for step in &steps {
-        match service(&step.command) {
-            Some(program) => machine.start(program, &step.command),
-            None => machine.run(step),
+        match step {
+            Step::Command { command, printed } => match Service::of(command) {
+                Some(service) => machine.start(service, command, printed),
+                None => machine.run(command, printed),
+            },
+            Step::File { name, text } => fs::write(machine.home.path().join(name), machine.on_own_ports(text)).unwrap(),
         }
     }
+}
+
+/// As a reader who does not wait until the server is ready.
+#[test]
+fn commands_that_create_one_database_at_the_same_time_wait_for_each_other() {
+    let Some(server) = SessionBuddy::find_or_skip() else { return };
+    let home = TempDir::new().unwrap();
+    let sample = || {
+        let command = format!("exec {} sample --count 5 --database skills.db", server.peer_command());
+        Program::spawn("sample", Command::new("sh").args(["-c", &command]).current_dir(home.path()))
+    };
+    let samples = [(); 4].map(|()| sample());
+    for ended in samples.map(Program::end) {
+        assert!(ended.is_success(), "{}", ended.printed());
+    }
+    let database = rusqlite::Connection::open(home.path().join("skills.db")).unwrap();
+    let stored = database.query_row("SELECT count(*) FROM skill_invocation", [], |row| row.get::<_, u64>(0));
+    assert_eq!(stored.unwrap(), 20);
 }
