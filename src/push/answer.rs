@@ -14,6 +14,8 @@ pub(crate) enum Answer {
         retry_after: Option<Duration>,
         /// The beginning of the body of an answer that is no success.
         text: String,
+        /// Whether the body is a page for people.
+        is_page: bool,
     },
     /// No answer: the name was not resolved, no connection, TLS failed, the connection was lost, a timeout, or what came is
     /// not HTTP. The receiver may have stored everything.
@@ -150,11 +152,13 @@ pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 impl Answer {
     /// Returns what to do.
     pub(crate) fn verdict(&self) -> Verdict {
-        let Self::Status { code, retry_after, text } = self else {
+        let Self::Status { code, retry_after, text, is_page } = self else {
             return Verdict::Retry(RetryCause::Unavailable { not_before: None });
         };
         let not_before = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
         match code {
+            // No receiver answers with a page: the login of a network does, and stores nothing.
+            200..300 if *is_page => Verdict::Hold,
             200..300 => Verdict::Stored,
             500 => Verdict::Retry(RetryCause::Failed { not_before }),
             408 | 425 | 429 | 501..600 => Verdict::Retry(RetryCause::Unavailable { not_before }),
@@ -171,7 +175,7 @@ mod tests {
     use super::*;
 
     fn status(code: u16, text: &str) -> Answer {
-        Answer::Status { code, retry_after: None, text: text.to_owned() }
+        Answer::Status { code, retry_after: None, text: text.to_owned(), is_page: false }
     }
 
     #[test]
@@ -192,6 +196,14 @@ mod tests {
     }
 
     #[test]
+    fn a_web_page_never_stores_samples() {
+        for code in 200..300 {
+            let page = Answer::Status { code, retry_after: None, text: "<html>".to_owned(), is_page: true };
+            assert_eq!(page.verdict(), Verdict::Hold, "{code}");
+        }
+    }
+
+    #[test]
     fn a_receiver_is_obeyed_for_up_to_an_hour() {
         for (asked, obeyed) in [(0, 0), (7, 7), (3_600, 3_600), (3_601, 3_600), (u64::MAX, 3_600)] {
             let not_before = Some(Duration::from_secs(obeyed));
@@ -201,7 +213,7 @@ mod tests {
                 (500, RetryCause::Failed { not_before }),
             ] {
                 let retry_after = Some(Duration::from_secs(asked));
-                let answer = Answer::Status { code, retry_after, text: String::new() };
+                let answer = Answer::Status { code, retry_after, text: String::new(), is_page: false };
                 assert_eq!(answer.verdict(), Verdict::Retry(cause));
                 assert_eq!(cause.not_before(), not_before);
             }

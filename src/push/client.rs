@@ -117,6 +117,15 @@ pub(crate) struct Reply {
     pub(crate) content_type: Option<String>,
 }
 
+impl Reply {
+    /// Returns whether a page for people answers.
+    pub(crate) fn is_page(&self) -> bool {
+        const PAGE: &str = "text/html";
+        let start = self.content_type.as_deref().and_then(|media| media.get(..PAGE.len()));
+        start.is_some_and(|start| start.eq_ignore_ascii_case(PAGE))
+    }
+}
+
 /// By how much our clock can be ahead of another, in seconds. Negative if it is behind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Skew {
@@ -143,9 +152,12 @@ impl Exchange {
     /// Returns what the rules decide by.
     pub(crate) fn answer(&self) -> Answer {
         match &self.answer {
-            Ok(Reply { code, retry_after, text, .. }) => {
-                Answer::Status { code: *code, retry_after: *retry_after, text: text.clone() }
-            }
+            Ok(reply) => Answer::Status {
+                code: reply.code,
+                retry_after: reply.retry_after,
+                text: reply.text.clone(),
+                is_page: reply.is_page(),
+            },
             Err(_) => Answer::None,
         }
     }

@@ -1,6 +1,5 @@
 //! What can be found out about a receiver without a sample.
 
-use super::answer::Verdict;
 use super::client::{Client, Skew};
 use super::encoder::RequestEncoder;
 use super::receiver::PushReceiver;
@@ -42,7 +41,6 @@ pub async fn probe(receiver: PushReceiver) -> Probe {
     let mut client = Client::new(receiver);
     let exchange = client.send(RequestEncoder::new().finish().into()).await;
     let skew_seconds = exchange.skew.map(|Skew { min, max }| (min, max));
-    let is_accepted = exchange.answer().verdict() == Verdict::Stored;
     let reply = match exchange.answer {
         Ok(reply) => reply,
         Err(error) => {
@@ -51,11 +49,11 @@ pub async fn probe(receiver: PushReceiver) -> Probe {
             return Probe { answer, problem: Some(problem), skew_seconds, verification: Verification::Unknown };
         }
     };
+    let is_accepted = (200..300).contains(&reply.code);
     let problem = (!is_accepted).then(|| reply.problem());
-    let is_page = reply.content_type.as_deref().is_some_and(|media| media.starts_with("text/html"));
     let verification = match () {
         () if !is_accepted => Verification::Unknown,
-        () if is_page => Verification::WebPage,
+        () if reply.is_page() => Verification::WebPage,
         () => match client.send(MALFORMED.into()).await.answer {
             Ok(reply) if (200..300).contains(&reply.code) => Verification::AcceptsEverything,
             Ok(reply) => Verification::Verified { refused_with: reply.code },

@@ -538,6 +538,9 @@ impl Reply {
     pub(crate) fn problem(&self) -> String {
         let Self { code, text, location, .. } = self;
         let advice = match code {
+            200..300 if self.is_page() => {
+                "a web page answers, such as the login of a network; nothing receives remote write at this URL"
+            }
             401 => "check the credentials of this receiver",
             403 => "these credentials may not write, or the tenant is wrong",
             404 => "check the path of the URL: is the receiver of remote write enabled?",

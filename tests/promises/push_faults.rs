@@ -383,6 +383,24 @@ async fn a_redirect_is_not_followed_and_nothing_is_dropped() {
     assert!(elsewhere.requests().is_empty());
 }
 
+/// As the login page of a hotel's network does.
+#[tokio::test]
+async fn a_web_page_that_answers_every_request_with_success_stores_nothing() {
+    for media in ["text/html; charset=utf-8", "Text/HTML"] {
+        let page = Action::status("200 OK", &format!("Content-Type: {media}\r\n"), "<h1>Log in</h1>");
+        let mut number = 0;
+        let (report, stored, _) = outcome(5, 5, move |_, _| {
+            number += 1;
+            // The second request has samples.
+            if (2..=4).contains(&number) { page.clone() } else { Action::store() }
+        })
+        .await;
+        assert_eq!((samples(&stored), report.accepted), (5 * (5 + OTHERS), 5 * (5 + OTHERS as u64)));
+        assert_eq!(report.holds.len(), 3, "{:?}", report.holds);
+        assert!(report.holds[0].starts_with("status 200: a web page answers"), "{:?}", report.holds);
+    }
+}
+
 #[tokio::test]
 async fn a_refused_token_is_read_again_from_its_file_and_never_shown() {
     let folder = tempfile::tempdir().unwrap();
