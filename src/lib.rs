@@ -212,8 +212,8 @@ pub mod internals {
             Backlog, ClockGuard, EncodedLabels, Grid, HostHash, Identified, Identity, InMemoryError, LabelSets, Origin,
             OwnGatherer, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueHandle, QueueServer,
             QueueSettings, QueueSize, QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder,
-            STALE, Schedule, SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickTime,
-            Ticker, Wait, WallClock, is_stale, summary,
+            STALE, Schedule, SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickOutcome,
+            TickTime, Ticker, Wait, WallClock, is_stale, summary,
         };
     }
     pub mod shared_ledger {

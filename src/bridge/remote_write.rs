@@ -15,13 +15,18 @@ use tokio_util::sync::CancellationToken;
 use super::BridgeError;
 use crate::push::{
     ClockGuard, Grid, HostHash, Identified, InMemoryError, PushReceiver, PushSettings, PushedSeries, QueueError,
-    QueueHandle, QueueSettings, ReceiverName, SendTiming, Sender, Ticker, WallClock,
+    QueueHandle, QueueSettings, ReceiverListener, ReceiverName, SendTiming, Sender, Ticker, WallClock,
 };
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
 
 /// A queue that cannot be used just now is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Why nothing is pushed from a state of another host name or machine id under the same labels, and what to do.
+const REFUSED_IDENTITY: &str = "the state file is of another host name or machine, which may push under the same labels: give this \
+                                machine a --push.label of its own, such as instance; if only its host name has changed, restore \
+                                it and keep it, as with hostnamectl or the hostname of a container";
 
 /// Where the queue is.
 #[derive(Debug)]
@@ -207,10 +212,12 @@ impl Pushing {
                 %identity,
                 "state file was copied from another machine; its push queue is dropped"
             ),
-            Identified::Refused => tracing::error!(
-                "state file was copied from another machine, which pushes under the same labels; nothing is pushed; give \
-                 this machine a --push.label of its own, such as instance"
-            ),
+            Identified::Refused => {
+                tracing::error!(problem = REFUSED_IDENTITY, "push refused; nothing is queued");
+                for name in &names {
+                    self.telemetry.push().receiver(name.as_str()).stalled(REFUSED_IDENTITY);
+                }
+            }
         }
         let Some(identity) = identified.identity() else {
             self.running.extract_if(.., |_, _| true).for_each(|(_, running)| running.stop.cancel());
@@ -221,7 +228,12 @@ impl Pushing {
         let wants_own = wanted.receivers.iter().any(|receiver| receiver.series == PushedSeries::All);
         let registry = wants_own.then(|| self.registry.clone());
         let grid = Grid::new(interval, identity);
-        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, self.clock_guard.clone(), WallClock::default()));
+        let listener = |receiver: &PushReceiver| -> Arc<dyn ReceiverListener> {
+            self.telemetry.push().receiver(receiver.name.as_str())
+        };
+        let listeners = wanted.receivers.iter().map(listener).collect();
+        let (guard, wall_clock) = (self.clock_guard.clone(), WallClock::default());
+        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, guard, wall_clock, listeners));
         for receiver in &wanted.receivers {
             if !self.running.contains_key(&receiver.name) {
                 self.start(receiver.clone(), handle.clone());

@@ -167,8 +167,7 @@ impl QueueHandle {
         self.request(move |turn| turn.configure(settings)).await
     }
 
-    /// Queues the values that changed since the last tick, as the tick at `time`. `None` if there is nothing to take at that
-    /// time: the queue has a tick of it or of one later, which a receiver has answered for or which is about to come.
+    /// Queues the values that changed since the last tick, as the tick at `time`.
     ///
     /// # Errors
     /// The database failed, or the state file does not take what the ledger has counted.
@@ -177,7 +176,7 @@ impl QueueHandle {
         time: TickTime,
         own: Vec<OwnSample>,
         kind: TickKind,
-    ) -> Result<Option<TickTime>, QueueError> {
+    ) -> Result<TickOutcome, QueueError> {
         self.request(move |turn| turn.take_tick(time, own, kind)).await
     }
 
@@ -275,6 +274,17 @@ impl QueueHandle {
     }
 }
 
+/// What became of a tick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TickOutcome {
+    /// It is queued.
+    Queued,
+    /// The queue has it, or one that is later by at most an interval: the clock will have passed that soon.
+    NotDue,
+    /// A receiver has answered for this tick, which is later by more than an interval: the clock was set back. No tick is queued before it.
+    BehindAnswered(TickTime),
+}
+
 /// Why there is no queue in memory.
 #[derive(Debug, Error)]
 pub enum InMemoryError {
@@ -337,12 +347,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn take_tick(
-        &mut self,
-        time: TickTime,
-        own: Vec<OwnSample>,
-        kind: TickKind,
-    ) -> Result<Option<TickTime>, QueueError> {
+    fn take_tick(&mut self, time: TickTime, own: Vec<OwnSample>, kind: TickKind) -> Result<TickOutcome, QueueError> {
         if !self.is_committed {
             return Err(QueueError::Uncommitted);
         }
@@ -353,7 +358,7 @@ impl Turn<'_> {
         // A clock that was set back by less than an interval will have passed the newest tick soon.
         let is_taken = |newest: TickTime| (0..=interval_millis).contains(&(newest.millis() - time.millis()));
         if sampler.newest().is_some_and(is_taken) {
-            return Ok(None);
+            return Ok(TickOutcome::NotDue);
         }
         let occasion = Occasion { time, kind, interval_millis };
         let mut draft: Option<Draft> = None;
@@ -367,18 +372,18 @@ impl Turn<'_> {
             let appended = queue::append(connection, time, draft.first, &draft.new, &draft.values)?;
             let thinned = match appended {
                 Appended::Queued(bytes) => queue::thin(connection, bytes_max, bytes, &mut thinning)?,
-                Appended::TooEarly => 0,
+                Appended::TooEarly(_) => 0,
             };
             Ok((appended, thinned))
         })?;
-        if appended == Appended::TooEarly {
-            return Ok(None);
+        if let Appended::TooEarly(answered) = appended {
+            return Ok(TickOutcome::BehindAnswered(answered));
         }
         self.state.thinning = thinning;
         self.shared.thinned_ticks.fetch_add(thinned, Ordering::Relaxed);
         self.sampler()?.accept(&draft);
         self.newest.send_replace(time);
-        Ok(Some(time))
+        Ok(TickOutcome::Queued)
     }
 
     fn series(&mut self, from: SeriesId) -> Result<Vec<Arc<Series>>, QueueError> {

@@ -54,7 +54,7 @@ pub use clock::{ClockGuard, WallClock};
 pub use direct::DirectSender;
 pub use encoder::{EncodedLabels, RequestEncoder};
 pub use gatherer::OwnGatherer;
-pub use handle::{InMemoryError, QueueError, QueueHandle, QueueServer, QueueSettings};
+pub use handle::{InMemoryError, QueueError, QueueHandle, QueueServer, QueueSettings, TickOutcome};
 pub use identity::{HostHash, Identified, Identity, LabelSets};
 pub use labels::{LabelError, PushLabels};
 pub use listener::ReceiverListener;

@@ -219,8 +219,8 @@ pub(super) fn values_at(connection: &Connection, series: usize, time: TickTime) 
 pub(super) enum Appended {
     /// It is queued, and takes so many bytes.
     Queued(u64),
-    /// Its time is not later than a tick that a receiver has answered for: the clock was set back. Nothing was changed.
-    TooEarly,
+    /// Its time is not later than this tick, which a receiver has answered for: the clock was set back. Nothing was changed.
+    TooEarly(TickTime),
 }
 
 /// Queues a tick at `time`, with the series `new`, of which the first has the number `first`.
@@ -237,7 +237,7 @@ pub(super) fn append(
                     coalesce((SELECT base_millis FROM push_identity), 0))";
     let answered: i64 = connection.prepare_cached(answered)?.query_row([], |row| row.get(0))?;
     if time.millis() <= answered {
-        return Ok(Appended::TooEarly);
+        return Ok(Appended::TooEarly(TickTime::from_millis(answered)));
     }
     let mut insert = connection.prepare_cached("INSERT INTO push_series VALUES (?, ?, ?, ?, ?, ?)")?;
     for (offset, series) in new.iter().enumerate() {

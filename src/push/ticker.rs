@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus::Registry;
 use tracing::{debug, info, warn};
 
 use super::alarm::Alarm;
 use super::clock::{ClockGuard, WallClock};
 use super::gatherer::OwnGatherer;
-use super::handle::{QueueError, QueueHandle};
+use super::handle::{QueueError, QueueHandle, TickOutcome};
 use super::identity::Identity;
+use super::listener::ReceiverListener;
 use super::series::{OwnSample, TickKind, TickTime};
 use crate::sync::lock;
 
@@ -84,7 +86,6 @@ impl Schedule {
 }
 
 /// Takes the ticks of a queue.
-#[derive(Debug)]
 pub struct Ticker {
     handle: QueueHandle,
     schedule: Schedule,
@@ -93,7 +94,10 @@ pub struct Ticker {
     clock_guard: ClockGuard,
     wall_clock: WallClock,
     alarm: Alarm,
+    /// Of the receivers of the queue.
+    listeners: Vec<Arc<dyn ReceiverListener>>,
     is_failing: bool,
+    is_behind: bool,
 }
 
 impl Ticker {
@@ -104,10 +108,12 @@ impl Ticker {
         registry: Option<Registry>,
         clock_guard: ClockGuard,
         wall_clock: WallClock,
+        listeners: Vec<Arc<dyn ReceiverListener>>,
     ) -> Self {
         let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
         let (schedule, alarm) = (Schedule::new(grid), Alarm::default());
-        Self { handle, schedule, gatherer, clock_guard, wall_clock, alarm, is_failing: false }
+        let (is_failing, is_behind) = (false, false);
+        Self { handle, schedule, gatherer, clock_guard, wall_clock, alarm, listeners, is_failing, is_behind }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -142,7 +148,8 @@ impl Ticker {
     async fn take(&mut self, time: TickTime, kind: TickKind) -> Result<(), QueueError> {
         let taken = self.handle.take_tick(time, self.gather().await, kind).await;
         match &taken {
-            Ok(_) => {
+            Ok(outcome) => {
+                self.report(*outcome);
                 if std::mem::take(&mut self.is_failing) {
                     info!("push queue takes ticks again; no count was lost");
                 }
@@ -151,6 +158,26 @@ impl Ticker {
             Err(error) => warn!(%error, "tick not queued; the next queued tick contains every change"),
         }
         taken.map(drop)
+    }
+
+    /// Reports a clock that is behind a tick that a receiver has answered for: to the log once, to the receivers at each tick, since
+    /// one that still gets earlier ticks seems to be well.
+    fn report(&mut self, outcome: TickOutcome) {
+        match outcome {
+            TickOutcome::BehindAnswered(answered) => {
+                let until = Timestamp::from_millisecond(answered.millis())
+                    .map_or_else(|_| format!("{} ms", answered.millis()), |time| time.to_string());
+                if !std::mem::replace(&mut self.is_behind, true) {
+                    warn!(until, "clock was set back behind a pushed tick; no tick is queued until then");
+                }
+                let problem = format!("the clock was set back behind a pushed tick: no tick is queued until {until}");
+                self.listeners.iter().for_each(|listener| listener.stalled(&problem));
+            }
+            TickOutcome::Queued if std::mem::take(&mut self.is_behind) => {
+                info!("clock has passed the pushed tick; ticks are queued")
+            }
+            TickOutcome::Queued | TickOutcome::NotDue => {}
+        }
     }
 
     async fn gather(&self) -> Vec<OwnSample> {

@@ -16,7 +16,7 @@ use crate::sync::lock;
 
 const UP: Family<1> = Family::gauge(
     "session_buddy_bridge_push_up",
-    "1 if the receiver accepted the last request, 0 otherwise.",
+    "1 if the receiver accepted the last request and ticks are queued for it, 0 otherwise.",
     ["receiver"],
 );
 const SAMPLES: Family<1> = Family::counter(
@@ -223,6 +223,10 @@ impl ReceiverListener for ReceiverTelemetry {
         }
     }
 
+    fn stalled(&self, problem: &str) {
+        lock(&self.state).failed(problem);
+    }
+
     fn refused(&self, samples: u64, reason: RefusalReason, answer: &str) {
         let (passed, explains_window) = {
             let mut state = lock(&self.state);
@@ -344,7 +348,7 @@ mod tests {
         };
         /// A report, and what changes by it.
         type Step<'a> = (&'a dyn Fn(), &'a [(&'a str, f64)]);
-        let steps: [Step<'_>; 11] = [
+        let steps: [Step<'_>; 13] = [
             (&|| receiver.request(Some(204)), &[("requests_total 204", 1.0)]),
             (&|| receiver.request(None), &[("requests_total none", 1.0)]),
             (&|| receiver.request(Some(418)), &[("requests_total 418", 1.0)]),
@@ -355,6 +359,8 @@ mod tests {
             (&|| receiver.retry("no answer", 1.0), &[("retries_total", 1.0), ("up", 0.0)]),
             (&|| receiver.accepted(4, 17.5), &[("samples_total", 280.0), ("up", 1.0)]),
             (&|| receiver.held("status 401", 30.0), &[("up", 0.0)]),
+            (&|| receiver.accepted(1, 17.5), &[("samples_total", 281.0), ("up", 1.0)]),
+            (&|| receiver.stalled("the state file is another machine's"), &[("up", 0.0)]),
             (&|| receiver.refused(9, RefusalReason::TooOld, "too old"), &[("refused_samples_total too_old", 9.0)]),
             (&|| receiver.refused(1, RefusalReason::MaxAge, ""), &[("refused_samples_total max_age", 1.0)]),
             (

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::support::patiently;
 use crate::support::push_senders::{
-    INTERVAL_MILLIS, OTHERS, Queue, Report, Running, check, http_date, receiver, samples, timing, unix_millis,
+    INTERVAL_MILLIS, OTHERS, Queue, Recorder, Report, Running, check, http_date, receiver, samples, timing, unix_millis,
 };
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
 
@@ -466,7 +466,7 @@ async fn after_a_sleep_of_the_machine_a_tick_and_an_attempt_come_at_once() {
     let running = Running::start(&receiver, &queue, timing);
     let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
     let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
-    let mut ticker = Ticker::new(queue.handle.clone(), grid, None, queue.clock_guard.clone(), wall_clock);
+    let mut ticker = Ticker::new(queue.handle.clone(), grid, None, queue.clock_guard.clone(), wall_clock, Vec::new());
     let _ticker = JoinSet::from_iter([async move { ticker.run().await }]);
     running.until("a retry", |report| !report.retries.is_empty()).await;
     let before = unix_millis();
@@ -479,6 +479,34 @@ async fn after_a_sleep_of_the_machine_a_tick_and_an_attempt_come_at_once() {
         })
         .await;
     assert_eq!(running.report.borrow().retries.len(), 1, "nothing was tried meanwhile");
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_behind_a_pushed_tick_is_reported_with_the_time_until_which_no_tick_is_queued() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 1).await;
+    queue.ticks(1, 2).await;
+    Running::start(&receiver, &queue, timing()).finish().await;
+    let pushed = queue.newest_time();
+    let hours_back = Arc::new(AtomicI64::new(2));
+    let wall_clock = WallClock::new({
+        let hours_back = Arc::clone(&hours_back);
+        move || (pushed - hours_back.load(Ordering::Relaxed) * 3_600_000) * 1_000
+    });
+    let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
+    let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
+    let (listener, mut report) = Recorder::new();
+    let (handle, guard) = (queue.handle.clone(), queue.clock_guard.clone());
+    let mut ticker = Ticker::new(handle, grid, None, guard, wall_clock, vec![listener]);
+    let _ticker = JoinSet::from_iter([async move { ticker.run().await }]);
+    let stalled = patiently("the report", report.wait_for(|report| !report.stalls.is_empty())).await.unwrap().clone();
+    let until = jiff::Timestamp::from_millisecond(pushed).unwrap().to_string();
+    assert!(stalled.stalls[0].contains("clock was set back") && stalled.stalls[0].ends_with(&until), "{stalled:?}");
+    // The clock is right again.
+    hours_back.store(-1, Ordering::Relaxed);
+    let mut newest = queue.handle.watch();
+    patiently("a tick", newest.wait_for(|newest| newest.millis() > pushed)).await.unwrap();
 }
 
 /// As vmauth 1.79 does.

@@ -12,7 +12,7 @@ use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Changes;
 use session_buddy_bridge::internals::push::{
     HostHash, Identified, OwnGatherer, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName, SeriesId,
-    SeriesKind, SeriesName, TickKind, TickTime, is_stale, summary,
+    SeriesKind, SeriesName, TickKind, TickOutcome, TickTime, is_stale, summary,
 };
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
@@ -94,7 +94,7 @@ fn each_tick_equals_a_scrape_of_its_moment() {
         load.set(number as f64 / 3.0);
         took.observe(number as f64 / 10.0);
         let taken = queue.try_tick(at(number as i64), gatherer.gather(), TickKind::Regular).unwrap();
-        assert_eq!(taken, Some(at(number as i64)));
+        assert_eq!(taken, TickOutcome::Queued);
         scrapes.push((at(number as i64), counted.scrape(&registry)));
         if number % 11 == 0 {
             queue.advance("r", at(number as i64 - 4));
@@ -159,7 +159,7 @@ fn a_series_that_began_long_before_the_first_tick_has_no_zero() {
     let mut queue = queue(&counted);
     counted.invocation("watched", true);
     let time = TickTime::from_millis(counted.ledger.now().wall_micros / 1000 + 3_600_000);
-    queue.try_tick(time, Vec::new(), TickKind::Regular).unwrap().unwrap();
+    assert_eq!(queue.try_tick(time, Vec::new(), TickKind::Regular).unwrap(), TickOutcome::Queued);
     assert_eq!(queue.states("r")[1].1.get(&invocations("watched", "true")), Some(&1.0));
     assert_eq!(zeros(&mut queue), BTreeMap::new());
 }
@@ -297,7 +297,7 @@ async fn a_queue_without_a_state_file_behaves_the_same() {
         counted.invocation("a", true);
         // Each has its own mark of what changed: the view notes it for one.
         let taken = handle.take_tick(at(number), Vec::new(), TickKind::Regular).await.unwrap();
-        assert_eq!(taken, Some(at(number)));
+        assert_eq!(taken, TickOutcome::Queued);
         if number == 3 {
             handle.advance(&receiver, at(2)).await.unwrap();
         }
@@ -408,7 +408,9 @@ fn a_clock_that_was_set_back_merges_what_nobody_was_sent_and_waits_behind_what_w
 
     queue.advance("r", at(3));
     for number in [1, 2, 3, -500] {
-        assert!(!queue.tick(number), "{number}: a receiver has a later tick");
+        let outcome = queue.try_tick(at(number), Vec::new(), TickKind::Regular).unwrap();
+        let expected = if number >= 2 { TickOutcome::NotDue } else { TickOutcome::BehindAnswered(at(3)) };
+        assert_eq!(outcome, expected, "{number}: a receiver has a later tick");
     }
     counted.invocation("b", true);
     assert!(queue.tick(4));

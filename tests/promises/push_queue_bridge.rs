@@ -209,6 +209,16 @@ async fn a_state_of_another_machine_is_not_pushed_and_is_scraped() {
     let identity = queue(folder.path()).identity;
     let bridge = RunningBridge::start(settings());
     bridge.until("the events", &2.0, counted).await;
+    bridge.until("the receiver's metrics", &1, |scrape| scrape.series("session_buddy_bridge_push_up").len()).await;
+    let refused = bridge.scrape().await;
+    // What the alert reads.
+    for metric in ["session_buddy_bridge_push_up", "session_buddy_bridge_push_queue_ticks"] {
+        let values: Vec<f64> = refused.series(metric).into_values().collect();
+        assert_eq!(values, [0.0], "{metric}");
+    }
+    let status: serde_json::Value = serde_json::from_str(bridge.get("/api/v1/status").await.text()).unwrap();
+    let problem = status["receivers"][0]["problem"].as_str().unwrap();
+    assert!(problem.contains("--push.label") && problem.contains("host name has changed"), "{problem}");
     bridge.stop().await;
     assert_eq!(receiver.requests().len(), before);
     assert_eq!(queue(folder.path()).identity, identity);

@@ -13,7 +13,7 @@ use session_buddy_bridge::internals::ledger::{ConnectionId, FeedSpec, Limits};
 use session_buddy_bridge::internals::protocol::{self, AnomalyEntry, Event, EventKind, Message};
 use session_buddy_bridge::internals::push::{
     HostHash, Identified, LabelSets, OwnSample, QueueError, QueueHandle, QueueServer, QueueSettings, ReceiverName,
-    Series, SeriesId, TickKind, TickTime, is_stale,
+    Series, SeriesId, TickKind, TickOutcome, TickTime, is_stale,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::internals::store::Store;
@@ -170,19 +170,14 @@ impl Queue {
         self.answer(handle.configure(settings)).unwrap();
     }
 
-    pub fn try_tick(
-        &mut self,
-        time: TickTime,
-        own: Vec<OwnSample>,
-        kind: TickKind,
-    ) -> Result<Option<TickTime>, QueueError> {
+    pub fn try_tick(&mut self, time: TickTime, own: Vec<OwnSample>, kind: TickKind) -> Result<TickOutcome, QueueError> {
         let handle = self.handle.clone();
         self.answer(handle.take_tick(time, own, kind))
     }
 
     /// Takes the tick with this number, without own metrics, and returns whether it is queued.
     pub fn tick(&mut self, number: i64) -> bool {
-        self.try_tick(at(number), Vec::new(), TickKind::Regular).unwrap().is_some()
+        self.try_tick(at(number), Vec::new(), TickKind::Regular).unwrap() == TickOutcome::Queued
     }
 
     pub fn advance(&mut self, receiver: &str, to: TickTime) {

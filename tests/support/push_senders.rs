@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::internals::push::{
     ClockGuard, HostHash, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueHandle, QueueSettings, QueueSize,
-    ReceiverListener, ReceiverName, RefusalReason, SendTiming, Sender, SeriesKind, SeriesName, TickKind, TickTime,
+    ReceiverListener, ReceiverName, RefusalReason, SendTiming, Sender, SeriesKind, SeriesName, TickKind, TickOutcome,
+    TickTime,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::settings::HttpCredentials;
@@ -35,6 +36,7 @@ pub fn timing() -> SendTiming {
 pub struct Report {
     pub retries: Vec<(String, f64)>,
     pub holds: Vec<String>,
+    pub stalls: Vec<String>,
     pub refused: BTreeMap<&'static str, u64>,
     pub accepted: u64,
     pub queue_ticks: u64,
@@ -62,6 +64,9 @@ impl ReceiverListener for Recorder {
     }
     fn held(&self, problem: &str, _retry_in_seconds: f64) {
         self.0.send_modify(|report| report.holds.push(problem.to_owned()));
+    }
+    fn stalled(&self, problem: &str) {
+        self.0.send_modify(|report| report.stalls.push(problem.to_owned()));
     }
     fn refused(&self, samples: u64, reason: RefusalReason, _answer: &str) {
         self.0.send_modify(|report| *report.refused.entry(reason.code()).or_default() += samples);
@@ -113,7 +118,7 @@ impl Queue {
         let own = self.newest.iter().map(sample).collect();
         let time = TickTime::from_millis(self.next_millis);
         self.next_millis += INTERVAL_MILLIS;
-        assert_eq!(self.handle.take_tick(time, own, TickKind::Regular).await.unwrap(), Some(time));
+        assert_eq!(self.handle.take_tick(time, own, TickKind::Regular).await.unwrap(), TickOutcome::Queued);
     }
 
     /// Ticks in which `series` counters increase.
