@@ -11,6 +11,8 @@ use crate::sample::median;
 
 const SIZES: [usize; 4] = [10, 500, 1_000, 10_000];
 const WARM: usize = 400;
+/// Snapshots, one a second, after which the increases of those before are no longer pending.
+const SETTLE: usize = 20;
 const SECONDS: usize = 60;
 const SCRAPE_EVERY: usize = 15;
 
@@ -21,7 +23,7 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     let state = |skills: usize| folder.path().join(format!("{skills}.db"));
     let start = |skills: usize| Running::with_skills(skills, Some(&state(skills)));
     let mut bridges = SIZES.into_iter().map(start).collect::<Outcome<Vec<_>>>()?;
-    let mut listed = snapshots(WARM + SECONDS).map(|text| Frames::of([text]));
+    let mut listed = snapshots(WARM + SETTLE + SECONDS).map(|text| Frames::of([text]));
     let mut send = |bridges: &mut [Running], pause: Duration| -> Outcome<()> {
         let begin = Instant::now();
         let snapshot = listed.next().ok_or("no snapshot is left")?;
@@ -38,7 +40,9 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     for running in &mut bridges {
         running.scraper.scrape(true)?;
     }
-    thread::sleep(Duration::from_secs(1));
+    for _ in 0..SETTLE {
+        send(&mut bridges, Duration::from_secs(1))?;
+    }
     let cpu = |running: &Running| running.program.cpu_millis();
     let written = |running: &Running| running.program.written_bytes();
     let (cpu_before, mut written_bytes) = (bridges.iter().map(cpu).collect::<Outcome<Vec<_>>>()?, [0.0; SIZES.len()]);

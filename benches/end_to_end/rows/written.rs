@@ -1,4 +1,4 @@
-//! What a kept snapshot writes, beside a single upsert of SQLite.
+//! What a persisted snapshot writes, beside a single upsert of SQLite.
 
 use std::fs;
 use std::path::Path;
@@ -43,10 +43,10 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     let bytes = written / (running.commits()? - commits);
     let bare = bytes_of_an_upsert(&folder.path().join("bare.db"))?;
     let detail = format!("{bytes:.0} to {bare:.0} bytes, one invocation more and ten anomalies as before");
-    let what = "bytes written for a kept snapshot";
+    let what = "bytes written for a persisted snapshot";
     report.add(what, "one bare upsert, same settings of SQLite", bytes / bare, " x", Goal::AtMost(2.0), &detail);
 
-    let what = "calls of fdatasync for a kept snapshot";
+    let what = "calls of fdatasync for a persisted snapshot";
     let mut syncs = Vec::new();
     for _ in 0..ROUNDS {
         let commits = running.commits()?;
