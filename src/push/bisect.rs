@@ -9,6 +9,7 @@
 //!   Where the bound is known from an earlier batch, the first probes check it.
 //! - A series whose sample is refused alone leaves the others' requests.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
@@ -54,7 +55,7 @@ pub(crate) struct Refused {
 /// What remains of a batch.
 #[derive(Debug)]
 pub(crate) struct Pieces {
-    pending: VecDeque<Piece>,
+    pending: Pending,
     /// Most samples of a piece.
     samples_max: usize,
     /// Series that are sent alone: no part contains them.
@@ -68,6 +69,81 @@ pub(crate) struct Pieces {
     has_later: bool,
     /// Series whose sample at the newest tick was refused alone.
     refused_at_end: Vec<(usize, RefusalReason)>,
+}
+
+/// Pieces in the order in which they are sent.
+#[derive(Debug, Default)]
+struct Pending {
+    pieces: VecDeque<Piece>,
+    /// The first ticks of all pieces but probes, each with the number of pieces.
+    firsts: BTreeMap<usize, usize>,
+}
+
+impl Pending {
+    fn front(&self) -> Option<&Piece> {
+        self.pieces.front()
+    }
+
+    /// Returns the first tick of all pieces but probes.
+    fn first_tick(&self) -> Option<usize> {
+        self.firsts.first_key_value().map(|(first, _)| *first)
+    }
+
+    fn push_front(&mut self, piece: Piece) {
+        self.count(&piece);
+        self.pieces.push_front(piece);
+    }
+
+    fn push_back(&mut self, piece: Piece) {
+        self.count(&piece);
+        self.pieces.push_back(piece);
+    }
+
+    fn pop_front(&mut self) -> Option<Piece> {
+        let piece = self.pieces.pop_front()?;
+        if piece.role != Role::Probe
+            && let Entry::Occupied(mut pieces) = self.firsts.entry(piece.ticks.start)
+        {
+            *pieces.get_mut() -= 1;
+            if *pieces.get() == 0 {
+                pieces.remove();
+            }
+        }
+        Some(piece)
+    }
+
+    fn pop_front_if(&mut self, is_wanted: impl Fn(&Piece) -> bool) -> Option<Piece> {
+        if self.front().is_some_and(is_wanted) { self.pop_front() } else { None }
+    }
+
+    /// Moves the first piece behind the others.
+    fn rotate(&mut self) {
+        if !self.pieces.is_empty() {
+            self.pieces.rotate_left(1);
+        }
+    }
+
+    fn count(&mut self, piece: &Piece) {
+        if piece.role != Role::Probe {
+            *self.firsts.entry(piece.ticks.start).or_default() += 1;
+        }
+    }
+}
+
+impl Extend<Piece> for Pending {
+    /// A piece without ticks is left out.
+    fn extend<I: IntoIterator<Item = Piece>>(&mut self, pieces: I) {
+        pieces.into_iter().filter(|piece| !piece.ticks.is_empty()).for_each(|piece| self.push_back(piece));
+    }
+}
+
+impl IntoIterator for Pending {
+    type Item = Piece;
+    type IntoIter = std::collections::vec_deque::IntoIter<Piece>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pieces.into_iter()
+    }
 }
 
 /// The search for the oldest tick that the receiver accepts.
@@ -122,7 +198,7 @@ impl Pieces {
         let together = series - apart.len();
         let ticks_max = (samples_max / together.max(1)).max(1);
         let series_max = samples_max.clamp(1, series.max(1));
-        let mut pending = VecDeque::new();
+        let mut pending = Pending::default();
         if together > 0 {
             for first in (0..ticks).step_by(ticks_max) {
                 let ticks = first..ticks.min(first + ticks_max);
@@ -158,7 +234,7 @@ impl Pieces {
 
     /// Begins with the search, because an earlier one suggests that all ticks before `bound` are refused for `reason`.
     pub(crate) fn expect_bound(&mut self, cells: &impl Cells, bound: usize, reason: RefusalReason) {
-        let is_searchable = |piece: &mut Piece| piece.role == Role::Part && piece.series.len() > 1;
+        let is_searchable = |piece: &Piece| piece.role == Role::Part && piece.series.len() > 1;
         if bound > 0
             && matches!(self.search, Search::NotNeeded)
             && let Some(piece) = self.pending.pop_front_if(is_searchable)
@@ -178,7 +254,7 @@ impl Pieces {
 
     /// Returns the next samples to be sent, or `None` if each is stored or refused.
     pub(crate) fn next(&mut self, cells: &impl Cells) -> Option<&Piece> {
-        while self.pending.front().is_some_and(|piece| self.samples(cells, piece) == 0) {
+        while self.pending.front().is_some_and(|piece| self.is_empty(cells, piece)) {
             self.pending.pop_front();
         }
         self.pending.front()
@@ -242,14 +318,14 @@ impl Pieces {
     pub(crate) fn postpone(&mut self) {
         // A probe decides what the others are.
         if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
-            self.pending.rotate_left(1);
+            self.pending.rotate();
         }
     }
 
-    /// Returns the first tick with a sample that is neither stored nor refused.
+    /// Returns a tick before which each sample is stored or refused: the first of all that is neither, where no piece has become
+    /// empty since it was divided.
     pub(crate) fn first_pending(&self, cells: &impl Cells) -> usize {
-        let ticks = self.pending.iter().filter(|piece| piece.role != Role::Probe && self.samples(cells, piece) > 0);
-        let first = ticks.map(|piece| piece.ticks.start).min().unwrap_or(cells.ticks());
+        let first = self.pending.first_tick().unwrap_or(cells.ticks());
         match &self.search {
             Search::Running(Running { from, .. }) => first.min(from.ticks.start),
             Search::NotNeeded | Search::Over(_) => first,
@@ -266,7 +342,13 @@ impl Pieces {
         if self.has_stored { &self.refused_at_end } else { &[] }
     }
 
-    fn samples(&self, cells: &impl Cells, piece: &Piece) -> u64 {
+    fn is_empty(&self, cells: &impl Cells, piece: &Piece) -> bool {
+        let has = |series| self.ticks_of(piece, series).any(|tick| cells.has(tick, series));
+        !piece.series.clone().any(has)
+    }
+
+    /// Returns the number of samples of a piece.
+    pub(crate) fn samples(&self, cells: &impl Cells, piece: &Piece) -> u64 {
         let of_series = |series| self.ticks_of(piece, series).filter(|&tick| cells.has(tick, series)).count() as u64;
         piece.series.clone().map(of_series).sum()
     }
@@ -327,8 +409,8 @@ impl Pieces {
             // What is older than a refused sample of the same series is refused too.
             let is_older =
                 |other: &Piece| other.series == piece.series && other.ticks.end <= tick && other.role == Role::Own;
-            let (older, rest): (VecDeque<_>, _) = self.pending.drain(..).partition(is_older);
-            self.pending = rest;
+            let (older, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().partition(is_older);
+            self.pending.extend(rest);
             older.iter().for_each(|piece| self.drop_piece(cells, piece, reason));
         }
     }
@@ -451,11 +533,11 @@ impl Pieces {
         self.search = Search::Over((is_found && reason.is_of_age()).then_some((range.start, reason)));
         // Each probe that was accepted is at the bound or behind it: nothing before is stored.
         let probed = std::mem::take(&mut self.first_ticks);
-        for piece in [from].into_iter().chain(std::mem::take(&mut self.pending)) {
+        for piece in std::iter::once(from).chain(std::mem::take(&mut self.pending)) {
             let Piece { ticks, series, role } = piece;
             let cut = bound.clamp(ticks.start, ticks.end);
             self.drop_piece(cells, &Piece { ticks: ticks.start..cut, series: series.clone(), role }, reason);
-            self.pending.push_back(Piece { ticks: cut..ticks.end, series, role });
+            self.pending.extend([Piece { ticks: cut..ticks.end, series, role }]);
         }
         // Without a series that another probe could use the bound may be later.
         let role = if range.start < range.end { Role::Own } else { Role::Overtaken };
@@ -763,6 +845,40 @@ mod tests {
             assert_eq!(deliver(&full(40, 25), &mut receiver, usize::MAX), 0);
             assert_eq!(receiver.stored.len(), 1_000);
         }
+    }
+
+    /// How often a cell was looked at.
+    struct Watched<'t>(&'t Table, std::cell::Cell<usize>);
+
+    impl Cells for Watched<'_> {
+        fn ticks(&self) -> usize {
+            self.0.ticks()
+        }
+
+        fn series(&self) -> usize {
+            self.0.series()
+        }
+
+        fn has(&self, tick: usize, series: usize) -> bool {
+            self.1.set(self.1.get() + 1);
+            self.0.has(tick, series)
+        }
+    }
+
+    #[test]
+    fn many_small_requests_cost_no_more_looks_at_the_samples_than_few() {
+        let (ticks, series) = (100, 20);
+        let table = full(ticks, series);
+        let cells = Watched(&table, std::cell::Cell::new(0));
+        let mut pieces = Pieces::new(&cells, 1, []);
+        for sent in 0..ticks * series {
+            assert_eq!(pieces.first_pending(&cells), sent / series);
+            assert!(pieces.next(&cells).is_some());
+            pieces.stored(&cells);
+        }
+        assert_eq!(pieces.next(&cells), None);
+        assert_eq!(pieces.first_pending(&cells), ticks);
+        assert!(cells.1.get() <= 2 * ticks * series, "{} looks at {} samples", cells.1.get(), ticks * series);
     }
 
     #[test]

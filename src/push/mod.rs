@@ -17,6 +17,7 @@
 //! | `batch`, `encoder` | ticks to the body of a request |
 //! | `answer` | what a receiver's answer means |
 //! | `bisect` | which samples the next request contains, when some are refused |
+//! | `limit` | how many samples a request may have |
 //! | `receiver` | a receiver, as it is configured |
 //! | `clock` | this machine's clock, and whether ticks are held because it is ahead |
 //! | `client` | requests over one connection |
@@ -39,6 +40,7 @@ mod gatherer;
 mod handle;
 mod identity;
 mod labels;
+mod limit;
 mod listener;
 mod probe;
 mod queue;

@@ -15,14 +15,12 @@ use super::client::{Client, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, WallClock};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
+use super::limit::RequestLimit;
 use super::listener::ReceiverListener;
 use super::queue::QueueSize;
 use super::receiver::PushReceiver;
 use super::series::{Series, SeriesId, Tick, TickTime};
 use crate::feed::Backoff;
-
-/// Most samples of a request.
-const SAMPLES_MAX: usize = 10_000;
 
 /// Longest request, in bytes of its compressed body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -100,8 +98,7 @@ pub struct Sender {
     catalog: Vec<Arc<Series>>,
     /// The last tick that the receiver has answered for.
     position: TickTime,
-    /// Most samples of a request: 413 halves them.
-    samples_max: usize,
+    limit: RequestLimit,
     /// Series that the receiver refuses, each with the reason and when it is tried again.
     refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
     /// What the receiver last refused for its age. Its next window is searched from there.
@@ -147,7 +144,7 @@ impl Sender {
             labels: Vec::new(),
             catalog: Vec::new(),
             position: TickTime::NEVER,
-            samples_max: SAMPLES_MAX,
+            limit: RequestLimit::default(),
             refused_series: BTreeMap::new(),
             refused_age: None,
             greeted_at: None,
@@ -285,7 +282,7 @@ impl Sender {
         }
         let batch = Batch::new((self.position, current), ticks, &self.catalog, |index| selected[index]);
         let apart: Vec<_> = self.refused_series.keys().filter_map(|id| batch.row(*id)).collect();
-        let mut pieces = Pieces::new(&batch, self.samples_max, apart.iter().copied());
+        let mut pieces = Pieces::new(&batch, self.limit.samples_max(), apart.iter().copied());
         let newest = self.handle.watch();
         let has_later = || ticks.last().is_some_and(|last| last.time < *newest.borrow());
         let expected = self.refused_age.filter(|_| !ticks.is_empty()).map(|refused| {
@@ -303,20 +300,27 @@ impl Sender {
         let mut failing_since: Option<Instant> = None;
         let mut suspicion: Option<bool> = None;
         while let Some(piece) = pieces.next(&batch).cloned() {
+            if pieces.samples(&batch, &piece) > self.limit.samples_max() as u64 {
+                pieces.refuse(&batch, RefusalReason::TooLarge);
+                continue;
+            }
             let (body, samples) = batch.encode(&pieces, &piece, &mut self.encoder, |id| &self.labels[id.index()]);
             if body.len() > BODY_BYTES_MAX && samples > 1 {
+                self.limit.interrupted();
                 pieces.refuse(&batch, RefusalReason::TooLarge);
                 continue;
             }
             match self.send(body.into(), samples).await {
                 Sent::Stored => {
                     pieces.stored(&batch);
+                    self.limit.stored(samples as usize);
                     failing_since = None;
                     suspicion = suspicion.map(|_| true);
                 }
                 Sent::Divide(reason, text) => {
-                    if reason == RefusalReason::TooLarge {
-                        self.samples_max = (samples as usize / 2).max(1);
+                    match reason {
+                        RefusalReason::TooLarge => self.limit.too_large(samples as usize),
+                        _ => self.limit.interrupted(),
                     }
                     if has_later() {
                         pieces.expect_later_ticks();
@@ -335,7 +339,10 @@ impl Sender {
                     match suspicion {
                         None => {}
                         // Nothing is dropped before the receiver has stored something else: it may be down.
-                        Some(false) if samples == 1 => pieces.postpone(),
+                        Some(false) if samples == 1 => {
+                            self.limit.interrupted();
+                            pieces.postpone();
+                        }
                         Some(_) => self.divide_suspects(&mut pieces, &batch),
                     }
                     if suspicion.is_some() {
@@ -373,7 +380,8 @@ impl Sender {
         Ok(())
     }
 
-    fn divide_suspects(&self, pieces: &mut Pieces, batch: &Batch) {
+    fn divide_suspects(&mut self, pieces: &mut Pieces, batch: &Batch) {
+        self.limit.interrupted();
         pieces.refuse(batch, RefusalReason::ServerError);
         self.report_refused(pieces, "status 500");
     }

@@ -319,6 +319,35 @@ async fn a_limit_of_64_kib_loses_nothing() {
     assert!((1..6).contains(&too_large), "{too_large} requests were too large");
 }
 
+/// A proxy with a low limit before it, and one series with a long label.
+#[tokio::test]
+async fn a_series_that_is_too_long_by_itself_does_not_shorten_the_requests_of_others() {
+    const SERIES: usize = 40;
+    let server = ScriptedReceiver::start(|request, _| {
+        let is_long =
+            |(labels, _): &(Vec<(String, String)>, _)| labels.iter().any(|(_, value)| value == "counter_3_total");
+        match request.series.iter().any(is_long) {
+            true => Action::status("413 Content Too Large", "", ""),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 12).await;
+    queue.ticks(2, SERIES).await;
+    let running = Running::start(&receiver, &queue, timing());
+    running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+    let before = server.requests().len();
+    let refused = running.report.borrow().refused["too_large"];
+    queue.ticks(10, SERIES).await;
+    let is_sent = |report: &Report| report.queue_ticks == 0 && report.refused["too_large"] == refused + 10;
+    running.until("the ticks that follow", is_sent).await;
+    assert_eq!(samples(&server.stored()), 12 * (SERIES - 1 + OTHERS), "only the long one is refused");
+    let requests = server.requests().len() - before;
+    assert!(requests <= 10, "{requests} requests for 10 ticks");
+    running.finish().await;
+}
+
 #[tokio::test]
 async fn an_answer_that_does_not_end_is_a_timeout_and_garbage_is_no_answer() {
     let slow = Action { pace: Some(Duration::from_secs(1)), ..Action::store() };

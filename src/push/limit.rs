@@ -1,0 +1,131 @@
+//! How many samples a request to a receiver may have. Pure.
+
+/// Most samples of a request.
+const SAMPLES_MAX: usize = 10_000;
+
+/// After so many requests that are stored, longer ones are tried again: the limit may have been that of another one in between.
+const GROW_AFTER: u32 = 16;
+
+/// The longest request that a receiver takes, as far as it is known.
+///
+/// A refusal for the length teaches a shorter one only once both halves of what was refused are stored. A request that is
+/// refused for one long series, or by somebody who refuses everything, teaches nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestLimit {
+    samples_max: usize,
+    /// The samples of each half of the last request that was refused for its length, as far as they are stored.
+    halves: Halves,
+    /// Requests that were stored since the last one that was refused.
+    stored: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Halves {
+    /// Nothing was refused, or something else than a half came between.
+    Unknown,
+    /// Both are still to be sent.
+    Both,
+    /// The first one is stored, with so many samples.
+    Second(usize),
+}
+
+impl Default for RequestLimit {
+    fn default() -> Self {
+        Self { samples_max: SAMPLES_MAX, halves: Halves::Unknown, stored: 0 }
+    }
+}
+
+impl RequestLimit {
+    /// Returns the most samples of a request.
+    pub(crate) fn samples_max(&self) -> usize {
+        self.samples_max
+    }
+
+    /// A request with so many samples was stored.
+    pub(crate) fn stored(&mut self, samples: usize) {
+        self.halves = match self.halves {
+            Halves::Unknown => Halves::Unknown,
+            Halves::Both => Halves::Second(samples),
+            Halves::Second(first) => {
+                self.samples_max = first.max(samples).min(self.samples_max);
+                Halves::Unknown
+            }
+        };
+        self.stored += 1;
+        if self.stored >= GROW_AFTER {
+            self.stored = 0;
+            self.samples_max = (self.samples_max * 2).min(SAMPLES_MAX);
+        }
+    }
+
+    /// A request with so many samples was refused for its length. Its halves are the next requests.
+    pub(crate) fn too_large(&mut self, samples: usize) {
+        self.stored = 0;
+        self.halves = if samples > 1 { Halves::Both } else { Halves::Unknown };
+    }
+
+    /// A request was refused for another reason, or its place is taken by others.
+    pub(crate) fn interrupted(&mut self) {
+        self.halves = Halves::Unknown;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends so many samples to a receiver that refuses for its length whatever `is_refused` says of the first sample and the
+    /// number of samples. Returns the number of requests.
+    fn send(limit: &mut RequestLimit, samples: usize, is_refused: impl Fn(usize, usize) -> bool) -> usize {
+        let mut requests = 0;
+        let mut pending = vec![(0, samples)];
+        while let Some((first, count)) = pending.pop() {
+            let is_long = count > limit.samples_max();
+            requests += usize::from(!is_long);
+            if is_long || is_refused(first, count) {
+                if !is_long {
+                    limit.too_large(count);
+                }
+                if count > 1 {
+                    pending.extend([(first + count / 2, count - count / 2), (first, count / 2)]);
+                }
+            } else {
+                limit.stored(count);
+            }
+        }
+        requests
+    }
+
+    #[test]
+    fn the_limit_of_a_receiver_is_learned_from_halves_that_are_stored() {
+        let mut limit = RequestLimit::default();
+        let requests = send(&mut limit, 100_000, |_, count| count > 700);
+        assert!((390..=782).contains(&limit.samples_max()), "{limit:?}");
+        // 256 of 390 or 391 samples, 4 to begin with, and one that is refused for each 16.
+        assert!(requests <= 256 + 4 + 256 / 16, "{requests} requests");
+    }
+
+    #[test]
+    fn one_series_that_is_always_too_long_teaches_nothing() {
+        for bad in [0, 1, 4_999, 9_999] {
+            let mut limit = RequestLimit::default();
+            send(&mut limit, 10_000, |first, count| (first..first + count).contains(&bad));
+            assert_eq!(limit.samples_max(), SAMPLES_MAX, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_refused_everything_for_a_while_gets_long_requests_again() {
+        let mut limit = RequestLimit::default();
+        send(&mut limit, 10_000, |_, _| true);
+        assert_eq!(limit.samples_max(), SAMPLES_MAX, "nothing was stored");
+        // It refuses until a single sample is left, and stores that: the worst that it can teach.
+        limit.too_large(2);
+        limit.stored(1);
+        limit.stored(1);
+        assert_eq!(limit.samples_max(), 1);
+        let requests = send(&mut limit, 500_000, |_, _| false);
+        assert!(requests < 500, "{requests} requests");
+        assert_eq!(limit.samples_max(), SAMPLES_MAX);
+    }
+}
