@@ -1,5 +1,6 @@
 //! The samples of some ticks as a table of series and times, and requests of parts of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::bisect::{Cells, Piece, Pieces};
@@ -61,6 +62,33 @@ pub(crate) struct Batch {
     series: Vec<SeriesId>,
     /// The samples of the first series at all times, then of the second.
     cells: Vec<Option<f64>>,
+}
+
+/// Returns how many of `ticks`, which come after the values `current`, have at most `cells_max` samples together, those of `is_sent`
+/// and zeros before series that appear included: at least one, if there is one.
+pub(crate) fn ticks_within(
+    cells_max: usize,
+    current: &CurrentValues,
+    ticks: &[Tick],
+    catalog: &[Arc<Series>],
+    is_sent: impl Fn(usize) -> bool,
+) -> usize {
+    let mut series: Vec<bool> = (0..catalog.len()).map(|at| current.get(at).is_some() && is_sent(at)).collect();
+    let mut rows = series.iter().filter(|is_there| **is_there).count();
+    let mut times = BTreeSet::new();
+    for (count, tick) in ticks.iter().enumerate() {
+        times.insert(tick.time);
+        for (id, _) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
+            if !std::mem::replace(&mut series[id.index()], true) {
+                rows += 1;
+                times.extend(catalog[id.index()].zero_at);
+            }
+        }
+        if count > 0 && times.len() * rows > cells_max {
+            return count;
+        }
+    }
+    ticks.len()
 }
 
 impl Batch {
@@ -245,6 +273,39 @@ mod tests {
         let next = Batch::new((at(0), &current), &[tick(40, &[(0, 4.0)])], &catalog, |_| true);
         assert_eq!(table(&next)[0], (0, vec![(40, 4.0_f64.to_bits())]), "no second zero");
         assert_eq!(current.len(), 4);
+    }
+
+    #[test]
+    fn what_is_prepared_is_bounded_by_the_series_that_appear_in_it() {
+        const CELLS_MAX: usize = 500_000;
+        let catalog = vec![series(None); 2_000];
+        let all: Vec<_> = (0..2_000).map(|index| (index, 1.0)).collect();
+        let ticks: Vec<_> = std::iter::once(tick(1, &all)).chain((2..=3_001).map(|millis| tick(millis, &[]))).collect();
+        let current = CurrentValues::default();
+        let count = ticks_within(CELLS_MAX, &current, &ticks, &catalog, |_| true);
+        assert_eq!(count, 250);
+        let batch = Batch::new((TickTime::NEVER, &current), &ticks[..count], &catalog, |_| true);
+        assert_eq!(batch.cells.len(), CELLS_MAX);
+        let late: Vec<_> =
+            (1..=3_000).map(|millis| tick(millis, &[])).chain(std::iter::once(tick(3_001, &all))).collect();
+        assert_eq!(ticks_within(CELLS_MAX, &current, &late, &catalog, |_| true), 3_000, "it has a window of its own");
+        assert_eq!(ticks_within(CELLS_MAX, &current, &late, &catalog, |index| index < 10), 3_001);
+        let known = CurrentValues::new(all.iter().map(|(index, value)| (SeriesId::at(*index), *value)));
+        assert_eq!(ticks_within(CELLS_MAX, &known, &late, &catalog, |_| true), 250);
+        assert_eq!(ticks_within(1, &known, &late, &catalog, |_| true), 1, "one tick goes in any case");
+    }
+
+    #[test]
+    fn zeros_before_series_that_appear_are_in_the_bound() {
+        let catalog = [series(Some(5)), series(Some(15)), series(Some(25))];
+        let ticks = [tick(10, &[(0, 1.0)]), tick(20, &[(1, 1.0)]), tick(30, &[(2, 1.0)])];
+        let current = CurrentValues::default();
+        for cells_max in 1..20 {
+            let count = ticks_within(cells_max, &current, &ticks, &catalog, |_| true);
+            let batch = Batch::new((TickTime::NEVER, &current), &ticks[..count], &catalog, |_| true);
+            assert!(count == 1 || batch.cells.len() <= cells_max, "{} of {cells_max}", batch.cells.len());
+        }
+        assert_eq!(ticks_within(18, &current, &ticks, &catalog, |_| true), 3);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{RefusalReason, RetryCause, Verdict};
-use super::batch::{Batch, CurrentValues};
+use super::batch::{Batch, CurrentValues, ticks_within};
 use super::bisect::{Cells, Pieces};
 use super::client::{Client, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, WallClock};
@@ -25,7 +25,7 @@ use crate::feed::Backoff;
 /// Longest request, in bytes of its compressed body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// Most samples that are prepared at a time: a search for the bound in time covers them.
+/// Most samples that are prepared at a time, unless a single tick has more: a search for the bound in time covers them.
 const WINDOW_SAMPLES_MAX: usize = 500_000;
 
 /// Most ticks that are loaded at a time: 68 h of one a minute.
@@ -195,16 +195,17 @@ impl Sender {
             let (series, backlog) = self.handle.backlog(&self.receiver.name, self.position, ticks_max, known).await?;
             self.add_series(series);
             self.report_queue(backlog.size);
-            let Some(last) = backlog.ticks.last().map(|tick| tick.time) else {
+            if backlog.ticks.is_empty() {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
                 current = self.open().await?;
                 self.next_tick(&mut newest).await;
                 continue;
-            };
+            }
             let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
-            self.send_ticks(fresh, &mut current).await?;
-            if self.position < last {
-                self.advance(last).await?;
+            let left = self.send_ticks(fresh, &mut current).await?;
+            match backlog.ticks[..backlog.ticks.len() - left.len()].last() {
+                Some(last) if self.position < last.time => self.advance(last.time).await?,
+                Some(_) | None => {}
             }
         }
     }
@@ -266,8 +267,13 @@ impl Sender {
         fresh
     }
 
-    /// Sends `ticks`, and applies them to `current`. The position moves as they are answered for.
-    async fn send_ticks(&mut self, ticks: &[Tick], current: &mut CurrentValues) -> Result<(), QueueError> {
+    /// Sends the first of `ticks`, as many as are prepared at a time, and applies them to `current`. The position moves as they are
+    /// answered for. Returns the others.
+    async fn send_ticks<'t>(
+        &mut self,
+        ticks: &'t [Tick],
+        current: &mut CurrentValues,
+    ) -> Result<&'t [Tick], QueueError> {
         let now = Instant::now();
         let is_paused = |id: usize, refused: &BTreeMap<SeriesId, (RefusalReason, Instant)>| {
             refused.get(&SeriesId::at(id)).is_some_and(|(_, until)| *until > now)
@@ -275,6 +281,8 @@ impl Sender {
         let selected: Vec<bool> = (self.catalog.iter().enumerate())
             .map(|(index, series)| self.receiver.series.contains(series) && !is_paused(index, &self.refused_series))
             .collect();
+        let count = ticks_within(WINDOW_SAMPLES_MAX, current, ticks, &self.catalog, |index| selected[index]);
+        let (ticks, left) = ticks.split_at(count);
         for (id, (reason, until)) in &self.refused_series {
             if *until > now && current.has(*id) {
                 self.listener.refused(ticks.len() as u64, *reason, "refused before");
@@ -377,7 +385,7 @@ impl Sender {
             self.refused_series.insert(batch.id(row), (reason, until));
         }
         ticks.iter().for_each(|tick| current.apply(tick));
-        Ok(())
+        Ok(left)
     }
 
     fn divide_suspects(&mut self, pieces: &mut Pieces, batch: &Batch) {

@@ -109,6 +109,22 @@ async fn a_tick_of_more_series_or_bytes_than_a_request_may_have_arrives_in_sever
 }
 
 #[tokio::test]
+async fn a_first_tick_of_many_series_before_many_empty_ones_arrives_in_several_windows() {
+    const SERIES: usize = 3_000;
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 200).await;
+    queue.ticks(1, SERIES).await;
+    for _ in 1..200 {
+        queue.tick([]).await;
+    }
+    let report = Running::start(&receiver, &queue, timing()).finish().await;
+    assert_eq!(report.queue_ticks, 0);
+    assert!(queue.has_arrived(&server.stored()));
+    assert_eq!(samples(&server.stored()), 200 * (SERIES + OTHERS));
+}
+
+#[tokio::test]
 async fn a_receiver_of_the_five_families_gets_nothing_else() {
     let (all, five) =
         (ScriptedReceiver::start(|_, _| Action::store()).await, ScriptedReceiver::start(|_, _| Action::store()).await);
