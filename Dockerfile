@@ -34,7 +34,7 @@ LABEL org.opencontainers.image.title="session-buddy-bridge" \
 COPY LICENSE-MIT LICENSE-APACHE THIRD-PARTY-NOTICES.md /usr/share/doc/session-buddy-bridge/
 COPY --from=build /usr/local/bin/session-buddy-bridge /usr/local/bin/
 # A container's own loopback interface reaches nobody; what is published, the container's host decides.
-ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090
+ENV SESSION_BUDDY_BRIDGE_WEB_DEFAULT_ADDRESS=0.0.0.0:9090
 # The directory comes with its owner, so that a new volume over it belongs to the user. Other users (`--user 1000`) have the group root.
 COPY --from=build --chown=nonroot:root /state/ /var/lib/
 ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db

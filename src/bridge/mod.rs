@@ -522,6 +522,8 @@ impl Service {
                 ends.run_until_cancelled(watch).await;
             });
         }
+        let authenticates = web_config.as_ref().is_some_and(|file| file.summary().authenticates());
+        let warns_of_wide = self.settings.is_listen_chosen && !authenticates;
         // Logged only if it is true.
         let tls = web_config.as_ref().is_some_and(|file| file.has_tls()).then_some(true);
         let telemetry_path = self.settings.telemetry_path.clone();
@@ -537,7 +539,8 @@ impl Service {
         for mut listener in listeners {
             let address = listener.name();
             tracing::info!(%address, tls, "listening");
-            if let BoundListener::Tcp(listener) = &listener
+            if warns_of_wide
+                && let BoundListener::Tcp(listener) = &listener
                 && !listener.local_addr().map_err(BridgeError::Listener)?.ip().is_loopback()
             {
                 tracing::warn!(%address, "every machine that can reach this address can read the metrics");

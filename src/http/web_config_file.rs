@@ -58,6 +58,13 @@ pub struct WebConfigSummary {
     pub ca_certificate_file: Option<PathBuf>,
 }
 
+impl WebConfigSummary {
+    /// Returns whether clients need a password or a certificate.
+    pub fn authenticates(&self) -> bool {
+        self.users > 0 || self.requires_client_certificate
+    }
+}
+
 impl WebConfigFile {
     /// Reads the file at `path`.
     ///

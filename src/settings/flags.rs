@@ -273,6 +273,10 @@ pub(crate) struct ListenFlags {
     // The default is filled in later: the demo needs to know whether an address was given.
     #[arg(long = "web.listen-address", value_name = "ADDRESS")]
     pub addresses: Vec<String>,
+    /// Address to listen on if none is chosen. Set by packages, such as an image, in which the loopback interface serves nobody; unlike a
+    /// chosen address, it is not warned about
+    #[arg(long = "web.default-address", value_name = "ADDRESS", default_value = LISTEN_ADDRESS_DEFAULT, hide = true)]
+    pub default_address: String,
     /// Listen on the sockets that systemd passes, instead of ports
     #[arg(long = "web.systemd-socket", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]

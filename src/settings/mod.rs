@@ -92,6 +92,9 @@ pub struct Settings {
     pub feeds: Vec<FeedTarget>,
     /// TCP addresses to listen on. Port 0 is one that is free.
     pub listen: Vec<SocketAddr>,
+    /// Whether whoever runs the bridge chose where it listens: it then logs a warning if everybody can read the metrics there. `false` for
+    /// the default address, which a container image widens: who reaches a container is for its host to decide.
+    pub is_listen_chosen: bool,
     /// Unix sockets to listen on.
     pub listen_unix: Vec<PathBuf>,
     /// Permissions of the files of Unix sockets; `None` for those that the umask leaves.
@@ -199,6 +202,7 @@ impl Settings {
         Self {
             feeds,
             listen: vec![(Ipv4Addr::LOCALHOST, LISTEN_PORT_DEFAULT).into()],
+            is_listen_chosen: true,
             listen_unix: Vec::new(),
             socket_mode: None,
             systemd_socket: false,

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
 
-use super::flags::{self, LISTEN_ADDRESS_DEFAULT};
+use super::flags;
 use super::{
     FeedTarget, HostName, Limits, Settings, SettingsError, SocketMode, TelemetryPathError, WebConfigFile,
     listen_address,
@@ -24,8 +25,8 @@ pub(crate) struct Listeners {
 
 /// Returns the listeners that `flags` configure; without an address, the default one.
 pub(crate) fn listeners(flags: &flags::ListenFlags) -> Result<Listeners, SettingsError> {
-    let default = [LISTEN_ADDRESS_DEFAULT.to_owned()];
-    let addresses = if flags.addresses.is_empty() { &default[..] } else { &flags.addresses };
+    let default = slice::from_ref(&flags.default_address);
+    let addresses = if flags.addresses.is_empty() { default } else { &flags.addresses };
     let mut listeners = Listeners { tcp: Vec::new(), unix: Vec::new(), by_systemd: flags.systemd_socket };
     for address in addresses {
         if let Some(path) = listen_address::unix_path(address) {
@@ -59,6 +60,7 @@ pub(crate) fn settings(
     check_socket_mode(web.socket_mode, &listen_unix)?;
     Ok(Settings {
         listen,
+        is_listen_chosen: systemd_socket || !web.listen.addresses.is_empty(),
         listen_unix,
         socket_mode: web.socket_mode,
         systemd_socket,

@@ -70,6 +70,9 @@ fn every_invocation_is_served_once_whatever_happens_to_the_containers() {
             assert_eq!(port["HostIp"], "127.0.0.1", "{service}: {port}");
         }
     }
+    let log = project.containers.compose(&["logs", "--no-color", "bridge"]);
+    assert!(log.contains("msg=listening"), "{log}");
+    assert!(!log.contains("every machine that can reach"), "the image warns about its own address: {log}");
     project.drive(100);
     project.await_served("the first invocations to be served");
 

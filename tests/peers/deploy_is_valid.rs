@@ -220,7 +220,7 @@ fn addresses_agree_across_files() {
     let services = &compose["services"];
 
     let bridge_image = read("Dockerfile");
-    assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS=0.0.0.0:9090\n"));
+    assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_WEB_DEFAULT_ADDRESS=0.0.0.0:9090\n"));
     assert!(bridge_image.contains("ENV SESSION_BUDDY_BRIDGE_STATE_PATH=/var/lib/session-buddy-bridge/state.db\n"));
     let bridge_volumes = strings(&services["bridge"]["volumes"]);
     assert_eq!(bridge_volumes[0], "bridge-state:/var/lib/session-buddy-bridge");

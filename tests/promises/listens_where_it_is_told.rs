@@ -1,4 +1,4 @@
-//! The bridge serves at Unix sockets.
+//! The bridge serves at Unix sockets, and warns about addresses at which everybody can read the metrics.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::support::http_client::get_over_unix;
 use crate::support::program::Program;
+use crate::support::web_site::{TLS, WebSite, hash};
 use crate::support::{PATIENCE, wait_until};
 use rustix::process::Signal;
 
@@ -101,4 +102,43 @@ fn what_a_killed_bridge_left_is_replaced_and_nothing_else_is() {
 
     let nowhere = start("unix:/nowhere/at/all.sock").end_within(PATIENCE);
     assert!(nowhere.stderr.contains("a path in a folder that this user can write to"), "{}", nowhere.stderr);
+}
+
+/// Whether a bridge warns about the address at which it listens.
+fn warns(environment: &[(&str, &str)], arguments: &[&str]) -> bool {
+    let arguments = [NO_FEED, "--state.disabled"].into_iter().chain(arguments.iter().copied());
+    let mut program = Program::start_in(environment, arguments);
+    program.until_line("the listener", |line| line.contains("msg=listening").then_some(()));
+    // The log is complete at the end.
+    program.signal(Signal::TERM);
+    let ended = program.end_within(PATIENCE);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    ended.stderr.contains("every machine that can reach this address can read the metrics")
+}
+
+#[test]
+fn a_chosen_wide_address_is_warned_about_unless_clients_need_a_password_or_certificate() {
+    let site = WebSite::new();
+    let wide = "--web.listen-address=0.0.0.0:0";
+    let with = |text: &str| {
+        site.write(text);
+        let file = format!("--web.config.file={}", site.path().display());
+        warns(&[], &[wide, &file])
+    };
+    assert!(warns(&[], &[wide]));
+    assert!(warns(&[], &["--web.listen-address=127.0.0.1:0", wide]));
+    assert!(!warns(&[], &["--web.listen-address=127.0.0.1:0"]));
+    assert!(with(TLS), "whoever connects over TLS can read the metrics too");
+    assert!(!with(&format!("basic_auth_users:\n  alice: {}\n", hash("secret"))));
+    assert!(with(&format!("{TLS}  client_auth_type: VerifyClientCertIfGiven\n  client_ca_file: ca.pem\n")));
+    assert!(!with(&format!("{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: ca.pem\n")));
+}
+
+#[test]
+fn the_default_address_of_an_image_is_not_warned_about_and_a_chosen_one_is() {
+    let default = ("SESSION_BUDDY_BRIDGE_WEB_DEFAULT_ADDRESS", "0.0.0.0:0");
+    assert!(!warns(&[default], &[]));
+    assert!(warns(&[default, ("SESSION_BUDDY_BRIDGE_WEB_LISTEN_ADDRESS", "0.0.0.0:0")], &[]));
+    assert!(warns(&[default], &["--web.listen-address=0.0.0.0:0"]));
+    assert!(!warns(&[default], &["--web.listen-address=127.0.0.1:0"]));
 }

@@ -60,7 +60,9 @@ fn without_a_word_the_bridge_runs_with_the_documented_defaults() {
     // An embedder's bridge keeps nothing unless told to; the command's place is tested below.
     assert_eq!(defaults.state, StateLocation::Default(None));
     let (listen, state) = (expected.listen.clone(), expected.state.clone());
-    assert_eq!(Settings { listen, state, ..defaults.clone() }, expected);
+    // A program that embeds the bridge sets its address itself.
+    assert_eq!((defaults.is_listen_chosen, expected.is_listen_chosen), (false, true));
+    assert_eq!(Settings { listen, is_listen_chosen: true, state, ..defaults.clone() }, expected);
     assert_eq!(defaults.listen[0], SocketAddr::from(([127, 0, 0, 1], 9090)));
     assert!(is_loopback_only(&defaults));
 
@@ -99,6 +101,7 @@ fn expected_of_every_flag() -> Settings {
     let target = FeedTarget::new("wss://example.org/feed?key=1").unwrap().with_skill("pytest-run");
     Settings {
         feeds: vec![FeedTarget { identity: "main".to_owned(), skills_db: Some("/srv/skills.db".into()), ..target }],
+        is_listen_chosen: true,
         listen: Vec::new(),
         listen_unix: vec!["/run/bridge/http.sock".into()],
         socket_mode: Some("660".parse().unwrap()),

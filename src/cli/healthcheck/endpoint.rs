@@ -142,10 +142,13 @@ fn entries(text: &[u8]) -> impl Iterator<Item = &OsStr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::flags::LISTEN_ADDRESS_DEFAULT;
 
     fn endpoints(addresses: &[&str], systemd_socket: bool) -> Result<Vec<String>, SettingsError> {
         let addresses = addresses.iter().map(|address| (*address).to_owned()).collect();
-        let endpoints = Endpoints::new(&ListenFlags { addresses, systemd_socket, config_file: None })?;
+        let default_address = LISTEN_ADDRESS_DEFAULT.to_owned();
+        let flags = ListenFlags { addresses, default_address, systemd_socket, config_file: None };
+        let endpoints = Endpoints::new(&flags)?;
         Ok(endpoints.addresses.iter().map(|address| address.url(false)).collect())
     }
 
