@@ -42,6 +42,7 @@ use std::process::ExitCode;
 use std::slice;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use jiff::Timestamp;
@@ -266,9 +267,21 @@ fn subcommand(
         .and_then(|matches| CommandLine::from_arg_matches(&matches))
         .map_err(|error| match environment::variable_at_fault(&error, environment) {
             Some(variable) => SettingsError::Environment { variable, error },
-            None => SettingsError::CommandLine(error),
+            None => SettingsError::CommandLine(with_order_of_flags(error)),
         })?;
     Ok(command.unwrap_or_else(|| Subcommands::Run(Box::new(run))))
+}
+
+/// Adds to an error about a flag before a command that flags go after it. clap only says that the two do not go together, as
+/// if the command did not have the flag.
+fn with_order_of_flags(mut error: clap::Error) -> clap::Error {
+    if let (ErrorKind::ArgumentConflict, Some(ContextValue::String(command))) =
+        (error.kind(), error.get(ContextKind::InvalidSubcommand))
+    {
+        let tip = format!("flags of a command go after it: 'session-buddy-bridge {command} [OPTIONS]'");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 /// Returns the flags by which the bridge of a command line and an environment listens; `None` if it does not serve.

@@ -1,6 +1,6 @@
 //! How many of the feeds deliver at a moment.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -21,16 +21,28 @@ pub(super) enum Coverage {
     Complete,
 }
 
-impl Coverage {
-    /// Returns the coverage by feeds that stand like this. A feed delivers if the rows of its database are counted, or once its
+/// What the feeds deliver at a moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Delivery {
+    pub coverage: Coverage,
+    /// Unix timestamp of the last data of the source that delivers nothing for the longest time, in seconds. `None` if each
+    /// source delivers, or if the time is unknown: of a feed that has delivered nothing, and of one with a database, whose rows
+    /// are counted later than its last data.
+    pub missed_since_seconds: Option<f64>,
+}
+
+impl Delivery {
+    /// Returns the delivery by feeds that stand like this. A feed delivers if the rows of its database are counted, or once its
     /// connection has brought data and its source is known; one that does not is missed unless another delivers for its source.
     pub fn of(reports: &[FeedReport], feeds: &[Arc<FeedTelemetry>], counters: &[FeedCounters]) -> Self {
-        let has_data = |report: &FeedReport| {
-            feeds.iter().any(|feed| *feed.identity() == report.identity && feed.traffic().has_data)
+        let traffic = |report: &FeedReport| {
+            feeds.iter().find(|feed| *feed.identity() == report.identity).map(|feed| feed.traffic())
         };
-        let is_read = |report: &FeedReport| {
-            counters.iter().any(|feed| feed.identity == report.identity && feed.rows_tell == Some(true))
+        let has_data = |report: &FeedReport| traffic(report).is_some_and(|traffic| traffic.has_data);
+        let rows_tell = |report: &FeedReport| {
+            counters.iter().find(|feed| feed.identity == report.identity).and_then(|feed| feed.rows_tell)
         };
+        let is_read = |report: &FeedReport| rows_tell(report) == Some(true);
         let is_pending =
             |report: &FeedReport| report.standing.as_ref().is_some_and(|standing| standing.role == FeedRole::Pending);
         let is_delivering =
@@ -39,11 +51,22 @@ impl Coverage {
         let (delivering, others): (Vec<_>, Vec<_>) = reports.iter().partition(|report| is_delivering(report));
         let covered: BTreeSet<_> = delivering.iter().filter_map(|report| source(report)).collect();
         let is_missed = |report: &&FeedReport| source(report).is_none_or(|source| !covered.contains(&source));
-        match (delivering.is_empty(), others.iter().any(is_missed)) {
-            (_, false) => Self::Complete,
-            (false, true) => Self::Partial,
-            (true, true) => Self::None,
+        let missed: Vec<_> = others.into_iter().filter(is_missed).collect();
+        let coverage = match (delivering.is_empty(), missed.is_empty()) {
+            (_, true) => Coverage::Complete,
+            (false, false) => Coverage::Partial,
+            (true, false) => Coverage::None,
+        };
+        // The last data of a source is that of any of its feeds. A feed whose source is unknown stands for itself.
+        let mut last_data = BTreeMap::new();
+        for report in missed.into_iter().filter(|report| rows_tell(report).is_none()) {
+            let Some(seconds) = traffic(report).and_then(|traffic| traffic.last_data_seconds) else { continue };
+            let source = source(report);
+            let key = (source, source.is_none().then_some(&report.identity));
+            let last = last_data.entry(key).or_insert(seconds);
+            *last = seconds.max(*last);
         }
+        Self { coverage, missed_since_seconds: last_data.into_values().reduce(f64::min) }
     }
 }
 
@@ -69,7 +92,7 @@ mod tests {
             let source = source.map(SourceId);
             reports.push(feed.report(Some(FeedStanding { identity: identity.into(), source, role: role.clone() })));
         }
-        Coverage::of(&reports, &telemetry.feeds(), &[])
+        Delivery::of(&reports, &telemetry.feeds(), &[]).coverage
     }
 
     #[test]
@@ -84,5 +107,33 @@ mod tests {
         assert_eq!(coverage(&[(Some(1), true, Active), (Some(1), false, standby())]), Coverage::Complete);
         assert_eq!(coverage(&[(Some(1), true, Active), (Some(2), false, Active)]), Coverage::Partial);
         assert_eq!(coverage(&[(Some(1), true, Active), (None, false, Inactive)]), Coverage::Partial);
+    }
+
+    #[test]
+    fn a_source_is_missed_since_the_last_data_of_any_of_its_feeds() {
+        let (health, telemetry) = (Health::new(), Telemetry::new());
+        let mut reports = Vec::new();
+        // Its source, whether it is live, and when it has delivered: source 1 delivers, 2 is missed, and so is a feed without one.
+        for (number, (source, is_live, last_data_seconds)) in
+            [(Some(1), true, 90.0), (Some(2), false, 40.0), (Some(2), false, 50.0), (None, false, 70.0)]
+                .into_iter()
+                .enumerate()
+        {
+            let identity = format!("feed {number}");
+            let (feed, counted) = (health.feed(&identity), telemetry.feed(&identity));
+            counted.connected();
+            counted.message(MessageType::MetricsUpdate, last_data_seconds);
+            if is_live {
+                feed.update(&FeedState::Live);
+            } else {
+                counted.disconnected("1006", "silent");
+            }
+            let (source, role) = (source.map(SourceId), FeedRole::Active);
+            reports.push(feed.report(Some(FeedStanding { identity: identity.into(), source, role })));
+        }
+        let delivery = Delivery::of(&reports, &telemetry.feeds(), &[]);
+        assert_eq!(delivery, Delivery { coverage: Coverage::Partial, missed_since_seconds: Some(50.0) });
+        let delivery = Delivery::of(&reports[..1], &telemetry.feeds(), &[]);
+        assert_eq!(delivery, Delivery { coverage: Coverage::Complete, missed_since_seconds: None });
     }
 }

@@ -1,8 +1,8 @@
 //! The last hour: by how much series increased, sample by sample.
 //!
 //! An outage, in which no feed delivers, is a gap. What was caught up at its end is known to have happened in it, and the point
-//! that ends it has its rate. Where only some feeds deliver nothing, points go on, and those that hold what was caught up say
-//! since when.
+//! that ends it has its rate. Where only some feeds deliver nothing, points go on, marked since the last data of the missed source,
+//! and those that hold what was caught up say since when.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,6 +34,8 @@ pub(super) struct Recorded {
     pub has_feeds: bool,
     /// Unix timestamp of the last data of any feed, in seconds.
     pub last_data_seconds: Option<f64>,
+    /// Unix timestamp of the last data of the source that is missed for the longest time, in seconds.
+    pub missed_since_seconds: Option<f64>,
     pub increase: Increase,
     pub active_sessions: u64,
 }
@@ -120,8 +122,7 @@ impl History {
     }
 
     pub fn record(&mut self, recorded: Recorded) {
-        let Recorded { at, at_seconds, coverage: now, has_feeds, last_data_seconds, mut increase, active_sessions } =
-            recorded;
+        let Recorded { at, at_seconds, coverage: now, has_feeds, mut increase, active_sessions, .. } = recorded;
         // A clock that was set back: points come in the order of their times, and these lie ahead now.
         while self.samples.back().is_some_and(|last| last.at_seconds >= at_seconds) {
             self.samples.pop_back();
@@ -130,6 +131,9 @@ impl History {
         self.latest = at;
         let is_first = self.coverage.is_none() && has_feeds;
         let before = self.coverage.replace(now).unwrap_or(now);
+        if let (Coverage::Complete, Coverage::Partial, Some(since)) = (before, now, recorded.missed_since_seconds) {
+            self.mark_missed(since);
+        }
         // A feed that came back since the sample before may bring more of what it missed until the next.
         let coverage = before.min(now);
         let previous = self.samples.back().map(|previous| previous.coverage);
@@ -137,7 +141,7 @@ impl History {
         let mut caught_up_since_seconds = self.complete_seconds.filter(|_| improves);
         let mut ends_outage = false;
         if coverage == Coverage::None {
-            let mut outage = self.outage.take().unwrap_or_else(|| self.begin_outage(last_data_seconds));
+            let mut outage = self.outage.take().unwrap_or_else(|| self.begin_outage(recorded.last_data_seconds));
             outage.covered += covered;
             outage.increase.merge(&increase);
             self.outage = Some(outage);
@@ -178,6 +182,20 @@ impl History {
         while self.samples.front().is_some_and(|first| at.saturating_duration_since(first.at) > SPAN + WINDOW) {
             self.samples.pop_front();
         }
+    }
+
+    /// Marks the samples since a source delivered its last data. That is noticed after a timeout, in which other sources delivered.
+    fn mark_missed(&mut self, since_seconds: f64) {
+        for index in (1..self.samples.len()).rev() {
+            let begins_seconds = self.samples[index - 1].at_seconds;
+            let sample = &mut self.samples[index];
+            if begins_seconds < since_seconds || sample.coverage != Coverage::Complete {
+                break;
+            }
+            sample.coverage = Coverage::Partial;
+        }
+        let complete = self.samples.iter().rfind(|sample| sample.coverage == Coverage::Complete);
+        self.complete_seconds = complete.map(|sample| sample.at_seconds);
     }
 
     /// Begins an outage. It is noticed after a timeout: the samples since the last data, in which nothing happened that is known,
@@ -260,9 +278,18 @@ mod tests {
 
     fn recorded(began: Instant, elapsed: Duration, coverage: Coverage, increase: Increase) -> Recorded {
         let at_seconds = 1000.0 + elapsed.as_secs_f64();
-        let last_data_seconds = None;
+        let (last_data_seconds, missed_since_seconds) = (None, None);
         let at = began + elapsed;
-        Recorded { at, at_seconds, coverage, has_feeds: false, last_data_seconds, increase, active_sessions: 1 }
+        Recorded {
+            at,
+            at_seconds,
+            coverage,
+            has_feeds: false,
+            last_data_seconds,
+            missed_since_seconds,
+            increase,
+            active_sessions: 1,
+        }
     }
 
     /// A sample of feeds each 5 s: what they did at its end, and its invocations.
@@ -353,6 +380,23 @@ mod tests {
         assert_eq!(marked[..4], [None; 4]);
         assert_eq!(marked[4..17], [Some(1010.0); 13]);
         assert_eq!(marked[17..], [None; 2]);
+    }
+
+    #[test]
+    fn a_missed_source_is_marked_since_its_last_data_and_not_since_the_timeout() {
+        let (began, mut history) = history((0..6).map(|_| increase(1, 1)));
+        // At 30 s one of two sources is noticed to be missed, since 14 s. It is back at 40 s, and what it missed comes then.
+        for (number, coverage) in [(7, Coverage::Partial), (8, Coverage::Partial), (9, Coverage::Complete)] {
+            let recorded = recorded(began, Duration::from_secs(5 * number), coverage, increase(number, 0));
+            history.record(Recorded { missed_since_seconds: Some(1014.0), ..recorded });
+        }
+        let back = recorded(began, Duration::from_secs(50), Coverage::Complete, increase(3, 0));
+        history.record(back);
+        let points = history.points(f64::NEG_INFINITY).points;
+        let marked: Vec<_> = points.iter().map(|point| point.coverage == Coverage::Partial).collect();
+        assert_eq!(marked, [false, false, false, true, true, true, true, true, true, false]);
+        assert!(rates(&points).iter().all(Option::is_some), "other sources deliver");
+        assert_eq!(points[9].caught_up_since_seconds, Some(1015.0));
     }
 
     /// A sample each 5 s from the beginning on, of a program without feeds.

@@ -31,7 +31,7 @@ use crate::health::Health;
 use crate::http::QueryError;
 use crate::sync::lock;
 use crate::telemetry::{FeedTelemetry, StateTelemetry, Telemetry};
-use coverage::Coverage;
+use coverage::Delivery;
 use history::{History, Recorded};
 use skills::SkillsQuery;
 
@@ -110,7 +110,7 @@ impl LiveApi {
             taken = Some((view.take_increase(), active_sessions, counters));
         });
         if let Some((increase, active_sessions, counters)) = taken {
-            let coverage = Coverage::of(&reports, &feeds, &counters);
+            let Delivery { coverage, missed_since_seconds } = Delivery::of(&reports, &feeds, &counters);
             let at_seconds = wall_seconds();
             let recorded = Recorded {
                 at: Instant::now(),
@@ -118,6 +118,7 @@ impl LiveApi {
                 coverage,
                 has_feeds: !reports.is_empty(),
                 last_data_seconds: last_data(&feeds),
+                missed_since_seconds,
                 increase,
                 active_sessions,
             };

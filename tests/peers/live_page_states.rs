@@ -279,21 +279,24 @@ async fn an_outage_is_a_shaded_gap_and_what_was_caught_up_is_its_average() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_outage_that_is_noticed_late_is_shaded_from_its_beginning() {
+async fn feeds_that_are_missed_are_shaded_from_their_last_data_although_it_is_noticed_late() {
     let Some(browser) = Browser::find_or_skip().await else { return };
     let page = ScriptedPage::start();
-    let mut known = points(10, nothing);
-    let later = known.split_off(known.len() - 1);
-    let state = State { points: known, ..State::filled(vec![feed("a", json!({}))]) };
-    open(&browser, &page, state, 1280, "light").await;
-    assert_eq!(browser.run("return document.querySelectorAll('.band').length").await, 0);
-    let mut changed = points(10, |ago| if ago < 2.0 { outage(15.0) } else { json!({}) });
-    changed.truncate(changed.len() - 1);
-    changed.push(with(later[0].clone(), outage(15.0)));
-    page.set("history", json!({"window_seconds": 60, "points": changed}));
-    let share = "const band = document.querySelector('.plot .band'); \
-                 return band === null ? 0 : Math.round(100 * band.clientWidth / document.querySelector('#plots .u-over').clientWidth)";
-    browser.until_run(share, |share| *share == 20).await;
+    let without_one = || json!({"coverage": "partial", "invocations_per_minute": 6.0});
+    for (kind, without) in [("none", outage(15.0)), ("partial", without_one())] {
+        let mut known = points(10, nothing);
+        known.pop();
+        let state = State { points: known, ..State::filled(vec![feed("a", json!({}))]) };
+        open(&browser, &page, state, 1280, "light").await;
+        assert_eq!(browser.run("return document.querySelectorAll('.band').length").await, 0);
+        let changed = points(10, |ago| if ago < 2.0 { without.clone() } else { json!({}) });
+        page.set("history", json!({"window_seconds": 60, "points": changed}));
+        let share = format!(
+            "const band = document.querySelector('.plot .band.{kind}'); \
+             return band === null ? 0 : Math.round(100 * band.clientWidth / document.querySelector('#plots .u-over').clientWidth)"
+        );
+        browser.until_run(&share, |share| *share == 20).await;
+    }
     browser.close().await;
 }
 
@@ -439,7 +442,95 @@ async fn the_table_shows_the_sorted_column_names_what_is_cut_and_writes_any_name
     assert_eq!(cells(&rows[3]), ["from-events", "7", "85.7 %", "2 s", "4 s", "0", "30 s ago", "never"]);
     assert_eq!(cells(&rows[4]), ["from-an-anomaly", "–", "–", "–", "–", "1", "30 s ago", "never"]);
     assert_eq!(browser.texts("#cut").await.concat(), "", "nothing is cut");
-    browser.until_text(".pager", "Red: fewer than 70 % completed.").await;
+    browser.until_text(".pager", "Red and underlined: fewer than 70 % completed.").await;
+    browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_keyboard_stops_at_a_cut_name_which_is_then_shown_and_read_out_whole() {
+    let Some(browser) = Browser::find_or_skip().await else { return };
+    let page = ScriptedPage::start();
+    let long = "W".repeat(190);
+    let lines = "return [...document.querySelectorAll('.clamped')].map((name) => \
+                 Math.round(name.clientHeight / parseFloat(getComputedStyle(name).lineHeight)))";
+    for width in [390, 1280] {
+        let anomalies = json!([anomaly(NOW - 9.0, &long, "spike", 2.0), anomaly(NOW - 9.0, "lint", "spike", 2.0)]);
+        let state = State::filled(vec![feed("a", json!({}))]).with(json!({"anomalies": anomalies}));
+        open(&browser, &page, state, width, "light").await;
+        // A name in the table, and one in a list.
+        let stops = "return [...document.querySelectorAll('.clamped')].filter((name) => name.tabIndex === 0).map((name) => name.textContent)";
+        browser
+            .until_run(stops, |stops| stops[0] == long && stops.as_array().is_some_and(|stops| stops.len() <= 2))
+            .await;
+        browser.run("document.querySelector('#skill-table thead th:last-child button').focus()").await;
+        browser.press(TAB).await;
+        let focused =
+            "const it = document.activeElement; return [it.textContent, it.scrollHeight <= it.clientHeight + 1]";
+        assert_eq!(browser.run(focused).await, json!([long, true]), "at {width}");
+        let tree = browser.devtools("Accessibility.getFullAXTree", json!({})).await;
+        let is_focused = |node: &&Value| {
+            let properties = node["properties"].as_array().into_iter().flatten();
+            node["name"]["value"] == long
+                && properties.into_iter().any(|one| one["name"] == "focused" && one["value"]["value"] == true)
+        };
+        assert!(tree["nodes"].as_array().unwrap().iter().any(|node| is_focused(&node)), "the whole name is read out");
+        browser.press(TAB).await;
+        let lines: Vec<u64> = serde_json::from_value(browser.run(lines).await).unwrap();
+        assert!(lines[..5].iter().all(|lines| *lines <= 2), "{lines:?}");
+        let is_table = "return document.activeElement.closest('#skill-table') === null";
+        assert_eq!(browser.run(is_table).await, true, "names that are not cut are no stops");
+    }
+    browser.close().await;
+}
+
+/// Of everything that a colour distinguishes elsewhere: how it looks.
+const SHAPES: &str = "const style = (css) => getComputedStyle(document.querySelector(css)); \
+                      const dot = (kind) => { const { backgroundColor, borderTopStyle, transform } = style(`.${kind} .dot`); \
+                        return [backgroundColor, borderTopStyle, transform].join() }; \
+                      const band = (kind) => { const { backgroundImage, borderTopStyle } = style(`.band.${kind}`); \
+                        return backgroundImage === 'none' ? 'none' : borderTopStyle }; \
+                      const mark = style('.mark'); \
+                      return { dots: new Set(['good', 'warn', 'bad'].map(dot)).size, bands: ['none', 'partial'].map(band), \
+                        mark: [mark.borderTopColor === getComputedStyle(document.body).color, mark.borderLeftColor], \
+                        keys: ['second', 'accent'].map((name) => style(`.key.${name}`).borderTopStyle), \
+                        low: style('td.low').textDecorationLine }";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn everything_is_told_apart_where_the_system_forces_its_colours() {
+    let (Some(browser), Some(node)) = (Browser::find_or_skip().await, Node::find_or_skip()) else { return };
+    let page = ScriptedPage::start();
+    let spy = "window.strokes = new Set(); const stroke = CanvasRenderingContext2D.prototype.stroke; \
+               CanvasRenderingContext2D.prototype.stroke = function (...rest) { \
+                 window.strokes.add(`${this.strokeStyle} ${this.getLineDash()}`); return stroke.apply(this, rest) }";
+    browser.devtools("Page.addScriptToEvaluateOnNewDocument", json!({"source": spy})).await;
+    let both = |ago: f64| if ago < 5.0 && ago > 2.0 { json!({"coverage": "partial"}) } else { outage(ago) };
+    let connecting = json!({"state": "connecting", "connected_since_seconds": null});
+    let feeds = vec![feed("a", json!({})), feed("b", connecting), feed("c", unreachable())];
+    let state = State { points: points(60, both), ..State::filled(feeds) };
+    let anomalies = json!([anomaly(NOW - 30.0 * MINUTE, "lint", "spike", 2.0)]);
+    open(&browser, &page, state.with(json!({"anomalies": anomalies})), 1280, "light").await;
+    browser.until_run("return document.querySelectorAll('.mark').length", |marks| *marks == 1).await;
+    browser.run("window.strokes.clear()").await;
+    for scheme in ["light", "dark"] {
+        let features =
+            json!([{"name": "forced-colors", "value": "active"}, {"name": "prefers-color-scheme", "value": scheme}]);
+        browser.devtools("Emulation.setEmulatedMedia", json!({"features": features})).await;
+        browser.until_run("return matchMedia('(forced-colors: active)').matches", |is_forced| *is_forced == true).await;
+        let expected = json!({
+            "dots": 3, "bands": ["solid", "dashed"], "mark": [true, "rgba(0, 0, 0, 0)"], "keys": ["dotted", "solid"], "low": "underline",
+        });
+        assert_eq!(browser.run(SHAPES).await, expected, "{scheme}");
+        // Lines are drawn in the colour of text, and p95 is dotted.
+        let lines = "const [, ...parts] = getComputedStyle(document.body).color.match(/(\\d+), (\\d+), (\\d+)/); \
+                     const text = `#${parts.map((part) => Number(part).toString(16).padStart(2, '0')).join('')}`; \
+                     return [' ', ' 2,3'].map((dash) => window.strokes.has(`${text}${dash}`))";
+        browser.until_run(lines, |lines| *lines == json!([true, true])).await;
+        assert_eq!(browser.accessibility_faults(&node).await, Vec::<String>::new(), "{scheme}");
+    }
+    if let Some(directory) = std::env::var_os("SESSION_BUDDY_BRIDGE_PICTURES").map(std::path::PathBuf::from) {
+        std::fs::write(directory.join("forced-colors.png"), browser.picture(1280, 2600).await).unwrap();
+    }
+    assert_eq!(browser.console().await, Vec::<String>::new());
     browser.close().await;
 }
 

@@ -615,6 +615,19 @@ fn a_health_check_is_asked_where_and_for_how_long() {
 }
 
 #[test]
+fn a_flag_before_its_command_is_refused_with_the_place_where_it_belongs() {
+    for (args, command) in [
+        (&["--feed.url", "ws://h:1", "check"][..], "check"),
+        (&["--state.path=x", "--web.zero-first=20s", "state", "show"], "state"),
+    ] {
+        let refused = refusal(args);
+        let tip = format!("flags of a command go after it: 'session-buddy-bridge {command} [OPTIONS]'");
+        assert!(refused.contains("cannot be used with") && refused.contains(&tip), "{args:?}: {refused}");
+    }
+    assert!(!refusal(&["check", "--no-such-flag"]).contains("go after"));
+}
+
+#[test]
 fn flags_that_contradict_each_other_are_refused_by_name() {
     for (args, one, other) in [
         (&["--state.disabled", "--state.path=s.db"][..], "--state.disabled", "--state.path"),

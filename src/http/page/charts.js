@@ -16,7 +16,14 @@ const ANOMALIES_SHOWN = 5;
 /** Steps of the arrow keys across a chart. */
 const KEY_STEPS = 60;
 
-const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+/** A colour of the page as a canvas takes it: where colours are forced, the names are of the system's. */
+function colour(name) {
+  const probe = byId("plots");
+  probe.style.color = `var(--${name})`;
+  const { color } = getComputedStyle(probe);
+  probe.style.color = "";
+  return color;
+}
 const perMinute = (value) => (value === null ? NONE : `${Number(value.toPrecision(3))} per minute`);
 
 /** Steps of 1, 2 and 5 in a unit. */
@@ -39,7 +46,7 @@ const CHARTS = [
   { title: "Completed", lines: [{ key: "completion_rate", colour: "good" }], text: percent, scale: SCALES.share, high: 1 },
   {
     title: "Duration", text: duration, scale: SCALES.duration,
-    lines: [{ key: "duration_p95_seconds", label: "p95", colour: "second" }, { key: "duration_mean_seconds", label: "mean", colour: "accent" }],
+    lines: [{ key: "duration_p95_seconds", label: "p95", colour: "second", dash: [2, 3] }, { key: "duration_mean_seconds", label: "mean", colour: "accent" }],
   },
 ];
 const MINUTE_COLUMNS = [
@@ -207,10 +214,10 @@ function draw(chart) {
       { ...axis, size: 58, space: 34, incrs: (plot) => scaleOf(plot).steps, values: (plot, splits) => splits.map(scaleOf(plot).text) },
     ],
     series: [{}, ...chart.lines.map((line) => ({
-      stroke: () => colour(line.colour), width: 1.75, spanGaps: false,
+      stroke: () => colour(line.colour), width: 1.75, spanGaps: false, dash: line.dash,
       // A line needs two points.
       points: { show: () => points.length < 2, size: 6, fill: () => colour(line.colour) },
-      fill: chart.isArea ? () => `${colour(line.colour)}22` : undefined,
+      fill: chart.isArea ? () => colour("area") : undefined,
     }))],
     cursor: { sync: { key: "hour" }, y: false, drag: { x: false, y: false } },
     legend: { show: false },
@@ -257,8 +264,11 @@ function showMinutes() {
 /** The time of the latest point; `null` without points. */
 export const latestSeconds = () => points.at(-1)?.at_seconds ?? null;
 
-/** Whether an outage begins with `more` points, after points of before it. */
-export const beginsOutage = (more) => points.length > 0 && points.at(-1).coverage !== "none" && more.some((point) => point.coverage === "none");
+const COVERAGES = ["none", "partial", "complete"];
+const rank = (point) => COVERAGES.indexOf(point.coverage);
+
+/** Whether fewer feeds deliver in `more` points than in the latest of those before. */
+export const losesCoverage = (more) => points.length > 0 && more.some((point) => rank(point) < rank(points.at(-1)));
 
 /** Drops all points: they are of another process, or of a clock that was set back. */
 export function clearPoints() {
@@ -298,7 +308,9 @@ export function showPoints(more) {
 }
 
 for (const chart of CHARTS) draw(chart);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => CHARTS.forEach(({ plot }) => plot.redraw()));
+for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
+  matchMedia(query).addEventListener("change", () => CHARTS.forEach(({ plot }) => plot.redraw()));
+}
 write(byId("zone"), `Times: ${zone()}.`);
 byId("minutes").querySelector("thead tr").append(...MINUTE_COLUMNS.map(([label]) => columnHeader(label)));
 byId("minutes").addEventListener("toggle", showMinutes);

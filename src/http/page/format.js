@@ -28,6 +28,25 @@ export function fill(list, entries, make, writeOne) {
   });
 }
 
+/** A name that takes two lines at the most, and is shown whole while it has the focus. */
+export const clampedName = (tag) => element(tag, "clamped");
+
+/** Makes each clamped name in `root` that is cut a stop of the keyboard, at which it is read out. */
+export function setClampedStops(root) {
+  // A name with the focus is shown whole. All are measured before any is written, for one layout.
+  const names = [...root.querySelectorAll(".clamped")].filter((name) => name !== document.activeElement);
+  const areCut = names.map((name) => name.scrollHeight > name.clientHeight + 1);
+  names.forEach((name, index) => {
+    if (areCut[index]) {
+      name.tabIndex = 0;
+      name.setAttribute("role", "group");
+      name.setAttribute("aria-label", name.textContent);
+    } else if (name.hasAttribute("tabindex")) {
+      for (const attribute of ["tabindex", "role", "aria-label"]) name.removeAttribute(attribute);
+    }
+  });
+}
+
 /** A row of a table whose first cell is its header. */
 export function tableRow(columns) {
   const header = element("th");

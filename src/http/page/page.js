@@ -1,9 +1,9 @@
 // The live page: asks its own origin for JSON (docs/reference/api.md) and shows it.
 
-import { beginsOutage, clearPoints, latestSeconds, setAnomalies, showPoints } from "./charts.js";
+import { clearPoints, latestSeconds, losesCoverage, setAnomalies, showPoints } from "./charts.js";
 import {
-  NONE, ago, anomalyFacts, byId, columnHeader, compact, count, dateOf, duration, element, fill, percent, roughly, tableRow, timeOf, visible, whole, write,
-  writeTime,
+  NONE, ago, anomalyFacts, byId, clampedName, columnHeader, compact, count, dateOf, duration, element, fill, percent, roughly, setClampedStops, tableRow,
+  timeOf, visible, whole, write, writeTime,
 } from "./format.js";
 
 const STATUS_EVERY_MS = 2000;
@@ -202,13 +202,14 @@ function showStatus(status) {
 function showList(id, entries, now, texts) {
   byId(`no-${id}`).hidden = entries.length > 0;
   const list = byId(id);
-  const make = () => element("li", "", null, element("time", "when"), element("strong", "clamped"), element("div", "more"));
+  const make = () => element("li", "", null, element("time", "when"), clampedName("strong"), element("div", "more"));
   fill(list, entries, make, (item, entry) => {
     const [title, more] = texts(entry);
     writeTime(item.querySelector(".when"), entry.at_seconds, now);
     write(item.querySelector("strong"), title);
     write(item.querySelector(".more"), more);
   });
+  setClampedStops(list);
   // A list that scrolls has to be reachable by keyboard.
   if (list.scrollHeight > list.clientHeight) list.tabIndex = 0;
   else list.removeAttribute("tabindex");
@@ -291,7 +292,7 @@ async function refreshSkills() {
 
 function skillRow() {
   const row = tableRow(COLUMNS.length);
-  row.cells[0].append(element("span", "clamped"));
+  row.cells[0].append(clampedName("span"));
   return row;
 }
 
@@ -337,6 +338,7 @@ function showSkills({ skills, skills_total: total, skills_matched: matched, offs
   byId("previous").disabled = offset === 0;
   byId("next").disabled = offset + skills.length >= matched;
   byId("previous").parentElement.hidden = matched <= ROWS && offset === 0;
+  setClampedStops(body);
   showCut();
 }
 
@@ -362,7 +364,10 @@ function showCut() {
 }
 
 frame.addEventListener("scroll", showCut);
-new ResizeObserver(showCut).observe(frame);
+new ResizeObserver(() => {
+  showCut();
+  setClampedStops(document);
+}).observe(frame);
 
 // ---- Refreshing ----
 
@@ -385,8 +390,8 @@ async function requestPoints() {
 
 const refreshHistory = () => refresh(async () => {
   let more = await requestPoints();
-  if (beginsOutage(more)) {
-    // It is noticed late, and points since its beginning have changed.
+  if (losesCoverage(more)) {
+    // It is noticed late, and points since the last data have changed.
     clearPoints();
     more = await requestPoints();
   }
