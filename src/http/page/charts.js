@@ -24,6 +24,7 @@ function colour(name) {
   probe.style.color = "";
   return color;
 }
+const forcedColours = matchMedia("(forced-colors: active)");
 const perMinute = (value) => (value === null ? NONE : `${Number(value.toPrecision(3))} per minute`);
 
 /** Steps of 1, 2 and 5 in a unit. */
@@ -217,7 +218,7 @@ function draw(chart) {
       stroke: () => colour(line.colour), width: 1.75, spanGaps: false, dash: line.dash,
       // A line needs two points.
       points: { show: () => points.length < 2, size: 6, fill: () => colour(line.colour) },
-      fill: chart.isArea ? () => colour("area") : undefined,
+      fill: chart.isArea ? () => (forcedColours.matches ? "transparent" : colour("area")) : undefined,
     }))],
     cursor: { sync: { key: "hour" }, y: false, drag: { x: false, y: false } },
     legend: { show: false },
@@ -308,8 +309,8 @@ export function showPoints(more) {
 }
 
 for (const chart of CHARTS) draw(chart);
-for (const query of ["(prefers-color-scheme: dark)", "(forced-colors: active)"]) {
-  matchMedia(query).addEventListener("change", () => CHARTS.forEach(({ plot }) => plot.redraw()));
+for (const query of [matchMedia("(prefers-color-scheme: dark)"), forcedColours]) {
+  query.addEventListener("change", () => CHARTS.forEach(({ plot }) => plot.redraw()));
 }
 write(byId("zone"), `Times: ${zone()}.`);
 byId("minutes").querySelector("thead tr").append(...MINUTE_COLUMNS.map(([label]) => columnHeader(label)));
