@@ -55,7 +55,7 @@ mod system {
     pub(super) struct Timer(AsyncFd<OwnedFd>);
 
     impl Timer {
-        #[expect(deprecated, reason = "sound with a descriptor that nobody else can close; its successor is unsafe")]
+        #[expect(deprecated, reason = "safe with a descriptor that nobody else can close; its successor is unsafe")]
         pub(super) fn new() -> io::Result<Self> {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let timer = timerfd_create(TimerfdClockId::Boottime, flags)?;
