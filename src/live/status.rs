@@ -114,7 +114,6 @@ pub(super) fn status(
     let feeds = telemetry.feeds();
     Status {
         version: build_info::VERSION,
-        now_seconds: wall_seconds(),
         started_seconds,
         state: match persistence {
             Persistence::InMemory => "memory",
@@ -127,6 +126,8 @@ pub(super) fn status(
         receivers: telemetry.push().standings().into_iter().map(Receiver::from).collect(),
         anomalies,
         rejections: telemetry.recent_rejections().into_iter().map(Rejected::from).collect(),
+        // The last to be read: nothing in the answer is later.
+        now_seconds: wall_seconds(),
     }
 }
 
