@@ -103,15 +103,19 @@ impl Batch {
         let mut values = current.clone();
         // Of each series that appears: when it was 0.
         let mut zeros: Vec<(SeriesId, TickTime)> = Vec::new();
+        let mut before = position;
         for tick in ticks {
             for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
                 let is_new = !values.known.get(id.index()).copied().unwrap_or_default();
-                let zero_at = catalog[id.index()].zero_at.filter(|at| is_new && position <= *at && *at < tick.time);
+                // A clock that was ahead when the series began named a time that has not come: it was 0 at the tick before this one.
+                let zero_at = catalog[id.index()].zero_at.map(|at| if at < tick.time { at } else { before });
+                let zero_at = zero_at.filter(|at| is_new && position <= *at && *at != TickTime::NEVER);
                 if let Some(zero_at) = zero_at.filter(|_| !is_stale(*value)) {
                     zeros.push((*id, zero_at));
                 }
                 values.set(*id, *value);
             }
+            before = tick.time;
         }
         let mut times: Vec<_> = ticks.iter().map(|tick| tick.time).chain(zeros.iter().map(|(_, at)| *at)).collect();
         times.sort_unstable();

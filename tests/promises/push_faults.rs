@@ -554,6 +554,29 @@ async fn a_clock_that_was_set_back_behind_a_pushed_tick_is_reported_with_the_tim
     patiently("a tick", newest.wait_for(|newest| newest.millis() > pushed)).await.unwrap();
 }
 
+#[tokio::test]
+async fn series_that_began_while_the_clock_was_ahead_begin_at_zero_at_the_tick_before() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 2).await;
+    let first = queue.next_millis;
+    queue.tick([("first_total".to_owned(), 1.0)]).await;
+    queue.next_millis += 2 * 3_600_000;
+    queue.tick([("second_total".to_owned(), 1.0)]).await;
+    queue.tick([("third_total".to_owned(), 1.0)]).await;
+    // The clock is set back: what nobody was sent is merged into this tick.
+    queue.next_millis = first + INTERVAL_MILLIS;
+    queue.tick([("fourth_total".to_owned(), 1.0)]).await;
+    Running::start(&receiver, &queue, timing()).finish().await;
+    let stored = server.stored();
+    for metric in ["second_total", "third_total", "fourth_total"] {
+        let (_, samples) =
+            stored.iter().find(|(labels, _)| labels.iter().any(|(_, value)| value == metric)).expect(metric);
+        let samples: Vec<_> = samples.iter().map(|(time, bits)| (*time, f64::from_bits(*bits))).collect();
+        assert_eq!(samples, [(first, 0.0), (first + INTERVAL_MILLIS, 1.0)], "{metric}");
+    }
+}
+
 /// As vmauth 1.79 does.
 #[tokio::test]
 async fn credentials_that_are_refused_with_400_drop_nothing() {
