@@ -74,7 +74,7 @@ impl Program {
             Some(path) => format!("--state.path={}", path.display()),
             None => "--state.disabled".to_owned(),
         };
-        let limits = ["--limit.skills=1000000", "--limit.remembered-skills=1000000"];
+        let limits = ["--limit.skills=1000000", "--limit.remembered-skills=1000000", "--limit.series=10000000"];
         // Feeds here send events for longer than a server may go without a snapshot.
         let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
         let more = more.iter().map(String::as_str);

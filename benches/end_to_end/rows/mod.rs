@@ -11,12 +11,18 @@ mod sizes;
 mod stall;
 mod written;
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use crate::Outcome;
 use crate::feed::{Feed, Subscriber};
 use crate::frames::{Frames, whole_skill};
 use crate::program::{Program, free_address};
 use crate::report::Report;
 use crate::scraper::Scraper;
+
+/// Longer than it takes until 100,000 skills are shown.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 type Measurement = fn(&mut Report) -> Outcome<()>;
 
@@ -89,8 +95,14 @@ impl Running {
     /// Waits until the last of `skills` is shown.
     fn wait_for_skills(&mut self, skills: usize) -> Outcome<()> {
         let last = format!("skill_completion_rate{{skill_name=\"{}\"}}", crate::frames::skill_name(skills - 1));
+        let begin = Instant::now();
         while self.scraper.scrape(false)?.value(&last).is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            if begin.elapsed() > PATIENCE {
+                return Err(format!("not shown: {last}").into());
+            }
+            // A bridge disconnects from a server that does not answer its pings.
+            self.subscriber.sync()?;
+            thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
