@@ -120,23 +120,3 @@ fn what_is_named_is_there() {
         }
     }
 }
-
-#[test]
-fn compose_provisions_it_with_its_data_source() {
-    let read = |path: &str| read_to_string(in_repository(path)).unwrap();
-    let compose = read("docker-compose.yml");
-    assert!(compose.contains("./deploy/grafana/dashboards:/var/lib/grafana-dashboards:ro\n"));
-    assert!(compose.contains("./deploy/grafana/provisioning:/etc/grafana/provisioning:ro\n"));
-    assert!(compose.contains("HOME_DASHBOARD_PATH: /var/lib/grafana-dashboards/session-buddy.json\n"));
-    let provider = read("deploy/grafana/provisioning/dashboards/dashboards.yml");
-    assert!(provider.contains("path: /var/lib/grafana-dashboards\n"));
-
-    let source = read("deploy/grafana/provisioning/datasources/prometheus.yml");
-    let of_source = |key: &str| source.lines().find_map(|line| line.trim().strip_prefix(key)).expect(key).trim();
-    let dashboard = dashboard();
-    let variable = &dashboard["templating"]["list"][0];
-    assert_eq!((&variable["name"], &variable["current"]["value"]), (&"datasource".into(), &of_source("uid:").into()));
-    assert_eq!(of_source("url:"), "http://prometheus:9090");
-    let scrape_interval = format!("scrape_interval: {}\n", of_source("timeInterval:"));
-    assert!(read("deploy/prometheus/prometheus.yml").contains(&scrape_interval), "$__rate_interval rests on it");
-}

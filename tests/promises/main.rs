@@ -63,6 +63,7 @@ mod package;
 mod power_cut;
 mod process_manners;
 mod protocol_reads_what_servers_write;
+mod provisioning_is_valid;
 mod push_bytes;
 mod push_check;
 mod push_faults;
