@@ -118,6 +118,61 @@ fn the_debian_package_has_the_licences_and_the_notices() {
     assert!(names_uplot, "{copyright}");
 }
 
+/// The paths below `deploy/` that a text names.
+fn deployed(text: &str) -> impl Iterator<Item = &str> {
+    let is_of_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
+    text.match_indices("deploy/").map(move |(start, _)| {
+        let rest = &text[start..];
+        let end = rest.find(|c| !is_of_path(c)).unwrap_or(rest.len());
+        rest[..end].trim_end_matches(['.', '/'])
+    })
+}
+
+/// The files in the repository that match a pattern, which may end in `*` and an extension.
+fn matching(pattern: &str) -> BTreeSet<String> {
+    let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+    let Some(extension) = name.strip_prefix('*') else { return BTreeSet::from([pattern.to_owned()]) };
+    let entries = fs::read_dir(in_repository(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
+    let files = entries.map(|entry| entry.unwrap()).filter(|entry| entry.file_type().unwrap().is_file());
+    let names = files.map(|entry| entry.file_name().into_string().unwrap());
+    names.filter(|name| name.ends_with(extension)).map(|name| format!("{folder}/{name}")).collect()
+}
+
+#[test]
+fn the_debian_package_has_the_files_that_its_pages_name() {
+    let manifest = manifest();
+    let assets = manifest["metadata"]["deb"]["assets"].as_array().expect("assets");
+    let patterns = assets.iter().map(|asset| asset[0].as_str().expect("a source"));
+    let packed: BTreeSet<String> =
+        patterns.filter(|pattern| !pattern.starts_with("target/")).flat_map(matching).collect();
+    let pages: Vec<&String> = packed.iter().filter(|file| file.ends_with(".md")).collect();
+    assert!(pages.len() > 20, "{pages:?}");
+    let mut named = BTreeSet::new();
+    for page in pages {
+        let text = read(page);
+        for path in deployed(&text) {
+            // What builds the package and its notices is not in it.
+            let is_packed = packed.contains(path) || packed.iter().any(|file| file.starts_with(&format!("{path}/")));
+            assert!(
+                is_packed || ["deploy/deb/build", "deploy/notices/generate"].contains(&path),
+                "{page} names {path}, which is not packed"
+            );
+            named.insert(path.to_owned());
+        }
+        for picture in text.split(['"', '(', ')']).filter(|part| part.ends_with(".png")) {
+            assert!(packed.contains(picture), "{page} shows {picture}, which is not packed");
+        }
+    }
+    assert!(named.contains("deploy/grafana/dashboards/session-buddy.json") && named.len() > 8, "{named:?}");
+    // Below one directory they are where the pages say.
+    for asset in assets {
+        let (source, target) = (asset[0].as_str().unwrap(), asset[1].as_str().unwrap());
+        if let Some(target) = target.strip_prefix("usr/share/session-buddy-bridge/") {
+            assert_eq!(format!("{}/", source.rsplit_once('/').unwrap().0), target);
+        }
+    }
+}
+
 #[test]
 fn the_image_has_the_licences_and_says_what_it_is() {
     let dockerfile = read("Dockerfile");
