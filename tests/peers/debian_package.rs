@@ -159,10 +159,12 @@ fn the_service_reloads_is_restarted_is_upgraded_and_is_purged() {
 
     machine.shell("systemctl kill --signal=STOP session-buddy-bridge");
     eventually("the watchdog to restart the service", || {
-        let (state, now) = (service.property("ActiveState"), service.property("MainPID"));
-        if state == "active" && now != process { Ok(()) } else { Err(format!("{state}, process {now}")) }
+        // In this order: the state may still be that of the process that hangs until the restart is counted.
+        let (restarts, state) = (service.property("NRestarts"), service.property("ActiveState"));
+        if restarts != "0" && state == "active" { Ok(()) } else { Err(format!("{state}, {restarts} restarts")) }
     });
     assert_eq!(service.property("NRestarts"), "1");
+    assert_ne!(service.property("MainPID"), process);
     drive("30");
     service.await_served(70, "what was stored after the watchdog to be served");
 
