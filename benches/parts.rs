@@ -247,7 +247,8 @@ fn push(criterion: &mut Criterion) {
                         let begin = Instant::now();
                         answers.of(handle.take_tick(time, Vec::new(), TickKind::Regular)).expect("a tick");
                         spent += begin.elapsed();
-                        answers.of(handle.advance(&receiver, time)).expect("an answer");
+                        let to = handle.watch().borrow().at(time);
+                        answers.of(handle.advance(&receiver, to)).expect("an answer");
                     }
                     spent
                 });

@@ -209,11 +209,11 @@ pub mod internals {
     }
     pub mod push {
         pub use crate::push::{
-            Backlog, ClockGuard, EncodedLabels, Grid, HostHash, Identified, Identity, InMemoryError, LabelSets, Origin,
-            OwnGatherer, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueError, QueueHandle, QueueServer,
-            QueueSettings, QueueSize, QueueSummary, ReceiverListener, ReceiverName, RefusalReason, RequestEncoder,
-            STALE, Schedule, SendTiming, Sender, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickOutcome,
-            TickTime, Ticker, Wait, WallClock, is_stale, summary,
+            Backlog, ClockGuard, EncodedLabels, Generation, Grid, HostHash, Identified, Identity, InMemoryError,
+            LabelSets, Origin, OwnGatherer, OwnSample, Position, PushLabels, PushReceiver, PushedSeries, QueueError,
+            QueueHandle, QueueServer, QueueSettings, QueueSize, QueueSummary, ReceiverListener, ReceiverName,
+            RefusalReason, RequestEncoder, STALE, Schedule, SendTiming, Sender, Series, SeriesId, SeriesKind,
+            SeriesName, Tick, TickKind, TickOutcome, TickTime, Ticker, Wait, WallClock, is_stale, summary,
         };
     }
     pub mod shared_ledger {

@@ -18,7 +18,7 @@ use crate::store::{Store, StoreError};
 use super::identity::{HostHash, Identified, Identity, LabelSets, identify};
 use super::queue::{self, Appended, Owner, QueueSize, Thinning};
 use super::sampler::{Draft, Occasion, Sampler, present};
-use super::series::{Backlog, OwnSample, ReceiverName, Series, SeriesId, TickKind, TickTime};
+use super::series::{Backlog, Generation, OwnSample, Position, ReceiverName, Series, SeriesId, TickKind, TickTime};
 
 /// Requests that are pending at most; whoever makes another one awaits its turn.
 const REQUESTS_MAX: usize = 16;
@@ -41,9 +41,9 @@ pub enum QueueError {
     /// A receiver that is not one of the queue's: it was removed from the configuration.
     #[error("the push queue has no receiver {0}")]
     NoSuchReceiver(ReceiverName),
-    /// Another sender, which was stopped and had not ended yet, has answered for later ticks: the values at the position of this
-    /// one are not those that the next tick changes.
-    #[error("the position of the receiver {0} in the push queue was moved by another sender")]
+    /// The position is not one of the queue any more: another sender, which was stopped and had not ended yet, has answered for later
+    /// ticks, or ticks have disappeared because the clock was set back. What was read at the position is to be read again.
+    #[error("the push queue of the receiver {0} has changed behind its position")]
     Overtaken(ReceiverName),
     /// The thread that owns the database has ended.
     #[error("the thread of the push queue has ended")]
@@ -67,7 +67,7 @@ type Request = Box<dyn FnOnce(&mut Turn<'_>) + Send>;
 #[derive(Clone)]
 pub struct QueueHandle {
     requests: mpsc::Sender<Request>,
-    newest: watch::Receiver<TickTime>,
+    newest: watch::Receiver<Position>,
     shared: Arc<Shared>,
     /// Whose thread answers; `None` if the thread only answers.
     ledger: Option<Arc<SharedLedger>>,
@@ -82,7 +82,7 @@ struct Shared {
 /// Answers the requests of a [`QueueHandle`].
 pub struct QueueServer {
     requests: mpsc::Receiver<Request>,
-    newest: watch::Sender<TickTime>,
+    newest: watch::Sender<Position>,
     shared: Arc<Shared>,
     state: State,
 }
@@ -95,6 +95,7 @@ struct State {
     identity: Option<Identity>,
     settings: Option<QueueSettings>,
     thinning: Thinning,
+    generation: Generation,
 }
 
 /// One turn of answering.
@@ -103,7 +104,7 @@ struct Turn<'t> {
     store: &'t mut Store,
     ledger: &'t SharedLedger,
     is_committed: bool,
-    newest: &'t watch::Sender<TickTime>,
+    newest: &'t watch::Sender<Position>,
     shared: &'t Shared,
 }
 
@@ -144,7 +145,7 @@ impl QueueHandle {
 
     fn new(ledger: Option<Arc<SharedLedger>>) -> (Self, QueueServer) {
         let (requests, pending) = mpsc::channel(REQUESTS_MAX);
-        let (newest, watched) = watch::channel(TickTime::NEVER);
+        let (newest, watched) = watch::channel(Position { generation: Generation::default(), time: TickTime::NEVER });
         let shared = Arc::new(Shared::default());
         let server = QueueServer { requests: pending, newest, shared: Arc::clone(&shared), state: State::default() };
         (Self { requests, newest: watched, shared, ledger }, server)
@@ -193,7 +194,7 @@ impl QueueHandle {
     ///
     /// # Errors
     /// The database failed, or there is no such receiver.
-    pub async fn open(&self, receiver: &ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
+    pub async fn open(&self, receiver: &ReceiverName) -> Result<(Position, Vec<(SeriesId, f64)>), QueueError> {
         let receiver = receiver.clone();
         self.request(move |turn| turn.open(&receiver)).await
     }
@@ -202,21 +203,22 @@ impl QueueHandle {
     /// At least one, if there is one. With them the series from the number `series_from` on, which they can have values of.
     ///
     /// # Errors
-    /// The database failed; there is no such receiver, or another sender of it has answered for later ticks than `after`.
+    /// The database failed; there is no such receiver; another sender of it has answered for later ticks than `after`, or `after` is
+    /// of an earlier generation.
     pub async fn backlog(
         &self,
         receiver: &ReceiverName,
-        after: TickTime,
+        after: Position,
         ticks_max: usize,
         series_from: SeriesId,
     ) -> Result<(Vec<Arc<Series>>, Backlog), QueueError> {
         let receiver = receiver.clone();
         self.request(move |turn| {
             let series = turn.series(series_from)?;
-            if turn.position(&receiver)? > after {
+            if after.generation != turn.state.generation || turn.position(&receiver)? > after.time {
                 return Err(QueueError::Overtaken(receiver));
             }
-            let backlog = turn.store.read_queue(|connection| queue::backlog(connection, after, ticks_max))?;
+            let backlog = turn.store.read_queue(|connection| queue::backlog(connection, after.time, ticks_max))?;
             Ok((series, backlog))
         })
         .await
@@ -226,14 +228,18 @@ impl QueueHandle {
     /// a receiver any more. A power cut can forget the answer, until something else is committed: the same samples are sent again then.
     ///
     /// # Errors
-    /// The database failed; the position is as before then.
-    pub async fn advance(&self, receiver: &ReceiverName, to: TickTime) -> Result<QueueSize, QueueError> {
+    /// The database failed, or `to` is of an earlier generation or later than the newest tick: a position that is moved there would
+    /// skip what is queued now. The position is as before then.
+    pub async fn advance(&self, receiver: &ReceiverName, to: Position) -> Result<QueueSize, QueueError> {
         let receiver = receiver.clone();
         self.request(move |turn| {
-            turn.sampler()?;
+            let newest = turn.sampler()?.newest();
+            if to.generation != turn.state.generation || newest.is_none_or(|newest| newest < to.time) {
+                return Err(QueueError::Overtaken(receiver));
+            }
             Ok(turn.store.write_queue_unsynced(|connection| {
-                queue::advance(connection, &receiver, to)?;
-                queue::size_behind(connection, to)
+                queue::advance(connection, &receiver, to.time)?;
+                queue::size_behind(connection, to.time)
             })?)
         })
         .await
@@ -247,8 +253,8 @@ impl QueueHandle {
         self.request(move |turn| Ok(turn.store.read_queue(|connection| queue::size_behind(connection, after))?)).await
     }
 
-    /// Returns a watch of the newest tick's time, [`TickTime::NEVER`] before the first.
-    pub fn watch(&self) -> watch::Receiver<TickTime> {
+    /// Returns a watch of the newest tick's place, at [`TickTime::NEVER`] before the first.
+    pub fn watch(&self) -> watch::Receiver<Position> {
         self.newest.clone()
     }
 
@@ -334,6 +340,7 @@ impl Turn<'_> {
         }
         if is_copied {
             self.state.sampler = None;
+            self.begin_generation();
         }
         self.state.identity = Some(identity);
         Ok(identified)
@@ -343,8 +350,16 @@ impl Turn<'_> {
         let newest = self.sampler()?.newest();
         self.store.write_queue(|connection| queue::retain(connection, &settings.receivers))?;
         self.state.settings = Some(settings);
-        self.newest.send_replace(newest.unwrap_or(TickTime::NEVER));
+        self.announce(newest.unwrap_or(TickTime::NEVER));
         Ok(())
+    }
+
+    fn begin_generation(&mut self) {
+        self.state.generation = self.state.generation.next();
+    }
+
+    fn announce(&self, newest: TickTime) {
+        self.newest.send_replace(Position { generation: self.state.generation, time: newest });
     }
 
     fn take_tick(&mut self, time: TickTime, own: Vec<OwnSample>, kind: TickKind) -> Result<TickOutcome, QueueError> {
@@ -371,7 +386,7 @@ impl Turn<'_> {
         let (appended, thinned) = self.store.write_queue(|connection| {
             let appended = queue::append(connection, time, draft.first, &draft.new, &draft.values)?;
             let thinned = match appended {
-                Appended::Queued(bytes) => queue::thin(connection, bytes_max, bytes, &mut thinning)?,
+                Appended::Queued { bytes, .. } => queue::thin(connection, bytes_max, bytes, &mut thinning)?,
                 Appended::TooEarly(_) => 0,
             };
             Ok((appended, thinned))
@@ -382,7 +397,10 @@ impl Turn<'_> {
         self.state.thinning = thinning;
         self.shared.thinned_ticks.fetch_add(thinned, Ordering::Relaxed);
         self.sampler()?.accept(&draft);
-        self.newest.send_replace(time);
+        if matches!(appended, Appended::Queued { is_merged: true, .. }) {
+            self.begin_generation();
+        }
+        self.announce(time);
         Ok(TickOutcome::Queued)
     }
 
@@ -391,11 +409,11 @@ impl Turn<'_> {
         Ok(catalog.get(from.index()..).unwrap_or_default().to_vec())
     }
 
-    fn open(&mut self, receiver: &ReceiverName) -> Result<(TickTime, Vec<(SeriesId, f64)>), QueueError> {
+    fn open(&mut self, receiver: &ReceiverName) -> Result<(Position, Vec<(SeriesId, f64)>), QueueError> {
         let series = self.sampler()?.catalog().len();
         let position = self.position(receiver)?;
         let values = self.store.read_queue(|connection| queue::values_at(connection, series, position))?;
-        Ok((position, present(&values)))
+        Ok((Position { generation: self.state.generation, time: position }, present(&values)))
     }
 
     fn position(&self, receiver: &ReceiverName) -> Result<TickTime, QueueError> {
@@ -418,6 +436,7 @@ impl Turn<'_> {
                         queue::clear(connection)?;
                         queue::retain(connection, &receivers.unwrap_or_default())
                     })?;
+                    self.begin_generation();
                     self.load()?
                 }
                 loaded => loaded?,

@@ -65,7 +65,7 @@ pub use queue::{QueueSize, QueueSummary, summary};
 pub use receiver::{PushReceiver, PushSettings, PushedSeries, default_name};
 pub use sender::{SendTiming, Sender};
 pub use series::{
-    Backlog, Origin, OwnSample, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickKind,
-    TickTime, is_stale,
+    Backlog, Generation, Origin, OwnSample, Position, ReceiverName, STALE, Series, SeriesId, SeriesKind, SeriesName,
+    Tick, TickKind, TickTime, is_stale,
 };
 pub use ticker::{Grid, Schedule, Ticker, Wait};

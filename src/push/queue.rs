@@ -217,8 +217,13 @@ pub(super) fn values_at(connection: &Connection, series: usize, time: TickTime) 
 /// What became of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
-    /// It is queued, and takes so many bytes.
-    Queued(u64),
+    /// It is queued.
+    Queued {
+        /// What it takes.
+        bytes: u64,
+        /// Whether later ticks, of a clock that was ahead, were merged into it.
+        is_merged: bool,
+    },
     /// Its time is not later than this tick, which a receiver has answered for: the clock was set back. Nothing was changed.
     TooEarly(TickTime),
 }
@@ -259,10 +264,10 @@ pub(super) fn append(
     for tick in query.query_map([time.millis()], tick)? {
         ahead = samples::merge(&ahead, &tick?.values);
     }
-    connection.prepare_cached("DELETE FROM push_tick WHERE millis >= ?")?.execute([time.millis()])?;
+    let merged = connection.prepare_cached("DELETE FROM push_tick WHERE millis >= ?")?.execute([time.millis()])?;
     let samples = samples::encode(&samples::merge(&ahead, values));
     connection.prepare_cached("INSERT INTO push_tick VALUES (?, ?)")?.execute(params![time.millis(), &samples])?;
-    Ok(Appended::Queued(samples.len() as u64 + TICK_BYTES))
+    Ok(Appended::Queued { bytes: samples.len() as u64 + TICK_BYTES, is_merged: merged > 0 })
 }
 
 /// Returns the position of a receiver; `None` if it is not one of the queue's.
@@ -319,10 +324,9 @@ fn before_newest(connection: &Connection) -> rusqlite::Result<TickTime> {
     Ok(TickTime::from_millis(base - 1))
 }
 
-/// A receiver has answered for everything up to `to`. Its position never goes back, and a receiver that was removed meanwhile
-/// has none.
+/// A receiver has answered for everything up to `to`, which is not later than the newest tick. Its position never goes back, and
+/// a receiver that was removed meanwhile has none.
 pub(super) fn advance(connection: &Connection, receiver: &ReceiverName, to: TickTime) -> rusqlite::Result<()> {
-    let to = newest(connection)?.map_or(TickTime::NEVER, |newest| newest.min(to));
     let mut update = connection
         .prepare_cached("UPDATE push_receiver SET position_millis = ?2 WHERE name = ?1 AND position_millis < ?2")?;
     update.execute(params![receiver.as_str(), to.millis()])?;

@@ -19,7 +19,7 @@ use super::limit::RequestLimit;
 use super::listener::ReceiverListener;
 use super::queue::QueueSize;
 use super::receiver::PushReceiver;
-use super::series::{Series, SeriesId, Tick, TickTime};
+use super::series::{Position, Series, SeriesId, Tick, TickTime};
 use crate::feed::Backoff;
 
 /// Longest request, in bytes of its compressed body.
@@ -96,8 +96,9 @@ pub struct Sender {
     /// By series.
     labels: Vec<EncodedLabels>,
     catalog: Vec<Arc<Series>>,
-    /// The last tick that the receiver has answered for.
-    position: TickTime,
+    /// Behind the last tick that the receiver has answered for.
+    position: Position,
+    newest: watch::Receiver<Position>,
     limit: RequestLimit,
     /// Series that the receiver refuses, each with the reason and when it is tried again.
     refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
@@ -143,7 +144,9 @@ impl Sender {
             encoder: RequestEncoder::new(),
             labels: Vec::new(),
             catalog: Vec::new(),
-            position: TickTime::NEVER,
+            // Until the queue is opened.
+            position: handle.watch().borrow().at(TickTime::NEVER),
+            newest: handle.watch(),
             limit: RequestLimit::default(),
             refused_series: BTreeMap::new(),
             refused_age: None,
@@ -183,7 +186,8 @@ impl Sender {
         let mut current = self.open().await?;
         loop {
             let until = *newest.borrow_and_update();
-            if until <= self.position {
+            self.check_generation()?;
+            if until.time <= self.position.time {
                 if !self.next_tick(&mut newest).await {
                     return Ok(());
                 }
@@ -204,7 +208,7 @@ impl Sender {
             let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
             let left = self.send_ticks(fresh, &mut current).await?;
             match backlog.ticks[..backlog.ticks.len() - left.len()].last() {
-                Some(last) if self.position < last.time => self.advance(last.time).await?,
+                Some(last) if self.position.time < last.time => self.advance(last.time).await?,
                 Some(_) | None => {}
             }
         }
@@ -214,19 +218,29 @@ impl Sender {
     async fn open(&mut self) -> Result<CurrentValues, QueueError> {
         let (position, values) = self.handle.open(&self.receiver.name).await?;
         self.position = position;
-        self.report_queue(self.handle.size_after(position).await?);
+        self.report_queue(self.handle.size_after(position.time).await?);
         Ok(CurrentValues::new(values))
     }
 
     async fn advance(&mut self, to: TickTime) -> Result<(), QueueError> {
-        let behind = self.handle.advance(&self.receiver.name, to).await?;
-        self.position = to;
+        let position = self.position.at(to);
+        let behind = self.handle.advance(&self.receiver.name, position).await?;
+        self.position = position;
         self.report_queue(behind);
         Ok(())
     }
 
+    /// Fails if ticks that were read have disappeared from the queue: their samples are of a clock that was ahead.
+    fn check_generation(&self) -> Result<(), QueueError> {
+        if self.newest.borrow().generation == self.position.generation {
+            Ok(())
+        } else {
+            Err(QueueError::Overtaken(self.receiver.name.clone()))
+        }
+    }
+
     /// Waits for the next tick. Returns whether there may be one.
-    async fn next_tick(&self, newest: &mut watch::Receiver<TickTime>) -> bool {
+    async fn next_tick(&self, newest: &mut watch::Receiver<Position>) -> bool {
         tokio::select! {
             biased;
             // The queue's server is gone with the rest of the bridge.
@@ -246,7 +260,7 @@ impl Sender {
     /// Reports what is queued behind the position.
     fn report_queue(&self, mut size: QueueSize) {
         // A receiver that has answered for everything is as far behind as its last tick is old.
-        size.oldest = size.oldest.or(Some(self.position)).filter(|oldest| *oldest != TickTime::NEVER);
+        size.oldest = size.oldest.or(Some(self.position.time)).filter(|oldest| *oldest != TickTime::NEVER);
         self.listener.queue(size, self.handle.thinned_ticks());
     }
 
@@ -288,11 +302,11 @@ impl Sender {
                 self.listener.refused(ticks.len() as u64, *reason, "refused before");
             }
         }
-        let batch = Batch::new((self.position, current), ticks, &self.catalog, |index| selected[index]);
+        let batch = Batch::new((self.position.time, current), ticks, &self.catalog, |index| selected[index]);
         let apart: Vec<_> = self.refused_series.keys().filter_map(|id| batch.row(*id)).collect();
         let mut pieces = Pieces::new(&batch, self.limit.samples_max(), apart.iter().copied());
         let newest = self.handle.watch();
-        let has_later = || ticks.last().is_some_and(|last| last.time < *newest.borrow());
+        let has_later = || ticks.last().is_some_and(|last| last.time < newest.borrow().time);
         let expected = self.refused_age.filter(|_| !ticks.is_empty()).map(|refused| {
             let before = TickTime::from_millis(self.timing.wall_clock.millis() - refused.millis);
             let is_all = refused.is_window && has_later();
@@ -318,7 +332,7 @@ impl Sender {
                 pieces.refuse(&batch, RefusalReason::TooLarge);
                 continue;
             }
-            match self.send(body.into(), samples).await {
+            match self.send(body.into(), samples).await? {
                 Sent::Stored => {
                     pieces.stored(&batch);
                     self.limit.stored(samples as usize);
@@ -405,19 +419,22 @@ impl Sender {
     /// Moves the position over the ticks of `batch` that the receiver has answered for.
     async fn advance_over(&mut self, batch: &Batch, pieces: &Pieces) -> Result<(), QueueError> {
         let answered = pieces.first_pending(batch).checked_sub(1).map(|column| batch.time(column));
-        match answered.filter(|time| *time > self.position) {
+        match answered.filter(|time| *time > self.position.time) {
             Some(answered) => self.advance(answered).await,
             None => Ok(()),
         }
     }
 
     /// Sends one request until the receiver has answered for its samples, or should get others first.
-    async fn send(&mut self, body: Bytes, samples: u64) -> Sent {
+    async fn send(&mut self, body: Bytes, samples: u64) -> Result<Sent, QueueError> {
         let mut is_doubted = false;
         loop {
+            self.check_generation()?;
             if !self.greet().await {
                 continue;
             }
+            // The greeting may have waited.
+            self.check_generation()?;
             let exchange = self.exchange(body.clone()).await;
             if self.is_held_by_clock(&exchange).await {
                 // What was stored is stored; sent again, it is no error.
@@ -429,18 +446,18 @@ impl Sender {
                     self.retries.reset();
                     self.holds.reset();
                     self.listener.accepted(samples, self.timing.wall_clock.seconds());
-                    return Sent::Stored;
+                    return Ok(Sent::Stored);
                 }
                 // It may refuse the credentials in words of its own: then it refuses a request without samples too.
                 Verdict::Divide(RefusalReason::Other) if !is_doubted && self.is_greeting_old() => {
                     is_doubted = true;
                     self.greeted_at = None;
                 }
-                Verdict::Divide(reason) => return Sent::Divide(reason, problem(&exchange)),
+                Verdict::Divide(reason) => return Ok(Sent::Divide(reason, problem(&exchange))),
                 Verdict::Hold => self.hold(&problem(&exchange)).await,
                 Verdict::Retry(cause) => {
                     self.retry(&problem(&exchange), cause).await;
-                    return Sent::Again(cause);
+                    return Ok(Sent::Again(cause));
                 }
             }
         }
@@ -529,7 +546,7 @@ impl Sender {
                 () = self.finish.cancelled(), if !is_finishing => return,
                 // A queue that fails is reported when it is used next.
                 Ok(()) = newest.changed() => {
-                    if let Ok(size) = self.handle.size_after(self.position).await {
+                    if let Ok(size) = self.handle.size_after(self.position.time).await {
                         self.report_queue(size);
                     }
                 }

@@ -44,6 +44,33 @@ impl TickTime {
     }
 }
 
+/// How often ticks have disappeared from the queue while the process runs: because the clock was set back behind them, or
+/// because it was emptied. What a sender has read before is not what is queued now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Generation(u64);
+
+impl Generation {
+    pub(super) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A place in the queue of a generation: behind the tick at this time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Of which ticks it is a place.
+    pub generation: Generation,
+    /// The time of the last tick before it; [`TickTime::NEVER`] before every tick.
+    pub time: TickTime,
+}
+
+impl Position {
+    /// Returns the place behind the tick at `time` of the same generation.
+    pub fn at(self, time: TickTime) -> Self {
+        Self { time, ..self }
+    }
+}
+
 /// Prometheus' stale marker: a NaN of its own (`model/value/value.go`, `StaleNaN`).
 pub const STALE: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 

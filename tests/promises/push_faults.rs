@@ -551,7 +551,7 @@ async fn a_clock_that_was_set_back_behind_a_pushed_tick_is_reported_with_the_tim
     // The clock is right again.
     hours_back.store(-1, Ordering::Relaxed);
     let mut newest = queue.handle.watch();
-    patiently("a tick", newest.wait_for(|newest| newest.millis() > pushed)).await.unwrap();
+    patiently("a tick", newest.wait_for(|newest| newest.time.millis() > pushed)).await.unwrap();
 }
 
 #[tokio::test]
@@ -647,6 +647,43 @@ async fn nothing_is_sent_while_this_clock_is_two_hours_ahead() {
     assert_eq!(samples(&server.stored()), 10 * (2 + OTHERS));
     assert!(!queue.clock_guard.is_ahead());
     running.finish().await;
+}
+
+/// A laptop that was offline with a clock ten minutes ahead: its ticks are in a request when the clock is set back.
+#[tokio::test]
+async fn what_a_sender_holds_when_the_clock_is_set_back_is_not_sent_and_hides_nothing() {
+    let is_down = Arc::new(AtomicBool::new(true));
+    let server = ScriptedReceiver::start({
+        let is_down = Arc::clone(&is_down);
+        move |_, _| match is_down.load(Ordering::Relaxed) {
+            true => Action::status("503 Service Unavailable", "", ""),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 12).await;
+    queue.ticks(2, 3).await;
+    let right = queue.next_millis;
+    queue.next_millis += 10 * INTERVAL_MILLIS;
+    queue.ticks(3, 3).await;
+    // It changes in a tick that disappears, and never again.
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    let running = Running::start(&receiver, &queue, timing());
+    running.until("a retry with every tick", |report| report.retries.len() > 2 && report.queue_ticks == 6).await;
+
+    queue.next_millis = right;
+    queue.tick([("counter_1_total".to_owned(), 2_000.0)]).await;
+    is_down.store(false, Ordering::Relaxed);
+    server.until("the tick of the right time", |stored| queue.has_arrived(stored)).await;
+    for value in 0..3 {
+        queue.tick([("counter_2_total".to_owned(), 3_000.0 + f64::from(value))]).await;
+        server.until("a tick that follows", |stored| queue.has_arrived(stored)).await;
+    }
+    let report = running.finish().await;
+    check(&server.stored());
+    assert_eq!(samples(&server.stored()), (2 + 4) * (3 + OTHERS), "no sample is of the future, and none is missing");
+    assert_eq!((report.queue_ticks, report.refused.len()), (0, 0));
 }
 
 #[tokio::test]
@@ -747,5 +784,5 @@ async fn a_sender_without_a_receiver_ends_when_it_is_stopped_and_its_queue_stays
     running.stop.cancel();
     patiently("the end", &mut running.task).await.unwrap();
     let (position, _) = queue.handle.open(&receiver.name).await.unwrap();
-    assert_eq!(queue.handle.size_after(position).await.unwrap().ticks, 3);
+    assert_eq!(queue.handle.size_after(position.time).await.unwrap().ticks, 3);
 }

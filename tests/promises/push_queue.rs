@@ -266,7 +266,7 @@ fn a_kill_after_any_step_leaves_the_queue_as_it_was() {
             assert_eq!(restarted.states(receiver), queue.states(receiver), "{what}: {receiver}");
         }
         assert_eq!(restarted.catalog(), queue.catalog(), "{what}");
-        assert_eq!(*restarted.handle.watch().borrow(), *queue.handle.watch().borrow(), "{what}");
+        assert_eq!(restarted.handle.watch().borrow().time, queue.handle.watch().borrow().time, "{what}");
         // What is sampled next is what the one that lives samples next: only what changed.
         counted.invocation("a", false);
         let last = |queue: &mut Queue| {
@@ -299,7 +299,8 @@ async fn a_queue_without_a_state_file_behaves_the_same() {
         let taken = handle.take_tick(at(number), Vec::new(), TickKind::Regular).await.unwrap();
         assert_eq!(taken, TickOutcome::Queued);
         if number == 3 {
-            handle.advance(&receiver, at(2)).await.unwrap();
+            let to = handle.watch().borrow().at(at(2));
+            handle.advance(&receiver, to).await.unwrap();
         }
     }
     for number in 1..6 {
@@ -312,16 +313,16 @@ async fn a_queue_without_a_state_file_behaves_the_same() {
         with_file.catalog().iter().map(|series| name(series)).collect::<Vec<_>>()
     );
     let (position, _) = handle.open(&receiver).await.unwrap();
-    assert_eq!(position, at(2));
+    assert_eq!(position.time, at(2));
     // Of a sender that another one has overtaken, which would change values that are not those of its position.
-    let overtaken = handle.backlog(&receiver, at(1), 2, SeriesId::FIRST).await;
+    let overtaken = handle.backlog(&receiver, position.at(at(1)), 2, SeriesId::FIRST).await;
     assert!(matches!(overtaken, Err(QueueError::Overtaken(_))), "{overtaken:?}");
     let (new, backlog) = handle.backlog(&receiver, position, 2, SeriesId::at(3)).await.unwrap();
     assert_eq!(new, catalog[3..]);
     assert_eq!(backlog.ticks.iter().map(|tick| tick.time).collect::<Vec<_>>(), [at(3), at(4)]);
     assert_eq!((backlog.remaining.ticks, backlog.remaining.oldest), (1, Some(at(5))));
-    assert_eq!(backlog.size, handle.size_after(position).await.unwrap());
-    assert_eq!(*handle.watch().borrow(), at(5));
+    assert_eq!(backlog.size, handle.size_after(position.time).await.unwrap());
+    assert_eq!(handle.watch().borrow().time, at(5));
 }
 
 #[test]
@@ -367,7 +368,7 @@ fn a_new_receiver_gets_a_newest_tick_that_every_other_one_has_answered_for() {
         let states = queue.states(receivers[receivers.len() - 1]);
         assert_eq!(states.len(), 2, "{states:?}");
         assert_eq!(states[1], (at(2), counted.scrape(&Registry::new())));
-        assert_eq!(*queue.handle.watch().borrow(), at(2));
+        assert_eq!(queue.handle.watch().borrow().time, at(2));
     }
     assert!(!queue.tick(2) && queue.tick(3));
     queue.advance("other", at(3));
@@ -380,10 +381,38 @@ fn a_position_never_goes_back_and_never_beyond_the_newest_tick() {
     let mut queue = queue(&counted);
     queue.tick(1);
     queue.tick(2);
-    queue.advance("r", at(9));
+    queue.advance("r", at(2));
     queue.advance("r", at(1));
     assert_eq!(look(&mut queue).unwrap().receivers[0].1, at(2));
     assert!(queue.tick(3));
+    let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+    let beyond = handle.watch().borrow().at(at(9));
+    let answer = queue.answer(handle.advance(&receiver, beyond));
+    assert!(matches!(answer, Err(QueueError::Overtaken(_))), "{answer:?}");
+    assert_eq!(look(&mut queue).unwrap().receivers[0].1, at(2), "it does not skip the tick that nobody was sent");
+}
+
+#[test]
+fn what_was_read_before_the_clock_was_set_back_moves_no_position() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+    queue.tick(1);
+    queue.tick(121);
+    let (before, _) = queue.answer(handle.open(&receiver)).unwrap();
+    queue.tick(2);
+    queue.tick(3);
+    for to in [before.at(at(1)), before.at(at(3)), before.at(at(121))] {
+        let answer = queue.answer(handle.advance(&receiver, to));
+        assert!(matches!(answer, Err(QueueError::Overtaken(_))), "{to:?}: {answer:?}");
+    }
+    let backlog = queue.answer(handle.backlog(&receiver, before, 9, SeriesId::FIRST));
+    assert!(matches!(backlog, Err(QueueError::Overtaken(_))), "{backlog:?}");
+    assert_eq!(look(&mut queue).unwrap().receivers[0].1, TickTime::NEVER);
+    let (now, _) = queue.answer(handle.open(&receiver)).unwrap();
+    queue.tick(4);
+    queue.answer(handle.advance(&receiver, now.at(at(3)))).unwrap();
+    assert_eq!(look(&mut queue).unwrap().receivers[0].1, at(3), "ticks that follow leave it valid");
 }
 
 #[test]
@@ -466,7 +495,8 @@ fn a_disk_that_takes_nothing_queues_nothing_new_and_loses_nothing() {
         let tick = state.while_locked("push_tick", || queue.try_tick(at(number), Vec::new(), TickKind::Regular));
         let handle = queue.handle.clone();
         let receiver = ReceiverName::new("r");
-        let answer = handle.advance(&receiver, at(1));
+        let to = handle.watch().borrow().at(at(1));
+        let answer = handle.advance(&receiver, to);
         let advanced = state.while_locked("push_receiver", || queue.answer(answer));
         assert!(matches!(tick, Err(QueueError::Store(_))), "{tick:?}");
         assert!(matches!(advanced, Err(QueueError::Store(_))), "{advanced:?}");

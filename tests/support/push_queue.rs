@@ -182,6 +182,7 @@ impl Queue {
 
     pub fn advance(&mut self, receiver: &str, to: TickTime) {
         let handle = self.handle.clone();
+        let to = handle.watch().borrow().at(to);
         self.answer(handle.advance(&ReceiverName::new(receiver), to)).unwrap();
     }
 
@@ -210,7 +211,7 @@ impl Queue {
         let catalog = self.catalog();
         let (position, values) = self.answer(handle.open(&ReceiverName::new(receiver))).unwrap();
         let mut now: Values = values.iter().map(|(id, value)| (name(&catalog[id.index()]), *value)).collect();
-        let mut states = vec![(position, now.clone())];
+        let mut states = vec![(position.time, now.clone())];
         for (time, changed) in self.ticks(receiver) {
             now.extend(changed);
             now.retain(|_, value| !is_stale(*value));
