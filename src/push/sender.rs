@@ -98,7 +98,6 @@ pub struct Sender {
     catalog: Vec<Arc<Series>>,
     /// Behind the last tick that the receiver has answered for.
     position: Position,
-    newest: watch::Receiver<Position>,
     limit: RequestLimit,
     /// Series that the receiver refuses, each with the reason and when it is tried again.
     refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
@@ -146,7 +145,6 @@ impl Sender {
             catalog: Vec::new(),
             // Until the queue is opened.
             position: handle.watch().borrow().at(TickTime::NEVER),
-            newest: handle.watch(),
             limit: RequestLimit::default(),
             refused_series: BTreeMap::new(),
             refused_age: None,
@@ -232,7 +230,7 @@ impl Sender {
 
     /// Fails if ticks that were read have disappeared from the queue: their samples are of a clock that was ahead.
     fn check_generation(&self) -> Result<(), QueueError> {
-        if self.newest.borrow().generation == self.position.generation {
+        if self.handle.watch().borrow().generation == self.position.generation {
             Ok(())
         } else {
             Err(QueueError::Overtaken(self.receiver.name.clone()))

@@ -37,6 +37,11 @@ async fn outcome(
     (report, stored, server.requests())
 }
 
+/// Returns whether a request has samples of the metric `name`.
+fn has_series(request: &Received, name: &str) -> bool {
+    request.series.iter().any(|(labels, _)| labels.iter().any(|(_, value)| value == name))
+}
+
 #[tokio::test]
 async fn a_request_is_what_receivers_require() {
     let (report, stored, requests) = outcome(30, 40, |_, _| Action::store()).await;
@@ -255,9 +260,7 @@ async fn a_bound_in_time_is_found_once_in_a_session_and_checked_afterwards() {
 #[tokio::test]
 async fn a_series_that_is_refused_alone_costs_the_others_nothing() {
     let (report, stored, _) = outcome(50, 10, |request, _| {
-        let is_bad =
-            |(labels, _): &(Vec<(String, String)>, _)| labels.iter().any(|(_, value)| value == "counter_3_total");
-        match request.series.iter().any(is_bad) && request.series.len() > 1 {
+        match has_series(request, "counter_3_total") && request.series.len() > 1 {
             true => Action::status("400 Bad Request", "", "label value too long"),
             // Alone it is accepted: what is tested is that the others do not suffer from it.
             false => Action::store(),
@@ -339,13 +342,9 @@ async fn a_limit_of_64_kib_loses_nothing() {
 #[tokio::test]
 async fn a_series_that_is_too_long_by_itself_does_not_shorten_the_requests_of_others() {
     const SERIES: usize = 40;
-    let server = ScriptedReceiver::start(|request, _| {
-        let is_long =
-            |(labels, _): &(Vec<(String, String)>, _)| labels.iter().any(|(_, value)| value == "counter_3_total");
-        match request.series.iter().any(is_long) {
-            true => Action::status("413 Content Too Large", "", ""),
-            false => Action::store(),
-        }
+    let server = ScriptedReceiver::start(|request, _| match has_series(request, "counter_3_total") {
+        true => Action::status("413 Content Too Large", "", ""),
+        false => Action::store(),
     })
     .await;
     let receiver = receiver(&server.url());
@@ -716,13 +715,9 @@ async fn a_dead_receiver_delays_nobody() {
 
 #[tokio::test]
 async fn a_request_that_fails_with_500_while_others_do_not_is_divided_until_its_sample_is_dropped() {
-    let server = ScriptedReceiver::start(|request, _| {
-        let is_bad =
-            |(labels, _): &(Vec<(String, String)>, _)| labels.iter().any(|(_, value)| value == "counter_1_total");
-        match request.series.iter().any(is_bad) {
-            true => Action::status("500 Internal Server Error", "", "panic"),
-            false => Action::store(),
-        }
+    let server = ScriptedReceiver::start(|request, _| match has_series(request, "counter_1_total") {
+        true => Action::status("500 Internal Server Error", "", "panic"),
+        false => Action::store(),
     })
     .await;
     let receiver = receiver(&server.url());
