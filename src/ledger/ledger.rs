@@ -22,7 +22,7 @@ use super::trace_step::TraceStep;
 
 /// A process without a past shows no skill for at most this long, until each feed's first snapshot is in. Otherwise the
 /// history of a slower feed would be a spike in a series that a faster one has begun. Each batch of the first reading of a database
-/// begins it anew, as its later ones would be such spikes. A feed that sends events alone is held as long, until its
+/// restarts it, as its later ones would be such spikes. A feed that sends events alone is held as long, until its
 /// source is known.
 pub(super) const START_HOLD: Duration = Duration::from_secs(5);
 

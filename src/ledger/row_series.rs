@@ -23,7 +23,7 @@ impl RowSeries {
         Self { series_table: SeriesTable::default(), limits }
     }
 
-    /// Counts an invocation, and why it failed, if that is told.
+    /// Counts an invocation, and the type of its error, if the row has one.
     ///
     /// # Errors
     /// A name that no label may have.

@@ -41,7 +41,7 @@ fn invocations(database: &Path, from: i64, until: i64) -> Counts {
 }
 
 /// What the rows until a time tell of each skill that has some.
-fn told(database: &Path, aggregate: &str, condition: &str, until: i64) -> BTreeMap<String, f64> {
+fn of_rows(database: &Path, aggregate: &str, condition: &str, until: i64) -> BTreeMap<String, f64> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let sql = format!(
         "SELECT skill_name, {aggregate} FROM skill_invocation WHERE {condition} AND unixepoch(invoked_at, 'subsec') <= ?
@@ -106,10 +106,10 @@ fn check(what: &str, database: &Path, query: &dyn Fn(&str, i64) -> Answer) {
     };
     for at in [midnight, midnight - DAY, now] {
         let failures = format!(r#"sum by (skill_name) ({FAILURES}{{instance="bridge"}}) > 0"#);
-        let expected = told(database, "count(*) + 0.0", "NOT completed", at);
+        let expected = of_rows(database, "count(*) + 0.0", "NOT completed", at);
         assert_eq!(by_skill(&failures, at), expected, "{what}: failures at {at}");
         let invoked = by_skill(&format!(r#"{LAST_INVOKED}{{instance="bridge"}}"#), at);
-        let expected = told(database, "max(unixepoch(invoked_at, 'subsec'))", "true", at);
+        let expected = of_rows(database, "max(unixepoch(invoked_at, 'subsec'))", "true", at);
         assert!(invoked.keys().eq(expected.keys()), "{what}: {invoked:?}, not {expected:?} at {at}");
         for (skill, seconds) in &invoked {
             // SQLite's times have milliseconds.

@@ -94,7 +94,7 @@ impl Machine {
         let (named, command) = match service {
             Service::Server => ("8765", format!("{command} --host 127.0.0.1 --port 0")),
             Service::Bridge => ("9101", command.replace("localhost:9101", "127.0.0.1:0")),
-            // Debian's stores in /var/lib unless it is told where.
+            // Debian's stores in /var/lib without this flag.
             Service::Prometheus => {
                 ("9090", format!("{command} --web.listen-address=127.0.0.1:0 --storage.tsdb.path=data"))
             }

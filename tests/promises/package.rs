@@ -143,24 +143,24 @@ fn the_debian_package_has_the_files_that_its_pages_name() {
     let manifest = manifest();
     let assets = manifest["metadata"]["deb"]["assets"].as_array().expect("assets");
     let patterns = assets.iter().map(|asset| asset[0].as_str().expect("a source"));
-    let packed: BTreeSet<String> =
+    let shipped: BTreeSet<String> =
         patterns.filter(|pattern| !pattern.starts_with("target/")).flat_map(matching).collect();
-    let pages: Vec<&String> = packed.iter().filter(|file| file.ends_with(".md")).collect();
+    let pages: Vec<&String> = shipped.iter().filter(|file| file.ends_with(".md")).collect();
     assert!(pages.len() > 20, "{pages:?}");
     let mut named = BTreeSet::new();
     for page in pages {
         let text = read(page);
         for path in deployed(&text) {
             // What builds the package and its notices is not in it.
-            let is_packed = packed.contains(path) || packed.iter().any(|file| file.starts_with(&format!("{path}/")));
+            let is_shipped = shipped.contains(path) || shipped.iter().any(|file| file.starts_with(&format!("{path}/")));
             assert!(
-                is_packed || ["deploy/deb/build", "deploy/notices/generate"].contains(&path),
-                "{page} names {path}, which is not packed"
+                is_shipped || ["deploy/deb/build", "deploy/notices/generate"].contains(&path),
+                "{page} names {path}, which is not shipped"
             );
             named.insert(path.to_owned());
         }
         for picture in text.split(['"', '(', ')']).filter(|part| part.ends_with(".png")) {
-            assert!(packed.contains(picture), "{page} shows {picture}, which is not packed");
+            assert!(shipped.contains(picture), "{page} shows {picture}, which is not shipped");
         }
     }
     assert!(named.contains("deploy/grafana/dashboards/session-buddy.json") && named.len() > 8, "{named:?}");

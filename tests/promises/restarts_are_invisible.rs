@@ -194,7 +194,7 @@ impl Bridge {
 }
 
 /// What the spared bridge goes through once the other one has it on disk.
-enum Heard {
+enum Received {
     Frame(String),
     /// Time passed: what was held for long enough was counted, also where nothing was committed then.
     Tick,
@@ -219,7 +219,7 @@ struct History<'d> {
     spared: Bridge,
     spared_shown: Shown,
     /// Heard since the last commit: the spared one hears it when it is on the other's disk.
-    heard: Vec<(Heard, i64)>,
+    received: Vec<(Received, i64)>,
     kept_any: bool,
     failed_commits: usize,
 }
@@ -241,7 +241,7 @@ impl<'d> History<'d> {
             shown: Shown::default(),
             spared: Bridge::start(LedgerState::default(), 0),
             spared_shown: Shown::default(),
-            heard: Vec::new(),
+            received: Vec::new(),
             kept_any: false,
             failed_commits: 0,
         }
@@ -302,13 +302,13 @@ impl<'d> History<'d> {
 
     fn hear(&mut self, frame: String) {
         self.bridge.hear(&frame, self.at_micros);
-        self.heard.push((Heard::Frame(frame), self.at_micros));
+        self.received.push((Received::Frame(frame), self.at_micros));
     }
 
     /// What the keeper does, up to where it dies.
     fn keep(&mut self, fate: Fate) {
         let Some(changes) = self.bridge.take(self.at_micros) else {
-            self.heard.push((Heard::Tick, self.at_micros));
+            self.received.push((Received::Tick, self.at_micros));
             return if CRASHES.contains(&fate) {
                 self.die()
             };
@@ -323,7 +323,7 @@ impl<'d> History<'d> {
         };
         if !committed {
             self.failed_commits += 1;
-            self.heard.push((Heard::Tick, self.at_micros));
+            self.received.push((Received::Tick, self.at_micros));
             return;
         }
         self.kept_any = true;
@@ -342,17 +342,17 @@ impl<'d> History<'d> {
     }
 
     fn catch_up(&mut self) {
-        for (heard, at_micros) in self.heard.drain(..) {
-            match heard {
-                Heard::Frame(frame) => self.spared.hear(&frame, at_micros),
-                Heard::Tick => self.spared.ledger.tick(self.spared.moment(at_micros), &mut Vec::new()),
+        for (received, at_micros) in self.received.drain(..) {
+            match received {
+                Received::Frame(frame) => self.spared.hear(&frame, at_micros),
+                Received::Tick => self.spared.ledger.tick(self.spared.moment(at_micros), &mut Vec::new()),
             }
         }
     }
 
     fn die(&mut self) {
         self.store = None;
-        self.heard.clear();
+        self.received.clear();
         let (store, whole) = self.disk.open();
         self.store = Some(store);
         let LedgerState { skills, rules, .. } = whole.clone();
@@ -513,10 +513,10 @@ fn every_write_of_the_store_may_be_its_last() {
         let disk = MemoryState::new();
         let mut database = History::new(&plan, &disk);
         for step in &plan.steps {
-            let heard = database.heard.len();
+            let received = database.received.len();
             database.take(step);
-            for (heard, at_micros) in database.heard.drain(heard..) {
-                if let Heard::Frame(frame) = heard {
+            for (received, at_micros) in database.received.drain(received..) {
+                if let Received::Frame(frame) = received {
                     bridge.hear(&frame, at_micros);
                 }
             }
