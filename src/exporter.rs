@@ -17,7 +17,7 @@ use crate::http::{self, BindError, HttpSettings};
 use crate::ledger::{ConnectionId, Limits, Notice};
 use crate::lent_registry::LentRegistry;
 use crate::live::{LiveApi, Persistence};
-use crate::process::ProcessCollector;
+use crate::process::process_collector;
 use crate::protocol::{AnomalyEntry, Event, EventKind, Message, Rejection};
 use crate::shared_ledger::SharedLedger;
 use crate::site_content::SiteContent;
@@ -134,7 +134,7 @@ impl PrometheusExporter {
         let registry = Registry::new();
         let families = FamiliesCollector::new(ledger.clone());
         registry.register(Box::new(families)).expect("the registry is new and the families are constants");
-        registry.register(Box::new(ProcessCollector::new())).expect("its names are not those of the families");
+        registry.register(Box::new(process_collector())).expect("its names are not those of the families");
         // Without feeds there is nothing to report.
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), Persistence::InMemory);

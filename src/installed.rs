@@ -6,11 +6,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::core::Desc;
 use thiserror::Error;
 
+use crate::exposition::OwnCollector;
 use crate::exposition::family::Family;
+use crate::exposition::own::{FamilySink, OwnMetrics};
 use crate::sync::lock;
 
 /// The file that makes a folder a skill.
@@ -75,25 +76,18 @@ impl InstalledSkills {
     }
 
     /// Returns a collector of `session_buddy_bridge_skill_installed`.
-    pub fn collector(&self) -> InstalledCollector {
-        InstalledCollector { skills: self.clone(), desc: INSTALLED.desc() }
+    pub fn collector(&self) -> OwnCollector {
+        OwnCollector::new(self.clone())
     }
 }
 
-/// Collects `session_buddy_bridge_skill_installed`.
-#[derive(Debug)]
-pub struct InstalledCollector {
-    skills: InstalledSkills,
-    desc: Desc,
-}
-
-impl Collector for InstalledCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![&self.desc]
+impl OwnMetrics for InstalledSkills {
+    fn descs(&self) -> Vec<Desc> {
+        vec![INSTALLED.desc()]
     }
 
-    fn collect(&self) -> Vec<MetricFamily> {
-        let skills = lock(&self.skills.0);
-        vec![INSTALLED.with(skills.iter().map(|name| ([name.as_str()], 1.0)))]
+    fn write(&self, sink: &mut dyn FamilySink) {
+        let skills = lock(&self.0);
+        INSTALLED.write(skills.iter().map(|name| ([name.as_str()], 1.0)), sink);
     }
 }

@@ -199,7 +199,7 @@ pub mod internals {
         };
     }
     pub mod process {
-        pub use crate::process::ProcessCollector;
+        pub use crate::process::process_collector;
     }
     pub mod protocol {
         pub use crate::protocol::{

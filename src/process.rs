@@ -6,13 +6,14 @@
 use std::fs::{self, File};
 use std::io::Read;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::core::Desc;
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::exposition::OwnCollector;
 use crate::exposition::family::Family;
+use crate::exposition::own::{FamilySink, OwnMetrics};
 
 const CPU_SECONDS: Family<0> =
     Family::counter("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", []);
@@ -26,49 +27,43 @@ const VIRTUAL_BYTES: Family<0> = Family::gauge("process_virtual_memory_bytes", "
 
 /// The metrics of this process. Those that the system does not provide are left out: without `/proc` all but CPU time and the
 /// limit of file descriptors.
-pub struct ProcessCollector {
-    descs: [Desc; 7],
+struct ProcessMetrics {
     /// Read once: it never changes, and the file that the time of the boot stands in grows with the processors.
     start_time_seconds: Option<f64>,
 }
 
-impl ProcessCollector {
-    /// Creates a collector for the calling process.
-    pub fn new() -> Self {
+/// Returns a collector of the metrics of the calling process.
+pub fn process_collector() -> OwnCollector {
+    OwnCollector::new(ProcessMetrics::new())
+}
+
+impl ProcessMetrics {
+    fn new() -> Self {
+        Self { start_time_seconds: Stat::read().as_ref().and_then(start_time_seconds) }
+    }
+}
+
+impl OwnMetrics for ProcessMetrics {
+    fn descs(&self) -> Vec<Desc> {
         let families = [&CPU_SECONDS, &MAX_FDS, &OPEN_FDS, &RESIDENT_BYTES, &START_TIME, &THREADS, &VIRTUAL_BYTES];
-        Self {
-            descs: families.map(Family::desc),
-            start_time_seconds: Stat::read().as_ref().and_then(start_time_seconds),
-        }
-    }
-}
-
-impl Default for ProcessCollector {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Collector for ProcessCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
+        families.map(Family::desc).into()
     }
 
-    fn collect(&self) -> Vec<MetricFamily> {
+    fn write(&self, sink: &mut dyn FamilySink) {
+        CPU_SECONDS.write_value(cpu_seconds(), sink);
+        let mut write = |family: &Family<0>, value: Option<f64>| {
+            if let Some(value) = value {
+                family.write_value(value, sink);
+            }
+        };
+        write(&MAX_FDS, getrlimit(Resource::Nofile).current.map(|descriptors| descriptors as f64));
+        write(&OPEN_FDS, open_descriptors().map(|descriptors| descriptors as f64));
         let stat = Stat::read();
         let stat = stat.as_ref();
-        [
-            Some(CPU_SECONDS.value(cpu_seconds())),
-            getrlimit(Resource::Nofile).current.map(|descriptors| MAX_FDS.value(descriptors as f64)),
-            open_descriptors().map(|descriptors| OPEN_FDS.value(descriptors as f64)),
-            stat.map(|stat| RESIDENT_BYTES.value(stat.resident_bytes)),
-            self.start_time_seconds.map(|seconds| START_TIME.value(seconds)),
-            stat.map(|stat| THREADS.value(stat.threads)),
-            stat.map(|stat| VIRTUAL_BYTES.value(stat.virtual_bytes)),
-        ]
-        .into_iter()
-        .flatten()
-        .collect()
+        write(&RESIDENT_BYTES, stat.map(|stat| stat.resident_bytes));
+        write(&START_TIME, self.start_time_seconds);
+        write(&THREADS, stat.map(|stat| stat.threads));
+        write(&VIRTUAL_BYTES, stat.map(|stat| stat.virtual_bytes));
     }
 }
 
@@ -129,10 +124,12 @@ impl Stat {
 mod tests {
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+    use prometheus::core::Collector as _;
+
     use super::*;
 
     fn value(name: &str) -> f64 {
-        let families = ProcessCollector::new().collect();
+        let families = process_collector().collect();
         let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
         let [metric] = family.get_metric() else { panic!("{name} has not one series") };
         metric.get_counter().get_value() + metric.get_gauge().get_value()
@@ -157,7 +154,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn linux_tells_everything() {
-        assert_eq!(ProcessCollector::new().collect().len(), 7);
+        assert_eq!(process_collector().collect().len(), 7);
         assert!(value("process_threads") >= 1.0);
         assert!(value("process_resident_memory_bytes") > 100_000.0);
         assert!(value("process_virtual_memory_bytes") >= value("process_resident_memory_bytes"));

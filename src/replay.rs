@@ -1,9 +1,9 @@
 //! A recording to the metrics that it leads to.
 
-use crate::exposition::{self, Format};
+use crate::exposition::{self, Format, OwnText};
 use crate::ledger::Limits;
 use crate::recording::{self, RecordingError};
-use crate::telemetry::{LedgerCounters, log_notices, rule_families};
+use crate::telemetry::{LedgerCounters, log_notices, write_rule_families};
 
 /// The identity of a recorded feed: the same for every file, so that the same frames give the same bytes.
 const IDENTITY: &str = "replay";
@@ -35,9 +35,8 @@ pub fn replay(recording: &[u8], skill: Option<&str>, limits: Limits) -> Result<S
     let mut out = String::new();
     exposition::encode_families(&mut replay.view, replay.active_sessions, &mut out);
     let counters = LedgerCounters { feeds: replay.view.feeds().cloned().collect(), rules: replay.view.rules() };
-    // The encoder expects at least one series in each family.
-    let families: Vec<_> =
-        rule_families(&counters).into_iter().filter(|family| !family.get_metric().is_empty()).collect();
-    exposition::encode_others(&families, Format::Text, &mut out);
+    let mut rules = OwnText::new(Format::Text);
+    write_rule_families(&counters, &mut rules);
+    out.push_str(&rules.into_text());
     Ok(out)
 }

@@ -30,7 +30,7 @@ use crate::installed::{InstalledSkills, installed_skills};
 use crate::lent_registry::LentRegistry;
 use crate::live::{LiveApi, Persistence};
 use crate::persister::{PersistError, PersistentLedger};
-use crate::process::ProcessCollector;
+use crate::process::process_collector;
 use crate::push::{PushSettings, QueueHandle};
 use crate::reload::{ReloadOutcome, ReloadRequests, SETTLE_TIME};
 use crate::settings::{FeedTarget, ReloadableSettings, Settings, SettingsError, StateLocation};
@@ -163,7 +163,7 @@ impl Bridge {
         telemetry.http_serves(&settings.telemetry_path);
         if settings.has_exporter_metrics {
             registry.register(Box::new(telemetry.http_collector())).expect(names_differ);
-            registry.register(Box::new(ProcessCollector::new())).expect(names_differ);
+            registry.register(Box::new(process_collector())).expect(names_differ);
         }
         registry.register(Box::new(installed.collector())).expect(names_differ);
         if settings.state != StateLocation::InMemory {

@@ -1,17 +1,18 @@
 //! The families for a `prometheus::Registry`.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use prometheus::Registry;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Histogram, MetricFamily};
+use prometheus::proto::MetricFamily;
 
 use crate::ledger::DURATION_BUCKETS_SECONDS;
 
 use super::families::{
     ACTIVE_SESSIONS, ANOMALIES, COMPLETION_RATE, DURATIONS, FAILURES, INVOCATIONS, LAST_INVOKED, LAST_LISTED,
 };
+use super::own::{Families, FamilySink, HistogramValue, OwnMetrics};
 use super::view::View;
 
 /// Provides the view that scrapes, collectors and the live page read.
@@ -27,24 +28,64 @@ pub struct FamiliesCollector {
     descs: Vec<Desc>,
 }
 
-thread_local! {
-    static OTHERS_ONLY: Cell<bool> = const { Cell::new(false) };
+/// What collectors of this crate do when a registry gathers.
+enum Gathering {
+    /// They collect their families.
+    All,
+    /// Those of skills collect nothing: `/metrics` writes these families itself, at a fraction of the cost.
+    BesideSkills,
+    /// They collect nothing, and those of own metrics hand their sources over.
+    Sources(Vec<Arc<dyn OwnMetrics>>),
 }
 
-/// Gathers everything of `registry` except for what a [`FamiliesCollector`] collects: `/metrics` writes these families itself,
-/// at a fraction of the cost. A registry collects on the thread that gathers, so a thread-local mark reaches exactly this
-/// call.
+thread_local! {
+    /// A registry collects on the thread that gathers, so that this reaches exactly one call.
+    static GATHERING: RefCell<Gathering> = const { RefCell::new(Gathering::All) };
+}
+
+/// What a registry has beside what a [`FamiliesCollector`] collects.
+pub(crate) struct BesideSkills {
+    /// The sources of the bridge's own metrics, in no order.
+    pub own: Vec<Arc<dyn OwnMetrics>>,
+    /// What other collectors collect, as the registry gathers it.
+    pub others: Vec<MetricFamily>,
+}
+
+/// Gathers what `registry` has beside what a [`FamiliesCollector`] collects, without making families of own metrics.
+pub(crate) fn gather_beside_skills(registry: &Registry) -> BesideSkills {
+    let (others, gathering) = gather_as(registry, Gathering::Sources(Vec::new()));
+    let Gathering::Sources(own) = gathering else { unreachable!("collectors only add to it") };
+    BesideSkills { own, others }
+}
+
+/// Gathers the same, with the families of own metrics among the others.
 pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
-    /// Removes the mark even if a collector panics: the thread is reused.
-    struct Mark;
-    impl Drop for Mark {
+    gather_as(registry, Gathering::BesideSkills).0
+}
+
+/// Hands `source` over if sources are gathered, and returns whether they are.
+pub(super) fn hand_over(source: &Arc<dyn OwnMetrics>) -> bool {
+    GATHERING.with_borrow_mut(|gathering| match gathering {
+        Gathering::Sources(sources) => {
+            sources.push(Arc::clone(source));
+            true
+        }
+        Gathering::All | Gathering::BesideSkills => false,
+    })
+}
+
+fn gather_as(registry: &Registry, gathering: Gathering) -> (Vec<MetricFamily>, Gathering) {
+    /// Ends it even if a collector panics: the thread is reused.
+    struct Ends;
+    impl Drop for Ends {
         fn drop(&mut self) {
-            OTHERS_ONLY.set(false);
+            GATHERING.set(Gathering::All);
         }
     }
-    OTHERS_ONLY.set(true);
-    let _mark = Mark;
-    registry.gather()
+    GATHERING.set(gathering);
+    let _ends = Ends;
+    let families = registry.gather();
+    (families, GATHERING.replace(Gathering::All))
 }
 
 impl FamiliesCollector {
@@ -77,15 +118,15 @@ impl Collector for FamiliesCollector {
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        let mut families = Vec::new();
-        if !OTHERS_ONLY.get() {
-            self.provider.read(&mut |view, active_sessions| families = collect(view, active_sessions));
+        let mut families = Families::default();
+        if GATHERING.with_borrow(|gathering| matches!(gathering, Gathering::All)) {
+            self.provider.read(&mut |view, active_sessions| collect(view, active_sessions, &mut families));
         }
-        families
+        families.0
     }
 }
 
-fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
+fn collect(view: &View, active_sessions: u64, sink: &mut dyn FamilySink) {
     let invocations = view.phases().flat_map(|(skill, phase)| {
         let series = |completed, value| ([skill, &phase.workflow_phase, completed], value as f64);
         [series("false", phase.abandoned), series("true", phase.completed)]
@@ -104,33 +145,19 @@ fn collect(view: &View, active_sessions: u64) -> Vec<MetricFamily> {
     let last_invoked = view
         .skills()
         .filter_map(|skill| skill.last_invoked_micros.map(|micros| ([&*skill.skill_name], micros as f64 / 1e6)));
-    vec![
-        INVOCATIONS.with(invocations),
-        DURATIONS.with_histograms(durations),
-        COMPLETION_RATE.with(rates),
-        ACTIVE_SESSIONS.value(active_sessions as f64),
-        ANOMALIES.with(anomalies),
-        LAST_LISTED.with(last_listed),
-        FAILURES.with(failures),
-        LAST_INVOKED.with(last_invoked),
-    ]
+    INVOCATIONS.write(invocations, sink);
+    DURATIONS.write_histograms(durations, sink);
+    COMPLETION_RATE.write(rates, sink);
+    ACTIVE_SESSIONS.write_value(active_sessions as f64, sink);
+    ANOMALIES.write(anomalies, sink);
+    LAST_LISTED.write(last_listed, sink);
+    FAILURES.write(failures, sink);
+    LAST_INVOKED.write(last_invoked, sink);
 }
 
-/// Finite bounds only: the crate's encoder derives `+Inf` from the count.
-fn histogram(durations: &crate::ledger::Histogram) -> Histogram {
-    let mut cumulative = 0;
-    let buckets = DURATION_BUCKETS_SECONDS.iter().zip(durations.buckets).map(|(bound, count)| {
-        cumulative += count;
-        let mut bucket = Bucket::default();
-        bucket.set_upper_bound(*bound);
-        bucket.set_cumulative_count(cumulative);
-        bucket
-    });
-    let mut histogram = Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(durations.count());
-    histogram.set_sample_sum(durations.sum);
-    histogram
+fn histogram(durations: &crate::ledger::Histogram) -> HistogramValue<'_> {
+    let (bounds, count, sum) = (&DURATION_BUCKETS_SECONDS, durations.count(), durations.sum);
+    HistogramValue { bounds, counts: &durations.buckets, count, sum }
 }
 
 #[cfg(test)]
@@ -149,6 +176,7 @@ mod tests {
         registry.register(Box::new(FamiliesCollector::new(Arc::new(Empty)))).unwrap();
         registry.register(Box::new(prometheus::IntCounter::new("other_total", "Another").unwrap())).unwrap();
         let names = |families: &[MetricFamily]| families.iter().map(|f| f.name().to_owned()).collect::<Vec<_>>();
+        assert_eq!(names(&gather_beside_skills(&registry).others), ["other_total"]);
         assert_eq!(names(&gather_others(&registry)), ["other_total"]);
         assert_eq!(names(&registry.gather()), ["active_sessions_total", "other_total"]);
     }

@@ -1,14 +1,16 @@
 //! Metric families with explicit labels.
 //!
 //! The `prometheus` crate's own vectors identify a series by a hash of its label values without a separator between them, so
-//! that two series can become one. Here a family is built for each scrape, from values that are stored elsewhere.
+//! that two series can become one. Here a family is written for each scrape, from values that are stored elsewhere.
 
 use std::collections::HashMap;
 
 use prometheus::core::Desc;
-use prometheus::proto::{Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
+use prometheus::proto::MetricType;
 
 use super::format::Format;
+use super::others::type_name;
+use super::own::{FamilyInfo, FamilySink, HistogramValue};
 
 /// The constants of a family.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +37,48 @@ impl<const LABELS: usize> Family<LABELS> {
 
     /// Returns HELP and TYPE.
     pub(super) fn head(&self, format: Format) -> String {
-        let kind = match self.kind {
-            MetricType::COUNTER => "counter",
-            MetricType::HISTOGRAM => "histogram",
-            _ => "gauge",
-        };
-        let mut head = String::new();
-        format.push_head(self.name, self.help, kind, &mut head);
-        head
+        let mut head = Vec::new();
+        format.push_head(self.name, self.help, type_name(self.kind), &mut head);
+        String::from_utf8(head).expect("names and help are text")
+    }
+
+    fn info(&self) -> FamilyInfo<'_> {
+        FamilyInfo { name: self.name, help: self.help, kind: self.kind, labels: &self.labels }
+    }
+
+    /// Passes the counter or gauge with these series to `sink`; nothing if there are none.
+    pub(crate) fn write<'a>(
+        &self,
+        series: impl IntoIterator<Item = ([&'a str; LABELS], f64)>,
+        sink: &mut dyn FamilySink,
+    ) {
+        self.write_sorted(series, sink, |info, values, value, sink| sink.number(info, values, *value));
+    }
+
+    /// Passes the histogram with these series to `sink` in the same way.
+    pub(crate) fn write_histograms<'a>(
+        &self,
+        series: impl IntoIterator<Item = ([&'a str; LABELS], HistogramValue<'a>)>,
+        sink: &mut dyn FamilySink,
+    ) {
+        self.write_sorted(series, sink, |info, values, histogram, sink| sink.histogram(info, values, histogram));
+    }
+
+    fn write_sorted<'a, V>(
+        &self,
+        series: impl IntoIterator<Item = ([&'a str; LABELS], V)>,
+        sink: &mut dyn FamilySink,
+        pass: impl Fn(&FamilyInfo<'_>, &[&str], &V, &mut dyn FamilySink),
+    ) {
+        let mut series: Vec<_> = series.into_iter().collect();
+        if sink.needs_order() && !series.is_sorted_by(|(a, _), (b, _)| a <= b) {
+            series.sort_by_key(|(values, _)| *values);
+        }
+        if !series.is_empty() {
+            let info = self.info();
+            sink.begin(&info);
+            series.iter().for_each(|(values, value)| pass(&info, values, value, sink));
+        }
     }
 
     pub(crate) fn desc(&self) -> Desc {
@@ -59,59 +95,13 @@ impl<const LABELS: usize> Family<LABELS> {
                 .expect("a suffix leaves a valid name valid")
         })
     }
-
-    /// Returns the counter or gauge with these series. A `Registry` drops it if there are none.
-    pub(crate) fn with<'a>(&self, series: impl IntoIterator<Item = ([&'a str; LABELS], f64)>) -> MetricFamily {
-        self.of(series.into_iter().map(|(values, value)| {
-            let mut metric = self.metric(values);
-            if self.kind == MetricType::COUNTER {
-                let mut counter = Counter::default();
-                counter.set_value(value);
-                metric.set_counter(counter);
-            } else {
-                let mut gauge = Gauge::default();
-                gauge.set_value(value);
-                metric.set_gauge(gauge);
-            }
-            metric
-        }))
-    }
-
-    /// Returns the histogram with these series.
-    pub(crate) fn with_histograms<'a>(
-        &self,
-        series: impl IntoIterator<Item = ([&'a str; LABELS], Histogram)>,
-    ) -> MetricFamily {
-        self.of(series.into_iter().map(|(values, histogram)| {
-            let mut metric = self.metric(values);
-            metric.set_histogram(histogram);
-            metric
-        }))
-    }
-
-    fn of(&self, metrics: impl Iterator<Item = Metric>) -> MetricFamily {
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.help.to_owned());
-        family.set_field_type(self.kind);
-        family.set_metric(metrics.collect());
-        family
-    }
-
-    fn metric(&self, values: [&str; LABELS]) -> Metric {
-        let pair = |(name, value): (&&str, &str)| {
-            let mut pair = LabelPair::default();
-            pair.set_name((*name).to_owned());
-            pair.set_value(value.to_owned());
-            pair
-        };
-        Metric::from_label(self.labels.iter().zip(values).map(pair).collect())
-    }
 }
 
 impl Family<0> {
-    /// Returns the family with its only series.
-    pub(crate) fn value(&self, value: f64) -> MetricFamily {
-        self.with([([], value)])
+    /// Passes the counter or gauge with its only series to `sink`.
+    pub(crate) fn write_value(&self, value: f64, sink: &mut dyn FamilySink) {
+        let info = self.info();
+        sink.begin(&info);
+        sink.number(&info, &[], value);
     }
 }

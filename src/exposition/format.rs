@@ -1,8 +1,8 @@
 //! The two exposition formats, where they differ.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
-use super::sample::is_plain;
+use super::sample::push_escaped;
 
 /// The format of a scrape. The series are the same in both, `le` included, so that changing the format keeps the history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,31 +38,34 @@ impl Format {
     ///
     /// In OpenMetrics the name of a counter lacks the suffix `_total` of its samples. A counter whose samples lack it has the
     /// type `unknown` there, so that the series keeps its name.
-    pub(super) fn push_head(self, name: &str, help: &str, kind: &str, out: &mut String) {
+    pub(super) fn push_head(self, name: &str, help: &str, kind: &str, out: &mut Vec<u8>) {
         let (name, kind) = match (self, kind, name.strip_suffix("_total")) {
             (Self::Text, ..) => (name, kind),
             (_, "counter", Some(stem)) => (stem, kind),
             (_, "counter" | "untyped", _) => (name, "unknown"),
             _ => (name, kind),
         };
-        let _ = write!(out, "# HELP {name} ");
-        if is_plain(help) {
-            out.push_str(help);
-        } else {
-            for character in help.chars() {
-                match (character, self) {
-                    ('\\', _) => out.push_str("\\\\"),
-                    ('\n', _) => out.push_str("\\n"),
-                    ('"', Self::OpenMetrics { .. }) => out.push_str("\\\""),
-                    _ => out.push(character),
-                }
-            }
+        let mut push = |text: &str| out.extend_from_slice(text.as_bytes());
+        push("# HELP ");
+        push(name);
+        push(" ");
+        match self {
+            Self::OpenMetrics { .. } => push_escaped(help, &mut push),
+            // Quotes stand as they are.
+            Self::Text => help.split('"').enumerate().for_each(|(number, part)| {
+                push(if number > 0 { "\"" } else { "" });
+                push_escaped(part, &mut push);
+            }),
         }
-        let _ = write!(out, "\n# TYPE {name} {kind}\n");
+        push("\n# TYPE ");
+        push(name);
+        push(" ");
+        push(kind);
+        push("\n");
     }
 
     /// Writes the timestamp of a sample: milliseconds since the Unix epoch in the text format, seconds in OpenMetrics.
-    pub(super) fn push_timestamp(self, millis: i64, out: &mut String) {
+    pub(super) fn push_timestamp(self, millis: i64, out: &mut Vec<u8>) {
         let _ = match self {
             Self::Text => write!(out, " {millis}"),
             Self::OpenMetrics { .. } => write!(out, " {}", millis as f64 / 1e3),

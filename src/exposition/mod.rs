@@ -12,7 +12,9 @@
 //! | `at_times` | the families that rows determine, with samples of the past |
 //! | `text_cache`, `family_text`, `gzip` | the text, kept from scrape to scrape and compressed in chunks |
 //! | `text` | the body of a scrape |
-//! | `others` | everything else that a registry gathers, as text |
+//! | `own` | the bridge's own metrics beside those of skills: sources, and what is made of them |
+//! | `own_text` | what a registry has beside the families of skills, as text |
+//! | `others` | the families of other collectors of a registry, as text |
 //! | `collector` | the families for a `prometheus::Registry` |
 //!
 //! Architecture invariant: nothing here counts. The text and the collector read the same view, and a property test holds them
@@ -28,6 +30,8 @@ mod format;
 mod gzip;
 mod increase;
 mod others;
+pub(crate) mod own;
+mod own_text;
 mod sample;
 mod skill_sample;
 mod skill_view;
@@ -41,7 +45,9 @@ pub use collector::{FamiliesCollector, ViewProvider, gather_others};
 pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;
-pub use others::{OtherSample, each_other_sample, encode_others};
+pub use others::{OtherSample, each_other_sample};
+pub use own::OwnCollector;
+pub(crate) use own_text::OwnText;
 pub use skill_sample::{SkillSample, SkillShape, each_skill_sample};
 pub use skill_view::SkillView;
 pub use text::{Encoding, encode_families, render, render_if_small};

@@ -22,10 +22,18 @@ pub struct OtherSample<'f> {
 
 /// Writes families that `Registry::gather` returned. The crate's own encoder knows one format only, and writes the bound 1.0
 /// as `1`, which OpenMetrics forbids: one series would have two names.
-pub fn encode_others(families: &[MetricFamily], format: Format, out: &mut String) {
+pub(super) fn encode_others(families: &[MetricFamily], format: Format, out: &mut Vec<u8>) {
     for family in families {
         format.push_head(family.name(), family.help(), type_name(family.get_field_type()), out);
-        each_other_sample(family, |sample| push(family.name(), &sample, format, out));
+        each_other_sample(family, |sample| {
+            let labels = sample.metric.get_label().iter().map(|label| (label.name(), label.value()));
+            push_series(family.name(), sample.suffix, labels, sample.bound, out);
+            push_value(sample.value, out);
+            if sample.metric.timestamp_ms() != 0 {
+                format.push_timestamp(sample.metric.timestamp_ms(), out);
+            }
+            out.push(b'\n');
+        });
     }
 }
 
@@ -62,7 +70,7 @@ pub fn each_other_sample<'f>(family: &'f MetricFamily, mut each: impl FnMut(Othe
     }
 }
 
-fn type_name(kind: MetricType) -> &'static str {
+pub(super) fn type_name(kind: MetricType) -> &'static str {
     match kind {
         MetricType::COUNTER => "counter",
         MetricType::GAUGE => "gauge",
@@ -72,33 +80,34 @@ fn type_name(kind: MetricType) -> &'static str {
     }
 }
 
-fn push(name: &str, sample: &OtherSample<'_>, format: Format, out: &mut String) {
-    out.push_str(name);
-    out.push_str(sample.suffix);
-    let mut separator = '{';
+/// Writes the name and the labels of a sample, and the space before its value.
+pub(super) fn push_series<'l>(
+    name: &str,
+    suffix: &str,
+    labels: impl Iterator<Item = (&'l str, &'l str)>,
+    bound: Option<(&str, f64)>,
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(suffix.as_bytes());
+    let mut separator = b'{';
     let mut push_label = |name: &str, text: &str| {
         out.push(separator);
-        separator = ',';
-        out.push_str(name);
-        out.push_str("=\"");
-        push_escaped(text, |chunk| out.push_str(chunk));
-        out.push('"');
+        separator = b',';
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b"=\"");
+        push_escaped(text, |chunk| out.extend_from_slice(chunk.as_bytes()));
+        out.push(b'"');
     };
-    for label in sample.metric.get_label() {
-        push_label(label.name(), label.value());
+    labels.for_each(|(name, text)| push_label(name, text));
+    if let Some((name, bound)) = bound {
+        push_label(name, &bound_text(bound));
     }
-    if let Some((name, text)) = sample.bound_label() {
-        push_label(name, &text);
-    }
-    if separator == ',' {
-        out.push('}');
-    }
-    out.push(' ');
-    Value::Number(sample.value).with_text(|text| out.push_str(std::str::from_utf8(text).expect("digits are text")));
-    if sample.metric.timestamp_ms() != 0 {
-        format.push_timestamp(sample.metric.timestamp_ms(), out);
-    }
-    out.push('\n');
+    out.extend_from_slice(if separator == b',' { b"} " } else { b" " });
+}
+
+pub(super) fn push_value(value: f64, out: &mut Vec<u8>) {
+    Value::Number(value).with_text(|text| out.extend_from_slice(text));
 }
 
 impl OtherSample<'_> {
@@ -129,9 +138,9 @@ mod tests {
         registry.register(Box::new(served)).unwrap();
         registry.register(Box::new(odd)).unwrap();
         registry.register(Box::new(took)).unwrap();
-        let mut out = String::new();
+        let mut out = Vec::new();
         encode_others(&registry.gather(), format, &mut out);
-        out
+        String::from_utf8(out).unwrap()
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Value {
 }
 
 /// Returns whether `text` contains no character that a format escapes. Hardly any contains one.
-pub(super) fn is_plain(text: &str) -> bool {
+fn is_plain(text: &str) -> bool {
     text.bytes().fold(true, |is_plain, byte| is_plain & !matches!(byte, b'\\' | b'"' | b'\n'))
 }
 

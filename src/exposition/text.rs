@@ -5,13 +5,13 @@ use std::time::Instant;
 use bytes::Bytes;
 use prometheus::Registry;
 
-use super::collector::{ViewProvider, gather_others};
+use super::collector::ViewProvider;
 use super::families::ACTIVE_SESSIONS;
 use super::family_kind::FamilyKind;
 use super::family_text::FamilyText;
 use super::format::Format;
 use super::gzip::GzipMember;
-use super::others::encode_others;
+use super::own_text::encode_beside_skills;
 use super::skill_view::SkillView;
 use super::view::View;
 
@@ -81,9 +81,9 @@ fn render_if(
     condition: impl Fn(&View) -> bool,
 ) -> Option<Vec<Bytes>> {
     // Before the view is locked: collectors lock it too, and a scrape should hold it no longer than it needs.
-    let mut others = String::new();
-    encode_others(&gather_others(registry), format, &mut others);
-    others.push_str(format.end());
+    let mut others = Vec::new();
+    encode_beside_skills(registry, format, &mut others);
+    others.extend_from_slice(format.end().as_bytes());
     let mut chunks = None;
     provider.read(&mut |view, active_sessions| {
         if !condition(view) {
@@ -99,7 +99,7 @@ fn render_if(
     chunks
 }
 
-fn identity(view: &mut View, active_sessions: u64, format: Format, others: String) -> Vec<Bytes> {
+fn identity(view: &mut View, active_sessions: u64, format: Format, others: Vec<u8>) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
         Part::Text(text) => chunks.push(text.into()),
@@ -109,7 +109,7 @@ fn identity(view: &mut View, active_sessions: u64, format: Format, others: Strin
     chunks
 }
 
-fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &str) -> Vec<Bytes> {
+fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &[u8]) -> Vec<Bytes> {
     let mut encoder = view.text().0.take_encoder();
     let mut member = GzipMember::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
@@ -118,7 +118,7 @@ fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &str) -> 
             family.each_compressed(format, skills, &mut encoder, |compressed| member.push(compressed))
         }
     });
-    member.push(&encoder.compress(others.as_bytes()));
+    member.push(&encoder.compress(others));
     view.text().0.return_encoder(encoder);
     member.finish()
 }

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::core::Desc;
 
-use super::{Telemetry, push};
+use super::{FeedTelemetry, Telemetry, push};
 use crate::build_info;
 use crate::exposition::family::Family;
+use crate::exposition::own::{FamilySink, OwnMetrics};
 use crate::feed::FeedState;
 use crate::health::{FeedReport, Health};
 use crate::ledger::binding::Doubt;
@@ -188,17 +188,16 @@ pub struct LedgerCounters {
     pub rules: RuleCounters,
 }
 
-/// The metrics of [`Telemetry`], with those of health and of the ledger, for a `prometheus::Registry`.
-pub struct TelemetryCollector<C> {
-    telemetry: Arc<Telemetry>,
-    health: Arc<Health>,
-    counters: C,
-    descs: Vec<Desc>,
+/// The metrics of [`Telemetry`], with those of health and of the ledger.
+pub(super) struct TelemetryMetrics<C> {
+    pub telemetry: Arc<Telemetry>,
+    pub health: Arc<Health>,
+    pub counters: C,
 }
 
-impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
-    pub(super) fn new(telemetry: Arc<Telemetry>, health: Arc<Health>, counters: C) -> Self {
-        let descs = vec![
+impl<C: Fn() -> LedgerCounters + Send + Sync> OwnMetrics for TelemetryMetrics<C> {
+    fn descs(&self) -> Vec<Desc> {
+        let own = [
             BUILD_INFO.desc(),
             FEED_UP.desc(),
             FEED_STATE.desc(),
@@ -232,68 +231,61 @@ impl<C: Fn() -> LedgerCounters + Send + Sync> TelemetryCollector<C> {
             WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.desc(),
             WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.desc(),
         ];
-        let descs = descs.into_iter().chain(push::descs()).collect();
-        Self { telemetry, health, counters, descs }
+        own.into_iter().chain(push::descs()).collect()
+    }
+
+    fn write(&self, sink: &mut dyn FamilySink) {
+        BUILD_INFO
+            .write([([build_info::REVISION, build_info::RUSTC, build_info::TARGET, build_info::VERSION], 1.0)], sink);
+        write_health(&self.health.reports(), sink);
+        write_feeds(&self.telemetry.feeds(), sink);
+        let (config, web_config) = self.telemetry.reloads();
+        WEB_CONFIG_FAILURES.write_value(web_config.failures as f64, sink);
+        CONFIG_LAST_RELOAD_SUCCESSFUL.write_value(one_if(config.is_last_successful), sink);
+        CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.write_value(config.last_success_seconds, sink);
+        WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.write_value(one_if(web_config.is_last_successful), sink);
+        WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.write_value(web_config.last_success_seconds, sink);
+        LOG_LINES_DROPPED.write_value(super::LOG_LINES_DROPPED.load(Ordering::Relaxed) as f64, sink);
+        self.telemetry.push().write(sink);
+        write_rule_families(&(self.counters)(), sink);
     }
 }
 
-impl<C: Fn() -> LedgerCounters + Send + Sync> Collector for TelemetryCollector<C> {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
-    }
+fn write_health(reports: &[FeedReport], sink: &mut dyn FamilySink) {
+    FEED_UP.write(reports.iter().map(|report| ([&*report.identity], one_if(report.is_live()))), sink);
+    FEED_STATE.write(reports.iter().flat_map(states), sink);
+    let standing = |standing: &FeedStanding| {
+        (standing.source.map(|source| source.0.to_string()).unwrap_or_default(), standing.role == FeedRole::Active)
+    };
+    let active = reports.iter().filter_map(|report| Some((&*report.identity, standing(report.standing.as_ref()?))));
+    let active: Vec<_> = active.collect();
+    FEED_ACTIVE.write(active.iter().map(|(feed, (source, is_active))| ([*feed, source], one_if(*is_active))), sink);
+}
 
-    fn collect(&self) -> Vec<MetricFamily> {
-        let feeds: Vec<_> =
-            self.telemetry.feeds().iter().map(|feed| (feed.identity().clone(), feed.counts())).collect();
-        let feeds = || feeds.iter().map(|(identity, counts)| (&**identity, counts));
-        let reports = self.health.reports();
-        let standing = |standing: &FeedStanding| {
-            (standing.source.map(|source| source.0.to_string()).unwrap_or_default(), standing.role == FeedRole::Active)
-        };
-        let active: Vec<_> = reports
-            .iter()
-            .filter_map(|report| Some((&*report.identity, standing(report.standing.as_ref()?))))
-            .collect();
-        let (config, web_config) = self.telemetry.reloads();
-        let mut families = vec![
-            BUILD_INFO
-                .with([([build_info::REVISION, build_info::RUSTC, build_info::TARGET, build_info::VERSION], 1.0)]),
-            FEED_UP.with(reports.iter().map(|report| ([&*report.identity], one_if(report.is_live())))),
-            FEED_STATE.with(reports.iter().flat_map(states)),
-            FEED_ACTIVE.with(active.iter().map(|(feed, (source, is_active))| ([*feed, source], one_if(*is_active)))),
-            FEED_CONNECTS.with(feeds().map(|(feed, counts)| ([feed], counts.connects as f64))),
-            FEED_DISCONNECTS.with(feeds().flat_map(|(feed, counts)| {
-                counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))
-            })),
-            FEED_MESSAGES.with(feeds().flat_map(|(feed, counts)| {
-                MessageType::ALL
-                    .iter()
-                    .zip(counts.messages)
-                    .map(move |(kind, times)| ([feed, kind.label()], times as f64))
-            })),
-            FEED_REJECTED.with(feeds().flat_map(|(feed, counts)| {
-                let reasons = RejectionReason::ALL.iter().zip(counts.rejected);
-                reasons.map(move |(reason, times)| ([feed, reason.label()], times as f64))
-            })),
-            FEED_LAST_MESSAGE.with(
-                feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds))),
-            ),
-            DETAIL_ROWS
-                .with(feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(rows, _)| ([feed], rows as f64)))),
-            DETAIL_FAILURES.with(
-                feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(_, failures)| ([feed], failures as f64))),
-            ),
-            WEB_CONFIG_FAILURES.value(web_config.failures as f64),
-            CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(config.is_last_successful)),
-            CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(config.last_success_seconds),
-            WEB_CONFIG_LAST_RELOAD_SUCCESSFUL.value(one_if(web_config.is_last_successful)),
-            WEB_CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP.value(web_config.last_success_seconds),
-            LOG_LINES_DROPPED.value(super::LOG_LINES_DROPPED.load(Ordering::Relaxed) as f64),
-        ];
-        families.extend(self.telemetry.push().collect());
-        families.extend(rule_families(&(self.counters)()));
-        families
-    }
+fn write_feeds(feeds: &[Arc<FeedTelemetry>], sink: &mut dyn FamilySink) {
+    let feeds: Vec<_> = feeds.iter().map(|feed| (&**feed.identity(), feed.state())).collect();
+    let feeds = || feeds.iter().map(|(identity, state)| (*identity, &state.counts));
+    FEED_CONNECTS.write(feeds().map(|(feed, counts)| ([feed], counts.connects as f64)), sink);
+    let disconnects = feeds().flat_map(|(feed, counts)| {
+        counts.disconnects.iter().map(move |(code, times)| ([code.as_str(), feed], *times as f64))
+    });
+    FEED_DISCONNECTS.write(disconnects, sink);
+    let messages = feeds().flat_map(|(feed, counts)| {
+        MessageType::ALL.iter().zip(counts.messages).map(move |(kind, times)| ([feed, kind.label()], times as f64))
+    });
+    FEED_MESSAGES.write(messages, sink);
+    let rejected = feeds().flat_map(|(feed, counts)| {
+        let reasons = RejectionReason::ALL.iter().zip(counts.rejected);
+        reasons.map(move |(reason, times)| ([feed, reason.label()], times as f64))
+    });
+    FEED_REJECTED.write(rejected, sink);
+    let last_message =
+        feeds().filter_map(|(feed, counts)| counts.last_message_seconds.map(|seconds| ([feed], seconds)));
+    FEED_LAST_MESSAGE.write(last_message, sink);
+    let rows = feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(rows, _)| ([feed], rows as f64)));
+    DETAIL_ROWS.write(rows, sink);
+    let failures = feeds().filter_map(|(feed, counts)| counts.skills_db.map(|(_, failures)| ([feed], failures as f64)));
+    DETAIL_FAILURES.write(failures, sink);
 }
 
 /// One series for each state, of which one is 1.
@@ -306,36 +298,31 @@ fn one_if(is_so: bool) -> f64 {
     f64::from(u8::from(is_so))
 }
 
-/// Returns the counters that belong to the counting rules as families.
-pub fn rule_families(counters: &LedgerCounters) -> Vec<MetricFamily> {
+/// Passes the counters that belong to the counting rules to `sink`.
+pub(crate) fn write_rule_families(counters: &LedgerCounters, sink: &mut dyn FamilySink) {
     let feeds = || counters.feeds.iter().map(|feed| (&*feed.identity, feed));
+    let tenth_skill = feeds().filter_map(|(feed, counters)| {
+        counters.tenth_skill_invocations.map(|invocations| ([feed], invocations as f64))
+    });
+    FEED_TENTH_SKILL.write(tenth_skill, sink);
+    FEED_ROLLBACKS.write(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64)), sink);
+    FEED_RESETS.write(feeds().map(|(feed, counters)| ([feed], counters.resets as f64)), sink);
+    let undecided = feeds().flat_map(|(feed, counters)| {
+        let doubts = Doubt::ALL.iter().zip(counters.undecided);
+        doubts.map(move |(doubt, times)| ([feed, doubt.code()], times as f64))
+    });
+    SOURCE_UNDECIDED.write(undecided, sink);
+    SOURCE_DOUBLE_COUNTED.write(feeds().map(|(feed, counters)| ([feed], counters.double_counted as f64)), sink);
+    let detail = || feeds().filter_map(|(feed, counters)| Some((feed, counters, counters.rows_tell?)));
+    DETAIL_UP.write(detail().map(|(feed, _, rows_tell)| ([feed], one_if(rows_tell))), sink);
+    DETAIL_MISMATCHES.write(detail().map(|(feed, counters, _)| ([feed], counters.detail_mismatches as f64)), sink);
     let rules = counters.rules;
-    vec![
-        FEED_TENTH_SKILL.with(feeds().filter_map(|(feed, counters)| {
-            counters.tenth_skill_invocations.map(|invocations| ([feed], invocations as f64))
-        })),
-        FEED_ROLLBACKS.with(feeds().map(|(feed, counters)| ([feed], counters.rollbacks as f64))),
-        FEED_RESETS.with(feeds().map(|(feed, counters)| ([feed], counters.resets as f64))),
-        SOURCE_UNDECIDED.with(feeds().flat_map(|(feed, counters)| {
-            let doubts = Doubt::ALL.iter().zip(counters.undecided);
-            doubts.map(move |(doubt, times)| ([feed, doubt.code()], times as f64))
-        })),
-        SOURCE_DOUBLE_COUNTED.with(feeds().map(|(feed, counters)| ([feed], counters.double_counted as f64))),
-        DETAIL_UP.with(
-            feeds().filter_map(|(feed, counters)| counters.rows_tell.map(|rows_tell| ([feed], one_if(rows_tell)))),
-        ),
-        DETAIL_MISMATCHES.with(
-            feeds()
-                .filter(|(_, counters)| counters.rows_tell.is_some())
-                .map(|(feed, counters)| ([feed], counters.detail_mismatches as f64)),
-        ),
-        EXACT_OBSERVATIONS.value(rules.exact_observations as f64),
-        ESTIMATED_OBSERVATIONS.value(rules.estimated_observations as f64),
-        INEXACT_RATES.value(rules.inexact_rates as f64),
-        LATE_EVENTS.value(rules.late_events as f64),
-        BACKFILLED_INVOCATIONS.value(rules.backfilled_invocations as f64),
-        ANOMALY_WINDOW_OVERFLOWS.value(rules.anomaly_window_overflows as f64),
-        OVERFLOWED_INVOCATIONS.value(rules.overflowed_invocations as f64),
-        OVERFLOWED_ANOMALIES.value(rules.overflowed_anomalies as f64),
-    ]
+    EXACT_OBSERVATIONS.write_value(rules.exact_observations as f64, sink);
+    ESTIMATED_OBSERVATIONS.write_value(rules.estimated_observations as f64, sink);
+    INEXACT_RATES.write_value(rules.inexact_rates as f64, sink);
+    LATE_EVENTS.write_value(rules.late_events as f64, sink);
+    BACKFILLED_INVOCATIONS.write_value(rules.backfilled_invocations as f64, sink);
+    ANOMALY_WINDOW_OVERFLOWS.write_value(rules.anomaly_window_overflows as f64, sink);
+    OVERFLOWED_INVOCATIONS.write_value(rules.overflowed_invocations as f64, sink);
+    OVERFLOWED_ANOMALIES.write_value(rules.overflowed_anomalies as f64, sink);
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::mem::{Discriminant, discriminant};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use tracing::{debug, info, trace, warn};
@@ -55,8 +55,8 @@ pub struct FeedTelemetry {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    counts: Counts,
+pub(super) struct State {
+    pub(super) counts: Counts,
     disconnect_throttle: BTreeMap<String, LogThrottle>,
     skills_db_throttle: LogThrottle,
     rejected_throttle: [LogThrottle; RejectionReason::ALL.len()],
@@ -237,7 +237,8 @@ impl FeedTelemetry {
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        lock(&self.state).counts.clone()
+    /// Calls nothing and waits for nobody while it is held: a feed counts each message under the same lock.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 }

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Histogram, MetricFamily};
+use prometheus::core::Desc;
 
 use super::Telemetry;
 use crate::exposition::family::Family;
+use crate::exposition::own::{FamilySink, HistogramValue, OwnMetrics};
 use crate::http::Refusal;
+use crate::sync::lock;
 
 const HTTP_CONNECTIONS_REFUSED: Family<0> = Family::counter(
     "session_buddy_bridge_http_connections_refused_total",
@@ -79,33 +80,18 @@ impl HttpCounts {
     }
 }
 
-impl From<ScrapeDurations> for Histogram {
-    /// Finite bounds only: an encoder derives `+Inf` from the count.
-    fn from(durations: ScrapeDurations) -> Self {
-        let mut cumulative = 0;
-        let buckets = SCRAPE_BUCKETS_SECONDS.iter().zip(durations.buckets).map(|(bound, count)| {
-            cumulative += count;
-            let mut bucket = Bucket::default();
-            bucket.set_upper_bound(*bound);
-            bucket.set_cumulative_count(cumulative);
-            bucket
-        });
-        let mut histogram = Self::default();
-        histogram.set_bucket(buckets.collect());
-        histogram.set_sample_count(durations.count);
-        histogram.set_sample_sum(durations.sum_seconds);
-        histogram
+impl ScrapeDurations {
+    fn value(&self) -> HistogramValue<'_> {
+        let Self { buckets, count, sum_seconds } = self;
+        HistogramValue { bounds: &SCRAPE_BUCKETS_SECONDS, counts: buckets, count: *count, sum: *sum_seconds }
     }
 }
 
-/// The metrics of the HTTP server, all `session_buddy_bridge_http_*`, for a `prometheus::Registry`.
-pub struct HttpCollector {
-    telemetry: Arc<Telemetry>,
-    descs: Vec<Desc>,
-}
+/// The metrics of the HTTP server, all `session_buddy_bridge_http_*`.
+pub(super) struct HttpMetrics(pub Arc<Telemetry>);
 
-impl HttpCollector {
-    pub(super) fn new(telemetry: Arc<Telemetry>) -> Self {
+impl OwnMetrics for HttpMetrics {
+    fn descs(&self) -> Vec<Desc> {
         let own = [
             HTTP_CONNECTIONS_REFUSED.desc(),
             HTTP_REFUSALS.desc(),
@@ -113,34 +99,22 @@ impl HttpCollector {
             HTTP_REQUESTS.desc(),
             HTTP_SCRAPE_DURATION.desc(),
         ];
-        Self { telemetry, descs: own.into_iter().chain(HTTP_SCRAPE_DURATION.sample_descs()).collect() }
-    }
-}
-
-impl Collector for HttpCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
+        own.into_iter().chain(HTTP_SCRAPE_DURATION.sample_descs()).collect()
     }
 
-    fn collect(&self) -> Vec<MetricFamily> {
-        let (refused, accept_failures) = self.telemetry.http_failures();
-        let HttpCounts { requests, scrapes } = self.telemetry.http_counts();
+    fn write(&self, sink: &mut dyn FamilySink) {
+        let process = lock(&self.0.process);
+        HTTP_CONNECTIONS_REFUSED.write_value(process.refused as f64, sink);
+        let refusals = Refusal::ALL.iter().zip(process.refusals);
+        HTTP_REFUSALS.write(refusals.map(|(refusal, refusals)| ([refusal.label()], refusals.count as f64)), sink);
+        HTTP_ACCEPT_FAILURES.write_value(process.accept_failures as f64, sink);
+        let HttpCounts { requests, scrapes } = &process.http;
         let requests = requests.iter().flat_map(|(path, codes)| {
             codes.iter().map(move |(code, count)| (code.to_string(), path.as_str(), *count as f64))
         });
         let requests: Vec<_> = requests.collect();
-        vec![
-            HTTP_CONNECTIONS_REFUSED.value(refused as f64),
-            HTTP_REFUSALS.with(
-                Refusal::ALL
-                    .iter()
-                    .zip(self.telemetry.http_refusals())
-                    .map(|(refusal, count)| ([refusal.label()], count as f64)),
-            ),
-            HTTP_ACCEPT_FAILURES.value(accept_failures as f64),
-            HTTP_REQUESTS.with(requests.iter().map(|(code, path, count)| ([code.as_str(), *path], *count))),
-            HTTP_SCRAPE_DURATION.with_histograms([([], scrapes.into())]),
-        ]
+        HTTP_REQUESTS.write(requests.iter().map(|(code, path, count)| ([code.as_str(), *path], *count)), sink);
+        HTTP_SCRAPE_DURATION.write_histograms([([], scrapes.value())], sink);
     }
 }
 
@@ -154,9 +128,13 @@ mod tests {
         for millis in [1, 2, 10, 99, 1000, 1001] {
             counts.record_scrape(Duration::from_millis(millis));
         }
-        let histogram = Histogram::from(counts.scrapes);
-        let cumulative: Vec<_> = histogram.get_bucket().iter().map(Bucket::cumulative_count).collect();
-        assert_eq!((cumulative, histogram.get_sample_count()), (vec![1, 3, 4, 5], 6));
-        assert!((histogram.get_sample_sum() - 2.113).abs() < 1e-9);
+        let mut samples = Vec::new();
+        counts.scrapes.value().each_sample(|suffix, bound, value| samples.push((suffix, bound, value)));
+        let bucket = |bound, count| ("_bucket", Some(bound), count);
+        let buckets =
+            [bucket(0.001, 1.0), bucket(0.01, 3.0), bucket(0.1, 4.0), bucket(1.0, 5.0), bucket(f64::INFINITY, 6.0)];
+        assert_eq!(samples[..5], buckets);
+        assert!(samples[5].0 == "_sum" && (samples[5].2 - 2.113).abs() < 1e-9);
+        assert_eq!(samples[6..], [("_count", None, 6.0)]);
     }
 }

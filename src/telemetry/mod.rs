@@ -25,19 +25,21 @@ use std::time::{Duration, Instant};
 
 use tracing::{error, info, warn};
 
-pub use collector::{LedgerCounters, TelemetryCollector, rule_families};
+pub use collector::LedgerCounters;
+pub(crate) use collector::write_rule_families;
 pub use feed::{CODES_FROM_ZERO, FeedTelemetry};
-pub use http::HttpCollector;
 pub(crate) use notices::{log_notice, log_notices};
 pub use push::{PushStanding, PushTelemetry};
 pub use recent::SeenRejection;
 pub use state::StateTelemetry;
 
+use crate::exposition::OwnCollector;
 use crate::health::Health;
 use crate::http::{Refusal, WebConfigError, WebConfigSummary};
 use crate::sync::lock;
 use crate::text::one_line;
-use http::HttpCounts;
+use collector::TelemetryMetrics;
+use http::{HttpCounts, HttpMetrics};
 use log_throttle::LogThrottle;
 use recent::RecentRejections;
 use reload::Reloads;
@@ -174,18 +176,18 @@ impl Telemetry {
         self.rejections.latest_first()
     }
 
-    /// Returns all of this as metric families. `health` and `counters` are asked at each scrape.
-    pub fn collector<C: Fn() -> LedgerCounters + Send + Sync>(
+    /// Returns a collector of all of this. `health` and `counters` are asked at each scrape.
+    pub fn collector(
         self: &Arc<Self>,
         health: Arc<Health>,
-        counters: C,
-    ) -> TelemetryCollector<C> {
-        TelemetryCollector::new(Arc::clone(self), health, counters)
+        counters: impl Fn() -> LedgerCounters + Send + Sync + 'static,
+    ) -> OwnCollector {
+        OwnCollector::new(TelemetryMetrics { telemetry: Arc::clone(self), health, counters })
     }
 
-    /// Returns what concerns the HTTP server as metric families.
-    pub fn http_collector(self: &Arc<Self>) -> HttpCollector {
-        HttpCollector::new(Arc::clone(self))
+    /// Returns a collector of what concerns the HTTP server.
+    pub fn http_collector(self: &Arc<Self>) -> OwnCollector {
+        OwnCollector::new(HttpMetrics(Arc::clone(self)))
     }
 
     /// HTTP serves the metrics at `path`.
@@ -259,19 +261,6 @@ impl Telemetry {
     pub fn web_config_failed(&self, error: &WebConfigError) {
         lock(&self.process).web_config.record_failure();
         error!(%error, "web configuration reload failed; keeping the previous configuration");
-    }
-
-    fn http_refusals(&self) -> [u64; Refusal::ALL.len()] {
-        lock(&self.process).refusals.map(|refusals| refusals.count)
-    }
-
-    fn http_failures(&self) -> (u64, u64) {
-        let http = lock(&self.process);
-        (http.refused, http.accept_failures)
-    }
-
-    fn http_counts(&self) -> HttpCounts {
-        lock(&self.process).http.clone()
     }
 
     /// Returns the reloads of the configuration file and those of the web configuration file.

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use prometheus::core::Desc;
-use prometheus::proto::MetricFamily;
 use tracing::{debug, info, warn};
 
 use super::log_throttle::LogThrottle;
 use super::logged;
 use crate::exposition::family::Family;
+use crate::exposition::own::FamilySink;
 use crate::push::{QueueSize, ReceiverListener, RefusalReason};
 use crate::sync::lock;
 
@@ -142,29 +142,30 @@ impl PushTelemetry {
         receivers.into_iter().map(|(name, receiver)| (name, lock(&receiver.state).standing.clone())).collect()
     }
 
-    pub(super) fn collect(&self) -> Vec<MetricFamily> {
+    /// Passes the families of this module to `sink`.
+    pub(super) fn write(&self, sink: &mut dyn FamilySink) {
         let receivers = lock(&self.0).clone();
         let states: Vec<_> = receivers.iter().map(|(name, receiver)| (&**name, lock(&receiver.state))).collect();
         let each = |read: fn(&State) -> Option<f64>| {
             states.iter().filter_map(move |(name, state)| Some(([*name], read(state)?)))
         };
-        vec![
-            UP.with(each(|state| Some(f64::from(u8::from(state.standing.is_up))))),
-            SAMPLES.with(each(|state| Some(state.samples as f64))),
-            REQUESTS.with(states.iter().flat_map(|(name, state)| {
-                state.requests.iter().map(|(code, count)| ([&**code, *name], *count as f64))
-            })),
-            REFUSED_SAMPLES.with(states.iter().flat_map(|(name, state)| {
-                state.refused.iter().map(|(reason, count)| ([*reason, *name], *count as f64))
-            })),
-            RETRIES.with(each(|state| Some(state.retries as f64))),
-            QUEUE_TICKS.with(each(|state| Some(state.standing.queue.ticks as f64))),
-            QUEUE_BYTES.with(each(|state| Some(state.standing.queue.bytes as f64))),
-            QUEUE_OLDEST.with(each(|state| Some(state.standing.queue.oldest?.millis() as f64 / 1e3))),
-            LAST_SUCCESS.with(each(|state| state.standing.last_success_seconds)),
-            THINNED_TICKS.with(each(|state| Some(state.thinned_ticks as f64))),
-            CLOCK_SKEW.with(each(|state| state.clock_skew_seconds)),
-        ]
+        UP.write(each(|state| Some(f64::from(u8::from(state.standing.is_up)))), sink);
+        SAMPLES.write(each(|state| Some(state.samples as f64)), sink);
+        let requests = states
+            .iter()
+            .flat_map(|(name, state)| state.requests.iter().map(|(code, count)| ([&**code, *name], *count as f64)));
+        REQUESTS.write(requests, sink);
+        let refused = states
+            .iter()
+            .flat_map(|(name, state)| state.refused.iter().map(|(reason, count)| ([*reason, *name], *count as f64)));
+        REFUSED_SAMPLES.write(refused, sink);
+        RETRIES.write(each(|state| Some(state.retries as f64)), sink);
+        QUEUE_TICKS.write(each(|state| Some(state.standing.queue.ticks as f64)), sink);
+        QUEUE_BYTES.write(each(|state| Some(state.standing.queue.bytes as f64)), sink);
+        QUEUE_OLDEST.write(each(|state| Some(state.standing.queue.oldest?.millis() as f64 / 1e3)), sink);
+        LAST_SUCCESS.write(each(|state| state.standing.last_success_seconds), sink);
+        THINNED_TICKS.write(each(|state| Some(state.thinned_ticks as f64)), sink);
+        CLOCK_SKEW.write(each(|state| state.clock_skew_seconds), sink);
     }
 }
 
@@ -296,6 +297,7 @@ mod tests {
     use std::io::{self, Write};
 
     use super::*;
+    use crate::exposition::own::{FamilyInfo, HistogramValue};
     use crate::push::TickTime;
 
     /// What is logged by a thread.
@@ -314,18 +316,27 @@ mod tests {
 
     /// The value of each series of one receiver, by metric and the label beside `receiver`.
     fn values(telemetry: &PushTelemetry) -> BTreeMap<String, f64> {
-        let mut values = BTreeMap::new();
-        for family in telemetry.collect() {
-            let name = family.name().strip_prefix("session_buddy_bridge_push_").unwrap().to_owned();
-            for metric in family.get_metric() {
-                let labels = metric.get_label().iter();
-                let others: Vec<_> =
-                    labels.filter(|label| label.name() != "receiver").map(|label| label.value()).collect();
-                let value = metric.get_counter().get_value() + metric.get_gauge().get_value();
-                values.insert([&[&*name], &others[..]].concat().join(" "), value);
+        #[derive(Default)]
+        struct Values(BTreeMap<String, f64>);
+
+        impl FamilySink for Values {
+            fn begin(&mut self, _: &FamilyInfo<'_>) {}
+
+            fn number(&mut self, family: &FamilyInfo<'_>, labels: &[&str], value: f64) {
+                let name = family.name.strip_prefix("session_buddy_bridge_push_").unwrap();
+                let others = family.labels.iter().zip(labels).filter(|(label, _)| **label != "receiver");
+                let texts: Vec<_> = [name].into_iter().chain(others.map(|(_, value)| *value)).collect();
+                self.0.insert(texts.join(" "), value);
+            }
+
+            fn histogram(&mut self, family: &FamilyInfo<'_>, _: &[&str], _: &HistogramValue<'_>) {
+                panic!("{} is a histogram", family.name);
             }
         }
-        values
+
+        let mut values = Values::default();
+        telemetry.write(&mut values);
+        values.0
     }
 
     #[test]

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
+use prometheus::core::Desc;
 use tracing::{debug, error, info, warn};
 
 use super::log_throttle::LogThrottle;
+use crate::exposition::OwnCollector;
 use crate::exposition::family::Family;
+use crate::exposition::own::{FamilySink, OwnMetrics};
 use crate::store::{Quarantine, StoreError};
 use crate::sync::lock;
 
@@ -132,10 +133,9 @@ impl StateTelemetry {
         lock(&self.state).is_durable()
     }
 
-    /// Returns all of this as metric families.
-    pub fn collector(self: &Arc<Self>) -> StateCollector {
-        let descs = [DURABLE, COMMITS, COMMIT_FAILURES, QUARANTINED].iter().map(Family::desc).collect();
-        StateCollector { telemetry: Arc::clone(self), descs }
+    /// Returns a collector of all of this.
+    pub fn collector(self: &Arc<Self>) -> OwnCollector {
+        OwnCollector::new(StateMetrics(Arc::clone(self)))
     }
 }
 
@@ -145,25 +145,19 @@ impl State {
     }
 }
 
-/// The metrics of [`StateTelemetry`] for a `prometheus::Registry`.
-#[derive(Debug)]
-pub struct StateCollector {
-    telemetry: Arc<StateTelemetry>,
-    descs: Vec<Desc>,
-}
+/// The metrics of [`StateTelemetry`].
+struct StateMetrics(Arc<StateTelemetry>);
 
-impl Collector for StateCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        self.descs.iter().collect()
+impl OwnMetrics for StateMetrics {
+    fn descs(&self) -> Vec<Desc> {
+        [DURABLE, COMMITS, COMMIT_FAILURES, QUARANTINED].iter().map(Family::desc).collect()
     }
 
-    fn collect(&self) -> Vec<MetricFamily> {
-        let state = lock(&self.telemetry.state);
-        vec![
-            DURABLE.value(f64::from(u8::from(state.is_durable()))),
-            COMMITS.value(state.commits as f64),
-            COMMIT_FAILURES.value(state.failures as f64),
-            QUARANTINED.value(state.quarantined as f64),
-        ]
+    fn write(&self, sink: &mut dyn FamilySink) {
+        let state = lock(&self.0.state);
+        DURABLE.write_value(f64::from(u8::from(state.is_durable())), sink);
+        COMMITS.write_value(state.commits as f64, sink);
+        COMMIT_FAILURES.write_value(state.failures as f64, sink);
+        QUARANTINED.write_value(state.quarantined as f64, sink);
     }
 }

@@ -10,7 +10,7 @@ use prometheus::{Registry, TextEncoder};
 use session_buddy_bridge::internals::feed::{DISCONNECT_CODES, FeedState};
 use session_buddy_bridge::internals::health::Health;
 use session_buddy_bridge::internals::ledger::{FeedCounters, Notice, RuleCounters};
-use session_buddy_bridge::internals::process::ProcessCollector;
+use session_buddy_bridge::internals::process::process_collector;
 use session_buddy_bridge::internals::protocol::{MessageType, Rejection, RejectionReason};
 use session_buddy_bridge::internals::telemetry::{CODES_FROM_ZERO, LedgerCounters, Telemetry};
 
@@ -20,7 +20,7 @@ fn scraped(telemetry: &Arc<Telemetry>, health: &Arc<Health>, counters: LedgerCou
     let registry = Registry::new();
     registry.register(Box::new(telemetry.collector(Arc::clone(health), move || counters.clone()))).unwrap();
     registry.register(Box::new(telemetry.http_collector())).unwrap();
-    registry.register(Box::new(ProcessCollector::new())).unwrap();
+    registry.register(Box::new(process_collector())).unwrap();
     Scrape::parse(&TextEncoder::new().encode_to_string(&registry.gather()).unwrap()).unwrap()
 }
 
