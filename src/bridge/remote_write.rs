@@ -189,9 +189,8 @@ impl Pushing {
     /// Makes the receivers those of `wanted`: stops the senders of others, and starts those that are new or changed.
     async fn apply(&mut self, wanted: &PushSettings) -> Result<(), ApplyError> {
         let is_wanted = |running: &RunningSender| wanted.receivers.contains(&running.receiver);
-        for (name, running) in self.running.extract_if(.., |_, running| !is_wanted(running)) {
+        for (_, running) in self.running.extract_if(.., |_, running| !is_wanted(running)) {
             running.stop.cancel();
-            self.clock_guard.forget(&name);
         }
         let names: Vec<_> = wanted.receivers.iter().map(|receiver| receiver.name.clone()).collect();
         self.telemetry.push().retain(&names.iter().map(ReceiverName::as_str).collect::<Vec<_>>());
@@ -232,8 +231,7 @@ impl Pushing {
             self.telemetry.push().receiver(receiver.name.as_str())
         };
         let listeners = wanted.receivers.iter().map(listener).collect();
-        let (guard, wall_clock) = (self.clock_guard.clone(), WallClock::default());
-        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, guard, wall_clock, listeners));
+        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, WallClock::default(), listeners));
         for receiver in &wanted.receivers {
             if !self.running.contains_key(&receiver.name) {
                 self.start(receiver.clone(), handle.clone());

@@ -49,7 +49,13 @@ impl CurrentValues {
 
     /// Returns the number of series that have a value.
     pub(crate) fn len(&self) -> usize {
-        self.values.iter().flatten().count()
+        self.count(|_| true)
+    }
+
+    /// Returns the number of those that have a value and that `is_selected` selects by their place in the catalog.
+    pub(crate) fn count(&self, is_selected: impl Fn(usize) -> bool) -> usize {
+        let there = self.values.iter().enumerate().filter(|(index, value)| value.is_some() && is_selected(*index));
+        there.count()
     }
 }
 

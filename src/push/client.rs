@@ -22,9 +22,9 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use super::answer::Answer;
+use super::answer::{Answer, Verdict};
+use super::clock::WallClock;
 use super::receiver::PushReceiver;
-use crate::clock;
 use crate::feed::{
     CredentialError, DisconnectReason, PresentedHeaders, TlsConfigs, http_date, retry_after_wait, tls_text,
 };
@@ -161,11 +161,22 @@ impl Exchange {
             Err(_) => Answer::None,
         }
     }
+
+    /// Returns what a receiver of remote write says of the clocks: an answer to the samples, for good or bad. The login of a
+    /// network, a redirect and a proxy without a receiver have clocks of their own.
+    pub(crate) fn skew_of_receiver(&self) -> Option<Skew> {
+        let is_page = self.answer.as_ref().is_ok_and(Reply::is_page);
+        match self.answer().verdict() {
+            Verdict::Stored | Verdict::Divide(_) if !is_page => self.skew,
+            Verdict::Stored | Verdict::Divide(_) | Verdict::Retry(_) | Verdict::Hold => None,
+        }
+    }
 }
 
 /// One receiver's connection.
 pub(crate) struct Client {
     receiver: PushReceiver,
+    wall_clock: WallClock,
     tls: TlsConfigs,
     connection: Option<Connection>,
 }
@@ -180,8 +191,9 @@ struct Connection {
 }
 
 impl Client {
-    pub(crate) fn new(receiver: PushReceiver) -> Self {
-        Self { receiver, tls: TlsConfigs::default(), connection: None }
+    /// Creates a client without a connection. By `wall_clock` the receiver's clock is judged.
+    pub(crate) fn new(receiver: PushReceiver, wall_clock: WallClock) -> Self {
+        Self { receiver, wall_clock, tls: TlsConfigs::default(), connection: None }
     }
 
     /// The next request opens a connection, for which the credentials are read again.
@@ -192,7 +204,7 @@ impl Client {
     /// Sends `body` and returns the answer. A connection that the receiver closed meanwhile is replaced.
     pub(crate) async fn send(&mut self, body: Bytes) -> Exchange {
         let limit = self.receiver.timeout;
-        let sent = clock::wall_seconds();
+        let sent = self.wall_clock.seconds();
         let exchange = timeout(limit, self.exchange(body)).await;
         let exchange = exchange.unwrap_or(Err(ClientError::Timeout(limit)));
         let (parts, text) = match exchange {
@@ -202,8 +214,8 @@ impl Client {
                 return Exchange { answer: Err(error), skew: None };
             }
         };
-        let received = clock::wall_seconds();
-        let now = Timestamp::now();
+        let received = self.wall_clock.seconds();
+        let now = Timestamp::from_millisecond(self.wall_clock.millis()).unwrap_or(Timestamp::UNIX_EPOCH);
         let text_of = |name: HeaderName| parts.headers.get(name)?.to_str().ok().map(ToOwned::to_owned);
         let date = text_of(header::DATE).and_then(|date| http_date(&date, now));
         let reply = Reply {

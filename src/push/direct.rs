@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::answer::Verdict;
 use super::client::Client;
+use super::clock::WallClock;
 use super::receiver::PushReceiver;
 
 /// How often a request is sent to a receiver that does not answer, or asks to wait.
@@ -23,7 +24,7 @@ pub struct DirectSender(Client);
 impl DirectSender {
     /// Creates a sender without a connection.
     pub fn new(receiver: PushReceiver) -> Self {
-        Self(Client::new(receiver))
+        Self(Client::new(receiver, WallClock::default()))
     }
 
     /// Sends the body of a request until the receiver has stored it.

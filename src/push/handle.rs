@@ -245,6 +245,23 @@ impl QueueHandle {
         .await
     }
 
+    /// A receiver has stored samples of a time up to `to` that were merged into an earlier tick while they were on their way, because
+    /// the clock was set back. No tick is queued before `to` then: between its other samples they would be a counter that falls. Changes
+    /// nothing if a later tick is queued.
+    ///
+    /// # Errors
+    /// The database failed.
+    pub async fn advance_beyond_newest(&self, receiver: &ReceiverName, to: TickTime) -> Result<(), QueueError> {
+        let receiver = receiver.clone();
+        self.request(move |turn| {
+            if turn.sampler()?.newest().is_some_and(|newest| newest >= to) {
+                return Ok(());
+            }
+            Ok(turn.store.write_queue(|connection| queue::advance(connection, &receiver, to))?)
+        })
+        .await
+    }
+
     /// Returns how much is queued later than `after`.
     ///
     /// # Errors
@@ -319,6 +336,15 @@ impl QueueServer {
     }
 }
 
+/// Returns the time of a last tick that would be at `time`: right after one that a receiver has `answered` for, if that is not later by more
+/// than a moment, which the end of a process outlasts.
+fn after_answered(time: TickTime, answered: TickTime) -> TickTime {
+    const MOMENT_MILLIS: i64 = 1_000;
+    let next = answered.millis() + 1;
+    let is_soon = (1..=MOMENT_MILLIS).contains(&(next - time.millis()));
+    if is_soon { TickTime::from_millis(next) } else { time }
+}
+
 impl Turn<'_> {
     fn identify(&mut self, host: HostHash, label_sets: LabelSets) -> Result<Identified, QueueError> {
         let stored = self.store.read_queue(queue::owner)?;
@@ -368,11 +394,15 @@ impl Turn<'_> {
         }
         let QueueSettings { interval, bytes_max, .. } = self.state.settings.clone().ok_or(QueueError::Unidentified)?;
         let interval_millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+        let time = match kind {
+            TickKind::Regular => time,
+            TickKind::Final => after_answered(time, self.store.read_queue(queue::answered)?),
+        };
         let ledger = self.ledger;
         let sampler = self.sampler()?;
-        // A clock that was set back by less than an interval will have passed the newest tick soon.
+        // A clock that was set back by less than an interval will have passed the newest tick soon. No other one follows the last.
         let is_taken = |newest: TickTime| (0..=interval_millis).contains(&(newest.millis() - time.millis()));
-        if sampler.newest().is_some_and(is_taken) {
+        if kind == TickKind::Regular && sampler.newest().is_some_and(is_taken) {
             return Ok(TickOutcome::NotDue);
         }
         let occasion = Occasion { time, kind, interval_millis };

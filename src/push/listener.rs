@@ -15,7 +15,7 @@ pub trait ReceiverListener: Send + Sync {
     fn retry(&self, problem: &str, retry_in_seconds: f64);
     /// The receiver takes no requests until somebody acts.
     fn held(&self, problem: &str, retry_in_seconds: f64);
-    /// Nothing more is queued for the receiver, or sent to it, until somebody acts. Whoever found the `problem` has logged it.
+    /// Nothing more is queued for the receiver, or sent to it, while the `problem` lasts. Whoever found it has logged it.
     fn stalled(&self, problem: &str);
     /// Samples will not arrive. `answer` is what the receiver wrote.
     fn refused(&self, samples: u64, reason: RefusalReason, answer: &str);

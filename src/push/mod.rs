@@ -19,7 +19,7 @@
 //! | `bisect` | which samples the next request contains, when some are refused |
 //! | `limit` | how many samples a request may have |
 //! | `receiver` | a receiver, as it is configured |
-//! | `clock` | this machine's clock, and whether ticks are held because it is ahead |
+//! | `clock` | this machine's clock, and whether nothing is sent because it is ahead |
 //! | `client` | requests over one connection |
 //! | `direct` | requests without a queue, for a command that ends |
 //! | `probe` | what can be found out about a receiver without a sample |

@@ -1,6 +1,7 @@
 //! What can be found out about a receiver without a sample.
 
 use super::client::{Client, Skew};
+use super::clock::WallClock;
 use super::encoder::RequestEncoder;
 use super::receiver::PushReceiver;
 
@@ -38,7 +39,7 @@ pub enum Verification {
 
 /// Sends both requests. No sample is sent.
 pub async fn probe(receiver: PushReceiver) -> Probe {
-    let mut client = Client::new(receiver);
+    let mut client = Client::new(receiver, WallClock::default());
     let exchange = client.send(RequestEncoder::new().finish().into()).await;
     let skew_seconds = exchange.skew.map(|Skew { min, max }| (min, max));
     let reply = match exchange.answer {

@@ -214,6 +214,15 @@ pub(super) fn values_at(connection: &Connection, series: usize, time: TickTime) 
     Ok(values)
 }
 
+/// Returns the latest tick that a receiver has answered for; [`TickTime::NEVER`] if there is none.
+pub(super) fn answered(connection: &Connection) -> rusqlite::Result<TickTime> {
+    let mut query = connection.prepare_cached(
+        "SELECT max(coalesce((SELECT max(position_millis) FROM push_receiver), 0), \
+         coalesce((SELECT base_millis FROM push_identity), 0))",
+    )?;
+    query.query_row([], |row| row.get(0).map(TickTime::from_millis))
+}
+
 /// What became of a tick.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
@@ -238,11 +247,9 @@ pub(super) fn append(
     new: &[Arc<Series>],
     values: &[(SeriesId, f64)],
 ) -> rusqlite::Result<Appended> {
-    let answered = "SELECT max(coalesce((SELECT max(position_millis) FROM push_receiver), 0), \
-                    coalesce((SELECT base_millis FROM push_identity), 0))";
-    let answered: i64 = connection.prepare_cached(answered)?.query_row([], |row| row.get(0))?;
-    if time.millis() <= answered {
-        return Ok(Appended::TooEarly(TickTime::from_millis(answered)));
+    let answered = answered(connection)?;
+    if time <= answered {
+        return Ok(Appended::TooEarly(answered));
     }
     let mut insert = connection.prepare_cached("INSERT INTO push_series VALUES (?, ?, ?, ?, ?, ?)")?;
     for (offset, series) in new.iter().enumerate() {
@@ -324,8 +331,8 @@ fn before_newest(connection: &Connection) -> rusqlite::Result<TickTime> {
     Ok(TickTime::from_millis(base - 1))
 }
 
-/// A receiver has answered for everything up to `to`, which is not later than the newest tick. Its position never goes back, and
-/// a receiver that was removed meanwhile has none.
+/// A receiver has answered for everything up to `to`. Its position never goes back, and a receiver that was removed meanwhile has
+/// none.
 pub(super) fn advance(connection: &Connection, receiver: &ReceiverName, to: TickTime) -> rusqlite::Result<()> {
     let mut update = connection
         .prepare_cached("UPDATE push_receiver SET position_millis = ?2 WHERE name = ?1 AND position_millis < ?2")?;

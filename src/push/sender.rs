@@ -12,7 +12,7 @@ use super::answer::{RefusalReason, RetryCause, Verdict};
 use super::batch::{Batch, CurrentValues, ticks_within};
 use super::bisect::{Cells, Pieces};
 use super::client::{Client, Exchange, Reply};
-use super::clock::{ClockGuard, ClockVerdict, WallClock};
+use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::limit::RequestLimit;
@@ -38,11 +38,12 @@ const QUEUE_RETRY: Duration = Duration::from_secs(5);
 /// everybody's present.
 const SKEW_SECONDS_MAX: f64 = 60.0;
 
-/// A receiver that answered longer ago is greeted again.
-const GREETING_SECONDS_MAX: f64 = 90.0;
+/// A tick that is later than the wall clock by no more than this is not of the future: a clock that is kept right is set by fractions
+/// of a second.
+const PRESENT_MILLIS: i64 = 1_000;
 
-/// A wall clock that has gone on for this much longer than the process has slept with the machine, or was set.
-const SLEPT_MIN: Duration = Duration::from_secs(10);
+/// The wall clock is read this often while a sender waits.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a sender waits, and by which clock it notices a sleep of the machine.
 #[derive(Debug, Clone)]
@@ -86,7 +87,7 @@ impl Default for SendTiming {
 pub struct Sender {
     receiver: PushReceiver,
     handle: QueueHandle,
-    clock_guard: ClockGuard,
+    clock_witness: ClockWitness,
     listener: Arc<dyn ReceiverListener>,
     timing: SendTiming,
     client: Client,
@@ -103,8 +104,9 @@ pub struct Sender {
     refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
     /// What the receiver last refused for its age. Its next window is searched from there.
     refused_age: Option<RefusedAge>,
-    /// When the receiver last answered as one that takes samples, in seconds since the Unix epoch.
-    greeted_at: Option<f64>,
+    /// When the receiver last accepted a request, unless one was without an answer since, or was refused for another reason than its
+    /// samples.
+    accepted_at: Option<WallMoment>,
     /// Cancelled when no tick will be taken any more.
     finish: CancellationToken,
 }
@@ -116,6 +118,19 @@ struct RefusedAge {
     reason: RefusalReason,
     /// Whether every tick of the window was refused: those of the next one may be as well.
     is_window: bool,
+}
+
+/// What the receiver says of a request without samples.
+enum Greeting {
+    Accepted,
+    Refused(Refusal),
+}
+
+/// The status and the message of a refusal, without the digits: they can be of a time, or of a request.
+#[derive(PartialEq, Eq)]
+struct Refusal {
+    code: u16,
+    message: String,
 }
 
 /// What a request led to.
@@ -137,7 +152,7 @@ impl Sender {
     ) -> Self {
         let backoff = |min, max| Backoff::new(min, max, fastrand::Rng::new());
         Self {
-            client: Client::new(receiver.clone()),
+            client: Client::new(receiver.clone(), timing.wall_clock.clone()),
             retries: backoff(timing.retry_min, timing.retry_max),
             holds: backoff(timing.hold_min, timing.hold_max),
             encoder: RequestEncoder::new(),
@@ -148,11 +163,11 @@ impl Sender {
             limit: RequestLimit::default(),
             refused_series: BTreeMap::new(),
             refused_age: None,
-            greeted_at: None,
+            accepted_at: None,
             finish: CancellationToken::new(),
             receiver,
             handle,
-            clock_guard,
+            clock_witness: clock_guard.witness(),
             listener,
             timing,
         }
@@ -161,8 +176,6 @@ impl Sender {
     /// Sends until `stop`, or, after `finish`, until the receiver has answered for everything.
     pub async fn run(mut self, finish: CancellationToken, stop: CancellationToken) {
         self.finish = finish;
-        let clock_guard = self.clock_guard.clone();
-        let name = self.receiver.name.clone();
         stop.run_until_cancelled(async {
             loop {
                 match self.send_queue().await {
@@ -175,7 +188,6 @@ impl Sender {
             }
         })
         .await;
-        clock_guard.forget(&name);
     }
 
     /// Sends the queue from the receiver's position on. Returns when everything is sent and nothing follows.
@@ -203,9 +215,24 @@ impl Sender {
                 self.next_tick(&mut newest).await;
                 continue;
             }
-            let fresh = self.drop_aged(&backlog.ticks, backlog.remaining.ticks == 0, &mut current);
+            let present = self.present(&backlog.ticks);
+            if present.is_empty() {
+                if !self.until_present(&backlog.ticks[0], &mut newest).await {
+                    return Ok(());
+                }
+                continue;
+            }
+            if present[0].time < self.oldest_sent() {
+                // By a clock that is ahead every tick is too old.
+                while self.greet().await.is_none() {
+                    self.check_generation()?;
+                }
+                self.check_generation()?;
+            }
+            let is_all = backlog.remaining.ticks == 0 || present.len() < backlog.ticks.len();
+            let fresh = self.drop_aged(present, is_all, &mut current);
             let left = self.send_ticks(fresh, &mut current).await?;
-            match backlog.ticks[..backlog.ticks.len() - left.len()].last() {
+            match present[..present.len() - left.len()].last() {
                 Some(last) if self.position.time < last.time => self.advance(last.time).await?,
                 Some(_) | None => {}
             }
@@ -247,6 +274,28 @@ impl Sender {
         }
     }
 
+    /// Returns those of `ticks` that are not of the future: of a clock that was ahead, and was set back since.
+    fn present<'t>(&self, ticks: &'t [Tick]) -> &'t [Tick] {
+        &ticks[..ticks.partition_point(|tick| self.is_present(tick.time))]
+    }
+
+    fn is_present(&self, time: TickTime) -> bool {
+        time.millis() <= self.timing.wall_clock.millis().saturating_add(PRESENT_MILLIS)
+    }
+
+    /// Waits until the time of `tick` comes, or another tick takes its place. Returns whether there will be anything to send: at the
+    /// end a tick of the future stays queued.
+    async fn until_present(&self, tick: &Tick, newest: &mut watch::Receiver<Position>) -> bool {
+        let left_millis = tick.time.millis().saturating_sub(self.timing.wall_clock.millis());
+        let left = Duration::from_millis(left_millis.max(1).unsigned_abs());
+        tokio::select! {
+            biased;
+            changed = newest.changed() => changed.is_ok(),
+            () = self.finish.cancelled(), if left > CLOCK_INTERVAL => false,
+            () = tokio::time::sleep(left.min(CLOCK_INTERVAL)) => true,
+        }
+    }
+
     fn add_series(&mut self, new: Vec<Arc<Series>>) {
         for series in &new {
             let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
@@ -262,16 +311,22 @@ impl Sender {
         self.listener.queue(size, self.handle.thinned_ticks());
     }
 
+    /// Returns the time before which a tick is too old to be sent.
+    fn oldest_sent(&self) -> TickTime {
+        let age_max_millis = i64::try_from(self.receiver.age_max.as_millis()).unwrap_or(i64::MAX);
+        TickTime::from_millis(self.timing.wall_clock.millis().saturating_sub(age_max_millis))
+    }
+
     /// Leaves out ticks that are too old to be sent, but for the newest of all. Returns the others.
     fn drop_aged<'t>(&self, ticks: &'t [Tick], is_all: bool, current: &mut CurrentValues) -> &'t [Tick] {
-        let oldest =
-            self.timing.wall_clock.millis() - i64::try_from(self.receiver.age_max.as_millis()).unwrap_or(i64::MAX);
-        let aged = ticks.partition_point(|tick| tick.time.millis() < oldest);
+        let oldest = self.oldest_sent();
+        let aged = ticks.partition_point(|tick| tick.time < oldest);
         let (aged, fresh) = ticks.split_at(aged.min(ticks.len() - usize::from(is_all)));
         let mut samples = 0;
         for tick in aged {
             current.apply(tick);
-            samples += current.len() as u64;
+            let is_sent = |index: usize| self.receiver.series.contains(&self.catalog[index]);
+            samples += current.count(is_sent) as u64;
         }
         if samples > 0 {
             self.listener.refused(samples, RefusalReason::MaxAge, "--push.max-age");
@@ -330,7 +385,8 @@ impl Sender {
                 pieces.refuse(&batch, RefusalReason::TooLarge);
                 continue;
             }
-            match self.send(body.into(), samples).await? {
+            let newest_sent = batch.time(piece.ticks.end - 1);
+            match self.send(body.into(), samples, newest_sent).await? {
                 Sent::Stored => {
                     pieces.stored(&batch);
                     self.limit.stored(samples as usize);
@@ -423,35 +479,58 @@ impl Sender {
         }
     }
 
-    /// Sends one request until the receiver has answered for its samples, or should get others first.
-    async fn send(&mut self, body: Bytes, samples: u64) -> Result<Sent, QueueError> {
+    /// Sends one request until the receiver has answered for its samples, or should get others first. None of them is later than
+    /// `newest`.
+    async fn send(&mut self, body: Bytes, samples: u64, newest: TickTime) -> Result<Sent, QueueError> {
         let mut is_doubted = false;
         loop {
             self.check_generation()?;
-            if !self.greet().await {
-                continue;
-            }
+            let Some(greeting) = self.greet().await else { continue };
             // The greeting may have waited.
             self.check_generation()?;
-            let exchange = self.exchange(body.clone()).await;
-            if self.is_held_by_clock(&exchange).await {
-                // What was stored is stored; sent again, it is no error.
-                continue;
+            if !self.is_present(newest) {
+                // The clock was set back, and no tick was taken since.
+                return Err(QueueError::Overtaken(self.receiver.name.clone()));
             }
+            let exchange = self.exchange(body.clone()).await;
             match exchange.answer().verdict() {
                 Verdict::Stored => {
-                    self.greeted_at = Some(self.timing.wall_clock.seconds());
+                    self.read_clock(&exchange);
+                    self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
                     self.retries.reset();
                     self.holds.reset();
                     self.listener.accepted(samples, self.timing.wall_clock.seconds());
+                    if self.check_generation().is_err() {
+                        // The clock was set back while the request was on its way.
+                        self.handle.advance_beyond_newest(&self.receiver.name, newest).await?;
+                    }
                     return Ok(Sent::Stored);
                 }
-                // It may refuse the credentials in words of its own: then it refuses a request without samples too.
-                Verdict::Divide(RefusalReason::Other) if !is_doubted && self.is_greeting_old() => {
-                    is_doubted = true;
-                    self.greeted_at = None;
+                Verdict::Divide(reason) => {
+                    // By the wrong clock a sample can be refused that is right.
+                    if self.is_held_by_clock(&exchange).await {
+                        continue;
+                    }
+                    match greeting {
+                        Greeting::Refused(refusal) if Refusal::of(&exchange).as_ref() == Some(&refusal) => {
+                            let problem = problem(&exchange);
+                            self.hold(&format!(
+                                "{problem}; a request without samples is refused with the same message"
+                            ))
+                            .await;
+                        }
+                        // It may refuse the credentials in words of its own: then it refuses a request without samples too.
+                        Greeting::Accepted
+                            if reason == RefusalReason::Other && !is_doubted && self.is_acceptance_old() =>
+                        {
+                            is_doubted = true;
+                            self.accepted_at = None;
+                        }
+                        Greeting::Accepted | Greeting::Refused(_) => {
+                            return Ok(Sent::Divide(reason, problem(&exchange)));
+                        }
+                    }
                 }
-                Verdict::Divide(reason) => return Ok(Sent::Divide(reason, problem(&exchange))),
                 Verdict::Hold => self.hold(&problem(&exchange)).await,
                 Verdict::Retry(cause) => {
                     self.retry(&problem(&exchange), cause).await;
@@ -461,50 +540,70 @@ impl Sender {
         }
     }
 
-    /// Sends a request without samples to a receiver that has not answered for a while, by our clock, which may have been set:
-    /// it shows whether the credentials are right, and the receiver's clock, before anything is stored. Returns whether samples can be sent.
-    async fn greet(&mut self) -> bool {
-        let since = self.greeted_at.map(|at| self.timing.wall_clock.seconds() - at);
-        if since.is_some_and(|since| since.abs() < GREETING_SECONDS_MAX) {
-            return true;
+    /// Sends a request without samples to a receiver that is not known to accept requests, and after the clock was set: it shows whether
+    /// the credentials are right, and the receiver's clock, before anything is stored. Returns what it says, or, after a wait, `None`
+    /// if no samples can be sent.
+    async fn greet(&mut self) -> Option<Greeting> {
+        let now = WallMoment::now(&self.timing.wall_clock);
+        let is_accepting = self.accepted_at.is_some_and(|accepted| !accepted.was_set_until(now));
+        if is_accepting && !self.clock_witness.is_ahead(Instant::now()) {
+            return Some(Greeting::Accepted);
         }
         let empty = self.encoder.finish();
         let exchange = self.exchange(empty.into()).await;
-        if self.is_held_by_clock(&exchange).await {
-            return false;
-        }
         match exchange.answer().verdict() {
-            Verdict::Stored => self.greeted_at = Some(self.timing.wall_clock.seconds()),
-            // Whoever refuses a request without samples refuses something else than samples.
-            Verdict::Divide(_) | Verdict::Hold => self.hold(&problem(&exchange)).await,
-            Verdict::Retry(cause) => self.retry(&problem(&exchange), cause).await,
+            Verdict::Stored | Verdict::Divide(_) if self.is_held_by_clock(&exchange).await => None,
+            Verdict::Stored => {
+                self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
+                Some(Greeting::Accepted)
+            }
+            // It may be the want of samples that it refuses.
+            Verdict::Divide(_) => Refusal::of(&exchange).map(Greeting::Refused),
+            Verdict::Hold => {
+                self.hold(&problem(&exchange)).await;
+                None
+            }
+            Verdict::Retry(cause) => {
+                self.retry(&problem(&exchange), cause).await;
+                None
+            }
         }
-        self.greeted_at.is_some()
     }
 
     /// Returns whether the receiver last accepted a request long enough ago for its credentials to have changed since.
-    fn is_greeting_old(&self) -> bool {
-        let since = self.greeted_at.map(|at| (self.timing.wall_clock.seconds() - at).abs());
-        since.is_none_or(|since| since >= self.timing.doubt_after.as_secs_f64())
+    fn is_acceptance_old(&self) -> bool {
+        let now = WallMoment::now(&self.timing.wall_clock);
+        self.accepted_at.is_none_or(|accepted| accepted.until(now) >= self.timing.doubt_after)
     }
 
     async fn exchange(&mut self, body: Bytes) -> Exchange {
         let exchange = self.client.send(body).await;
         self.listener.request(exchange.answer.as_ref().ok().map(|reply| reply.code));
         if exchange.answer.is_err() {
-            self.greeted_at = None;
+            self.accepted_at = None;
         }
         exchange
     }
 
-    /// Reads the receiver's clock. Waits and returns `true` if ours is ahead of it by too much.
-    async fn is_held_by_clock(&mut self, exchange: &Exchange) -> bool {
-        let Some(skew) = exchange.skew else { return false };
+    /// Reads the receiver's clock out of its answer, if it tells the time.
+    fn read_clock(&self, exchange: &Exchange) {
+        let Some(skew) = exchange.skew_of_receiver() else { return };
         let (is_ahead, is_behind) = (skew.min > SKEW_SECONDS_MAX, skew.max < -SKEW_SECONDS_MAX);
         self.listener.clock(skew.seconds(), is_ahead || is_behind, is_ahead);
-        self.clock_guard.record(&self.receiver.name, if is_ahead { ClockVerdict::Ahead } else { ClockVerdict::Right });
+        let verdict = if is_ahead { ClockVerdict::Ahead } else { ClockVerdict::Right };
+        self.clock_witness.record(verdict, Instant::now());
+    }
+
+    /// Reads the receiver's clock. Waits and returns `true` if ours is ahead, by this one or by others'.
+    async fn is_held_by_clock(&mut self, exchange: &Exchange) -> bool {
+        self.read_clock(exchange);
+        let is_ahead = self.clock_witness.is_ahead(Instant::now());
         if is_ahead {
-            self.greeted_at = None;
+            self.listener.stalled(match exchange.skew_of_receiver() {
+                Some(_) => "this machine's clock is ahead of the receiver's; nothing is sent until they agree",
+                None => "this machine's clock is ahead of another receiver's; nothing is sent until they agree",
+            });
+            self.accepted_at = None;
             let delay = self.holds.next_delay();
             self.rest(delay).await;
         }
@@ -512,7 +611,7 @@ impl Sender {
     }
 
     async fn hold(&mut self, problem: &str) {
-        self.greeted_at = None;
+        self.accepted_at = None;
         self.client.disconnect();
         let delay = self.holds.next_delay();
         self.listener.held(problem, delay.as_secs_f64());
@@ -526,21 +625,19 @@ impl Sender {
     }
 
     /// Waits, and reports the queue as it grows. Returns earlier after a sleep of the machine, in which the network may have come back,
-    /// and once at the end.
+    /// after the clock was set, and once at the end.
     async fn rest(&self, delay: Duration) {
-        /// The wall clock is compared this often.
-        const SLICE: Duration = Duration::from_secs(1);
         let is_finishing = self.finish.is_cancelled();
-        let deadline = tokio::time::Instant::now() + if is_finishing { delay.min(SLICE) } else { delay };
+        let deadline = tokio::time::Instant::now() + if is_finishing { delay.min(CLOCK_INTERVAL) } else { delay };
         let mut newest = self.handle.watch();
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if left.is_zero() {
                 return;
             }
-            let (began, wall) = (Instant::now(), self.timing.wall_clock.seconds());
+            let before = WallMoment::now(&self.timing.wall_clock);
             tokio::select! {
-                () = tokio::time::sleep(left.min(SLICE)) => {}
+                () = tokio::time::sleep(left.min(CLOCK_INTERVAL)) => {}
                 () = self.finish.cancelled(), if !is_finishing => return,
                 // A queue that fails is reported when it is used next.
                 Ok(()) = newest.changed() => {
@@ -549,10 +646,18 @@ impl Sender {
                     }
                 }
             }
-            if self.timing.wall_clock.seconds() - wall > (began.elapsed() + SLEPT_MIN).as_secs_f64() {
+            if before.was_set_until(WallMoment::now(&self.timing.wall_clock)) {
                 return;
             }
         }
+    }
+}
+
+impl Refusal {
+    /// Returns the refusal of a request that was answered.
+    fn of(exchange: &Exchange) -> Option<Self> {
+        let Reply { code, text, .. } = exchange.answer.as_ref().ok()?;
+        Some(Self { code: *code, message: text.chars().filter(|char| !char.is_ascii_digit()).collect() })
     }
 }
 

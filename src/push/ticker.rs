@@ -8,16 +8,13 @@ use prometheus::Registry;
 use tracing::{debug, info, warn};
 
 use super::alarm::Alarm;
-use super::clock::{ClockGuard, WallClock};
+use super::clock::WallClock;
 use super::gatherer::OwnGatherer;
 use super::handle::{QueueError, QueueHandle, TickOutcome};
 use super::identity::Identity;
 use super::listener::ReceiverListener;
 use super::series::{OwnSample, TickKind, TickTime};
 use crate::sync::lock;
-
-/// While the clock is ahead, whether it still is is checked this often.
-const AHEAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A tick that could not be taken is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
@@ -85,13 +82,13 @@ impl Schedule {
     }
 }
 
-/// Takes the ticks of a queue.
+/// Takes the ticks of a queue, whatever receivers say of this machine's clock: a tick of a clock that is ahead is not sent, and
+/// merged into the first one of the right time.
 pub struct Ticker {
     handle: QueueHandle,
     schedule: Schedule,
     /// Gathers what is sampled at each tick beside the five families; `None` if no receiver wants it.
     gatherer: Option<Arc<Mutex<OwnGatherer>>>,
-    clock_guard: ClockGuard,
     wall_clock: WallClock,
     alarm: Alarm,
     /// Of the receivers of the queue.
@@ -106,14 +103,13 @@ impl Ticker {
         handle: QueueHandle,
         grid: Grid,
         registry: Option<Registry>,
-        clock_guard: ClockGuard,
         wall_clock: WallClock,
         listeners: Vec<Arc<dyn ReceiverListener>>,
     ) -> Self {
         let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
         let (schedule, alarm) = (Schedule::new(grid), Alarm::default());
         let (is_failing, is_behind) = (false, false);
-        Self { handle, schedule, gatherer, clock_guard, wall_clock, alarm, listeners, is_failing, is_behind }
+        Self { handle, schedule, gatherer, wall_clock, alarm, listeners, is_failing, is_behind }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -124,7 +120,6 @@ impl Ticker {
                     self.alarm.wait(&self.wall_clock, pause).await;
                     continue;
                 }
-                Wait::Take(_) if self.clock_guard.is_ahead() => AHEAD_INTERVAL,
                 Wait::Take(time) => match self.take(time, TickKind::Regular).await {
                     Ok(()) => {
                         self.schedule.took(time);
@@ -138,11 +133,9 @@ impl Ticker {
         }
     }
 
-    /// Takes the last tick of this process, unless the clock is ahead. One that fails is logged and not tried again.
+    /// Takes the last tick of this process. One that fails is logged and not tried again.
     pub async fn take_last(&mut self) {
-        if !self.clock_guard.is_ahead() {
-            let _ = self.take(TickTime::from_millis(self.wall_clock.millis()), TickKind::Final).await;
-        }
+        let _ = self.take(TickTime::from_millis(self.wall_clock.millis()), TickKind::Final).await;
     }
 
     async fn take(&mut self, time: TickTime, kind: TickKind) -> Result<(), QueueError> {

@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use session_buddy_bridge::internals::push::{
-    Grid, HostHash, PushReceiver, PushedSeries, SendTiming, Ticker, WallClock,
+    Grid, HostHash, PushReceiver, PushedSeries, SendTiming, TickKind, TickOutcome, TickTime, Ticker, WallClock,
 };
 use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::patiently;
 use crate::support::push_senders::{
-    INTERVAL_MILLIS, OTHERS, Queue, Recorder, Report, Running, check, http_date, receiver, samples, timing, unix_millis,
+    INTERVAL_MILLIS, OTHERS, Queue, Recorder, Report, Running, SetClock, check, http_date, receiver, samples, timing,
+    unix_millis,
 };
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
 
@@ -510,7 +512,7 @@ async fn after_a_sleep_of_the_machine_a_tick_and_an_attempt_come_at_once() {
     let running = Running::start(&receiver, &queue, timing);
     let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
     let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
-    let mut ticker = Ticker::new(queue.handle.clone(), grid, None, queue.clock_guard.clone(), wall_clock, Vec::new());
+    let mut ticker = Ticker::new(queue.handle.clone(), grid, None, wall_clock, Vec::new());
     let _ticker = JoinSet::from_iter([async move { ticker.run().await }]);
     running.until("a retry", |report| !report.retries.is_empty()).await;
     let before = unix_millis();
@@ -541,8 +543,7 @@ async fn a_clock_that_was_set_back_behind_a_pushed_tick_is_reported_with_the_tim
     let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
     let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
     let (listener, mut report) = Recorder::new();
-    let (handle, guard) = (queue.handle.clone(), queue.clock_guard.clone());
-    let mut ticker = Ticker::new(handle, grid, None, guard, wall_clock, vec![listener]);
+    let mut ticker = Ticker::new(queue.handle.clone(), grid, None, wall_clock, vec![listener]);
     let _ticker = JoinSet::from_iter([async move { ticker.run().await }]);
     let stalled = patiently("the report", report.wait_for(|report| !report.stalls.is_empty())).await.unwrap().clone();
     let until = jiff::Timestamp::from_millisecond(pushed).unwrap().to_string();
@@ -604,18 +605,60 @@ async fn credentials_that_are_refused_with_400_drop_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_refuses_even_an_empty_request_gets_nothing_and_nothing_is_dropped() {
-    let mut refusals = 5;
-    let (report, stored, _) = outcome(4, 4, move |_, _| {
+async fn whoever_refuses_even_an_empty_request_with_the_same_message_gets_nothing_and_nothing_is_dropped() {
+    let mut refusals = 10;
+    let (report, stored, requests) = outcome(4, 4, move |_, _| {
         if refusals == 0 {
             return Action::store();
         }
         refusals -= 1;
-        Action::status("400 Bad Request", "", "this is another API")
+        // The messages of two refusals differ by a number at most.
+        Action::status("400 Bad Request", "", &format!("request {refusals}: this is another API"))
     })
     .await;
     assert_eq!((samples(&stored), report.holds.len()), (4 * (4 + OTHERS), 5));
+    assert!(report.holds[0].contains("a request without samples is refused"), "{:?}", report.holds);
     assert_eq!(report.refused.values().sum::<u64>(), 0);
+    let sent: Vec<_> = requests.iter().filter(|request| !request.is_empty()).collect();
+    assert!(sent.iter().all(|request| request.series == sent[0].series), "the same samples again");
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_empty_requests_gets_samples() {
+    for status in ["400 Bad Request", "415 Unsupported Media Type", "422 Unprocessable Content"] {
+        let (report, stored, requests) = outcome(30, 40, move |request, _| match request.is_empty() {
+            true => Action::status(status, "", "no samples"),
+            false => Action::store(),
+        })
+        .await;
+        assert_eq!((samples(&stored), report.accepted), (30 * (40 + OTHERS), 30 * (40 + OTHERS as u64)));
+        assert_eq!((report.holds.len(), requests.len()), (0, 2), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_empty_requests_has_its_refusals_of_samples_believed() {
+    let bound = unix_millis() - 10 * INTERVAL_MILLIS;
+    let server = ScriptedReceiver::start(move |request, _| {
+        let is_old = request.series.iter().flat_map(|(_, samples)| samples).any(|(time, _)| *time < bound);
+        match () {
+            () if request.is_empty() => Action::status("400 Bad Request", "", "no samples"),
+            () if is_old => Action::status("400 Bad Request", "", "out of bounds"),
+            () if has_series(request, "counter_3_total") => {
+                Action::status("400 Bad Request", "", "label value too long")
+            }
+            () => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 50).await;
+    queue.ticks(50, 10).await;
+    let report = Running::start(&receiver, &queue, timing()).finish().await;
+    assert_eq!((report.holds.len(), report.queue_ticks), (0, 0), "{:?}", report.holds);
+    let arrived = samples(&server.stored());
+    assert_eq!(arrived as u64 + report.refused.values().sum::<u64>(), 50 * (10 + OTHERS as u64));
+    assert!(arrived >= 10 * (9 + OTHERS), "{arrived} samples are there");
 }
 
 #[tokio::test]
@@ -637,15 +680,219 @@ async fn nothing_is_sent_while_this_clock_is_two_hours_ahead() {
     let running = Running::start(&receiver, &queue, timing());
     let report = running.until("the clocks", |report| report.is_ahead).await;
     assert!((report.skew_seconds - 7_200.0).abs() < 5.0, "{}", report.skew_seconds);
-    assert!(queue.clock_guard.is_ahead(), "no tick is taken");
+    assert!(report.stalls[0].contains("clock is ahead of the receiver's"), "{:?}", report.stalls);
     server.until_requests(4).await;
     assert!(server.stored().is_empty() && server.requests().iter().all(Received::is_empty));
     // What was within a minute is no reason.
     *behind.lock().unwrap() = 30;
     server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
     assert_eq!(samples(&server.stored()), 10 * (2 + OTHERS));
-    assert!(!queue.clock_guard.is_ahead());
+    assert!(!running.finish().await.is_ahead);
+}
+
+/// A ticker of `queue`, by `clock`.
+async fn ticker(queue: &Queue, clock: &SetClock) -> Ticker {
+    let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
+    let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
+    Ticker::new(queue.handle.clone(), grid, None, clock.wall_clock(), Vec::new())
+}
+
+/// Stores, and tells the time of this machine.
+fn store_with_date() -> Action {
+    Action::status("204 No Content", &format!("Date: {}\r\n", http_date(SystemTime::now())), "").stored()
+}
+
+/// No sample is of a time that has not come.
+fn check_present(stored: &Stored) {
+    let now = unix_millis();
+    let future: Vec<_> = stored.values().flat_map(BTreeMap::keys).filter(|time| **time > now).collect();
+    assert!(future.is_empty(), "of the future: {future:?}");
+}
+
+#[tokio::test]
+async fn ticks_are_taken_while_the_clock_is_ahead_and_none_of_the_future_is_sent() {
+    let server = ScriptedReceiver::start(|_, _| store_with_date()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 5).await;
+    queue.ticks(3, 2).await;
+    let clock = SetClock::default();
+    clock.set_ahead(7_200);
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    running.until("the clocks", |report| report.is_ahead).await;
+    let mut ticker = ticker(&queue, &clock).await;
+    let _ticker = JoinSet::from_iter([async move { ticker.run().await }]);
+    let mut newest = queue.handle.watch();
+    let future = unix_millis() + 3_600_000;
+    patiently("a tick", newest.wait_for(|newest| newest.time.millis() > future)).await.unwrap();
+
+    clock.set_ahead(0);
+    patiently("a tick of the right time", newest.wait_for(|newest| newest.time.millis() < future)).await.unwrap();
+    running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
     running.finish().await;
+    check_present(&server.stored());
+    let times: BTreeSet<_> = server.stored().into_values().flat_map(BTreeMap::into_keys).collect();
+    assert_eq!(times.len(), 4, "the ticks before are all there: {times:?}");
+}
+
+#[tokio::test]
+async fn the_last_tick_is_taken_whatever_the_clock() {
+    let server = ScriptedReceiver::start(|_, _| store_with_date()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 3).await;
+    queue.ticks(3, 2).await;
+    let clock = SetClock::default();
+    clock.set_ahead(7_200);
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    running.until("the clocks", |report| report.is_ahead).await;
+    ticker(&queue, &clock).await.take_last().await;
+    let newest = queue.handle.watch().borrow().time.millis();
+    assert!(newest > unix_millis() + 7_000_000, "{newest}");
+    // Set back by less than an interval, so that a tick of the grid would not be due.
+    clock.set_ahead(7_170);
+    ticker(&queue, &clock).await.take_last().await;
+    let newest = queue.handle.watch().borrow().time.millis();
+    assert!(newest < unix_millis() + 7_180_000, "{newest}");
+    assert!(server.stored().is_empty());
+}
+
+/// The login of a network, a redirect to it, and a proxy without a receiver, all with a clock two hours behind.
+#[tokio::test]
+async fn a_clock_is_judged_by_a_receiver_of_remote_write_only() {
+    let date = format!("Date: {}\r\n", http_date(SystemTime::now() - Duration::from_secs(7_200)));
+    let mut others = vec![
+        Action::status("302 Found", &format!("{date}Location: http://login.example/\r\n"), ""),
+        Action::status("200 OK", &format!("{date}Content-Type: text/html\r\n"), "<h1>Log in</h1>"),
+        Action::status("400 Bad Request", &format!("{date}Content-Type: text/html\r\n"), "<h1>Bad Request</h1>"),
+        Action::status("503 Service Unavailable", &date, ""),
+        Action::status("404 Not Found", &date, ""),
+        Action::status("401 Unauthorized", &date, ""),
+    ];
+    let (report, stored, _) = outcome(5, 5, move |_, _| others.pop().unwrap_or_else(Action::store)).await;
+    assert!(!report.is_ahead && report.skew_seconds == 0.0 && report.stalls.is_empty(), "{report:?}");
+    assert_eq!((samples(&stored), report.refused.len()), (5 * (5 + OTHERS), 0));
+}
+
+#[tokio::test]
+async fn a_receiver_that_does_not_tell_the_time_gets_nothing_while_another_one_says_that_the_clock_is_ahead() {
+    let (tells, silent) = (
+        ScriptedReceiver::start(|_, _| store_with_date()).await,
+        ScriptedReceiver::start(|_, _| Action::store()).await,
+    );
+    let receivers = [&tells, &silent].map(|server| receiver(&server.url()));
+    let mut queue = Queue::new(&receivers.each_ref(), 2).await;
+    let clock = SetClock::default();
+    clock.set_ahead(7_200);
+    queue.next_millis += 7_200_000;
+    queue.ticks(2, 2).await;
+    let start = |receiver| Running::start(receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    let first = start(&receivers[0]);
+    first.until("the clocks", |report| report.is_ahead).await;
+    let second = start(&receivers[1]);
+    let report = second.until("the other one's clock", |report| !report.stalls.is_empty()).await;
+    assert!(report.stalls[0].contains("another receiver's"), "{:?}", report.stalls);
+
+    clock.set_ahead(0);
+    queue.next_millis = unix_millis();
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    for server in [&tells, &silent] {
+        server.until("the tick of the right time", |stored| queue.has_arrived(stored)).await;
+        check_present(&server.stored());
+        assert_eq!(samples(&server.stored()), 2 + OTHERS);
+    }
+}
+
+#[tokio::test]
+async fn a_tick_of_the_future_is_not_sent_before_its_time() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    queue.ticks(2, 2).await;
+    let right = queue.next_millis;
+    // The clock was ten minutes ahead, and is right again; no tick was taken since.
+    queue.next_millis += 12 * INTERVAL_MILLIS;
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    let running = Running::start(&receiver, &queue, timing());
+    running.until("all but the tick of the future", |report| report.queue_ticks == 1).await;
+    check_present(&server.stored());
+
+    queue.next_millis = right;
+    queue.tick([("counter_1_total".to_owned(), 2_000.0)]).await;
+    server.until("the tick of the right time", |stored| queue.has_arrived(stored)).await;
+    running.finish().await;
+    check(&server.stored());
+    check_present(&server.stored());
+    assert_eq!(samples(&server.stored()), 3 * (2 + OTHERS));
+}
+
+#[tokio::test]
+async fn a_tick_of_the_future_does_not_delay_the_end() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 1).await;
+    queue.ticks(1, 2).await;
+    queue.next_millis += 10 * INTERVAL_MILLIS;
+    queue.ticks(1, 2).await;
+    let report = Running::start(&receiver, &queue, timing()).finish().await;
+    assert_eq!((report.queue_ticks, samples(&server.stored())), (1, 2 + OTHERS));
+}
+
+/// By a clock that is a year ahead every tick is older than `--push.max-age`.
+#[tokio::test]
+async fn a_clock_that_is_far_ahead_makes_no_tick_too_old() {
+    let server = ScriptedReceiver::start(|_, _| store_with_date()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 10).await;
+    queue.ticks(10, 2).await;
+    let clock = SetClock::default();
+    clock.set_ahead(365 * 86_400);
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    running.until("the clocks", |report| report.is_ahead).await;
+    clock.set_ahead(0);
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    let report = running.finish().await;
+    assert_eq!((samples(&server.stored()), report.refused.len()), (10 * (2 + OTHERS), 0));
+}
+
+/// The receiver does not tell the time, and stores what a clock ten minutes ahead has stamped; the clock is set back before it answers.
+#[tokio::test]
+async fn no_tick_is_queued_before_one_that_was_stored_while_the_clock_was_set_back() {
+    let gate = CancellationToken::new();
+    let server = ScriptedReceiver::start({
+        let gate = gate.clone();
+        move |request, _| Action { gate: (!request.is_empty()).then(|| gate.clone()), ..Action::store() }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 2).await;
+    let right = queue.next_millis;
+    let clock = SetClock::default();
+    clock.set_ahead(600);
+    queue.next_millis += 600_000;
+    queue.ticks(2, 2).await;
+    let future = queue.newest_time();
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    server.until_requests(2).await;
+
+    clock.set_ahead(0);
+    queue.next_millis = right;
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    gate.cancel();
+    running.until("the answer", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+    let tick = |millis| queue.handle.take_tick(TickTime::from_millis(millis), Vec::new(), TickKind::Regular);
+    let outcome = tick(right + INTERVAL_MILLIS).await.unwrap();
+    assert_eq!(
+        outcome,
+        TickOutcome::BehindAnswered(TickTime::from_millis(future)),
+        "the receiver's counter would fall"
+    );
+
+    // The clock has passed it.
+    clock.set_ahead(1_200);
+    queue.next_millis = future + INTERVAL_MILLIS;
+    queue.tick([("counter_1_total".to_owned(), 2_000.0)]).await;
+    server.until("the tick behind it", |stored| queue.has_arrived(stored)).await;
+    running.finish().await;
+    check(&server.stored());
 }
 
 /// A laptop that was offline with a clock ten minutes ahead: its ticks are in a request when the clock is set back.
@@ -668,9 +915,12 @@ async fn what_a_sender_holds_when_the_clock_is_set_back_is_not_sent_and_hides_no
     queue.ticks(3, 3).await;
     // It changes in a tick that disappears, and never again.
     queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
-    let running = Running::start(&receiver, &queue, timing());
+    let clock = SetClock::default();
+    clock.set_ahead(600);
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
     running.until("a retry with every tick", |report| report.retries.len() > 2 && report.queue_ticks == 6).await;
 
+    clock.set_ahead(0);
     queue.next_millis = right;
     queue.tick([("counter_1_total".to_owned(), 2_000.0)]).await;
     is_down.store(false, Ordering::Relaxed);
@@ -765,6 +1015,17 @@ async fn ticks_older_than_the_longest_age_are_left_out_but_for_the_newest() {
         assert_eq!(samples(&server.stored()) - before, arrived * (2 + OTHERS));
         assert_eq!(report.refused, [("max_age", (30 - arrived as u64) * (2 + OTHERS as u64))].into());
     }
+}
+
+#[tokio::test]
+async fn samples_that_are_too_old_are_counted_for_a_receiver_of_the_five_families_as_it_would_get_them() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = PushReceiver { series: PushedSeries::Five, age_max: Duration::ZERO, ..receiver(&server.url()) };
+    let mut queue = Queue::new(&[&receiver], 30).await;
+    queue.ticks(30, 7).await;
+    let report = Running::start(&receiver, &queue, timing()).finish().await;
+    assert_eq!(report.refused, [("max_age", 29 * OTHERS as u64)].into());
+    assert_eq!(samples(&server.stored()), OTHERS);
 }
 
 #[tokio::test]

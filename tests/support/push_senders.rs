@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::internals::push::{
     ClockGuard, HostHash, OwnSample, PushLabels, PushReceiver, PushedSeries, QueueHandle, QueueSettings, QueueSize,
     ReceiverListener, ReceiverName, RefusalReason, SendTiming, Sender, SeriesKind, SeriesName, TickKind, TickOutcome,
-    TickTime,
+    TickTime, WallClock,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::settings::HttpCredentials;
@@ -201,6 +202,26 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop.cancel();
+    }
+}
+
+/// A clock that a test sets. Clones are the same one.
+#[derive(Debug, Clone, Default)]
+pub struct SetClock(Arc<AtomicI64>);
+
+impl SetClock {
+    /// Sets it so far ahead of the machine's.
+    pub fn set_ahead(&self, seconds: i64) {
+        self.0.store(seconds * 1_000, Ordering::Relaxed);
+    }
+
+    pub fn millis(&self) -> i64 {
+        unix_millis() + self.0.load(Ordering::Relaxed)
+    }
+
+    pub fn wall_clock(&self) -> WallClock {
+        let clock = self.clone();
+        WallClock::new(move || clock.millis() * 1_000)
     }
 }
 

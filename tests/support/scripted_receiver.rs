@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
 
 use super::patiently;
 use super::write_request::{Decoded, decoded};
@@ -45,6 +46,8 @@ pub struct Action {
     pub stores: bool,
     /// What is written.
     pub answer: Vec<u8>,
+    /// It is written once this is cancelled.
+    pub gate: Option<CancellationToken>,
     /// Pause before each byte of it.
     pub pace: Option<Duration>,
     /// Whether the connection ends then.
@@ -61,12 +64,12 @@ impl Action {
     pub fn status(status: &str, headers: &str, body: &str) -> Self {
         let length = body.len();
         let answer = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}");
-        Self { stores: false, answer: answer.into_bytes(), pace: None, cuts: false }
+        Self { stores: false, answer: answer.into_bytes(), gate: None, pace: None, cuts: false }
     }
 
     /// Ends the connection without an answer.
     pub fn cut() -> Self {
-        Self { stores: false, answer: Vec::new(), pace: None, cuts: true }
+        Self { stores: false, answer: Vec::new(), gate: None, pace: None, cuts: true }
     }
 
     /// The same, with the samples stored.
@@ -182,6 +185,9 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>, noted: Arc<watch
             action
         };
         noted.send_modify(|seen| *seen += 1);
+        if let Some(gate) = &action.gate {
+            gate.cancelled().await;
+        }
         let written = match action.pace {
             None => stream.write_all(&action.answer).await,
             Some(pace) => {
