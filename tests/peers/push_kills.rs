@@ -1,25 +1,29 @@
 //! Bridges that push are killed at any moment, again and again: at the end every receiver has the bridge's counts, saw none of them
 //! fall, and shows an increase of what happened.
 //!
-//! The short form kills each of two bridges 40 times; `SESSION_BUDDY_BRIDGE_LONG=1` 300 times.
+//! The short form kills each of two bridges 40 times; `SESSION_BUDDY_BRIDGE_LONG=1` 300 times. Some moments are random; others are
+//! those between two steps of a tick, at which the bridge is held while it is killed.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rusqlite::Connection;
 use session_buddy_bridge::internals::push::{Grid, QueueSummary, summary};
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
 
+use crate::support::peers::holding_proxy::{Held, HoldingProxy, Place};
 use crate::support::peers::numbers::Numbers;
-use crate::support::peers::received::{Received, Values, five_families, newest_millis};
-use crate::support::peers::receivers::{Kind, Receiver};
+use crate::support::peers::received::{Received, Values, five_families};
+use crate::support::peers::receivers::Receiver;
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use crate::support::program::Program;
 use crate::support::push_senders::unix_millis;
 use crate::support::scrape::Scrape;
-use crate::support::{equal, eventually, holds, is_long};
+use crate::support::{PATIENCE, equal, eventually, holds, is_long};
 
 /// Written until the last kill. Ten skills, so that a snapshot lists each of them; and so few anomalies that no outage hides one
 /// from a bridge without the database.
@@ -31,22 +35,33 @@ const SNAPSHOT_INTERVAL_SECONDS: f64 = 0.2;
 /// The shortest that `--push.interval` takes.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A bridge that is killed, and its receivers: those of one Debian release.
+/// A bridge that is killed, and its receivers: those of one Debian release, each behind a proxy.
 struct Victim {
     instance: &'static str,
     arguments: Vec<String>,
     state: PathBuf,
-    receivers: Vec<Receiver>,
+    receivers: Vec<(Receiver, HoldingProxy)>,
+}
+
+/// How far a tick that is in the queue had come when the bridge was killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    /// It is on its way to the receiver, which has not received it.
+    Sent,
+    /// The receiver has stored it and answered, and the bridge has not read the answer.
+    Stored,
+    /// The bridge has read the answer, and not committed that the receiver has answered.
+    Answered,
 }
 
 /// Where kills met the bridge.
 #[derive(Debug, Default)]
 struct Deaths {
     before_it_listened: u32,
-    /// A receiver had not answered for the newest tick, as far as the state knows.
-    with_a_tick_unanswered: u32,
-    /// A receiver had stored a tick for which the state has no answer.
-    before_the_answer_was_committed: u32,
+    /// A tick was due, and its commit waited for the database.
+    before_a_commit: u32,
+    /// By step, and by the receiver before which the tick was held.
+    held: BTreeMap<(Step, usize), u32>,
 }
 
 impl Victim {
@@ -57,6 +72,11 @@ impl Victim {
         skills_db: Option<&Path>,
         receivers: Vec<Receiver>,
     ) -> Self {
+        let behind_proxy = |receiver: Receiver| {
+            let proxy = HoldingProxy::start(receiver.address());
+            (receiver, proxy)
+        };
+        let receivers: Vec<_> = receivers.into_iter().map(behind_proxy).collect();
         let state = directory.join(format!("{instance}.db"));
         let mut arguments = vec![
             format!("--feed.url=ws://127.0.0.1:{feed_port}"),
@@ -66,7 +86,7 @@ impl Victim {
             format!("--push.label=instance={instance}"),
         ];
         arguments.extend(skills_db.map(|path| format!("--feed.skills-db={}", path.display())));
-        arguments.extend(receivers.iter().map(|receiver| format!("--push.url={}", receiver.url())));
+        arguments.extend(receivers.iter().map(|(_, proxy)| format!("--push.url={}", proxy.url())));
         Self { instance, arguments, state, receivers }
     }
 
@@ -94,45 +114,108 @@ impl Victim {
         Grid::new(INTERVAL, queue.identity)
     }
 
-    /// Kills it with SIGKILL and starts it again at once, `kills` times: at any moment of its start, at any moment of a tick, which
-    /// is taken, committed, sent, answered for, and the answer committed; and at any moment later. Returns the last one.
+    /// Kills it with SIGKILL and starts it again at once, `kills` times: at any moment of its start, at any moment of a tick and
+    /// between any two of its steps, and at any moment later. Returns the last one.
     fn kill_again_and_again(&self, mut bridge: Program, kills: u32, grid: Grid) -> (Program, Deaths) {
         let mut chance = fastrand::Rng::with_seed(self.instance.bytes().map(u64::from).sum());
         let mut deaths = Deaths::default();
+        let mut steps = (0..self.receivers.len())
+            .flat_map(|receiver| [Step::Sent, Step::Stored, Step::Answered].map(|step| (step, receiver)))
+            .cycle();
         for kill in 0..kills {
             let random =
                 |millis_max: u64, chance: &mut fastrand::Rng| Duration::from_micros(chance.u64(..millis_max * 1_000));
-            let is_tick = kill % 3 == 1;
-            thread::sleep(match kill % 3 {
-                0 => random(600, &mut chance),
-                1 => grid.until_next(unix_millis()) + random(80, &mut chance),
-                _ => random(2_500, &mut chance),
-            });
-            deaths.before_it_listened += u32::from(!bridge.printed().contains("listening"));
-            drop(bridge);
-            if is_tick {
-                self.examine(&mut deaths);
+            match kill % 6 {
+                0 => {
+                    // Every second time at once: no start is as fast.
+                    thread::sleep(if kill % 12 == 6 { Duration::ZERO } else { random(100, &mut chance) });
+                    deaths.before_it_listened += u32::from(!bridge.printed().contains("listening"));
+                    drop(bridge);
+                }
+                1 => {
+                    thread::sleep(grid.until_next(unix_millis()) + random(80, &mut chance));
+                    drop(bridge);
+                }
+                2 => {
+                    self.kill_before_a_tick_is_committed(bridge, grid);
+                    deaths.before_a_commit += 1;
+                }
+                3 => {
+                    thread::sleep(random(2_500, &mut chance));
+                    drop(bridge);
+                }
+                _ => {
+                    let (step, receiver) = steps.next().expect("they are repeated");
+                    self.kill_behind(step, receiver, bridge);
+                    *deaths.held.entry((step, receiver)).or_default() += 1;
+                }
             }
             bridge = self.start();
         }
         (bridge, deaths)
     }
 
-    /// Looks at what the dead bridge left.
-    fn examine(&self, deaths: &mut Deaths) {
+    /// Returns a connection that holds the lock for writing.
+    fn locked(&self) -> Connection {
+        let connection = Connection::open(&self.state).unwrap();
+        connection.busy_timeout(PATIENCE).unwrap();
+        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+        connection
+    }
+
+    fn kill_before_a_tick_is_committed(&self, mut bridge: Program, grid: Grid) {
+        bridge.address();
+        thread::sleep(grid.until_next(unix_millis()).saturating_sub(Duration::from_millis(300)));
+        let lock = self.locked();
+        let now = unix_millis();
+        let due = now + i64::try_from(grid.until_next(now).as_millis()).unwrap();
+        // Long enough for the bridge to have taken it.
+        thread::sleep(grid.until_next(now) + Duration::from_millis(50));
+        drop(bridge);
+        drop(lock);
         let queue = self.queue().expect("its state is whole");
-        deaths.with_a_tick_unanswered +=
-            u32::from(queue.newest.is_some_and(|newest| queue.receivers.iter().any(|(_, at, _)| *at < newest)));
-        let has_more = |receiver: &Receiver| {
-            let stored = newest_millis(receiver, &self.selector());
-            let (_, committed, _) = (queue.receivers.iter())
-                .find(|(name, ..)| receiver.url().ends_with(name.as_str()))
-                .expect("each receiver has a position");
-            stored.is_some_and(|stored| stored > committed.millis())
+        assert!(queue.newest.is_none_or(|newest| newest.millis() < due), "{due} is committed: {queue:?}");
+    }
+
+    /// Kills it once a receiver has a tick in this state, and checks that the bridge's file knows of no answer for it.
+    fn kill_behind(&self, step: Step, receiver: usize, mut bridge: Program) {
+        let address = bridge.address();
+        let (_, proxy) = &self.receivers[receiver];
+        let place = if step == Step::Sent { Place::BeforeTheReceiver } else { Place::BehindTheReceiver };
+        let held = proxy.hold_next(place).recv_timeout(PATIENCE).expect("a request with samples");
+        let newest_millis = held.newest_millis;
+        if step == Step::Answered {
+            self.kill_with_the_answer(held, receiver, address, bridge);
+        } else {
+            drop(bridge);
+        }
+        let queue = self.queue().expect("its state is whole");
+        assert!(queue.newest.is_some_and(|newest| newest.millis() >= newest_millis), "sent, and not queued: {queue:?}");
+        let (_, answered, _) = queue.receivers.iter().find(|(name, ..)| *name.as_str() == self.name(receiver)).unwrap();
+        assert!(answered.millis() < newest_millis, "{step:?} {newest_millis}, and its answer is committed: {queue:?}");
+    }
+
+    /// Passes the answer on while the database cannot be written, and kills the bridge once it has read it.
+    fn kill_with_the_answer(&self, held: Held, receiver: usize, address: SocketAddr, bridge: Program) {
+        let lock = self.locked();
+        let answered = || -> Result<f64, String> {
+            let scrape = Scrape::try_fetch(address)?;
+            let requests = scrape.series("session_buddy_bridge_push_requests_total").into_iter();
+            let stored = requests
+                .filter(|(labels, _)| labels["receiver"] == self.name(receiver) && labels["code"].starts_with('2'));
+            Ok(stored.map(|(_, count)| count).sum())
         };
-        // VictoriaMetrics shows a sample a second after it received it.
-        let mut prompt = self.receivers.iter().filter(|receiver| receiver.kind != Kind::VictoriaMetrics);
-        deaths.before_the_answer_was_committed += u32::from(prompt.any(has_more));
+        let before = eventually("the requests so far", answered);
+        held.pass_on();
+        eventually("the bridge to read the answer", || holds(answered()? > before, "it has not"));
+        drop(bridge);
+        drop(lock);
+    }
+
+    /// Returns the name of a receiver, by which its position is kept.
+    fn name(&self, receiver: usize) -> String {
+        let url = self.receivers[receiver].1.url();
+        url.strip_prefix("http://").expect("its scheme").to_owned()
     }
 
     /// Returns what the bridge shows, once it shows the numbers of the database and every receiver has the same.
@@ -141,7 +224,7 @@ impl Victim {
             let scrape = Scrape::try_fetch(address)?;
             equal(&Numbers::shown(&scrape), held)?;
             let shown = five_families(&scrape);
-            for receiver in &self.receivers {
+            for (receiver, _) in &self.receivers {
                 let received = Received::new(receiver, &self.selector())?;
                 received.has_last_values(&shown)?;
                 received.shows_no_reset(&shown)?;
@@ -182,6 +265,8 @@ fn no_kill_of_a_pushing_bridge_shows_at_any_receiver() {
     for ((mut bridge, deaths), victim) in survivors {
         let shown = victim.await_agreement(bridge.address(), &held);
         assert_eq!(victim.queue().unwrap().receivers.len(), victim.receivers.len());
+        assert!(deaths.before_it_listened > 0 && deaths.before_a_commit > 0, "{deaths:?}");
+        assert_eq!(deaths.held.len(), 3 * victim.receivers.len(), "each step of each receiver: {deaths:?}");
         println!(
             "{}: {kills} kills in {lasted:.0?}, {deaths:?}; {} invocations in {} series",
             victim.instance,

@@ -5,6 +5,7 @@
 
 pub mod bridge;
 pub mod containers;
+pub mod holding_proxy;
 pub mod maintained_server;
 pub mod node;
 pub mod numbers;

@@ -184,6 +184,10 @@ impl Receiver {
         format!("http://{}/api/v1/write", self.address)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Returns the root of its URLs.
     pub fn root(&self) -> String {
         format!("http://{}", self.address)
