@@ -35,6 +35,8 @@ pub fn timing() -> SendTiming {
 /// What was reported.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
+    /// Number of requests, those without samples and those without an answer included.
+    pub requests: u64,
     pub retries: Vec<(String, f64)>,
     pub holds: Vec<String>,
     pub stalls: Vec<String>,
@@ -56,7 +58,9 @@ impl Recorder {
 }
 
 impl ReceiverListener for Recorder {
-    fn request(&self, _code: Option<u16>) {}
+    fn request(&self, _code: Option<u16>) {
+        self.0.send_modify(|report| report.requests += 1);
+    }
     fn accepted(&self, samples: u64, _wall_seconds: f64) {
         self.0.send_modify(|report| report.accepted += samples);
     }
@@ -89,6 +93,8 @@ pub struct Queue {
     pub clock_guard: ClockGuard,
     pub next_millis: i64,
     pub newest: BTreeMap<String, f64>,
+    /// Of the metrics of `newest`. From tick to tick they are the same, as those of a registry.
+    names: BTreeMap<String, Arc<SeriesName>>,
 }
 
 impl Queue {
@@ -105,18 +111,25 @@ impl Queue {
             clock_guard: ClockGuard::default(),
             next_millis: now - (ticks - 1) * INTERVAL_MILLIS,
             newest: BTreeMap::new(),
+            names: BTreeMap::new(),
         }
     }
 
     /// A tick with these values of counters.
     pub async fn tick(&mut self, values: impl IntoIterator<Item = (String, f64)>) {
         self.newest.extend(values);
-        let sample = |(metric, value): (&String, &f64)| OwnSample {
-            name: SeriesName { metric: metric.as_str().into(), labels: Box::default() }.into(),
+        for metric in self.newest.keys().filter(|metric| !self.names.contains_key(*metric)).cloned().collect::<Vec<_>>()
+        {
+            let name = SeriesName { metric: metric.as_str().into(), labels: Box::default() };
+            self.names.insert(metric, name.into());
+        }
+        let sample = |(name, value): (&Arc<SeriesName>, &f64)| OwnSample {
+            name: Arc::clone(name),
             kind: SeriesKind::Counter,
             value: *value,
         };
-        let own = self.newest.iter().map(sample).collect();
+        // Both are sorted by metric.
+        let own = self.names.values().zip(self.newest.values()).map(sample).collect();
         let time = TickTime::from_millis(self.next_millis);
         self.next_millis += INTERVAL_MILLIS;
         assert_eq!(self.handle.take_tick(time, own, TickKind::Regular).await.unwrap(), TickOutcome::Queued);

@@ -9,10 +9,11 @@ use serde_json::Value;
 
 use super::prometheus::Prometheus;
 use super::{found_or_skip, peers_directory};
-use crate::support::eventually;
 use crate::support::http_client::try_get;
 use crate::support::program::Program;
+use crate::support::push_senders::unix_millis;
 use crate::support::web_site::WebSite;
+use crate::support::{eventually, holds};
 
 /// What receives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -149,7 +150,13 @@ impl Receiver {
         }
         let prometheus =
             Prometheus::start(&programs.join("prometheus"), &configuration, &["--web.enable-remote-write-receiver"]);
-        Self { kind, release, address: prometheus.address, _runs: Runs::Prometheus(prometheus) }
+        let started = Self { kind, release, address: prometheus.address, _runs: Runs::Prometheus(prometheus) };
+        // Before its first sample it takes those of any time.
+        eventually("Prometheus to scrape itself", || {
+            let scraped = started.api().query("up", unix_millis() as f64 / 1e3);
+            holds(!scraped.is_empty(), "no sample")
+        });
+        started
     }
 
     /// Starts a VictoriaMetrics that keeps a sample of each series for an interval, and takes the replicas of a pair for one.
@@ -214,19 +221,41 @@ impl Api {
     /// # Panics
     /// If the receiver refuses the query.
     pub fn query(&self, promql: &str, at_seconds: f64) -> Vec<(Value, f64)> {
+        vector(&self.ask(promql, at_seconds))
+    }
+
+    /// Evaluates PromQL of a range: the labels of each series, and times with their values, times in milliseconds since the Unix
+    /// epoch.
+    ///
+    /// # Panics
+    /// If the receiver refuses the query.
+    pub fn samples(&self, promql: &str, at_seconds: f64) -> Vec<(Value, Vec<(i64, f64)>)> {
+        let sample =
+            |(seconds, value): (f64, String)| ((seconds * 1e3).round() as i64, value.parse().expect("a value"));
+        let series = results(&self.ask(promql, at_seconds)).into_iter().map(|mut result| {
+            let samples: Vec<_> = serde_json::from_value(result["values"].take()).expect("a range");
+            (result["metric"].take(), samples.into_iter().map(sample).collect())
+        });
+        series.collect()
+    }
+
+    fn ask(&self, promql: &str, at_seconds: f64) -> Vec<u8> {
         let mut query = url::form_urlencoded::Serializer::new(String::new());
         // What was just received is not in a cache.
         query.extend_pairs([("query", promql), ("time", &at_seconds.to_string()), ("nocache", "1")]);
         let response = try_get(self.0, &format!("/api/v1/query?{}", query.finish())).expect("the receiver answers");
         assert_eq!(response.status, 200, "{promql}: {}", response.text());
-        vector(&response.body)
+        response.body
     }
 }
 
 /// Reads an answer of the API that is a vector: the labels and the value of each series.
 pub fn vector(body: &[u8]) -> Vec<(Value, f64)> {
-    let answer: Value = serde_json::from_slice(body).expect("its answers are JSON");
-    let results = answer["data"]["result"].as_array().expect("a vector");
     let value = |result: &Value| result["value"][1].as_str().expect("a string").parse().expect("a value");
-    results.iter().map(|result| (result["metric"].clone(), value(result))).collect()
+    results(body).iter().map(|result| (result["metric"].clone(), value(result))).collect()
+}
+
+fn results(body: &[u8]) -> Vec<Value> {
+    let mut answer: Value = serde_json::from_slice(body).expect("its answers are JSON");
+    serde_json::from_value(answer["data"]["result"].take()).expect("a list of series")
 }
