@@ -69,6 +69,7 @@ mod push_check;
 mod push_faults;
 mod push_queue;
 mod push_queue_bridge;
+mod push_reloads;
 mod reading_can_end_at_any_time;
 mod recordings_replay_exactly;
 mod reference_names_every_metric;

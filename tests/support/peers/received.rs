@@ -83,10 +83,11 @@ impl<'r> Received<'r> {
         self.receiver.api().query(promql, self.at_seconds).into_iter().map(unlabelled).collect()
     }
 
-    /// Compares values to the bit; those of VictoriaMetrics, which stores decimal numbers, to the 12th digit.
+    /// Compares values to the bit; those of VictoriaMetrics, which stores decimal numbers and cuts them off, to
+    /// less than one of the 12th digit.
     fn agrees(&self, what: &str, held: &Values, shown: &Values) -> Result<(), String> {
         let Receiver { kind, release, .. } = self.receiver;
-        let tolerance = if *kind == Kind::VictoriaMetrics { 1e-12 } else { 0.0 };
+        let tolerance = if *kind == Kind::VictoriaMetrics { 1e-11 } else { 0.0 };
         let missing = shown.keys().filter(|series| !held.contains_key(series)).map(|series| format!("no {series:?}"));
         let different = held.iter().filter_map(|(series, held)| match shown.get(series) {
             Some(shown) if (held - shown).abs() <= tolerance * shown.abs() => None,
