@@ -348,7 +348,7 @@ impl ViewProvider for SharedLedger {
                 None
             } else {
                 ledger.tick(now, &mut Vec::new());
-                let changes = ledger.drain(now);
+                let changes = ledger.drain_unless(now, &mut |skill| view.update(skill, now.wall_micros));
                 ledger.acknowledge(changes.sequence);
                 Some(changes)
             };

@@ -27,8 +27,6 @@ pub(super) enum FamilyKind {
 
 const NONE: (&str, &str) = ("", "");
 
-const NO_DURATIONS: Histogram = Histogram { buckets: [0; DURATION_BUCKETS_SECONDS.len() + 1], sum: 0.0 };
-
 /// Returns every sample of a skill: the series as in a scrape, and its value.
 pub fn samples(series: &SkillSeries) -> Vec<(String, String)> {
     let skill = SkillView {
@@ -198,7 +196,7 @@ impl FamilyKind {
             Self::Durations => {
                 let [name, phase] = DURATIONS.labels;
                 for PhaseSeries { workflow_phase, durations, .. } in &skill.series.phases {
-                    let durations = if zeros.has_phase(workflow_phase) { &NO_DURATIONS } else { durations };
+                    let durations = if zeros.has_phase(workflow_phase) { &Histogram::EMPTY } else { durations };
                     let mut write = |suffix, le, value| {
                         let labels = [(name, skill_name), (phase, &**workflow_phase), le, NONE];
                         each(Sample { name: DURATIONS.name, suffix, labels, value });

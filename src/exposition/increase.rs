@@ -1,6 +1,6 @@
 //! By how much series increased while they were observed.
 
-use crate::ledger::{Histogram, SkillSeries};
+use crate::ledger::{AnomalySeries, Histogram, PhaseSeries, SkillSeries};
 
 /// An increase of all series together.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,28 +34,38 @@ impl Increase {
         for phase in &now.phases {
             let known =
                 before.and_then(|before| before.phases.iter().find(|old| old.workflow_phase == phase.workflow_phase));
-            let (completed, abandoned, durations) = match known {
-                Some(old) => (old.completed, old.abandoned, old.durations),
-                None if phase.born_micros.is_some() => (0, 0, Histogram::default()),
-                None => continue,
-            };
-            let completed = phase.completed.saturating_sub(completed);
-            self.completed += completed;
-            self.invocations += completed + phase.abandoned.saturating_sub(abandoned);
-            let old = durations.buckets;
-            for ((sum, now), old) in self.durations.buckets.iter_mut().zip(phase.durations.buckets).zip(old) {
-                *sum += now.saturating_sub(old);
-            }
-            self.durations.sum = (self.durations.sum + (phase.durations.sum - durations.sum).max(0.0)).min(f64::MAX);
+            self.add_phase(known, phase);
         }
         for series in &now.anomalies {
             let known =
                 before.and_then(|before| before.anomalies.iter().find(|old| old.anomaly_type == series.anomaly_type));
-            self.anomalies += match known {
-                Some(old) => series.count.saturating_sub(old.count),
-                None if series.born_micros.is_some() => series.count,
-                None => 0,
-            };
+            self.add_anomalies(known, series);
         }
+    }
+
+    /// Adds the increase of one phase.
+    pub(super) fn add_phase(&mut self, before: Option<&PhaseSeries>, now: &PhaseSeries) {
+        let (completed, abandoned, durations) = match before {
+            Some(old) => (old.completed, old.abandoned, &old.durations),
+            None if now.born_micros.is_some() => (0, 0, &Histogram::EMPTY),
+            None => return,
+        };
+        let completed = now.completed.saturating_sub(completed);
+        self.completed += completed;
+        self.invocations += completed + now.abandoned.saturating_sub(abandoned);
+        let old = durations.buckets;
+        for ((sum, now), old) in self.durations.buckets.iter_mut().zip(now.durations.buckets).zip(old) {
+            *sum += now.saturating_sub(old);
+        }
+        self.durations.sum = (self.durations.sum + (now.durations.sum - durations.sum).max(0.0)).min(f64::MAX);
+    }
+
+    /// Adds the increase of one type of anomalies.
+    pub(super) fn add_anomalies(&mut self, before: Option<&AnomalySeries>, now: &AnomalySeries) {
+        self.anomalies += match before {
+            Some(old) => now.count.saturating_sub(old.count),
+            None if now.born_micros.is_some() => now.count,
+            None => 0,
+        };
     }
 }

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ledger::{
-    Changes, FeedCounters, PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow,
-    SkillSeries,
+    Changes, FeedCounters, PhaseSeries, RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRef,
+    SkillRow, SkillSeries,
 };
 
 use super::family_kind::FamilyKind;
 use super::family_text::Staleness;
 use super::increase::Increase;
-use super::skill_view::SkillView;
+use super::skill_view::{ChangedValues, SkillView};
 use super::text_cache::TextCache;
 use super::zero_first::{ZeroFirst, Zeros};
 
@@ -91,8 +91,10 @@ impl View {
         // Changes that could not be persisted come again behind newer ones: new skills are added in the order of their indices.
         skills.sort_unstable_by_key(|row| row.index);
         for SkillRow { index, series, last_listed_micros } in skills {
-            self.show(index, series, (wall_micros > 0).then_some(wall_micros));
-            self.record_listed(index, last_listed_micros);
+            if !self.update(SkillRef { index, series: &series, last_listed_micros }, wall_micros) {
+                self.show(index, series, (wall_micros > 0).then_some(wall_micros));
+                self.record_listed(index, last_listed_micros);
+            }
         }
         self.record_last_listed(last_listed);
         feeds.into_iter().for_each(|(_, counters)| self.show_feed(counters));
@@ -100,6 +102,36 @@ impl View {
         self.rules = rules;
         self.anomalies.extend(anomalies);
         self.anomalies.drain(..self.anomalies.len().saturating_sub(RECENT_ANOMALIES_MAX));
+    }
+
+    /// Copies the values of a skill that the view has with the same series, and returns `true`. Returns `false` and changes
+    /// nothing if a series is new or gone: then [`View::apply`] must be given the skill. `wall_micros` is that of [`Changes`].
+    pub fn update(&mut self, skill: SkillRef<'_>, wall_micros: i64) -> bool {
+        let SkillRef { index, series, last_listed_micros } = skill;
+        let position = index.0 as usize;
+        let Some(known) = self.skills.get_mut(position).filter(|known| known.has_series_of(series)) else {
+            return false;
+        };
+        let changed = known.update(series, &mut self.increase);
+        if changed != ChangedValues::default() {
+            known.last_changed_micros = if wall_micros > 0 { Some(wall_micros) } else { known.last_changed_micros };
+            self.mark_changed(position);
+            let ChangedValues { invocations, completion_rate, anomalies, failures, last_invoked } = changed;
+            for (has_changed, kind) in [
+                (invocations, FamilyKind::Invocations),
+                (invocations, FamilyKind::Durations),
+                (completion_rate, FamilyKind::CompletionRates),
+                (anomalies, FamilyKind::Anomalies),
+                (failures, FamilyKind::Failures),
+                (last_invoked, FamilyKind::LastInvoked),
+            ] {
+                if has_changed {
+                    self.text.mark(kind, position, Staleness::Values);
+                }
+            }
+        }
+        self.record_listed(index, last_listed_micros);
+        true
     }
 
     /// Exposes the counters of a feed.
@@ -291,7 +323,7 @@ mod tests {
 
     use super::*;
     use crate::exposition::{Encoding, Format, ViewProvider, render};
-    use crate::ledger::Histogram;
+    use crate::ledger::{AnomalySeries, FailureSeries, Histogram};
 
     struct Provider(Mutex<View>);
 
@@ -335,6 +367,88 @@ mod tests {
         let changed = Changes { skills: (0..SKILLS).map(|index| row(index, 2)).collect(), ..Changes::default() };
         provider.0.lock().unwrap().apply(changed);
         assert_eq!(bodies(&provider), bodies(&with_count(2)));
+    }
+
+    /// A skill whose series are in the ledger's order, which is not that of a scrape.
+    fn unsorted_row(counts: [u64; 4]) -> SkillRow {
+        let [setup, execution, drops, failures] = counts;
+        let phase = |name: &str, count: u64| {
+            let mut durations = Histogram::default();
+            durations.observe(0.75, count, 0.75 * count as f64);
+            let (workflow_phase, born_micros) = (name.into(), Some(1));
+            PhaseSeries { workflow_phase, completed: count, abandoned: 1, durations, born_micros, exemplar: None }
+        };
+        let anomaly = |name: &str, count| AnomalySeries { anomaly_type: name.into(), count, born_micros: Some(1) };
+        let failure = |name: &str, count| FailureSeries { error_type: name.into(), count, born_micros: Some(1) };
+        let series = SkillSeries {
+            phases: vec![phase("setup", setup), phase("execution", execution)],
+            anomalies: vec![anomaly("spike", 1), anomaly("drop", drops)],
+            failures: vec![failure("timeout", failures), failure("refused", 1)],
+            completion_rate: Some(1.0 / execution as f64),
+            last_invoked_micros: Some(i64::try_from(setup).unwrap() * 1_000_000),
+            ..SkillSeries::new("skill-0".into())
+        };
+        SkillRow { index: SkillIndex(0), series, last_listed_micros: 5_000_000 }
+    }
+
+    #[test]
+    fn values_copied_in_place_are_exposed_as_those_of_a_row() {
+        let body = |provider: &Provider| {
+            let text = render(provider, &Registry::new(), Format::Text, Encoding::Identity).concat();
+            String::from_utf8(text).unwrap()
+        };
+        let of_row = |counts| {
+            let mut view = View::default();
+            view.apply(Changes { skills: vec![unsorted_row(counts)], ..Changes::default() });
+            Provider(Mutex::new(view))
+        };
+        let copied = of_row([1, 1, 1, 1]);
+        let mut before = body(&copied);
+        copied.0.lock().unwrap().take_increase();
+        copied.0.lock().unwrap().take_changed();
+        let steps = [[9, 1, 1, 1], [9, 10, 1, 1], [9, 10, 3, 1], [9, 10, 3, 100], [12, 11, 4, 101]];
+        for (step, counts) in (1..).zip(steps) {
+            let SkillRow { index, series, last_listed_micros } = &unsorted_row(counts);
+            let skill = SkillRef { index: *index, series, last_listed_micros: *last_listed_micros };
+            assert!(copied.0.lock().unwrap().update(skill, step), "no series is new");
+            assert_ne!(body(&copied), before, "{counts:?}");
+            before = body(&copied);
+            assert_eq!(before, body(&of_row(counts)), "{counts:?}");
+            let mut view = copied.0.lock().unwrap();
+            assert_eq!(view.skill(0).last_changed_micros, Some(step));
+            assert_eq!(view.take_changed(), Some(vec![0]));
+            assert!(view.update(skill, step + 100), "the same once more");
+            assert_eq!(view.skill(0).last_changed_micros, Some(step), "nothing changed");
+            assert_eq!(view.take_changed(), Some(Vec::new()));
+        }
+        let Increase { invocations, completed, durations, anomalies, .. } = copied.0.lock().unwrap().take_increase();
+        assert_eq!((invocations, completed, durations.count(), anomalies), (21, 21, 21, 3));
+        assert_eq!(durations.sum, 0.75 * 21.0);
+    }
+
+    #[test]
+    fn a_skill_with_another_series_is_not_copied_in_place() {
+        let with = |change: fn(&mut SkillSeries)| {
+            let mut row = unsorted_row([1; 4]);
+            change(&mut row.series);
+            row.series
+        };
+        let mut view = View::default();
+        view.apply(Changes { skills: vec![unsorted_row([1; 4])], ..Changes::default() });
+        let others = [
+            with(|series| drop(series.phases.pop())),
+            with(|series| drop(series.anomalies.pop())),
+            with(|series| drop(series.failures.pop())),
+            with(|series| series.completion_rate = None),
+            with(|series| series.last_invoked_micros = None),
+        ];
+        for series in &others {
+            assert!(!view.update(SkillRef { index: SkillIndex(0), series, last_listed_micros: 9 }, 9), "{series:?}");
+        }
+        let series = &others[0];
+        assert!(!view.update(SkillRef { index: SkillIndex(1), series, last_listed_micros: 9 }, 9), "it is not known");
+        assert_eq!(view.skill(0).series.phases.len(), 2, "nothing is changed");
+        assert_eq!(view.skill(0).last_listed_micros, Some(5_000_000));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::ledger::{Configuration, Ledger, START_HOLD, Start};
 use super::notice::Notice;
 use super::now::Now;
 use super::records::Records;
-use super::series::{Changes, SkillIndex};
+use super::series::{Changes, SkillIndex, SkillRef};
 use super::slots::{FeedSlot, SourceId};
 
 impl Ledger {
@@ -136,6 +136,12 @@ impl Ledger {
     /// Returns what changed and is not acknowledged, as new values. While a process without a past waits for its feeds'
     /// first snapshots, nothing is among it: series and what they were derived from are persisted together or not at all.
     pub fn drain(&mut self, now: Now) -> Changes {
+        self.drain_unless(now, &mut |_| false)
+    }
+
+    /// The same without the skills that `copy` returns `true` for, which has copied them: most of a scrape's changes are new
+    /// values of series that are exposed already, and rows of their own would be built to be taken apart.
+    pub fn drain_unless(&mut self, now: Now, copy: &mut dyn FnMut(SkillRef<'_>) -> bool) -> Changes {
         self.commit_configuration(now);
         self.update_start(now);
         if !matches!(self.start, Start::Over) {
@@ -153,7 +159,7 @@ impl Ledger {
         };
         Changes {
             sequence: self.sequence,
-            skills: self.series_table.collect(),
+            skills: self.series_table.collect_unless(copy),
             last_listed: self.series_table.take_listed(),
             feeds,
             anomalies: self.series_table.collect_anomalies(),

@@ -79,7 +79,7 @@ pub use persist::InvalidState;
 pub use row_series::RowSeries;
 pub use series::{
     AnomalySeries, Changes, DURATION_BUCKETS_SECONDS, Exemplar, FailureSeries, FeedCounters, Histogram, PhaseSeries,
-    RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRow, SkillSeries,
+    RECENT_ANOMALIES_MAX, RuleCounters, SeenAnomaly, SkillIndex, SkillRef, SkillRow, SkillSeries,
 };
 pub use series_table::UNKNOWN_PHASE;
 pub use server_time::micros as server_time_micros;

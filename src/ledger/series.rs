@@ -21,6 +21,9 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// No observation.
+    pub const EMPTY: Self = Self { buckets: [0; DURATION_BUCKETS_SECONDS.len() + 1], sum: 0.0 };
+
     /// Number of observations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
@@ -166,6 +169,24 @@ pub struct SkillRow {
     pub series: SkillSeries,
     /// When a snapshot last listed it, in microseconds since the Unix epoch; 0 for never.
     pub last_listed_micros: i64,
+}
+
+/// A skill with its place, as the ledger has it.
+#[derive(Debug, Clone, Copy)]
+pub struct SkillRef<'l> {
+    /// As those of [`SkillRow`].
+    pub index: SkillIndex,
+    /// See `index`.
+    pub series: &'l SkillSeries,
+    /// See `index`.
+    pub last_listed_micros: i64,
+}
+
+impl SkillRef<'_> {
+    pub(super) fn to_row(self) -> SkillRow {
+        let Self { index, series, last_listed_micros } = self;
+        SkillRow { index, series: series.clone(), last_listed_micros }
+    }
 }
 
 /// The counters that the translation rules name, over all feeds.

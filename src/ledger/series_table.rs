@@ -8,8 +8,8 @@ use hashbrown::HashMap;
 use super::limits::{COUNT_MAX, Limits, OVERFLOW, SERIES_PER_PHASE, SERIES_PER_SKILL_MIN};
 use super::notice::Notice;
 use super::series::{
-    AnomalySeries, FailureSeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRow,
-    SkillSeries, push_tight,
+    AnomalySeries, FailureSeries, Histogram, PhaseSeries, RECENT_ANOMALIES_MAX, SeenAnomaly, SkillIndex, SkillRef,
+    SkillRow, SkillSeries, push_tight,
 };
 
 /// `workflow_phase` where a feed does not tell one.
@@ -370,8 +370,9 @@ impl SeriesTable {
         &mut entry.series
     }
 
-    /// Returns every skill that changed and is not acknowledged.
-    pub fn collect(&mut self) -> Vec<SkillRow> {
+    /// Returns every skill that changed and is not acknowledged, sorted by index, but those that `copy` returns `true` for: it
+    /// has copied them.
+    pub fn collect_unless(&mut self, copy: &mut dyn FnMut(SkillRef<'_>) -> bool) -> Vec<SkillRow> {
         let Self { skills, changed, in_flight, .. } = self;
         for index in changed.drain(..) {
             let entry = &mut skills[index.0 as usize];
@@ -380,13 +381,17 @@ impl SeriesTable {
                 in_flight.push(index);
             }
         }
+        // What could not be persisted stands before what is newer.
+        in_flight.sort_unstable();
         let row = |index: &SkillIndex| {
             let entry = &mut skills[index.0 as usize];
             entry.phases_collected = entry.series.phases.len();
             entry.kept_listed_micros = entry.last_listed_micros;
-            SkillRow { index: *index, series: entry.series.clone(), last_listed_micros: entry.last_listed_micros }
+            let Entry { series, last_listed_micros, .. } = &*entry;
+            let skill = SkillRef { index: *index, series, last_listed_micros: *last_listed_micros };
+            (!copy(skill)).then(|| skill.to_row())
         };
-        in_flight.iter().map(row).collect()
+        in_flight.iter().filter_map(row).collect()
     }
 
     /// What was collected last is exposed.
