@@ -19,6 +19,9 @@ const MEASURED_CORE: &str = "1";
 /// Names another build of the bridge that is to be measured, such as that of an earlier commit.
 const BRIDGE: &str = "BENCH_BRIDGE";
 
+/// The unit of the package, whose environment the bridge is measured in.
+const UNIT: &str = include_str!("../../deploy/systemd/session-buddy-bridge.service");
+
 /// A process on the second core, killed when dropped.
 pub struct Program {
     child: Child,
@@ -38,6 +41,12 @@ pub fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
+/// Returns the environment that the unit sets, without settings of the bridge: those of the C library's heap.
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let variables = UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='));
+    variables.filter(|(name, _)| !name.starts_with("SESSION_BUDDY_BRIDGE_"))
+}
+
 /// Returns the bytes that write calls took, of a file `io` of `/proc`.
 pub fn written_bytes(io: &Path) -> Outcome<f64> {
     let counters = fs::read_to_string(io)?;
@@ -47,8 +56,16 @@ pub fn written_bytes(io: &Path) -> Outcome<f64> {
 
 impl Program {
     pub fn start<S: AsRef<OsStr>>(program: impl AsRef<OsStr>, arguments: impl IntoIterator<Item = S>) -> Outcome<Self> {
+        Self::start_in([], program, arguments)
+    }
+
+    fn start_in<S: AsRef<OsStr>>(
+        environment: impl IntoIterator<Item = (&'static str, &'static str)>,
+        program: impl AsRef<OsStr>,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Outcome<Self> {
         let mut command = Command::new("taskset");
-        command.args(["--cpu-list", MEASURED_CORE]).arg(program).args(arguments);
+        command.args(["--cpu-list", MEASURED_CORE]).arg(program).args(arguments).envs(environment);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if env::var_os("BENCH_LOG").is_none() {
             command.stderr(Stdio::null());
@@ -62,7 +79,7 @@ impl Program {
         Self::start(env::current_exe()?, arguments)
     }
 
-    /// The bridge, in memory unless there is a place for its state.
+    /// The bridge in the environment of its unit, in memory unless there is a place for its state.
     pub fn bridge(feed_url: &str, listen: SocketAddr, state: Option<&Path>) -> Outcome<Self> {
         Self::bridge_with(feed_url, listen, state, &[])
     }
@@ -79,7 +96,7 @@ impl Program {
         let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
         let more = more.iter().map(String::as_str);
         let bridge = env::var_os(BRIDGE).unwrap_or_else(|| env!("CARGO_BIN_EXE_measured-bridge").into());
-        Self::start(bridge, arguments.into_iter().chain(limits).chain(more))
+        Self::start_in(unit_environment(), bridge, arguments.into_iter().chain(limits).chain(more))
     }
 
     /// The id of the process: `taskset` becomes what it starts.
