@@ -22,6 +22,7 @@ mod live_page;
 mod live_page_states;
 mod peers_work;
 mod push_credentials;
+mod push_full_disk;
 mod push_kills;
 mod push_pair;
 mod push_receivers;

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use session_buddy_bridge::internals::push::{
-    Grid, HostHash, PushReceiver, PushedSeries, SendTiming, TickKind, TickOutcome, TickTime, Ticker, WallClock,
+    Grid, HostHash, PushReceiver, PushedSeries, QueueSettings, SendTiming, TickKind, TickOutcome, TickTime, Ticker,
+    WallClock,
 };
 use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
@@ -1041,4 +1042,128 @@ async fn a_sender_without_a_receiver_ends_when_it_is_stopped_and_its_queue_stays
     patiently("the end", &mut running.task).await.unwrap();
     let (position, _) = queue.handle.open(&receiver.name).await.unwrap();
     assert_eq!(queue.handle.size_after(position.time).await.unwrap().ticks, 3);
+}
+
+/// A request that a receiver does not answer before it is released.
+struct Detained {
+    arrived: std::sync::mpsc::Receiver<()>,
+    release: std::sync::mpsc::Sender<()>,
+}
+
+impl Detained {
+    /// Returns it, and what a receiver calls that has it.
+    fn new() -> (Self, impl FnOnce() + Send + 'static) {
+        let (arrives, arrived) = std::sync::mpsc::channel();
+        let (release, released) = std::sync::mpsc::channel();
+        let detain = move || {
+            arrives.send(()).expect("the test waits");
+            released.recv().expect("the test releases it");
+        };
+        (Self { arrived, release }, detain)
+    }
+
+    async fn until_arrived(self) -> std::sync::mpsc::Sender<()> {
+        let Self { arrived, release } = self;
+        patiently("the request", tokio::task::spawn_blocking(move || arrived.recv())).await.unwrap().unwrap();
+        release
+    }
+}
+
+/// Takes `ticks` ticks in which `series` counters increase, continuing at the tick with this number.
+async fn increase(queue: &mut Queue, first: i64, ticks: i64, series: usize) {
+    for tick in first..first + ticks {
+        let value = |index: usize| (format!("counter_{index}_total"), (tick * 10 + index as i64) as f64);
+        queue.tick((0..series).map(value)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ticks_that_are_thinned_while_a_request_is_on_its_way_lose_no_count() {
+    const SERIES: usize = 30;
+    let (detained, detain) = Detained::new();
+    let mut detain = Some(detain);
+    let server = ScriptedReceiver::start(move |request, _| {
+        if !request.is_empty()
+            && let Some(detain) = detain.take()
+        {
+            detain();
+        }
+        Action::store()
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 400).await;
+    let begin = queue.next_millis;
+    increase(&mut queue, 1, 100, SERIES).await;
+    let bytes_max = queue.handle.size_after(TickTime::NEVER).await.unwrap().bytes;
+    let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
+    let settings = QueueSettings { receivers: vec![receiver.name.clone()], interval, bytes_max };
+    queue.handle.configure(settings).await.unwrap();
+    let running = Running::start(&receiver, &queue, timing());
+    let release = detained.until_arrived().await;
+    increase(&mut queue, 101, 300, SERIES).await;
+    let thinned = queue.handle.thinned_ticks();
+    assert!(thinned > 100, "{thinned} ticks were thinned");
+    release.send(()).unwrap();
+    let report = running.finish().await;
+    assert_eq!((report.queue_ticks, report.refused.len()), (0, 0));
+    let stored = server.stored();
+    assert!(queue.has_arrived(&stored));
+    check(&stored);
+    // Those that were on their way arrived as they were; whatever arrived has the value of its time.
+    let of_counters = stored.iter().filter_map(|(labels, samples)| {
+        let (_, name) = labels.iter().find(|(label, _)| label == "__name__")?;
+        Some((name.strip_prefix("counter_")?.strip_suffix("_total")?.parse::<i64>().ok()?, samples))
+    });
+    for (index, samples) in of_counters {
+        let expected = |time: i64| ((time - begin) / INTERVAL_MILLIS + 1) * 10 + index;
+        assert!(samples.iter().all(|(time, bits)| f64::from_bits(*bits) == expected(*time) as f64), "{samples:?}");
+        assert!(samples.len() >= 100 && (samples.len() as u64) <= 400 - thinned / 2, "{} samples", samples.len());
+    }
+}
+
+type IsRefused = Box<dyn Fn(&Received) -> bool + Send>;
+
+/// As Prometheus without a window, and as a receiver that does not take one series: the fifth request is answered after the ticks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn ticks_that_come_while_a_batch_is_divided_follow_it() {
+    const SERIES: usize = 20;
+    let bound = unix_millis() - 60 * INTERVAL_MILLIS;
+    let is_old =
+        move |request: &Received| request.series.iter().flat_map(|(_, samples)| samples).any(|(time, _)| *time < bound);
+    let has_bad = |request: &Received| has_series(request, "counter_3_total");
+    let rules: [(&str, &str, IsRefused); 2] =
+        [("out of bounds", "a bound", Box::new(is_old)), ("label value too long", "a series", Box::new(has_bad))];
+    for (text, what, is_refused) in rules {
+        let (detained, detain) = Detained::new();
+        let mut detain = Some(detain);
+        let server = ScriptedReceiver::start(move |request, _| {
+            if request.number == 4
+                && let Some(detain) = detain.take()
+            {
+                detain();
+            }
+            if is_refused(request) { Action::status("400 Bad Request", "", text) } else { Action::store() }
+        })
+        .await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 610).await;
+        increase(&mut queue, 1, 600, SERIES).await;
+        let running = Running::start(&receiver, &queue, timing());
+        let release = detained.until_arrived().await;
+        increase(&mut queue, 601, 10, SERIES).await;
+        release.send(()).unwrap();
+        let report = running.finish().await;
+        let stored = server.stored();
+        check(&stored);
+        assert_eq!(report.queue_ticks, 0, "{what}");
+        let newest = queue.newest_time();
+        let arrived = stored.values().filter(|samples| samples.contains_key(&newest)).count();
+        let refused_series = usize::from(what == "a series");
+        assert_eq!(arrived, SERIES + OTHERS - refused_series, "{what}");
+        let (all, refused) = (610 * (SERIES + OTHERS), report.refused.values().sum::<u64>() as usize);
+        assert_eq!(samples(&stored) + refused, all, "{what}: each is stored or reported");
+        let least = if refused_series == 1 { 610 * (SERIES + OTHERS - 1) } else { 60 * (SERIES + OTHERS) };
+        assert!(samples(&stored) >= least, "{what}: {} samples", samples(&stored));
+    }
 }
