@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use prometheus::Registry;
 use serde::Deserialize;
 use session_buddy_bridge::internals::exposition::{Encoding, Format, ViewProvider, render};
 use session_buddy_bridge::internals::ledger::{self, ConnectionId};
 use session_buddy_bridge::internals::protocol::{Limits, read};
 use session_buddy_bridge::internals::push::{
-    HostHash, LabelSets, QueueHandle, QueueServer, QueueSettings, ReceiverName, TickKind, TickTime,
+    EncodedLabels, HostHash, LabelSets, PushLabels, QueueHandle, QueueServer, QueueSettings, ReceiverName,
+    RequestEncoder, SeriesId, TickKind, TickTime,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::internals::store::Store;
@@ -254,8 +256,44 @@ fn push(criterion: &mut Criterion) {
                 });
             });
         }
+        if place == "in memory" {
+            let catalog = answers.of(handle.series(SeriesId::FIRST)).expect("the series");
+            let added = PushLabels::of_host("bench");
+            let labels = catalog.iter().map(|series| {
+                let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
+                EncodedLabels::new(&series.name.metric, own.chain(added.iter()))
+            });
+            requests(&mut group, &labels.collect::<Vec<_>>());
+        }
     }
     group.finish();
+}
+
+/// Samples of a request.
+const REQUEST_SAMPLES: usize = 10_000;
+
+/// The requests of a tick of these series: what writes their messages is measured apart from what compresses them.
+fn requests(group: &mut BenchmarkGroup<'_, WallTime>, labels: &[EncodedLabels]) {
+    let request = |encoder: &mut RequestEncoder, labels: &[EncodedLabels]| -> [Duration; 2] {
+        let begin = Instant::now();
+        for (number, labels) in labels.iter().enumerate() {
+            encoder.push(labels, [(1_700_000_000_000, (number % 97) as f64)]);
+        }
+        let written = begin.elapsed();
+        black_box(encoder.finish());
+        [written, begin.elapsed() - written]
+    };
+    for (part, name) in ["written", "compressed"].into_iter().enumerate() {
+        group.bench_function(format!("requests of a tick, {name}"), |bencher| {
+            bencher.iter_custom(|times| {
+                let spent = (0..times).map(|_| {
+                    let mut encoder = RequestEncoder::new();
+                    labels.chunks(REQUEST_SAMPLES).map(|labels| request(&mut encoder, labels)[part]).sum::<Duration>()
+                });
+                spent.sum()
+            });
+        });
+    }
 }
 
 /// Answers requests on the thread that makes them, unless another one does.

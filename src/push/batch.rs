@@ -42,6 +42,11 @@ impl CurrentValues {
         self.values.get(index).copied().flatten()
     }
 
+    /// Returns whether the series ever had a value.
+    fn ever_had(&self, id: SeriesId) -> bool {
+        self.known.get(id.index()).copied().unwrap_or_default()
+    }
+
     /// Returns whether the series has a value.
     pub(crate) fn has(&self, id: SeriesId) -> bool {
         self.get(id.index()).is_some()
@@ -58,6 +63,9 @@ impl CurrentValues {
         there.count()
     }
 }
+
+/// From so many ticks on a request is shorter if its series are sorted by their values.
+const SORTED_TICKS_MIN: usize = 8;
 
 /// Samples of ticks, each of all series.
 #[derive(Debug)]
@@ -106,46 +114,43 @@ impl Batch {
         catalog: &[Arc<Series>],
         is_sent: impl Fn(usize) -> bool,
     ) -> Self {
-        let mut values = current.clone();
+        // By series: whether it has a value before the ticks or in one of them.
+        let mut series: Vec<bool> = (0..catalog.len()).map(|at| current.get(at).is_some() && is_sent(at)).collect();
         // Of each series that appears: when it was 0.
         let mut zeros: Vec<(SeriesId, TickTime)> = Vec::new();
         let mut before = position;
         for tick in ticks {
             for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
-                let is_new = !values.known.get(id.index()).copied().unwrap_or_default();
+                let is_first = !std::mem::replace(&mut series[id.index()], true);
                 // A clock that was ahead when the series began named a time that has not come: it was 0 at the tick before this one.
                 let zero_at = catalog[id.index()].zero_at.map(|at| if at < tick.time { at } else { before });
+                let is_new = is_first && !current.ever_had(*id);
                 let zero_at = zero_at.filter(|at| is_new && position <= *at && *at != TickTime::NEVER);
                 if let Some(zero_at) = zero_at.filter(|_| !is_stale(*value)) {
                     zeros.push((*id, zero_at));
                 }
-                values.set(*id, *value);
             }
             before = tick.time;
         }
         let mut times: Vec<_> = ticks.iter().map(|tick| tick.time).chain(zeros.iter().map(|(_, at)| *at)).collect();
         times.sort_unstable();
         times.dedup();
-        // Whatever has a value before the ticks, or in one of them.
-        let series: Vec<_> = (0..values.known.len())
-            .filter(|&index| is_sent(index))
-            .map(SeriesId::at)
-            .filter(|id| {
-                let changes = |tick: &Tick| tick.values.binary_search_by_key(id, |(id, _)| *id).is_ok();
-                current.get(id.index()).is_some() || ticks.iter().any(changes)
-            })
-            .collect();
+        let series: Vec<_> =
+            series.iter().enumerate().filter(|(_, is_there)| **is_there).map(|(at, _)| SeriesId::at(at)).collect();
         let mut batch = Self { cells: vec![None; times.len() * series.len()], times, series };
-        for (row, id) in batch.series.clone().into_iter().enumerate() {
-            let mut value = current.get(id.index());
-            let mut ticks = ticks.iter().peekable();
-            for (column, time) in batch.times.iter().enumerate() {
-                let Some(tick) = ticks.next_if(|tick| tick.time == *time) else { continue };
-                let change = tick.values.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| tick.values[at].1);
-                let cell = change.or(value);
+        let mut values: Vec<_> = batch.series.iter().map(|id| current.get(id.index())).collect();
+        for tick in ticks {
+            let mut changes = tick.values.iter().peekable();
+            let column = batch.times.binary_search(&tick.time).expect("each tick has its time");
+            for (row, id) in batch.series.iter().enumerate() {
+                // Both ascend.
+                while changes.next_if(|(changed, _)| changed < id).is_some() {}
+                if let Some((_, value)) = changes.next_if(|(changed, _)| changed == id) {
+                    values[row] = Some(*value);
+                }
+                batch.cells[row * batch.times.len() + column] = values[row];
                 // A series that has ended is not repeated.
-                value = cell.filter(|value| !is_stale(*value));
-                batch.cells[row * batch.times.len() + column] = cell;
+                values[row] = values[row].filter(|value| !is_stale(*value));
             }
         }
         for (id, at) in zeros {
@@ -176,7 +181,9 @@ impl Batch {
         self.series[row]
     }
 
-    /// Encodes the samples of `piece`, grouped by series. Returns the body of the request, and the number of its samples.
+    /// Encodes the samples of `piece`, grouped by series, those of equal values next to each other: for the compressor they are
+    /// copies. Of few ticks the labels are longer than the samples; those are alike in the order of the catalog. Returns the body
+    /// of the request, and the number of its samples.
     pub(crate) fn encode<'l>(
         &self,
         pieces: &Pieces,
@@ -184,8 +191,14 @@ impl Batch {
         encoder: &mut RequestEncoder,
         labels: impl Fn(SeriesId) -> &'l EncodedLabels,
     ) -> (Vec<u8>, u64) {
+        let mut rows: Vec<usize> = piece.series.clone().collect();
+        if piece.ticks.len() >= SORTED_TICKS_MIN {
+            let values = |row: usize| self.cells[row * self.times.len()..][piece.ticks.clone()].iter();
+            let bits = |cell: &Option<f64>| cell.map(f64::to_bits);
+            rows.sort_by(|one, other| values(*one).map(bits).cmp(values(*other).map(bits)));
+        }
         let mut count = 0;
-        for row in piece.series.clone() {
+        for row in rows {
             let cells = &self.cells[row * self.times.len()..][..self.times.len()];
             let ticks = pieces.ticks_of(piece, row);
             let samples = ticks.filter_map(|tick| Some((self.times[tick].millis(), cells[tick]?)));

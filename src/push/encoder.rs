@@ -50,10 +50,15 @@ impl EncodedLabels {
     }
 }
 
-/// Encodes requests, one after the other, into buffers that are reused.
+/// The body of a request without samples: a block of snappy that contains no bytes.
+pub(super) const EMPTY_REQUEST: &[u8] = &[0];
+
+/// Encodes requests, one after the other, into buffers that are reused: some megabytes for requests of 10,000 samples, until it
+/// is dropped.
 pub struct RequestEncoder {
     message: Vec<u8>,
     samples: Vec<u8>,
+    compressed: Vec<u8>,
     snappy: Encoder,
 }
 
@@ -61,7 +66,7 @@ impl RequestEncoder {
     /// Creates an encoder of an empty request.
     #[allow(clippy::new_without_default, reason = "an encoder has buffers, and no default value")]
     pub fn new() -> Self {
-        Self { message: Vec::new(), samples: Vec::new(), snappy: Encoder::new() }
+        Self { message: Vec::new(), samples: Vec::new(), compressed: Vec::new(), snappy: Encoder::new() }
     }
 
     /// Adds a series with its samples, each a time in milliseconds since the Unix epoch and a value, in the order of time. A
@@ -95,14 +100,16 @@ impl RequestEncoder {
 
     /// Returns the body of the request, compressed, and starts the next one.
     pub fn finish(&mut self) -> Vec<u8> {
-        let mut body = vec![0; max_compress_len(self.message.len())];
+        let len_max = max_compress_len(self.message.len());
+        if self.compressed.len() < len_max {
+            self.compressed.resize(len_max, 0);
+        }
         // Fails on messages of 4 GiB and on buffers that are too short: a request has at most some megabytes, and the buffer is
         // as long as the compressor demands.
-        let len = self.snappy.compress(&self.message, &mut body).expect("a request is far shorter than 4 GiB");
+        let compressed = self.snappy.compress(&self.message, &mut self.compressed);
+        let len = compressed.expect("a request is far shorter than 4 GiB");
         self.message.clear();
-        body.truncate(len);
-        body.shrink_to_fit();
-        body
+        self.compressed[..len].to_vec()
     }
 }
 

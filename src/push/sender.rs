@@ -13,7 +13,7 @@ use super::batch::{Batch, CurrentValues, ticks_within};
 use super::bisect::{Cells, Pieces};
 use super::client::{Client, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
-use super::encoder::{EncodedLabels, RequestEncoder};
+use super::encoder::{EMPTY_REQUEST, EncodedLabels, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::limit::RequestLimit;
 use super::listener::ReceiverListener;
@@ -91,7 +91,6 @@ pub struct Sender {
     listener: Arc<dyn ReceiverListener>,
     timing: SendTiming,
     client: Client,
-    encoder: RequestEncoder,
     retries: Backoff,
     holds: Backoff,
     /// By series.
@@ -155,7 +154,6 @@ impl Sender {
             client: Client::new(receiver.clone(), timing.wall_clock.clone()),
             retries: backoff(timing.retry_min, timing.retry_max),
             holds: backoff(timing.hold_min, timing.hold_max),
-            encoder: RequestEncoder::new(),
             labels: Vec::new(),
             catalog: Vec::new(),
             // Until the queue is opened.
@@ -369,6 +367,8 @@ impl Sender {
         if let Some((bound, reason)) = expected {
             pieces.expect_bound(&batch, bound, reason);
         }
+        // Between two windows, a minute of an idle machine, its buffers are memory for others.
+        let mut encoder = RequestEncoder::new();
         let mut refusal = String::new();
         // When the next piece was first answered with status 500, and, once a piece was for too long, whether the receiver
         // has stored another one since.
@@ -379,7 +379,7 @@ impl Sender {
                 pieces.refuse(&batch, RefusalReason::TooLarge);
                 continue;
             }
-            let (body, samples) = batch.encode(&pieces, &piece, &mut self.encoder, |id| &self.labels[id.index()]);
+            let (body, samples) = batch.encode(&pieces, &piece, &mut encoder, |id| &self.labels[id.index()]);
             if body.len() > BODY_BYTES_MAX && samples > 1 {
                 self.limit.interrupted();
                 pieces.refuse(&batch, RefusalReason::TooLarge);
@@ -549,8 +549,7 @@ impl Sender {
         if is_accepting && !self.clock_witness.is_ahead(Instant::now()) {
             return Some(Greeting::Accepted);
         }
-        let empty = self.encoder.finish();
-        let exchange = self.exchange(empty.into()).await;
+        let exchange = self.exchange(Bytes::from_static(EMPTY_REQUEST)).await;
         match exchange.answer().verdict() {
             Verdict::Stored | Verdict::Divide(_) if self.is_held_by_clock(&exchange).await => None,
             Verdict::Stored => {

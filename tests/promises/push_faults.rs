@@ -1167,3 +1167,22 @@ async fn ticks_that_come_while_a_batch_is_divided_follow_it() {
         assert!(samples(&stored) >= least, "{what}: {} samples", samples(&stored));
     }
 }
+
+#[tokio::test]
+async fn series_that_have_equal_values_in_a_backlog_take_less_than_a_byte_and_a_half_a_sample() {
+    const SERIES: usize = 100;
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 98).await;
+    for _ in 0..98 {
+        // No two neighbours are equal.
+        let value = |index: usize| [1_000.0, 7.5, 0.1, 42.25, 123_456.789][index % 5];
+        queue.tick((0..SERIES).map(|index| (format!("counter_{index}_total"), value(index)))).await;
+    }
+    let report = Running::start(&receiver, &queue, timing()).finish().await;
+    let requests = server.requests();
+    let bytes: usize = requests.iter().map(|request| request.body_bytes).sum();
+    assert_eq!((requests.len(), report.accepted), (2, 98 * (SERIES + OTHERS) as u64));
+    let bytes_each = bytes as f64 / report.accepted as f64;
+    assert!(bytes_each < 1.5, "{bytes_each} bytes a sample");
+}
