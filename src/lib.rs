@@ -210,10 +210,11 @@ pub mod internals {
     pub mod push {
         pub use crate::push::{
             Backlog, ClockGuard, EncodedLabels, Generation, Grid, HostHash, Identified, Identity, InMemoryError,
-            LabelSets, Origin, OwnGatherer, OwnSample, Position, PushLabels, PushReceiver, PushedSeries, QueueError,
-            QueueHandle, QueueServer, QueueSettings, QueueSize, QueueSummary, ReceiverListener, ReceiverName,
-            RefusalReason, RequestEncoder, STALE, Schedule, SendTiming, Sender, Series, SeriesId, SeriesKind,
-            SeriesName, Tick, TickKind, TickOutcome, TickTime, Ticker, Wait, WallClock, is_stale, summary,
+            LabelSets, NoSuccessor, Origin, OwnGatherer, OwnSample, Position, PushLabels, PushReceiver, PushedSeries,
+            QueueError, QueueHandle, QueueServer, QueueSettings, QueueSize, QueueSummary, ReceiverListener,
+            ReceiverName, RefusalReason, RemovedReceiver, RequestEncoder, STALE, Schedule, SendTiming, Sender, Series,
+            SeriesId, SeriesKind, SeriesName, Tick, TickKind, TickOutcome, TickTime, Ticker, Wait, WallClock, is_stale,
+            summary,
         };
     }
     pub mod shared_ledger {

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::BridgeError;
 use crate::push::{
     ClockGuard, Grid, HostHash, Identified, InMemoryError, PushReceiver, PushSettings, PushedSeries, QueueError,
-    QueueHandle, QueueSettings, ReceiverListener, ReceiverName, SendTiming, Sender, Ticker, WallClock,
+    QueueHandle, QueueSettings, ReceiverListener, ReceiverName, RemovedReceiver, SendTiming, Sender, Ticker, WallClock,
 };
 use crate::shared_ledger::SharedLedger;
 use crate::telemetry::Telemetry;
@@ -223,7 +223,8 @@ impl Pushing {
             return Ok(());
         };
         let (interval, bytes_max) = (wanted.interval, wanted.queue_bytes_max);
-        handle.configure(QueueSettings { receivers: names, interval, bytes_max }).await?;
+        let removed = handle.configure(QueueSettings { receivers: names, interval, bytes_max }).await?;
+        removed.iter().for_each(log_removed);
         let wants_own = wanted.receivers.iter().any(|receiver| receiver.series == PushedSeries::All);
         let registry = wants_own.then(|| self.registry.clone());
         let grid = Grid::new(interval, identity);
@@ -261,6 +262,21 @@ impl Pushing {
                 Ok(handle)
             }
         }
+    }
+}
+
+/// Logs what becomes of the ticks that a removed receiver has not answered for. One of them can be on its way at any time.
+fn log_removed(RemovedReceiver { name, ticks, successor }: &RemovedReceiver) {
+    match successor {
+        Ok(successor) if *ticks > 0 => {
+            tracing::info!(receiver = %name, %successor, ticks, "push receiver renamed; its successor continues its queue");
+        }
+        Err(reason) if *ticks > 1 => tracing::warn!(
+            receiver = %name, ticks, %reason,
+            "push receiver removed; its queued ticks are dropped, and lose resolution and no count; \
+             to keep them when a URL changes, keep the name with --push.name"
+        ),
+        Ok(_) | Err(_) => {}
     }
 }
 

@@ -16,7 +16,7 @@ use crate::shared_ledger::SharedLedger;
 use crate::store::{Store, StoreError};
 
 use super::identity::{HostHash, Identified, Identity, LabelSets, identify};
-use super::queue::{self, Appended, Owner, QueueSize, Thinning};
+use super::queue::{self, Appended, Owner, QueueSize, RemovedReceiver, Thinning};
 use super::sampler::{Draft, Occasion, Sampler, present};
 use super::series::{Backlog, Generation, OwnSample, Position, ReceiverName, Series, SeriesId, TickKind, TickTime};
 
@@ -94,6 +94,8 @@ struct State {
     sampler: Option<Sampler>,
     identity: Option<Identity>,
     settings: Option<QueueSettings>,
+    /// Whether the label sets have changed since the queue was configured.
+    is_relabelled: bool,
     thinning: Thinning,
     generation: Generation,
 }
@@ -159,12 +161,12 @@ impl QueueHandle {
         self.request(move |turn| turn.identify(host, label_sets)).await
     }
 
-    /// Replaces the settings. The positions of receivers that are not among them are forgotten; a new receiver begins with the
-    /// newest tick.
+    /// Replaces the settings. The positions of receivers that are not among them are forgotten, or inherited by the one that takes the
+    /// place of the only one; any other new receiver begins with the newest tick. Returns those that are removed.
     ///
     /// # Errors
     /// The database failed.
-    pub async fn configure(&self, settings: QueueSettings) -> Result<(), QueueError> {
+    pub async fn configure(&self, settings: QueueSettings) -> Result<Vec<RemovedReceiver>, QueueError> {
         self.request(move |turn| turn.configure(settings)).await
     }
 
@@ -355,6 +357,7 @@ impl Turn<'_> {
             return Ok(identified);
         };
         let owner = Owner { identity, host, label_sets };
+        self.state.is_relabelled |= stored.as_ref().is_some_and(|stored| stored.label_sets != owner.label_sets);
         let is_copied = matches!(identified, Identified::Copied(_));
         if stored.as_ref() != Some(&owner) {
             self.store.write_queue(|connection| {
@@ -372,12 +375,15 @@ impl Turn<'_> {
         Ok(identified)
     }
 
-    fn configure(&mut self, settings: QueueSettings) -> Result<(), QueueError> {
+    fn configure(&mut self, settings: QueueSettings) -> Result<Vec<RemovedReceiver>, QueueError> {
         let newest = self.sampler()?.newest();
-        self.store.write_queue(|connection| queue::retain(connection, &settings.receivers))?;
+        let is_relabelled = self.state.is_relabelled;
+        let removed =
+            self.store.write_queue(|connection| queue::retain(connection, &settings.receivers, is_relabelled))?;
+        self.state.is_relabelled = false;
         self.state.settings = Some(settings);
         self.announce(newest.unwrap_or(TickTime::NEVER));
-        Ok(())
+        Ok(removed)
     }
 
     fn begin_generation(&mut self) {
@@ -464,7 +470,7 @@ impl Turn<'_> {
                     let receivers = self.state.settings.as_ref().map(|settings| settings.receivers.clone());
                     self.store.write_queue(|connection| {
                         queue::clear(connection)?;
-                        queue::retain(connection, &receivers.unwrap_or_default())
+                        queue::retain(connection, &receivers.unwrap_or_default(), false)
                     })?;
                     self.begin_generation();
                     self.load()?

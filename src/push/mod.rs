@@ -61,7 +61,7 @@ pub use identity::{HostHash, Identified, Identity, LabelSets};
 pub use labels::{LabelError, PushLabels};
 pub use listener::ReceiverListener;
 pub use probe::{Probe, Verification, probe};
-pub use queue::{QueueSize, QueueSummary, summary};
+pub use queue::{NoSuccessor, QueueSize, QueueSummary, RemovedReceiver, summary};
 pub use receiver::{PushReceiver, PushSettings, PushedSeries, default_name};
 pub use sender::{SendTiming, Sender};
 pub use series::{

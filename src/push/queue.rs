@@ -283,18 +283,67 @@ pub(super) fn position(connection: &Connection, receiver: &ReceiverName) -> rusq
     query.query_row([receiver.as_str()], |row| row.get(0).map(TickTime::from_millis)).optional()
 }
 
-/// Makes `receivers` those of the queue. The positions of others are forgotten. A new one begins with the newest tick: what was
-/// queued before it was configured is not of it.
-pub(super) fn retain(connection: &Connection, receivers: &[ReceiverName]) -> rusqlite::Result<()> {
+/// A receiver that is not configured any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemovedReceiver {
+    /// Its name.
+    pub name: ReceiverName,
+    /// How many queued ticks it had not answered for.
+    pub ticks: u64,
+    /// The receiver that has its position and these ticks now, or why there is none.
+    pub successor: Result<ReceiverName, NoSuccessor>,
+}
+
+/// Why no receiver inherits the position of one that was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum NoSuccessor {
+    /// None was added.
+    #[error("no receiver was added")]
+    NoneAdded,
+    /// More than one was removed or added.
+    #[error("more than one receiver was removed or added")]
+    Ambiguous,
+    /// The one that was added pushes under other labels, which are other series.
+    #[error("the labels have changed")]
+    Relabelled,
+}
+
+/// Makes `receivers` those of the queue. The position of one that is removed is inherited by the one that is added, if there is one of
+/// each, which pushes under the same labels unless `is_relabelled`: its URL was corrected, and its name with it. Any other new one begins with the
+/// newest tick: what was queued before it was configured is not of it. Returns those that are removed.
+pub(super) fn retain(
+    connection: &Connection,
+    receivers: &[ReceiverName],
+    is_relabelled: bool,
+) -> rusqlite::Result<Vec<RemovedReceiver>> {
     // What a receiver that is removed now has answered for is not merged into other ticks.
     fold(connection)?;
-    let mut query = connection.prepare_cached("SELECT name FROM push_receiver")?;
-    let known = query.query_map([], receiver_name)?.collect::<Result<Vec<_>, _>>()?;
+    let mut query = connection.prepare_cached("SELECT name, position_millis FROM push_receiver")?;
+    let known = query.query_map([], |row| Ok((receiver_name(row)?, TickTime::from_millis(row.get(1)?))))?;
+    let known = known.collect::<Result<BTreeMap<_, _>, _>>()?;
+    let gone: Vec<_> = known.iter().filter(|(known, _)| !receivers.contains(known)).collect();
+    let mut new: Vec<_> = receivers.iter().filter(|receiver| !known.contains_key(receiver)).collect();
+    let successor = match (&gone[..], &new[..]) {
+        (_, []) => Err(NoSuccessor::NoneAdded),
+        ([_], [_]) if is_relabelled => Err(NoSuccessor::Relabelled),
+        ([_], [new]) => Ok(*new),
+        _ => Err(NoSuccessor::Ambiguous),
+    };
     let mut delete = connection.prepare_cached("DELETE FROM push_receiver WHERE name = ?")?;
-    for gone in known.iter().filter(|known| !receivers.contains(known)) {
-        delete.execute([gone.as_str()])?;
+    let mut rename = connection.prepare_cached("UPDATE push_receiver SET name = ?2 WHERE name = ?1")?;
+    let mut removed = Vec::new();
+    for (name, position) in gone {
+        let ticks = size_behind(connection, *position)?.ticks;
+        match successor {
+            Ok(successor) if ticks > 0 => {
+                rename.execute([name.as_str(), successor.as_str()])?;
+                new.clear();
+            }
+            // One that has answered for everything leaves nothing: the new one gets the newest tick.
+            Ok(_) | Err(_) => drop(delete.execute([name.as_str()])?),
+        }
+        removed.push(RemovedReceiver { name: name.clone(), ticks, successor: successor.cloned() });
     }
-    let new: Vec<_> = receivers.iter().filter(|receiver| !known.contains(receiver)).collect();
     if !new.is_empty() {
         let position = before_newest(connection)?;
         let mut insert = connection.prepare_cached("INSERT INTO push_receiver VALUES (?, ?)")?;
@@ -302,7 +351,8 @@ pub(super) fn retain(connection: &Connection, receivers: &[ReceiverName]) -> rus
             insert.execute(params![receiver.as_str(), position.millis()])?;
         }
     }
-    fold(connection)
+    fold(connection)?;
+    Ok(removed)
 }
 
 /// Returns the position that only the newest tick is behind. One that was folded already is queued again, with every value.

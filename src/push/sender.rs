@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::answer::{RefusalReason, RetryCause, Verdict};
 use super::batch::{Batch, CurrentValues, ticks_within};
 use super::bisect::{Cells, Pieces};
-use super::client::{Client, Exchange, Reply};
+use super::client::{Client, ClientError, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
 use super::encoder::{EMPTY_REQUEST, EncodedLabels, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
@@ -662,10 +662,11 @@ impl Refusal {
 
 /// Returns what went wrong, and what to do about it.
 fn problem(exchange: &Exchange) -> String {
-    match &exchange.answer {
-        Err(error) => error.to_string(),
-        Ok(reply) => reply.problem(),
-    }
+    let (problem, is_of_url) = match &exchange.answer {
+        Err(error) => (error.to_string(), matches!(error, ClientError::Resolve { .. } | ClientError::Connect { .. })),
+        Ok(reply) => (reply.problem(), matches!(reply.code, 300..=399 | 404 | 405)),
+    };
+    if is_of_url { format!("{problem}; if you change the URL, keep the name with --push.name") } else { problem }
 }
 
 impl Reply {

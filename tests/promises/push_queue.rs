@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Changes;
 use session_buddy_bridge::internals::push::{
-    HostHash, Identified, OwnGatherer, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName, SeriesId,
-    SeriesKind, SeriesName, TickKind, TickOutcome, TickTime, is_stale, summary,
+    HostHash, Identified, NoSuccessor, OwnGatherer, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName,
+    RemovedReceiver, SeriesId, SeriesKind, SeriesName, TickKind, TickOutcome, TickTime, is_stale, summary,
 };
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
@@ -348,6 +348,60 @@ fn a_new_receiver_begins_with_the_newest_tick_and_a_removed_one_holds_nothing_up
     assert!(matches!(opened, Err(QueueError::NoSuchReceiver(_))), "{opened:?}");
     queue.advance("r", at(3));
     assert_eq!(positions(&mut queue), [("new".to_owned(), at(2))], "a late answer for it changes nothing");
+}
+
+/// The URL of a receiver is corrected, and its name with it.
+#[test]
+fn a_receiver_that_takes_the_place_of_another_one_under_the_same_labels_inherits_its_backlog() {
+    let counted = Counted::new();
+    let mut queue = Queue::open(MemoryState::new().open().0, &counted, settings(&["wrong", "other"]));
+    for number in 1..6 {
+        counted.invocation("a", true);
+        queue.tick(number);
+    }
+    queue.advance("wrong", at(2));
+    queue.advance("other", at(4));
+    let (before, ticks) = (queue.states("wrong"), queue.ticks("wrong"));
+    assert_eq!(ticks.len(), 3);
+    queue.identify(here(), labels(&["a"]));
+    let handle = queue.handle.clone();
+    let removed = queue.answer(handle.configure(settings(&["right", "other"]))).unwrap();
+    let [wrong, right] = ["wrong", "right"].map(ReceiverName::new);
+    assert_eq!(removed, [RemovedReceiver { name: wrong, ticks: 3, successor: Ok(right) }]);
+    assert_eq!((queue.states("right"), queue.ticks("right")), (before, ticks));
+    assert_eq!(look(&mut queue).unwrap().receivers.len(), 2);
+
+    // It has everything: its successor gets the newest tick, with every value.
+    queue.advance("right", at(5));
+    queue.configure(settings(&["moved", "other"]));
+    assert_eq!(queue.states("moved").last(), Some(&(at(5), counted.scrape(&Registry::new()))));
+}
+
+#[test]
+fn a_backlog_that_no_receiver_inherits_is_reported_with_the_reason() {
+    for (before, after, label, reason) in [
+        (&["r"][..], &[][..], "a", NoSuccessor::NoneAdded),
+        (&["r", "s"], &["s"], "a", NoSuccessor::NoneAdded),
+        (&["r"], &["t", "u"], "a", NoSuccessor::Ambiguous),
+        (&["r", "s"], &["t"], "a", NoSuccessor::Ambiguous),
+        (&["r"], &["t"], "b", NoSuccessor::Relabelled),
+    ] {
+        let counted = Counted::new();
+        let mut queue = Queue::open(MemoryState::new().open().0, &counted, settings(before));
+        for number in 1..4 {
+            counted.invocation("a", true);
+            queue.tick(number);
+        }
+        queue.identify(here(), labels(&[label]));
+        let handle = queue.handle.clone();
+        let removed = queue.answer(handle.configure(settings(after))).unwrap();
+        let r = RemovedReceiver { name: ReceiverName::new("r"), ticks: 3, successor: Err(reason) };
+        assert!(removed.contains(&r), "{before:?} {after:?}: {removed:?}");
+        assert_eq!(removed.len(), before.iter().filter(|name| !after.contains(name)).count());
+        for new in after.iter().filter(|name| !before.contains(name)) {
+            assert_eq!(queue.ticks(new).len(), 1, "it begins with the newest tick");
+        }
+    }
 }
 
 fn look(queue: &mut Queue) -> Option<session_buddy_bridge::internals::push::QueueSummary> {
