@@ -1,6 +1,8 @@
 //! Paths and their responses.
 
+use std::any::Any;
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -230,12 +232,13 @@ impl Site {
         // A body of many megabytes takes long to write. On a worker of the runtime it would hold up the feeds whose
         // tasks wait for that worker, so it is written on a thread that may block. To hand a small one over takes as long
         // as to write it.
-        let metrics = match self.content.metrics_at_once(accepts) {
-            Some(metrics) => Ok(metrics),
-            None => {
+        let metrics = match catch_unwind(AssertUnwindSafe(|| self.content.metrics_at_once(accepts))) {
+            Ok(Some(metrics)) => Ok(metrics),
+            Ok(None) => {
                 let content = Arc::clone(&self.content);
-                tokio::task::spawn_blocking(move || content.metrics(accepts)).await
+                tokio::task::spawn_blocking(move || content.metrics(accepts)).await.map_err(|error| error.to_string())
             }
+            Err(panic) => Err(format!("panicked with message {:?}", message_of(&*panic))),
         };
         match metrics {
             Ok(metrics) => {
@@ -289,6 +292,12 @@ impl Site {
 /// Whether a request was received over the loopback interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ByLoopback(pub bool);
+
+/// Returns what a panic was called with, as far as it is text.
+fn message_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or_default()
+}
 
 fn readiness(Readiness { is_ready, text }: Readiness) -> Response {
     reply(if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, TEXT, text)

@@ -3,14 +3,19 @@
 use std::error::Error;
 use std::future::pending;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use prometheus::IntCounter;
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use session_buddy_bridge::settings::{FeedTarget, Limits, SettingsError, StateLocation, TelemetryPathError};
 use session_buddy_bridge::{Bridge, BridgeError, PersistError, PrometheusExporter, Settings, StoreError};
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::support::http_client::{Connection, get};
+use crate::support::scrape::Scrape;
 use crate::support::{eventually, patiently};
 
 fn settings(state: StateLocation) -> Settings {
@@ -29,6 +34,44 @@ async fn it_listens_once_it_is_bound_and_runs_until_a_future_completes() {
         let answer = spawn_blocking(move || get(address, "/-/ready")).await.unwrap();
         assert_eq!((answer.status, answer.text()), (200, "Ready: no feeds are configured.\n"));
     }
+    stop.send(()).unwrap();
+    patiently("the bridge to end", running).await.unwrap().unwrap();
+}
+
+/// Panics when it is collected for the first time.
+struct Panicking {
+    collector: IntCounter,
+    has_panicked: AtomicBool,
+}
+
+impl Collector for Panicking {
+    fn desc(&self) -> Vec<&Desc> {
+        self.collector.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        assert!(self.has_panicked.swap(true, Ordering::SeqCst), "the first scrape fails");
+        self.collector.collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_registered_collector_that_panics_fails_its_scrape_alone() {
+    let bridge = Bridge::bind(settings(StateLocation::InMemory)).unwrap();
+    let address = bridge.local_addrs()[0];
+    let collector = IntCounter::new("embedder_total", "Number of things.").unwrap();
+    bridge.registry().register(Box::new(Panicking { collector, has_panicked: AtomicBool::new(false) })).unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(bridge.run(async { stopped.await.unwrap() }));
+    let scrape = || async move { spawn_blocking(move || get(address, "/metrics")).await.unwrap() };
+    let failed = scrape().await;
+    assert_eq!((failed.status, failed.text()), (500, "The metrics could not be written. See the log.\n"));
+    let scrape = Scrape::parse(scrape().await.text()).unwrap();
+    assert_eq!(scrape.value("embedder_total", &[]), Some(0.0));
+    assert_eq!(
+        scrape.value("session_buddy_bridge_http_requests_total", &[("path", "/metrics"), ("code", "500")]),
+        Some(1.0)
+    );
     stop.send(()).unwrap();
     patiently("the bridge to end", running).await.unwrap().unwrap();
 }

@@ -31,22 +31,29 @@ fn metrics_are_the_content_as_it_is() {
 }
 
 #[test]
-fn a_scrape_that_panics_is_a_500_and_the_next_is_served() {
-    let mut scrapes = 0;
-    let scrapes = std::sync::Mutex::new(move || {
-        scrapes += 1;
-        scrapes
-    });
-    let content = MadeUp::showing(move || {
-        let scrape = (scrapes.lock().unwrap_or_else(std::sync::PoisonError::into_inner))();
-        assert!(scrape > 1, "the first scrape fails");
-        Bytes::from_static(METRICS.as_bytes())
-    });
-    let server = Served::start(content, HttpSettings::default());
-    let failed = get(server.address, "/metrics");
-    assert_eq!((failed.status, failed.text()), (500, "The metrics could not be written. See the log.\n"));
-    assert_eq!(get(server.address, "/metrics").text(), METRICS);
-    server.stop();
+fn a_scrape_that_panics_is_a_500_and_the_next_on_the_connection_is_served() {
+    for is_small in [false, true] {
+        let mut scrapes = 0;
+        let scrapes = std::sync::Mutex::new(move || {
+            scrapes += 1;
+            scrapes
+        });
+        let content = MadeUp::showing(move || {
+            let scrape = (scrapes.lock().unwrap_or_else(std::sync::PoisonError::into_inner))();
+            assert!(scrape > 1, "the first scrape fails");
+            Bytes::from_static(METRICS.as_bytes())
+        });
+        let server = Served::start(MadeUp { is_small, ..content }, HttpSettings::default());
+        let mut connection = Connection::open(server.address);
+        let mut scrape = || {
+            connection.send(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            connection.response_to("GET")
+        };
+        let failed = scrape();
+        assert_eq!((failed.status, failed.text()), (500, "The metrics could not be written. See the log.\n"));
+        assert_eq!(scrape().text(), METRICS);
+        server.stop();
+    }
 }
 
 #[test]

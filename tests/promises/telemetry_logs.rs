@@ -2,15 +2,21 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use crate::support::alone::alone;
+use crate::support::http_client::get;
+use crate::support::served::MadeUp;
 use session_buddy_bridge::internals::feed::FeedState;
 use session_buddy_bridge::internals::health::Health;
+use session_buddy_bridge::internals::http::{self, HttpSettings};
 use session_buddy_bridge::internals::ledger::binding::Doubt;
 use session_buddy_bridge::internals::ledger::{FallenSkill, FallenSkills, Notice, ResetCause};
 use session_buddy_bridge::internals::protocol::{MessageType, Rejection, RejectionReason};
 use session_buddy_bridge::internals::telemetry::Telemetry;
+use tokio::runtime;
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
 
 const FEED: &str = "ws://localhost:8765/";
 
@@ -148,5 +154,34 @@ fn an_end_at_shutdown_is_no_warning_and_other_ends_are() {
                 "WARN disconnected feed=f code=\"4001\" reason=Authentication failed; check the token",
             ]
         );
+    });
+}
+
+#[test]
+fn a_scrape_that_panics_is_one_line_whichever_thread_writes_it() {
+    alone(|| {
+        for is_small in [false, true] {
+            let logged = lines(&["INFO", "DEBUG", "TRACE"], || {
+                let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                let content = MadeUp { is_small, ..MadeUp::showing(|| panic!("no metrics")) };
+                let listener = http::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+                let (address, shutdown) = (listener.local_addr().unwrap(), CancellationToken::new());
+                runtime.block_on(async {
+                    let settings = HttpSettings::default();
+                    let served = http::serve(listener, Arc::new(content), settings, shutdown.clone());
+                    let scraped = async {
+                        let answer = spawn_blocking(move || get(address, "/metrics")).await.unwrap();
+                        shutdown.cancel();
+                        answer.status
+                    };
+                    let (ended, status) = tokio::join!(served, scraped);
+                    ended.unwrap();
+                    assert_eq!(status, 500);
+                });
+            });
+            let [line] = &logged[..] else { panic!("not one line: {logged:?}") };
+            assert!(line.starts_with("ERROR a scrape failed error="), "{line}");
+            assert!(line.ends_with("panicked with message \"no metrics\""), "{line}");
+        }
     });
 }
