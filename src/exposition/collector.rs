@@ -59,7 +59,7 @@ pub(crate) fn gather_beside_skills(registry: &Registry) -> BesideSkills {
 }
 
 /// Gathers the same, with the families of own metrics among the others.
-pub fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
+pub(super) fn gather_others(registry: &Registry) -> Vec<MetricFamily> {
     gather_as(registry, Gathering::BesideSkills).0
 }
 

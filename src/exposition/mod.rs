@@ -41,11 +41,12 @@ mod view;
 mod zero_first;
 
 pub use at_times::{OPEN_METRICS_END, RowFamily, SamplesAtTimes};
-pub use collector::{FamiliesCollector, ViewProvider, gather_others};
+pub(crate) use collector::{BesideSkills, gather_beside_skills};
+pub use collector::{FamiliesCollector, ViewProvider};
 pub use family_kind::samples;
 pub use format::Format;
 pub use increase::Increase;
-pub use others::{OtherSample, each_other_sample};
+pub use others::{bound_text, each_other_sample};
 pub use own::OwnCollector;
 pub(crate) use own_text::OwnText;
 pub use skill_sample::{SkillSample, SkillShape, each_skill_sample};

@@ -110,15 +110,8 @@ pub(super) fn push_value(value: f64, out: &mut Vec<u8>) {
     Value::Number(value).with_text(|text| out.extend_from_slice(text));
 }
 
-impl OtherSample<'_> {
-    /// Returns the label `le` or `quantile`, with its value as it is written.
-    pub fn bound_label(&self) -> Option<(&'static str, String)> {
-        self.bound.map(|(name, bound)| (name, bound_text(bound)))
-    }
-}
-
-/// As OpenMetrics requires it: integers have a decimal point too.
-fn bound_text(bound: f64) -> String {
+/// Returns the value of a label `le` or `quantile` as OpenMetrics requires it: integers have a decimal point too.
+pub fn bound_text(bound: f64) -> String {
     if bound == f64::INFINITY { "+Inf".to_owned() } else { format!("{bound:?}") }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use prometheus::Registry;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::MetricType;
 
-use crate::exposition::{OtherSample, each_other_sample, gather_others};
+use crate::exposition::own::{FamilyInfo, FamilySink, HistogramValue};
+use crate::exposition::{BesideSkills, bound_text, each_other_sample, gather_beside_skills};
 
-use super::series::{Labels, OwnSample, SeriesKind, SeriesName, Texts};
+use super::series::{OwnSample, SeriesKind, SeriesName, Texts};
 
 /// Gathers what a registry has beside the families of the ledger's skills. From one time to the next most series are the same, in
 /// the same order: such a series is compared with its name of the last time, and no text is made of it.
@@ -34,56 +35,111 @@ impl OwnGatherer {
 
     /// Returns every sample of the registry beside those of the ledger's skills.
     pub fn gather(&mut self) -> Vec<OwnSample> {
-        let mut samples = Vec::with_capacity(self.names.len());
-        let Self { registry, names, texts } = self;
-        for family in &gather_others(registry) {
+        let BesideSkills { own, others } = gather_beside_skills(&self.registry);
+        let samples = Vec::with_capacity(self.names.len());
+        let mut round = Round { names: &mut self.names, texts: &mut self.texts, samples };
+        own.iter().for_each(|source| source.write(&mut round));
+        for family in &others {
             each_other_sample(family, |sample| {
-                let place = samples.len();
-                // One that is new comes between those of the last time, and of those that have gone none comes again.
-                match names[place..].iter().position(|known| known.is_of(family, &sample)) {
-                    Some(gone) => drop(names.drain(place..place + gone)),
-                    None => names.insert(place, GatheredName::new(family, &sample, texts)),
-                }
-                let kind = if sample.is_counter { SeriesKind::Counter } else { SeriesKind::Gauge };
-                samples.push(OwnSample { name: Arc::clone(&names[place].name), kind, value: sample.value });
+                let labels = sample.metric.get_label().iter().map(|label| (label.name(), label.value()));
+                let identity =
+                    SampleIdentity { family: family.name(), suffix: sample.suffix, labels, bound: sample.bound };
+                round.add(identity, sample.is_counter, sample.value);
             });
         }
-        names.truncate(samples.len());
+        let samples = round.samples;
+        self.names.truncate(samples.len());
         samples
     }
 }
 
-impl GatheredName {
-    fn new(family: &MetricFamily, sample: &OtherSample<'_>, texts: &mut Texts) -> Self {
-        let metric = match sample.suffix {
-            "" => texts.shared(family.name()),
-            suffix => texts.shared(&[family.name(), suffix].concat()),
-        };
-        let bound = sample.bound_label();
-        let own = sample.metric.get_label().iter().map(|label| (label.name(), label.value()));
-        let labels = own.chain(bound.iter().map(|(name, text)| (*name, text.as_str())));
-        let mut labels: Labels = labels.map(|(name, value)| (texts.shared(name), texts.shared(value))).collect();
-        labels.sort_unstable();
-        Self { name: Arc::new(SeriesName { metric, labels }), bound: bound_bits(sample) }
-    }
+/// One time of gathering.
+struct Round<'g> {
+    names: &'g mut Vec<GatheredName>,
+    texts: &'g mut Texts,
+    samples: Vec<OwnSample>,
+}
 
-    /// Returns whether `sample` of `family` has this name, and the same labels in their order.
-    fn is_of(&self, family: &MetricFamily, sample: &OtherSample<'_>) -> bool {
-        let bound = bound_bits(sample);
-        let own = sample.metric.get_label();
-        let bound_name = sample.bound.map(|(name, _)| name);
-        let mut labels = self.name.labels.iter().filter(|(name, _)| Some(&**name) != bound_name);
-        self.bound == bound
-            && self.name.metric.strip_prefix(family.name()) == Some(sample.suffix)
-            && self.name.labels.len() == own.len() + usize::from(bound.is_some())
-            && own.iter().all(|label| {
-                labels.next().is_some_and(|(name, value)| **name == *label.name() && **value == *label.value())
-            })
+impl Round<'_> {
+    fn add<'s>(
+        &mut self,
+        identity: SampleIdentity<'s, impl Iterator<Item = (&'s str, &'s str)> + Clone>,
+        is_counter: bool,
+        value: f64,
+    ) {
+        let place = self.samples.len();
+        // One that is new comes between those of the last time, and of those that have gone none comes again.
+        match self.names[place..].iter().position(|known| known.is_of(&identity)) {
+            Some(gone) => drop(self.names.drain(place..place + gone)),
+            None => self.names.insert(place, GatheredName::new(&identity, self.texts)),
+        }
+        let kind = if is_counter { SeriesKind::Counter } else { SeriesKind::Gauge };
+        self.samples.push(OwnSample { name: Arc::clone(&self.names[place].name), kind, value });
     }
 }
 
-fn bound_bits(sample: &OtherSample<'_>) -> Option<u64> {
-    sample.bound.map(|(_, bound)| bound.to_bits())
+impl FamilySink for Round<'_> {
+    fn begin(&mut self, _: &FamilyInfo<'_>) {}
+
+    fn number(&mut self, family: &FamilyInfo<'_>, labels: &[&str], value: f64) {
+        let labels = family.labels.iter().copied().zip(labels.iter().copied());
+        let identity = SampleIdentity { family: family.name, suffix: "", labels, bound: None };
+        self.add(identity, family.kind == MetricType::COUNTER, value);
+    }
+
+    fn histogram(&mut self, family: &FamilyInfo<'_>, labels: &[&str], histogram: &HistogramValue<'_>) {
+        histogram.each_sample(|suffix, bound, value| {
+            let labels = family.labels.iter().copied().zip(labels.iter().copied());
+            let bound = bound.map(|bound| ("le", bound));
+            self.add(SampleIdentity { family: family.name, suffix, labels, bound }, true, value);
+        });
+    }
+}
+
+/// Name and labels of a sample as they are gathered.
+struct SampleIdentity<'s, L> {
+    family: &'s str,
+    /// What the name of the sample has behind that of the family.
+    suffix: &'static str,
+    labels: L,
+    /// The label `le` or `quantile`, and its value.
+    bound: Option<(&'static str, f64)>,
+}
+
+impl<'s, L: Iterator<Item = (&'s str, &'s str)> + Clone> SampleIdentity<'s, L> {
+    fn bound_bits(&self) -> Option<u64> {
+        self.bound.map(|(_, bound)| bound.to_bits())
+    }
+}
+
+impl GatheredName {
+    fn new<'s>(
+        identity: &SampleIdentity<'s, impl Iterator<Item = (&'s str, &'s str)> + Clone>,
+        texts: &mut Texts,
+    ) -> Self {
+        let metric = match identity.suffix {
+            "" => texts.shared(identity.family),
+            suffix => texts.shared(&[identity.family, suffix].concat()),
+        };
+        let mut labels: Vec<_> =
+            identity.labels.clone().map(|(name, value)| (texts.shared(name), texts.shared(value))).collect();
+        labels.extend(identity.bound.map(|(name, bound)| (texts.shared(name), texts.shared(&bound_text(bound)))));
+        labels.sort_unstable();
+        let name = Arc::new(SeriesName { metric, labels: labels.into() });
+        Self { name, bound: identity.bound_bits() }
+    }
+
+    /// Returns whether the sample has this name, and the same labels in their order.
+    fn is_of<'s>(&self, sample: &SampleIdentity<'s, impl Iterator<Item = (&'s str, &'s str)> + Clone>) -> bool {
+        let bound_name = sample.bound.map(|(name, _)| name);
+        let mut known = self.name.labels.iter().filter(|(name, _)| Some(&**name) != bound_name);
+        let mut has_next =
+            |name: &str, value: &str| known.next().is_some_and(|known| (&*known.0, &*known.1) == (name, value));
+        self.bound == sample.bound_bits()
+            && self.name.metric.strip_prefix(sample.family) == Some(sample.suffix)
+            && sample.labels.clone().all(|(name, value)| has_next(name, value))
+            && known.next().is_none()
+    }
 }
 
 #[cfg(test)]
