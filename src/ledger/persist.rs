@@ -169,7 +169,10 @@ fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, records: &mut
         changed_histories.mark(name);
     }
     let skill = |name: &Arc<str>| Some(skill_record(id, name, skills.get(name)?, numbers.skill(name)));
-    records.skills.extend(changed_skills.collect().filter_map(skill));
+    let changed = changed_skills.collect();
+    // Not doubled again and again: there can be tens of thousands.
+    records.skills.reserve_exact(changed.size_hint().0);
+    records.skills.extend(changed.filter_map(skill));
     let history = |name: &Arc<str>| {
         let words = numbers.skill(name)?.history.encode();
         Some(HistoryRecord { source: id, skill_name: name.clone(), words })

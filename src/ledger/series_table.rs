@@ -383,15 +383,22 @@ impl SeriesTable {
         }
         // What could not be persisted stands before what is newer.
         in_flight.sort_unstable();
-        let row = |index: &SkillIndex| {
+        let mut rows = Vec::new();
+        for (position, index) in in_flight.iter().enumerate() {
             let entry = &mut skills[index.0 as usize];
             entry.phases_collected = entry.series.phases.len();
             entry.kept_listed_micros = entry.last_listed_micros;
             let Entry { series, last_listed_micros, .. } = &*entry;
             let skill = SkillRef { index: *index, series, last_listed_micros: *last_listed_micros };
-            (!copy(skill)).then(|| skill.to_row())
-        };
-        in_flight.iter().filter_map(row).collect()
+            if !copy(skill) {
+                if rows.is_empty() {
+                    // Not doubled again and again: there can be tens of thousands.
+                    rows.reserve_exact(in_flight.len() - position);
+                }
+                rows.push(skill.to_row());
+            }
+        }
+        rows
     }
 
     /// What was collected last is exposed.
