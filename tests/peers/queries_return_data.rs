@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use std::fs::{create_dir_all, read_dir, read_to_string, write};
 use std::path::Path;
 use std::sync::Mutex;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crate::support::model::{Anomaly, Database, Invocation, sql_time};
 use crate::support::peers::prometheus::{Prometheus, PrometheusTools, Series};
-use crate::support::push_senders::{http_date, receiver};
+use crate::support::push_senders::{receiver, store_with_date};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scripted_feed::{Gate, Reserved, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver};
@@ -345,8 +345,7 @@ async fn every_query_gives_data_of_its_shape() {
     write(skills.join("never-used/SKILL.md"), "").unwrap();
     let feeds = feeds.to_vec();
     let place = StateLocation::Path(state.path().join("state.db"));
-    let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
-    let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
+    let pushed = ScriptedReceiver::start(|_, _| store_with_date()).await;
     let interval = Duration::from_secs(5);
     let push = PushSettings { receivers: vec![receiver(&pushed.url())], interval, ..PushSettings::default() };
     let bridge =

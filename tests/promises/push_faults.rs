@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::patiently;
 use crate::support::push_senders::{
-    INTERVAL_MILLIS, OTHERS, Queue, Recorder, Report, Running, SetClock, check, http_date, receiver, samples, timing,
-    unix_millis,
+    INTERVAL_MILLIS, OTHERS, Queue, Recorder, Report, Running, SetClock, check, http_date, receiver, samples,
+    store_with_date, timing, unix_millis,
 };
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
 
@@ -696,11 +696,6 @@ async fn ticker(queue: &Queue, clock: &SetClock) -> Ticker {
     let identified = queue.handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
     let grid = Grid::new(Duration::from_millis(INTERVAL_MILLIS as u64), identified.identity().unwrap());
     Ticker::new(queue.handle.clone(), grid, None, clock.wall_clock(), Vec::new())
-}
-
-/// Stores, and tells the time of this machine.
-fn store_with_date() -> Action {
-    Action::status("204 No Content", &format!("Date: {}\r\n", http_date(SystemTime::now())), "").stored()
 }
 
 /// No sample is of a time that has not come.

@@ -3,15 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::time::SystemTime;
 
 use crate::support::in_repository;
 use crate::support::model::SECOND;
-use crate::support::push_senders::{http_date, receiver};
+use crate::support::push_senders::{receiver, store_with_date};
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::Scrape;
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
-use crate::support::scripted_receiver::{Action, ScriptedReceiver};
+use crate::support::scripted_receiver::ScriptedReceiver;
 use crate::support::server_database::ServerDatabase;
 use session_buddy_bridge::RejectionReason;
 use session_buddy_bridge::internals::feed::{DISCONNECT_CODES, FeedState};
@@ -91,8 +90,7 @@ async fn each_metric_has_the_type_and_the_labels_that_the_reference_gives_it() {
     database.detect("pytest-run", 1, 2.5, 0);
     let server = ScriptedFeed::start(vec![vec![Step::send(database.snapshot(SECOND)), Step::Await(Gate::default())]]);
     let feeds = vec![FeedTarget { skills_db: Some(skills_db), ..FeedTarget::new(server.url().as_str()).unwrap() }];
-    let accepted = format!("Date: {}\r\n", http_date(SystemTime::now()));
-    let pushed = ScriptedReceiver::start(move |_, _| Action::status("200 OK", &accepted, "")).await;
+    let pushed = ScriptedReceiver::start(|_, _| store_with_date()).await;
     let push = PushSettings { receivers: vec![receiver(&pushed.url())], ..PushSettings::default() };
     let skills = folder.path().join("skills");
     fs::create_dir_all(skills.join("pytest-run")).unwrap();

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::patiently;
-use super::scripted_receiver::Stored;
+use super::scripted_receiver::{Action, Stored};
 
 pub const INTERVAL_MILLIS: i64 = 60_000;
 
@@ -241,6 +241,11 @@ impl SetClock {
 /// Now, in milliseconds since the Unix epoch.
 pub fn unix_millis() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as i64
+}
+
+/// Stores, and tells the time of this machine.
+pub fn store_with_date() -> Action {
+    Action::status("204 No Content", &format!("Date: {}\r\n", http_date(SystemTime::now())), "").stored()
 }
 
 /// The time as HTTP writes it.
