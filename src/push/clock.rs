@@ -63,7 +63,7 @@ pub enum ClockVerdict {
 /// minutes at most: one that was not given again in twice that time is of a receiver that does not answer.
 const VERDICT_MAX: Duration = Duration::from_secs(600);
 
-/// What the receivers' clocks say about ours, for those that do not tell the time. Clones share what is known.
+/// What the receivers' clocks say about ours, for those whose answers have no `Date`. Clones share what is known.
 #[derive(Debug, Clone, Default)]
 pub struct ClockGuard(Arc<Mutex<Verdicts>>);
 
@@ -96,8 +96,8 @@ impl ClockWitness {
         lock(&self.verdicts).given.insert(self.id, (verdict, now));
     }
 
-    /// Returns whether our clock is ahead, so that nothing may be sent: by the receiver's own clock where it tells the time, else
-    /// if another receiver says so and none that it is right.
+    /// Returns whether our clock is ahead, so that nothing may be sent: by the receiver's own clock where its answers have a
+    /// `Date`, else if another receiver says so and none that it is right.
     pub fn is_ahead(&self, now: Instant) -> bool {
         let verdicts = lock(&self.verdicts);
         let is_valid = |given: Instant| now.saturating_duration_since(given) < VERDICT_MAX;

@@ -584,7 +584,7 @@ impl Sender {
         exchange
     }
 
-    /// Reads the receiver's clock out of its answer, if it tells the time.
+    /// Reads the receiver's clock from the `Date` of its answer, if it has one.
     fn read_clock(&self, exchange: &Exchange) {
         let Some(skew) = exchange.skew_of_receiver() else { return };
         let (is_ahead, is_behind) = (skew.min > SKEW_SECONDS_MAX, skew.max < -SKEW_SECONDS_MAX);

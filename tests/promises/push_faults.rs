@@ -770,11 +770,11 @@ async fn a_clock_is_judged_by_a_receiver_of_remote_write_only() {
 
 #[tokio::test]
 async fn a_receiver_that_does_not_tell_the_time_gets_nothing_while_another_one_says_that_the_clock_is_ahead() {
-    let (tells, silent) = (
+    let (dated, undated) = (
         ScriptedReceiver::start(|_, _| store_with_date()).await,
         ScriptedReceiver::start(|_, _| Action::store()).await,
     );
-    let receivers = [&tells, &silent].map(|server| receiver(&server.url()));
+    let receivers = [&dated, &undated].map(|server| receiver(&server.url()));
     let mut queue = Queue::new(&receivers.each_ref(), 2).await;
     let clock = SetClock::default();
     clock.set_ahead(7_200);
@@ -790,7 +790,7 @@ async fn a_receiver_that_does_not_tell_the_time_gets_nothing_while_another_one_s
     clock.set_ahead(0);
     queue.next_millis = unix_millis();
     queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
-    for server in [&tells, &silent] {
+    for server in [&dated, &undated] {
         server.until("the tick of the right time", |stored| queue.has_arrived(stored)).await;
         check_present(&server.stored());
         assert_eq!(samples(&server.stored()), 2 + OTHERS);

@@ -243,7 +243,7 @@ pub fn unix_millis() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("it is after 1970").as_millis() as i64
 }
 
-/// Stores, and tells the time of this machine.
+/// Stores, and answers with the time of this machine.
 pub fn store_with_date() -> Action {
     Action::status("204 No Content", &format!("Date: {}\r\n", http_date(SystemTime::now())), "").stored()
 }
