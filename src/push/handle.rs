@@ -483,6 +483,7 @@ impl Turn<'_> {
     }
 
     fn load(&mut self) -> Result<Sampler, StoreError> {
+        self.store.write_queue(queue::convert_base)?;
         self.store.read_queue(|connection| {
             let catalog = queue::catalog(connection)?;
             let newest = queue::newest(connection)?;

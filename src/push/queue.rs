@@ -23,12 +23,12 @@ const TICK_BYTES: u64 = 16;
 /// So many values of a backlog are read at once: 4 MiB in memory.
 const BACKLOG_VALUES_MAX: usize = 262_144;
 
-/// Ticks that every receiver has behind it are folded once there are so many. Most of them change the same series, of which each
-/// is written once then.
+/// Ticks that every receiver has behind it are folded into the base once there are so many. Most of them change the same series, of
+/// which each is written once then.
 const FOLD_TICKS: u64 = 64;
 
 /// They are folded earlier if they take so much.
-const FOLD_BYTES: u64 = 1024 * 1024;
+const FOLD_BYTES: u64 = 4 * 1024 * 1024;
 
 /// How much is queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -86,7 +86,11 @@ pub fn summary(connection: &Connection) -> rusqlite::Result<Option<QueueSummary>
         .map(|row| row.and_then(|(name, position)| Ok((name, position, size_behind(connection, position)?))))
         .collect::<Result<_, _>>()?;
     let series = connection.query_row("SELECT count(*) FROM push_series", [], |row| row.get(0))?;
-    let size = size_behind(connection, oldest_position(connection)?.unwrap_or(TickTime::NEVER))?;
+    let answered = match oldest_position(connection)? {
+        Some(oldest) => oldest,
+        None => base(connection)?,
+    };
+    let size = size_behind(connection, answered)?;
     Ok(Some(QueueSummary { identity, label_sets, series, newest: newest(connection)?, size, receivers }))
 }
 
@@ -195,18 +199,45 @@ pub(super) fn backlog(connection: &Connection, after: TickTime, ticks_max: usize
     Ok(Backlog { ticks, remaining, size })
 }
 
-/// Returns the values of every series at `time`, in the order of the catalog: the base with the ticks up to then. A series
+/// Returns the time of the base, the tick into which every earlier one was folded; [`TickTime::NEVER`] if there is none. A position is
+/// before it only if its receiver is new.
+fn base(connection: &Connection) -> rusqlite::Result<TickTime> {
+    let mut query = connection.prepare_cached("SELECT coalesce((SELECT base_millis FROM push_identity), 0)")?;
+    query.query_row([], |row| row.get(0).map(TickTime::from_millis))
+}
+
+/// Makes a tick of a base that an earlier version of the program wrote, which has a row for each series.
+pub(super) fn convert_base(connection: &Connection) -> rusqlite::Result<()> {
+    let value = |row: &Row<'_>| {
+        Ok((SeriesId::at(row.get::<_, u32>(0)? as usize), f64::from_bits(row.get::<_, i64>(1)? as u64)))
+    };
+    let mut query = connection.prepare("SELECT series, bits FROM push_base ORDER BY series")?;
+    let values = query.query_map([], value)?.collect::<Result<Vec<_>, _>>()?;
+    if values.is_empty() {
+        return Ok(());
+    }
+    put_base(connection, base(connection)?, values)?;
+    connection.execute("DELETE FROM push_base", []).map(drop)
+}
+
+/// Makes `values` the tick at `time`, and the base.
+fn put_base(connection: &Connection, time: TickTime, mut values: Vec<(SeriesId, f64)>) -> rusqlite::Result<()> {
+    // There is no earlier tick with a value of a series that has ended.
+    values.retain(|(_, value)| !is_stale(*value));
+    let samples = samples::encode(&values);
+    connection.prepare_cached("DELETE FROM push_tick WHERE millis <= ?")?.execute([time.millis()])?;
+    connection.prepare_cached("INSERT INTO push_tick VALUES (?, ?)")?.execute(params![time.millis(), samples])?;
+    let mut update = connection.prepare_cached("UPDATE push_identity SET base_millis = ?")?;
+    update.execute([time.millis()]).map(drop)
+}
+
+/// Returns the values of every series at `time`, in the order of the catalog: those of the ticks up to then, the base first. A series
 /// without a value is [`STALE`].
 pub(super) fn values_at(connection: &Connection, series: usize, time: TickTime) -> rusqlite::Result<Vec<f64>> {
     let mut values = vec![STALE; series];
     let mut set = |id: SeriesId, value| {
         values.get_mut(id.index()).map(|slot| *slot = value).ok_or_else(|| invalid("a value of an unknown series"))
     };
-    let mut query = connection.prepare("SELECT series, bits FROM push_base")?;
-    let mut rows = query.query([])?;
-    while let Some(row) = rows.next()? {
-        set(SeriesId::at(row.get::<_, u32>(0)? as usize), f64::from_bits(row.get::<_, i64>(1)? as u64))?;
-    }
     let mut query = connection.prepare("SELECT millis, samples FROM push_tick WHERE millis <= ? ORDER BY millis")?;
     for tick in query.query_map([time.millis()], tick)? {
         tick?.values.into_iter().try_for_each(|(id, value)| set(id, value))?;
@@ -355,30 +386,16 @@ pub(super) fn retain(
     Ok(removed)
 }
 
-/// Returns the position that only the newest tick is behind. One that was folded already is queued again, with every value.
+/// Returns the position that only the newest tick is behind. Where that is the base, it has every value.
 fn before_newest(connection: &Connection) -> rusqlite::Result<TickTime> {
-    let mut query = connection.prepare_cached(
-        "SELECT (SELECT max(millis) FROM push_tick), \
-         coalesce((SELECT millis FROM push_tick ORDER BY millis DESC LIMIT 1 OFFSET 1), 0), \
-         coalesce((SELECT base_millis FROM push_identity), 0)",
-    )?;
-    let (newest, before, base): (Option<i64>, i64, i64) =
-        query.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    match newest {
-        // It was queued again for another receiver, and is in the base as well.
-        Some(newest) if newest == base => return Ok(TickTime::from_millis(base - 1)),
-        Some(_) => return Ok(TickTime::from_millis(before.max(base))),
-        None if base == 0 => return Ok(TickTime::NEVER),
-        None => {}
-    }
-    let mut query = connection.prepare("SELECT series, bits FROM push_base ORDER BY series")?;
-    let value = |row: &Row<'_>| {
-        Ok((SeriesId::at(row.get::<_, u32>(0)? as usize), f64::from_bits(row.get::<_, i64>(1)? as u64)))
-    };
-    let values = query.query_map([], value)?.collect::<Result<Vec<_>, _>>()?;
-    let values: Vec<_> = values.into_iter().filter(|(_, value)| !is_stale(*value)).collect();
-    connection.execute("INSERT INTO push_tick VALUES (?, ?)", params![base, samples::encode(&values)])?;
-    Ok(TickTime::from_millis(base - 1))
+    let base = base(connection)?.millis();
+    let mut query = connection.prepare_cached("SELECT millis FROM push_tick ORDER BY millis DESC LIMIT 2")?;
+    let newest = query.query_map([], |row| row.get(0))?.collect::<Result<Vec<i64>, _>>()?;
+    Ok(match newest[..] {
+        [newest, ..] if newest == base => TickTime::from_millis(base - 1),
+        [_, before, ..] => TickTime::from_millis(before),
+        [_] | [] => TickTime::NEVER,
+    })
 }
 
 /// A receiver has answered for everything up to `to`. Its position never goes back, and a receiver that was removed meanwhile has
@@ -389,7 +406,8 @@ pub(super) fn advance(connection: &Connection, receiver: &ReceiverName, to: Tick
     update.execute(params![receiver.as_str(), to.millis()])?;
     let mut query = connection.prepare_cached(
         "SELECT count(*), coalesce(sum(length(samples)), 0) FROM push_tick \
-         WHERE millis <= (SELECT min(position_millis) FROM push_receiver)",
+         WHERE millis > (SELECT base_millis FROM push_identity) \
+         AND millis <= (SELECT min(position_millis) FROM push_receiver)",
     )?;
     let (ticks, bytes): (u64, u64) = query.query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if ticks >= FOLD_TICKS || bytes >= FOLD_BYTES { fold(connection) } else { Ok(()) }
@@ -401,26 +419,23 @@ fn oldest_position(connection: &Connection) -> rusqlite::Result<Option<TickTime>
     query.query_row([], |row| Ok(row.get::<_, Option<i64>>(0)?.map(TickTime::from_millis)))
 }
 
-/// Moves to the base what every receiver has behind it.
+/// Folds the ticks that every receiver has behind it into the newest of them, which is the base then.
 fn fold(connection: &Connection) -> rusqlite::Result<()> {
-    let Some(oldest) = oldest_position(connection)?.map(TickTime::millis) else { return Ok(()) };
+    let Some(oldest) = oldest_position(connection)? else { return Ok(()) };
     let mut query =
         connection.prepare_cached("SELECT millis, samples FROM push_tick WHERE millis <= ? ORDER BY millis")?;
-    let mut folded = None;
-    let mut values = BTreeMap::new();
-    for tick in query.query_map([oldest], tick)? {
-        let Tick { time, values: changed } = tick?;
-        values.extend(changed);
-        folded = Some(time);
+    let mut folded: Option<Tick> = None;
+    for tick in query.query_map([oldest.millis()], tick)? {
+        let mut tick = tick?;
+        if let Some(earlier) = folded {
+            tick.values = samples::merge(&earlier.values, &tick.values);
+        }
+        folded = Some(tick);
     }
-    let Some(folded) = folded else { return Ok(()) };
-    let mut upsert = connection.prepare_cached("INSERT OR REPLACE INTO push_base VALUES (?, ?)")?;
-    for (id, value) in values {
-        upsert.execute(params![id.index(), value.to_bits() as i64])?;
+    match folded {
+        Some(Tick { time, values }) if time != base(connection)? => put_base(connection, time, values),
+        Some(_) | None => Ok(()),
     }
-    connection.prepare_cached("DELETE FROM push_tick WHERE millis <= ?")?.execute([oldest])?;
-    let mut update = connection.prepare_cached("UPDATE push_identity SET base_millis = ?")?;
-    update.execute([folded.millis()]).map(drop)
 }
 
 /// What is remembered from one call of [`thin`] to the next.
@@ -453,14 +468,17 @@ pub(super) fn thin(
     }
     // What is answered takes no room of what is not.
     fold(connection)?;
-    let mut size = size_behind(connection, TickTime::NEVER)?;
+    let base = base(connection)?;
+    let mut size = size_behind(connection, base)?;
+    *pass = base.max(*pass);
     let mut thinned = 0;
     let mut pair = connection.prepare_cached(
         "SELECT millis, samples, length(samples) FROM push_tick WHERE millis > ? ORDER BY millis LIMIT 2",
     )?;
     while size.bytes > bytes_max && size.ticks >= 2 {
-        let mut end = connection.prepare_cached("SELECT millis FROM push_tick ORDER BY millis LIMIT 1 OFFSET ?")?;
-        let end: i64 = end.query_row([size.ticks / 2], |row| row.get(0))?;
+        let mut end = connection
+            .prepare_cached("SELECT millis FROM push_tick WHERE millis > ? ORDER BY millis LIMIT 1 OFFSET ?")?;
+        let end: i64 = end.query_row(params![base.millis(), size.ticks / 2], |row| row.get(0))?;
         while size.bytes > bytes_max {
             let ticks = pair.query_map([pass.millis()], |row| Ok((tick(row)?, row.get::<_, u64>(2)?)))?;
             let ticks = ticks.collect::<Result<Vec<_>, _>>()?;
@@ -479,7 +497,7 @@ pub(super) fn thin(
             thinned += 1;
         }
         if size.bytes > bytes_max {
-            *pass = TickTime::NEVER;
+            *pass = base;
         }
     }
     *bytes_at_most = Some(size.bytes);

@@ -592,6 +592,76 @@ fn what_is_answered_is_folded_now_and_then_and_no_value_is_lost() {
 }
 
 #[test]
+fn an_answer_changes_as_many_rows_however_many_series_there_are() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let changed_rows = |queue: &mut Queue| -> u64 {
+        let count = |connection: &Connection| connection.query_row("SELECT total_changes()", [], |row| row.get(0));
+        queue.store.read_queue(count).unwrap()
+    };
+    let mut most = 0;
+    for number in 1..=130 {
+        (0..40).for_each(|skill| counted.invocation(&format!("skill {skill}"), true));
+        assert!(queue.tick(number));
+        let before = changed_rows(&mut queue);
+        queue.advance("r", at(number));
+        most = most.max(changed_rows(&mut queue) - before);
+    }
+    // Those of 64 ticks, twice that of the base, the position and the time of the base.
+    assert!(most <= 64 + 4, "{most}");
+}
+
+#[test]
+fn a_base_of_an_earlier_version_is_read_and_a_new_receiver_gets_its_values() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    counted.invocation("a", true);
+    queue.tick(1);
+    queue.advance("r", at(1));
+    let shown = counted.scrape(&Registry::new());
+    let values = queue.answer(queue.handle.clone().open(&ReceiverName::new("r"))).unwrap().1;
+    drop(queue);
+    let connection = Connection::open(&path).unwrap();
+    for (id, value) in values {
+        let row = (id.index(), value.to_bits() as i64);
+        connection.execute("INSERT INTO push_base VALUES (?, ?)", row).unwrap();
+    }
+    connection.execute_batch("DELETE FROM push_tick").unwrap();
+    connection.execute("UPDATE push_identity SET base_millis = ?", [at(1).millis()]).unwrap();
+    drop(connection);
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    assert_eq!(queue.states("r"), [(at(1), shown.clone())]);
+    queue.configure(settings(&["r", "new"]));
+    assert_eq!(queue.states("new").last(), Some(&(at(1), shown)));
+    counted.invocation("a", true);
+    assert!(queue.tick(2));
+    for receiver in ["r", "new"] {
+        assert_eq!(queue.states(receiver).last(), Some(&(at(2), counted.scrape(&Registry::new()))), "{receiver}");
+    }
+}
+
+#[test]
+fn a_full_queue_is_thinned_behind_the_base_of_which_no_value_is_lost() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    (0..20).for_each(|skill| counted.invocation(&format!("skill {skill}"), true));
+    queue.tick(1);
+    queue.advance("r", at(1));
+    // A new receiver has the base before it.
+    queue.configure(QueueSettings { bytes_max: 100, ..settings(&["r", "new"]) });
+    for number in 2..30 {
+        counted.invocation("skill 1", true);
+        assert!(queue.tick(number));
+    }
+    assert!(queue.handle.thinned_ticks() > 0);
+    let shown = counted.scrape(&Registry::new());
+    for receiver in ["r", "new"] {
+        assert_eq!(queue.states(receiver).last(), Some(&(at(29), shown.clone())), "{receiver}");
+    }
+}
+
+#[test]
 fn an_answer_does_not_wait_for_the_disk_and_every_other_commit_does() {
     /// As SQLite numbers them.
     const NORMAL: i64 = 1;
