@@ -12,7 +12,7 @@ use criterion::measurement::WallTime;
 use criterion::{BatchSize, BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
 use prometheus::Registry;
 use serde::Deserialize;
-use session_buddy_bridge::internals::exposition::{Encoding, Format, ViewProvider, render};
+use session_buddy_bridge::internals::exposition::{Encoding, Format, RegistryText, ViewProvider, render};
 use session_buddy_bridge::internals::ledger::{self, ConnectionId};
 use session_buddy_bridge::internals::protocol::{Limits, read};
 use session_buddy_bridge::internals::push::{
@@ -176,7 +176,7 @@ impl KnownSkills {
 
 fn exposition(criterion: &mut Criterion) {
     let known = KnownSkills::new(SKILLS);
-    let registry = Registry::new();
+    let registry = RegistryText::new(Registry::new());
     let text = render(&*known.ledger, &registry, Format::Text, Encoding::Identity).concat();
     let mut group = criterion.benchmark_group("exposition, 10,000 skills");
     group.sample_size(20).throughput(Throughput::Bytes(text.len() as u64));

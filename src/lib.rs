@@ -170,7 +170,9 @@ pub mod internals {
         pub use crate::demo::{DemoFeed, DemoSettings};
     }
     pub mod exposition {
-        pub use crate::exposition::{Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render};
+        pub use crate::exposition::{
+            Encoding, FamiliesCollector, Format, RegistryText, View, ViewProvider, encode_families, render,
+        };
     }
     pub mod feed {
         pub use crate::feed::{

@@ -4,7 +4,7 @@
 //! a row of zeros with spikes.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::os::unix::fs::FileExt as _;
 
 use prometheus::core::Desc;
 use rustix::param::{clock_ticks_per_second, page_size};
@@ -28,6 +28,10 @@ const VIRTUAL_BYTES: Family<0> = Family::gauge("process_virtual_memory_bytes", "
 /// The metrics of this process. Those that the system does not provide are left out: without `/proc` all but CPU time and the
 /// limit of file descriptors.
 struct ProcessMetrics {
+    /// `/proc/self/stat`, whose text the kernel writes at each read from its beginning. To open it takes several times as long.
+    stat: Option<File>,
+    /// `/proc/self/fd`.
+    descriptors: Option<File>,
     /// Read once: it never changes, and the file that the time of the boot stands in grows with the processors.
     start_time_seconds: Option<f64>,
 }
@@ -39,7 +43,20 @@ pub fn process_collector() -> OwnCollector {
 
 impl ProcessMetrics {
     fn new() -> Self {
-        Self { start_time_seconds: Stat::read().as_ref().and_then(start_time_seconds) }
+        let stat = File::open("/proc/self/stat").ok();
+        let start_time_seconds = stat.as_ref().and_then(Stat::read).as_ref().and_then(start_time_seconds);
+        Self { stat, descriptors: File::open("/proc/self/fd").ok(), start_time_seconds }
+    }
+
+    fn open_descriptors(&self) -> Option<u64> {
+        // Since Linux 6.2 the size of the directory is the number of its entries; before it is 0.
+        let size = self.descriptors.as_ref()?.metadata().ok()?.len();
+        if size > 0 {
+            return Some(size);
+        }
+        // One of them is the descriptor that the directory is read through.
+        let entries = fs::read_dir("/proc/self/fd").ok()?.count();
+        u64::try_from(entries).ok()?.checked_sub(1)
     }
 }
 
@@ -57,8 +74,8 @@ impl OwnMetrics for ProcessMetrics {
             }
         };
         write(&MAX_FDS, getrlimit(Resource::Nofile).current.map(|descriptors| descriptors as f64));
-        write(&OPEN_FDS, open_descriptors().map(|descriptors| descriptors as f64));
-        let stat = Stat::read();
+        write(&OPEN_FDS, self.open_descriptors().map(|descriptors| descriptors as f64));
+        let stat = self.stat.as_ref().and_then(Stat::read);
         let stat = stat.as_ref();
         write(&RESIDENT_BYTES, stat.map(|stat| stat.resident_bytes));
         write(&START_TIME, self.start_time_seconds);
@@ -70,17 +87,6 @@ impl OwnMetrics for ProcessMetrics {
 fn cpu_seconds() -> f64 {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
-}
-
-fn open_descriptors() -> Option<usize> {
-    // Since Linux 6.2 the size of the directory is the number of its entries; before it is 0.
-    if let Some(descriptors) =
-        fs::metadata("/proc/self/fd").ok().map(|directory| directory.len()).filter(|len| *len > 0)
-    {
-        return usize::try_from(descriptors).ok();
-    }
-    // One of them is the descriptor that the directory is read through.
-    Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1))
 }
 
 fn start_time_seconds(stat: &Stat) -> Option<f64> {
@@ -99,18 +105,18 @@ struct Stat {
 }
 
 impl Stat {
-    fn read() -> Option<Self> {
+    fn read(file: &File) -> Option<Self> {
         // 52 numbers and a name: the kernel writes them with one read.
         let mut text = [0; 2048];
-        let len = File::open("/proc/self/stat").ok()?.read(&mut text).ok()?;
+        let len = file.read_at(&mut text, 0).ok()?;
         Self::parse(&String::from_utf8_lossy(&text[..len]), page_size() as f64)
     }
 
     fn parse(text: &str, page_bytes: f64) -> Option<Self> {
         // The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
         let (_, after_name) = text.rsplit_once(") ")?;
-        let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
-        let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
+        let mut fields = after_name.split(' ').zip(3..);
+        let mut field = |number: u32| fields.find(|(_, of)| *of == number)?.0.trim_end().parse::<f64>().ok();
         Some(Self {
             threads: field(20)?,
             start_ticks: field(22)?,
@@ -122,6 +128,8 @@ impl Stat {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, mpsc};
+    use std::thread;
     use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
     use prometheus::core::Collector as _;
@@ -129,7 +137,11 @@ mod tests {
     use super::*;
 
     fn value(name: &str) -> f64 {
-        let families = process_collector().collect();
+        value_of(&process_collector(), name)
+    }
+
+    fn value_of(collector: &OwnCollector, name: &str) -> f64 {
+        let families = collector.collect();
         let family = families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
         let [metric] = family.get_metric() else { panic!("{name} has not one series") };
         metric.get_counter().get_value() + metric.get_gauge().get_value()
@@ -149,6 +161,24 @@ mod tests {
         while value("process_cpu_seconds_total") < before + 0.01 {
             assert!(Instant::now() < deadline, "30 s of work cost no CPU time");
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn each_collection_has_the_values_of_its_moment() {
+        const MANY: usize = 100;
+        let collector = process_collector();
+        collector.collect();
+        let _files: Vec<_> = (0..MANY).map(|_| File::open("/proc/self/stat").unwrap()).collect();
+        let (sender, receiver) = mpsc::channel::<()>();
+        let receiver = Mutex::new(receiver);
+        thread::scope(|scope| {
+            // Dropped at the end, or by a panic: the threads wait for it.
+            let _sender = sender;
+            (0..MANY).for_each(|_| drop(scope.spawn(|| receiver.lock().map(|receiver| receiver.recv()).is_ok())));
+            assert!(value_of(&collector, "process_threads") > MANY as f64);
+            assert!(value_of(&collector, "process_open_fds") > MANY as f64);
+        });
     }
 
     #[cfg(target_os = "linux")]

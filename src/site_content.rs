@@ -33,7 +33,7 @@ pub(crate) struct SiteContent {
 
 impl Content for SiteContent {
     fn metrics(&self, accepts: Accepts) -> Metrics {
-        body(&*self.ledger, self.registry.own(), accepts, self.with_created)
+        body(&*self.ledger, self.registry.text(), accepts, self.with_created)
     }
 
     fn metrics_at_once(&self, accepts: Accepts) -> Option<Metrics> {
@@ -41,7 +41,7 @@ impl Content for SiteContent {
         if self.registry.is_lent() || !self.ledger.is_scrape_small() {
             return None;
         }
-        body_if_small(&*self.ledger, self.registry.own(), accepts, self.with_created)
+        body_if_small(&*self.ledger, self.registry.text(), accepts, self.with_created)
     }
 
     fn api(&self, resource: &str, query: &str) -> Option<Result<Vec<u8>, QueryError>> {

@@ -13,7 +13,7 @@
 //! | `text_cache`, `family_text`, `gzip` | the text, kept from scrape to scrape and compressed in chunks |
 //! | `text` | the body of a scrape |
 //! | `own` | the bridge's own metrics beside those of skills: sources, and what is made of them |
-//! | `own_text` | what a registry has beside the families of skills, as text |
+//! | `own_text` | what a registry has beside the families of skills, as text that is kept from scrape to scrape |
 //! | `others` | the families of other collectors of a registry, as text |
 //! | `collector` | the families for a `prometheus::Registry` |
 //!
@@ -49,6 +49,7 @@ pub use increase::Increase;
 pub use others::{bound_text, each_other_sample};
 pub use own::OwnCollector;
 pub(crate) use own_text::OwnText;
+pub use own_text::RegistryText;
 pub use skill_sample::{SkillSample, SkillShape, each_skill_sample};
 pub use skill_view::SkillView;
 pub use text::{Encoding, encode_families, render, render_if_small};

@@ -3,7 +3,6 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use prometheus::Registry;
 
 use super::collector::ViewProvider;
 use super::families::ACTIVE_SESSIONS;
@@ -11,7 +10,7 @@ use super::family_kind::FamilyKind;
 use super::family_text::FamilyText;
 use super::format::Format;
 use super::gzip::GzipMember;
-use super::own_text::encode_beside_skills;
+use super::own_text::RegistryText;
 use super::skill_view::SkillView;
 use super::view::View;
 
@@ -59,14 +58,14 @@ pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) 
 ///
 /// Chunks are shared with later scrapes until something in them changes, so that a scrape costs what changed since the last
 /// one; with [`Encoding::Gzip`] unchanged chunks are not compressed again.
-pub fn render(provider: &dyn ViewProvider, registry: &Registry, format: Format, encoding: Encoding) -> Vec<Bytes> {
+pub fn render(provider: &dyn ViewProvider, registry: &RegistryText, format: Format, encoding: Encoding) -> Vec<Bytes> {
     render_if(provider, registry, format, encoding, |_| true).unwrap_or_default()
 }
 
 /// Returns the same, or `None` if it is not small: see [`View::is_scrape_small`].
 pub fn render_if_small(
     provider: &dyn ViewProvider,
-    registry: &Registry,
+    registry: &RegistryText,
     format: Format,
     encoding: Encoding,
 ) -> Option<Vec<Bytes>> {
@@ -75,14 +74,13 @@ pub fn render_if_small(
 
 fn render_if(
     provider: &dyn ViewProvider,
-    registry: &Registry,
+    registry: &RegistryText,
     format: Format,
     encoding: Encoding,
     condition: impl Fn(&View) -> bool,
 ) -> Option<Vec<Bytes>> {
     // Before the view is locked: collectors lock it too, and a scrape should hold it no longer than it needs.
-    let mut others = Vec::new();
-    encode_beside_skills(registry, format, &mut others);
+    let mut others = registry.beside_skills(format);
     others.extend_from_slice(format.end().as_bytes());
     let mut chunks = None;
     provider.read(&mut |view, active_sessions| {

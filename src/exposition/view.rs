@@ -322,7 +322,7 @@ mod tests {
     use prometheus::Registry;
 
     use super::*;
-    use crate::exposition::{Encoding, Format, ViewProvider, render};
+    use crate::exposition::{Encoding, Format, RegistryText, ViewProvider, render};
     use crate::ledger::{AnomalySeries, FailureSeries, Histogram};
 
     struct Provider(Mutex<View>);
@@ -348,7 +348,13 @@ mod tests {
         const SKILLS: u32 = 300;
         let bodies = |provider: &Provider| {
             [Encoding::Identity, Encoding::Gzip].map(|encoding| {
-                render(provider, &Registry::new(), Format::OpenMetrics { with_created: true }, encoding).concat()
+                render(
+                    provider,
+                    &RegistryText::new(Registry::new()),
+                    Format::OpenMetrics { with_created: true },
+                    encoding,
+                )
+                .concat()
             })
         };
         let with_count = |count: u64| {
@@ -394,7 +400,7 @@ mod tests {
     #[test]
     fn values_copied_in_place_are_exposed_as_those_of_a_row() {
         let body = |provider: &Provider| {
-            let text = render(provider, &Registry::new(), Format::Text, Encoding::Identity).concat();
+            let text = render(provider, &RegistryText::new(Registry::new()), Format::Text, Encoding::Identity).concat();
             String::from_utf8(text).unwrap()
         };
         let of_row = |counts| {

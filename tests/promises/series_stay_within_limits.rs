@@ -15,7 +15,7 @@ use prometheus::Registry;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use session_buddy_bridge::internals::exposition::{Encoding, Format, View, ViewProvider, render};
+use session_buddy_bridge::internals::exposition::{Encoding, Format, RegistryText, View, ViewProvider, render};
 use session_buddy_bridge::internals::ledger::{
     Changes, FeedSpec, Ledger, LedgerState, Limits, Notice, Now, RuleCounters,
 };
@@ -179,7 +179,7 @@ impl Counted {
     }
 
     fn scrape(&self) -> Scrape {
-        let body = render(self, &Registry::new(), Format::Text, Encoding::Identity).concat();
+        let body = render(self, &RegistryText::new(Registry::new()), Format::Text, Encoding::Identity).concat();
         Scrape::parse(std::str::from_utf8(&body).unwrap()).unwrap()
     }
 }

@@ -18,7 +18,7 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use session_buddy_bridge::internals::exposition::{
-    Encoding, FamiliesCollector, Format, View, ViewProvider, encode_families, render,
+    Encoding, FamiliesCollector, Format, RegistryText, View, ViewProvider, encode_families, render,
 };
 use session_buddy_bridge::internals::ledger::{Changes, FailureSeries, FeedSpec, Ledger, Limits, Now, SkillRow};
 use session_buddy_bridge::internals::protocol::{
@@ -167,11 +167,12 @@ impl Shown {
     }
 
     fn written(&self, registry: &Registry, format: Format) -> String {
-        String::from_utf8(render(self, registry, format, Encoding::Identity).concat()).unwrap()
+        String::from_utf8(render(self, &RegistryText::new(registry.clone()), format, Encoding::Identity).concat())
+            .unwrap()
     }
 
     fn unpacked(&self, registry: &Registry, format: Format) -> String {
-        let member = render(self, registry, format, Encoding::Gzip).concat();
+        let member = render(self, &RegistryText::new(registry.clone()), format, Encoding::Gzip).concat();
         let (mut text, mut decoder) = (String::new(), GzDecoder::new(&member[..]));
         decoder.read_to_string(&mut text).unwrap();
         assert!(decoder.into_inner().is_empty(), "more than one member");
@@ -230,7 +231,7 @@ fn played(limits: Limits, history: Vec<Step>) -> (Shown, Shown) {
                 fresh.view.lock().unwrap().apply(changes.clone());
                 shown.view.lock().unwrap().apply(changes);
                 let encoding = if gzip { Encoding::Gzip } else { Encoding::Identity };
-                render(&shown, &Registry::new(), Format::Text, encoding);
+                render(&shown, &RegistryText::new(Registry::new()), Format::Text, encoding);
             }
         }
     }

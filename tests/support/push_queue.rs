@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use prometheus::Registry;
-use session_buddy_bridge::internals::exposition::{Encoding, Format, render};
+use session_buddy_bridge::internals::exposition::{Encoding, Format, RegistryText, render};
 use session_buddy_bridge::internals::ledger::{ConnectionId, FeedSpec, Limits};
 use session_buddy_bridge::internals::protocol::{self, AnomalyEntry, Event, EventKind, Message};
 use session_buddy_bridge::internals::push::{
@@ -93,7 +93,8 @@ impl Counted {
 
     /// What a scrape exposes now.
     pub fn scrape(&self, registry: &Registry) -> Values {
-        let body = render(&*self.ledger, registry, Format::Text, Encoding::Identity).concat();
+        let body =
+            render(&*self.ledger, &RegistryText::new(registry.clone()), Format::Text, Encoding::Identity).concat();
         Scrape::parse(std::str::from_utf8(&body).unwrap()).unwrap().samples
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use prometheus::core::Collector;
 use prometheus::{CounterVec, Encoder as _, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder};
-use session_buddy_bridge::internals::exposition::{self, Encoding, Format};
+use session_buddy_bridge::internals::exposition::{self, Encoding, Format, RegistryText};
 use session_buddy_bridge::internals::ledger::{DURATION_BUCKETS_SECONDS, Limits};
 use session_buddy_bridge::internals::protocol;
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
@@ -97,7 +97,7 @@ pub fn in_memory(report: &mut Report) -> Outcome<()> {
     };
     (0..SKILLS).flat_map(whole_skill).for_each(|text| tell(&text));
     let registry = crate_registry(SKILLS)?;
-    let nothing_else = Registry::new();
+    let nothing_else = RegistryText::new(Registry::new());
     let mut number = 0;
     let (theirs, ours) = in_turns(
         ROUNDS,
