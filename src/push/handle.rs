@@ -45,6 +45,9 @@ pub enum QueueError {
     /// ticks, or ticks have disappeared because the clock was set back. What was read at the position is to be read again.
     #[error("the push queue of the receiver {0} has changed behind its position")]
     Overtaken(ReceiverName),
+    /// The queue had rows that this program cannot have written, and is empty now. The next tick contains every value.
+    #[error("the push queue was corrupt and is emptied; the next tick contains every value")]
+    Emptied,
     /// The thread that owns the database has ended.
     #[error("the thread of the push queue has ended")]
     Ended,
@@ -288,8 +291,9 @@ impl QueueHandle {
     ) -> Result<T, QueueError> {
         let (answered, answer_of) = oneshot::channel();
         let request: Request = Box::new(move |turn| {
+            let answer = answer(turn).map_err(|error| turn.empty_if_corrupt(error));
             // Whoever made the request may have given up.
-            let _ = answered.send(answer(turn));
+            let _ = answered.send(answer);
         });
         self.requests.send(request).await.map_err(|_| QueueError::Ended)?;
         if let Some(ledger) = &self.ledger {
@@ -349,7 +353,13 @@ fn after_answered(time: TickTime, answered: TickTime) -> TickTime {
 
 impl Turn<'_> {
     fn identify(&mut self, host: HostHash, label_sets: LabelSets) -> Result<Identified, QueueError> {
-        let stored = self.store.read_queue(queue::owner)?;
+        let stored = match self.store.read_queue(queue::owner) {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                self.empty(&error)?;
+                None
+            }
+            read => read?,
+        };
         let known = stored.as_ref().map(|owner| (owner.identity, owner.host, &owner.label_sets));
         let identified = identify(known, host, &label_sets, Identity::random);
         let Some(identity) = identified.identity() else {
@@ -457,27 +467,40 @@ impl Turn<'_> {
         position.ok_or_else(|| QueueError::NoSuchReceiver(receiver.clone()))
     }
 
-    /// Returns the sampler of a queue that is identified. Reads the queue at the first time; one with rows that this program
-    /// cannot have written is emptied, which costs resolution and no count.
+    /// Empties the queue if `error` is that of rows which this program cannot have written. Returns the error of the request.
+    fn empty_if_corrupt(&mut self, error: QueueError) -> QueueError {
+        match error {
+            QueueError::Store(corrupt @ StoreError::Corrupt { .. }) => match self.empty(&corrupt) {
+                Ok(()) => QueueError::Emptied,
+                // The pages of its tables may be damaged as well.
+                Err(_) => corrupt.into(),
+            },
+            error => error,
+        }
+    }
+
+    /// Empties a queue with rows that this program cannot have written: `error`. That costs resolution and no count.
+    fn empty(&mut self, error: &StoreError) -> Result<(), StoreError> {
+        let lost_ticks = self.store.write_queue(queue::empty)?;
+        tracing::warn!(%error, lost_ticks, "push queue corrupt; it is emptied, and the next tick contains every value");
+        self.state.thinning = Thinning::default();
+        self.begin_generation();
+        let sampler = self.load()?;
+        self.announce(sampler.newest().unwrap_or(TickTime::NEVER));
+        self.state.sampler = Some(sampler);
+        Ok(())
+    }
+
+    /// Returns the sampler of a queue that is identified. Reads the queue at the first time.
     fn sampler(&mut self) -> Result<&mut Sampler, QueueError> {
         if self.state.identity.is_none() {
             return Err(QueueError::Unidentified);
         }
         if self.state.sampler.is_none() {
-            let sampler = match self.load() {
-                Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::error!(%error, "push queue corrupt; it is emptied, and the next tick contains every value");
-                    let receivers = self.state.settings.as_ref().map(|settings| settings.receivers.clone());
-                    self.store.write_queue(|connection| {
-                        queue::clear(connection)?;
-                        queue::retain(connection, &receivers.unwrap_or_default(), false)
-                    })?;
-                    self.begin_generation();
-                    self.load()?
-                }
-                loaded => loaded?,
-            };
-            self.state.sampler = Some(sampler);
+            match self.load() {
+                Err(error @ StoreError::Corrupt { .. }) => self.empty(&error)?,
+                loaded => self.state.sampler = Some(loaded?),
+            }
         }
         self.state.sampler.as_mut().ok_or(QueueError::Unidentified)
     }

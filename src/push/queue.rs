@@ -125,6 +125,19 @@ pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
     )
 }
 
+/// Deletes series, ticks and base, which have rows that this program did not write. Receivers may have samples up to the newest tick: that is
+/// the time of the base, which has no value then, and everybody's position. Returns how many ticks that a receiver had not answered
+/// for are deleted.
+pub(super) fn empty(connection: &Connection) -> rusqlite::Result<u64> {
+    let unanswered = size_behind(connection, oldest_position(connection)?.unwrap_or(TickTime::NEVER))?.ticks;
+    let newest = newest(connection)?.max(Some(answered(connection)?));
+    connection.execute_batch("DELETE FROM push_series; DELETE FROM push_base; DELETE FROM push_tick;")?;
+    for update in ["UPDATE push_identity SET base_millis = ?", "UPDATE push_receiver SET position_millis = ?"] {
+        connection.execute(update, [newest.unwrap_or(TickTime::NEVER).millis()])?;
+    }
+    Ok(unanswered)
+}
+
 /// Returns every series, in the order of their numbers.
 pub(super) fn catalog(connection: &Connection) -> rusqlite::Result<Vec<Arc<Series>>> {
     let mut query = connection

@@ -233,7 +233,10 @@ impl Sampler {
         began: impl FnOnce() -> bool,
         occasion: Occasion,
     ) -> Option<TickTime> {
-        (kind == SeriesKind::Counter && value != 0.0 && began()).then(|| tick_before(self.newest, occasion))
+        // Which series the ticks of a queue that was emptied had is not known.
+        let is_emptied = self.queued == 0 && self.newest.is_some();
+        let begins = !is_emptied && kind == SeriesKind::Counter && value != 0.0 && began();
+        begins.then(|| tick_before(self.newest, occasion))
     }
 
     /// Returns the number of a series that is not being sampled yet.

@@ -179,7 +179,7 @@ impl Sender {
                 match self.send_queue().await {
                     // The receiver is not configured any more, or the queue ends with the bridge.
                     Ok(()) | Err(QueueError::NoSuchReceiver(_) | QueueError::Ended) => return,
-                    Err(QueueError::Overtaken(_)) => continue,
+                    Err(QueueError::Overtaken(_) | QueueError::Emptied) => continue,
                     Err(error) => self.listener.queue_failed(&error),
                 }
                 self.rest(QUEUE_RETRY).await;
@@ -240,6 +240,12 @@ impl Sender {
     /// Begins again at the receiver's position. Returns the values there.
     async fn open(&mut self) -> Result<CurrentValues, QueueError> {
         let (position, values) = self.handle.open(&self.receiver.name).await?;
+        if position.generation != self.position.generation {
+            // In a queue that was emptied the numbers of series are given again.
+            self.labels.clear();
+            self.catalog.clear();
+            self.refused_series.clear();
+        }
         self.position = position;
         self.report_queue(self.handle.size_after(position.time).await?);
         Ok(CurrentValues::new(values))

@@ -139,7 +139,10 @@ impl Ticker {
     }
 
     async fn take(&mut self, time: TickTime, kind: TickKind) -> Result<(), QueueError> {
-        let taken = self.handle.take_tick(time, self.gather().await, kind).await;
+        let mut taken = self.handle.take_tick(time, self.gather().await, kind).await;
+        if matches!(taken, Err(QueueError::Emptied)) {
+            taken = self.handle.take_tick(time, self.gather().await, kind).await;
+        }
         match &taken {
             Ok(outcome) => {
                 self.report(*outcome);

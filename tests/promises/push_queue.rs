@@ -730,6 +730,60 @@ fn a_queue_with_impossible_rows_is_emptied_and_the_next_tick_holds_every_value()
 }
 
 #[test]
+fn a_queue_that_becomes_corrupt_while_it_is_used_is_emptied_at_once_and_continues_behind_its_newest_tick() {
+    for damage in ["UPDATE push_tick SET samples = x'0003'", "UPDATE push_tick SET samples = x'ff7f02'"] {
+        let counted = Counted::new();
+        let mut queue = Queue::open(MemoryState::new().open().0, &counted, settings(&["r", "slow"]));
+        for number in 1..5 {
+            counted.invocation("a", true);
+            queue.tick(number);
+        }
+        queue.advance("r", at(2));
+        queue.store.write_queue(|connection| connection.execute_batch(damage)).unwrap();
+        let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+        let before = *handle.watch().borrow();
+        let read = queue.answer(async {
+            let (position, _) = handle.open(&receiver).await?;
+            handle.backlog(&receiver, position, usize::MAX, SeriesId::FIRST).await
+        });
+        assert!(matches!(read, Err(QueueError::Emptied)), "{damage}: {read:?}");
+        let now = *handle.watch().borrow();
+        assert!(now.generation != before.generation && now.time == before.time, "{damage}: {now:?}");
+        // A receiver may have the newest tick already.
+        for number in [-5, 3, 4] {
+            assert!(!queue.tick(number), "{damage}: {number} is before the newest tick");
+        }
+        counted.invocation("a", true);
+        assert!(queue.tick(5), "{damage}");
+        for receiver in ["r", "slow"] {
+            assert_eq!(queue.states(receiver)[1..], [(at(5), counted.scrape(&Registry::new()))], "{damage}");
+        }
+        assert_eq!(zeros(&mut queue), BTreeMap::new(), "a receiver may have samples of any series");
+        counted.invocation("new", true);
+        assert!(queue.tick(6), "{damage}");
+        assert_eq!(zeros(&mut queue).get(&invocations("new", "true")), Some(&at(5)));
+    }
+}
+
+#[test]
+fn a_queue_whose_owner_is_not_readable_gets_a_new_identity_and_continues_behind_its_newest_tick() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    counted.invocation("a", true);
+    queue.tick(1);
+    queue.tick(2);
+    let identity = look(&mut queue).unwrap().identity;
+    drop(queue);
+    Connection::open(&path).unwrap().execute_batch("UPDATE push_identity SET label_sets = '['").unwrap();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    assert_ne!(look(&mut queue).unwrap().identity, identity);
+    assert!(!queue.tick(2));
+    assert!(queue.tick(3));
+    assert_eq!(queue.states("r")[1..], [(at(3), counted.scrape(&Registry::new()))]);
+}
+
+#[test]
 fn the_weekend_of_an_idle_bridge_takes_a_few_hundred_kilobytes() {
     const TICKS: i64 = 65 * 60;
     let counted = Counted::new();

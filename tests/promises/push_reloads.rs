@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rusqlite::Connection;
 use rustix::process::Signal;
 use session_buddy_bridge::internals::push::summary;
 use session_buddy_bridge::internals::store::Store;
@@ -224,6 +225,21 @@ async fn a_receiver_that_is_removed_with_a_queue_and_added_again_gets_every_coun
     .await;
     pushing.change("labels: {instance: one}");
     pushing.until_received(ONE).await;
+}
+
+/// The series of the emptied queue have other numbers than before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_becomes_corrupt_while_the_bridge_runs_loses_no_count() {
+    let mut pushing = Pushing::start("labels: {instance: one}").await;
+    pushing.queue_another().await;
+    let state = Connection::open(pushing.state()).unwrap();
+    state.execute_batch("UPDATE push_tick SET samples = x'0003'").unwrap();
+    drop(state);
+    pushing.until_received(ONE).await;
+    pushing.queue_another().await;
+    pushing.until_received(ONE).await;
+    let log = pushing.program.stderr();
+    assert_eq!(log.matches("push queue corrupt; it is emptied").count(), 1, "{log}");
 }
 
 /// The interval is a flag, so that it changes with a start.
