@@ -221,6 +221,31 @@ fn the_last_tick_makes_gauges_stale_and_leaves_counters() {
     );
 }
 
+#[test]
+fn the_last_tick_is_queued_right_behind_an_answered_one_that_is_later_by_at_most_a_second() {
+    for (behind_millis, is_queued) in [(0, true), (1, true), (500, true), (999, true), (1_000, false), (60_000, false)]
+    {
+        let counted = Counted::new();
+        let mut queue = queue(&counted);
+        counted.invocation("a", true);
+        queue.tick(1);
+        queue.advance("r", at(1));
+        counted.invocation("a", true);
+        let time = TickTime::from_millis(at(1).millis() - behind_millis);
+        let outcome = queue.try_tick(time, Vec::new(), TickKind::Final).unwrap();
+        let (next, expected) = (TickTime::from_millis(at(1).millis() + 1), counted.scrape(&Registry::new()));
+        match is_queued {
+            true => {
+                assert_eq!(outcome, TickOutcome::Queued, "{behind_millis} ms");
+                let last = queue.ticks("r").pop().unwrap();
+                assert_eq!(last.0, next, "{behind_millis} ms");
+                assert_eq!(last.1.get(&invocations("a", "true")), expected.get(&invocations("a", "true")));
+            }
+            false => assert_eq!(outcome, TickOutcome::BehindAnswered(at(1)), "{behind_millis} ms"),
+        }
+    }
+}
+
 /// Copies a state as a kill would leave it.
 fn killed(path: &Path) -> (TempDir, PathBuf) {
     let (folder, copy) = folder();

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 use rustix::process::Signal;
-use session_buddy_bridge::internals::push::summary;
+use session_buddy_bridge::internals::push::{QueueSummary, summary};
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
 
@@ -65,6 +65,11 @@ impl Pushing {
 
     fn state(&self) -> PathBuf {
         self.folder.path().join("state.db")
+    }
+
+    /// What is queued.
+    fn queue(&self) -> QueueSummary {
+        Store::look_at(&self.state(), summary).unwrap().1.expect("it pushes")
     }
 
     /// Counts one more invocation while the receiver is down, and returns once it is queued.
@@ -224,6 +229,43 @@ async fn a_receiver_that_is_removed_with_a_queue_and_added_again_gets_every_coun
     })
     .await;
     pushing.change("labels: {instance: one}");
+    pushing.until_received(ONE).await;
+}
+
+/// Its URL was corrected, and its name with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_renamed_with_a_queue_continues_it() {
+    let mut pushing = Pushing::start("labels: {instance: one}").await;
+    pushing.queue_another().await;
+    let before = pushing.queue();
+    pushing.reload(&entry("s", &pushing.receiver, "labels: {instance: one}"));
+    pushing.program.until_stderr("the new name", |log| log.contains("push receiver renamed"));
+    let after = pushing.queue();
+    let [(name, position, _)] = &after.receivers[..] else { panic!("{after:?}") };
+    assert_eq!((name.as_str(), *position), ("s", before.receivers[0].1));
+    let stored = pushing.until_received(ONE).await;
+    let sessions = stored.iter().find(|(labels, _)| labels.iter().any(|(_, name)| name == "active_sessions_total"));
+    let (arrived, queued) = (sessions.unwrap().1.len() as u64, before.size.ticks);
+    assert!(arrived >= queued, "{arrived} ticks arrived, and {queued} were queued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_no_receiver_inherits_is_logged_with_its_ticks_and_the_flag_that_preserves_it() {
+    let mut pushing = Pushing::start("labels: {instance: one}").await;
+    pushing.queue_another().await;
+    pushing.queue_another().await;
+    assert!(pushing.queue().size.ticks > 1);
+    let labels = "labels: {instance: one}";
+    pushing.reload(&(entry("s", &pushing.receiver, labels) + &entry("t", &pushing.receiver, labels)));
+    let is_logged = |line: &str| {
+        line.contains("level=warn")
+            && line.contains("push receiver removed")
+            && line.contains("receiver=r ")
+            && line.contains("ticks=")
+            && line.contains("more than one receiver was removed or added")
+            && line.contains("--push.name")
+    };
+    pushing.program.until_stderr("the warning", |log| log.lines().any(is_logged));
     pushing.until_received(ONE).await;
 }
 
