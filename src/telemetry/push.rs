@@ -31,7 +31,7 @@ const REQUESTS: Family<2> = Family::counter(
 );
 const REFUSED_SAMPLES: Family<2> = Family::counter(
     "session_buddy_bridge_push_refused_samples_total",
-    "Number of samples that the receiver refused or that were too old to send, by reason; newer samples contain their counts.",
+    "Number of samples that the receiver refused, that were too old to send, or whose series it refused before, by reason; newer samples contain their counts.",
     ["reason", "receiver"],
 );
 const RETRIES: Family<1> = Family::counter(
