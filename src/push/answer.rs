@@ -113,6 +113,11 @@ impl RefusalReason {
         !matches!(self, Self::TooLarge | Self::ServerError)
     }
 
+    /// Returns whether the answer names the reason in words of receivers, so that one has read the samples, or their number.
+    pub(crate) fn is_known(self) -> bool {
+        self != Self::Other
+    }
+
     /// Returns whether the sample is too far from the receiver's present, or from its newest one, whatever its series.
     pub(crate) fn is_of_age(self) -> bool {
         matches!(self, Self::OutOfBounds | Self::TooOld)

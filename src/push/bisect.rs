@@ -8,12 +8,20 @@
 //!   says by the reason whether it is for their order or for their age. Only where it does not, each probe takes another series.
 //!   Where the bound is known from an earlier batch, the first probes check it.
 //! - A series whose sample is refused alone leaves the others' requests.
+//!
+//! A receiver that refuses many series gets a bounded number of requests all the same: once [`REFUSED_ALONE_MAX`] samples of a batch
+//! are refused alone, only its newest tick is divided any more, and once so many series are refused there, not even that. The next batch
+//! has the newest values of all series, and leaves out those that were found.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 
 use super::answer::RefusalReason;
+
+/// So many samples of a batch are refused alone, and so many of its newest tick. Each takes up to two requests for each time that the
+/// longest piece can be halved: 28 for one of 10,000 samples. So often are the pending pieces gone through, too.
+pub(crate) const REFUSED_ALONE_MAX: usize = 64;
 
 /// Which cells of a table of ticks and series contain a sample.
 pub(crate) trait Cells {
@@ -64,6 +72,8 @@ pub(crate) struct Pieces {
     first_ticks: BTreeMap<usize, usize>,
     search: Search,
     refused: Vec<Refused>,
+    /// How many samples were refused alone.
+    refused_alone: usize,
     has_stored: bool,
     /// Whether ticks that are later than the batch are queued, so that its newest one can be refused as a whole.
     has_later: bool,
@@ -121,6 +131,13 @@ impl Pending {
         if !self.pieces.is_empty() {
             self.pieces.rotate_left(1);
         }
+    }
+
+    /// Moves all before the longest piece behind the others.
+    fn rotate_to_longest(&mut self) {
+        let lengths = self.pieces.iter().map(|piece| piece.ticks.len() * piece.series.len());
+        let longest = lengths.enumerate().max_by_key(|(_, length)| *length);
+        self.pieces.rotate_left(longest.map_or(0, |(index, _)| index));
     }
 
     fn count(&mut self, piece: &Piece) {
@@ -219,6 +236,7 @@ impl Pieces {
             first_ticks: BTreeMap::new(),
             search: Search::NotNeeded,
             refused: Vec::new(),
+            refused_alone: 0,
             has_stored: false,
             has_later: false,
             refused_at_end: Vec::new(),
@@ -289,12 +307,31 @@ impl Pieces {
             Role::Overtaken if reason.is_of_time() => return self.drop_piece(cells, &piece, reason),
             Role::Part | Role::Own | Role::Overtaken => {}
         }
+        if self.refused_alone >= REFUSED_ALONE_MAX {
+            let newest = cells.ticks() - 1;
+            let is_tried = !self.has_later && self.refused_at_end.len() < REFUSED_ALONE_MAX && piece.ticks.end > newest;
+            if !is_tried {
+                return self.drop_piece(cells, &piece, reason);
+            }
+            if piece.ticks.start < newest {
+                self.drop_piece(cells, &Piece { ticks: piece.ticks.start..newest, ..piece.clone() }, reason);
+                return self.pending.push_front(Piece { ticks: newest..newest + 1, ..piece });
+            }
+        }
         let is_first = matches!(self.search, Search::NotNeeded);
-        let is_of_ticks = piece.ticks.len() > 1 || (self.has_later && reason.is_of_age());
+        // A single tick can be refused as a whole where a later one has its counts.
+        let is_of_ticks = piece.ticks.len() > 1 || self.has_later;
         if is_first && reason.is_of_time() && is_of_ticks && piece.series.len() > 1 {
             return self.start_search(cells, piece, Vec::new(), reason);
         }
         self.divide(cells, piece, reason);
+    }
+
+    /// The piece that [`Self::next`] returned is longer than a request may be. It has more than one sample.
+    pub(crate) fn shorten(&mut self, cells: &impl Cells) {
+        if let Some(piece) = self.pending.pop_front() {
+            self.divide(cells, piece, RefusalReason::TooLarge);
+        }
     }
 
     fn start_search(&mut self, cells: &impl Cells, from: Piece, guesses: Vec<usize>, reason: RefusalReason) {
@@ -322,6 +359,14 @@ impl Pieces {
         }
     }
 
+    /// The next piece is the longest one: its samples are far from those that were tried.
+    pub(crate) fn prefer_longest(&mut self) {
+        // A probe decides what the others are.
+        if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
+            self.pending.rotate_to_longest();
+        }
+    }
+
     /// Returns a tick before which each sample is stored or refused: the first of all that is neither, where no piece has become
     /// empty since it was divided.
     pub(crate) fn first_pending(&self, cells: &impl Cells) -> usize {
@@ -335,6 +380,16 @@ impl Pieces {
     /// Returns what was refused since the last call.
     pub(crate) fn take_refused(&mut self) -> Vec<Refused> {
         std::mem::take(&mut self.refused)
+    }
+
+    /// Returns the number of samples that were refused alone.
+    pub(crate) fn refused_alone(&self) -> usize {
+        self.refused_alone
+    }
+
+    /// Returns whether any sample was stored.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.has_stored
     }
 
     /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.
@@ -399,6 +454,7 @@ impl Pieces {
     /// One sample is refused alone.
     fn refuse_one(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
         let (tick, series) = (piece.ticks.start, piece.series.start);
+        self.refused_alone += 1;
         self.drop_piece(cells, piece, reason);
         if tick + 1 == cells.ticks() {
             self.refused_at_end.push((series, reason));
@@ -816,6 +872,59 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_of_more_samples_than_a_request_may_have_is_refused_in_a_few_requests_if_a_later_one_is_queued() {
+        for (says, stored, reason) in [
+            (Says::Age, None, RefusalReason::OutOfBounds),
+            (Says::Order, Some(1), RefusalReason::OutOfOrder),
+            (Says::Nothing, None, RefusalReason::Other),
+        ] {
+            let table = full(1, 25_000);
+            let mut receiver = Receiver { says, ..Receiver::new(usize::from(stored.is_none()), false) };
+            receiver.stored.extend((0..25_000).filter_map(|series| Some((series, stored?))));
+            let mut pieces = Pieces::new(&table, 10_000, []);
+            pieces.expect_later_ticks();
+            assert_eq!(deliver_pieces(&table, &mut receiver, 10_000, &mut pieces), 25_000, "{reason}");
+            assert!(receiver.requests <= 3, "{} requests for {reason}", receiver.requests);
+        }
+    }
+
+    #[test]
+    fn a_bad_series_of_a_tick_costs_two_requests_more_if_a_later_one_is_queued() {
+        let requests = |has_later: bool| {
+            let table = full(1, 10_000);
+            let mut receiver = Receiver { bad: [17].into(), ..Receiver::new(0, false) };
+            let mut pieces = Pieces::new(&table, 10_000, []);
+            if has_later {
+                pieces.expect_later_ticks();
+            }
+            assert_eq!(deliver_pieces(&table, &mut receiver, 10_000, &mut pieces), 1);
+            receiver.requests
+        };
+        assert!(requests(false) <= 29 && requests(true) <= 29 + 2, "{} {}", requests(false), requests(true));
+    }
+
+    #[test]
+    fn many_bad_series_cost_a_bounded_number_of_requests() {
+        for (ticks, series) in [(1, 10_000), (4, 2_500), (50, 1_000)] {
+            for every in [1, 2, 7, 100, 157] {
+                let samples_max = 10_000;
+                let table = full(ticks, series);
+                let bad: BTreeSet<_> = (0..series).step_by(every).collect();
+                let mut receiver = Receiver { bad: bad.clone(), ..Receiver::new(0, true) };
+                let mut pieces = Pieces::new(&table, samples_max, []);
+                let refused = deliver_pieces(&table, &mut receiver, samples_max, &mut pieces);
+                assert!(pieces.refused_alone() <= 2 * REFUSED_ALONE_MAX, "every {every} of {series}");
+                assert_eq!(refused as usize + receiver.stored.len(), ticks * series);
+                // The longest piece can be halved 14 times. Each of those that are pending at the end is refused twice at most; and a
+                // series that leaves the others is pending once more.
+                let pending = (ticks * series).div_ceil(samples_max) + 14 + 2 * REFUSED_ALONE_MAX;
+                let most = 2 * REFUSED_ALONE_MAX * 2 * 14 + 2 * pending;
+                assert!(receiver.requests <= most, "{} requests for every {every} of {series}", receiver.requests);
+            }
+        }
+    }
+
+    #[test]
     fn a_batch_that_is_stored_already_costs_a_request_a_power_of_two() {
         let table = full(128, 70);
         let mut receiver = Receiver::new(0, false);
@@ -917,13 +1026,17 @@ mod tests {
             }
             let had = receiver.stored.clone();
             let samples_max = if rng.bool() { 1_000 } else { rng.usize(1..40) };
-            deliver_from(if rng.bool() { 0 } else { rng.usize(..=ticks) }, &table, &mut receiver, samples_max);
+            let mut pieces = Pieces::new(&table, samples_max, []);
+            pieces.expect_bound(&table, if rng.bool() { 0 } else { rng.usize(..=ticks) }, RefusalReason::TooOld);
+            deliver_pieces(&table, &mut receiver, samples_max, &mut pieces);
             for at in 0..series {
                 let newest = (at, ticks - 1);
                 let accepts = !receiver.bad.contains(&at) && receiver.bound < ticks;
                 assert!(!accepts || receiver.stored.contains(&newest), "seed {seed}: {newest:?} of {receiver:?}");
                 // Two bad series can confirm a bound to each other: resolution is lost then, and no newest sample.
-                let keeps_all = receiver.has_window && receiver.bad.len() < 2 && !receiver.bad.contains(&at);
+                let is_divided = pieces.refused_alone() < REFUSED_ALONE_MAX;
+                let keeps_all =
+                    receiver.has_window && receiver.bad.len() < 2 && !receiver.bad.contains(&at) && is_divided;
                 for tick in (receiver.bound..ticks).filter(|&tick| keeps_all && table.has(tick, at)) {
                     assert!(receiver.stored.contains(&(at, tick)), "seed {seed}: {at} {tick} of {receiver:?}");
                 }

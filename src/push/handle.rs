@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -80,6 +80,7 @@ pub struct QueueHandle {
 #[derive(Debug, Default)]
 struct Shared {
     thinned_ticks: AtomicU64,
+    has_last_tick: AtomicBool,
 }
 
 /// Answers the requests of a [`QueueHandle`].
@@ -280,6 +281,11 @@ impl QueueHandle {
         self.newest.clone()
     }
 
+    /// Returns whether the last tick of this process is queued: once [`Self::watch`] shows it, so does this.
+    pub fn has_last_tick(&self) -> bool {
+        self.shared.has_last_tick.load(Ordering::Acquire)
+    }
+
     /// Returns how many ticks this process has merged into others because the queue was full.
     pub fn thinned_ticks(&self) -> u64 {
         self.shared.thinned_ticks.load(Ordering::Relaxed)
@@ -446,6 +452,7 @@ impl Turn<'_> {
         if matches!(appended, Appended::Queued { is_merged: true, .. }) {
             self.begin_generation();
         }
+        self.shared.has_last_tick.store(kind == TickKind::Final, Ordering::Release);
         self.announce(time);
         Ok(TickOutcome::Queued)
     }

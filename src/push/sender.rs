@@ -1,6 +1,6 @@
 //! Sends the queue to one receiver: one request at a time, oldest ticks first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,13 @@ const WINDOW_SAMPLES_MAX: usize = 500_000;
 
 /// Most ticks that are loaded at a time: 68 h of one a minute.
 const WINDOW_TICKS_MAX: usize = 4_096;
+
+/// So many series that were refused are tried again at a time, each in a request of its own. The others follow once these are accepted.
+const RETRIED_SERIES_MAX: usize = 16;
+
+/// Whoever refuses requests without samples is not believed before it has accepted something: so many samples that are far from
+/// each other are tried alone.
+const DOUBTED_SAMPLES_MAX: usize = 16;
 
 /// The queue is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
@@ -87,6 +94,8 @@ impl Default for SendTiming {
 pub struct Sender {
     receiver: PushReceiver,
     handle: QueueHandle,
+    /// The place of the queue's newest tick.
+    newest: watch::Receiver<Position>,
     clock_witness: ClockWitness,
     listener: Arc<dyn ReceiverListener>,
     timing: SendTiming,
@@ -99,8 +108,8 @@ pub struct Sender {
     /// Behind the last tick that the receiver has answered for.
     position: Position,
     limit: RequestLimit,
-    /// Series that the receiver refuses, each with the reason and when it is tried again.
-    refused_series: BTreeMap<SeriesId, (RefusalReason, Instant)>,
+    /// Series that the receiver refuses.
+    refused_series: BTreeMap<SeriesId, RefusedSeries>,
     /// What the receiver last refused for its age. Its next window is searched from there.
     refused_age: Option<RefusedAge>,
     /// When the receiver last accepted a request, unless one was without an answer since, or was refused for another reason than its
@@ -119,6 +128,14 @@ struct RefusedAge {
     is_window: bool,
 }
 
+/// A series that was refused alone.
+#[derive(Debug, Clone, Copy)]
+struct RefusedSeries {
+    reason: RefusalReason,
+    /// When it is tried again.
+    until: Instant,
+}
+
 /// What the receiver says of a request without samples.
 enum Greeting {
     Accepted,
@@ -135,7 +152,12 @@ struct Refusal {
 /// What a request led to.
 enum Sent {
     Stored,
-    Divide(RefusalReason, String),
+    Divide {
+        reason: RefusalReason,
+        answer: String,
+        /// Whether it is the samples that are refused, and not whoever sends them.
+        is_believed: bool,
+    },
     /// The same samples are sent again, now or after others.
     Again(RetryCause),
 }
@@ -150,14 +172,17 @@ impl Sender {
         timing: SendTiming,
     ) -> Self {
         let backoff = |min, max| Backoff::new(min, max, fastrand::Rng::new());
+        let newest = handle.watch();
+        // Until the queue is opened.
+        let position = newest.borrow().at(TickTime::NEVER);
         Self {
             client: Client::new(receiver.clone(), timing.wall_clock.clone()),
             retries: backoff(timing.retry_min, timing.retry_max),
             holds: backoff(timing.hold_min, timing.hold_max),
             labels: Vec::new(),
             catalog: Vec::new(),
-            // Until the queue is opened.
-            position: handle.watch().borrow().at(TickTime::NEVER),
+            position,
+            newest,
             limit: RequestLimit::default(),
             refused_series: BTreeMap::new(),
             refused_age: None,
@@ -190,13 +215,12 @@ impl Sender {
 
     /// Sends the queue from the receiver's position on. Returns when everything is sent and nothing follows.
     async fn send_queue(&mut self) -> Result<(), QueueError> {
-        let mut newest = self.handle.watch();
         let mut current = self.open().await?;
         loop {
-            let until = *newest.borrow_and_update();
+            let until = *self.newest.borrow_and_update();
             self.check_generation()?;
             if until.time <= self.position.time {
-                if !self.next_tick(&mut newest).await {
+                if !self.next_tick().await {
                     return Ok(());
                 }
                 continue;
@@ -210,26 +234,23 @@ impl Sender {
             if backlog.ticks.is_empty() {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
                 current = self.open().await?;
-                self.next_tick(&mut newest).await;
+                self.next_tick().await;
                 continue;
             }
             let present = self.present(&backlog.ticks);
             if present.is_empty() {
-                if !self.until_present(&backlog.ticks[0], &mut newest).await {
+                if !self.until_present(&backlog.ticks[0]).await {
                     return Ok(());
                 }
                 continue;
             }
             if present[0].time < self.oldest_sent() {
                 // By a clock that is ahead every tick is too old.
-                while self.greet().await.is_none() {
-                    self.check_generation()?;
-                }
-                self.check_generation()?;
+                self.until_greeted().await?;
             }
             let is_all = backlog.remaining.ticks == 0 || present.len() < backlog.ticks.len();
             let fresh = self.drop_aged(present, is_all, &mut current);
-            let left = self.send_ticks(fresh, &mut current).await?;
+            let left = self.send_ticks(fresh, is_all, &mut current).await?;
             match present[..present.len() - left.len()].last() {
                 Some(last) if self.position.time < last.time => self.advance(last.time).await?,
                 Some(_) | None => {}
@@ -261,7 +282,7 @@ impl Sender {
 
     /// Fails if ticks that were read have disappeared from the queue: their samples are of a clock that was ahead.
     fn check_generation(&self) -> Result<(), QueueError> {
-        if self.handle.watch().borrow().generation == self.position.generation {
+        if self.newest.borrow().generation == self.position.generation {
             Ok(())
         } else {
             Err(QueueError::Overtaken(self.receiver.name.clone()))
@@ -269,11 +290,11 @@ impl Sender {
     }
 
     /// Waits for the next tick. Returns whether there may be one.
-    async fn next_tick(&self, newest: &mut watch::Receiver<Position>) -> bool {
+    async fn next_tick(&mut self) -> bool {
         tokio::select! {
             biased;
             // The queue's server is gone with the rest of the bridge.
-            changed = newest.changed() => changed.is_ok(),
+            changed = self.newest.changed() => changed.is_ok(),
             () = self.finish.cancelled() => false,
         }
     }
@@ -289,12 +310,12 @@ impl Sender {
 
     /// Waits until the time of `tick` comes, or another tick takes its place. Returns whether there will be anything to send: at the
     /// end a tick of the future stays queued.
-    async fn until_present(&self, tick: &Tick, newest: &mut watch::Receiver<Position>) -> bool {
+    async fn until_present(&mut self, tick: &Tick) -> bool {
         let left_millis = tick.time.millis().saturating_sub(self.timing.wall_clock.millis());
         let left = Duration::from_millis(left_millis.max(1).unsigned_abs());
         tokio::select! {
             biased;
-            changed = newest.changed() => changed.is_ok(),
+            changed = self.newest.changed() => changed.is_ok(),
             () = self.finish.cancelled(), if left > CLOCK_INTERVAL => false,
             () = tokio::time::sleep(left.min(CLOCK_INTERVAL)) => true,
         }
@@ -338,32 +359,44 @@ impl Sender {
         fresh
     }
 
+    /// Returns the series that were refused and are tried again now, those that have waited longest first. With the last tick of the
+    /// process, none of them waits for the end of its pause.
+    fn retried_series(&self, now: Instant, is_last: bool) -> BTreeSet<SeriesId> {
+        let due = self.refused_series.iter().filter(|(_, refused)| is_last || refused.until <= now);
+        let mut due: Vec<_> = due.map(|(id, refused)| (refused.until, *id)).collect();
+        due.sort_unstable();
+        due.into_iter().take(RETRIED_SERIES_MAX).map(|(_, id)| id).collect()
+    }
+
     /// Sends the first of `ticks`, as many as are prepared at a time, and applies them to `current`. The position moves as they are
-    /// answered for. Returns the others.
+    /// answered for. Returns the others: all of them if the receiver refuses whatever it is sent. `is_all` is whether no tick comes
+    /// behind them.
     async fn send_ticks<'t>(
         &mut self,
-        ticks: &'t [Tick],
+        all: &'t [Tick],
+        is_all: bool,
         current: &mut CurrentValues,
     ) -> Result<&'t [Tick], QueueError> {
         let now = Instant::now();
-        let is_paused = |id: usize, refused: &BTreeMap<SeriesId, (RefusalReason, Instant)>| {
-            refused.get(&SeriesId::at(id)).is_some_and(|(_, until)| *until > now)
-        };
+        let newest = self.newest.clone();
+        let has_later = |ticks: &[Tick]| ticks.last().is_some_and(|last| last.time < newest.borrow().time);
+        let is_last = self.handle.has_last_tick() && !has_later(all);
+        let retried = self.retried_series(now, is_last);
+        let is_paused = |id: &SeriesId| self.refused_series.contains_key(id) && !retried.contains(id);
         let selected: Vec<bool> = (self.catalog.iter().enumerate())
-            .map(|(index, series)| self.receiver.series.contains(series) && !is_paused(index, &self.refused_series))
+            .map(|(index, series)| self.receiver.series.contains(series) && !is_paused(&SeriesId::at(index)))
             .collect();
-        let count = ticks_within(WINDOW_SAMPLES_MAX, current, ticks, &self.catalog, |index| selected[index]);
-        let (ticks, left) = ticks.split_at(count);
-        for (id, (reason, until)) in &self.refused_series {
-            if *until > now && current.has(*id) {
-                self.listener.refused(ticks.len() as u64, *reason, "refused before");
-            }
-        }
+        let count = ticks_within(WINDOW_SAMPLES_MAX, current, all, &self.catalog, |index| selected[index]);
+        let (ticks, left) = all.split_at(count);
+        let has_later = || has_later(ticks);
+        let is_all = is_all && left.is_empty();
+        let paused: Vec<_> = (self.refused_series.iter())
+            .filter(|(id, _)| is_paused(id) && current.has(**id))
+            .map(|(_, refused)| refused.reason)
+            .collect();
         let batch = Batch::new((self.position.time, current), ticks, &self.catalog, |index| selected[index]);
-        let apart: Vec<_> = self.refused_series.keys().filter_map(|id| batch.row(*id)).collect();
+        let apart: Vec<_> = retried.iter().filter_map(|id| batch.row(*id)).collect();
         let mut pieces = Pieces::new(&batch, self.limit.samples_max(), apart.iter().copied());
-        let newest = self.handle.watch();
-        let has_later = || ticks.last().is_some_and(|last| last.time < newest.borrow().time);
         let expected = self.refused_age.filter(|_| !ticks.is_empty()).map(|refused| {
             let before = TickTime::from_millis(self.timing.wall_clock.millis() - refused.millis);
             let is_all = refused.is_window && has_later();
@@ -380,26 +413,29 @@ impl Sender {
         // has stored another one since.
         let mut failing_since: Option<Instant> = None;
         let mut suspicion: Option<bool> = None;
+        // Whether everything is refused so far, by one who refuses requests without samples as well: it may refuse the credentials.
+        let mut is_doubted = false;
         while let Some(piece) = pieces.next(&batch).cloned() {
             if pieces.samples(&batch, &piece) > self.limit.samples_max() as u64 {
-                pieces.refuse(&batch, RefusalReason::TooLarge);
+                pieces.shorten(&batch);
                 continue;
             }
             let (body, samples) = batch.encode(&pieces, &piece, &mut encoder, |id| &self.labels[id.index()]);
             if body.len() > BODY_BYTES_MAX && samples > 1 {
                 self.limit.interrupted();
-                pieces.refuse(&batch, RefusalReason::TooLarge);
+                pieces.shorten(&batch);
                 continue;
             }
             let newest_sent = batch.time(piece.ticks.end - 1);
-            match self.send(body.into(), samples, newest_sent).await? {
+            match self.send(body.into(), samples, newest_sent, pieces.has_stored()).await? {
                 Sent::Stored => {
                     pieces.stored(&batch);
                     self.limit.stored(samples as usize);
                     failing_since = None;
                     suspicion = suspicion.map(|_| true);
+                    is_doubted = false;
                 }
-                Sent::Divide(reason, text) => {
+                Sent::Divide { reason, answer, is_believed } => {
                     match reason {
                         RefusalReason::TooLarge => self.limit.too_large(samples as usize),
                         _ => self.limit.interrupted(),
@@ -407,9 +443,19 @@ impl Sender {
                     if has_later() {
                         pieces.expect_later_ticks();
                     }
+                    let alone = pieces.refused_alone();
                     pieces.refuse(&batch, reason);
-                    refusal = text;
+                    refusal = answer;
                     failing_since = None;
+                    match is_believed {
+                        // Later ticks can be what it accepts.
+                        false => is_doubted |= is_all && !pieces.has_stored(),
+                        // Who has read the samples knows whoever sends them.
+                        true => is_doubted &= !reason.is_of_time(),
+                    }
+                    if is_doubted && pieces.refused_alone() > alone {
+                        pieces.prefer_longest();
+                    }
                 }
                 Sent::Again(RetryCause::Unavailable { .. }) => failing_since = None,
                 Sent::Again(RetryCause::Failed { .. }) => {
@@ -432,9 +478,23 @@ impl Sender {
                     }
                 }
             }
+            if is_doubted {
+                if pieces.refused_alone() >= DOUBTED_SAMPLES_MAX {
+                    break;
+                }
+                continue;
+            }
             // A probe that is stored can end a search too.
             self.report_refused(&mut pieces, &refusal);
             self.advance_over(&batch, &pieces).await?;
+        }
+        if is_doubted {
+            self.hold(&format!("{refusal}; requests without samples are refused as well, and no sample is accepted"))
+                .await;
+            return Ok(all);
+        }
+        for reason in paused {
+            self.listener.refused(ticks.len() as u64, reason, "refused before");
         }
         match pieces.refused_ticks() {
             Some((count, reason)) => {
@@ -449,14 +509,15 @@ impl Sender {
             None if expected.is_some() => self.refused_age = None,
             None => {}
         }
-        for &row in &apart {
-            if !pieces.refused_series().iter().any(|(refused, _)| *refused == row) {
-                self.refused_series.remove(&batch.id(row));
-            }
+        let is_refused = |row: &usize| pieces.refused_series().iter().any(|(refused, _)| refused == row);
+        if !apart.is_empty() && !apart.iter().any(is_refused) {
+            // What refused them is over. Those that still wait for their turn join the others.
+            self.refused_series.retain(|_, refused| refused.until > now);
         }
+        self.refused_series.retain(|id, _| !retried.contains(id));
         let until = now + self.timing.refused_series_pause;
         for &(row, reason) in pieces.refused_series() {
-            self.refused_series.insert(batch.id(row), (reason, until));
+            self.refused_series.insert(batch.id(row), RefusedSeries { reason, until });
         }
         ticks.iter().for_each(|tick| current.apply(tick));
         Ok(left)
@@ -486,14 +547,17 @@ impl Sender {
     }
 
     /// Sends one request until the receiver has answered for its samples, or should get others first. None of them is later than
-    /// `newest`.
-    async fn send(&mut self, body: Bytes, samples: u64, newest: TickTime) -> Result<Sent, QueueError> {
+    /// `newest`. `has_stored` is whether the receiver has stored others of their batch.
+    async fn send(
+        &mut self,
+        body: Bytes,
+        samples: u64,
+        newest: TickTime,
+        has_stored: bool,
+    ) -> Result<Sent, QueueError> {
         let mut is_doubted = false;
         loop {
-            self.check_generation()?;
-            let Some(greeting) = self.greet().await else { continue };
-            // The greeting may have waited.
-            self.check_generation()?;
+            let greeting = self.until_greeted().await?;
             if !self.is_present(newest) {
                 // The clock was set back, and no tick was taken since.
                 return Err(QueueError::Overtaken(self.receiver.name.clone()));
@@ -527,13 +591,16 @@ impl Sender {
                         }
                         // It may refuse the credentials in words of its own: then it refuses a request without samples too.
                         Greeting::Accepted
-                            if reason == RefusalReason::Other && !is_doubted && self.is_acceptance_old() =>
+                            if reason == RefusalReason::Other
+                                && !is_doubted
+                                && (self.is_acceptance_old() || (samples == 1 && !has_stored)) =>
                         {
                             is_doubted = true;
                             self.accepted_at = None;
                         }
                         Greeting::Accepted | Greeting::Refused(_) => {
-                            return Ok(Sent::Divide(reason, problem(&exchange)));
+                            let is_believed = reason.is_known() || matches!(greeting, Greeting::Accepted);
+                            return Ok(Sent::Divide { reason, answer: problem(&exchange), is_believed });
                         }
                     }
                 }
@@ -542,6 +609,21 @@ impl Sender {
                     self.retry(&problem(&exchange), cause).await;
                     return Ok(Sent::Again(cause));
                 }
+            }
+        }
+    }
+
+    /// Sends requests without samples until samples can be sent. Returns what the receiver says of the last one.
+    ///
+    /// # Errors
+    /// Ticks that were read have disappeared meanwhile.
+    async fn until_greeted(&mut self) -> Result<Greeting, QueueError> {
+        loop {
+            self.check_generation()?;
+            if let Some(greeting) = self.greet().await {
+                // It may have taken time.
+                self.check_generation()?;
+                return Ok(greeting);
             }
         }
     }
@@ -634,7 +716,7 @@ impl Sender {
     async fn rest(&self, delay: Duration) {
         let is_finishing = self.finish.is_cancelled();
         let deadline = tokio::time::Instant::now() + if is_finishing { delay.min(CLOCK_INTERVAL) } else { delay };
-        let mut newest = self.handle.watch();
+        let mut newest = self.newest.clone();
         loop {
             let left = deadline.saturating_duration_since(tokio::time::Instant::now());
             if left.is_zero() {

@@ -274,6 +274,110 @@ async fn a_series_that_is_refused_alone_costs_the_others_nothing() {
     assert!(samples(&stored) >= 49 * (10 + OTHERS), "{} samples", samples(&stored));
 }
 
+/// A counter of each number below `series`, with this value.
+fn counters(series: usize, value: f64) -> impl Iterator<Item = (String, f64)> {
+    (0..series).map(move |index| (format!("counter_{index}_total"), value))
+}
+
+/// Whether a request has a counter whose number `is_bad` selects.
+fn has_counter(request: &Received, is_bad: impl Fn(usize) -> bool) -> bool {
+    let number = |name: &str| name.strip_prefix("counter_")?.strip_suffix("_total")?.parse::<usize>().ok();
+    let numbers = request.series.iter().flat_map(|(labels, _)| labels).filter_map(|(_, value)| number(value));
+    numbers.into_iter().any(is_bad)
+}
+
+#[tokio::test]
+async fn a_series_that_was_refused_is_tried_once_more_with_the_last_tick() {
+    const SERIES: usize = 6;
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let server = ScriptedReceiver::start({
+        let is_mended = Arc::clone(&is_mended);
+        move |request, _| match !is_mended.load(Ordering::Relaxed) && has_counter(request, |number| number == 3) {
+            true => Action::status("400 Bad Request", "", "label value too long"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    queue.ticks(2, SERIES).await;
+    let running = Running::start(&receiver, &queue, timing());
+    running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+    is_mended.store(true, Ordering::Relaxed);
+    let before = server.requests().len();
+    queue.tick(counters(SERIES, 1_000.0)).await;
+    running.until("the third tick", |report| report.queue_ticks == 0 && report.refused["other"] >= 3).await;
+    assert_eq!(server.requests().len() - before, 1, "it is left out for ten minutes");
+    queue.last_tick(counters(SERIES, 2_000.0)).await;
+    running.finish().await;
+    assert!(queue.has_arrived(&server.stored()), "{:?}", server.stored());
+}
+
+#[tokio::test]
+async fn many_refused_series_are_retried_a_few_at_a_time_and_all_arrive_once_they_are_accepted() {
+    const SERIES: usize = 90;
+    const BAD: usize = 40;
+    let is_mended = Arc::new(AtomicBool::new(false));
+    let server = ScriptedReceiver::start({
+        let is_mended = Arc::clone(&is_mended);
+        move |request, _| match !is_mended.load(Ordering::Relaxed) && has_counter(request, |number| number < BAD) {
+            true => Action::status("400 Bad Request", "", "label value too long"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 10).await;
+    queue.tick(counters(SERIES, 1.0)).await;
+    let timing = SendTiming { refused_series_pause: Duration::ZERO, ..timing() };
+    let running = Running::start(&receiver, &queue, timing);
+    for tick in 2..6 {
+        running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+        let (before, refused) = (server.requests().len(), running.report.borrow().refused["other"]);
+        queue.tick(counters(SERIES, f64::from(tick))).await;
+        running.until("the tick", |report| report.refused["other"] >= refused + BAD as u64).await;
+        let requests = server.requests().len() - before;
+        assert!((2..=1 + 16).contains(&requests), "{requests} requests for a tick of which {BAD} series are refused");
+    }
+    is_mended.store(true, Ordering::Relaxed);
+    for tick in 6..8 {
+        queue.tick(counters(SERIES, f64::from(tick))).await;
+        let newest = queue.newest_time();
+        let has_newest = |stored: &Stored| stored.values().filter(|samples| samples.contains_key(&newest)).count();
+        server.until("the others", |stored| has_newest(stored) >= SERIES - BAD + OTHERS).await;
+        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    }
+    assert!(queue.has_arrived(&server.stored()), "they are not retried");
+    running.finish().await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_hundreds_of_series_gets_all_others_within_a_few_ticks_and_requests() {
+    const SERIES: usize = 600;
+    let is_bad = |number: usize| number.is_multiple_of(3);
+    let server = ScriptedReceiver::start(move |request, _| match has_counter(request, is_bad) {
+        true => Action::status("400 Bad Request", "", "per-user series limit exceeded"),
+        false => Action::store(),
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 10).await;
+    let running = Running::start(&receiver, &queue, timing());
+    for tick in 1..=5 {
+        let before = server.requests().len();
+        queue.tick(counters(SERIES, f64::from(tick))).await;
+        let total = tick as u64 * (SERIES + OTHERS) as u64;
+        running.until("the tick", |report| report.accepted + report.refused.values().sum::<u64>() == total).await;
+        let requests = server.requests().len() - before;
+        assert!(requests <= 64 * 2 * 10 + 20, "{requests} requests for tick {tick}");
+    }
+    running.finish().await;
+    let (stored, newest) = (server.stored(), queue.newest_time());
+    check(&stored);
+    let arrived = stored.values().filter(|samples| samples.contains_key(&newest)).count();
+    assert_eq!(arrived, SERIES - SERIES / 3 + OTHERS);
+}
+
 #[tokio::test]
 async fn a_receiver_says_when_it_is_asked_again() {
     let date = |seconds: u64| {
@@ -624,6 +728,72 @@ async fn whoever_refuses_even_an_empty_request_with_the_same_message_gets_nothin
     assert!(sent.iter().all(|request| request.series == sent[0].series), "the same samples again");
 }
 
+/// As a proxy that writes the number of a request in letters.
+#[tokio::test]
+async fn credentials_that_are_refused_with_400_and_another_message_each_time_drop_nothing() {
+    let is_known = Arc::new(AtomicBool::new(false));
+    let server = ScriptedReceiver::start({
+        let is_known = Arc::clone(&is_known);
+        let mut rng = fastrand::Rng::with_seed(1);
+        move |_, _| match is_known.load(Ordering::Relaxed) {
+            true => Action::store(),
+            false => {
+                let id: String = (0..16).map(|_| rng.lowercase()).collect();
+                Action::status("400 Bad Request", "", &format!("bad request {id}"))
+            }
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 12).await;
+    queue.ticks(4, 50).await;
+    let running = Running::start(&receiver, &queue, SendTiming { doubt_after: Duration::ZERO, ..timing() });
+    // First they were never known, then they are not known any more.
+    for round in 0..2 {
+        let before = running.report.borrow().holds.len();
+        let report = running.until("refusals", |report| report.holds.len() > before + 2).await;
+        assert!(report.holds.last().unwrap().contains("requests without samples are refused as well"), "{report:?}");
+        let attempts = report.holds.len() as u64;
+        assert!(report.requests <= 100 * (attempts + 1), "{} requests in {attempts} attempts", report.requests);
+        is_known.store(true, Ordering::Relaxed);
+        server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        is_known.store(false, Ordering::Relaxed);
+        if round == 0 {
+            queue.ticks(4, 50).await;
+        }
+    }
+    assert_eq!(running.report.borrow().refused.len(), 0);
+    assert_eq!(samples(&server.stored()), 8 * (50 + OTHERS), "no tick is missing");
+}
+
+/// It refuses requests without samples, and the first half of all series.
+#[tokio::test]
+async fn whoever_accepts_some_series_has_its_refusals_of_the_others_believed() {
+    const SERIES: usize = 60;
+    // In the order of names.
+    let is_bad = |number: usize| *format!("counter_{number}_total") < *"counter_35";
+    let server = ScriptedReceiver::start(move |request, _| {
+        let is_bad = has_series(request, "active_sessions_total") || has_counter(request, is_bad);
+        match () {
+            () if request.is_empty() => Action::status("400 Bad Request", "", "no samples"),
+            () if is_bad => Action::status("400 Bad Request", "", "label value too long"),
+            () => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 2).await;
+    queue.tick(counters(SERIES, 1.0)).await;
+    let running = Running::start(&receiver, &queue, timing());
+    let is_answered = |report: &Report| report.queue_ticks == 0 && report.accepted > 0;
+    let report = running.until("an answer for everything", is_answered).await;
+    let bad = (0..SERIES).filter(|number| is_bad(*number)).count() + OTHERS;
+    assert!(bad > 16, "{bad} series");
+    assert_eq!((samples(&server.stored()), report.refused["other"]), (SERIES + OTHERS - bad, bad as u64));
+    running.finish().await;
+}
+
 #[tokio::test]
 async fn a_receiver_that_refuses_empty_requests_gets_samples() {
     for status in ["400 Bad Request", "415 Unsupported Media Type", "422 Unprocessable Content"] {
@@ -891,6 +1061,35 @@ async fn no_tick_is_queued_before_one_that_was_stored_while_the_clock_was_set_ba
     check(&server.stored());
 }
 
+/// The clock of the sender is right, so that it takes no tick to be of the future.
+#[tokio::test]
+async fn a_tick_that_was_merged_into_an_earlier_one_while_its_request_failed_is_not_sent_again() {
+    let gate = CancellationToken::new();
+    let mut is_first = true;
+    let server = ScriptedReceiver::start({
+        let gate = gate.clone();
+        move |request, _| match !request.is_empty() && std::mem::take(&mut is_first) {
+            true => Action { gate: Some(gate.clone()), ..Action::status("503 Service Unavailable", "", "") },
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 10).await;
+    let begin = queue.next_millis;
+    queue.ticks(9, 2).await;
+    let running = Running::start(&receiver, &queue, timing());
+    server.until_requests(2).await;
+    queue.next_millis = begin + 4 * INTERVAL_MILLIS;
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    gate.cancel();
+    server.until("the tick of the earlier time", |stored| queue.has_arrived(stored)).await;
+    running.finish().await;
+    let times: BTreeSet<_> = server.stored().into_values().flat_map(BTreeMap::into_keys).collect();
+    assert_eq!(times, (0..5).map(|tick| begin + tick * INTERVAL_MILLIS).collect());
+    check(&server.stored());
+}
+
 /// A laptop that was offline with a clock ten minutes ahead: its ticks are in a request when the clock is set back.
 #[tokio::test]
 async fn what_a_sender_holds_when_the_clock_is_set_back_is_not_sent_and_hides_nothing() {
@@ -1022,6 +1221,40 @@ async fn samples_that_are_too_old_are_counted_for_a_receiver_of_the_five_familie
     let report = Running::start(&receiver, &queue, timing()).finish().await;
     assert_eq!(report.refused, [("max_age", 29 * OTHERS as u64)].into());
     assert_eq!(samples(&server.stored()), OTHERS);
+}
+
+#[tokio::test]
+async fn what_a_corrected_url_would_solve_names_the_flag_that_preserves_the_queue() {
+    const ADVICE: &str = "if you change the URL, keep the name with --push.name";
+    for (status, is_of_url) in [
+        ("301 Moved Permanently", true),
+        ("308 Permanent Redirect", true),
+        ("404 Not Found", true),
+        ("405 Method Not Allowed", true),
+        ("401 Unauthorized", false),
+        ("403 Forbidden", false),
+    ] {
+        let server =
+            ScriptedReceiver::start(move |_, _| Action::status(status, "Location: http://a.example/\r\n", "")).await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 1).await;
+        queue.ticks(1, 1).await;
+        let report =
+            Running::start(&receiver, &queue, timing()).until("a refusal", |report| !report.holds.is_empty()).await;
+        assert_eq!(report.holds[0].ends_with(ADVICE), is_of_url, "{:?}", report.holds);
+    }
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let unavailable = ScriptedReceiver::start(|_, _| Action::status("503 Service Unavailable", "", "")).await;
+    for (url, is_of_url) in
+        [(format!("http://{closed}/"), true), ("http://receiver.invalid/".to_owned(), true), (unavailable.url(), false)]
+    {
+        let receiver = receiver(&url);
+        let mut queue = Queue::new(&[&receiver], 1).await;
+        queue.ticks(1, 1).await;
+        let report =
+            Running::start(&receiver, &queue, timing()).until("a failure", |report| !report.retries.is_empty()).await;
+        assert_eq!(report.retries[0].0.ends_with(ADVICE), is_of_url, "{:?}", report.retries);
+    }
 }
 
 #[tokio::test]

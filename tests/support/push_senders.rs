@@ -117,6 +117,15 @@ impl Queue {
 
     /// A tick with these values of counters.
     pub async fn tick(&mut self, values: impl IntoIterator<Item = (String, f64)>) {
+        self.take(values, TickKind::Regular).await;
+    }
+
+    /// The last tick of the process, with these values of counters.
+    pub async fn last_tick(&mut self, values: impl IntoIterator<Item = (String, f64)>) {
+        self.take(values, TickKind::Final).await;
+    }
+
+    async fn take(&mut self, values: impl IntoIterator<Item = (String, f64)>, kind: TickKind) {
         self.newest.extend(values);
         for metric in self.newest.keys().filter(|metric| !self.names.contains_key(*metric)).cloned().collect::<Vec<_>>()
         {
@@ -132,7 +141,7 @@ impl Queue {
         let own = self.names.values().zip(self.newest.values()).map(sample).collect();
         let time = TickTime::from_millis(self.next_millis);
         self.next_millis += INTERVAL_MILLIS;
-        assert_eq!(self.handle.take_tick(time, own, TickKind::Regular).await.unwrap(), TickOutcome::Queued);
+        assert_eq!(self.handle.take_tick(time, own, kind).await.unwrap(), TickOutcome::Queued);
     }
 
     /// Ticks in which `series` counters increase.
