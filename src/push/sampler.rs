@@ -4,6 +4,7 @@
 //! long as it has the same series, so that neither text nor a hash is made of a series that is known.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::exposition::{ACTIVE_SESSIONS_NAME, SkillSample, SkillShape, View, each_skill_sample};
@@ -26,6 +27,8 @@ pub(super) struct Sampler {
     vanished: HashMap<SeriesName, SeriesId>,
     /// By the skill's index in the view.
     skills: Vec<SkillIds>,
+    /// The series of every skill, one behind the other: a tick that compares all of them reads memory in its order.
+    skill_ids: Vec<SeriesId>,
     /// Skills that changed since the last tick that was queued.
     changed: Vec<usize>,
     active_sessions: Option<SeriesId>,
@@ -52,7 +55,8 @@ struct OwnSeries {
 #[derive(Debug, Default)]
 struct SkillIds {
     shape: SkillShape,
-    ids: Vec<SeriesId>,
+    /// Their place in [`Sampler::skill_ids`].
+    place: Range<usize>,
 }
 
 /// A tick that is not queued yet.
@@ -86,6 +90,7 @@ impl Sampler {
             catalog,
             last,
             skills: Vec::new(),
+            skill_ids: Vec::new(),
             changed: Vec::new(),
             active_sessions: None,
             own: BTreeMap::new(),
@@ -122,6 +127,7 @@ impl Sampler {
         for position in 0..self.changed.len() {
             self.sample_skill(self.changed[position], view, occasion, &mut values);
         }
+        self.drop_replaced_ids();
         self.sample_sessions(active_sessions, &mut values);
         self.sample_own(own, occasion, &mut values);
         for id in self.vanished.values() {
@@ -164,25 +170,42 @@ impl Sampler {
             self.skills.resize_with(index + 1, SkillIds::default);
         }
         if self.skills[index].shape != shape {
-            for id in std::mem::take(&mut self.skills[index].ids) {
+            for place in std::mem::take(&mut self.skills[index].place) {
+                let id = self.skill_ids[place];
                 self.vanished.insert(self.catalog[id.index()].name.clone(), id);
             }
-            let mut ids = Vec::new();
+            let first = self.skill_ids.len();
             each_skill_sample(skill, |sample| {
                 let name = self.skill_series_name(&sample);
                 let kind = if sample.is_counter { SeriesKind::Counter } else { SeriesKind::Gauge };
                 let origin = if sample.is_own { Origin::Bridge } else { Origin::Families };
                 let began = || began(born_micros(&skill.series, &sample), self.newest, occasion);
                 let zero_at = self.zero_at(sample.value, kind, began, occasion);
-                ids.push(self.number(name, kind, origin, zero_at));
+                let id = self.number(name, kind, origin, zero_at);
+                self.skill_ids.push(id);
             });
-            self.skills[index] = SkillIds { shape, ids };
+            self.skills[index] = SkillIds { shape, place: first..self.skill_ids.len() };
         }
-        let mut ids = self.skills[index].ids.iter();
+        let mut ids = self.skill_ids[self.skills[index].place.clone()].iter();
         each_skill_sample(skill, |sample| {
             let id = ids.next().expect("a skill of this shape has a number for each sample");
             self.push_changed(*id, sample.value, values);
         });
+    }
+
+    /// Skills that got other series have new places: what is at their old ones is dropped.
+    fn drop_replaced_ids(&mut self) {
+        let used = self.skills.iter().map(|skill| skill.place.len()).sum();
+        if self.skill_ids.len() == used {
+            return;
+        }
+        let mut ids = Vec::with_capacity(used);
+        for SkillIds { place, .. } in &mut self.skills {
+            let first = ids.len();
+            ids.extend_from_slice(&self.skill_ids[place.clone()]);
+            *place = first..ids.len();
+        }
+        self.skill_ids = ids;
     }
 
     fn sample_sessions(&mut self, active_sessions: u64, values: &mut Vec<(SeriesId, f64)>) {
@@ -341,16 +364,26 @@ mod tests {
         let mut view = View::default();
         let mut sampler = Sampler::new(Vec::new(), Vec::new(), None);
         for (number, (series, last_listed_micros)) in growing().into_iter().enumerate() {
-            let row = SkillRow { index: SkillIndex(0), series, last_listed_micros };
-            view.apply(Changes { skills: vec![row], ..Changes::default() });
+            let other = SkillSeries { skill_name: "b".into(), ..series.clone() };
+            // By turns, so that each gets other series while the other one does not.
+            let skills = if number == 0 {
+                vec![(0, series), (1, other)]
+            } else {
+                vec![if number % 2 == 0 { (0, series) } else { (1, other) }]
+            };
+            let row = |(index, series)| SkillRow { index: SkillIndex(index), series, last_listed_micros };
+            view.apply(Changes { skills: skills.into_iter().map(row).collect(), ..Changes::default() });
             let time = TickTime::from_millis(60_000 * (number as i64 + 1));
             let occasion = Occasion { time, kind: TickKind::Regular, interval_millis: 60_000 };
             let draft = sampler.sample(&mut view, 1, Vec::new(), occasion);
             sampler.accept(&draft);
             let mut shown = Vec::new();
-            each_skill_sample(view.skill(0), |sample| {
-                shown.push((sampler.skill_series_name(&sample), sample.value.to_bits()));
-            });
+            for skill in [0, 1] {
+                each_skill_sample(view.skill(skill), |sample| {
+                    shown.push((sampler.skill_series_name(&sample), sample.value.to_bits()));
+                });
+            }
+            assert_eq!(sampler.skill_ids.len(), shown.len(), "the places of the present series are all there is");
             let known = sampler.catalog.iter().zip(&sampler.last);
             let mut sampled: Vec<_> = known
                 .filter(|(series, value)| !is_stale(**value) && &*series.name.metric != ACTIVE_SESSIONS_NAME)
