@@ -122,13 +122,13 @@ impl Batch {
         for tick in ticks {
             for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
                 let is_first = !std::mem::replace(&mut series[id.index()], true);
+                if !is_first || current.ever_had(*id) || is_stale(*value) {
+                    continue;
+                }
                 // A clock that was ahead when the series began named a time that has not come: it was 0 at the tick before this one.
                 let zero_at = catalog[id.index()].zero_at.map(|at| if at < tick.time { at } else { before });
-                let is_new = is_first && !current.ever_had(*id);
-                let zero_at = zero_at.filter(|at| is_new && position <= *at && *at != TickTime::NEVER);
-                if let Some(zero_at) = zero_at.filter(|_| !is_stale(*value)) {
-                    zeros.push((*id, zero_at));
-                }
+                let zero_at = zero_at.filter(|at| position <= *at && *at != TickTime::NEVER);
+                zeros.extend(zero_at.map(|at| (*id, at)));
             }
             before = tick.time;
         }
