@@ -13,7 +13,7 @@ use super::batch::{Batch, CurrentValues, ticks_within};
 use super::bisect::{Cells, Pieces};
 use super::client::{Client, ClientError, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
-use super::encoder::{EMPTY_REQUEST, EncodedLabels, RequestEncoder};
+use super::encoder::{EMPTY_REQUEST, EncodedLabels, LabelEncoder, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::limit::RequestLimit;
 use super::listener::ReceiverListener;
@@ -102,8 +102,9 @@ pub struct Sender {
     client: Client,
     retries: Backoff,
     holds: Backoff,
-    /// By series.
-    labels: Vec<EncodedLabels>,
+    /// By series; `None` for one that the receiver does not get.
+    labels: Vec<Option<EncodedLabels>>,
+    label_encoder: LabelEncoder,
     catalog: Vec<Arc<Series>>,
     /// Behind the last tick that the receiver has answered for.
     position: Position,
@@ -180,6 +181,7 @@ impl Sender {
             retries: backoff(timing.retry_min, timing.retry_max),
             holds: backoff(timing.hold_min, timing.hold_max),
             labels: Vec::new(),
+            label_encoder: LabelEncoder::default(),
             catalog: Vec::new(),
             position,
             newest,
@@ -323,8 +325,11 @@ impl Sender {
 
     fn add_series(&mut self, new: Vec<Arc<Series>>) {
         for series in &new {
-            let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
-            self.labels.push(EncodedLabels::new(&series.name.metric, own.chain(self.receiver.labels.iter())));
+            let labels = self.receiver.series.contains(series).then(|| {
+                let own = series.name.labels.iter().map(|(name, value)| (&**name, &**value));
+                self.label_encoder.encode(&series.name.metric, own.chain(self.receiver.labels.iter()))
+            });
+            self.labels.push(labels);
         }
         self.catalog.extend(new);
     }
@@ -350,8 +355,7 @@ impl Sender {
         let mut samples = 0;
         for tick in aged {
             current.apply(tick);
-            let is_sent = |index: usize| self.receiver.series.contains(&self.catalog[index]);
-            samples += current.count(is_sent) as u64;
+            samples += current.count(|index| self.labels[index].is_some()) as u64;
         }
         if samples > 0 {
             self.listener.refused(samples, RefusalReason::MaxAge, "--push.max-age");
@@ -383,8 +387,8 @@ impl Sender {
         let is_last = self.handle.has_last_tick() && !has_later(all);
         let retried = self.retried_series(now, is_last);
         let is_paused = |id: &SeriesId| self.refused_series.contains_key(id) && !retried.contains(id);
-        let selected: Vec<bool> = (self.catalog.iter().enumerate())
-            .map(|(index, series)| self.receiver.series.contains(series) && !is_paused(&SeriesId::at(index)))
+        let selected: Vec<bool> = (self.labels.iter().enumerate())
+            .map(|(index, labels)| labels.is_some() && !is_paused(&SeriesId::at(index)))
             .collect();
         let count = ticks_within(WINDOW_SAMPLES_MAX, current, all, &self.catalog, |index| selected[index]);
         let (ticks, left) = all.split_at(count);
@@ -420,7 +424,9 @@ impl Sender {
                 pieces.shorten(&batch);
                 continue;
             }
-            let (body, samples) = batch.encode(&pieces, &piece, &mut encoder, |id| &self.labels[id.index()]);
+            let (body, samples) = batch.encode(&pieces, &piece, &mut encoder, |id| {
+                self.labels[id.index()].as_ref().expect("a batch has series that the receiver gets alone")
+            });
             if body.len() > BODY_BYTES_MAX && samples > 1 {
                 self.limit.interrupted();
                 pieces.shorten(&batch);
