@@ -12,7 +12,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 
 use super::file::{identify, with_suffix};
-use super::{StoreError, migrations, schema};
+use super::{StoreError, schema};
+
+/// The first version of the schema whose states record their name.
+const FIRST_VERSION: i64 = 2;
 
 /// What no name of a file is longer than, in bytes.
 const PATH_BYTES_MAX: u32 = 4096;
@@ -52,8 +55,8 @@ pub(super) fn record(connection: &Connection, real: &Path) -> rusqlite::Result<(
 fn recorded(real: &Path) -> Option<PathBuf> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(uri(real), flags).ok()?;
-    let is_state = schema::check(&connection, real).ok()? == migrations::VERSION
-        && schema::is_intact(&connection, migrations::VERSION).ok()?;
+    let version = schema::check(&connection, real).ok()?;
+    let is_state = version >= FIRST_VERSION && schema::is_intact(&connection, version).ok()?;
     let query = "SELECT path FROM location WHERE length(path) <= ?";
     let read = || connection.query_row(query, [PATH_BYTES_MAX], |row| row.get::<_, Vec<u8>>(0)).ok();
     is_state.then(read)?.map(|bytes| OsString::from_vec(bytes).into())
