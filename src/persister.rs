@@ -150,6 +150,8 @@ impl Worker<'_> {
             self.queue.answer(&mut self.store, self.ledger, is_persisted);
             if is_persisted {
                 if due.is_stopping {
+                    // What is persisted stays so without it.
+                    let _ = self.store.close();
                     return;
                 }
             } else if self.ledger.pause(RETRY_AFTER) && due.is_stopping {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::evidence::{Listings, Names, Totals};
+use super::records::HistoryChange;
 use super::skill_table::SkillTable;
 
 /// Bits that decide for any source: one chance in 16 million that the numbers are equal though the databases are not.
@@ -188,7 +189,7 @@ impl Steps {
 }
 
 /// Digests of what a skill was listed with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct ListingHistory {
     /// The latest, oldest first.
     recent: VecDeque<u64>,
@@ -197,6 +198,29 @@ pub struct ListingHistory {
     thinned: u32,
     /// Listings that left `recent` since the last one that joined `older`.
     skipped: u64,
+    unpersisted: Unpersisted,
+}
+
+/// How much of a history is not persistent: so many of its latest listings, or [`Unpersisted::ALL`]. Persisting a history that
+/// a listing was added to costs as much as the listing.
+#[derive(Debug, Clone, Copy)]
+struct Unpersisted {
+    pending: u16,
+    in_flight: u16,
+}
+
+impl Unpersisted {
+    /// More than any history has.
+    const ALL: u16 = u16::MAX;
+
+    const NOTHING: Self = Self { pending: 0, in_flight: 0 };
+}
+
+impl Default for Unpersisted {
+    /// That of a new history, in the place of which another may be persistent.
+    fn default() -> Self {
+        Self { pending: Self::ALL, in_flight: 0 }
+    }
 }
 
 impl ListingHistory {
@@ -221,7 +245,42 @@ impl ListingHistory {
         while self.recent.len() > RECENT_LISTINGS_MAX {
             self.retire();
         }
+        self.unpersisted.pending = self.unpersisted.pending.saturating_add(1);
         true
+    }
+
+    /// Nothing of it is persistent.
+    fn mark_all(&mut self) {
+        self.unpersisted.pending = Unpersisted::ALL;
+    }
+
+    /// Returns what is not persistent, again at each call until it is acknowledged; `None` for nothing.
+    pub(super) fn collect(&mut self) -> Option<HistoryChange> {
+        let Unpersisted { pending, in_flight } = &mut self.unpersisted;
+        *in_flight = in_flight.saturating_add(std::mem::take(pending));
+        match usize::from(*in_flight) {
+            0 => None,
+            // Listings join at the end, and nothing but a change of the whole takes one from there.
+            pushed if pushed <= self.recent.len() => {
+                Some(HistoryChange::Pushed(self.recent.range(self.recent.len() - pushed..).copied().collect()))
+            }
+            _ => Some(HistoryChange::Whole(self.encode())),
+        }
+    }
+
+    /// What was collected last is persistent.
+    fn acknowledge(&mut self) {
+        self.unpersisted.in_flight = 0;
+    }
+
+    /// Returns the words of the history that `words` are of, or of an empty one if there are none, after `digests` were pushed;
+    /// `None` for words that [`ListingHistory::encode`] cannot have returned.
+    pub fn extended(words: Option<&[u64]>, digests: &[u64]) -> Option<Vec<u64>> {
+        let mut history = words.map_or_else(|| Some(Self::default()), Self::decode)?;
+        for digest in digests {
+            history.push(*digest);
+        }
+        Some(history.encode())
     }
 
     /// Moves the oldest recent listing to the older ones, of which it keeps every 2^k-th.
@@ -254,6 +313,7 @@ impl ListingHistory {
         }
         let beyond = self.recent.len().saturating_sub(len);
         self.recent.drain(..beyond);
+        self.mark_all();
     }
 
     /// Adds what another history of the same skill remembers.
@@ -269,6 +329,7 @@ impl ListingHistory {
         if let Some(latest) = latest {
             self.push(latest);
         }
+        self.mark_all();
     }
 
     /// All digests, for the state: the number of thinnings and of skipped listings first, then how many older ones follow.
@@ -287,7 +348,8 @@ impl ListingHistory {
             return None;
         }
         let recent = recent.iter().copied().collect();
-        Some(Self { recent, older: older.to_vec(), thinned, skipped: *skipped })
+        let unpersisted = Unpersisted::NOTHING;
+        Some(Self { recent, older: older.to_vec(), thinned, skipped: *skipped, unpersisted })
     }
 }
 
@@ -340,7 +402,7 @@ impl ListingBudget {
 }
 
 /// What is remembered of the numbers of one skill of a source.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct SkillNumbers {
     /// The last accepted numbers. Zero where the skill was deleted.
     pub remembered: Totals,
@@ -382,6 +444,25 @@ impl SourceNumbers {
     /// Takes the skills whose histories have become shorter since the last call.
     pub(super) fn take_halved(&mut self) -> Vec<Arc<str>> {
         std::mem::take(&mut self.budget.halved)
+    }
+
+    /// Returns what is not persistent of the history of a skill; `None` for nothing.
+    pub(super) fn collect_history(&mut self, name: &str) -> Option<HistoryChange> {
+        self.skills.get_mut(name)?.history.collect()
+    }
+
+    /// What was collected last of the histories of these skills is persistent.
+    pub(super) fn acknowledge_histories<'n>(&mut self, names: impl Iterator<Item = &'n Arc<str>>) {
+        for name in names {
+            if let Some(skill) = self.skills.get_mut(name) {
+                skill.history.acknowledge();
+            }
+        }
+    }
+
+    /// No history is persistent any more.
+    pub(super) fn mark_all_histories(&mut self) {
+        self.skills.iter_mut().for_each(|(_, skill)| skill.history.mark_all());
     }
 
     /// What is remembered of a skill.
@@ -736,6 +817,7 @@ impl SourceNumbers {
         let mut skills = self.skills.clone();
         for (name, skill) in skills.iter_mut() {
             skill.counted = 0;
+            skill.history.mark_all();
             if let Some(totals) = agreed.get(name) {
                 skill.remembered = *totals;
             }
@@ -772,7 +854,64 @@ mod tests {
         assert!(history.len() <= RECENT_LISTINGS_MAX + OLDER_LISTINGS_MAX);
         let oldest = history.older[0];
         assert!(oldest < 1_000, "some of the oldest are remembered: {oldest}");
-        assert_eq!(ListingHistory::decode(&history.encode()), Some(history));
+        assert_eq!(ListingHistory::decode(&history.encode()).map(|again| again.encode()), Some(history.encode()));
+    }
+
+    /// However often it is collected, whether or not a commit fails, and whatever happens between: what is persisted is the history.
+    #[test]
+    fn a_history_is_persisted_by_what_was_pushed_since_or_as_a_whole() {
+        let mut chance = fastrand::Rng::with_seed(11);
+        let mut history = ListingHistory::default();
+        let mut persisted: Option<Vec<u64>> = None;
+        let (mut wholes, mut pushes, mut failures) = (0, 0, 0);
+        for digest in 0..20_000 {
+            match chance.u16(0..1000) {
+                0 => history.shrink(history.len() / 2),
+                1 => {
+                    let mut other = ListingHistory::default();
+                    for more in 0..10 {
+                        other.push(digest << 20 | more);
+                    }
+                    history.merge(other);
+                }
+                2 => {
+                    for more in 0..300 {
+                        history.push(digest << 20 | more);
+                    }
+                }
+                _ => {
+                    history.push(digest);
+                }
+            }
+            if chance.u8(0..3) > 0 {
+                continue;
+            }
+            let change = history.collect();
+            if chance.u8(0..4) == 0 {
+                failures += 1;
+                continue;
+            }
+            // It goes on while the commit lasts.
+            let during = chance.bool().then(|| history.encode());
+            let expected = history.encode();
+            if during.is_some() {
+                history.push(digest << 40);
+            }
+            match change {
+                None => {}
+                Some(HistoryChange::Whole(words)) => {
+                    wholes += 1;
+                    persisted = Some(words);
+                }
+                Some(HistoryChange::Pushed(digests)) => {
+                    pushes += 1;
+                    persisted = ListingHistory::extended(persisted.as_deref(), &digests);
+                }
+            }
+            history.acknowledge();
+            assert_eq!(persisted.as_ref(), Some(&expected), "after {digest}");
+        }
+        assert!(wholes > 10 && pushes > 1_000 && failures > 100, "{wholes} {pushes} {failures}");
     }
 
     #[test]

@@ -75,6 +75,11 @@ impl<K: Hash + Eq> Dirty<K> {
         self.in_flight.iter()
     }
 
+    /// Returns every key that was collected and is not acknowledged.
+    pub fn in_flight(&self) -> impl Iterator<Item = &K> {
+        self.in_flight.iter()
+    }
+
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
         self.in_flight.clear();

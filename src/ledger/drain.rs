@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::binding::Source;
 use super::dirty::Persistence;
 use super::ledger::{Configuration, Ledger, START_HOLD, Start};
 use super::notice::Notice;
@@ -184,8 +185,9 @@ impl Ledger {
         }
         if self.persistence == Persistence::StateFile {
             self.sources.acknowledge();
-            for (_, source) in self.sources.iter_mut() {
-                source.counts.acknowledge();
+            for (_, Source { numbers, counts, .. }) in self.sources.iter_mut() {
+                numbers.acknowledge_histories(counts.changed_histories.in_flight());
+                counts.acknowledge();
             }
         }
     }

@@ -25,8 +25,8 @@ use super::limits::{COUNT_MAX, Limits, SERIES_COUNT_MAX};
 use super::now::Now;
 use super::pending::Pending;
 use super::records::{
-    DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryRecord, Records,
-    SessionRecord, SourceRecord, SourceSkillRecord, Table, UncoveredRows,
+    DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryChange, HistoryRecord,
+    Records, SessionRecord, SourceRecord, SourceSkillRecord, Table, UncoveredRows,
 };
 use super::series::{Changes, FeedCounters, RuleCounters, SkillRow, SkillSeries};
 use super::series_table::SeriesTable;
@@ -105,6 +105,7 @@ impl Ledger {
         }
         self.sources.mark_all();
         for (_, Source { numbers, counts, .. }) in self.sources.iter_mut() {
+            numbers.mark_all_histories();
             counts.mark_all(numbers.iter().map(|(name, _)| name));
         }
     }
@@ -174,8 +175,8 @@ fn collect_source(id: SourceId, source: &mut Source<SourceCounts>, records: &mut
     records.skills.reserve_exact(changed.size_hint().0);
     records.skills.extend(changed.filter_map(skill));
     let history = |name: &Arc<str>| {
-        let words = numbers.skill(name)?.history.encode();
-        Some(HistoryRecord { source: id, skill_name: name.clone(), words })
+        let change = numbers.collect_history(name)?;
+        Some(HistoryRecord { source: id, skill_name: name.clone(), change })
     };
     records.histories.extend(changed_histories.collect().filter_map(history));
     if counts.changed_damages.collect() {
@@ -397,8 +398,11 @@ fn parts(memory: Records, indices: usize, now: Duration) -> Result<(Vec<Feed>, P
 
 fn source(record: SourceRecord, records: Records, now: Duration) -> Result<SourceParts<SourceCounts>, InvalidState> {
     let mut histories: HashMap<Arc<str>, ListingHistory> = HashMap::new();
-    for HistoryRecord { skill_name, words, .. } in records.histories {
-        let history = ListingHistory::decode(&words);
+    for HistoryRecord { skill_name, change, .. } in records.histories {
+        let history = match change {
+            HistoryChange::Whole(words) => ListingHistory::decode(&words),
+            HistoryChange::Pushed(_) => None,
+        };
         let history =
             history.ok_or_else(|| InvalidState(format!("the listing history of {skill_name:?} is impossible")))?;
         histories.insert(skill_name, history);
@@ -669,7 +673,8 @@ impl Records {
         replace(&mut self.addresses, &new.addresses, |record| record.address.clone());
         replace(&mut self.sources, &new.sources, |record| record.id);
         replace(&mut self.skills, &new.skills, |record| (record.source, record.skill_name.clone()));
-        replace(&mut self.histories, &new.histories, |record| (record.source, record.skill_name.clone()));
+        let histories: Vec<_> = new.histories.iter().map(|record| self.extended(record)).collect();
+        replace(&mut self.histories, &histories, |record| (record.source, record.skill_name.clone()));
         replace(&mut self.damages, &new.damages, |record| (record.source, record.damage, record.skill_name.clone()));
         replace(&mut self.tallies, &new.tallies, |record| {
             (record.source, record.skill_name.clone(), record.anomaly_type.clone())
@@ -693,6 +698,21 @@ impl Records {
         });
         self.fingerprints
             .sort_unstable_by_key(|record| (record.source, record.table.name(), record.branch, record.key));
+    }
+}
+
+impl Records {
+    /// The whole history that `changed` makes of the one before.
+    fn extended(&self, changed: &HistoryRecord) -> HistoryRecord {
+        let HistoryChange::Pushed(digests) = &changed.change else { return changed.clone() };
+        let is_of =
+            |record: &&HistoryRecord| (record.source, &record.skill_name) == (changed.source, &changed.skill_name);
+        let words = self.histories.iter().find(is_of).and_then(|before| match &before.change {
+            HistoryChange::Whole(words) => Some(&**words),
+            HistoryChange::Pushed(_) => None,
+        });
+        let words = ListingHistory::extended(words, digests).unwrap_or_default();
+        HistoryRecord { change: HistoryChange::Whole(words), ..changed.clone() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a ledger remembers beside its series, as plain data: state version 3.
+//! What a ledger remembers beside its series, as plain data: state version 4.
 //!
 //! The same types serve a difference, what changed since it was last acknowledged as new values, and the whole. A store
 //! writes a difference in one transaction, in this order: first what is removed or cleared, then new values over old ones.
@@ -245,8 +245,19 @@ pub struct HistoryRecord {
     pub source: SourceId,
     /// The skill.
     pub skill_name: Arc<str>,
-    /// 64-bit words, opaque to a store: the column is a BLOB of their little-endian bytes, at most 5 KiB.
-    pub words: Vec<u64>,
+    /// Its listings.
+    pub change: HistoryChange,
+}
+
+/// What changed of a listing history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HistoryChange {
+    /// The history itself, which replaces the one before; in the whole, always. 64-bit words as
+    /// [`ListingHistory::encode`](super::continuity::ListingHistory::encode) returns them: the column is a BLOB of their
+    /// little-endian bytes, at most 5 KiB.
+    Whole(Vec<u64>),
+    /// Digests of listings that follow those of the history before, or begin one. Applying them twice adds them twice.
+    Pushed(Vec<u64>),
 }
 
 /// The numbers of a skill before a damage.

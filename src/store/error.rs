@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 use thiserror::Error;
 
+use super::journal::JournalError;
 use crate::ledger::InvalidState;
 
 /// Why a state cannot be used.
@@ -144,6 +145,13 @@ impl StoreError {
         Self::Io { path: path.to_owned(), error }
     }
 
+    pub(super) fn journal(path: &Path, error: JournalError) -> Self {
+        match error {
+            JournalError::Sqlite(error) => Self::sqlite(path, error),
+            JournalError::Damaged { slot } => Self::corrupt(path, Corruption::Journal { slot }),
+        }
+    }
+
     pub(super) fn sqlite(path: &Path, error: rusqlite::Error) -> Self {
         if is_corruption(&error) {
             return Self::corrupt(path, Corruption::Unreadable(error));
@@ -195,6 +203,12 @@ pub enum Corruption {
         /// What SQLite answered.
         #[source]
         error: rusqlite::Error,
+    },
+    /// What a slot of its journal holds was not written by this program, or cannot be applied.
+    #[error("slot {slot} of its journal is damaged or cannot be applied")]
+    Journal {
+        /// Which, 0 for the first.
+        slot: usize,
     },
     /// It reads well and holds impossible numbers.
     #[error(transparent)]

@@ -5,10 +5,12 @@
 //!
 //! WAL with `synchronous=FULL`: a commit that returned has reached the disk, and one that did not return leaves no trace. The one
 //! exception, [`Store::write_queue_unsynced`], survives the process and reaches the disk with the next commit. One bridge at a
-//! time has a state; others can read it with the sqlite3 shell.
+//! time has a state; others can read it with the sqlite3 shell, where the tables of the ledger lack what [`journal`] holds until
+//! [`Store::close`].
 
 mod error;
 mod file;
+mod journal;
 mod location;
 mod migrations;
 mod recognize;
@@ -24,6 +26,7 @@ use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::ledger::{Changes, InvalidState, LedgerState, RuleCounters, SourceId};
 use file::StateFile;
+use journal::{Journal, JournalError};
 
 pub use error::{Corruption, StoreError};
 pub use tables::Renamed;
@@ -37,11 +40,14 @@ const PAGE_BYTES: u32 = 1024;
 /// More than there are statements, so that a commit prepares none again.
 const CACHED_STATEMENTS_MAX: usize = 96;
 
-/// An open state.
+/// An open state. One that is dropped is as one whose process was killed; [`Store::close`] ends it in order.
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
     path: PathBuf,
+    journal: Journal,
+    /// Whether the first commit with a series was made, whose time is in no journal.
+    has_series: bool,
     /// How the connection commits just now.
     durability: Durability,
     /// Counters of the last commit; `None` before the first and after one that failed.
@@ -96,7 +102,7 @@ impl Store {
         let file = StateFile::lock(path)?;
         location::check(file.real(), path)?;
         let problem = match Self::connect(file.real(), path, &restore) {
-            Ok((connection, restored)) => return Ok(Self::opened(connection, path, file, restored, None)),
+            Ok((store, restored)) => return Ok(Self::opened(store, file, restored, None)),
             Err(StoreError::Corrupt { problem, .. }) if is_ours(&file, path, false)? => problem,
             Err(StoreError::Foreign { .. }) if is_ours(&file, path, true)? => Corruption::Header,
             Err(StoreError::Sqlite { .. }) if has_unknown_format(&file, path)? => Corruption::Format,
@@ -104,30 +110,17 @@ impl Store {
             Err(error) => return Err(error),
         };
         let (file, aside) = file.quarantine()?;
-        let (connection, restored) = Self::connect(file.real(), path, &restore)?;
-        Ok(Self::opened(connection, path, file, restored, Some(Quarantine { path: aside, problem })))
+        let (store, restored) = Self::connect(file.real(), path, &restore)?;
+        Ok(Self::opened(store, file, restored, Some(Quarantine { path: aside, problem })))
     }
 
-    fn opened<T>(
-        connection: Connection,
-        path: &Path,
-        mut file: StateFile,
-        restored: T,
-        quarantined: Option<Quarantine>,
-    ) -> Opened<T> {
+    fn opened<T>(mut store: Self, mut file: StateFile, restored: T, quarantined: Option<Quarantine>) -> Opened<T> {
         // A disk that is full just now is no reason not to start: the next start records it.
-        let _ = location::record(&connection, file.real());
+        let _ = location::record(&store.connection, file.real());
         file.note_companions();
         file.note_content();
-        let checkpointed = checkpointed(&connection);
-        let store = Self {
-            connection,
-            path: path.to_owned(),
-            durability: Durability::PowerCut,
-            saved_rules: None,
-            checkpointed,
-            file: Some(file),
-        };
+        store.checkpointed = checkpointed(&store.connection);
+        store.file = Some(file);
         Opened { store, restored, quarantined }
     }
 
@@ -141,40 +134,33 @@ impl Store {
         path: &Path,
         restore: impl Fn(LedgerState) -> Result<T, InvalidState>,
     ) -> Result<(Self, T), StoreError> {
-        let restored = Self::begin(&connection, path, &restore)?;
-        Ok((Self::without_file(connection, path), restored))
-    }
-
-    fn without_file(connection: Connection, path: &Path) -> Self {
-        let (path, durability) = (path.to_owned(), Durability::PowerCut);
-        Self { connection, path, durability, saved_rules: None, checkpointed: None, file: None }
+        Self::begin(connection, path, &restore)
     }
 
     fn connect<T>(
         real: &Path,
         path: &Path,
         restore: &dyn Fn(LedgerState) -> Result<T, InvalidState>,
-    ) -> Result<(Connection, T), StoreError> {
+    ) -> Result<(Self, T), StoreError> {
         let connection = Connection::open(real).map_err(|error| StoreError::sqlite(path, error))?;
-        let restored = Self::begin(&connection, path, restore)?;
-        Ok((connection, restored))
+        Self::begin(connection, path, restore)
     }
 
     fn begin<T>(
-        connection: &Connection,
+        connection: Connection,
         path: &Path,
         restore: &dyn Fn(LedgerState) -> Result<T, InvalidState>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<(Self, T), StoreError> {
         let failed = |error| StoreError::sqlite(path, error);
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
         // Before the first write, even that of the journal mode: a file of somebody else is left as it is.
-        let version = schema::check(connection, path)?;
+        let version = schema::check(&connection, path)?;
         if connection.is_readonly("main").map_err(failed)? {
             let read_only = ffi::Error::new(ffi::SQLITE_READONLY);
             return Err(failed(rusqlite::Error::SqliteFailure(read_only, None)));
         }
-        if !schema::is_intact(connection, version).map_err(failed)? {
+        if !schema::is_intact(&connection, version).map_err(failed)? {
             return Err(StoreError::corrupt(path, Corruption::Tables { version }));
         }
         if version == 0 {
@@ -188,12 +174,24 @@ impl Store {
         if answer != "ok" {
             return Err(StoreError::corrupt(path, Corruption::Integrity { answer }));
         }
-        schema::upgrade(connection, path, version)?;
+        schema::upgrade(&connection, path, version)?;
         if (1..migrations::VERSION).contains(&version) {
-            set_page_size(connection).map_err(failed)?;
+            set_page_size(&connection).map_err(failed)?;
         }
-        let whole = tables::load(connection).map_err(failed)?;
-        restore(whole).map_err(|problem| StoreError::corrupt(path, problem.into()))
+        // What is pending stays pending: a disk that is full just now is no reason not to start.
+        let (whole, journal) = load(&connection).map_err(|error| StoreError::journal(path, error))?;
+        let restored = restore(whole).map_err(|problem| StoreError::corrupt(path, problem.into()))?;
+        let store = Self {
+            journal,
+            has_series: tables::first_series::is_saved(&connection).map_err(failed)?,
+            connection,
+            path: path.to_owned(),
+            durability: Durability::PowerCut,
+            saved_rules: None,
+            checkpointed: None,
+            file: None,
+        };
+        Ok((store, restored))
     }
 
     /// Returns what the state at `path` holds, whether or not a bridge has it open, and changes nothing.
@@ -204,7 +202,7 @@ impl Store {
         Self::look_at(path, |_| Ok(())).map(|(whole, ())| whole)
     }
 
-    /// The same, and what `read` returns of the push queue, both of one point in time.
+    /// The same, and what `read` returns of the tables that are not journaled, both of one point in time.
     ///
     /// # Errors
     /// As [`Store::look`], and an error of `read`.
@@ -226,13 +224,13 @@ impl Store {
         connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
         let version = schema::check(&connection, path)?;
         let tx = connection.transaction().map_err(failed)?;
-        let both = |connection: &Connection| Ok((tables::load(connection)?, read(connection)?));
         if version == migrations::VERSION {
-            return both(&tx).map_err(failed);
+            let (whole, _) = load(&tx).map_err(|error| StoreError::journal(path, error))?;
+            return Ok((whole, read(&tx).map_err(failed)?));
         }
-        let copy = schema::copy(&tx).map_err(failed)?;
+        let copy = schema::copy(&tx, |_| true).map_err(failed)?;
         schema::upgrade(&copy, path, version)?;
-        both(&copy).map_err(failed)
+        Ok((tables::load(&copy).map_err(failed)?, read(&copy).map_err(failed)?))
     }
 
     /// Returns the state at `path`, and when it got its first series, in microseconds since the Unix epoch; `None` if it has none,
@@ -252,7 +250,18 @@ impl Store {
         changes.validate().map_err(|problem| StoreError::Impossible { path: self.path.clone(), problem })?;
         // What is saved is not known after an error.
         let saved_rules = self.saved_rules.take();
-        self.transact(Durability::PowerCut, |connection| tables::save(connection, changes, saved_rules))?;
+        let entry = tables::save(changes, saved_rules).map_err(|error| StoreError::sqlite(&self.path, error))?;
+        let has_series = self.has_series || tables::first_series::has_series(changes);
+        if has_series == self.has_series && self.journal.has_room(&entry) {
+            let journal = self.journal;
+            self.journal = self.transact(Durability::PowerCut, |connection| Ok(journal.append(connection, &entry)?))?;
+        } else {
+            self.write_tables(|connection| {
+                tables::first_series::save(connection, changes)?;
+                entry.execute(connection)
+            })?;
+            self.has_series = has_series;
+        }
         self.saved_rules = Some(changes.rules);
         self.note_content();
         Ok(())
@@ -272,7 +281,7 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers; nothing is forgotten then.
     pub fn forget_source(&mut self, source: SourceId) -> Result<bool, StoreError> {
-        self.transact(Durability::PowerCut, |connection| tables::forget_source(connection, source))
+        self.write_tables(|connection| tables::forget_source(connection, source))
     }
 
     /// Gives a remembered feed another name: a feed that is configured with this name continues where it was.
@@ -280,7 +289,7 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers; nothing is renamed then.
     pub fn rename_feed(&mut self, old: &str, new: &str) -> Result<Renamed, StoreError> {
-        self.transact(Durability::PowerCut, |connection| tables::rename_feed(connection, old, new))
+        self.write_tables(|connection| tables::rename_feed(connection, old, new))
     }
 
     /// Writes to the push queue, in one transaction. When this returns it is on disk.
@@ -288,7 +297,7 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers; nothing is on disk then.
     pub fn write_queue<T>(&mut self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        let written = self.transact(Durability::PowerCut, write)?;
+        let written = self.transact(Durability::PowerCut, |connection| Ok(write(connection)?))?;
         self.note_content();
         Ok(written)
     }
@@ -302,7 +311,7 @@ impl Store {
         &mut self,
         write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
     ) -> Result<T, StoreError> {
-        let written = self.transact(Durability::ProcessEnd, write)?;
+        let written = self.transact(Durability::ProcessEnd, |connection| Ok(write(connection)?))?;
         self.note_content();
         Ok(written)
     }
@@ -315,23 +324,43 @@ impl Store {
         read(&self.connection).map_err(|error| StoreError::sqlite(&self.path, error))
     }
 
+    /// Ends the state in order: its tables hold everything from now on, for programs that read them. Where this fails nothing is
+    /// lost: the next start reads the journal.
+    ///
+    /// # Errors
+    /// Whatever SQLite answers.
+    pub fn close(mut self) -> Result<(), StoreError> {
+        if self.journal.is_empty() { Ok(()) } else { self.write_tables(|_| Ok(())) }
+    }
+
+    /// Writes to the tables of the ledger, behind what is pending, in one transaction.
+    fn write_tables<T>(&mut self, write: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        let journal = self.journal;
+        let (journal, written) = self.transact(Durability::PowerCut, |connection| {
+            let journal = journal.apply(connection)?;
+            Ok((journal, write(connection)?))
+        })?;
+        self.journal = journal;
+        Ok(written)
+    }
+
     /// As [`Connection::transaction`], but with statements that are prepared once.
     fn transact<T>(
         &mut self,
         durability: Durability,
-        write: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+        write: impl FnOnce(&Connection) -> Result<T, JournalError>,
     ) -> Result<T, StoreError> {
         self.set_durability(durability)?;
         let execute = |statement| self.connection.prepare_cached(statement)?.execute([]).map(drop);
-        let written = execute("BEGIN IMMEDIATE").and_then(|()| {
-            let written = write(&self.connection).and_then(|value| execute("COMMIT").map(|()| value));
+        let written = execute("BEGIN IMMEDIATE").map_err(JournalError::from).and_then(|()| {
+            let written = write(&self.connection).and_then(|value| Ok(execute("COMMIT").map(|()| value)?));
             if written.is_err() && !self.connection.is_autocommit() {
                 // Its error would hide the one that led here.
                 let _ = execute("ROLLBACK");
             }
             written
         });
-        written.map_err(|error| StoreError::sqlite(&self.path, error))
+        written.map_err(|error| StoreError::journal(&self.path, error))
     }
 
     fn set_durability(&mut self, durability: Durability) -> Result<(), StoreError> {
@@ -378,10 +407,9 @@ impl Store {
         let failed = |error| StoreError::sqlite(&self.path, error);
         let staged = file.stage()?;
         let ignored = |_| Ok(());
-        let (connection, ()) = Self::connect(&staged.staged, &self.path, &ignored)?;
-        let mut new = Self::without_file(connection, &self.path);
+        let (mut new, ()) = Self::connect(&staged.staged, &self.path, &ignored)?;
         new.commit(everything)?;
-        new.transact(Durability::PowerCut, |new| {
+        new.write_queue(|new| {
             tables::first_series::copy(&self.connection, new)?;
             schema::QUEUE_TABLES.iter().try_for_each(|table| schema::copy_rows(&self.connection, new, table))
         })?;
@@ -389,8 +417,8 @@ impl Store {
         new.connection.execute_batch("PRAGMA journal_mode = DELETE").map_err(failed)?;
         drop(new);
         let (file, renamed) = staged.publish()?;
-        let (connection, ()) = Self::connect(file.real(), &self.path, &ignored)?;
-        *self = Self::opened(connection, &self.path, file, (), None).store;
+        let (store, ()) = Self::connect(file.real(), &self.path, &ignored)?;
+        *self = Self::opened(store, file, (), None).store;
         Ok(renamed)
     }
 
@@ -398,6 +426,22 @@ impl Store {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Reads the ledger. It is of one point in time if `connection` is in a transaction or nobody else writes.
+///
+/// Pending entries are applied to a copy in memory, which lasts as long as this: a reader changes nothing, and a start that writes
+/// nothing needs no space on the disk.
+fn load(connection: &Connection) -> Result<(LedgerState, Journal), JournalError> {
+    let (journal, pending) = Journal::read(connection)?;
+    if pending.is_empty() {
+        return Ok((tables::load(connection)?, journal));
+    }
+    let copy = schema::copy(connection, |table| table != journal::TABLE && !schema::QUEUE_TABLES.contains(&table))?;
+    copy.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
+    let tx = copy.unchecked_transaction()?;
+    pending.execute(&tx)?;
+    Ok((tables::load(&tx)?, journal))
 }
 
 /// Returns how many pages of the log are in the database. `None` where SQLite does not say, in which case nobody else can have

@@ -76,11 +76,11 @@ fn model(version: i64) -> rusqlite::Result<Arc<Vec<SchemaEntry>>> {
     Ok(created)
 }
 
-/// Copies a database of any version into memory.
-pub(super) fn copy(connection: &Connection) -> rusqlite::Result<Connection> {
+/// Copies the tables for which `is_copied` into memory, of a database of any version.
+pub(super) fn copy(connection: &Connection, is_copied: impl Fn(&str) -> bool) -> rusqlite::Result<Connection> {
     let copy = Connection::open_in_memory()?;
     for (kind, table, _, text) in entries(connection)? {
-        let Some(text) = text.filter(|_| kind == "table") else { continue };
+        let Some(text) = text.filter(|_| kind == "table" && is_copied(&table)) else { continue };
         copy.execute_batch(&text)?;
         copy_rows(connection, &copy, &table)?;
     }

@@ -9,6 +9,7 @@ use std::{env, fs};
 
 use crate::support::fuzz_bodies::{self, STATE_FEED};
 use crate::support::is_long;
+use crate::support::journal::pending_slots;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::{FeedSpec, Ledger, LedgerState, Limits, Now};
 use session_buddy_bridge::internals::protocol;
@@ -52,6 +53,8 @@ fn state_files_are_opened_or_refused() {
     fs::copy(&seed, &copy).unwrap();
     let Opened { restored: whole, quarantined, .. } = open(&copy);
     assert_eq!(quarantined, None, "the seed is no state of this version: rewrite it");
+    let pending = pending_slots(&Connection::open(&copy).unwrap());
+    assert!(pending > 0, "no entry of the seed's journal is pending: rewrite it");
     let memory = &whole.memory;
     let rows = [memory.skills.len(), memory.tallies.len(), memory.anomalies.len(), memory.event_ids.len()];
     assert!(rows.into_iter().all(|rows| rows > 0) && !memory.sessions.is_empty(), "the seed holds too little");
@@ -104,6 +107,7 @@ fn write_state(path: &Path) {
     let mut ledger = Ledger::restore(Limits::default(), whole, Now::default()).unwrap();
     let feed = ledger.add_feed(FeedSpec { identity: STATE_FEED.to_owned(), ..FeedSpec::default() });
     let connection = ledger.open(feed, Now::default());
+    // The first commit is written to the tables, and the others stay in the journal.
     for (second, frame) in (1..).zip([
         r#"{"type":"metrics_update","timestamp":"2026-11-22T10:24:23+00:00","data":{"top_skills":[
             {"skill_name":"a","total_invocations":10,"completion_rate":100.0,"avg_duration_seconds":0.5}],
@@ -119,6 +123,8 @@ fn write_state(path: &Path) {
         protocol::read(frame, &protocol::Limits::default(), &mut |message| {
             ledger.apply(connection, &message.unwrap(), Now::at(Duration::from_secs(second)), &mut Vec::new());
         });
+        let changes = ledger.drain(Now::at(Duration::from_secs(second)));
+        store.commit(&changes).unwrap();
+        ledger.acknowledge(changes.sequence);
     }
-    store.commit(&ledger.drain(Now::at(Duration::from_secs(3)))).unwrap();
 }

@@ -95,6 +95,7 @@ mod sources_are_seen;
 mod standstill_loses_nothing;
 mod state_file;
 mod state_is_kept;
+mod state_journal;
 mod states_of_earlier_versions;
 mod telemetry_counts;
 mod telemetry_logs;

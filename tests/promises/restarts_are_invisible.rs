@@ -39,9 +39,9 @@ enum Fate {
 
 const CRASHES: [Fate; 3] = [Fate::DiesBefore, Fate::DiesUnshown, Fate::DiesAfter];
 
-/// Those that a feed alone writes to; `rows_tell_the_counts` has those of rows, with the failures that they tell.
-const TABLES: [&str; 9] =
-    ["counter", "skill", "phase", "feed", "source", "source_skill", "anomaly_tally", "anomaly", "event_id"];
+/// The journal, and those that a feed alone writes to; `rows_tell_the_counts` has those of rows, with the failures that they tell.
+const TABLES: [&str; 10] =
+    ["journal", "counter", "skill", "phase", "feed", "source", "source_skill", "anomaly_tally", "anomaly", "event_id"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -221,7 +221,30 @@ struct History<'d> {
     /// Heard since the last commit: the spared one hears it when it is on the other's disk.
     received: Vec<(Received, i64)>,
     kept_any: bool,
+    journaled: Journaled,
     failed_commits: usize,
+}
+
+/// How often what became of the journal.
+#[derive(Debug, Clone, Copy, Default)]
+struct Journaled {
+    /// Commits that were journaled and nothing else.
+    entries: usize,
+    /// Commits to the tables behind pending entries, because the journal was full.
+    wraps: usize,
+    /// Commits to the tables without an entry, because they were the first with a series or did not fit.
+    direct: usize,
+    /// Starts with pending entries.
+    restarts: usize,
+}
+
+impl std::ops::AddAssign for Journaled {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.wraps += other.wraps;
+        self.direct += other.direct;
+        self.restarts += other.restarts;
+    }
 }
 
 impl<'d> History<'d> {
@@ -243,6 +266,7 @@ impl<'d> History<'d> {
             spared_shown: Shown::default(),
             received: Vec::new(),
             kept_any: false,
+            journaled: Journaled::default(),
             failed_commits: 0,
         }
     }
@@ -316,6 +340,7 @@ impl<'d> History<'d> {
         if fate == Fate::DiesBefore {
             return self.die();
         }
+        let before = (self.disk.applied(), self.disk.pending_slots());
         let store = self.store.as_mut().expect("open");
         let committed = match fate {
             Fate::Fails(table) => self.disk.commit_against(table, store, &changes),
@@ -325,6 +350,11 @@ impl<'d> History<'d> {
             self.failed_commits += 1;
             self.received.push((Received::Tick, self.at_micros));
             return;
+        }
+        match (self.disk.applied() > before.0, self.disk.pending_slots() > before.1) {
+            (true, _) => self.journaled.wraps += 1,
+            (false, true) => self.journaled.entries += 1,
+            (false, false) => self.journaled.direct += 1,
         }
         self.kept_any = true;
         self.bridge.ledger.acknowledge(changes.sequence);
@@ -353,6 +383,7 @@ impl<'d> History<'d> {
     fn die(&mut self) {
         self.store = None;
         self.received.clear();
+        self.journaled.restarts += usize::from(self.disk.pending_slots() > 0);
         let (store, whole) = self.disk.open();
         self.store = Some(store);
         let LedgerState { skills, rules, .. } = whole.clone();
@@ -414,15 +445,15 @@ fn without_waits(rules: RuleCounters) -> RuleCounters {
     RuleCounters { inexact_rates, anomaly_window_overflows, overflowed_invocations, ..RuleCounters::default() }
 }
 
-/// Plays the plan. How many of its commits failed.
-fn play(plan: &Plan) -> Result<usize, TestCaseError> {
+/// Plays the plan. How many of its commits failed, and what became of the journal.
+fn play(plan: &Plan) -> Result<(usize, Journaled), TestCaseError> {
     thread_local!(static DISK: MemoryState = MemoryState::new());
     DISK.with(|disk| {
         let mut history = History::new(plan, disk);
         plan.steps.iter().for_each(|step| history.take(step));
         history.settle();
         history.agrees()?;
-        Ok(history.failed_commits)
+        Ok((history.failed_commits, history.journaled))
     })
 }
 
@@ -465,7 +496,7 @@ fn a_feed_that_an_event_returns_to_its_former_source_shows_its_rates() {
         Step::Keep(Fate::DiesBefore),
     ];
     let plan = Plan { pace: Pace::Slow, skills: 7, streams: false, steps };
-    play(&plan).unwrap_or_else(|error| panic!("{error}"));
+    play(&plan).map(drop).unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// Histories of a sound server, always the same ones.
@@ -480,13 +511,15 @@ fn eventful(count: usize) -> Vec<Plan> {
 fn the_bridge_may_die_at_every_commit_and_every_commit_may_fail() {
     let fates: Vec<_> = CRASHES.into_iter().chain(TABLES.map(Fate::Fails)).collect();
     let mut failed_commits = BTreeMap::new();
+    let mut journaled = Journaled::default();
     for plan in eventful(if is_long() { 500 } else { 4 }) {
         for place in 0..plan.steps.len() {
             for fate in &fates {
                 let keep = |at| Step::Keep(if at == place { *fate } else { Fate::Shown });
                 let steps = plan.steps.iter().enumerate().flat_map(|(at, step)| [step.clone(), keep(at)]).collect();
                 let failed = play(&Plan { steps, ..plan.clone() });
-                let failed = failed.unwrap_or_else(|error| panic!("{fate:?} at {place} of {plan:?}: {error}"));
+                let (failed, more) = failed.unwrap_or_else(|error| panic!("{fate:?} at {place} of {plan:?}: {error}"));
+                journaled += more;
                 if let Fate::Fails(table) = fate {
                     *failed_commits.entry(*table).or_insert(0) += failed;
                 }
@@ -494,6 +527,37 @@ fn the_bridge_may_die_at_every_commit_and_every_commit_may_fail() {
         }
     }
     assert!(TABLES.iter().all(|table| failed_commits[table] > 0), "some commit fails at each: {failed_commits:?}");
+    let Journaled { entries, wraps, direct, restarts } = journaled;
+    assert!([entries, wraps, direct, restarts].iter().all(|times| *times > 0), "{journaled:?}");
+}
+
+/// A bridge that lives for longer than a journal, with commits of every size, and dies now and then.
+#[test]
+fn a_journal_that_was_full_again_and_again_is_invisible() {
+    let mut runner = TestRunner::deterministic();
+    let strategy = (any::<bool>(), prop::collection::vec((event(LISTED_MAX, true), 0..40_u8), 400));
+    let mut journaled = Journaled::default();
+    for _ in 0..if is_long() { 20 } else { 3 } {
+        let (streams, events) = strategy.new_tree(&mut runner).expect("a history").current();
+        let keep = |chance| match chance {
+            0 => Fate::DiesAfter,
+            1 => Fate::DiesUnshown,
+            2 => Fate::DiesBefore,
+            _ => Fate::Shown,
+        };
+        let steps = events.into_iter().flat_map(|(event, chance)| {
+            let event = match event {
+                Step::Invoke { invocation, streamed } => Step::Invoke { invocation, streamed: streamed && streams },
+                event => event,
+            };
+            // Without a snapshot nothing changes where nothing is streamed.
+            [event, Step::Snapshot, Step::Keep(keep(chance))]
+        });
+        let plan = Plan { pace: Pace::Slow, skills: LISTED_MAX, streams: true, steps: steps.collect() };
+        journaled += play(&plan).unwrap_or_else(|error| panic!("{error}")).1;
+    }
+    let Journaled { entries, wraps, direct, restarts } = journaled;
+    assert!(entries > 300 && wraps > 3 && direct > 0 && restarts > 10, "{journaled:?}");
 }
 
 /// A write-ahead log is a header and frames of one page each.

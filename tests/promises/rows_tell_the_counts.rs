@@ -766,7 +766,7 @@ fn failures_that_snapshots_have_counted_have_no_cause() {
 /// What is kept of rows, and the failures that they told.
 #[test]
 fn a_failure_counts_once_whichever_commit_fails_and_whenever_the_bridge_dies() {
-    for table in ["failure_count", "skill", "phase", "source", "source_skill", "database", "fingerprint"] {
+    for table in ["journal", "failure_count", "skill", "phase", "source", "source_skill", "database", "fingerprint"] {
         for dies in [true, false] {
             let mut history = History::of_rows(&[("a", 2)]);
             for round in 0..3 {

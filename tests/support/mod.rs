@@ -12,6 +12,7 @@ pub mod fault_proxy;
 pub mod fuzz_bodies;
 pub mod histories;
 pub mod http_client;
+pub mod journal;
 pub mod memory_state;
 pub mod model;
 pub mod observer;

@@ -1,13 +1,15 @@
 //! The sources that each address led to.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, Json, record};
+use super::statement::Statement;
 use crate::ledger::SourceId;
 use crate::ledger::records::AddressRecord;
 
 record! {
-    "address", key (address),
+    "address", key (address), upsert UpsertAddress,
     struct AddressRow {
         address: String,
         sources: Json<Vec<u64>>,
@@ -15,16 +17,16 @@ record! {
 }
 
 /// Writes what each address led to, and deletes those that lead nowhere any more.
-pub(super) fn save(connection: &Connection, addresses: &[AddressRecord]) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, addresses: &[AddressRecord]) -> rusqlite::Result<()> {
     let (kept, gone): (Vec<_>, Vec<_>) = addresses.iter().partition(|record| !record.sources.is_empty());
     for record in gone {
-        connection.prepare_cached("DELETE FROM address WHERE address = ?1")?.execute([&record.address])?;
+        entry.push(Statement::DeleteAddress, params![record.address])?;
     }
     let row = |record: &AddressRecord| AddressRow {
         address: record.address.to_string(),
         sources: Json(record.sources.iter().map(|source| source.0).collect()),
     };
-    record::save(connection, kept.into_iter().map(row))
+    record::save(entry, kept.into_iter().map(row))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<AddressRecord>> {

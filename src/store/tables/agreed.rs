@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, record};
+use super::statement::Statement;
 use crate::ledger::FeedSlot;
 use crate::ledger::evidence::Totals;
 use crate::ledger::records::AgreedRecord;
 
 record! {
-    "agreed", key (feed, skill_name),
+    "agreed", key (feed, skill_name), upsert UpsertAgreed,
     struct AgreedRow {
         feed: u32,
         skill_name: Arc<str>,
@@ -22,15 +24,14 @@ record! {
 }
 
 /// Deletes those of the feeds `cleared` first.
-pub(super) fn save(connection: &Connection, cleared: &[FeedSlot], agreed: &[AgreedRecord]) -> rusqlite::Result<()> {
-    let mut clear = connection.prepare_cached("DELETE FROM agreed WHERE feed = ?")?;
-    cleared.iter().try_for_each(|feed| clear.execute([feed.number()]).map(drop))?;
+pub(super) fn save(entry: &mut Entry, cleared: &[FeedSlot], agreed: &[AgreedRecord]) -> rusqlite::Result<()> {
+    cleared.iter().try_for_each(|feed| entry.push(Statement::ClearAgreed, params![feed.number()]))?;
     let row = |AgreedRecord { feed, skill_name, totals }: &AgreedRecord| {
         let Totals { total, completed, split_is_exact, duration_sum } = *totals;
         let (feed, skill_name) = (feed.number(), Arc::clone(skill_name));
         AgreedRow { feed, skill_name, total, completed, split_is_exact, duration_sum }
     };
-    record::save(connection, agreed.iter().map(row))
+    record::save(entry, agreed.iter().map(row))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<AgreedRecord>> {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, invalid, record};
+use super::statement::Statement;
 use crate::ledger::SourceId;
 use crate::ledger::records::{AnomalyKey, AnomalyRecord};
 
 record! {
-    "anomaly", key (source, skill_name, anomaly_type, detected_at, score),
+    "anomaly", key (source, skill_name, anomaly_type, detected_at, score), upsert UpsertAnomaly,
     struct AnomalyRow {
         source: u64,
         skill_name: Arc<str>,
@@ -30,13 +32,11 @@ fn key_columns(key: &AnomalyKey) -> (Arc<str>, String) {
     (key.detected_at.clone().unwrap_or_default(), score)
 }
 
-pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<AnomalyRecord>)]) -> rusqlite::Result<()> {
-    let mut forget = connection.prepare_cached(
-        "DELETE FROM anomaly WHERE source = ? AND skill_name = ? AND anomaly_type = ? AND detected_at = ? AND score = ?",
-    )?;
+pub(super) fn save(entry: &mut Entry, anomalies: &[(AnomalyKey, Option<AnomalyRecord>)]) -> rusqlite::Result<()> {
     for (key, _) in anomalies.iter().filter(|(_, row)| row.is_none()) {
         let (detected_at, score) = key_columns(key);
-        forget.execute(params![key.source.0, key.skill_name, key.anomaly_type, detected_at, score])?;
+        let key = params![key.source.0, key.skill_name, key.anomaly_type, detected_at, score];
+        entry.push(Statement::DeleteAnomaly, key)?;
     }
     let remembered = anomalies.iter().filter_map(|(key, row)| row.map(|row| (key, row)));
     let records = remembered.map(|(key, AnomalyRecord { multiplicity, rows, streamed, seen_micros })| {
@@ -53,7 +53,7 @@ pub(super) fn save(connection: &Connection, anomalies: &[(AnomalyKey, Option<Ano
             seen_micros,
         }
     });
-    record::save(connection, records)
+    record::save(entry, records)
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<(AnomalyKey, Option<AnomalyRecord>)>> {

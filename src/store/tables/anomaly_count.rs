@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, record};
 use super::skill;
 use crate::ledger::{AnomalySeries, SkillRow};
 
 record! {
-    "anomaly_count", key (skill, position),
+    "anomaly_count", key (skill, position), upsert UpsertAnomalyCount,
     struct AnomalyCountRecord {
         skill: u32,
         position: usize,
@@ -19,13 +20,13 @@ record! {
     }
 }
 
-pub(super) fn save(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, skills: &[SkillRow]) -> rusqlite::Result<()> {
     let series = skills.iter().flat_map(|row| row.series.anomalies.iter().enumerate().map(|one| (row.index.0, one)));
     let records = series.map(|(skill, (position, AnomalySeries { anomaly_type, count, born_micros }))| {
         let anomaly_type = Arc::clone(anomaly_type);
         AnomalyCountRecord { skill, position, anomaly_type, count: *count, born_micros: *born_micros }
     });
-    record::save(connection, records)
+    record::save(entry, records)
 }
 
 /// Adds the numbers of anomalies to `skills`.

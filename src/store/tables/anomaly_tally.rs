@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, record};
 use crate::ledger::SourceId;
 use crate::ledger::records::TallyRecord;
 
 record! {
-    "anomaly_tally", key (source, skill_name, anomaly_type),
+    "anomaly_tally", key (source, skill_name, anomaly_type), upsert UpsertTally,
     struct TallyRow {
         source: u64,
         skill_name: Arc<str>,
@@ -20,12 +21,12 @@ record! {
     }
 }
 
-pub(super) fn save(connection: &Connection, tallies: &[TallyRecord]) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, tallies: &[TallyRecord]) -> rusqlite::Result<()> {
     let rows = tallies.iter().cloned().map(|record| {
         let TallyRecord { source, skill_name, anomaly_type, listed, streamed, hidden } = record;
         TallyRow { source: source.0, skill_name, anomaly_type, listed, streamed, hidden }
     });
-    record::save(connection, rows)
+    record::save(entry, rows)
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<TallyRecord>> {

@@ -4,11 +4,12 @@ use std::borrow::Cow;
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, record};
 use crate::ledger::RuleCounters;
 
 record! {
-    "counter", key (name),
+    "counter", key (name), upsert UpsertCounter,
     struct CounterRecord {
         name: Cow<'static, str>,
         value: u64,
@@ -39,16 +40,12 @@ fn by_name(counters: &mut RuleCounters) -> [(&'static str, &mut u64); 8] {
 }
 
 /// Saves the counters that differ from those that are `saved`; all of them where that is not known.
-pub(super) fn save(
-    connection: &Connection,
-    mut counters: RuleCounters,
-    saved: Option<RuleCounters>,
-) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, mut counters: RuleCounters, saved: Option<RuleCounters>) -> rusqlite::Result<()> {
     let saved = saved.map(|mut saved| by_name(&mut saved).map(|(_, value)| *value));
     let is_saved = |index: usize, value: u64| saved.is_some_and(|saved| saved[index] == value);
     let counters = by_name(&mut counters).into_iter().enumerate();
     let changed = counters.filter(|(index, (_, value))| !is_saved(*index, **value));
-    record::save(connection, changed.map(|(_, (name, value))| CounterRecord { name: name.into(), value: *value }))
+    record::save(entry, changed.map(|(_, (name, value))| CounterRecord { name: name.into(), value: *value }))
 }
 
 /// A counter without a row is 0.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, record};
+use super::statement::Statement;
 use crate::ledger::SourceId;
 use crate::ledger::evidence::Totals;
 use crate::ledger::records::DamageRecord;
 
 record! {
-    "damage", key (source, damage, skill_name),
+    "damage", key (source, damage, skill_name), upsert UpsertDamage,
     struct DamageRow {
         source: u64,
         damage: usize,
@@ -23,15 +25,14 @@ record! {
 }
 
 /// Deletes those of the sources `cleared` first.
-pub(super) fn save(connection: &Connection, cleared: &[SourceId], damages: &[DamageRecord]) -> rusqlite::Result<()> {
-    let mut clear = connection.prepare_cached("DELETE FROM damage WHERE source = ?")?;
-    cleared.iter().try_for_each(|source| clear.execute([source.0]).map(drop))?;
+pub(super) fn save(entry: &mut Entry, cleared: &[SourceId], damages: &[DamageRecord]) -> rusqlite::Result<()> {
+    cleared.iter().try_for_each(|source| entry.push(Statement::ClearDamages, params![source.0]))?;
     let row = |DamageRecord { source, damage, skill_name, totals }: &DamageRecord| {
         let Totals { total, completed, split_is_exact, duration_sum } = *totals;
         let (source, skill_name) = (source.0, Arc::clone(skill_name));
         DamageRow { source, damage: *damage, skill_name, total, completed, split_is_exact, duration_sum }
     };
-    record::save(connection, damages.iter().map(row))
+    record::save(entry, damages.iter().map(row))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<DamageRecord>> {

@@ -2,12 +2,13 @@
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, record};
 use crate::ledger::SourceId;
 use crate::ledger::records::{DatabaseRecord, FingerprintsKept};
 
 record! {
-    "database", key (source),
+    "database", key (source), upsert UpsertDatabase,
     struct DatabaseRow {
         source: u64,
         moved_alone: bool,
@@ -18,7 +19,7 @@ record! {
     }
 }
 
-pub(super) fn save(connection: &Connection, databases: &[DatabaseRecord]) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, databases: &[DatabaseRecord]) -> rusqlite::Result<()> {
     let row = |record: &DatabaseRecord| DatabaseRow {
         source: record.source.0,
         moved_alone: record.moved_alone,
@@ -27,7 +28,7 @@ pub(super) fn save(connection: &Connection, databases: &[DatabaseRecord]) -> rus
         invocations_cursor: record.invocations_cursor,
         anomalies_cursor: record.anomalies_cursor,
     };
-    record::save(connection, databases.iter().map(row))
+    record::save(entry, databases.iter().map(row))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<DatabaseRecord>> {

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, record};
+use super::statement::Statement;
 use crate::ledger::records::{EventIdRecord, SourceRecord};
 use crate::ledger::{FeedSlot, SourceId};
 
 record! {
-    "event_id", key (source, sequence),
+    "event_id", key (source, sequence), upsert UpsertEventId,
     struct EventIdRow {
         source: u64,
         sequence: u64,
@@ -20,19 +22,15 @@ record! {
 }
 
 /// Adds identifiers, and deletes those that `sources` have forgotten.
-pub(super) fn save(
-    connection: &Connection,
-    sources: &[SourceRecord],
-    event_ids: &[EventIdRecord],
-) -> rusqlite::Result<()> {
-    let mut forget = connection.prepare_cached("DELETE FROM event_id WHERE source = ? AND sequence < ?")?;
+pub(super) fn save(entry: &mut Entry, sources: &[SourceRecord], event_ids: &[EventIdRecord]) -> rusqlite::Result<()> {
     let mut forgetful = sources.iter().filter(|source| source.first_event_id > 0);
-    forgetful.try_for_each(|source| forget.execute(params![source.id.0, source.first_event_id]).map(drop))?;
+    forgetful
+        .try_for_each(|source| entry.push(Statement::DeleteEventIds, params![source.id.0, source.first_event_id]))?;
     let rows = event_ids.iter().cloned().map(|record| {
         let EventIdRecord { source, sequence, id, sender, sent_micros } = record;
         EventIdRow { source: source.0, sequence, id, sender: sender.number(), sent_micros }
     });
-    record::save(connection, rows)
+    record::save(entry, rows)
 }
 
 /// Loads the identifiers of each source in the order of arrival.

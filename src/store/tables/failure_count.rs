@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, record};
 use super::skill;
 use crate::ledger::{FailureSeries, SkillRow};
 
 record! {
-    "failure_count", key (skill, position),
+    "failure_count", key (skill, position), upsert UpsertFailureCount,
     struct FailureCountRecord {
         skill: u32,
         position: usize,
@@ -19,13 +20,13 @@ record! {
     }
 }
 
-pub(super) fn save(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, skills: &[SkillRow]) -> rusqlite::Result<()> {
     let series = skills.iter().flat_map(|row| row.series.failures.iter().enumerate().map(|one| (row.index.0, one)));
     let records = series.map(|(skill, (position, FailureSeries { error_type, count, born_micros }))| {
         let error_type = Arc::clone(error_type);
         FailureCountRecord { skill, position, error_type, count: *count, born_micros: *born_micros }
     });
-    record::save(connection, records)
+    record::save(entry, records)
 }
 
 /// Adds the numbers of failures to `skills`.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::entry;
 use super::record::{self, Json, record};
 use crate::ledger::binding::{Doubt, Entry};
 use crate::ledger::records::FeedRecord;
@@ -11,7 +12,7 @@ use crate::ledger::{FeedCounters, FeedSlot, SourceId};
 use crate::protocol::Event;
 
 record! {
-    "feed", key (slot),
+    "feed", key (slot), upsert UpsertFeed,
     struct FeedRow {
         slot: u32,
         name: Arc<str>,
@@ -104,8 +105,8 @@ impl From<FeedRow> for FeedRecord {
     }
 }
 
-pub(super) fn save(connection: &Connection, feeds: &[FeedRecord]) -> rusqlite::Result<()> {
-    record::save(connection, feeds.iter().map(FeedRow::from))
+pub(super) fn save(entry: &mut entry::Entry, feeds: &[FeedRecord]) -> rusqlite::Result<()> {
+    record::save(entry, feeds.iter().map(FeedRow::from))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FeedRecord>> {

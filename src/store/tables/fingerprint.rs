@@ -2,12 +2,14 @@
 
 use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, invalid, record};
+use super::statement::Statement;
 use crate::ledger::SourceId;
 use crate::ledger::records::{DatabaseRecord, FingerprintRecord, FingerprintsKept, Table};
 
 record! {
-    "fingerprint", key (source, table_name, branch, key),
+    "fingerprint", key (source, table_name, branch, key), upsert UpsertFingerprint,
     struct FingerprintRow {
         source: u64,
         table_name: String,
@@ -19,24 +21,21 @@ record! {
 
 /// Adds fingerprints, and deletes those that `databases` have forgotten.
 pub(super) fn save(
-    connection: &Connection,
+    entry: &mut Entry,
     databases: &[DatabaseRecord],
     fingerprints: &[FingerprintRecord],
 ) -> rusqlite::Result<()> {
-    let mut clear = connection.prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ?")?;
-    let mut forget = connection
-        .prepare_cached("DELETE FROM fingerprint WHERE source = ? AND table_name = ? AND branch = 0 AND key = ?")?;
     for database in databases {
         for (table, kept) in [(Table::Invocations, &database.invocations), (Table::Anomalies, &database.anomalies)] {
             match kept {
                 FingerprintsKept::All => {}
                 FingerprintsKept::Without(keys) => {
                     for key in keys {
-                        forget.execute(params![database.source.0, table.name(), key])?;
+                        entry.push(Statement::DeleteFingerprint, params![database.source.0, table.name(), key])?;
                     }
                 }
                 FingerprintsKept::None => {
-                    clear.execute(params![database.source.0, table.name()])?;
+                    entry.push(Statement::ClearFingerprints, params![database.source.0, table.name()])?;
                 }
             }
         }
@@ -48,7 +47,7 @@ pub(super) fn save(
         key: record.key,
         digest: record.digest,
     };
-    record::save(connection, fingerprints.iter().map(row))
+    record::save(entry, fingerprints.iter().map(row))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<FingerprintRecord>> {

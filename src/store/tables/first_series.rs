@@ -2,15 +2,26 @@
 
 use rusqlite::{Connection, OptionalExtension as _};
 
-use crate::ledger::SkillRow;
+use crate::ledger::Changes;
 
-/// Saves the time, in microseconds since the Unix epoch, at the first commit of a series.
-pub(super) fn save(connection: &Connection, skills: &[SkillRow], wall_micros: i64) -> rusqlite::Result<()> {
-    if skills.is_empty() || wall_micros <= 0 {
+/// Returns whether the time was saved, or is not known and never will be.
+pub(in crate::store) fn is_saved(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM first_series")?.exists([])
+}
+
+/// Saves the time of the commit of `changes`, in microseconds since the Unix epoch, if they hold a series. Nothing is changed if a
+/// time was saved before.
+pub(in crate::store) fn save(connection: &Connection, changes: &Changes) -> rusqlite::Result<()> {
+    if !has_series(changes) {
         return Ok(());
     }
     let insert = "INSERT INTO first_series (only, micros) VALUES (0, ?) ON CONFLICT (only) DO NOTHING";
-    connection.prepare_cached(insert)?.execute([wall_micros]).map(drop)
+    connection.prepare_cached(insert)?.execute([changes.wall_micros]).map(drop)
+}
+
+/// Returns whether `changes` hold a series, and when they were made is known.
+pub(in crate::store) fn has_series(changes: &Changes) -> bool {
+    !changes.skills.is_empty() && changes.wall_micros > 0
 }
 
 /// Returns the time; `None` if there is no series, or the first one is older than the record.

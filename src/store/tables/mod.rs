@@ -8,6 +8,7 @@ mod anomaly_tally;
 mod counter;
 mod damage;
 mod database;
+mod entry;
 mod event_id;
 mod failure_count;
 mod feed;
@@ -20,29 +21,29 @@ mod session;
 mod skill;
 mod source;
 mod source_skill;
+mod statement;
 
 use rusqlite::Connection;
 
 use crate::ledger::records::Records;
 use crate::ledger::{Changes, LedgerState, RuleCounters};
 
+pub(super) use entry::Entry;
 pub use feed::Renamed;
 pub(super) use feed::rename as rename_feed;
 pub(super) use source::forget as forget_source;
 
-/// Writes new values over old ones. `saved_rules` are the counters of the commit before, if there was one.
-pub(super) fn save(
-    connection: &Connection,
-    changes: &Changes,
-    saved_rules: Option<RuleCounters>,
-) -> rusqlite::Result<()> {
-    let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros, rules, memory } = changes;
-    counter::save(connection, *rules, saved_rules)?;
-    first_series::save(connection, skills, *wall_micros)?;
-    skill::save(connection, skills, last_listed)?;
-    phase::save(connection, skills)?;
-    anomaly_count::save(connection, skills)?;
-    failure_count::save(connection, skills)?;
+/// Returns the statements that write new values over old ones, all but that of [`first_series::save`]. `saved_rules` are the
+/// counters of the commit before, if there was one.
+pub(super) fn save(changes: &Changes, saved_rules: Option<RuleCounters>) -> rusqlite::Result<Entry> {
+    let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } = changes;
+    let mut saved = Entry::default();
+    let entry = &mut saved;
+    counter::save(entry, *rules, saved_rules)?;
+    skill::save(entry, skills, last_listed)?;
+    phase::save(entry, skills)?;
+    anomaly_count::save(entry, skills)?;
+    failure_count::save(entry, skills)?;
     let Records {
         sources_removed,
         agreed_cleared,
@@ -62,19 +63,20 @@ pub(super) fn save(
         databases,
         fingerprints,
     } = memory;
-    source::save(connection, sources_removed, sources)?;
-    feed::save(connection, feeds)?;
-    agreed::save(connection, agreed_cleared, agreed)?;
-    address::save(connection, addresses)?;
-    source_skill::save(connection, skills)?;
-    listing_history::save(connection, histories)?;
-    damage::save(connection, damages_cleared, damages)?;
-    anomaly_tally::save(connection, tallies)?;
-    anomaly::save(connection, anomalies)?;
-    event_id::save(connection, sources, event_ids)?;
-    session::save(connection, sessions_cleared, sessions)?;
-    database::save(connection, databases)?;
-    fingerprint::save(connection, databases, fingerprints)
+    source::save(entry, sources_removed, sources)?;
+    feed::save(entry, feeds)?;
+    agreed::save(entry, agreed_cleared, agreed)?;
+    address::save(entry, addresses)?;
+    source_skill::save(entry, skills)?;
+    listing_history::save(entry, histories)?;
+    damage::save(entry, damages_cleared, damages)?;
+    anomaly_tally::save(entry, tallies)?;
+    anomaly::save(entry, anomalies)?;
+    event_id::save(entry, sources, event_ids)?;
+    session::save(entry, sessions_cleared, sessions)?;
+    database::save(entry, databases)?;
+    fingerprint::save(entry, databases, fingerprints)?;
+    Ok(saved)
 }
 
 /// Everything. It is of one point in time if `connection` is in a transaction or nobody else writes.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, Json, record};
 use super::skill;
 use crate::ledger::{DURATION_BUCKETS_SECONDS, Histogram, PhaseSeries, SkillRow};
 
 record! {
-    "phase", key (skill, position),
+    "phase", key (skill, position), upsert UpsertPhase,
     struct PhaseRecord {
         skill: u32,
         position: usize,
@@ -22,7 +23,7 @@ record! {
     }
 }
 
-pub(super) fn save(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, skills: &[SkillRow]) -> rusqlite::Result<()> {
     let phases = skills.iter().flat_map(|row| row.series.phases.iter().enumerate().map(|phase| (row.index.0, phase)));
     let records = phases.map(|(skill, (position, phase))| {
         let PhaseSeries { workflow_phase, completed, abandoned, durations, born_micros, exemplar: _ } = phase;
@@ -37,7 +38,7 @@ pub(super) fn save(connection: &Connection, skills: &[SkillRow]) -> rusqlite::Re
             born_micros: *born_micros,
         }
     });
-    record::save(connection, records)
+    record::save(entry, records)
 }
 
 /// Adds the phases to `skills`.

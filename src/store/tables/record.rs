@@ -1,9 +1,12 @@
 //! A row of a table: its columns are listed once, so that what is written and what is read back cannot differ.
 
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{CachedStatement, Connection, Row};
+use rusqlite::{Connection, Row};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::entry::Entry;
+use super::statement::Statement;
 
 /// A row of one table. Implemented by [`record!`].
 pub(super) trait Record: Sized {
@@ -11,22 +14,26 @@ pub(super) trait Record: Sized {
     const SELECT: &'static str;
 
     /// Writes one row over the one with the same key.
+    const UPSERT: Statement;
+
+    /// The text of [`Record::UPSERT`].
     fn upsert() -> &'static str;
 
     fn read(row: &Row<'_>) -> rusqlite::Result<Self>;
 
-    /// Executes [`Record::upsert`].
-    fn write(&self, upsert: &mut CachedStatement<'_>) -> rusqlite::Result<()>;
+    /// Adds [`Record::UPSERT`] to `entry`.
+    fn write(&self, entry: &mut Entry) -> rusqlite::Result<()>;
 }
 
-/// Declares a table's row: `record! { "table", key (columns), struct Name { column: Type, ... } }`. Columns that never change are
-/// listed behind the key as `constant (columns)`: they are inserted and not updated, so that their indexes are not rewritten.
+/// Declares a table's row: `record! { "table", key (columns), upsert Statement, struct Name { column: Type, ... } }`. Columns that
+/// never change are listed behind the key as `constant (columns)`: they are inserted and not updated, so that their indexes are not
+/// rewritten.
 macro_rules! record {
     (
-        $table:literal, key ($first_key:ident $(, $key:ident)*) $(, constant ($($constant:ident),+))?,
+        $table:literal, key ($first_key:ident $(, $key:ident)*) $(, constant ($($constant:ident),+))?, upsert $upsert:ident,
         struct $name:ident { $first:ident: $first_type:ty $(, $column:ident: $type:ty)* $(,)? }
     ) => {
-        struct $name {
+        pub(super) struct $name {
             $first: $first_type,
             $($column: $type,)*
         }
@@ -37,6 +44,9 @@ macro_rules! record {
                 " FROM ", $table,
                 " ORDER BY ", stringify!($first_key), $(", ", stringify!($key),)*
             );
+
+            const UPSERT: $crate::store::tables::statement::Statement =
+                $crate::store::tables::statement::Statement::$upsert;
 
             fn upsert() -> &'static str {
                 static UPSERT: std::sync::LazyLock<String> = std::sync::LazyLock::new(|| {
@@ -54,8 +64,8 @@ macro_rules! record {
                 Ok(Self { $first: row.get(next())?, $($column: row.get(next())?,)* })
             }
 
-            fn write(&self, upsert: &mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<()> {
-                upsert.execute(rusqlite::params![self.$first, $(self.$column,)*]).map(drop)
+            fn write(&self, entry: &mut $crate::store::tables::entry::Entry) -> rusqlite::Result<()> {
+                entry.push(Self::UPSERT, rusqlite::params![self.$first, $(self.$column,)*])
             }
         }
     };
@@ -82,13 +92,8 @@ pub(super) fn load<R: Record>(connection: &Connection) -> rusqlite::Result<Vec<R
 }
 
 /// Writes rows over those with the same keys.
-pub(super) fn save<R: Record>(connection: &Connection, records: impl IntoIterator<Item = R>) -> rusqlite::Result<()> {
-    let mut records = records.into_iter().peekable();
-    if records.peek().is_none() {
-        return Ok(());
-    }
-    let mut upsert = connection.prepare_cached(R::upsert())?;
-    records.try_for_each(|record| record.write(&mut upsert))
+pub(super) fn save<R: Record>(entry: &mut Entry, records: impl IntoIterator<Item = R>) -> rusqlite::Result<()> {
+    records.into_iter().try_for_each(|record| record.write(entry))
 }
 
 /// A value that a column holds as JSON.

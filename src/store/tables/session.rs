@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, record};
+use super::statement::Statement;
 use crate::ledger::FeedSlot;
 use crate::ledger::records::SessionRecord;
 
 record! {
-    "session", key (feed, id),
+    "session", key (feed, id), upsert UpsertSession,
     struct SessionRow {
         feed: u32,
         id: Arc<str>,
@@ -22,12 +24,10 @@ record! {
 type Session = (FeedSlot, Arc<str>, Option<SessionRecord>);
 
 /// Deletes the sessions of the feeds `cleared` first.
-pub(super) fn save(connection: &Connection, cleared: &[FeedSlot], sessions: &[Session]) -> rusqlite::Result<()> {
-    let mut clear = connection.prepare_cached("DELETE FROM session WHERE feed = ?")?;
-    cleared.iter().try_for_each(|feed| clear.execute([feed.number()]).map(drop))?;
-    let mut forget = connection.prepare_cached("DELETE FROM session WHERE feed = ? AND id = ?")?;
+pub(super) fn save(entry: &mut Entry, cleared: &[FeedSlot], sessions: &[Session]) -> rusqlite::Result<()> {
+    cleared.iter().try_for_each(|feed| entry.push(Statement::ClearSessions, params![feed.number()]))?;
     for (feed, id, _) in sessions.iter().filter(|(.., record)| record.is_none()) {
-        forget.execute(params![feed.number(), id])?;
+        entry.push(Statement::DeleteSession, params![feed.number(), id])?;
     }
     let rows = sessions.iter().filter_map(|(feed, id, record)| {
         let row = |SessionRecord { open, seen_micros }| SessionRow {
@@ -38,7 +38,7 @@ pub(super) fn save(connection: &Connection, cleared: &[FeedSlot], sessions: &[Se
         };
         record.map(row)
     });
-    record::save(connection, rows)
+    record::save(entry, rows)
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<Session>> {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, params};
 
+use super::entry::Entry;
 use super::record::{self, invalid, record};
+use super::statement::Statement;
 use crate::ledger::{SkillIndex, SkillRow, SkillSeries};
 
 record! {
-    "skill", key (place), constant (skill_name),
+    "skill", key (place), constant (skill_name), upsert UpsertSkill,
     struct SkillRecord {
         place: u32,
         skill_name: Arc<str>,
@@ -19,11 +21,7 @@ record! {
 }
 
 /// Saves the skills themselves, and when others were last listed.
-pub(super) fn save(
-    connection: &Connection,
-    skills: &[SkillRow],
-    last_listed: &[(SkillIndex, i64)],
-) -> rusqlite::Result<()> {
+pub(super) fn save(entry: &mut Entry, skills: &[SkillRow], last_listed: &[(SkillIndex, i64)]) -> rusqlite::Result<()> {
     let records = skills.iter().map(|SkillRow { index, series, last_listed_micros }| SkillRecord {
         place: index.0,
         skill_name: Arc::clone(&series.skill_name),
@@ -31,9 +29,9 @@ pub(super) fn save(
         last_listed_micros: *last_listed_micros,
         last_invoked_micros: series.last_invoked_micros,
     });
-    record::save(connection, records)?;
-    let mut listed = connection.prepare_cached("UPDATE skill SET last_listed_micros = ? WHERE place = ?")?;
-    last_listed.iter().try_for_each(|(SkillIndex(place), micros)| listed.execute(params![micros, place]).map(drop))
+    record::save(entry, records)?;
+    let mut listed = last_listed.iter();
+    listed.try_for_each(|(SkillIndex(place), micros)| entry.push(Statement::ListSkill, params![micros, place]))
 }
 
 /// Loads the skills themselves, in the order of their places.

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params, params_from_iter};
 
+use super::entry::Entry;
 use super::record::{self, Json, record};
+use super::statement::Statement;
 use crate::ledger::records::SourceRecord;
 use crate::ledger::{FeedSlot, SourceId};
 
 record! {
-    "source", key (id),
+    "source", key (id), upsert UpsertSource,
     struct SourceRow {
         id: u64,
         is_observed: bool,
@@ -69,18 +72,19 @@ const TABLES: [&str; 8] =
     ["source_skill", "listing_history", "damage", "anomaly_tally", "anomaly", "event_id", "database", "fingerprint"];
 
 /// Deletes everything of the sources `removed` first.
-pub(super) fn save(connection: &Connection, removed: &[SourceId], sources: &[SourceRecord]) -> rusqlite::Result<()> {
-    for source in removed {
-        remove(connection, *source)?;
-    }
-    record::save(connection, sources.iter().map(SourceRow::from))
+pub(super) fn save(entry: &mut Entry, removed: &[SourceId], sources: &[SourceRecord]) -> rusqlite::Result<()> {
+    removed.iter().try_for_each(|source| entry.push(Statement::RemoveSource, params![source.0]))?;
+    record::save(entry, sources.iter().map(SourceRow::from))
 }
 
-fn remove(connection: &Connection, source: SourceId) -> rusqlite::Result<()> {
-    for table in TABLES {
-        connection.prepare_cached(&format!("DELETE FROM {table} WHERE source = ?"))?.execute([source.0])?;
-    }
-    connection.prepare_cached("DELETE FROM source WHERE id = ?")?.execute([source.0]).map(drop)
+/// Deletes everything of a source. The only parameter is its number.
+pub(super) fn remove(connection: &Connection, source: &[ValueRef<'_>]) -> rusqlite::Result<()> {
+    let delete = |statement: &str| {
+        let source = source.iter().map(|value| ToSqlOutput::Borrowed(*value));
+        connection.prepare_cached(statement)?.execute(params_from_iter(source)).map(drop)
+    };
+    TABLES.iter().try_for_each(|table| delete(&format!("DELETE FROM {table} WHERE source = ?")))?;
+    delete("DELETE FROM source WHERE id = ?")
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SourceRecord>> {
@@ -90,7 +94,7 @@ pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SourceRecord
 /// Removes a source and everything that is remembered of it. Its feeds are unbound. Returns whether there was such a source.
 pub(in crate::store) fn forget(connection: &Connection, source: SourceId) -> rusqlite::Result<bool> {
     let is_known = connection.prepare("SELECT 1 FROM source WHERE id = ?")?.exists([source.0])?;
-    remove(connection, source)?;
+    Statement::RemoveSource.execute(connection, &[ValueRef::Integer(source.0 as i64)])?;
     connection.execute("DELETE FROM agreed WHERE feed IN (SELECT slot FROM feed WHERE source = ?)", [source.0])?;
     connection.execute("UPDATE feed SET source = NULL WHERE source = ?", [source.0])?;
     Ok(is_known)

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::entry::Entry;
 use super::record::{self, Json, record};
 use crate::ledger::evidence::Totals;
 use crate::ledger::records::{PendingRecord, SourceSkillRecord, UncoveredRows};
 use crate::ledger::{SkillIndex, SourceId};
 
 record! {
-    "source_skill", key (source, skill_name),
+    "source_skill", key (source, skill_name), upsert UpsertSourceSkill,
     struct SourceSkillRow {
         source: u64,
         skill_name: Arc<str>,
@@ -109,8 +110,8 @@ impl From<SourceSkillRow> for SourceSkillRecord {
     }
 }
 
-pub(super) fn save(connection: &Connection, skills: &[SourceSkillRecord]) -> rusqlite::Result<()> {
-    record::save(connection, skills.iter().map(SourceSkillRow::from))
+pub(super) fn save(entry: &mut Entry, skills: &[SourceSkillRecord]) -> rusqlite::Result<()> {
+    record::save(entry, skills.iter().map(SourceSkillRow::from))
 }
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SourceSkillRecord>> {
