@@ -44,8 +44,7 @@ impl EncodedLabels {
     }
 }
 
-/// Encodes labels with one copy of what series share. The labels of 160,000 series take some megabytes less than 24 then, and a tick
-/// that copies all of them to requests waits for memory less.
+/// Encodes labels with one copy of what series share: a tick of many series copies megabytes of labels to its requests, and reads few.
 #[derive(Debug, Default)]
 pub(super) struct LabelEncoder(HashSet<Arc<[u8]>>);
 
