@@ -109,12 +109,13 @@ impl Stat {
         // 52 numbers and a name: the kernel writes them with one read.
         let mut text = [0; 2048];
         let len = file.read_at(&mut text, 0).ok()?;
-        Self::parse(&String::from_utf8_lossy(&text[..len]), page_size() as f64)
+        Self::parse(&text[..len], page_size() as f64)
     }
 
-    fn parse(text: &str, page_bytes: f64) -> Option<Self> {
-        // The second field is the program's name in parentheses, and may itself hold spaces and parentheses.
-        let (_, after_name) = text.rsplit_once(") ")?;
+    fn parse(text: &[u8], page_bytes: f64) -> Option<Self> {
+        // The second field is the program's name in parentheses, and may itself hold any bytes, parentheses included.
+        let name_end = text.iter().rposition(|byte| *byte == b')')?;
+        let after_name = str::from_utf8(text.get(name_end + 2..)?).ok()?;
         let mut fields = after_name.split(' ').zip(3..);
         let mut field = |number: u32| fields.find(|(_, of)| *of == number)?.0.trim_end().parse::<f64>().ok();
         Some(Self {
@@ -149,10 +150,10 @@ mod tests {
 
     #[test]
     fn stat_is_read_behind_a_name_with_parentheses() {
-        let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 1234 40960 10 18446744073709551615";
+        let text = b"7 (a) b (\xff) S 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 9 0 1234 40960 10 18446744073709551615";
         let stat = Stat { threads: 9.0, start_ticks: 1234.0, virtual_bytes: 40960.0, resident_bytes: 40960.0 };
         assert_eq!(Stat::parse(text, 4096.0), Some(stat));
-        assert_eq!(Stat::parse("7 (short) S 1 7", 4096.0), None);
+        assert_eq!(Stat::parse(b"7 (short) S 1 7", 4096.0), None);
     }
 
     #[test]

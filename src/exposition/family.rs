@@ -12,6 +12,9 @@ use super::format::Format;
 use super::others::type_name;
 use super::own::{FamilyInfo, FamilySink, HistogramValue};
 
+/// A family of the bridge's own metrics seldom has more series, and a list of so many does not grow.
+const USUAL_SERIES: usize = 16;
+
 /// The constants of a family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Family<const LABELS: usize> {
@@ -70,14 +73,15 @@ impl<const LABELS: usize> Family<LABELS> {
         sink: &mut dyn FamilySink,
         pass: impl Fn(&FamilyInfo<'_>, &[&str], &V, &mut dyn FamilySink),
     ) {
-        let mut series: Vec<_> = series.into_iter().collect();
-        if sink.needs_order() && !series.is_sorted_by(|(a, _), (b, _)| a <= b) {
-            series.sort_by_key(|(values, _)| *values);
+        let mut list = Vec::with_capacity(USUAL_SERIES);
+        list.extend(series);
+        if sink.needs_order() && !list.is_sorted_by(|(a, _), (b, _)| a <= b) {
+            list.sort_by_key(|(values, _)| *values);
         }
-        if !series.is_empty() {
+        if !list.is_empty() {
             let info = self.info();
             sink.begin(&info);
-            series.iter().for_each(|(values, value)| pass(&info, values, value, sink));
+            list.iter().for_each(|(values, value)| pass(&info, values, value, sink));
         }
     }
 

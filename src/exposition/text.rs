@@ -1,5 +1,6 @@
 //! The body of a scrape.
 
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -25,20 +26,47 @@ pub enum Encoding {
 
 /// A part of a body.
 enum Part<'v> {
-    Text(String),
+    Text(Bytes),
     Samples(&'v mut FamilyText, &'v [SkillView]),
+}
+
+/// HELP and TYPE of the families, which never change.
+struct Heads {
+    /// In the order of [`FamilyKind::ALL`].
+    of_kinds: [Bytes; FamilyKind::ALL.len()],
+    active_sessions: String,
+}
+
+impl Heads {
+    fn new(format: Format) -> Self {
+        let of_kinds = FamilyKind::ALL.map(|kind| kind.head(format).into());
+        Self { of_kinds, active_sessions: ACTIVE_SESSIONS.head(format) }
+    }
+
+    /// Returns those of `format`, which are written once.
+    fn of(format: Format) -> &'static Self {
+        static TEXT: LazyLock<Heads> = LazyLock::new(|| Heads::new(Format::Text));
+        // Created timestamps have no heads of their own.
+        static OPEN_METRICS: LazyLock<Heads> =
+            LazyLock::new(|| Heads::new(Format::OpenMetrics { with_created: false }));
+        match format {
+            Format::Text => &TEXT,
+            Format::OpenMetrics { .. } => &OPEN_METRICS,
+        }
+    }
 }
 
 /// Calls `each` with every part of the five families and of the bridge's own metrics of skills, in order. HELP and TYPE are
 /// written with or without series, so that queries can be written before there are any.
 fn each_part(view: &mut View, active_sessions: u64, format: Format, each: &mut dyn FnMut(FamilyKind, Part<'_>)) {
+    let heads = Heads::of(format);
     for kind in FamilyKind::ALL {
-        each(kind, Part::Text(kind.head(format)));
+        each(kind, Part::Text(heads.of_kinds[kind as usize].clone()));
         let (text, skills) = view.text();
         each(kind, Part::Samples(text.refreshed(kind, skills), skills));
         if kind == FamilyKind::CompletionRates {
-            let sessions = format!("{}{} {active_sessions}\n", ACTIVE_SESSIONS.head(format), ACTIVE_SESSIONS.name);
-            each(kind, Part::Text(sessions));
+            let sessions = format!("{}{} {active_sessions}\n", heads.active_sessions, ACTIVE_SESSIONS.name);
+            each(kind, Part::Text(sessions.into()));
         }
     }
 }
@@ -48,7 +76,7 @@ pub fn encode_families(view: &mut View, active_sessions: u64, out: &mut String) 
     let mut push = |text: &[u8]| out.push_str(std::str::from_utf8(text).expect("names, labels and numbers are text"));
     each_part(view, active_sessions, Format::Text, &mut |kind, part| match part {
         _ if kind.is_own() => {}
-        Part::Text(text) => push(text.as_bytes()),
+        Part::Text(text) => push(&text),
         Part::Samples(family, skills) => family.texts(Format::Text, skills).for_each(|text| push(&text)),
     });
 }
@@ -100,7 +128,7 @@ fn render_if(
 fn identity(view: &mut View, active_sessions: u64, format: Format, others: Vec<u8>) -> Vec<Bytes> {
     let mut chunks = Vec::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
-        Part::Text(text) => chunks.push(text.into()),
+        Part::Text(text) => chunks.push(text),
         Part::Samples(family, skills) => chunks.extend(family.texts(format, skills)),
     });
     chunks.push(others.into());
@@ -111,7 +139,7 @@ fn gzip(view: &mut View, active_sessions: u64, format: Format, others: &[u8]) ->
     let mut encoder = view.text().0.take_encoder();
     let mut member = GzipMember::new();
     each_part(view, active_sessions, format, &mut |_, part| match part {
-        Part::Text(text) => member.push(&encoder.compress(text.as_bytes())),
+        Part::Text(text) => member.push(&encoder.compress(&text)),
         Part::Samples(family, skills) => {
             family.each_compressed(format, skills, &mut encoder, |compressed| member.push(compressed))
         }
