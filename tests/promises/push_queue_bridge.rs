@@ -9,6 +9,7 @@ use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::{Settings, StateLocation};
 use tokio::net::TcpListener;
 
+use crate::support::database_stage::{DatabaseStage, after_messages, invocations, skills_db, until};
 use crate::support::model::{Invocation, invocation_event};
 use crate::support::patiently;
 use crate::support::program::Program;
@@ -16,6 +17,7 @@ use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver, Stored};
+use crate::support::server_database::ServerDatabase;
 use rustix::process::Signal;
 
 /// A feed that sends so many invocations of a skill.
@@ -222,4 +224,47 @@ async fn a_state_of_another_machine_is_not_pushed_and_is_scraped() {
     bridge.stop().await;
     assert_eq!(receiver.requests().len(), before);
     assert_eq!(queue(folder.path()).identity, identity);
+}
+
+/// The value that the first sample of a skill's completed invocations has.
+fn first(stored: &Stored, skill: &str) -> Option<f64> {
+    let of = [("__name__", "skill_invocations_total"), ("skill_name", skill), ("completed", "true")];
+    let of = of.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let (_, samples) = stored.iter().find(|(labels, _)| of.iter().all(|label| labels.contains(label)))?;
+    Some(f64::from_bits(*samples.values().next()?))
+}
+
+/// Rule 8.4: without a list that names every skill, nothing shows that the skill was not there before.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_bridge_observed_begin_at_zero_if_the_last_list_was_without_their_skill() {
+    for (is_listed, expected) in [(true, 0.0), (false, 3.0)] {
+        let (stage, receiver) = (DatabaseStage::new(), receiver().await);
+        let server = ServerDatabase::create(&stage.path("skills.db"));
+        if is_listed {
+            stage.list(&[]);
+        }
+        let arguments = [
+            format!("--config.file={}", stage.configure(&[("one", skills_db(&server.path))])),
+            format!("--state.path={}", stage.path("state.db").display()),
+            format!("--push.url={}", receiver.url()),
+            "--push.interval=5s".to_owned(),
+            "--web.listen-address=127.0.0.1:0".to_owned(),
+        ];
+        let start = || Program::start(arguments.iter().map(String::as_str));
+        let mut killed = start();
+        after_messages(&mut killed, 3.0);
+        receiver.until("a tick", |stored| last(stored, "active_sessions_total").is_some()).await;
+        drop(killed);
+        server.invoke("unobserved", 3);
+        stage.list(&[("unobserved", 3)]);
+        let mut bridge = start();
+        until(&mut bridge, "what was written meanwhile", 3.0, invocations);
+        receiver.until("it", |stored| last(stored, "skill_invocations_total") == Some(3.0)).await;
+        server.invoke("observed", 1);
+        stage.list(&[("unobserved", 3), ("observed", 1)]);
+        receiver.until("both", |stored| last(stored, "skill_invocations_total") == Some(4.0)).await;
+        let stored = receiver.stored();
+        let firsts = ["unobserved", "observed"].map(|skill| first(&stored, skill));
+        assert_eq!(firsts, [Some(expected), Some(0.0)], "with a list: {is_listed}");
+    }
 }
