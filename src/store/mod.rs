@@ -29,6 +29,7 @@ use file::StateFile;
 use journal::{Journal, JournalError};
 
 pub use error::{Corruption, StoreError};
+use tables::Entry;
 pub use tables::Renamed;
 
 /// How long a commit waits for another program that has the database locked.
@@ -39,6 +40,9 @@ const PAGE_BYTES: u32 = 1024;
 
 /// More than there are statements, so that a commit prepares none again.
 const CACHED_STATEMENTS_MAX: usize = 96;
+
+/// A commit of more skills is longer than a journal. It is written table by table, so that it is not in memory as a whole once more.
+const JOURNALED_SKILLS_MAX: usize = 1_000;
 
 /// An open state. One that is dropped is as one whose process was killed; [`Store::close`] ends it in order.
 #[derive(Debug)]
@@ -250,15 +254,23 @@ impl Store {
         changes.validate().map_err(|problem| StoreError::Impossible { path: self.path.clone(), problem })?;
         // What is saved is not known after an error.
         let saved_rules = self.saved_rules.take();
-        let entry = tables::save(changes, saved_rules).map_err(|error| StoreError::sqlite(&self.path, error))?;
         let has_series = self.has_series || tables::first_series::has_series(changes);
-        if has_series == self.has_series && self.journal.has_room(&entry) {
+        let mut entry = Entry::default();
+        let is_small = changes.skills.len().max(changes.memory.skills.len()) <= JOURNALED_SKILLS_MAX;
+        if is_small {
+            let failed = |error| StoreError::sqlite(&self.path, error);
+            tables::save(&mut entry, changes, saved_rules, |_| Ok(())).map_err(failed)?;
+        }
+        if is_small && has_series == self.has_series && self.journal.has_room(&entry) {
             let journal = self.journal;
             self.journal = self.transact(Durability::PowerCut, |connection| Ok(journal.append(connection, &entry)?))?;
         } else {
             self.write_tables(|connection| {
                 tables::first_series::save(connection, changes)?;
-                entry.execute(connection)
+                if is_small {
+                    return entry.execute(connection);
+                }
+                tables::save(&mut entry, changes, saved_rules, |entry| entry.flush(connection))
             })?;
             self.has_series = has_series;
         }

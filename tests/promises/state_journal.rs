@@ -212,9 +212,10 @@ fn a_process_may_be_killed_behind_every_commit_however_full_the_journal_is() {
     let mut expected = LedgerState::default();
     let (mut heads, mut pending) = (Vec::new(), Vec::new());
     for number in 0..200 {
-        // One of several slots, which may not fit, and one that never fits.
+        // One of several slots, which may not fit, one that never fits, and one that is written table by table.
         let new = match number {
             150 => 1_000..1_400,
+            198 => 30_000..31_100,
             number if number % 23 == 22 => number * 100..number * 100 + 40,
             _ => 0..0,
         };

@@ -76,6 +76,16 @@ impl Entry {
         &self.bytes
     }
 
+    /// Executes the statements and removes them.
+    ///
+    /// # Errors
+    /// As [`Entry::execute`].
+    pub fn flush(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.execute(connection)?;
+        self.bytes.clear();
+        Ok(())
+    }
+
     /// Adds bytes of another entry.
     pub fn extend(&mut self, bytes: &[u8]) {
         self.bytes.extend(bytes);

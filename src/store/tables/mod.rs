@@ -33,17 +33,19 @@ pub use feed::Renamed;
 pub(super) use feed::rename as rename_feed;
 pub(super) use source::forget as forget_source;
 
-/// Returns the statements that write new values over old ones, all but that of [`first_series::save`]. `saved_rules` are the
-/// counters of the commit before, if there was one.
-pub(super) fn save(changes: &Changes, saved_rules: Option<RuleCounters>) -> rusqlite::Result<Entry> {
-    let Changes { sequence: _, skills, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } = changes;
-    let mut saved = Entry::default();
-    let entry = &mut saved;
-    counter::save(entry, *rules, saved_rules)?;
-    skill::save(entry, skills, last_listed)?;
-    phase::save(entry, skills)?;
-    anomaly_count::save(entry, skills)?;
-    failure_count::save(entry, skills)?;
+/// Adds the statements of one table.
+type Save<'c> = dyn Fn(&mut Entry) -> rusqlite::Result<()> + 'c;
+
+/// Adds the statements that write new values over old ones to `entry`, all but that of [`first_series::save`]. `saved_rules` are the
+/// counters of the commit before, if there was one. `written` is called behind those of each table, and may take them away.
+pub(super) fn save(
+    entry: &mut Entry,
+    changes: &Changes,
+    saved_rules: Option<RuleCounters>,
+    mut written: impl FnMut(&mut Entry) -> rusqlite::Result<()>,
+) -> rusqlite::Result<()> {
+    let Changes { sequence: _, skills: rows, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } =
+        changes;
     let Records {
         sources_removed,
         agreed_cleared,
@@ -63,20 +65,30 @@ pub(super) fn save(changes: &Changes, saved_rules: Option<RuleCounters>) -> rusq
         databases,
         fingerprints,
     } = memory;
-    source::save(entry, sources_removed, sources)?;
-    feed::save(entry, feeds)?;
-    agreed::save(entry, agreed_cleared, agreed)?;
-    address::save(entry, addresses)?;
-    source_skill::save(entry, skills)?;
-    listing_history::save(entry, histories)?;
-    damage::save(entry, damages_cleared, damages)?;
-    anomaly_tally::save(entry, tallies)?;
-    anomaly::save(entry, anomalies)?;
-    event_id::save(entry, sources, event_ids)?;
-    session::save(entry, sessions_cleared, sessions)?;
-    database::save(entry, databases)?;
-    fingerprint::save(entry, databases, fingerprints)?;
-    Ok(saved)
+    let tables: [&Save<'_>; 18] = [
+        &|entry| counter::save(entry, *rules, saved_rules),
+        &|entry| skill::save(entry, rows, last_listed),
+        &|entry| phase::save(entry, rows),
+        &|entry| anomaly_count::save(entry, rows),
+        &|entry| failure_count::save(entry, rows),
+        &|entry| source::save(entry, sources_removed, sources),
+        &|entry| feed::save(entry, feeds),
+        &|entry| agreed::save(entry, agreed_cleared, agreed),
+        &|entry| address::save(entry, addresses),
+        &|entry| source_skill::save(entry, skills),
+        &|entry| listing_history::save(entry, histories),
+        &|entry| damage::save(entry, damages_cleared, damages),
+        &|entry| anomaly_tally::save(entry, tallies),
+        &|entry| anomaly::save(entry, anomalies),
+        &|entry| event_id::save(entry, sources, event_ids),
+        &|entry| session::save(entry, sessions_cleared, sessions),
+        &|entry| database::save(entry, databases),
+        &|entry| fingerprint::save(entry, databases, fingerprints),
+    ];
+    tables.iter().try_for_each(|save| {
+        save(entry)?;
+        written(entry)
+    })
 }
 
 /// Everything. It is of one point in time if `connection` is in a transaction or nobody else writes.
