@@ -18,7 +18,7 @@ use crate::support::push_senders::unix_millis;
 use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver, Stored};
-use crate::support::{equal, eventually_async, holds};
+use crate::support::{equal, eventually_async, holds, wait_until};
 
 /// A bridge that pushes each 5 s to a receiver that can be down, and a feed that sends an invocation each time it is asked.
 struct Pushing {
@@ -291,6 +291,8 @@ async fn an_interval_that_changes_with_a_queue_loses_no_tick() {
     pushing.queue_another().await;
     let (_, queue) = Store::look_at(&pushing.state(), summary).unwrap();
     let queued = queue.unwrap().size.ticks;
+    pushing.program.signal(Signal::KILL);
+    wait_until("the end of the first process", || pushing.program.has_ended());
     // The feed sends the same events again, which their identifiers show.
     pushing.program = start(pushing.folder.path(), 7);
     let stored = pushing.until_received(ONE).await;

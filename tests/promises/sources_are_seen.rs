@@ -85,9 +85,14 @@ async fn each_place_names_the_source_of_each_feed_and_which_feed_is_active() {
                     && answer.text().contains(&format!("{active}: live, active for source 1\n"))
             };
             (standby("one", "again") || standby("again", "one"))
-                && answer.text().contains("other: live, active for source 2\n")
+                && answer.text().contains("other: live, active for source ")
         })
         .await;
+    // Its number depends on which feed is heard first: until the second address of a source has shown that it is one, it may have
+    // another number.
+    let (_, number) = text.text().split_once("other: live, active for source ").unwrap();
+    let other_source = number.split('\n').next().unwrap().to_owned();
+    assert_ne!(other_source, "1");
     let active = active_feed(text.text());
     let standby = if active == "one" { "again" } else { "one" };
 
@@ -97,7 +102,7 @@ async fn each_place_names_the_source_of_each_feed_and_which_feed_is_active() {
         .into_iter()
         .map(|(labels, value)| (labels["feed"].clone(), labels["source"].clone(), value == 1.0))
         .collect();
-    let expected = [(active, "1", true), (standby, "1", false), ("other", "2", true)];
+    let expected = [(active, "1", true), (standby, "1", false), ("other", &*other_source, true)];
     assert_eq!(shown, expected.map(|(feed, source, is)| (feed.to_owned(), source.to_owned(), is)).into());
 
     let address = bridge.address();
@@ -122,12 +127,12 @@ async fn each_place_names_the_source_of_each_feed_and_which_feed_is_active() {
     };
     assert_eq!(shown(&text, active, "standing"), "active for source 1");
     assert_eq!(shown(&text, standby, "standing"), format!("on standby for source 1: {active} is active"));
-    assert_eq!(shown(&text, "other", "standing"), "active for source 2");
+    assert_eq!(shown(&text, "other", "standing"), format!("active for source {other_source}"));
     let address = format!("ws://localhost:{}", one.url().port().unwrap());
     assert!(shown(&text, "again", "address").starts_with(&address), "{text}");
 
     let bridge = start(&path, vec![named("other", other.url().as_str())]);
-    until_ready(&bridge, &["other: live, active for source 2"]).await;
+    until_ready(&bridge, &[&*format!("other: live, active for source {other_source}")]).await;
     bridge.stop().await;
     assert_eq!(shown(&printed(&path, &["show"]), "again", "standing"), "remembered for source 1");
 }
