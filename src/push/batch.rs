@@ -47,6 +47,11 @@ impl CurrentValues {
         self.known.get(id.index()).copied().unwrap_or_default()
     }
 
+    /// Returns whether any series ever had a value.
+    fn had_any(&self) -> bool {
+        self.known.contains(&true)
+    }
+
     /// Returns whether the series has a value.
     pub(crate) fn has(&self, id: SeriesId) -> bool {
         self.get(id.index()).is_some()
@@ -118,7 +123,8 @@ impl Batch {
         let mut series: Vec<bool> = (0..catalog.len()).map(|at| current.get(at).is_some() && is_sent(at)).collect();
         // Of each series that appears: when it was 0.
         let mut zeros: Vec<(SeriesId, TickTime)> = Vec::new();
-        let mut before = position;
+        // Without values, the position is not that of a tick: a receiver that was renamed may have the first tick's counters already.
+        let mut before = current.had_any().then_some(position);
         for tick in ticks {
             for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
                 let is_first = !std::mem::replace(&mut series[id.index()], true);
@@ -126,11 +132,12 @@ impl Batch {
                     continue;
                 }
                 // A clock that was ahead when the series began named a time that has not come: it was 0 at the tick before this one.
-                let zero_at = catalog[id.index()].zero_at.map(|at| if at < tick.time { at } else { before });
+                let zero_at = catalog[id.index()].zero_at;
+                let zero_at = zero_at.and_then(|at| if at < tick.time { Some(at) } else { before });
                 let zero_at = zero_at.filter(|at| position <= *at && *at != TickTime::NEVER);
                 zeros.extend(zero_at.map(|at| (*id, at)));
             }
-            before = tick.time;
+            before = Some(tick.time);
         }
         let mut times: Vec<_> = ticks.iter().map(|tick| tick.time).chain(zeros.iter().map(|(_, at)| *at)).collect();
         times.sort_unstable();

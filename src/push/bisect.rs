@@ -79,6 +79,8 @@ pub(crate) struct Pieces {
     has_later: bool,
     /// Series whose sample at the newest tick was refused alone.
     refused_at_end: Vec<(usize, RefusalReason)>,
+    /// Series that were sent alone and stored up to the newest tick.
+    stored_at_end: BTreeSet<usize>,
 }
 
 /// Pieces in the order in which they are sent.
@@ -240,6 +242,7 @@ impl Pieces {
             has_stored: false,
             has_later: false,
             refused_at_end: Vec::new(),
+            stored_at_end: BTreeSet::new(),
         };
         apart_from_start.into_iter().for_each(|series| pieces.push_back(0..ticks, series, Role::Own));
         pieces
@@ -294,8 +297,10 @@ impl Pieces {
     pub(crate) fn stored(&mut self, cells: &impl Cells) {
         let Some(piece) = self.pending.pop_front() else { return };
         self.has_stored = true;
-        if piece.role == Role::Probe {
-            self.probed(cells, &piece, None);
+        match piece.role {
+            Role::Probe => self.probed(cells, &piece, None),
+            Role::Own if piece.ticks.end == cells.ticks() => drop(self.stored_at_end.insert(piece.series.start)),
+            Role::Part | Role::Own | Role::Overtaken => {}
         }
     }
 
@@ -395,6 +400,11 @@ impl Pieces {
     /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.
     pub(crate) fn refused_series(&self) -> &[(usize, RefusalReason)] {
         if self.has_stored { &self.refused_at_end } else { &[] }
+    }
+
+    /// Returns whether samples of the series that were sent alone were stored up to the newest tick.
+    pub(crate) fn is_stored_at_end(&self, series: usize) -> bool {
+        self.stored_at_end.contains(&series)
     }
 
     fn is_empty(&self, cells: &impl Cells, piece: &Piece) -> bool {

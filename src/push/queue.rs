@@ -126,14 +126,18 @@ pub(super) fn clear(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Deletes series, ticks and base, which have rows that this program did not write. Receivers may have samples up to the newest tick: that is
-/// the time of the base, which has no value then, and everybody's position. Returns how many ticks that a receiver had not answered
-/// for are deleted.
+/// the time of the base, which has no value then, and everybody's position. Where the name of a receiver is not text, all receivers are
+/// deleted too: those of the settings are new then. Returns how many ticks that a receiver had not answered for are deleted.
 pub(super) fn empty(connection: &Connection) -> rusqlite::Result<u64> {
     let unanswered = size_behind(connection, oldest_position(connection)?.unwrap_or(TickTime::NEVER))?.ticks;
     let newest = newest(connection)?.max(Some(answered(connection)?));
     connection.execute_batch("DELETE FROM push_series; DELETE FROM push_base; DELETE FROM push_tick;")?;
     for update in ["UPDATE push_identity SET base_millis = ?", "UPDATE push_receiver SET position_millis = ?"] {
         connection.execute(update, [newest.unwrap_or(TickTime::NEVER).millis()])?;
+    }
+    let mut query = connection.prepare("SELECT name FROM push_receiver")?;
+    if query.query_map([], receiver_name)?.any(|name| name.is_err()) {
+        connection.execute("DELETE FROM push_receiver", [])?;
     }
     Ok(unanswered)
 }

@@ -236,7 +236,9 @@ impl Sender {
             if backlog.ticks.is_empty() {
                 // Only ticks of a queue that was emptied are missing: begin again at what is there.
                 current = self.open().await?;
-                self.next_tick().await;
+                if !self.next_tick().await {
+                    return Ok(());
+                }
                 continue;
             }
             let present = self.present(&backlog.ticks);
@@ -373,8 +375,8 @@ impl Sender {
     }
 
     /// Sends the first of `ticks`, as many as are prepared at a time, and applies them to `current`. The position moves as they are
-    /// answered for. Returns the others: all of them if the receiver refuses whatever it is sent. `is_all` is whether no tick comes
-    /// behind them.
+    /// answered for. Returns the others: all behind the position if the receiver refuses whatever it is sent. `is_all` is whether no
+    /// tick comes behind them.
     async fn send_ticks<'t>(
         &mut self,
         all: &'t [Tick],
@@ -497,7 +499,10 @@ impl Sender {
         if is_doubted {
             self.hold(&format!("{refusal}; requests without samples are refused as well, and no sample is accepted"))
                 .await;
-            return Ok(all);
+            // The position can have moved before the doubt: `current` has the values there.
+            let (answered, left) = all.split_at(all.partition_point(|tick| tick.time <= self.position.time));
+            answered.iter().for_each(|tick| current.apply(tick));
+            return Ok(left);
         }
         for reason in paused {
             self.listener.refused(ticks.len() as u64, reason, "refused before");
@@ -515,13 +520,18 @@ impl Sender {
             None if expected.is_some() => self.refused_age = None,
             None => {}
         }
-        let is_refused = |row: &usize| pieces.refused_series().iter().any(|(refused, _)| refused == row);
-        if !apart.is_empty() && !apart.iter().any(is_refused) {
+        let until = now + self.timing.refused_series_pause;
+        if !apart.is_empty() && apart.iter().all(|row| pieces.is_stored_at_end(*row)) {
             // What refused them is over. Those that still wait for their turn join the others.
             self.refused_series.retain(|_, refused| refused.until > now);
         }
-        self.refused_series.retain(|id, _| !retried.contains(id));
-        let until = now + self.timing.refused_series_pause;
+        for id in &retried {
+            match (self.refused_series.get_mut(id), batch.row(*id)) {
+                // It was refused, or left out because too many others were.
+                (Some(refused), Some(row)) if !pieces.is_stored_at_end(row) => refused.until = until,
+                _ => drop(self.refused_series.remove(id)),
+            }
+        }
         for &(row, reason) in pieces.refused_series() {
             self.refused_series.insert(batch.id(row), RefusedSeries { reason, until });
         }

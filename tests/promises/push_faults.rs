@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use session_buddy_bridge::internals::push::{
-    Grid, HostHash, PushReceiver, PushedSeries, QueueSettings, SendTiming, TickKind, TickOutcome, TickTime, Ticker,
-    WallClock,
+    Grid, HostHash, PushReceiver, PushedSeries, QueueSettings, ReceiverName, SendTiming, TickKind, TickOutcome,
+    TickTime, Ticker, WallClock,
 };
 use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
@@ -355,27 +355,30 @@ async fn many_refused_series_are_retried_a_few_at_a_time_and_all_arrive_once_the
 async fn a_receiver_that_refuses_hundreds_of_series_gets_all_others_within_a_few_ticks_and_requests() {
     const SERIES: usize = 600;
     let is_bad = |number: usize| number.is_multiple_of(3);
-    let server = ScriptedReceiver::start(move |request, _| match has_counter(request, is_bad) {
-        true => Action::status("400 Bad Request", "", "per-user series limit exceeded"),
-        false => Action::store(),
-    })
-    .await;
-    let receiver = receiver(&server.url());
-    let mut queue = Queue::new(&[&receiver], 10).await;
-    let running = Running::start(&receiver, &queue, timing());
-    for tick in 1..=5 {
-        let before = server.requests().len();
-        queue.tick(counters(SERIES, f64::from(tick))).await;
-        let total = tick as u64 * (SERIES + OTHERS) as u64;
-        running.until("the tick", |report| report.accepted + report.refused.values().sum::<u64>() == total).await;
-        let requests = server.requests().len() - before;
-        assert!(requests <= 64 * 2 * 10 + 20, "{requests} requests for tick {tick}");
+    for refused_series_pause in [timing().refused_series_pause, Duration::ZERO] {
+        let timing = SendTiming { refused_series_pause, ..timing() };
+        let server = ScriptedReceiver::start(move |request, _| match has_counter(request, is_bad) {
+            true => Action::status("400 Bad Request", "", "per-user series limit exceeded"),
+            false => Action::store(),
+        })
+        .await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 10).await;
+        let running = Running::start(&receiver, &queue, timing);
+        for tick in 1..=5 {
+            let before = server.requests().len();
+            queue.tick(counters(SERIES, f64::from(tick))).await;
+            let total = tick as u64 * (SERIES + OTHERS) as u64;
+            running.until("the tick", |report| report.accepted + report.refused.values().sum::<u64>() == total).await;
+            let requests = server.requests().len() - before;
+            assert!(requests <= 64 * 2 * 10 + 20, "{requests} requests for tick {tick}");
+        }
+        running.finish().await;
+        let (stored, newest) = (server.stored(), queue.newest_time());
+        check(&stored);
+        let arrived = stored.values().filter(|samples| samples.contains_key(&newest)).count();
+        assert_eq!(arrived, SERIES - SERIES / 3 + OTHERS);
     }
-    running.finish().await;
-    let (stored, newest) = (server.stored(), queue.newest_time());
-    check(&stored);
-    let arrived = stored.values().filter(|samples| samples.contains_key(&newest)).count();
-    assert_eq!(arrived, SERIES - SERIES / 3 + OTHERS);
 }
 
 #[tokio::test]
@@ -680,6 +683,14 @@ async fn series_that_began_while_the_clock_was_ahead_begin_at_zero_at_the_tick_b
         let samples: Vec<_> = samples.iter().map(|(time, bits)| (*time, f64::from_bits(*bits))).collect();
         assert_eq!(samples, [(first, 0.0), (first + INTERVAL_MILLIS, 1.0)], "{metric}");
     }
+    // The receiver is renamed, and begins with the newest tick.
+    let renamed = PushReceiver { name: ReceiverName::new("renamed"), ..receiver };
+    let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
+    let settings = QueueSettings { receivers: [renamed.name.clone()].into(), interval, bytes_max: u64::MAX >> 1 };
+    queue.handle.configure(settings).await.unwrap();
+    let report = Running::start(&renamed, &queue, timing()).finish().await;
+    assert!(report.accepted > 0, "{report:?}");
+    assert_eq!(server.stored(), stored, "the same samples again");
 }
 
 /// As vmauth 1.79 does.
@@ -765,6 +776,46 @@ async fn credentials_that_are_refused_with_400_and_another_message_each_time_dro
     }
     assert_eq!(running.report.borrow().refused.len(), 0);
     assert_eq!(samples(&server.stored()), 8 * (50 + OTHERS), "no tick is missing");
+}
+
+/// It refuses the ages of all ticks, then whatever it is sent, and requests without samples with another message.
+#[tokio::test]
+async fn values_of_ticks_that_were_too_old_before_everything_was_refused_arrive_with_the_newest_tick() {
+    const SERIES: usize = 60;
+    let receiver_accepts = Arc::new(AtomicBool::new(false));
+    let newest = Arc::new(AtomicI64::new(i64::MAX));
+    let server = ScriptedReceiver::start({
+        let (accepts, newest) = (Arc::clone(&receiver_accepts), Arc::clone(&newest));
+        let mut is_revoked = false;
+        move |request, _| {
+            let newest = newest.load(Ordering::Relaxed);
+            let is_newest = request.series.iter().flat_map(|(_, samples)| samples).all(|(time, _)| *time == newest);
+            // The search sends single samples.
+            is_revoked |= is_newest && request.series.len() > 1;
+            match () {
+                () if accepts.load(Ordering::Relaxed) => Action::store(),
+                () if request.is_empty() => Action::status("400 Bad Request", "", "no samples"),
+                () if is_revoked => Action::status("400 Bad Request", "", "unknown tenant"),
+                () => Action::status("400 Bad Request", "", "out of bounds"),
+            }
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    for _ in 0..4 {
+        // The values change in the first tick only.
+        queue.tick(counters(SERIES, 1.0)).await;
+    }
+    newest.store(queue.newest_time(), Ordering::Relaxed);
+    let running = Running::start(&receiver, &queue, timing());
+    let report = running.until("a hold", |report| !report.holds.is_empty()).await;
+    assert!(report.holds[0].contains("requests without samples are refused as well"), "{report:?}");
+    assert_eq!(report.queue_ticks, 1, "the others were too old: {report:?}");
+    receiver_accepts.store(true, Ordering::Relaxed);
+    running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    running.finish().await;
+    assert!(queue.has_arrived(&server.stored()), "{:?}", server.stored());
 }
 
 /// It refuses requests without samples, and the first half of all series.

@@ -11,15 +11,19 @@ use proptest::prelude::*;
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Changes;
 use session_buddy_bridge::internals::push::{
-    HostHash, Identified, NoSuccessor, OwnGatherer, OwnSample, QueueError, QueueHandle, QueueSettings, ReceiverName,
-    RemovedReceiver, SeriesId, SeriesKind, SeriesName, TickKind, TickOutcome, TickTime, is_stale, summary,
+    ClockGuard, HostHash, Identified, NoSuccessor, OwnGatherer, OwnSample, QueueError, QueueHandle, QueueSettings,
+    ReceiverName, RemovedReceiver, Sender, SeriesId, SeriesKind, SeriesName, TickKind, TickOutcome, TickTime, is_stale,
+    summary,
 };
 use session_buddy_bridge::internals::store::Store;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::memory_state::MemoryState;
+use crate::support::patiently;
 use crate::support::program::Program;
 use crate::support::push_queue::{Counted, INTERVAL, Queue, Values, at, here, labels, name, settings};
+use crate::support::push_senders;
 use crate::support::scrape::Series;
 
 fn folder() -> (TempDir, PathBuf) {
@@ -752,6 +756,47 @@ fn a_queue_with_impossible_rows_is_emptied_and_the_next_tick_holds_every_value()
         assert!(queue.tick(2), "{damage}");
         assert_eq!(queue.states("r").last().unwrap().1, counted.scrape(&Registry::new()), "{damage}");
     }
+}
+
+#[test]
+fn a_queue_with_an_impossible_name_of_a_receiver_is_configured_again_and_the_next_tick_holds_every_value() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    counted.invocation("a", true);
+    queue.tick(1);
+    drop(queue);
+    let damage = "UPDATE push_receiver SET name = CAST(x'ff' AS TEXT)";
+    Connection::open(&path).unwrap().execute_batch(damage).unwrap();
+    let mut queue = Queue::unidentified(Store::open(&path, |_| Ok(())).unwrap().store, &counted);
+    queue.identify(here(), labels(&["a"]));
+    let handle = queue.handle.clone();
+    let configured = queue.answer(handle.configure(settings(&["r"])));
+    assert!(matches!(configured, Err(QueueError::Emptied)), "{configured:?}");
+    queue.configure(settings(&["r"]));
+    assert!(queue.tick(2));
+    assert_eq!(queue.states("r").last().unwrap().1, counted.scrape(&Registry::new()));
+}
+
+#[test]
+fn the_sender_of_a_receiver_that_was_added_to_an_emptied_queue_ends_when_it_is_finished() {
+    let counted = Counted::new();
+    let mut queue = Queue::open(MemoryState::new().open().0, &counted, settings(&["r"]));
+    queue.tick(1);
+    queue.advance("r", at(1));
+    queue.store.write_queue(|connection| connection.execute_batch("UPDATE push_tick SET samples = x'0003'")).unwrap();
+    let handle = queue.handle.clone();
+    let read = queue.answer(handle.open(&ReceiverName::new("r")));
+    assert!(matches!(read, Err(QueueError::Emptied)), "{read:?}");
+    let added = push_senders::receiver("http://127.0.0.1:9/");
+    queue.configure(settings(&["r", added.name.as_str()]));
+    let (listener, _report) = push_senders::Recorder::new();
+    let sender = Sender::new(added, handle, ClockGuard::default(), listener, push_senders::timing());
+    let finish = CancellationToken::new();
+    finish.cancel();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _context = runtime.enter();
+    queue.answer(patiently("the end of a sender without ticks", sender.run(finish, CancellationToken::new())));
 }
 
 #[test]
