@@ -107,7 +107,8 @@ impl PersistentLedger {
             let _bridge = bridge.drop_guard();
             let (ledger, telemetry) = (&*self.ledger, &*telemetry);
             let committed = Instant::now();
-            Worker { ledger, store: self.store, telemetry, queue, committed, failing_since: None }.run();
+            Worker { ledger, store: self.store, telemetry, queue, committed, failing_since: None, is_corrupt: false }
+                .run();
         })?;
         Ok(Persister { ledger, thread: Some(thread) })
     }
@@ -137,6 +138,8 @@ struct Worker<'p> {
     queue: QueueServer,
     committed: Instant,
     failing_since: Option<Instant>,
+    /// Whether the open file was found to be corrupt. The ledger in memory is whole.
+    is_corrupt: bool,
 }
 
 impl Worker<'_> {
@@ -145,19 +148,38 @@ impl Worker<'_> {
             let mut due = self.ledger.wait_until_due(CHECK_INTERVAL);
             // The first change after a quiet while is committed at once; under load several share a commit.
             due.is_stopping |= self.ledger.pause(COMMIT_INTERVAL_MIN.saturating_sub(self.committed.elapsed()));
-            let is_persisted = self.persist();
+            // A file that is found to be corrupt is replaced at once: the bridge may be about to end.
+            let was_corrupt = self.is_corrupt;
+            let is_persisted = self.persist() || !was_corrupt && self.is_corrupt && self.persist();
             // Between a commit and the next one the view shows what is on disk: a tick of the queue holds nothing else.
             self.queue.answer(&mut self.store, self.ledger, is_persisted);
             if is_persisted {
                 if due.is_stopping {
-                    // What is persisted stays so without it.
-                    let _ = self.store.close();
+                    self.close();
                     return;
                 }
             } else if self.ledger.pause(RETRY_AFTER) && due.is_stopping {
                 return;
             }
         }
+    }
+
+    /// What is persisted stays so without it, except where the next start would find the file corrupt.
+    fn close(mut self) {
+        let Err(error @ StoreError::Corrupt { .. }) = self.store.apply_journal() else { return };
+        self.fail(&error);
+        if self.persist() {
+            let _ = self.store.close();
+        }
+    }
+
+    /// Counts and logs a failure. Returns whether changes are exposed without a commit by now.
+    fn fail(&mut self, error: &StoreError) -> bool {
+        self.is_corrupt |= matches!(error, StoreError::Corrupt { .. });
+        let since = self.failing_since.get_or_insert_with(Instant::now);
+        let is_exposed = since.elapsed() >= EXPOSE_UNCOMMITTED_AFTER;
+        self.telemetry.commit_failed(error, is_exposed);
+        is_exposed
     }
 
     /// Commits and exposes what has changed. Returns whether everything is on disk.
@@ -168,12 +190,15 @@ impl Worker<'_> {
         } else {
             // A restart would not find what was committed: everything is written to a new file.
             self.telemetry.displaced(self.store.path());
+        }
+        let is_usable = is_in_place && !self.is_corrupt;
+        if !is_usable {
             self.ledger.mark_all();
         }
         let changes = self.ledger.take_changes();
         let result = match &changes {
-            Some(changes) if is_in_place => self.store.commit(changes),
-            None if is_in_place => Ok(()),
+            Some(changes) if is_usable => self.store.commit(changes),
+            None if is_usable => Ok(()),
             changes => self.rewrite(changes.as_ref().unwrap_or(&Changes::default())),
         };
         let Err(error) = result else {
@@ -187,9 +212,7 @@ impl Worker<'_> {
             }
             return true;
         };
-        let since = self.failing_since.get_or_insert_with(Instant::now);
-        let is_exposed = since.elapsed() >= EXPOSE_UNCOMMITTED_AFTER;
-        self.telemetry.commit_failed(&error, is_exposed);
+        let is_exposed = self.fail(&error);
         if let Some(changes) = changes {
             self.ledger.retry(changes, is_exposed);
         }
@@ -197,7 +220,9 @@ impl Worker<'_> {
     }
 
     fn rewrite(&mut self, everything: &Changes) -> Result<(), StoreError> {
-        let renamed = self.store.rewrite(everything)?;
+        let renamed =
+            if self.is_corrupt { self.store.replace_corrupt(everything) } else { self.store.rewrite(everything) }?;
+        self.is_corrupt = false;
         self.telemetry.rewritten(self.store.path(), renamed.as_deref());
         Ok(())
     }

@@ -234,8 +234,25 @@ impl StagedFile {
     /// # Errors
     /// Another bridge has what is there, or it is no state of ours; the file system refuses.
     pub fn publish(self) -> Result<(StateFile, Option<PathBuf>), StoreError> {
+        self.publish_after(|_| Ok(None))
+    }
+
+    /// The same, but the displaced file is renamed with its companions if it is still at the path: its new name is returned.
+    ///
+    /// # Errors
+    /// As [`StagedFile::publish`].
+    pub fn publish_beside_corrupt(self) -> Result<(StateFile, Option<PathBuf>), StoreError> {
+        let id = self.displaced.id;
+        self.publish_after(|real| (identify(real) == Some(id)).then(|| move_aside(real, "corrupt")).transpose())
+    }
+
+    fn publish_after(
+        self,
+        make_room: impl FnOnce(&Path) -> io::Result<Option<PathBuf>>,
+    ) -> Result<(StateFile, Option<PathBuf>), StoreError> {
         let Self { staged, file, displaced } = self;
         let failed = |error| StoreError::io(&file.path, error);
+        let mut renamed = make_room(&file.real).map_err(failed)?;
         let companions = COMPANIONS.map(|suffix| with_suffix(&file.real, suffix));
         // What they hold of the displaced file is in the staged one, and no other file may be found with them.
         for (companion, id) in companions.iter().zip(displaced.companions) {
@@ -243,7 +260,6 @@ impl StagedFile {
                 remove(companion).map_err(failed)?;
             }
         }
-        let mut renamed = None;
         if let Some(id) = identify(&file.real).filter(|id| *id != displaced.id) {
             let replacement = lock_replacement(&file.path, &file.real, id)?;
             if replacement.metadata().map_err(failed)?.len() > 0 {

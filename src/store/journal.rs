@@ -32,8 +32,11 @@
 //! changes a byte does. Nothing pending is skipped for it: the first slot that is not pending has to be intact as well, because a
 //! damaged one can be a pending one, and none behind it may have a later sequence number. A single changed byte is always
 //! detected: each step of the checksum is a bijection of the one before. What is damaged further behind was applied.
+//!
+//! Another program may write while the store is open: the shell restores a backup. Each transition checks that the file has the
+//! journal that is in memory, so that no commit lands behind a head or entries that are not its own.
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row};
 
 use super::tables::Entry;
 
@@ -174,11 +177,34 @@ impl Journal {
         entry.bytes().len().div_ceil(PART_BYTES_MAX) < SLOTS - self.pending
     }
 
+    /// Checks that the file has this journal, by the slots that tell: the head, the last one that is pending, and the one behind it.
+    ///
+    /// # Errors
+    /// Whatever SQLite answers; a journal that is damaged, or is another one.
+    fn verify(self, connection: &Connection) -> Result<(), JournalError> {
+        let mut select = connection.prepare_cached("SELECT content FROM journal WHERE slot = ?")?;
+        let next = self.pending + 1;
+        for number in [0, self.pending, next].into_iter().filter(|number| *number < SLOTS) {
+            let sequence = |row: &Row<'_>| Ok(Slot::decode(row.get_ref(0)?.as_blob()?).map(|slot| slot.sequence));
+            let sequence = select.query_row([number], sequence).optional()?.flatten();
+            let is_as_expected = if number == next {
+                sequence.is_some_and(|sequence| sequence <= self.applied)
+            } else {
+                sequence == Some(self.applied + number as u64)
+            };
+            if !is_as_expected {
+                return Err(JournalError::Damaged { slot: number });
+            }
+        }
+        Ok(())
+    }
+
     /// Writes `entry`, for which there has to be room, behind the pending ones.
     ///
     /// # Errors
-    /// Whatever SQLite answers.
-    pub fn append(self, connection: &Connection, entry: &Entry) -> rusqlite::Result<Self> {
+    /// Whatever SQLite answers; a journal that is damaged.
+    pub fn append(self, connection: &Connection, entry: &Entry) -> Result<Self, JournalError> {
+        self.verify(connection)?;
         let Self { applied, mut pending } = self;
         let mut parts = entry.bytes().chunks(PART_BYTES_MAX).peekable();
         while let Some(part) = parts.next() {
@@ -195,6 +221,7 @@ impl Journal {
     /// Whatever SQLite answers; a journal that is damaged.
     pub fn apply(self, connection: &Connection) -> Result<Self, JournalError> {
         if self.is_empty() {
+            self.verify(connection)?;
             return Ok(self);
         }
         let (journal, pending) = Self::read(connection)?;
@@ -246,10 +273,10 @@ impl<'b> Slot<'b> {
         Some(Self { sequence: u64::from_le_bytes(*sequence), part, is_last: *is_last == 1 })
     }
 
-    fn write(&self, connection: &Connection, slot: usize) -> rusqlite::Result<()> {
+    fn write(&self, connection: &Connection, slot: usize) -> Result<(), JournalError> {
         let mut update = connection.prepare_cached("UPDATE journal SET content = ?2 WHERE slot = ?1 RETURNING slot")?;
         let updated: Option<usize> = update.query_row((slot, self.encode()), |row| row.get(0)).optional()?;
-        updated.map(drop).ok_or(rusqlite::Error::StatementChangedRows(0))
+        updated.map(drop).ok_or(JournalError::Damaged { slot })
     }
 }
 

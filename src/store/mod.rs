@@ -25,7 +25,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags, ffi};
 
 use crate::ledger::{Changes, InvalidState, LedgerState, RuleCounters, SourceId};
-use file::StateFile;
+use file::{StagedFile, StateFile};
 use journal::{Journal, JournalError};
 
 pub use error::{Corruption, StoreError};
@@ -249,7 +249,8 @@ impl Store {
     /// Writes `changes` in one transaction. When this returns they are on disk.
     ///
     /// # Errors
-    /// Changes that would be refused when they are read; whatever SQLite answers. Nothing of `changes` is on disk then.
+    /// Changes that would be refused when they are read; a corrupt state; whatever SQLite answers. Nothing of `changes` is on disk
+    /// then.
     pub fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
         changes.validate().map_err(|problem| StoreError::Impossible { path: self.path.clone(), problem })?;
         // What is saved is not known after an error.
@@ -263,7 +264,7 @@ impl Store {
         }
         if is_small && has_series == self.has_series && self.journal.has_room(&entry) {
             let journal = self.journal;
-            self.journal = self.transact(Durability::PowerCut, |connection| Ok(journal.append(connection, &entry)?))?;
+            self.journal = self.transact(Durability::PowerCut, |connection| journal.append(connection, &entry))?;
         } else {
             self.write_tables(|connection| {
                 tables::first_series::save(connection, changes)?;
@@ -342,6 +343,14 @@ impl Store {
     /// # Errors
     /// Whatever SQLite answers.
     pub fn close(mut self) -> Result<(), StoreError> {
+        self.apply_journal()
+    }
+
+    /// What [`Store::close`] does, of a state that stays open.
+    ///
+    /// # Errors
+    /// Whatever SQLite answers; a corrupt state.
+    pub fn apply_journal(&mut self) -> Result<(), StoreError> {
         if self.journal.is_empty() { Ok(()) } else { self.write_tables(|_| Ok(())) }
     }
 
@@ -415,6 +424,22 @@ impl Store {
     /// Another bridge has the file at the path, or it is no state of ours; the file system or SQLite refuses. The open file
     /// stays open then.
     pub fn rewrite(&mut self, everything: &Changes) -> Result<Option<PathBuf>, StoreError> {
+        self.write_anew(everything, StagedFile::publish)
+    }
+
+    /// The same where the open file is corrupt, which is renamed as one that is corrupt at the start. Returns its new name.
+    ///
+    /// # Errors
+    /// As [`Store::rewrite`], and a push queue that is corrupt as well.
+    pub fn replace_corrupt(&mut self, everything: &Changes) -> Result<Option<PathBuf>, StoreError> {
+        self.write_anew(everything, StagedFile::publish_beside_corrupt)
+    }
+
+    fn write_anew(
+        &mut self,
+        everything: &Changes,
+        publish: impl FnOnce(StagedFile) -> Result<(StateFile, Option<PathBuf>), StoreError>,
+    ) -> Result<Option<PathBuf>, StoreError> {
         let Some(file) = &self.file else { return Ok(None) };
         let failed = |error| StoreError::sqlite(&self.path, error);
         let staged = file.stage()?;
@@ -428,7 +453,7 @@ impl Store {
         // Everything into the one file that is renamed.
         new.connection.execute_batch("PRAGMA journal_mode = DELETE").map_err(failed)?;
         drop(new);
-        let (file, renamed) = staged.publish()?;
+        let (file, renamed) = publish(staged)?;
         let (store, ()) = Self::connect(file.real(), &self.path, &ignored)?;
         *self = Self::opened(store, file, (), None).store;
         Ok(renamed)

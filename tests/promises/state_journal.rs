@@ -125,6 +125,10 @@ fn open(path: &Path) -> Opened<LedgerState> {
     Store::open(path, LedgerState::validated).unwrap_or_else(|error| panic!("{error}"))
 }
 
+fn invocations(whole: &LedgerState) -> u64 {
+    whole.skills.iter().flat_map(|row| &row.series.phases).map(|phase| phase.completed + phase.abandoned).sum()
+}
+
 /// The whole ledger in the order of keys.
 fn sorted(mut whole: LedgerState) -> LedgerState {
     let memory = &mut whole.memory;
@@ -309,9 +313,6 @@ fn a_source_is_forgotten_and_a_feed_renamed_behind_what_is_pending() {
 #[test]
 fn no_power_cut_leaves_a_tick_of_the_queue_without_the_commits_before_it() {
     let mut stage = Stage::new();
-    let invocations = |whole: &LedgerState| -> u64 {
-        whole.skills.iter().flat_map(|row| &row.series.phases).map(|phase| phase.completed + phase.abandoned).sum()
-    };
     stage.commit(0);
     let main = fs::read(stage.path()).unwrap();
     for number in 1..SLOTS + 20 {
@@ -460,7 +461,7 @@ fn a_slot_that_is_lost_or_in_the_place_of_another_is_found() {
     assert!(quarantine.path.exists());
 }
 
-/// What a table refuses was refused by the commit; an entry that says otherwise is damage, not a reason to start in vain for ever.
+/// A journaled commit does not reach the tables. What they refuse later is damage, not a reason to start in vain for ever.
 #[test]
 fn an_entry_that_the_tables_refuse_is_corruption() {
     let (_folder, path, _) = pending();
@@ -469,6 +470,53 @@ fn an_entry_that_the_tables_refuse_is_corruption() {
     connection.execute("UPDATE listing_history SET words = x'00' WHERE skill_name = ?", [skill_name(3)]).unwrap();
     let error = Store::look(&path).unwrap_err();
     assert!(matches!(error, StoreError::Corrupt { problem: Corruption::Journal { slot: 1 }, .. }), "{error}");
+}
+
+/// Writes to the journal of an open store, of which so many slots are pending: slots of an older time, or of a newer one. Returns the
+/// slot that tells.
+type Foreign = fn(&Connection, usize, &[Vec<u8>], &[Vec<u8>]) -> usize;
+
+const FOREIGN: [(&str, Foreign); 4] = [
+    ("an older head", |to, _, older, _| {
+        write_slot(to, 0, &older[0]);
+        0
+    }),
+    ("no head", |to, _, _, _| to.execute("DELETE FROM journal WHERE slot = 0", []).unwrap() - 1),
+    ("one slot less", |to, pending, older, _| {
+        write_slot(to, pending, &older[pending]);
+        pending
+    }),
+    ("one slot more", |to, pending, _, newer| {
+        write_slot(to, pending + 1, &newer[pending + 1]);
+        pending + 1
+    }),
+];
+
+/// The shell restores a backup into the open file: neither its name nor its inode tells.
+#[test]
+fn nothing_is_committed_behind_a_journal_that_is_not_the_one_in_memory() {
+    let slots = |connection: &Connection| -> Vec<_> { (0..=SLOTS).map(|number| slot(connection, number)).collect() };
+    // The last commit is journaled, or it is that of 400 skills, which does not fit.
+    for (commits, new) in [(2, 0..0), (0, 0..0), (0, 1_000..1_400)] {
+        for (what, write) in FOREIGN {
+            let mut stage = Stage::new();
+            (0..5).for_each(|number| drop(stage.commit(number)));
+            let older = slots(&stage.reader());
+            stage = stage.close();
+            (0..commits).for_each(|number| drop(stage.commit(number)));
+            let pending = pending_slots(&stage.reader());
+            let (_folder, path) = copied(&stage);
+            let changes = stage.changes(9, 0..0);
+            open(&path).store.commit(&changes).unwrap();
+            let newer = slots(&Connection::open(&path).unwrap());
+
+            let expected = write(&stage.reader(), pending, &older, &newer);
+            let changes = stage.changes(9, new.clone());
+            let result = stage.store.commit(&changes);
+            let Err(StoreError::Corrupt { problem, .. }) = result else { panic!("{what}, {pending}: {result:?}") };
+            assert_eq!(problem, Corruption::Journal { slot: expected }, "{what}, {pending}");
+        }
+    }
 }
 
 fn exposed(scrape: &Scrape) -> f64 {
@@ -509,6 +557,77 @@ async fn a_bridge_that_is_killed_leaves_entries_and_one_that_ends_leaves_none() 
         ended.signal(Signal::TERM);
         assert_eq!(ended.end().code, Some(0));
         assert_eq!((pending_slots(&Connection::open(&path).unwrap()), in_tables(&path)), (0, 3));
+    })
+    .await
+    .unwrap();
+}
+
+/// Flips a bit of the last entry that is pending in the state of a running bridge.
+fn damage_last_entry(path: &Path) {
+    let connection = Connection::open(path).unwrap();
+    let last = pending_slots(&connection);
+    assert!(last > 0, "an entry is pending");
+    let mut content = slot(&connection, last);
+    content[40] ^= 1;
+    write_slot(&connection, last, &content);
+}
+
+/// Returns the only file that was quarantined beside the state at `path`.
+fn quarantined(path: &Path) -> PathBuf {
+    let names = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap().path());
+    let is_one = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with("state.db.corrupt-") && !name.ends_with("-wal") && !name.ends_with("-shm")
+    };
+    let [one] = <[PathBuf; 1]>::try_from(names.filter(is_one).collect::<Vec<_>>()).expect("one file");
+    one
+}
+
+/// The ledger in memory is whole: a running bridge writes it to a new file, before it exposes anything more, and as it ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bridge_whose_state_is_damaged_while_it_runs_keeps_every_count() {
+    let event = |number: u32| Step::send(invocation_event(Some(&number.to_string()), 0, &invocation(0)));
+    let gates: [Gate; 2] = Default::default();
+    let [second, third] = gates.clone();
+    let stay = || Step::Await(Gate::default());
+    let script = vec![event(1), Step::Await(second), event(2), Step::Await(third), event(3), stay()];
+    let feed = ScriptedFeed::start(vec![script, vec![event(4), stay()], vec![stay()]]);
+    let url = feed.url().to_string();
+    tokio::task::spawn_blocking(move || {
+        let [second, third] = gates;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let start = || {
+            let state = path.to_str().unwrap();
+            Program::start(["--feed.url", &url, "--web.listen-address", "127.0.0.1:0", "--state.path", state])
+        };
+        // With its log, and as it was.
+        let is_corrupt = |aside: &Path| matches!(Store::look(aside), Err(StoreError::Corrupt { .. }));
+
+        let mut killed = start();
+        until(&mut killed, "the first event", 1.0, exposed);
+        second.open();
+        until(&mut killed, "the second event", 2.0, exposed);
+        damage_last_entry(&path);
+        third.open();
+        until(&mut killed, "the event behind the damage", 3.0, exposed);
+        killed.signal(Signal::KILL);
+        let log = killed.end().stderr;
+        assert_eq!(invocations(&Store::look(&path).unwrap()), 3);
+        let aside = quarantined(&path);
+        assert!(is_corrupt(&aside));
+        assert!(log.contains("of its journal is damaged") && log.contains(aside.to_str().unwrap()), "{log}");
+        fs::remove_file(aside).unwrap();
+
+        let mut ended = start();
+        until(&mut ended, "what the killed bridge had exposed, and one event", 4.0, exposed);
+        damage_last_entry(&path);
+        ended.signal(Signal::TERM);
+        assert_eq!(ended.end().code, Some(0));
+        assert!(is_corrupt(&quarantined(&path)));
+
+        let mut last = start();
+        until(&mut last, "what the bridge that ended had exposed", 4.0, exposed);
     })
     .await
     .unwrap();
