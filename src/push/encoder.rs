@@ -25,7 +25,7 @@ mod key {
     pub(super) const SAMPLE_TIMESTAMP: u8 = 2 << 3 | VARINT;
 }
 
-/// The label that tells the series of skills apart.
+/// The label that distinguishes the series of skills.
 const SKILL_LABEL: &str = "skill_name";
 
 /// The labels of one series as each of its requests contains them: encoded once, because they do not change.

@@ -112,7 +112,7 @@ impl Pending {
 /// Fills the empty table `journal`.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     let mut insert = connection.prepare("INSERT INTO journal (slot, content) VALUES (?, ?)")?;
-    let unused = Slot { sequence: 0, part: &[], is_last: true }.encode();
+    let unused = Slot::without_part(0).encode();
     (0..SLOTS).try_for_each(|slot| insert.execute((slot, unused)).map(drop))
 }
 
@@ -177,7 +177,7 @@ impl Journal {
         entry.bytes().len().div_ceil(PART_BYTES_MAX) < SLOTS - self.pending
     }
 
-    /// Checks that the file has this journal, by the slots that tell: the head, the last one that is pending, and the one behind it.
+    /// Checks that the file has this journal, by the slots that show it: the head, the last one that is pending, and the one behind it.
     ///
     /// # Errors
     /// Whatever SQLite answers; a journal that is damaged, or is another one.
@@ -230,7 +230,7 @@ impl Journal {
         }
         pending.execute(connection)?;
         let applied = self.applied + self.pending as u64;
-        Slot { sequence: applied, part: &[], is_last: true }.write(connection, 0)?;
+        Slot::without_part(applied).write(connection, 0)?;
         Ok(Self { applied, pending: 0 })
     }
 }
@@ -246,6 +246,11 @@ struct Slot<'b> {
 }
 
 impl<'b> Slot<'b> {
+    /// Returns the head, or a slot that was never written to.
+    fn without_part(sequence: u64) -> Self {
+        Self { sequence, part: &[], is_last: true }
+    }
+
     fn encode(&self) -> [u8; SLOT_BYTES] {
         let Self { sequence, part, is_last } = self;
         let length = u16::try_from(part.len()).expect("a part is shorter than a page");

@@ -88,7 +88,7 @@ async fn each_place_names_the_source_of_each_feed_and_which_feed_is_active() {
                 && answer.text().contains("other: live, active for source ")
         })
         .await;
-    // Its number depends on which feed is heard first: until the second address of a source has shown that it is one, it may have
+    // Its number depends on whose snapshot is received first: until the second address of a source has shown that it is one, it may have
     // another number.
     let (_, number) = text.text().split_once("other: live, active for source ").unwrap();
     let other_source = number.split('\n').next().unwrap().to_owned();

@@ -473,7 +473,7 @@ fn an_entry_that_the_tables_refuse_is_corruption() {
 }
 
 /// Writes to the journal of an open store, of which so many slots are pending: slots of an older time, or of a newer one. Returns the
-/// slot that tells.
+/// slot that shows it.
 type Foreign = fn(&Connection, usize, &[Vec<u8>], &[Vec<u8>]) -> usize;
 
 const FOREIGN: [(&str, Foreign); 4] = [
@@ -492,7 +492,7 @@ const FOREIGN: [(&str, Foreign); 4] = [
     }),
 ];
 
-/// The shell restores a backup into the open file: neither its name nor its inode tells.
+/// The shell restores a backup into the open file: neither its name nor its inode changes.
 #[test]
 fn nothing_is_committed_behind_a_journal_that_is_not_the_one_in_memory() {
     let slots = |connection: &Connection| -> Vec<_> { (0..=SLOTS).map(|number| slot(connection, number)).collect() };
