@@ -17,6 +17,7 @@
 //! | `batch`, `encoder` | ticks to the body of a request |
 //! | `answer` | what a receiver's answer means |
 //! | `bisect` | which samples the next request contains, when some are refused |
+//! | `doubt` | whether a refusal is of the samples or of the sender |
 //! | `limit` | how many samples a request may have |
 //! | `receiver` | a receiver, as it is configured |
 //! | `clock` | this machine's clock, and whether nothing is sent because it is ahead |
@@ -35,6 +36,7 @@ mod bisect;
 mod client;
 mod clock;
 mod direct;
+mod doubt;
 mod encoder;
 mod gatherer;
 mod handle;

@@ -13,6 +13,7 @@ use super::batch::{Batch, CurrentValues, ticks_within};
 use super::bisect::{Cells, Pieces};
 use super::client::{Client, ClientError, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
+use super::doubt::{Doubt, Greeting, Refusal, Ruling, Void};
 use super::encoder::{EMPTY_REQUEST, EncodedLabels, LabelEncoder, RequestEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::limit::RequestLimit;
@@ -33,10 +34,6 @@ const WINDOW_TICKS_MAX: usize = 4_096;
 
 /// So many series that were refused are tried again at a time, each in a request of its own. The others follow once these are accepted.
 const RETRIED_SERIES_MAX: usize = 16;
-
-/// Whoever refuses requests without samples is not believed before it has accepted something: so many samples that are far from
-/// each other are tried alone.
-const DOUBTED_SAMPLES_MAX: usize = 16;
 
 /// The queue is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
@@ -65,9 +62,6 @@ pub struct SendTiming {
     pub hold_max: Duration,
     /// Time for which the same request fails with status 500 before it is divided. 10 min.
     pub suspect_after: Duration,
-    /// Age beyond which an accepted request says nothing about the credentials any more, once a request with samples is refused
-    /// without a known reason. 5 s.
-    pub doubt_after: Duration,
     /// Time for which a series that was refused alone is not sent. 10 min.
     pub refused_series_pause: Duration,
     /// The wall clock. The system's.
@@ -82,7 +76,6 @@ impl Default for SendTiming {
             hold_min: Duration::from_secs(30),
             hold_max: Duration::from_secs(300),
             suspect_after: Duration::from_secs(600),
-            doubt_after: Duration::from_secs(5),
             refused_series_pause: Duration::from_secs(600),
             wall_clock: WallClock::default(),
         }
@@ -113,8 +106,8 @@ pub struct Sender {
     refused_series: BTreeMap<SeriesId, RefusedSeries>,
     /// What the receiver last refused for its age. Its next window is searched from there.
     refused_age: Option<RefusedAge>,
-    /// When the receiver last accepted a request, unless one was without an answer since, or was refused for another reason than its
-    /// samples.
+    doubt: Doubt,
+    /// When the receiver last accepted the sender, unless a request was without an answer since, or the sender is in doubt.
     accepted_at: Option<WallMoment>,
     /// Cancelled when no tick will be taken any more.
     finish: CancellationToken,
@@ -137,30 +130,17 @@ struct RefusedSeries {
     until: Instant,
 }
 
-/// What the receiver says of a request without samples.
-enum Greeting {
-    Accepted,
-    Refused(Refusal),
-}
-
-/// The status and the message of a refusal, without the digits: they can be of a time, or of a request.
-#[derive(PartialEq, Eq)]
-struct Refusal {
-    code: u16,
-    message: String,
-}
-
 /// What a request led to.
 enum Sent {
     Stored,
     Divide {
         reason: RefusalReason,
         answer: String,
-        /// Whether it is the samples that are refused, and not whoever sends them.
-        is_believed: bool,
     },
     /// The same samples are sent again, now or after others.
     Again(RetryCause),
+    /// What is not settled of the batch is to be sent again.
+    Void,
 }
 
 impl Sender {
@@ -188,6 +168,7 @@ impl Sender {
             limit: RequestLimit::default(),
             refused_series: BTreeMap::new(),
             refused_age: None,
+            doubt: Doubt::default(),
             accepted_at: None,
             finish: CancellationToken::new(),
             receiver,
@@ -419,8 +400,7 @@ impl Sender {
         // has stored another one since.
         let mut failing_since: Option<Instant> = None;
         let mut suspicion: Option<bool> = None;
-        // Whether everything is refused so far, by one who refuses requests without samples as well: it may refuse the credentials.
-        let mut is_doubted = false;
+        self.doubt.begin(!is_all);
         while let Some(piece) = pieces.next(&batch).cloned() {
             if pieces.samples(&batch, &piece) > self.limit.samples_max() as u64 {
                 pieces.shorten(&batch);
@@ -435,15 +415,14 @@ impl Sender {
                 continue;
             }
             let newest_sent = batch.time(piece.ticks.end - 1);
-            match self.send(body.into(), samples, newest_sent, pieces.has_stored()).await? {
+            match self.send(body.into(), samples, newest_sent).await? {
                 Sent::Stored => {
                     pieces.stored(&batch);
                     self.limit.stored(samples as usize);
                     failing_since = None;
                     suspicion = suspicion.map(|_| true);
-                    is_doubted = false;
                 }
-                Sent::Divide { reason, answer, is_believed } => {
+                Sent::Divide { reason, answer } => {
                     match reason {
                         RefusalReason::TooLarge => self.limit.too_large(samples as usize),
                         _ => self.limit.interrupted(),
@@ -455,16 +434,12 @@ impl Sender {
                     pieces.refuse(&batch, reason);
                     refusal = answer;
                     failing_since = None;
-                    match is_believed {
-                        // Later ticks can be what it accepts.
-                        false => is_doubted |= is_all && !pieces.has_stored(),
-                        // Who has read the samples knows whoever sends them.
-                        true => is_doubted &= !reason.is_of_time(),
-                    }
-                    if is_doubted && pieces.refused_alone() > alone {
+                    if self.doubt.is_doubted() && pieces.refused_alone() > alone {
+                        self.doubt.refused_alone();
                         pieces.prefer_longest();
                     }
                 }
+                Sent::Void => {}
                 Sent::Again(RetryCause::Unavailable { .. }) => failing_since = None,
                 Sent::Again(RetryCause::Failed { .. }) => {
                     let since = *failing_since.get_or_insert_with(Instant::now);
@@ -479,26 +454,31 @@ impl Sender {
                             self.limit.interrupted();
                             pieces.postpone();
                         }
-                        Some(_) => self.divide_suspects(&mut pieces, &batch),
+                        Some(_) => {
+                            self.divide_suspects(&mut pieces, &batch);
+                            refusal = "status 500".to_owned();
+                        }
                     }
                     if suspicion.is_some() {
                         failing_since = None;
                     }
                 }
             }
-            if is_doubted {
-                if pieces.refused_alone() >= DOUBTED_SAMPLES_MAX {
-                    break;
-                }
-                continue;
+            if self.doubt.void().is_some() {
+                break;
             }
-            // A probe that is stored can end a search too.
-            self.report_refused(&mut pieces, &refusal);
-            self.advance_over(&batch, &pieces).await?;
+            if self.doubt.is_settled() {
+                // A probe that is stored can end a search too.
+                self.report_refused(&mut pieces, &refusal);
+                self.advance_over(&batch, &pieces).await?;
+            }
         }
-        if is_doubted {
-            self.hold(&format!("{refusal}; requests without samples are refused as well, and no sample is accepted"))
-                .await;
+        if self.doubt.is_open() {
+            self.check_sender().await?;
+            self.report_refused(&mut pieces, &refusal);
+        }
+        if let Some(void) = self.doubt.end() {
+            self.hold_over(void, &refusal).await;
             // The position can have moved before the doubt: `current` has the values there.
             let (answered, left) = all.split_at(all.partition_point(|tick| tick.time <= self.position.time));
             answered.iter().for_each(|tick| current.apply(tick));
@@ -542,7 +522,16 @@ impl Sender {
     fn divide_suspects(&mut self, pieces: &mut Pieces, batch: &Batch) {
         self.limit.interrupted();
         pieces.refuse(batch, RefusalReason::ServerError);
-        self.report_refused(pieces, "status 500");
+    }
+
+    /// Waits because the refusals of a batch are not believed.
+    async fn hold_over(&mut self, void: Void, refusal: &str) {
+        let problem = match void {
+            Void::Held => return,
+            Void::AcceptedAgain => "a request without samples was refused meanwhile",
+            Void::Refused => "requests without samples are refused as well, and no sample is accepted",
+        };
+        self.hold(&format!("{refusal}; {problem}")).await;
     }
 
     fn report_refused(&self, pieces: &mut Pieces, text: &str) {
@@ -563,17 +552,13 @@ impl Sender {
     }
 
     /// Sends one request until the receiver has answered for its samples, or should get others first. None of them is later than
-    /// `newest`. `has_stored` is whether the receiver has stored others of their batch.
-    async fn send(
-        &mut self,
-        body: Bytes,
-        samples: u64,
-        newest: TickTime,
-        has_stored: bool,
-    ) -> Result<Sent, QueueError> {
-        let mut is_doubted = false;
+    /// `newest`.
+    async fn send(&mut self, body: Bytes, samples: u64, newest: TickTime) -> Result<Sent, QueueError> {
         loop {
-            let greeting = self.until_greeted().await?;
+            self.until_greeted().await?;
+            if self.doubt.void().is_some() {
+                return Ok(Sent::Void);
+            }
             if !self.is_present(newest) {
                 // The clock was set back, and no tick was taken since.
                 return Err(QueueError::Overtaken(self.receiver.name.clone()));
@@ -581,42 +566,21 @@ impl Sender {
             let exchange = self.exchange(body.clone()).await;
             match exchange.answer().verdict() {
                 Verdict::Stored => {
-                    self.read_clock(&exchange);
-                    self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
-                    self.retries.reset();
-                    self.holds.reset();
-                    self.listener.accepted(samples, self.timing.wall_clock.seconds());
-                    if self.check_generation().is_err() {
-                        // The clock was set back while the request was on its way.
-                        self.handle.advance_beyond_newest(&self.receiver.name, newest).await?;
-                    }
+                    self.stored(&exchange, samples, newest).await?;
                     return Ok(Sent::Stored);
                 }
+                // By the wrong clock a sample can be refused that is right.
+                Verdict::Divide(_) if self.is_held_by_clock(&exchange).await => {}
                 Verdict::Divide(reason) => {
-                    // By the wrong clock a sample can be refused that is right.
-                    if self.is_held_by_clock(&exchange).await {
-                        continue;
+                    if self.doubt.is_check_due(reason, samples == 1) {
+                        self.check_sender().await?;
                     }
-                    match greeting {
-                        Greeting::Refused(refusal) if Refusal::of(&exchange).as_ref() == Some(&refusal) => {
-                            let problem = problem(&exchange);
-                            self.hold(&format!(
-                                "{problem}; a request without samples is refused with the same message"
-                            ))
-                            .await;
-                        }
-                        // It may refuse the credentials in words of its own: then it refuses a request without samples too.
-                        Greeting::Accepted
-                            if reason == RefusalReason::Other
-                                && !is_doubted
-                                && (self.is_acceptance_old() || (samples == 1 && !has_stored)) =>
-                        {
-                            is_doubted = true;
-                            self.accepted_at = None;
-                        }
-                        Greeting::Accepted | Greeting::Refused(_) => {
-                            let is_believed = reason.is_known() || matches!(greeting, Greeting::Accepted);
-                            return Ok(Sent::Divide { reason, answer: problem(&exchange), is_believed });
+                    let answer = problem(&exchange);
+                    match self.doubt.refused(reason, exchange.refusal()) {
+                        Ruling::Divide => return Ok(Sent::Divide { reason, answer }),
+                        Ruling::Hold => {
+                            let problem = "a request without samples is refused with the same message";
+                            self.hold(&format!("{answer}; {problem}")).await;
                         }
                     }
                 }
@@ -629,54 +593,71 @@ impl Sender {
         }
     }
 
-    /// Sends requests without samples until samples can be sent. Returns what the receiver says of the last one.
+    /// A request with so many samples, none of them later than `newest`, was stored.
+    async fn stored(&mut self, exchange: &Exchange, samples: u64, newest: TickTime) -> Result<(), QueueError> {
+        self.read_clock(exchange);
+        self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
+        self.doubt.stored();
+        self.retries.reset();
+        self.holds.reset();
+        self.listener.accepted(samples, self.timing.wall_clock.seconds());
+        if self.check_generation().is_err() {
+            // The clock was set back while the request was on its way.
+            self.handle.advance_beyond_newest(&self.receiver.name, newest).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends a request without samples after samples were refused.
+    async fn check_sender(&mut self) -> Result<(), QueueError> {
+        self.accepted_at = None;
+        self.until_greeted().await?;
+        self.doubt.checked();
+        Ok(())
+    }
+
+    /// Sends requests without samples until samples can be sent.
     ///
     /// # Errors
     /// Ticks that were read have disappeared meanwhile.
-    async fn until_greeted(&mut self) -> Result<Greeting, QueueError> {
+    async fn until_greeted(&mut self) -> Result<(), QueueError> {
         loop {
             self.check_generation()?;
-            if let Some(greeting) = self.greet().await {
+            if self.greet().await {
                 // It may have taken time.
-                self.check_generation()?;
-                return Ok(greeting);
+                return self.check_generation();
             }
         }
     }
 
     /// Sends a request without samples to a receiver that is not known to accept requests, and after the clock was set: it shows whether
-    /// the credentials are right, and the receiver's clock, before anything is stored. Returns what it says, or, after a wait, `None`
-    /// if no samples can be sent.
-    async fn greet(&mut self) -> Option<Greeting> {
+    /// the credentials are right, and the receiver's clock, before anything is stored. Returns whether samples can be sent, after a wait
+    /// if they cannot.
+    async fn greet(&mut self) -> bool {
         let now = WallMoment::now(&self.timing.wall_clock);
         let is_accepting = self.accepted_at.is_some_and(|accepted| !accepted.was_set_until(now));
         if is_accepting && !self.clock_witness.is_ahead(Instant::now()) {
-            return Some(Greeting::Accepted);
+            return true;
         }
         let exchange = self.exchange(Bytes::from_static(EMPTY_REQUEST)).await;
-        match exchange.answer().verdict() {
-            Verdict::Stored | Verdict::Divide(_) if self.is_held_by_clock(&exchange).await => None,
-            Verdict::Stored => {
-                self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
-                Some(Greeting::Accepted)
-            }
+        let greeting = match exchange.answer().verdict() {
+            Verdict::Stored | Verdict::Divide(_) if self.is_held_by_clock(&exchange).await => return false,
             // It may be the want of samples that it refuses.
-            Verdict::Divide(_) => Refusal::of(&exchange).map(Greeting::Refused),
+            Verdict::Divide(_) => exchange.refusal().map_or(Greeting::Accepted, Greeting::Refused),
+            Verdict::Stored => Greeting::Accepted,
             Verdict::Hold => {
                 self.hold(&problem(&exchange)).await;
-                None
+                return false;
             }
             Verdict::Retry(cause) => {
                 self.retry(&problem(&exchange), cause).await;
-                None
+                return false;
             }
+        };
+        if self.doubt.greeted(greeting) {
+            self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
         }
-    }
-
-    /// Returns whether the receiver last accepted a request long enough ago for its credentials to have changed since.
-    fn is_acceptance_old(&self) -> bool {
-        let now = WallMoment::now(&self.timing.wall_clock);
-        self.accepted_at.is_none_or(|accepted| accepted.until(now) >= self.timing.doubt_after)
+        true
     }
 
     async fn exchange(&mut self, body: Bytes) -> Exchange {
@@ -716,6 +697,7 @@ impl Sender {
     async fn hold(&mut self, problem: &str) {
         self.accepted_at = None;
         self.client.disconnect();
+        self.doubt.held();
         let delay = self.holds.next_delay();
         self.listener.held(problem, delay.as_secs_f64());
         self.rest(delay).await;
@@ -756,11 +738,11 @@ impl Sender {
     }
 }
 
-impl Refusal {
+impl Exchange {
     /// Returns the refusal of a request that was answered.
-    fn of(exchange: &Exchange) -> Option<Self> {
-        let Reply { code, text, .. } = exchange.answer.as_ref().ok()?;
-        Some(Self { code: *code, message: text.chars().filter(|char| !char.is_ascii_digit()).collect() })
+    fn refusal(&self) -> Option<Refusal> {
+        let Reply { code, text, .. } = self.answer.as_ref().ok()?;
+        Some(Refusal::new(*code, text))
     }
 }
 

@@ -337,7 +337,11 @@ async fn many_refused_series_are_retried_a_few_at_a_time_and_all_arrive_once_the
         queue.tick(counters(SERIES, f64::from(tick))).await;
         running.until("the tick", |report| report.refused["other"] >= refused + BAD as u64).await;
         let requests = server.requests().len() - before;
-        assert!((2..=1 + 16).contains(&requests), "{requests} requests for a tick of which {BAD} series are refused");
+        // Two of them without samples: after the first refusal, and at the end.
+        assert!(
+            (2..=1 + 16 + 2).contains(&requests),
+            "{requests} requests for a tick of which {BAD} series are refused"
+        );
     }
     is_mended.store(true, Ordering::Relaxed);
     for tick in 6..8 {
@@ -374,6 +378,8 @@ async fn a_receiver_that_refuses_hundreds_of_series_gets_all_others_within_a_few
             assert!(requests <= 64 * 2 * 10 + 20, "{requests} requests for tick {tick}");
         }
         running.finish().await;
+        let (empty, others): (Vec<_>, Vec<_>) = server.requests().into_iter().partition(Received::is_empty);
+        assert!(empty.len() * 2 <= others.len(), "{} of {} requests have no samples", empty.len(), others.len());
         let (stored, newest) = (server.stored(), queue.newest_time());
         check(&stored);
         let arrived = stored.values().filter(|samples| samples.contains_key(&newest)).count();
@@ -708,7 +714,7 @@ async fn credentials_that_are_refused_with_400_drop_nothing() {
     let receiver = receiver(&server.url());
     let mut queue = Queue::new(&[&receiver], 6).await;
     queue.ticks(3, 2).await;
-    let running = Running::start(&receiver, &queue, SendTiming { doubt_after: Duration::ZERO, ..timing() });
+    let running = Running::start(&receiver, &queue, timing());
     server.until("the first ticks", |stored| queue.has_arrived(stored)).await;
     *is_known.lock().unwrap() = false;
     queue.ticks(3, 2).await;
@@ -748,17 +754,14 @@ async fn credentials_that_are_refused_with_400_and_another_message_each_time_dro
         let mut rng = fastrand::Rng::with_seed(1);
         move |_, _| match is_known.load(Ordering::Relaxed) {
             true => Action::store(),
-            false => {
-                let id: String = (0..16).map(|_| rng.lowercase()).collect();
-                Action::status("400 Bad Request", "", &format!("bad request {id}"))
-            }
+            false => Action::status("400 Bad Request", "", &changing_text(&mut rng)),
         }
     })
     .await;
     let receiver = receiver(&server.url());
     let mut queue = Queue::new(&[&receiver], 12).await;
     queue.ticks(4, 50).await;
-    let running = Running::start(&receiver, &queue, SendTiming { doubt_after: Duration::ZERO, ..timing() });
+    let running = Running::start(&receiver, &queue, timing());
     // First they were never known, then they are not known any more.
     for round in 0..2 {
         let before = running.report.borrow().holds.len();
@@ -776,6 +779,149 @@ async fn credentials_that_are_refused_with_400_and_another_message_each_time_dro
     }
     assert_eq!(running.report.borrow().refused.len(), 0);
     assert_eq!(samples(&server.stored()), 8 * (50 + OTHERS), "no tick is missing");
+}
+
+/// Text that differs from call to call in letters.
+fn changing_text(rng: &mut fastrand::Rng) -> String {
+    let id: String = (0..16).map(|_| rng.lowercase()).collect();
+    format!("bad request {id}")
+}
+
+/// A proxy that refuses the credentials after the first request of a window of three was stored, until `refusals` requests were
+/// refused. `greeting` is the message with which the receiver itself refuses requests without samples.
+async fn check_credentials_that_end_within_a_window(
+    text: Option<&'static str>,
+    greeting: Option<&'static str>,
+    refusals: usize,
+) {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut left = refusals;
+    let (report, stored, requests) = outcome(600, 40, move |request, stored| {
+        if !stored.is_empty() && left > 0 {
+            left -= 1;
+            let text = text.map_or_else(|| changing_text(&mut rng), str::to_owned);
+            return Action::status("400 Bad Request", "", &text);
+        }
+        match greeting.filter(|_| request.is_empty()) {
+            Some(text) => Action::status("400 Bad Request", "", text),
+            None => Action::store(),
+        }
+    })
+    .await;
+    let what = format!("{text:?} {greeting:?} {refusals} refusals");
+    assert_eq!(report.refused.values().sum::<u64>(), 0, "{what}: {report:?}");
+    assert_eq!(samples(&stored), 600 * (40 + OTHERS), "{what}: no tick is missing");
+    assert!(requests.len() > refusals, "{what}");
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_within_a_window_drop_nothing() {
+    for text in [None, Some("cannot find the provided auth token")] {
+        for greeting in [None, Some("no samples")] {
+            for refusals in [1, 2, 3, 5, 13, 34, 144] {
+                check_credentials_that_end_within_a_window(text, greeting, refusals).await;
+            }
+        }
+    }
+}
+
+/// The credentials end with each request of the search for a series that the receiver refuses, until two holds.
+#[tokio::test]
+async fn credentials_that_are_refused_while_a_refused_series_is_searched_drop_nothing_of_others() {
+    const SERIES: usize = 40;
+    for ticks in [1, 3] {
+        for ends_at in 2..32 {
+            let is_restored = Arc::new(AtomicBool::new(false));
+            let server = ScriptedReceiver::start({
+                let is_restored = Arc::clone(&is_restored);
+                let (mut rng, mut requests) = (fastrand::Rng::with_seed(1), 0);
+                move |request, _| {
+                    requests += 1;
+                    match () {
+                        () if requests > ends_at && !is_restored.load(Ordering::Relaxed) => {
+                            Action::status("400 Bad Request", "", &changing_text(&mut rng))
+                        }
+                        () if has_series(request, "counter_17_total") => {
+                            Action::status("400 Bad Request", "", "label value too long")
+                        }
+                        () => Action::store(),
+                    }
+                }
+            })
+            .await;
+            let receiver = receiver(&server.url());
+            let mut queue = Queue::new(&[&receiver], ticks).await;
+            queue.ticks(ticks, SERIES).await;
+            let running = Running::start(&receiver, &queue, timing());
+            running.until("two holds, or the end", |report| report.holds.len() >= 2 || report.queue_ticks == 0).await;
+            is_restored.store(true, Ordering::Relaxed);
+            running.finish().await;
+            let all = ticks as usize * (SERIES - 1 + OTHERS);
+            assert_eq!(samples(&server.stored()), all, "they end after {ends_at} requests of {ticks} ticks");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refused_series_costs_three_requests_without_samples() {
+    const SERIES: usize = 1_000;
+    for bad in [0, 1, 333, 500, 998, 999] {
+        let (report, stored, requests) = {
+            let server =
+                ScriptedReceiver::start(move |request, _| match has_counter(request, |number| number == bad) {
+                    true => Action::status("400 Bad Request", "", "label value too long"),
+                    false => Action::store(),
+                })
+                .await;
+            let receiver = receiver(&server.url());
+            let mut queue = Queue::new(&[&receiver], 1).await;
+            queue.ticks(1, SERIES).await;
+            let report = Running::start(&receiver, &queue, timing()).finish().await;
+            (report, server.stored(), server.requests())
+        };
+        assert_eq!((samples(&stored), report.refused["other"]), (SERIES - 1 + OTHERS, 1));
+        let empty = requests.iter().filter(|request| request.is_empty()).count();
+        assert!(empty <= 1 + 3, "{empty} of {} requests, of which one is the first", requests.len());
+    }
+}
+
+/// Its messages differ by an identifier, or by a word.
+#[tokio::test]
+async fn a_receiver_that_begins_to_refuse_empty_requests_gets_all_but_the_series_that_it_refuses() {
+    const SERIES: usize = 40;
+    let messages: [fn(&mut fastrand::Rng) -> String; 3] = [
+        |_| "no samples".to_owned(),
+        |rng| format!("no samples: trace {:016x}", rng.u64(..)),
+        |rng| format!("no samples: {}", changing_text(rng)),
+    ];
+    for bad in [0, 17, SERIES - 1] {
+        for message in messages {
+            let begins = Arc::new(AtomicBool::new(false));
+            let server = ScriptedReceiver::start({
+                let begins = Arc::clone(&begins);
+                let mut rng = fastrand::Rng::with_seed(1);
+                move |request, _| match begins.load(Ordering::Relaxed) {
+                    true if request.is_empty() => Action::status("400 Bad Request", "", &message(&mut rng)),
+                    true if has_counter(request, |number| number == bad) => {
+                        Action::status("400 Bad Request", "", "label value too long")
+                    }
+                    _ => Action::store(),
+                }
+            })
+            .await;
+            let receiver = receiver(&server.url());
+            let mut queue = Queue::new(&[&receiver], 12).await;
+            let running = Running::start(&receiver, &queue, timing());
+            queue.ticks(2, SERIES).await;
+            server.until("the ticks before", |stored| queue.has_arrived(stored)).await;
+            begins.store(true, Ordering::Relaxed);
+            increase(&mut queue, 3, 10, SERIES).await;
+            let report = running.finish().await;
+            let stored = server.stored();
+            check(&stored);
+            assert_eq!((samples(&stored), report.queue_ticks), (2 + 12 * (SERIES - 1 + OTHERS), 0), "{bad} {report:?}");
+        }
+    }
 }
 
 /// It refuses the ages of all ticks, then whatever it is sent, and requests without samples with another message.
