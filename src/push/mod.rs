@@ -17,7 +17,10 @@
 //! | `batch`, `encoder` | ticks to the body of a request |
 //! | `answer` | what a receiver's answer means |
 //! | `bisect` | which samples the next request contains, when some are refused |
+//! | `window` | the ticks that are prepared at a time, and what answers mean for them |
 //! | `doubt` | whether a refusal is of the samples or of the sender |
+//! | `suspicion` | whether samples are the reason of status 500 |
+//! | `pause`, `age` | which series and which ages a receiver refuses |
 //! | `limit` | how many samples a request may have |
 //! | `receiver` | a receiver, as it is configured |
 //! | `clock` | this machine's clock, and whether nothing is sent because it is ahead |
@@ -29,6 +32,7 @@
 //! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
 //! the values of the newest tick stay.
 
+mod age;
 mod alarm;
 mod answer;
 mod batch;
@@ -44,6 +48,7 @@ mod identity;
 mod labels;
 mod limit;
 mod listener;
+mod pause;
 mod probe;
 mod queue;
 mod receiver;
@@ -51,7 +56,9 @@ mod sampler;
 mod samples;
 mod sender;
 mod series;
+mod suspicion;
 mod ticker;
+mod window;
 
 pub use answer::RefusalReason;
 pub use clock::{ClockGuard, WallClock};

@@ -1,6 +1,5 @@
 //! Sends the queue to one receiver: one request at a time, oldest ticks first.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,32 +7,29 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::age::RefusedAge;
 use super::answer::{RefusalReason, RetryCause, Verdict};
 use super::batch::{Batch, CurrentValues, ticks_within};
-use super::bisect::{Cells, Pieces};
 use super::client::{Client, ClientError, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
 use super::doubt::{Doubt, Greeting, Refusal, Ruling, Void};
-use super::encoder::{EMPTY_REQUEST, EncodedLabels, LabelEncoder, RequestEncoder};
+use super::encoder::{EMPTY_REQUEST, EncodedLabels, LabelEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::limit::RequestLimit;
 use super::listener::ReceiverListener;
+use super::pause::PausedSeries;
 use super::queue::QueueSize;
 use super::receiver::PushReceiver;
 use super::series::{Position, Series, SeriesId, Tick, TickTime};
+use super::suspicion::Suspicion;
+use super::window::{Request, Window};
 use crate::feed::Backoff;
-
-/// Longest request, in bytes of its compressed body.
-const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// Most samples that are prepared at a time, unless a single tick has more: a search for the bound in time covers them.
 const WINDOW_SAMPLES_MAX: usize = 500_000;
 
 /// Most ticks that are loaded at a time: 68 h of one a minute.
 const WINDOW_TICKS_MAX: usize = 4_096;
-
-/// So many series that were refused are tried again at a time, each in a request of its own. The others follow once these are accepted.
-const RETRIED_SERIES_MAX: usize = 16;
 
 /// The queue is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
@@ -103,31 +99,13 @@ pub struct Sender {
     position: Position,
     limit: RequestLimit,
     /// Series that the receiver refuses.
-    refused_series: BTreeMap<SeriesId, RefusedSeries>,
-    /// What the receiver last refused for its age. Its next window is searched from there.
-    refused_age: Option<RefusedAge>,
+    paused_series: PausedSeries,
+    refused_age: RefusedAge,
     doubt: Doubt,
     /// When the receiver last accepted the sender, unless a request was without an answer since, or the sender is in doubt.
     accepted_at: Option<WallMoment>,
     /// Cancelled when no tick will be taken any more.
     finish: CancellationToken,
-}
-
-/// The least age that a receiver refused. Known while the sender runs, and until the receiver accepts what is older.
-#[derive(Debug, Clone, Copy)]
-struct RefusedAge {
-    millis: i64,
-    reason: RefusalReason,
-    /// Whether every tick of the window was refused: those of the next one may be as well.
-    is_window: bool,
-}
-
-/// A series that was refused alone.
-#[derive(Debug, Clone, Copy)]
-struct RefusedSeries {
-    reason: RefusalReason,
-    /// When it is tried again.
-    until: Instant,
 }
 
 /// What a request led to.
@@ -166,8 +144,8 @@ impl Sender {
             position,
             newest,
             limit: RequestLimit::default(),
-            refused_series: BTreeMap::new(),
-            refused_age: None,
+            paused_series: PausedSeries::default(),
+            refused_age: RefusedAge::default(),
             doubt: Doubt::default(),
             accepted_at: None,
             finish: CancellationToken::new(),
@@ -250,7 +228,7 @@ impl Sender {
             // In a queue that was emptied the numbers of series are given again.
             self.labels.clear();
             self.catalog.clear();
-            self.refused_series.clear();
+            self.paused_series.clear();
         }
         self.position = position;
         self.report_queue(self.handle.size_after(position.time).await?);
@@ -346,182 +324,97 @@ impl Sender {
         fresh
     }
 
-    /// Returns the series that were refused and are tried again now, those that have waited longest first. With the last tick of the
-    /// process, none of them waits for the end of its pause.
-    fn retried_series(&self, now: Instant, is_last: bool) -> BTreeSet<SeriesId> {
-        let due = self.refused_series.iter().filter(|(_, refused)| is_last || refused.until <= now);
-        let mut due: Vec<_> = due.map(|(id, refused)| (refused.until, *id)).collect();
-        due.sort_unstable();
-        due.into_iter().take(RETRIED_SERIES_MAX).map(|(_, id)| id).collect()
-    }
-
     /// Sends the first of `ticks`, as many as are prepared at a time, and applies them to `current`. The position moves as they are
-    /// answered for. Returns the others: all behind the position if the receiver refuses whatever it is sent. `is_all` is whether no
-    /// tick comes behind them.
+    /// answered for. Returns the others: all behind the position if the refusals are not believed. `is_all` is whether no tick comes
+    /// behind them.
     async fn send_ticks<'t>(
         &mut self,
-        all: &'t [Tick],
+        ticks: &'t [Tick],
         is_all: bool,
         current: &mut CurrentValues,
     ) -> Result<&'t [Tick], QueueError> {
-        let now = Instant::now();
-        let newest = self.newest.clone();
-        let has_later = |ticks: &[Tick]| ticks.last().is_some_and(|last| last.time < newest.borrow().time);
-        let is_last = self.handle.has_last_tick() && !has_later(all);
-        let retried = self.retried_series(now, is_last);
-        let is_paused = |id: &SeriesId| self.refused_series.contains_key(id) && !retried.contains(id);
-        let selected: Vec<bool> = (self.labels.iter().enumerate())
-            .map(|(index, labels)| labels.is_some() && !is_paused(&SeriesId::at(index)))
-            .collect();
-        let count = ticks_within(WINDOW_SAMPLES_MAX, current, all, &self.catalog, |index| selected[index]);
-        let (ticks, left) = all.split_at(count);
-        let has_later = || has_later(ticks);
-        let is_all = is_all && left.is_empty();
-        let paused: Vec<_> = (self.refused_series.iter())
-            .filter(|(id, _)| is_paused(id) && current.has(**id))
-            .map(|(_, refused)| refused.reason)
-            .collect();
-        let batch = Batch::new((self.position.time, current), ticks, &self.catalog, |index| selected[index]);
-        let apart: Vec<_> = retried.iter().filter_map(|id| batch.row(*id)).collect();
-        let mut pieces = Pieces::new(&batch, self.limit.samples_max(), apart.iter().copied());
-        let expected = self.refused_age.filter(|_| !ticks.is_empty()).map(|refused| {
-            let before = TickTime::from_millis(self.timing.wall_clock.millis() - refused.millis);
-            let is_all = refused.is_window && has_later();
-            (if is_all { batch.ticks() } else { batch.ticks_until(before) }, refused.reason)
-        });
-        let expected = expected.filter(|(bound, _)| *bound > 0);
-        if let Some((bound, reason)) = expected {
-            pieces.expect_bound(&batch, bound, reason);
-        }
-        // Between two windows, a minute of an idle machine, its buffers are memory for others.
-        let mut encoder = RequestEncoder::new();
-        let mut refusal = String::new();
-        // When the next piece was first answered with status 500, and, once a piece was for too long, whether the receiver
-        // has stored another one since.
-        let mut failing_since: Option<Instant> = None;
-        let mut suspicion: Option<bool> = None;
-        self.doubt.begin(!is_all);
-        while let Some(piece) = pieces.next(&batch).cloned() {
-            if pieces.samples(&batch, &piece) > self.limit.samples_max() as u64 {
-                pieces.shorten(&batch);
-                continue;
-            }
-            let (body, samples) = batch.encode(&pieces, &piece, &mut encoder, |id| {
-                self.labels[id.index()].as_ref().expect("a batch has series that the receiver gets alone")
-            });
-            if body.len() > BODY_BYTES_MAX && samples > 1 {
-                self.limit.interrupted();
-                pieces.shorten(&batch);
-                continue;
-            }
-            let newest_sent = batch.time(piece.ticks.end - 1);
-            match self.send(body.into(), samples, newest_sent).await? {
-                Sent::Stored => {
-                    pieces.stored(&batch);
-                    self.limit.stored(samples as usize);
-                    failing_since = None;
-                    suspicion = suspicion.map(|_| true);
-                }
-                Sent::Divide { reason, answer } => {
-                    match reason {
-                        RefusalReason::TooLarge => self.limit.too_large(samples as usize),
-                        _ => self.limit.interrupted(),
-                    }
-                    if has_later() {
-                        pieces.expect_later_ticks();
-                    }
-                    let alone = pieces.refused_alone();
-                    pieces.refuse(&batch, reason);
-                    refusal = answer;
-                    failing_since = None;
-                    if self.doubt.is_doubted() && pieces.refused_alone() > alone {
-                        self.doubt.refused_alone();
-                        pieces.prefer_longest();
-                    }
-                }
-                Sent::Void => {}
-                Sent::Again(RetryCause::Unavailable { .. }) => failing_since = None,
-                Sent::Again(RetryCause::Failed { .. }) => {
-                    let since = *failing_since.get_or_insert_with(Instant::now);
-                    let is_due = since.elapsed() >= self.timing.suspect_after;
-                    if suspicion.is_none() && is_due {
-                        suspicion = Some(false);
-                    }
-                    match suspicion {
-                        None => {}
-                        // Nothing is dropped before the receiver has stored something else: it may be down.
-                        Some(false) if samples == 1 => {
-                            self.limit.interrupted();
-                            pieces.postpone();
-                        }
-                        Some(_) => {
-                            self.divide_suspects(&mut pieces, &batch);
-                            refusal = "status 500".to_owned();
-                        }
-                    }
-                    if suspicion.is_some() {
-                        failing_since = None;
-                    }
-                }
-            }
+        let mut window = self.window(ticks, current);
+        self.doubt.begin(!is_all || !window.left.is_empty());
+        while let Some(Request { body, samples, newest }) = window.next_request(&mut self.limit, &self.labels) {
+            let sent = self.send(body.into(), samples, newest).await?;
+            self.answer(&mut window, sent, samples);
             if self.doubt.void().is_some() {
                 break;
             }
             if self.doubt.is_settled() {
-                // A probe that is stored can end a search too.
-                self.report_refused(&mut pieces, &refusal);
-                self.advance_over(&batch, &pieces).await?;
+                self.report_refused(&mut window);
+                self.advance_over(&window).await?;
             }
         }
         if self.doubt.is_open() {
             self.check_sender().await?;
-            self.report_refused(&mut pieces, &refusal);
         }
         if let Some(void) = self.doubt.end() {
-            self.hold_over(void, &refusal).await;
+            self.hold_over(void, &window.refusal).await;
             // The position can have moved before the doubt: `current` has the values there.
-            let (answered, left) = all.split_at(all.partition_point(|tick| tick.time <= self.position.time));
+            let (answered, left) = ticks.split_at(ticks.partition_point(|tick| tick.time <= self.position.time));
             answered.iter().for_each(|tick| current.apply(tick));
             return Ok(left);
         }
-        for reason in paused {
-            self.listener.refused(ticks.len() as u64, reason, "refused before");
-        }
-        match pieces.refused_ticks() {
-            Some((count, reason)) => {
-                let millis = self.timing.wall_clock.millis() - batch.time(count - 1).millis();
-                let is_window = count == batch.ticks();
-                // A window that is refused as a whole says nothing of what is younger.
-                let is_known = |known: RefusedAge| is_window && known.millis <= millis;
-                if !self.refused_age.is_some_and(is_known) {
-                    self.refused_age = Some(RefusedAge { millis, reason, is_window });
-                }
-            }
-            None if expected.is_some() => self.refused_age = None,
-            None => {}
-        }
-        let until = now + self.timing.refused_series_pause;
-        if !apart.is_empty() && apart.iter().all(|row| pieces.is_stored_at_end(*row)) {
-            // What refused them is over. Those that still wait for their turn join the others.
-            self.refused_series.retain(|_, refused| refused.until > now);
-        }
-        for id in &retried {
-            match (self.refused_series.get_mut(id), batch.row(*id)) {
-                // It was refused, or left out because too many others were.
-                (Some(refused), Some(row)) if !pieces.is_stored_at_end(row) => refused.until = until,
-                _ => drop(self.refused_series.remove(id)),
-            }
-        }
-        for &(row, reason) in pieces.refused_series() {
-            self.refused_series.insert(batch.id(row), RefusedSeries { reason, until });
-        }
-        ticks.iter().for_each(|tick| current.apply(tick));
-        Ok(left)
+        self.end_window(&mut window);
+        window.ticks.iter().for_each(|tick| current.apply(tick));
+        Ok(window.left)
     }
 
-    fn divide_suspects(&mut self, pieces: &mut Pieces, batch: &Batch) {
-        self.limit.interrupted();
-        pieces.refuse(batch, RefusalReason::ServerError);
+    /// Prepares the first of `ticks`, which follow the values `current`.
+    fn window<'t>(&self, ticks: &'t [Tick], current: &CurrentValues) -> Window<'t> {
+        let is_last = self.handle.has_last_tick() && !self.has_later(ticks);
+        let retried = self.paused_series.due(Instant::now(), is_last);
+        let omitted = self.paused_series.omitted(&retried);
+        let selected: Vec<bool> = (self.labels.iter().enumerate())
+            .map(|(index, labels)| labels.is_some() && !omitted.contains_key(&SeriesId::at(index)))
+            .collect();
+        let count = ticks_within(WINDOW_SAMPLES_MAX, current, ticks, &self.catalog, |index| selected[index]);
+        let (first, left) = ticks.split_at(count);
+        let batch = Batch::new((self.position.time, current), first, &self.catalog, |index| selected[index]);
+        let suspicion = Suspicion::new(self.timing.suspect_after);
+        let mut window = Window::new((first, left), batch, self.limit.samples_max(), retried, suspicion);
+        let has_value = omitted.into_iter().filter(|(id, _)| current.has(*id));
+        window.omitted = has_value.map(|(_, reason)| reason).collect();
+        let now_millis = self.timing.wall_clock.millis();
+        if let Some(expectation) = self.refused_age.expectation(now_millis, self.has_later(first)) {
+            window.expect(expectation);
+        }
+        window
+    }
+
+    /// Returns whether a tick behind `ticks` is queued.
+    fn has_later(&self, ticks: &[Tick]) -> bool {
+        ticks.last().is_some_and(|last| last.time < self.newest.borrow().time)
+    }
+
+    /// A request of `window` led to `sent`.
+    fn answer(&mut self, window: &mut Window<'_>, sent: Sent, samples: u64) {
+        match sent {
+            Sent::Stored => window.stored(&mut self.limit, samples),
+            Sent::Divide { reason, answer } => {
+                let has_later = self.has_later(window.ticks);
+                let is_alone = window.refused(&mut self.limit, samples, reason, has_later);
+                window.refusal = answer;
+                if is_alone && self.doubt.is_doubted() {
+                    self.doubt.refused_alone();
+                    window.prefer_longest();
+                }
+            }
+            Sent::Void => {}
+            Sent::Again(RetryCause::Unavailable { .. }) => window.interrupted(),
+            Sent::Again(RetryCause::Failed { .. }) => window.failed(&mut self.limit, samples),
+        }
+    }
+
+    /// Each sample of `window` is answered for: reports what is not reported yet, and remembers what the receiver refuses.
+    fn end_window(&mut self, window: &mut Window<'_>) {
+        self.report_refused(window);
+        for reason in &window.omitted {
+            self.listener.refused(window.ticks.len() as u64, *reason, "refused before");
+        }
+        window.teach_age(&mut self.refused_age, self.timing.wall_clock.millis());
+        window.teach_pauses(&mut self.paused_series, window.begin + self.timing.refused_series_pause);
     }
 
     /// Waits because the refusals of a batch are not believed.
@@ -534,18 +427,15 @@ impl Sender {
         self.hold(&format!("{refusal}; {problem}")).await;
     }
 
-    fn report_refused(&self, pieces: &mut Pieces, text: &str) {
-        let mut refused: BTreeMap<RefusalReason, u64> = BTreeMap::new();
-        for one in pieces.take_refused() {
-            *refused.entry(one.reason).or_default() += one.samples;
-        }
-        refused.into_iter().for_each(|(reason, samples)| self.listener.refused(samples, reason, text));
+    /// Reports which samples were refused for good since the last call.
+    fn report_refused(&self, window: &mut Window<'_>) {
+        let refused = window.take_refused();
+        refused.into_iter().for_each(|(reason, samples)| self.listener.refused(samples, reason, &window.refusal));
     }
 
-    /// Moves the position over the ticks of `batch` that the receiver has answered for.
-    async fn advance_over(&mut self, batch: &Batch, pieces: &Pieces) -> Result<(), QueueError> {
-        let answered = pieces.first_pending(batch).checked_sub(1).map(|column| batch.time(column));
-        match answered.filter(|time| *time > self.position.time) {
+    /// Moves the position over the ticks of `window` that the receiver has answered for.
+    async fn advance_over(&mut self, window: &Window<'_>) -> Result<(), QueueError> {
+        match window.answered().filter(|time| *time > self.position.time) {
             Some(answered) => self.advance(answered).await,
             None => Ok(()),
         }
@@ -572,16 +462,8 @@ impl Sender {
                 // By the wrong clock a sample can be refused that is right.
                 Verdict::Divide(_) if self.is_held_by_clock(&exchange).await => {}
                 Verdict::Divide(reason) => {
-                    if self.doubt.is_check_due(reason, samples == 1) {
-                        self.check_sender().await?;
-                    }
-                    let answer = problem(&exchange);
-                    match self.doubt.refused(reason, exchange.refusal()) {
-                        Ruling::Divide => return Ok(Sent::Divide { reason, answer }),
-                        Ruling::Hold => {
-                            let problem = "a request without samples is refused with the same message";
-                            self.hold(&format!("{answer}; {problem}")).await;
-                        }
+                    if self.rule(&exchange, reason, samples).await? == Ruling::Divide {
+                        return Ok(Sent::Divide { reason, answer: problem(&exchange) });
                     }
                 }
                 Verdict::Hold => self.hold(&problem(&exchange)).await,
@@ -591,6 +473,19 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// A request with so many samples was refused for `reason`. Returns what to do about them, after a hold if it is [`Ruling::Hold`].
+    async fn rule(&mut self, exchange: &Exchange, reason: RefusalReason, samples: u64) -> Result<Ruling, QueueError> {
+        if self.doubt.is_check_due(reason, samples == 1) {
+            self.check_sender().await?;
+        }
+        let ruling = self.doubt.refused(reason, exchange.refusal());
+        if ruling == Ruling::Hold {
+            let problem = problem(exchange);
+            self.hold(&format!("{problem}; a request without samples is refused with the same message")).await;
+        }
+        Ok(ruling)
     }
 
     /// A request with so many samples, none of them later than `newest`, was stored.
