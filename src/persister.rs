@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
+use crate::heap;
 use crate::ledger::{Changes, Limits};
 use crate::push::QueueServer;
 use crate::shared_ledger::SharedLedger;
@@ -33,6 +34,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Delay before a failed commit is tried again.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// The rows of a commit of more skills take a megabyte or more, which the heap would retain.
+const RETAINED_SKILLS_MAX: usize = 1_000;
 
 /// The thread that persists a ledger. It runs until [`Persister::finish`]; one that is dropped commits and ends on its own.
 #[derive(Debug)]
@@ -205,7 +209,11 @@ impl Worker<'_> {
             if let Some(changes) = changes {
                 self.committed = Instant::now();
                 self.telemetry.committed();
+                let is_large = changes.skills.len() > RETAINED_SKILLS_MAX;
                 self.ledger.acknowledge(changes);
+                if is_large {
+                    heap::trim();
+                }
             }
             if self.failing_since.take().is_some() {
                 self.telemetry.recovered();
