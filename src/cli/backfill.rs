@@ -62,7 +62,7 @@ pub(super) struct BackfillFlags {
     pub url: Option<String>,
     #[command(flatten)]
     pub credentials: PushCredentialFlags,
-    /// Allow credentials over http:// to other machines: anybody between can read them
+    /// Allow credentials, and a query in the URL, over http:// to other machines: anybody between can read them
     #[arg(id = "push.insecure", long = "push.insecure", value_name = "BOOL", num_args = 0..=1, help_heading = "Push")]
     #[arg(action = clap::ArgAction::Set, require_equals = true, default_value = "false", default_missing_value = "true")]
     #[arg(hide_possible_values = true)]

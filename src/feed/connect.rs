@@ -1,6 +1,6 @@
 //! From a URL to an open WebSocket.
 
-use super::credentials::{PresentedCredentials, TlsFiles, off_thread};
+use super::credentials::{PresentedCredentials, QuerySecrets, TlsFiles, off_thread};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::handshake::{self, HandshakeFailure, HandshakeProblem};
 use super::settings::{FeedSettings, bare};
@@ -282,7 +282,10 @@ fn http_failure(
     DisconnectReason::Http {
         address,
         status: response.status().as_u16(),
-        location: location.map(|location| printable(&presented.redact(bare(&location).as_str()))),
+        location: location.map(|location| {
+            let location = QuerySecrets::of(url).redact(bare(&location).as_str());
+            printable(&presented.redact(&location))
+        }),
         retry_after: retry_after.and_then(|value| retry_after_wait(value, Timestamp::now())),
     }
 }
@@ -552,7 +555,7 @@ mod tests {
 
     #[test]
     fn a_redirect_is_shown_without_its_secrets() {
-        let url = Url::parse("ws://host:8765/feed?key=1").unwrap();
+        let url = Url::parse("ws://host:8765/feed?key=the-key-itself").unwrap();
         let presented = |location: &str| {
             let response = Response::new(None);
             let (mut parts, body) = response.into_parts();
@@ -566,6 +569,7 @@ mod tests {
         };
         assert_eq!(presented("wss://me:pass@other/new?token=x#y").as_deref(), Some("wss://other/new"));
         assert_eq!(presented("/login?next=feed").as_deref(), Some("ws://host:8765/login"));
+        assert_eq!(presented("/login/the-key-itself").as_deref(), Some("ws://host:8765/login/***"));
         assert_eq!(presented("http://[broken"), None);
     }
 

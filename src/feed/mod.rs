@@ -40,14 +40,15 @@ mod watchdog;
 
 pub(crate) use backoff::Backoff;
 pub(crate) use connect::{TlsConfigs, http_date, retry_after_wait, tls_text};
-pub(crate) use credentials::PresentedHeaders;
 pub use credentials::{
     ClientIdentity, Credential, CredentialError, CredentialProblem, Credentials, HeaderProblem, HttpCredentials,
     Minting, Secret, SecretSource, SharedIoError, TOKEN_LIFETIME, TlsFiles, TokenOrigin, TokenSource,
 };
+pub(crate) use credentials::{PresentedHeaders, QuerySecrets};
 pub(crate) use disconnect_reason::TOKEN_REFUSED_CODES;
 pub use disconnect_reason::{DISCONNECT_CODES, DisconnectReason, RetryPolicy, retry_policy};
 pub use listener::{CALLS_PER_READY_MAX, FeedListener, FrameSummary, SnapshotSummary};
+pub(crate) use settings::bare;
 pub use settings::{FeedSettings, Timing};
 pub use state::FeedState;
 

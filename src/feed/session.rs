@@ -1,7 +1,7 @@
 //! One open connection, from the first frame to the last.
 
 use super::connect::{Connection, Socket};
-use super::credentials::PresentedCredentials;
+use super::credentials::{PresentedCredentials, QuerySecrets};
 use super::disconnect_reason::{DisconnectReason, Step, printable};
 use super::listener::FeedListener;
 use super::settings::{FeedSettings, Timing};
@@ -210,7 +210,8 @@ impl<'a> Session<'a> {
         let Some(CloseFrame { code, reason }) = frame else {
             return DisconnectReason::Closed { code: 1005, reason: String::new(), token };
         };
-        let reason = printable(&self.presented.redact(&reason));
+        let reason = QuerySecrets::of(&self.settings.url).redact(&self.presented.redact(&reason));
+        let reason = printable(&reason);
         DisconnectReason::Closed { code: code.into(), reason, token }
     }
 

@@ -97,7 +97,7 @@ impl Default for Timing {
 }
 
 /// Returns `url` without what may be secret: user info, query and fragment.
-pub(super) fn bare(url: &Url) -> Url {
+pub(crate) fn bare(url: &Url) -> Url {
     let mut url = url.clone();
     // Both fail only for URLs that cannot have userinfo.
     let _ = url.set_username("");

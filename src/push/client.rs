@@ -26,7 +26,8 @@ use super::answer::{Answer, Verdict};
 use super::clock::WallClock;
 use super::receiver::PushReceiver;
 use crate::feed::{
-    CredentialError, DisconnectReason, PresentedHeaders, TlsConfigs, http_date, retry_after_wait, tls_text,
+    CredentialError, DisconnectReason, PresentedHeaders, QuerySecrets, TlsConfigs, bare, http_date, retry_after_wait,
+    tls_text,
 };
 use crate::standstill::timeout;
 use crate::text::one_line;
@@ -111,7 +112,7 @@ pub(crate) struct Reply {
     pub(crate) retry_after: Option<Duration>,
     /// The beginning of the body, without secrets and control characters.
     pub(crate) text: String,
-    /// Where a redirect leads to, which is not followed.
+    /// Where a redirect leads to, which is not followed, without what may be secret.
     pub(crate) location: Option<String>,
     /// The media type of the body.
     pub(crate) content_type: Option<String>,
@@ -176,6 +177,7 @@ impl Exchange {
 /// One receiver's connection.
 pub(crate) struct Client {
     receiver: PushReceiver,
+    query_secrets: QuerySecrets,
     wall_clock: WallClock,
     tls: TlsConfigs,
     connection: Option<Connection>,
@@ -193,7 +195,8 @@ struct Connection {
 impl Client {
     /// Creates a client without a connection. By `wall_clock` the receiver's clock is judged.
     pub(crate) fn new(receiver: PushReceiver, wall_clock: WallClock) -> Self {
-        Self { receiver, wall_clock, tls: TlsConfigs::default(), connection: None }
+        let query_secrets = QuerySecrets::of(&receiver.url);
+        Self { receiver, query_secrets, wall_clock, tls: TlsConfigs::default(), connection: None }
     }
 
     /// The next request opens a connection, for which the credentials are read again.
@@ -221,7 +224,7 @@ impl Client {
         let reply = Reply {
             code: parts.status.as_u16(),
             retry_after: text_of(header::RETRY_AFTER).and_then(|value| retry_after_wait(&value, now)),
-            location: text_of(header::LOCATION).map(|location| self.shown(&location)),
+            location: text_of(header::LOCATION).and_then(|location| self.shown_location(&location)),
             content_type: text_of(header::CONTENT_TYPE),
             text: self.shown(&text),
         };
@@ -262,12 +265,20 @@ impl Client {
         }
     }
 
+    /// Returns the beginning of `text` on one line, without the secrets of the request that it answers.
     fn shown(&self, text: &str) -> String {
+        let text = self.query_secrets.redact(text);
         let redacted = match &self.connection {
-            Some(connection) => connection.presented.redact(text),
-            None => text.to_owned(),
+            Some(connection) => connection.presented.redact(&text),
+            None => text,
         };
         one_line(redacted.trim(), TEXT_CHARS_MAX)
+    }
+
+    /// Returns where a redirect leads to, without what may be secret; `None` if it is not a URL.
+    fn shown_location(&self, location: &str) -> Option<String> {
+        let url = self.receiver.url.join(location).ok()?;
+        Some(self.shown(bare(&url).as_str()))
     }
 }
 

@@ -121,7 +121,7 @@ pub(crate) struct ReceiverFlags {
     #[arg(id = "push.timeout", long = "push.timeout", value_name = "DURATION")]
     #[arg(value_parser = ValueParser::new(push::timeout))]
     pub timeout: Option<Duration>,
-    /// Allow credentials over http:// to other machines: anybody between can read them
+    /// Allow credentials, and a query in the URL, over http:// to other machines: anybody between can read them
     #[arg(id = "push.insecure", long = "push.insecure", value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1)]
     #[arg(require_equals = true, default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub insecure: bool,

@@ -74,10 +74,10 @@ pub enum PushError {
         /// The URL, with possible secrets redacted.
         url: String,
     },
-    /// Credentials would be sent in the clear.
+    /// Credentials, or a query, which may hold one, would be sent in the clear.
     #[error(
-        "--push.url \"{url}\" would send credentials without encryption: use https://, or --push.insecure if the network \
-         between is trusted"
+        "--push.url \"{url}\" would send credentials, or a query that may hold one, without encryption: use https://, or \
+         --push.insecure if the network between is trusted"
     )]
     InTheClear {
         /// The URL, with possible secrets redacted.
@@ -304,7 +304,8 @@ impl ReceiverEntry {
             basic_auth_file: self.basic_auth_file,
             tls,
         };
-        if url.scheme() == "http" && credentials.are_secret() && !is_loopback(&url) && !self.is_insecure {
+        let is_secret = credentials.are_secret() || url.query().is_some();
+        if url.scheme() == "http" && is_secret && !is_loopback(&url) && !self.is_insecure {
             return Err(PushError::InTheClear { url: shown }.into());
         }
         credentials.check().map_err(|error| {
@@ -450,6 +451,8 @@ mod tests {
         for url in ["http://h/", "http://10.0.0.1/", "http://localhost.example/"] {
             assert!(refused(with_token.clone(), url).contains("--push.insecure"), "{url}");
         }
+        assert!(refused(entry(), "http://h/?token=hunter2").contains("--push.insecure"));
+        assert!(entry().receiver("http://localhost/?token=hunter2", 128).is_ok());
         for url in ["https://h/", "http://localhost/", "http://127.0.0.1:9090/", "http://[::1]/"] {
             assert!(with_token.clone().receiver(url, 128).is_ok(), "{url}");
         }
@@ -478,7 +481,7 @@ mod tests {
         assert!(
             error(&settings(&["http://a/", "http://b/", "http://c/", "http://d/", "http://e/"])).contains("at most 4")
         );
-        assert!(error(&settings(&["http://a/?1", "http://a/?2"])).contains("the name \"a:80/\""));
+        assert!(error(&settings(&["https://a/?1", "https://a/?2"])).contains("the name \"a:443/\""));
         let fast = PushSettings { interval: Duration::from_secs(1), ..PushSettings::default() };
         assert!(error(&fast).contains("give 5s to 1h"));
     }

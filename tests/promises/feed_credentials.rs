@@ -159,3 +159,19 @@ async fn without_the_secret_nothing_is_connected_to() {
     feed.live().await;
     feed.stop().await;
 }
+
+#[tokio::test]
+async fn a_query_that_a_close_reason_quotes_is_not_shown() {
+    let server = ScriptedFeed::start(vec![vec![
+        Step::send(snapshot(1)),
+        Step::Close(1011, "no session at /feed?token=the-key%2Fitself, the-key/itself".to_owned()),
+    ]]);
+    let mut url = server.url();
+    url.set_query(Some("token=the-key%2Fitself"));
+    let feed = RunningFeed::start(settings(url));
+    let coded = |notes: &[Note]| ends(notes).into_iter().find(|status| disconnect_reason(status).code() == "1011");
+    feed.until("the close", |notes| coded(notes).is_some()).await;
+    let notes = feed.stop().await;
+    let closed = coded(&notes).unwrap().to_string();
+    assert!(closed.contains("no session at /feed?*** ***") && !format!("{notes:?}").contains("itself\\\""), "{closed}");
+}

@@ -70,6 +70,7 @@ mod push_faults;
 mod push_queue;
 mod push_queue_bridge;
 mod push_reloads;
+mod push_secrets;
 mod reading_can_end_at_any_time;
 mod recordings_replay_exactly;
 mod reference_names_every_metric;

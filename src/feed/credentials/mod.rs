@@ -6,6 +6,7 @@
 
 mod headers;
 mod http;
+mod query;
 mod secret;
 mod tls;
 mod token;
@@ -28,6 +29,7 @@ use headers::Reserved;
 pub use headers::HeaderProblem;
 pub use http::HttpCredentials;
 pub(crate) use http::PresentedHeaders;
+pub(crate) use query::QuerySecrets;
 pub use secret::Secret;
 pub use tls::{ClientIdentity, TlsFiles};
 pub use token::{Minting, SecretSource, TOKEN_LIFETIME, TokenOrigin, TokenSource};
