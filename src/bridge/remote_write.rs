@@ -186,7 +186,8 @@ impl Pushing {
         }
     }
 
-    /// Makes the receivers those of `wanted`: stops the senders of others, and starts those that are new or changed.
+    /// Makes the receivers those of `wanted`: stops the senders of others, and starts those that are new or changed. The former ticker
+    /// stays until there is another one, so that a bridge that ends meanwhile, or after an error, takes its last tick.
     async fn apply(&mut self, wanted: &PushSettings) -> Result<(), ApplyError> {
         let is_wanted = |running: &RunningSender| wanted.receivers.contains(&running.receiver);
         for (_, running) in self.running.extract_if(.., |_, running| !is_wanted(running)) {
@@ -194,14 +195,11 @@ impl Pushing {
         }
         let names: Vec<_> = wanted.receivers.iter().map(|receiver| receiver.name.clone()).collect();
         self.telemetry.push().retain(&names.iter().map(ReceiverName::as_str).collect::<Vec<_>>());
-        self.ticker = None;
-        if names.is_empty() && matches!(self.place, QueuePlace::InMemory(_)) {
+        if names.is_empty() {
+            self.ticker = None;
             return Ok(());
         }
         let handle = self.handle()?;
-        if names.is_empty() {
-            return Ok(());
-        }
         let label_sets = wanted.receivers.iter().map(|receiver| receiver.labels.canonical()).collect();
         let identified = handle.identify(HostHash::of_this_machine(), label_sets).await?;
         match identified {
@@ -219,6 +217,7 @@ impl Pushing {
             }
         }
         let Some(identity) = identified.identity() else {
+            self.ticker = None;
             self.running.extract_if(.., |_, _| true).for_each(|(_, running)| running.stop.cancel());
             return Ok(());
         };
@@ -286,5 +285,66 @@ fn propagate(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         resume_unwind(error.into_panic());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::feed::HttpCredentials;
+    use crate::ledger::Limits;
+    use crate::push::{PushLabels, TickTime};
+    use crate::store::Store;
+
+    fn receiver(name: &str) -> PushReceiver {
+        PushReceiver {
+            name: ReceiverName::new(name),
+            url: "http://127.0.0.1:1/".parse().unwrap(),
+            credentials: HttpCredentials::default(),
+            labels: PushLabels::of_host("laptop"),
+            series: PushedSeries::All,
+            age_max: Duration::from_secs(86_400),
+            timeout: Duration::from_secs(30),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_bridge_that_ends_while_its_receivers_change_takes_the_last_tick() {
+        let ledger = Arc::new(SharedLedger::new(Limits::default()));
+        let (handle, mut server) = QueueHandle::persistent(Arc::clone(&ledger));
+        let connection = Connection::open_in_memory().unwrap();
+        let (mut store, ()) = Store::on(connection, Path::new("memory"), |_| Ok(())).unwrap();
+        let mut answer = async || loop {
+            server.answer(&mut store, &ledger, true);
+            tokio::task::yield_now().await;
+        };
+        let telemetry = Arc::new(Telemetry::new());
+        let (settings, watched) = watch::channel(PushSettings::default());
+        let set = |name| settings.send_modify(|settings| settings.receivers = vec![receiver(name)]);
+        set("before");
+        let place = QueuePlace::Open(handle.clone());
+        let bridge = CancellationToken::new();
+        let pushing = RemoteWrite::start(place, Registry::new(), Arc::clone(&telemetry), watched, bridge);
+        let mut newest = handle.watch();
+        tokio::select! {
+            tick = newest.wait_for(|newest| newest.time != TickTime::NEVER) => drop(tick.unwrap()),
+            () = answer() => {}
+        }
+
+        set("after");
+        while telemetry.push().standings().iter().any(|(name, _)| &**name == "before") {
+            tokio::task::yield_now().await;
+        }
+        // The change is requested of the queue, and answered once the bridge ends.
+        let end = pushing.end(async { drop(newest.wait_for(|_| handle.has_last_tick()).await) });
+        tokio::select! {
+            ended = tokio::time::timeout(Duration::from_secs(30), end) => ended.expect("a last tick").unwrap(),
+            () = answer() => {}
+        }
+        assert!(handle.has_last_tick());
     }
 }
