@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use prometheus::Registry;
+use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
 use super::alarm::Alarm;
@@ -14,10 +15,17 @@ use super::handle::{QueueError, QueueHandle, TickOutcome};
 use super::identity::Identity;
 use super::listener::ReceiverListener;
 use super::series::{OwnSample, TickKind, TickTime};
+use crate::standstill::timeout;
 use crate::sync::lock;
 
 /// A tick that could not be taken is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Time for the collectors of a registry. After it, a tick has the values that they had before.
+const GATHER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same for the last tick of a process, which has to be sent within 3 s.
+const LAST_GATHER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The times of ticks: `k * interval + hash(identity) mod interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,12 +97,17 @@ pub struct Ticker {
     schedule: Schedule,
     /// Gathers what is sampled at each tick beside the five families; `None` if no receiver wants it.
     gatherer: Option<Arc<Mutex<OwnGatherer>>>,
+    /// Gathers on a thread of its own. One that took too long is still here.
+    gathering: Option<JoinHandle<Vec<OwnSample>>>,
+    /// What was gathered last.
+    gathered: Vec<OwnSample>,
     wall_clock: WallClock,
     alarm: Alarm,
     /// Of the receivers of the queue.
     listeners: Vec<Arc<dyn ReceiverListener>>,
     is_failing: bool,
     is_behind: bool,
+    is_blocked: bool,
 }
 
 impl Ticker {
@@ -108,8 +121,19 @@ impl Ticker {
     ) -> Self {
         let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
         let (schedule, alarm) = (Schedule::new(grid), Alarm::default());
-        let (is_failing, is_behind) = (false, false);
-        Self { handle, schedule, gatherer, wall_clock, alarm, listeners, is_failing, is_behind }
+        Self {
+            handle,
+            schedule,
+            gatherer,
+            gathering: None,
+            gathered: Vec::new(),
+            wall_clock,
+            alarm,
+            listeners,
+            is_failing: false,
+            is_behind: false,
+            is_blocked: false,
+        }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -139,9 +163,14 @@ impl Ticker {
     }
 
     async fn take(&mut self, time: TickTime, kind: TickKind) -> Result<(), QueueError> {
-        let mut taken = self.handle.take_tick(time, self.gather().await, kind).await;
+        let limit = match kind {
+            TickKind::Regular => GATHER_TIMEOUT,
+            TickKind::Final => LAST_GATHER_TIMEOUT,
+        };
+        self.gather(limit).await;
+        let mut taken = self.handle.take_tick(time, self.gathered.clone(), kind).await;
         if matches!(taken, Err(QueueError::Emptied)) {
-            taken = self.handle.take_tick(time, self.gather().await, kind).await;
+            taken = self.handle.take_tick(time, self.gathered.clone(), kind).await;
         }
         match &taken {
             Ok(outcome) => {
@@ -150,8 +179,16 @@ impl Ticker {
                     info!("push queue takes ticks again; no count was lost");
                 }
             }
-            Err(error) if std::mem::replace(&mut self.is_failing, true) => debug!(%error, "tick not queued"),
-            Err(error) => warn!(%error, "tick not queued; the next queued tick contains every change"),
+            // The bridge ends.
+            Err(QueueError::Ended) => {}
+            Err(error) => {
+                match std::mem::replace(&mut self.is_failing, true) {
+                    true => debug!(%error, "tick not queued"),
+                    false => warn!(%error, "tick not queued; the next queued tick contains every change"),
+                }
+                let problem = format!("no tick is queued: {error}");
+                self.listeners.iter().for_each(|listener| listener.stalled(&problem));
+            }
         }
         taken.map(drop)
     }
@@ -176,10 +213,32 @@ impl Ticker {
         }
     }
 
-    async fn gather(&self) -> Vec<OwnSample> {
-        let Some(gatherer) = self.gatherer.clone() else { return Vec::new() };
-        // A collector that an embedding program registered may block, or panic.
-        tokio::task::spawn_blocking(move || lock(&gatherer).gather()).await.unwrap_or_default()
+    /// Gathers what is sampled beside the five families. A collector that an embedding program registered may block, or panic: what was
+    /// gathered before stays then, since the five families have to be queued.
+    async fn gather(&mut self, limit: Duration) {
+        let Self { gatherer: Some(gatherer), gathering, .. } = self else { return };
+        let gathered = timeout(limit, async {
+            if let Some(late) = gathering {
+                // Of a tick that has gone without it.
+                let _ = late.await;
+            }
+            let gatherer = Arc::clone(gatherer);
+            gathering.insert(tokio::task::spawn_blocking(move || lock(&gatherer).gather())).await
+        });
+        let problem = match gathered.await {
+            Ok(gathered) => {
+                self.gathering = None;
+                gathered.map(|gathered| self.gathered = gathered).err().map(|_| "a collector panicked")
+            }
+            Err(_) => Some("a collector takes too long"),
+        };
+        match (problem, std::mem::replace(&mut self.is_blocked, problem.is_some())) {
+            (Some(problem), false) => {
+                warn!(problem, "metrics of this process not gathered; ticks have their last values, and every count")
+            }
+            (None, true) => info!("metrics of this process are gathered again"),
+            (Some(_), true) | (None, false) => {}
+        }
     }
 }
 

@@ -71,6 +71,7 @@ mod push_queue;
 mod push_queue_bridge;
 mod push_reloads;
 mod push_secrets;
+mod push_ticker;
 mod reading_can_end_at_any_time;
 mod recordings_replay_exactly;
 mod reference_names_every_metric;
