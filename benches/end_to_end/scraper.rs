@@ -95,7 +95,8 @@ impl Response<'_> {
 
 fn read(stream: &mut TcpStream, buffer: &mut [u8]) -> Outcome<usize> {
     match stream.read(buffer)? {
-        0 => Err("the connection ended within a response".into()),
+        // Within a response, or before it: the bridge closes a connection that is idle for 20 s.
+        0 => Err("the server closed the connection".into()),
         bytes => Ok(bytes),
     }
 }

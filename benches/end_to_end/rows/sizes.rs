@@ -12,8 +12,9 @@ use crate::sample::median;
 const SIZES: [usize; 4] = [10, 500, 1_000, 10_000];
 const WARM: usize = 400;
 /// Snapshots, one a second, after which the increases of those before are no longer pending.
-const SETTLE: usize = 20;
+const SETTLE: usize = 2 * SCRAPE_EVERY;
 const SECONDS: usize = 60;
+/// Below the 20 s after which the bridge closes an idle connection.
 const SCRAPE_EVERY: usize = 15;
 
 /// A snapshot a second, in each of which one skill changed, and a gzip scrape each 15 s, as Prometheus makes them. The bridges of all
@@ -40,8 +41,13 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
     for running in &mut bridges {
         running.scraper.scrape(true)?;
     }
-    for _ in 0..SETTLE {
-        send(&mut bridges, Duration::from_secs(1))?;
+    for _ in 0..SETTLE / SCRAPE_EVERY {
+        for _ in 0..SCRAPE_EVERY {
+            send(&mut bridges, Duration::from_secs(1))?;
+        }
+        for running in &mut bridges {
+            running.scraper.scrape(true)?;
+        }
     }
     let cpu = |running: &Running| running.program.cpu_millis();
     let written = |running: &Running| running.program.written_bytes();
