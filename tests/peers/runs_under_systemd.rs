@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use crate::support::peers::found_or_skip;
+use crate::support::peers::{found_or_skip, skip};
 use crate::support::program::{Program, run};
 use crate::support::scripted_feed::Reserved;
 use crate::support::{PATIENCE, http_client, in_repository, wait_until};
@@ -179,7 +179,7 @@ except PermissionError as error:
 #[test]
 fn a_proxy_of_another_user_is_let_in_by_the_group_of_the_socket() {
     if !rustix::process::geteuid().is_root() {
-        return eprintln!("skipped: only root can act as two users");
+        return skip("only root can act as two users");
     }
     // Neither exists; the folder hands its group to the socket, as `Group=` of the unit does.
     const OF_THE_PROXY: u32 = 64_101;

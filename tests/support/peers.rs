@@ -14,6 +14,7 @@ pub mod received;
 pub mod receivers;
 pub mod session_buddy;
 
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -34,11 +35,16 @@ pub fn found_or_skip<T>(peer: Result<T, String>) -> Option<T> {
     None
 }
 
-/// Says why the test is skipped.
+/// Says why the test is skipped, and appends that to the file `SESSION_BUDDY_BRIDGE_SKIPPED`, which `.ci/run` shows at its end.
 pub fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
+    let line = format!("{test} skipped: {}\n", reason.trim_end());
     // Not eprintln!: the test harness swallows what that prints when the test passes.
-    let _ = writeln!(std::io::stderr(), "{test} skipped: {reason}");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(path) = std::env::var_os("SESSION_BUDDY_BRIDGE_SKIPPED") {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the skipped test can be recorded");
+    }
 }
 
 /// Where `.ci/install-peers` puts what it installs.
