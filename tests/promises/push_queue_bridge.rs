@@ -141,6 +141,9 @@ async fn a_receiver_that_does_not_answer_delays_nothing_and_gets_everything_late
     bridge.until("the events", &2.0, counted).await;
     bridge.until_ready("readiness", |answer| answer.status == 200).await;
     live.until_requests(1).await;
+    let is_up = |scrape: &Scrape| scrape.series("session_buddy_bridge_push_up").into_values().sum::<f64>();
+    bridge.until("one of two receivers to be up", &1.0, is_up).await;
+    bridge.until_ready("readiness beside a receiver that is down", |answer| answer.status == 200).await;
     // Within the hard end, or it fails.
     bridge.stop().await;
     let left = queue(folder.path());
@@ -212,6 +215,7 @@ async fn a_state_of_another_machine_is_not_pushed_and_is_scraped() {
     let bridge = RunningBridge::start(settings());
     bridge.until("the events", &2.0, counted).await;
     bridge.until("the receiver's metrics", &1, |scrape| scrape.series("session_buddy_bridge_push_up").len()).await;
+    bridge.until_ready("readiness, which does not depend on receivers", |answer| answer.status == 200).await;
     let refused = bridge.scrape().await;
     // What the alert reads.
     for metric in ["session_buddy_bridge_push_up", "session_buddy_bridge_push_queue_ticks"] {
