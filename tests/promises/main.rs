@@ -67,6 +67,7 @@ mod provisioning_is_valid;
 mod push_bytes;
 mod push_check;
 mod push_faults;
+mod push_independence;
 mod push_queue;
 mod push_queue_bridge;
 mod push_reloads;

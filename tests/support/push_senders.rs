@@ -101,6 +101,11 @@ impl Queue {
     /// A queue in memory for `receivers`, whose `ticks` ticks end now.
     pub async fn new(receivers: &[&PushReceiver], ticks: i64) -> Self {
         let handle = QueueHandle::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
+        Self::of(handle, receivers, ticks).await
+    }
+
+    /// The queue behind `handle`, likewise.
+    pub async fn of(handle: QueueHandle, receivers: &[&PushReceiver], ticks: i64) -> Self {
         handle.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).await.unwrap();
         let receivers = receivers.iter().map(|receiver| receiver.name.clone()).collect();
         let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
