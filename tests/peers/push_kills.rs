@@ -1,5 +1,5 @@
-//! Bridges that push are killed at any moment, again and again: at the end every receiver has the bridge's counts, saw none of them
-//! fall, and shows an increase of what happened.
+//! Bridges that push are killed at any moment, again and again, and so is each Prometheus that they push to: at the end every receiver has
+//! the bridge's counts, saw none of them fall, and shows an increase of what happened.
 //!
 //! The short form kills each of two bridges 40 times; `SESSION_BUDDY_BRIDGE_LONG=1` 300 times. Some moments are random; others are
 //! those between two steps of a tick, at which the bridge is held while it is killed.
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::support::peers::holding_proxy::{Held, HoldingProxy, Place};
 use crate::support::peers::numbers::Numbers;
 use crate::support::peers::received::{Received, Values, five_families};
-use crate::support::peers::receivers::Receiver;
+use crate::support::peers::receivers::{Kind, Receiver};
 use crate::support::peers::session_buddy::{Pace, SessionBuddy};
 use crate::support::program::Program;
 use crate::support::push_senders::unix_millis;
@@ -60,6 +60,8 @@ struct Deaths {
     before_it_listened: u32,
     /// A tick was due, and its commit waited for the database.
     before_a_commit: u32,
+    /// Of receivers.
+    receivers: u32,
     /// By step, and by the receiver before which the tick was held.
     held: BTreeMap<(Step, usize), u32>,
 }
@@ -103,6 +105,35 @@ impl Victim {
         queue.ok_or_else(|| "it has no queue".to_owned())
     }
 
+    /// Kills it at its first start, and then at moments of its first tick. Returns whether the first kill left neither an identity nor a
+    /// tick.
+    fn kill_before_its_first_tick(&self) -> bool {
+        drop(self.start());
+        let had_no_queue = self.queue().is_err();
+        for millis in [30, 60, 90, 120, 150, 200] {
+            let bridge = self.start();
+            thread::sleep(Duration::from_millis(millis));
+            drop(bridge);
+        }
+        had_no_queue
+    }
+
+    /// Kills each Prometheus, and starts it again on its storage. Returns how many. What is on its way to one is cut off.
+    fn kill_receivers(&mut self) -> u32 {
+        let mut killed = 0;
+        let restarted = std::mem::take(&mut self.receivers).into_iter().map(|(receiver, proxy)| {
+            if receiver.kind == Kind::VictoriaMetrics {
+                return (receiver, proxy);
+            }
+            killed += 1;
+            let receiver = receiver.kill_and_restart();
+            proxy.lead_to(receiver.address());
+            (receiver, proxy)
+        });
+        self.receivers = restarted.collect();
+        killed
+    }
+
     /// Returns the grid of its ticks, once every receiver has answered for the first one.
     fn first_pushed(&self) -> Grid {
         let is_pushed = |queue: &QueueSummary| {
@@ -115,8 +146,8 @@ impl Victim {
     }
 
     /// Kills it with SIGKILL and starts it again at once, `kills` times: at any moment of its start, at any moment of a tick and
-    /// between any two of its steps, and at any moment later. Returns the last one.
-    fn kill_again_and_again(&self, mut bridge: Program, kills: u32, grid: Grid) -> (Program, Deaths) {
+    /// between any two of its steps, and at any moment later. Half of them on, its receivers are killed. Returns the last one.
+    fn kill_again_and_again(&mut self, mut bridge: Program, kills: u32, grid: Grid) -> (Program, Deaths) {
         // What was written to a database of which no row was ever read is history to the next bridge, and is sent without a zero.
         let address = bridge.address();
         eventually("a first count on disk", || {
@@ -128,6 +159,9 @@ impl Victim {
             .flat_map(|receiver| [Step::Sent, Step::Stored, Step::Answered].map(|step| (step, receiver)))
             .cycle();
         for kill in 0..kills {
+            if kill == kills / 2 {
+                deaths.receivers += self.kill_receivers();
+            }
             let random =
                 |millis_max: u64, chance: &mut fastrand::Rng| Duration::from_micros(chance.u64(..millis_max * 1_000));
             match kill % 6 {
@@ -254,12 +288,14 @@ fn no_kill_of_a_pushing_bridge_shows_at_any_receiver() {
         Victim::new("a", directory.path(), server.port, Some(&database), bookworm),
         Victim::new("b", directory.path(), server.port, None, trixie),
     ];
+    let had_no_queue = victims.each_ref().map(Victim::kill_before_its_first_tick);
+    assert!(had_no_queue.contains(&true), "no kill came before the identity of a queue");
     let running = victims.map(|victim| (victim.start(), victim));
     // Of the empty database: whatever follows is observed from its beginning.
     let running = running.map(|(bridge, victim)| (bridge, victim.first_pushed(), victim));
     let driver = session_buddy.drive(&database, &PACE);
     let began = Instant::now();
-    let threads = running.map(|(bridge, grid, victim)| {
+    let threads = running.map(|(bridge, grid, mut victim)| {
         thread::spawn(move || (victim.kill_again_and_again(bridge, kills, grid), victim))
     });
     let survivors = threads.map(|thread| thread.join().expect("the kills go on"));
@@ -270,7 +306,7 @@ fn no_kill_of_a_pushing_bridge_shows_at_any_receiver() {
     for ((mut bridge, deaths), victim) in survivors {
         let shown = victim.await_agreement(bridge.address(), &held);
         assert_eq!(victim.queue().unwrap().receivers.len(), victim.receivers.len());
-        assert!(deaths.before_it_listened > 0 && deaths.before_a_commit > 0, "{deaths:?}");
+        assert!(deaths.before_it_listened > 0 && deaths.before_a_commit > 0 && deaths.receivers == 2, "{deaths:?}");
         assert_eq!(deaths.held.len(), 3 * victim.receivers.len(), "each step of each receiver: {deaths:?}");
         println!(
             "{}: {kills} kills in {lasted:.0?}, {deaths:?}; {} invocations in {} series",

@@ -40,6 +40,7 @@ type Wanted = Arc<Mutex<Option<(Place, Sender<Held>)>>>;
 /// The proxy, on loopback. Dropping it ends it; its connections end with their clients.
 pub struct HoldingProxy {
     address: SocketAddr,
+    receiver: Arc<Mutex<SocketAddr>>,
     wanted: Wanted,
     is_ended: Arc<AtomicBool>,
 }
@@ -50,20 +51,27 @@ impl HoldingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let (wanted, is_ended) = (Wanted::default(), Arc::new(AtomicBool::new(false)));
+        let receiver = Arc::new(Mutex::new(receiver));
         thread::spawn({
-            let (wanted, is_ended) = (Arc::clone(&wanted), Arc::clone(&is_ended));
+            let (receiver, wanted, is_ended) = (Arc::clone(&receiver), Arc::clone(&wanted), Arc::clone(&is_ended));
             move || {
                 for client in listener.incoming() {
                     if is_ended.load(Ordering::Relaxed) {
                         return;
                     }
                     let (client, wanted) = (client.expect("a connection"), Arc::clone(&wanted));
+                    let receiver = *receiver.lock().unwrap();
                     // A client that was killed, or a receiver that ended, ends the connection.
                     thread::spawn(move || drop(serve(client, receiver, &wanted)));
                 }
             }
         });
-        Self { address, wanted, is_ended }
+        Self { address, receiver, wanted, is_ended }
+    }
+
+    /// Passes the requests of further connections on to `receiver`.
+    pub fn lead_to(&self, receiver: SocketAddr) {
+        *self.receiver.lock().unwrap() = receiver;
     }
 
     pub fn url(&self) -> String {

@@ -80,7 +80,12 @@ impl Prometheus {
         Self::start_on(prometheus, configuration, arguments, tempfile::TempDir::new().expect("a temporary directory"))
     }
 
-    fn start_on(prometheus: &Path, configuration: &str, arguments: &[&str], storage: tempfile::TempDir) -> Self {
+    pub(super) fn start_on(
+        prometheus: &Path,
+        configuration: &str,
+        arguments: &[&str],
+        storage: tempfile::TempDir,
+    ) -> Self {
         let file = storage.path().join("prometheus.yml");
         std::fs::write(&file, configuration).expect("the configuration can be written");
         let mut command = Command::new(prometheus);
@@ -103,6 +108,12 @@ impl Prometheus {
         self.program.signal(Signal::TERM);
         let ended = self.program.end();
         assert!(ended.is_success(), "{}", ended.stderr);
+        self.storage
+    }
+
+    /// Kills it with SIGKILL, and returns its storage.
+    pub fn kill(self) -> tempfile::TempDir {
+        drop(self.program);
         self.storage
     }
 

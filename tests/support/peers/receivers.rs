@@ -35,7 +35,7 @@ pub struct Receiver {
 }
 
 enum Runs {
-    Prometheus(#[allow(dead_code, reason = "it runs as long as it is held")] Prometheus),
+    Prometheus(Prometheus),
     VictoriaMetrics(#[allow(dead_code, reason = "it runs as long as it is held")] Program, tempfile::TempDir),
 }
 
@@ -136,10 +136,13 @@ impl Receiver {
 
     /// Starts one.
     pub fn start(release: &'static str, kind: Kind) -> Self {
-        let programs = programs(release);
-        if kind == Kind::VictoriaMetrics {
-            return Self::start_victoria_metrics(release, None);
+        match kind {
+            Kind::VictoriaMetrics => Self::start_victoria_metrics(release, None),
+            _ => Self::start_prometheus(release, kind, tempfile::tempdir().expect("a temporary directory")),
         }
+    }
+
+    fn start_prometheus(release: &'static str, kind: Kind, storage: tempfile::TempDir) -> Self {
         // It scrapes itself, so that its newest sample is of the present.
         let mut configuration =
             "scrape_configs:\n  - job_name: itself\n    scrape_interval: 1s\n    static_configs:\n      \
@@ -148,8 +151,9 @@ impl Receiver {
         if kind == Kind::PrometheusWithWindow {
             configuration.push_str("storage:\n  tsdb:\n    out_of_order_time_window: 7d\n");
         }
+        let program = programs(release).join("prometheus");
         let prometheus =
-            Prometheus::start(&programs.join("prometheus"), &configuration, &["--web.enable-remote-write-receiver"]);
+            Prometheus::start_on(&program, &configuration, &["--web.enable-remote-write-receiver"], storage);
         let started = Self { kind, release, address: prometheus.address, _runs: Runs::Prometheus(prometheus) };
         // Before its first sample it takes those of any time.
         eventually("Prometheus to scrape itself", || {
@@ -157,6 +161,15 @@ impl Receiver {
             holds(!scraped.is_empty(), "no sample")
         });
         started
+    }
+
+    /// Kills a Prometheus with SIGKILL, and starts it again on its storage, at another address.
+    ///
+    /// # Panics
+    /// If it is a VictoriaMetrics, which has what it answered for within the last seconds in memory only.
+    pub fn kill_and_restart(self) -> Self {
+        let Runs::Prometheus(prometheus) = self._runs else { panic!("{:?} would lose samples", self.kind) };
+        Self::start_prometheus(self.release, self.kind, prometheus.kill())
     }
 
     /// Starts a VictoriaMetrics that keeps a sample of each series for an interval, and takes the replicas of a pair for one.
