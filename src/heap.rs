@@ -4,7 +4,7 @@
 /// of the largest block that was ever freed.
 ///
 /// Behind a scrape of the largest allowed body 53 MiB were left without this call, and 30 with it; behind commits of 10,000 skills 50
-/// and 46. It walks every heap, which takes one to five milliseconds, and nobody allocates meanwhile.
+/// and 47. It walks every heap, which takes one to five milliseconds, and nobody allocates meanwhile.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code, reason = "the C library has no other way to return memory, and no crate wraps this one")]
 pub(crate) fn trim() {
