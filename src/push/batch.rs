@@ -1,6 +1,6 @@
 //! The samples of some ticks as a table of series and times, and requests of parts of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::bisect::{Cells, Piece, Pieces};
@@ -75,12 +75,22 @@ const SORTED_TICKS_MIN: usize = 8;
 /// Samples of ticks, each of all series.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// Ascending: the ticks, and the times of zeros before them.
+    /// Of the ticks. Ascending.
     times: Vec<TickTime>,
     /// Ascending.
     series: Vec<SeriesId>,
     /// The samples of the first series at all times, then of the second.
     cells: Vec<Option<f64>>,
+    /// By row: the zeros before the first samples.
+    zeros: BTreeMap<usize, Zero>,
+}
+
+/// What a series begins with.
+#[derive(Debug, Clone, Copy)]
+struct Zero {
+    time: TickTime,
+    /// The column of the sample that follows.
+    before: usize,
 }
 
 /// Returns how many of `ticks`, which come after the values `current`, have at most `cells_max` samples together, those of `is_sent`
@@ -94,16 +104,15 @@ pub(crate) fn ticks_within(
 ) -> usize {
     let mut series: Vec<bool> = (0..catalog.len()).map(|at| current.get(at).is_some() && is_sent(at)).collect();
     let mut rows = series.iter().filter(|is_there| **is_there).count();
-    let mut times = BTreeSet::new();
+    let mut zeros = 0;
     for (count, tick) in ticks.iter().enumerate() {
-        times.insert(tick.time);
         for (id, _) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
             if !std::mem::replace(&mut series[id.index()], true) {
                 rows += 1;
-                times.extend(catalog[id.index()].zero_at);
+                zeros += usize::from(catalog[id.index()].zero_at.is_some());
             }
         }
-        if count > 0 && times.len() * rows > cells_max {
+        if count > 0 && (count + 1) * rows + zeros > cells_max {
             return count;
         }
     }
@@ -121,11 +130,10 @@ impl Batch {
     ) -> Self {
         // By series: whether it has a value before the ticks or in one of them.
         let mut series: Vec<bool> = (0..catalog.len()).map(|at| current.get(at).is_some() && is_sent(at)).collect();
-        // Of each series that appears: when it was 0.
-        let mut zeros: Vec<(SeriesId, TickTime)> = Vec::new();
+        let mut zeros: Vec<(SeriesId, Zero)> = Vec::new();
         // Without values, the position is not that of a tick: a receiver that was renamed may have the first tick's counters already.
         let mut before = current.had_any().then_some(position);
-        for tick in ticks {
+        for (column, tick) in ticks.iter().enumerate() {
             for (id, value) in tick.values.iter().filter(|(id, _)| is_sent(id.index())) {
                 let is_first = !std::mem::replace(&mut series[id.index()], true);
                 if !is_first || current.ever_had(*id) || is_stale(*value) {
@@ -135,20 +143,19 @@ impl Batch {
                 let zero_at = catalog[id.index()].zero_at;
                 let zero_at = zero_at.and_then(|at| if at < tick.time { Some(at) } else { before });
                 let zero_at = zero_at.filter(|at| position <= *at && *at != TickTime::NEVER);
-                zeros.extend(zero_at.map(|at| (*id, at)));
+                zeros.extend(zero_at.map(|time| (*id, Zero { time, before: column })));
             }
             before = Some(tick.time);
         }
-        let mut times: Vec<_> = ticks.iter().map(|tick| tick.time).chain(zeros.iter().map(|(_, at)| *at)).collect();
-        times.sort_unstable();
-        times.dedup();
+        let times: Vec<_> = ticks.iter().map(|tick| tick.time).collect();
         let series: Vec<_> =
             series.iter().enumerate().filter(|(_, is_there)| **is_there).map(|(at, _)| SeriesId::at(at)).collect();
-        let mut batch = Self { cells: vec![None; times.len() * series.len()], times, series };
+        let row = |id| series.binary_search(&id).expect("it has a value in a tick");
+        let zeros = zeros.into_iter().map(|(id, zero)| (row(id), zero)).collect();
+        let mut batch = Self { cells: vec![None; times.len() * series.len()], times, series, zeros };
         let mut values: Vec<_> = batch.series.iter().map(|id| current.get(id.index())).collect();
-        for tick in ticks {
+        for (column, tick) in ticks.iter().enumerate() {
             let mut changes = tick.values.iter().peekable();
-            let column = batch.times.binary_search(&tick.time).expect("each tick has its time");
             for (row, id) in batch.series.iter().enumerate() {
                 // Both ascend.
                 while changes.next_if(|(changed, _)| changed < id).is_some() {}
@@ -159,11 +166,6 @@ impl Batch {
                 // A series that has ended is not repeated.
                 values[row] = values[row].filter(|value| !is_stale(*value));
             }
-        }
-        for (id, at) in zeros {
-            let row = batch.series.binary_search(&id).expect("it has a value in a tick");
-            let column = batch.times.binary_search(&at).expect("each zero has its time");
-            batch.cells[row * batch.times.len() + column].get_or_insert(0.0);
         }
         batch
     }
@@ -198,7 +200,7 @@ impl Batch {
         encoder: &mut RequestEncoder,
         labels: impl Fn(SeriesId) -> &'l EncodedLabels,
     ) -> (Vec<u8>, u64) {
-        let mut rows: Vec<usize> = piece.series.clone().collect();
+        let mut rows: Vec<usize> = pieces.series_of(piece).collect();
         if piece.ticks.len() >= SORTED_TICKS_MIN {
             let values = |row: usize| self.cells[row * self.times.len()..][piece.ticks.clone()].iter();
             let bits = |cell: &Option<f64>| cell.map(f64::to_bits);
@@ -206,12 +208,18 @@ impl Batch {
         }
         let mut count = 0;
         for row in rows {
-            let cells = &self.cells[row * self.times.len()..][..self.times.len()];
-            let ticks = pieces.ticks_of(piece, row);
-            let samples = ticks.filter_map(|tick| Some((self.times[tick].millis(), cells[tick]?)));
+            let samples = self.samples(pieces, piece, row).map(|(time, value)| (time.millis(), value));
             encoder.push(labels(self.series[row]), samples.inspect(|_| count += 1));
         }
         (encoder.finish(), count)
+    }
+
+    /// Returns the samples of a row in `piece`, in the order of time.
+    pub(crate) fn samples(&self, pieces: &Pieces, piece: &Piece, row: usize) -> impl Iterator<Item = (TickTime, f64)> {
+        let cells = &self.cells[row * self.times.len()..][..self.times.len()];
+        let zero = self.zeros.get(&row).filter(|_| pieces.has_zero(self, piece, row)).map(|zero| (zero.time, 0.0));
+        let at_ticks = pieces.ticks_of(piece, row).filter_map(|tick| Some((self.times[tick], cells[tick]?)));
+        zero.into_iter().chain(at_ticks)
     }
 }
 
@@ -226,6 +234,10 @@ impl Cells for Batch {
 
     fn has(&self, tick: usize, series: usize) -> bool {
         self.cells[series * self.times.len() + tick].is_some()
+    }
+
+    fn zero(&self, series: usize) -> Option<usize> {
+        self.zeros.get(&series).map(|zero| zero.before)
     }
 }
 
@@ -254,9 +266,11 @@ mod tests {
 
     /// Times and values of each series of the batch.
     fn table(batch: &Batch) -> Vec<(usize, Vec<(i64, u64)>)> {
+        let mut pieces = Pieces::new(batch, usize::MAX, []);
+        let all = pieces.next(batch).cloned().expect("it has samples");
         let row = |row: usize| {
-            let cells = batch.cells[row * batch.times.len()..][..batch.times.len()].iter().zip(&batch.times);
-            cells.filter_map(|(cell, time)| Some((time.millis(), cell.as_ref()?.to_bits()))).collect()
+            let samples = batch.samples(&pieces, &all, row);
+            samples.map(|(time, value)| (time.millis(), value.to_bits())).collect()
         };
         (0..batch.series.len()).map(|index| (batch.series[index].index(), row(index))).collect()
     }
@@ -333,9 +347,10 @@ mod tests {
         for cells_max in 1..20 {
             let count = ticks_within(cells_max, &current, &ticks, &catalog, |_| true);
             let batch = Batch::new((TickTime::NEVER, &current), &ticks[..count], &catalog, |_| true);
-            assert!(count == 1 || batch.cells.len() <= cells_max, "{} of {cells_max}", batch.cells.len());
+            let cells = batch.cells.len() + batch.zeros.len();
+            assert!(count == 1 || cells <= cells_max, "{cells} of {cells_max}");
         }
-        assert_eq!(ticks_within(18, &current, &ticks, &catalog, |_| true), 3);
+        assert_eq!(ticks_within(12, &current, &ticks, &catalog, |_| true), 3);
     }
 
     #[test]

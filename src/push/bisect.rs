@@ -9,6 +9,11 @@
 //!   Where the bound is known from an earlier batch, the first probes check it.
 //! - A series whose sample is refused alone leaves the others' requests.
 //!
+//! The zero before a series' first sample is sent with that sample. Where it is refused with others, or they are dropped, the zero is
+//! sent before the rest, with other zeros alone: a receiver without a window has a later sample of the other series, and none of this one.
+//! Zeros that are refused together are stored, or too old, up to one of them, as they were sent: where the first and the last of them are
+//! refused alone for one reason, all are.
+//!
 //! A receiver that refuses many series gets a bounded number of requests all the same: once [`REFUSED_ALONE_MAX`] samples of a batch
 //! are refused alone, only its newest tick is divided any more, and once so many series are refused there, not even that. The next batch
 //! has the newest values of all series, and leaves out those that were found.
@@ -31,13 +36,17 @@ pub(crate) trait Cells {
     fn series(&self) -> usize;
     /// Returns whether the series has a sample at the tick.
     fn has(&self, tick: usize, series: usize) -> bool;
+    /// Returns the tick of the first sample of a series that began at zero: the zero is one sample more, before it.
+    fn zero(&self, series: usize) -> Option<usize>;
 }
 
-/// Samples for one request: those of some series at some ticks, in the order of time.
+/// Samples for one request: those of some series at some ticks, in the order of time, or zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Piece {
+    /// Of zeros: those of the samples that follow them, and of what else is pending with them.
     pub(crate) ticks: Range<usize>,
-    pub(crate) series: Range<usize>,
+    /// Of zeros: their places in [`Pieces::zeros`].
+    series: Range<usize>,
     role: Role,
 }
 
@@ -51,6 +60,18 @@ enum Role {
     Probe,
     /// What a probe overtook: a receiver with a window for earlier samples takes it, and others refuse it.
     Overtaken,
+    /// Zeros without the samples that follow them.
+    Zeros,
+    /// The last of zeros that were refused together, of which this is the first.
+    LastZero { first: usize },
+    /// The first of zeros that were refused together, of which this one was refused alone, for this reason, and is the last.
+    FirstZero { last: usize, reason: RefusalReason },
+}
+
+impl Role {
+    fn is_of_zeros(self) -> bool {
+        matches!(self, Self::Zeros | Self::LastZero { .. } | Self::FirstZero { .. })
+    }
 }
 
 /// A number of samples that are refused for good.
@@ -70,6 +91,14 @@ pub(crate) struct Pieces {
     apart: BTreeSet<usize>,
     /// The first tick of a series that parts contain: a probe sent the sample before it.
     first_ticks: BTreeMap<usize, usize>,
+    /// Series whose zero is sent without the sample that follows, in the order of these samples as far as they were separated together.
+    zeros: Vec<usize>,
+    /// The series of `zeros` and of `dropped_zeros`.
+    separated: BTreeSet<usize>,
+    /// Series whose first sample was dropped, and whose zero was not tried.
+    dropped_zeros: Vec<usize>,
+    /// Why the piece behind the first one was refused together with the zeros that the first one consists of.
+    refused_with_zeros: Option<RefusalReason>,
     search: Search,
     refused: Vec<Refused>,
     /// How many samples were refused alone.
@@ -236,6 +265,10 @@ impl Pieces {
             samples_max: samples_max.max(1),
             apart,
             first_ticks: BTreeMap::new(),
+            zeros: Vec::new(),
+            separated: BTreeSet::new(),
+            dropped_zeros: Vec::new(),
+            refused_with_zeros: None,
             search: Search::NotNeeded,
             refused: Vec::new(),
             refused_alone: 0,
@@ -260,8 +293,10 @@ impl Pieces {
             && matches!(self.search, Search::NotNeeded)
             && let Some(piece) = self.pending.pop_front_if(is_searchable)
         {
+            let zeros = self.separate_zeros(cells, &piece);
             // The last tick that is refused, the first one that is accepted, and, if that is wrong, the oldest of all.
             self.start_search(cells, piece, vec![0, bound, bound - 1], reason);
+            self.push_zeros(cells, zeros);
         }
     }
 
@@ -281,8 +316,23 @@ impl Pieces {
         self.pending.front()
     }
 
-    /// Returns the ticks at which `piece` contains a sample of the series.
+    /// Returns the series of which `piece` can contain samples.
+    pub(crate) fn series_of(&self, piece: &Piece) -> impl Iterator<Item = usize> {
+        let is_of_zeros = piece.role.is_of_zeros();
+        piece.series.clone().map(move |index| if is_of_zeros { self.zeros[index] } else { index })
+    }
+
+    /// Returns whether `piece` contains the zero of the series.
+    pub(crate) fn has_zero(&self, cells: &impl Cells, piece: &Piece, series: usize) -> bool {
+        let is_with_sample = |tick| !self.separated.contains(&series) && self.ticks_of(piece, series).contains(&tick);
+        piece.role.is_of_zeros() || cells.zero(series).is_some_and(is_with_sample)
+    }
+
+    /// Returns the ticks at which `piece` contains a sample of the series, its zero aside.
     pub(crate) fn ticks_of(&self, piece: &Piece, series: usize) -> Range<usize> {
+        if piece.role.is_of_zeros() {
+            return piece.ticks.end..piece.ticks.end;
+        }
         if piece.role != Role::Part {
             return piece.ticks.clone();
         }
@@ -296,21 +346,55 @@ impl Pieces {
     /// The receiver stored the samples of the piece that [`Self::next`] returned.
     pub(crate) fn stored(&mut self, cells: &impl Cells) {
         let Some(piece) = self.pending.pop_front() else { return };
+        let refused_with_zeros = self.refused_with_zeros.take();
         self.has_stored = true;
         match piece.role {
             Role::Probe => self.probed(cells, &piece, None),
             Role::Own if piece.ticks.end == cells.ticks() => drop(self.stored_at_end.insert(piece.series.start)),
             Role::Part | Role::Own | Role::Overtaken => {}
+            Role::Zeros => {
+                // It was not for the zeros that they were refused.
+                if let Some(reason) = refused_with_zeros
+                    && let Some(rest) = self.pending.pop_front()
+                {
+                    self.refuse_piece(cells, rest, reason);
+                }
+            }
+            Role::LastZero { first } => self.halve_zeros(cells, first..piece.series.start),
+            Role::FirstZero { last, reason } => {
+                self.refuse_zeros(last..last + 1, reason);
+                self.push_zeros_at(cells, piece.series.end..last, Role::Zeros);
+            }
         }
+        self.send_dropped_zeros(cells);
     }
 
     /// The receiver refused a sample of the piece that [`Self::next`] returned.
     pub(crate) fn refuse(&mut self, cells: &impl Cells, reason: RefusalReason) {
         let Some(piece) = self.pending.pop_front() else { return };
+        self.refused_with_zeros = None;
+        self.refuse_piece(cells, piece, reason);
+        self.send_dropped_zeros(cells);
+    }
+
+    fn refuse_piece(&mut self, cells: &impl Cells, piece: Piece, reason: RefusalReason) {
+        if piece.role.is_of_zeros() {
+            return self.refuse_piece_of_zeros(cells, &piece, reason);
+        }
+        let is_one = piece.ticks.len() == 1 && piece.series.len() == 1;
+        if reason.is_of_time() || is_one {
+            let zeros = self.separate_zeros(cells, &piece);
+            if !zeros.is_empty() {
+                self.pending.push_front(piece);
+                self.push_zeros(cells, zeros);
+                self.refused_with_zeros = Some(reason).filter(|reason| reason.is_of_time());
+                return;
+            }
+        }
         match piece.role {
             Role::Probe => return self.probed(cells, &piece, Some(reason)),
             Role::Overtaken if reason.is_of_time() => return self.drop_piece(cells, &piece, reason),
-            Role::Part | Role::Own | Role::Overtaken => {}
+            _ => {}
         }
         if self.refused_alone >= REFUSED_ALONE_MAX {
             let newest = cells.ticks() - 1;
@@ -334,9 +418,86 @@ impl Pieces {
 
     /// The piece that [`Self::next`] returned is longer than a request may be. It has more than one sample.
     pub(crate) fn shorten(&mut self, cells: &impl Cells) {
-        if let Some(piece) = self.pending.pop_front() {
+        let Some(piece) = self.pending.pop_front() else { return };
+        self.refused_with_zeros = None;
+        let is_one = piece.ticks.len() == 1 && piece.series.len() == 1;
+        if piece.role.is_of_zeros() {
+            self.halve_zeros(cells, piece.series);
+        } else if is_one {
+            let zeros = self.separate_zeros(cells, &piece);
+            self.pending.push_front(piece);
+            self.push_zeros(cells, zeros);
+        } else {
             self.divide(cells, piece, RefusalReason::TooLarge);
         }
+    }
+
+    /// Returns the series whose zero is part of the piece, and takes it out.
+    fn separate_zeros(&mut self, cells: &impl Cells, piece: &Piece) -> Vec<usize> {
+        let zeros: Vec<_> = piece.series.clone().filter(|series| self.has_zero(cells, piece, *series)).collect();
+        self.separated.extend(&zeros);
+        zeros
+    }
+
+    /// The next piece is that of the zeros of these series, which are separated.
+    fn push_zeros(&mut self, cells: &impl Cells, mut series: Vec<usize>) {
+        series.sort_unstable_by_key(|series| (cells.zero(*series), *series));
+        let first = self.zeros.len();
+        self.zeros.append(&mut series);
+        self.push_zeros_at(cells, first..self.zeros.len(), Role::Zeros);
+    }
+
+    /// The next piece is that of the zeros at these places, if there are any.
+    fn push_zeros_at(&mut self, cells: &impl Cells, series: Range<usize>, role: Role) {
+        // What is refused together with the piece is pending as well.
+        let all = match role {
+            Role::LastZero { first } => first..series.end,
+            Role::FirstZero { last, .. } => series.start..last + 1,
+            _ => series.clone(),
+        };
+        let tick = |place: usize| cells.zero(self.zeros[place]).unwrap_or_default();
+        if !series.is_empty() {
+            let ticks = tick(all.start)..tick(all.end - 1) + 1;
+            self.pending.push_front(Piece { ticks, series, role });
+        }
+    }
+
+    /// Zeros whose samples were dropped are the next piece.
+    fn send_dropped_zeros(&mut self, cells: &impl Cells) {
+        let zeros = std::mem::take(&mut self.dropped_zeros);
+        if !zeros.is_empty() {
+            self.push_zeros(cells, zeros);
+        }
+    }
+
+    /// Zeros are refused together: their halves are the next pieces.
+    fn halve_zeros(&mut self, cells: &impl Cells, zeros: Range<usize>) {
+        let middle = zeros.start + zeros.len() / 2;
+        self.push_zeros_at(cells, zeros.start..middle, Role::Zeros);
+        self.push_zeros_at(cells, middle..zeros.end, Role::Zeros);
+    }
+
+    fn refuse_piece_of_zeros(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
+        let Range { start, end } = piece.series;
+        self.refused_alone += usize::from(end - start == 1);
+        match piece.role {
+            Role::LastZero { first } => {
+                self.push_zeros_at(cells, first..first + 1, Role::FirstZero { last: start, reason });
+            }
+            Role::FirstZero { last, reason: of_last } if reason != of_last => {
+                self.refuse_zeros(start..end, reason);
+                self.refuse_zeros(last..last + 1, of_last);
+                self.push_zeros_at(cells, end..last, Role::Zeros);
+            }
+            Role::FirstZero { last, .. } => self.refuse_zeros(start..last + 1, reason),
+            _ if end - start == 1 || self.refused_alone >= REFUSED_ALONE_MAX => self.refuse_zeros(start..end, reason),
+            _ if reason.is_of_time() => self.push_zeros_at(cells, end - 1..end, Role::LastZero { first: start }),
+            _ => self.halve_zeros(cells, start..end),
+        }
+    }
+
+    fn refuse_zeros(&mut self, zeros: Range<usize>, reason: RefusalReason) {
+        self.refused.push(Refused { samples: zeros.len() as u64, reason });
     }
 
     fn start_search(&mut self, cells: &impl Cells, from: Piece, guesses: Vec<usize>, reason: RefusalReason) {
@@ -360,6 +521,7 @@ impl Pieces {
     pub(crate) fn postpone(&mut self) {
         // A probe decides what the others are.
         if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
+            self.refused_with_zeros = None;
             self.pending.rotate();
         }
     }
@@ -368,6 +530,7 @@ impl Pieces {
     pub(crate) fn prefer_longest(&mut self) {
         // A probe decides what the others are.
         if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
+            self.refused_with_zeros = None;
             self.pending.rotate_to_longest();
         }
     }
@@ -403,17 +566,28 @@ impl Pieces {
     }
 
     fn is_empty(&self, cells: &impl Cells, piece: &Piece) -> bool {
+        if piece.role.is_of_zeros() {
+            return piece.series.is_empty();
+        }
         let has = |series| self.ticks_of(piece, series).any(|tick| cells.has(tick, series));
         !piece.series.clone().any(has)
     }
 
     /// Returns the number of samples of a piece.
     pub(crate) fn samples(&self, cells: &impl Cells, piece: &Piece) -> u64 {
-        let of_series = |series| self.ticks_of(piece, series).filter(|&tick| cells.has(tick, series)).count() as u64;
-        piece.series.clone().map(of_series).sum()
+        let of_series = |series| {
+            let at_ticks = self.ticks_of(piece, series).filter(|&tick| cells.has(tick, series)).count();
+            at_ticks as u64 + u64::from(self.has_zero(cells, piece, series))
+        };
+        self.series_of(piece).map(of_series).sum()
     }
 
+    /// Drops the samples of a piece, but for the zeros that were not tried without them.
     fn drop_piece(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
+        if !piece.role.is_of_zeros() {
+            let mut zeros = self.separate_zeros(cells, piece);
+            self.dropped_zeros.append(&mut zeros);
+        }
         let samples = self.samples(cells, piece);
         if samples > 0 {
             self.refused.push(Refused { samples, reason });
@@ -497,7 +671,10 @@ impl Pieces {
             let again = is_searching && !*is_vague && candidate == series && accepted.contains_key(candidate);
             // Only another series can confirm what one said.
             let said_so = !is_searching && *searched_with == Some(*candidate);
-            (!is_used || again) && !said_so && cells.has(tick, *candidate)
+            // Its zero is sent before its samples, and zeros in the order of time.
+            let has_zero = cells.zero(*candidate).is_some_and(|zero| (from.ticks.start..=tick).contains(&zero))
+                && !self.separated.contains(candidate);
+            (!is_used || again) && !said_so && !has_zero && cells.has(tick, *candidate)
         };
         let found = (*series..from.series.end).chain(from.series.start..*series).find(is_usable);
         match found {
@@ -595,6 +772,10 @@ impl Pieces {
         // Each probe that was accepted is at the bound or behind it: nothing before is stored.
         let probed = std::mem::take(&mut self.first_ticks);
         for piece in std::iter::once(from).chain(std::mem::take(&mut self.pending)) {
+            if piece.role.is_of_zeros() {
+                self.pending.push_back(piece);
+                continue;
+            }
             let Piece { ticks, series, role } = piece;
             let cut = bound.clamp(ticks.start, ticks.end);
             self.drop_piece(cells, &Piece { ticks: ticks.start..cut, series: series.clone(), role }, reason);
@@ -677,6 +858,10 @@ mod tests {
 
         fn has(&self, tick: usize, series: usize) -> bool {
             tick >= self.first[series]
+        }
+
+        fn zero(&self, _series: usize) -> Option<usize> {
+            None
         }
     }
 
@@ -976,6 +1161,10 @@ mod tests {
         fn has(&self, tick: usize, series: usize) -> bool {
             self.1.set(self.1.get() + 1);
             self.0.has(tick, series)
+        }
+
+        fn zero(&self, series: usize) -> Option<usize> {
+            self.0.zero(series)
         }
     }
 

@@ -28,6 +28,7 @@
 //! | `direct` | requests without a queue, for a command that ends |
 //! | `probe` | what can be found out about a receiver without a sample |
 //! | `sender`, `listener` | sends the queue to one receiver, and reports what happens |
+//! | `zeros` | tests: batches sent by processes that are killed |
 //!
 //! Architecture invariant: counters are cumulative, so that only the newest tick has to arrive. Whatever happens to the queue,
 //! the values of the newest tick stay.
@@ -59,6 +60,8 @@ mod series;
 mod suspicion;
 mod ticker;
 mod window;
+#[cfg(test)]
+mod zeros;
 
 pub use answer::RefusalReason;
 pub use clock::{ClockGuard, WallClock};

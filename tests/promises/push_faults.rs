@@ -193,6 +193,38 @@ async fn a_400_after_everything_was_stored_costs_nothing_of_the_newest_tick() {
 }
 
 #[tokio::test]
+async fn a_series_begins_at_zero_where_the_ticks_before_it_were_stored_without_an_answer() {
+    // As receivers without a window that refuse also what they have.
+    let server = ScriptedReceiver::start(|request, stored| {
+        let newest = |labels| stored.get(labels).and_then(|samples: &BTreeMap<i64, u64>| samples.last_key_value());
+        let is_late = request.series.iter().any(|(labels, samples)| {
+            newest(labels).is_some_and(|(time, _)| samples.iter().any(|sample| sample.0 <= *time))
+        });
+        if is_late { Action::status("400 Bad Request", "", "out of order sample") } else { Action::store() }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 4).await;
+    // The position of the other one stays at the beginning, as if no answer of the first three ticks had arrived.
+    let other = PushReceiver { name: ReceiverName::new("other"), ..receiver.clone() };
+    let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
+    let receivers = [receiver.name.clone(), other.name.clone()].into();
+    queue.handle.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).await.unwrap();
+    queue.ticks(3, 5).await;
+    let zero_at = queue.newest_time();
+    Running::start(&receiver, &queue, timing()).finish().await;
+    queue.tick([("late_total".to_owned(), 1.0)]).await;
+    let report = Running::start(&other, &queue, timing()).finish().await;
+    let stored = server.stored();
+    let is_late = |labels: &[(String, String)]| labels.iter().any(|(_, value)| value == "late_total");
+    let (_, late) = stored.iter().find(|(labels, _)| is_late(labels)).expect("its newest value");
+    let late: Vec<_> = late.iter().map(|(time, bits)| (*time, f64::from_bits(*bits))).collect();
+    assert_eq!(late, [(zero_at, 0.0), (queue.newest_time(), 1.0)]);
+    assert_eq!(report.refused, [("out_of_order", 3 * (5 + OTHERS as u64))].into(), "the receiver refused what it had");
+    assert!(queue.has_arrived(&stored) && report.requests < 20, "{report:?}");
+}
+
+#[tokio::test]
 async fn a_bound_in_time_is_found_and_all_behind_it_arrives() {
     // As Prometheus without a window: nothing older than an hour, and nothing of the request if one sample is refused.
     let bound = unix_millis() - 60 * INTERVAL_MILLIS;
