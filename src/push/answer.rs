@@ -72,7 +72,7 @@ pub enum RefusalReason {
     Duplicate,
     /// One sample is too large a request, which only a long label can be.
     TooLarge,
-    /// It made the receiver fail for ten minutes, while it took others.
+    /// Requests with it failed for ten minutes, while the receiver took others.
     ServerError,
     /// It was older than `--push.max-age` when it could have been sent.
     MaxAge,

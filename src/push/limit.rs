@@ -6,6 +6,9 @@ const SAMPLES_MAX: usize = 10_000;
 /// After so many requests that are stored, longer ones are tried again: the limit may have been that of another one in between.
 const GROW_AFTER: u32 = 16;
 
+/// After so many at most, where each longer one costs the delays of a failure.
+const GROW_AFTER_MAX: u32 = 1_024;
+
 /// The longest request that a receiver takes, as far as it is known.
 ///
 /// A refusal for the length teaches a shorter one only once both halves of what was refused are stored. A request that is
@@ -17,6 +20,12 @@ pub(crate) struct RequestLimit {
     halves: Halves,
     /// Requests that were stored since the last one that was refused.
     stored: u32,
+    /// Longer requests are tried again after so many that are stored.
+    grow_after: u32,
+    /// The samples of the last request that failed, if its halves are those of `halves`.
+    suspected: Option<usize>,
+    /// Requests with so many samples failed because of their length, as far as is known.
+    failing: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +40,14 @@ enum Halves {
 
 impl Default for RequestLimit {
     fn default() -> Self {
-        Self { samples_max: SAMPLES_MAX, halves: Halves::Unknown, stored: 0 }
+        Self {
+            samples_max: SAMPLES_MAX,
+            halves: Halves::Unknown,
+            stored: 0,
+            grow_after: GROW_AFTER,
+            suspected: None,
+            failing: None,
+        }
     }
 }
 
@@ -48,11 +64,19 @@ impl RequestLimit {
             Halves::Both => Halves::Second(samples),
             Halves::Second(first) => {
                 self.samples_max = first.max(samples).min(self.samples_max);
+                if let Some(failed) = self.suspected.take() {
+                    self.failing = Some(failed);
+                    self.grow_after = (self.grow_after * 2).min(GROW_AFTER_MAX);
+                }
                 Halves::Unknown
             }
         };
+        if self.is_failing(samples) {
+            self.failing = None;
+            self.grow_after = GROW_AFTER;
+        }
         self.stored += 1;
-        if self.stored >= GROW_AFTER {
+        if self.stored >= self.grow_after {
             self.stored = 0;
             self.samples_max = (self.samples_max * 2).min(SAMPLES_MAX);
         }
@@ -62,6 +86,18 @@ impl RequestLimit {
     pub(crate) fn too_large(&mut self, samples: usize) {
         self.stored = 0;
         self.halves = if samples > 1 { Halves::Both } else { Halves::Unknown };
+        self.suspected = None;
+    }
+
+    /// A request with so many samples failed, perhaps because of its length. Its halves are the next requests.
+    pub(crate) fn failed(&mut self, samples: usize) {
+        self.too_large(samples);
+        self.suspected = Some(samples);
+    }
+
+    /// Returns whether a request with so many samples is expected to fail because of its length.
+    pub(crate) fn is_failing(&self, samples: usize) -> bool {
+        self.failing.is_some_and(|failing| samples >= failing)
     }
 
     /// A request was refused for another reason, or its place is taken by others.
@@ -103,6 +139,27 @@ mod tests {
         assert!((390..=782).contains(&limit.samples_max()), "{limit:?}");
         // 256 of 390 or 391 samples, 4 to begin with, and one that is refused for each 16.
         assert!(requests <= 256 + 4 + 256 / 16, "{requests} requests");
+    }
+
+    #[test]
+    fn a_length_that_failed_is_expected_to_fail_again_until_it_is_stored_and_tried_ever_less_often() {
+        let mut limit = RequestLimit::default();
+        let mut former = GROW_AFTER;
+        for _ in 0..4 {
+            limit.failed(800);
+            limit.stored(400);
+            limit.stored(400);
+            assert!(limit.is_failing(800) && !limit.is_failing(799) && limit.samples_max() == 400, "{limit:?}");
+            let mut requests = 0;
+            while limit.samples_max() == 400 {
+                limit.stored(400);
+                requests += 1;
+            }
+            assert!(requests > former, "{requests} after {former}");
+            former = requests;
+        }
+        limit.stored(800);
+        assert!(!limit.is_failing(800));
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct SendTiming {
     pub hold_min: Duration,
     /// Longest delay after such a refusal. 5 min.
     pub hold_max: Duration,
-    /// Time for which the same request fails with status 500 before it is divided. 10 min.
+    /// Time for which the same request fails, though the receiver is up, before it is divided. 10 min.
     pub suspect_after: Duration,
     /// Time for which a series that was refused alone is not sent. 10 min.
     pub refused_series_pause: Duration,
@@ -102,6 +102,8 @@ pub struct Sender {
     paused_series: PausedSeries,
     refused_age: RefusedAge,
     doubt: Doubt,
+    /// Whether a request without samples was answered since the last one with samples.
+    was_greeted: bool,
     /// When the receiver last accepted the sender, unless a request was without an answer since, or the sender is in doubt.
     accepted_at: Option<WallMoment>,
     /// Cancelled when no tick will be taken any more.
@@ -116,7 +118,10 @@ enum Sent {
         answer: String,
     },
     /// The same samples are sent again, now or after others.
-    Again(RetryCause),
+    Again {
+        cause: RetryCause,
+        problem: String,
+    },
     /// What is not settled of the batch is to be sent again.
     Void,
 }
@@ -147,6 +152,7 @@ impl Sender {
             paused_series: PausedSeries::default(),
             refused_age: RefusedAge::default(),
             doubt: Doubt::default(),
+            was_greeted: false,
             accepted_at: None,
             finish: CancellationToken::new(),
             receiver,
@@ -364,7 +370,8 @@ impl Sender {
     /// Prepares the first of `ticks`, which follow the values `current`.
     fn window<'t>(&self, ticks: &'t [Tick], current: &CurrentValues) -> Window<'t> {
         let is_last = self.handle.has_last_tick() && !self.has_later(ticks);
-        let retried = self.paused_series.due(Instant::now(), is_last);
+        let now = Instant::now();
+        let retried = self.paused_series.due(now, is_last);
         let omitted = self.paused_series.omitted(&retried);
         let selected: Vec<bool> = (self.labels.iter().enumerate())
             .map(|(index, labels)| labels.is_some() && !omitted.contains_key(&SeriesId::at(index)))
@@ -373,7 +380,7 @@ impl Sender {
         let (first, left) = ticks.split_at(count);
         let batch = Batch::new((self.position.time, current), first, &self.catalog, |index| selected[index]);
         let suspicion = Suspicion::new(self.timing.suspect_after);
-        let mut window = Window::new((first, left), batch, self.limit.samples_max(), retried, suspicion);
+        let mut window = Window::new(now, (first, left), batch, self.limit.samples_max(), retried, suspicion);
         let has_value = omitted.into_iter().filter(|(id, _)| current.has(*id));
         window.omitted = has_value.map(|(_, reason)| reason).collect();
         let now_millis = self.timing.wall_clock.millis();
@@ -390,6 +397,9 @@ impl Sender {
 
     /// A request of `window` led to `sent`.
     fn answer(&mut self, window: &mut Window<'_>, sent: Sent, samples: u64) {
+        if std::mem::take(&mut self.was_greeted) {
+            window.greeted();
+        }
         match sent {
             Sent::Stored => window.stored(&mut self.limit, samples),
             Sent::Divide { reason, answer } => {
@@ -402,8 +412,13 @@ impl Sender {
                 }
             }
             Sent::Void => {}
-            Sent::Again(RetryCause::Unavailable { .. }) => window.interrupted(),
-            Sent::Again(RetryCause::Failed { .. }) => window.failed(&mut self.limit, samples),
+            Sent::Again { cause, problem } => {
+                let has_later = self.has_later(window.ticks);
+                window.failed(&mut self.limit, samples, (cause, &problem), has_later, Instant::now());
+                if window.is_check_due() {
+                    self.accepted_at = None;
+                }
+            }
         }
     }
 
@@ -468,8 +483,9 @@ impl Sender {
                 }
                 Verdict::Hold => self.hold(&problem(&exchange)).await,
                 Verdict::Retry(cause) => {
-                    self.retry(&problem(&exchange), cause).await;
-                    return Ok(Sent::Again(cause));
+                    let problem = problem(&exchange);
+                    self.retry(&problem, cause).await;
+                    return Ok(Sent::Again { cause, problem });
                 }
             }
         }
@@ -549,6 +565,7 @@ impl Sender {
                 return false;
             }
         };
+        self.was_greeted = true;
         if self.doubt.greeted(greeting) {
             self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
         }

@@ -1,25 +1,60 @@
-//! Whether a request that fails with status 500 is divided, because its samples may be the reason. Pure.
+//! Whether a request that gets no good answer is divided, because its length or its samples may be the reason. Pure.
 
 use std::time::{Duration, Instant};
 
-/// The failures of a window with status 500.
+/// The failures of a window's requests, which are those that [`Verdict::Retry`] names.
+///
+/// A request that fails is sent again. Once the same one has failed for `suspect_after` although the receiver is up, its length or its
+/// samples are suspected, and from then on those of every request of the window that fails:
+///
+/// | the receiver since the failure before | the request has | the answer | other samples of the window | later ticks are queued | the samples |
+/// | --- | --- | --- | --- | --- | --- |
+/// | accepted nothing | | | | | are sent again, after a request without samples |
+/// | accepted something | several samples | | | | are divided |
+/// | accepted something | one sample | | | | give way to others and are sent again |
+/// | accepted something | one sample | | were stored | yes | are dropped: later ticks have their counts |
+/// | accepted something | one sample | 500 | were stored since the suspicion | | are dropped |
+///
+/// Something is samples, or a request without samples. In a window with a suspicion the first row is of single samples alone: what has
+/// several is divided, and the request without samples comes before the next one. Requests like one that has failed in an earlier window
+/// are suspected from their second failure on.
+///
+/// [`Verdict::Retry`]: super::answer::Verdict::Retry
 #[derive(Debug, Clone)]
 pub(crate) struct Suspicion {
-    /// How long the same request fails before its samples are suspected.
+    /// How long the same request fails before it is suspected.
     suspect_after: Duration,
     /// When the next request first failed.
     failing_since: Option<Instant>,
+    /// Whether the receiver accepted something since the last failure.
+    is_up: bool,
+    /// Whether samples of the window were stored.
+    has_stored: bool,
     state: State,
+    is_check_due: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// No request failed for too long.
     None,
-    /// One did, and no samples were stored since: the receiver may be down.
+    /// One did, and no samples were stored since.
     Raised,
     /// Samples were stored since: the receiver fails because of others.
     Confirmed,
+}
+
+/// A failure of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    /// Whether the request has a single sample.
+    pub(crate) is_alone: bool,
+    /// Whether the answer is status 500.
+    pub(crate) is_status_500: bool,
+    /// Whether a request like this one failed in an earlier window.
+    pub(crate) is_expected: bool,
+    /// Whether ticks follow the window.
+    pub(crate) has_later: bool,
 }
 
 /// What to do about samples whose request failed.
@@ -29,41 +64,72 @@ pub(crate) enum Remedy {
     SendAgain,
     /// Send others first.
     Postpone,
-    /// Divide them, or drop a single one.
+    /// Divide them.
     Divide,
+    /// Drop the single sample.
+    Drop,
 }
 
 impl Suspicion {
-    /// Nothing has failed. Samples are suspected after `suspect_after`.
+    /// Nothing has failed. Requests are suspected after `suspect_after`.
     pub(crate) fn new(suspect_after: Duration) -> Self {
-        Self { suspect_after, failing_since: None, state: State::None }
+        Self {
+            suspect_after,
+            failing_since: None,
+            is_up: false,
+            has_stored: false,
+            state: State::None,
+            is_check_due: false,
+        }
     }
 
     /// Samples were stored.
     pub(crate) fn stored(&mut self) {
         self.interrupted();
+        (self.is_up, self.has_stored) = (true, true);
         if self.state == State::Raised {
             self.state = State::Confirmed;
         }
     }
 
-    /// The next request is another one, or the last one was answered with another status.
-    pub(crate) fn interrupted(&mut self) {
-        self.failing_since = None;
+    /// A request without samples was accepted, or refused as such.
+    pub(crate) fn greeted(&mut self) {
+        self.is_up = true;
     }
 
-    /// The next request failed with status 500 at `now`. `is_alone` is whether it has a single sample, which is dropped only once other
-    /// samples were stored.
-    pub(crate) fn failed(&mut self, now: Instant, is_alone: bool) -> Remedy {
+    /// The next request is another one.
+    pub(crate) fn interrupted(&mut self) {
+        self.failing_since = None;
+        self.is_check_due = false;
+    }
+
+    /// Returns whether a request without samples is due before the next one.
+    pub(crate) fn is_check_due(&self) -> bool {
+        self.is_check_due
+    }
+
+    /// The next request failed at `now`.
+    pub(crate) fn failed(&mut self, now: Instant, failure: Failure) -> Remedy {
+        let is_up = std::mem::take(&mut self.is_up);
+        let is_first = self.failing_since.is_none();
         let since = *self.failing_since.get_or_insert(now);
         if self.state == State::None {
-            if now.saturating_duration_since(since) < self.suspect_after {
+            let is_due = failure.is_expected || now.saturating_duration_since(since) >= self.suspect_after;
+            self.is_check_due = is_due;
+            if is_first || !is_due || !is_up {
                 return Remedy::SendAgain;
             }
             self.state = State::Raised;
         }
-        self.interrupted();
-        if is_alone && self.state == State::Raised { Remedy::Postpone } else { Remedy::Divide }
+        self.failing_since = None;
+        self.is_check_due = true;
+        match () {
+            () if !failure.is_alone => Remedy::Divide,
+            () if !is_up => Remedy::Postpone,
+            () if failure.has_later && self.has_stored => Remedy::Drop,
+            () if failure.is_status_500 && self.state == State::Confirmed => Remedy::Drop,
+            () => Remedy::Postpone,
+        }
     }
 }
 
@@ -72,42 +138,139 @@ mod tests {
     use super::*;
 
     const AFTER: Duration = Duration::from_secs(600);
+    /// Of several samples, without an answer.
+    const SEVERAL: Failure = Failure { is_alone: false, is_status_500: false, is_expected: false, has_later: false };
+    const ALONE: Failure = Failure { is_alone: true, ..SEVERAL };
+    const ACCEPTANCES: [fn(&mut Suspicion); 2] = [Suspicion::stored, Suspicion::greeted];
+
+    /// With a suspicion of a request of several samples, which is divided.
+    fn raised(begin: Instant) -> Suspicion {
+        let mut suspicion = Suspicion::new(AFTER);
+        suspicion.failed(begin, SEVERAL);
+        suspicion.greeted();
+        assert_eq!(suspicion.failed(begin + AFTER, SEVERAL), Remedy::Divide);
+        suspicion
+    }
+
+    /// Every failure of a request of this many samples.
+    fn failures(is_alone: bool) -> impl Iterator<Item = Failure> {
+        [false, true].into_iter().flat_map(move |is_status_500| {
+            [false, true].map(|has_later| Failure { is_alone, is_status_500, has_later, is_expected: false })
+        })
+    }
 
     #[test]
-    fn samples_are_suspected_once_the_same_request_has_failed_for_ten_minutes() {
+    fn a_request_is_suspected_once_it_has_failed_for_ten_minutes_while_the_receiver_is_up() {
         let begin = Instant::now();
-        for is_alone in [false, true] {
+        for failure in failures(false).chain(failures(true)) {
             let mut suspicion = Suspicion::new(AFTER);
-            assert_eq!(suspicion.failed(begin, is_alone), Remedy::SendAgain);
-            assert_eq!(suspicion.failed(begin + AFTER - Duration::from_secs(1), is_alone), Remedy::SendAgain);
-            let expected = if is_alone { Remedy::Postpone } else { Remedy::Divide };
-            assert_eq!(suspicion.failed(begin + AFTER, is_alone), expected);
+            assert_eq!(suspicion.failed(begin, failure), Remedy::SendAgain);
+            suspicion.greeted();
+            assert_eq!(suspicion.failed(begin + AFTER - Duration::from_secs(1), failure), Remedy::SendAgain);
+            assert!(!suspicion.is_check_due());
+            suspicion.greeted();
+            let expected = if failure.is_alone { Remedy::Postpone } else { Remedy::Divide };
+            assert_eq!(suspicion.failed(begin + AFTER, failure), expected);
         }
     }
 
     #[test]
-    fn another_answer_begins_the_ten_minutes_again() {
+    fn a_receiver_that_accepts_nothing_is_sent_the_same_again_and_requests_without_samples() {
+        let begin = Instant::now();
+        for failure in failures(false).chain(failures(true)) {
+            let mut suspicion = Suspicion::new(AFTER);
+            suspicion.greeted();
+            suspicion.failed(begin, failure);
+            for minutes in 10..100 {
+                let now = begin + Duration::from_secs(60 * minutes);
+                assert_eq!(suspicion.failed(now, failure), Remedy::SendAgain, "{failure:?}");
+                assert!(suspicion.is_check_due());
+            }
+        }
+    }
+
+    #[test]
+    fn another_request_begins_the_ten_minutes_again() {
         let begin = Instant::now();
         let others: [fn(&mut Suspicion); 2] = [Suspicion::stored, Suspicion::interrupted];
         for other in others {
             let mut suspicion = Suspicion::new(AFTER);
-            suspicion.failed(begin, false);
+            suspicion.failed(begin, SEVERAL);
             other(&mut suspicion);
-            assert_eq!(suspicion.failed(begin + AFTER, false), Remedy::SendAgain);
-            assert_eq!(suspicion.failed(begin + 2 * AFTER, false), Remedy::Divide);
+            suspicion.greeted();
+            assert_eq!(suspicion.failed(begin + AFTER, SEVERAL), Remedy::SendAgain);
+            suspicion.greeted();
+            assert_eq!(suspicion.failed(begin + 2 * AFTER, SEVERAL), Remedy::Divide);
         }
     }
 
     #[test]
-    fn once_samples_are_suspected_each_failure_divides_and_a_single_sample_waits_until_others_are_stored() {
+    fn once_a_request_is_suspected_each_one_of_several_samples_that_fails_is_divided() {
         let begin = Instant::now();
-        let mut suspicion = Suspicion::new(Duration::ZERO);
-        assert_eq!(suspicion.failed(begin, false), Remedy::Divide);
-        assert_eq!(suspicion.failed(begin, true), Remedy::Postpone);
-        suspicion.interrupted();
-        assert_eq!(suspicion.failed(begin, true), Remedy::Postpone);
+        for failure in failures(false) {
+            let mut suspicion = raised(begin);
+            assert!(suspicion.is_check_due());
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Divide, "{failure:?}");
+            suspicion.stored();
+            assert!(!suspicion.is_check_due());
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Divide, "{failure:?}");
+            assert!(suspicion.is_check_due());
+        }
+    }
+
+    #[test]
+    fn a_single_sample_gives_way_while_nothing_is_accepted_or_no_other_was_stored() {
+        let begin = Instant::now();
+        for failure in failures(true) {
+            let mut suspicion = raised(begin);
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "{failure:?}");
+            suspicion.greeted();
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "{failure:?}");
+            suspicion.stored();
+            suspicion.failed(begin + AFTER, ALONE);
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "nothing was accepted since");
+        }
+    }
+
+    #[test]
+    fn a_single_sample_is_dropped_where_others_are_stored_and_later_ticks_have_its_count() {
+        let begin = Instant::now();
+        for accepted in ACCEPTANCES {
+            let mut suspicion = raised(begin);
+            suspicion.stored();
+            suspicion.failed(begin + AFTER, ALONE);
+            accepted(&mut suspicion);
+            assert_eq!(suspicion.failed(begin + AFTER, ALONE), Remedy::Postpone, "it is the newest");
+            accepted(&mut suspicion);
+            assert_eq!(suspicion.failed(begin + AFTER, Failure { has_later: true, ..ALONE }), Remedy::Drop);
+        }
+    }
+
+    #[test]
+    fn a_single_sample_that_fails_with_status_500_is_dropped_once_others_are_stored() {
+        let begin = Instant::now();
+        let mut suspicion = Suspicion::new(AFTER);
         suspicion.stored();
-        assert_eq!(suspicion.failed(begin, true), Remedy::Divide);
-        assert_eq!(suspicion.failed(begin, false), Remedy::Divide);
+        let failure = Failure { is_status_500: true, ..ALONE };
+        suspicion.failed(begin, failure);
+        suspicion.greeted();
+        assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "it was stored before");
+        suspicion.stored();
+        assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Drop);
+    }
+
+    #[test]
+    fn a_request_like_one_that_failed_before_is_suspected_from_its_second_failure_on() {
+        let begin = Instant::now();
+        for is_alone in [false, true] {
+            let failure = Failure { is_alone, is_expected: true, ..SEVERAL };
+            let mut suspicion = Suspicion::new(AFTER);
+            suspicion.stored();
+            assert_eq!(suspicion.failed(begin, failure), Remedy::SendAgain, "the receiver can be down");
+            assert!(suspicion.is_check_due());
+            suspicion.greeted();
+            let expected = if is_alone { Remedy::Postpone } else { Remedy::Divide };
+            assert_eq!(suspicion.failed(begin, failure), expected);
+        }
     }
 }

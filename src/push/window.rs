@@ -1,17 +1,17 @@
 //! The ticks that are prepared for a receiver at a time, and what its answers mean for them. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::age::{Expectation, RefusedAge};
-use super::answer::RefusalReason;
+use super::answer::{RefusalReason, RetryCause};
 use super::batch::Batch;
 use super::bisect::{Cells as _, Pieces};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::limit::RequestLimit;
 use super::pause::{PausedSeries, Retried};
 use super::series::{SeriesId, Tick, TickTime};
-use super::suspicion::{Remedy, Suspicion};
+use super::suspicion::{Failure, Remedy, Suspicion};
 
 /// Longest request, in bytes of its compressed body.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -26,11 +26,13 @@ pub(crate) struct Window<'t> {
     pub(crate) begin: Instant,
     /// Why series with a value were omitted, one reason for each.
     pub(crate) omitted: Vec<RefusalReason>,
-    /// The answer to the last request that was refused.
+    /// The answer to the last request that was refused, or divided because it failed.
     pub(crate) refusal: String,
     batch: Batch,
     pieces: Pieces,
     retried: Vec<SeriesId>,
+    /// The rows of `retried` in the batch.
+    alone: BTreeSet<usize>,
     has_expected_bound: bool,
     suspicion: Suspicion,
     /// Between two windows, a minute of an idle machine, its buffers are memory for others.
@@ -48,8 +50,9 @@ pub(crate) struct Request {
 }
 
 impl<'t> Window<'t> {
-    /// Creates the window of the first of `ticks`, those of `batch`, from which the series `retried` are sent alone.
+    /// Creates the window of the first of `ticks`, those of `batch`, from which the series `retried` are sent alone, at `begin`.
     pub(crate) fn new(
+        begin: Instant,
         (ticks, left): (&'t [Tick], &'t [Tick]),
         batch: Batch,
         samples_max: usize,
@@ -57,16 +60,17 @@ impl<'t> Window<'t> {
         suspicion: Suspicion,
     ) -> Self {
         let retried: Vec<_> = retried.into_iter().collect();
-        let alone: Vec<_> = retried.iter().filter_map(|id| batch.row(*id)).collect();
+        let alone: BTreeSet<_> = retried.iter().filter_map(|id| batch.row(*id)).collect();
         Self {
             ticks,
             left,
-            begin: Instant::now(),
+            begin,
             omitted: Vec::new(),
             refusal: String::new(),
-            pieces: Pieces::new(&batch, samples_max, alone),
+            pieces: Pieces::new(&batch, samples_max, alone.iter().copied()),
             batch,
             retried,
+            alone,
             has_expected_bound: false,
             suspicion,
             encoder: RequestEncoder::new(),
@@ -142,24 +146,44 @@ impl<'t> Window<'t> {
         self.pieces.prefer_longest();
     }
 
-    /// The receiver was not available.
-    pub(crate) fn interrupted(&mut self) {
-        self.suspicion.interrupted();
+    /// The receiver answered a request without samples.
+    pub(crate) fn greeted(&mut self) {
+        self.suspicion.greeted();
     }
 
-    /// The request failed with status 500.
-    pub(crate) fn failed(&mut self, limit: &mut RequestLimit, samples: u64) {
-        match self.suspicion.failed(Instant::now(), samples == 1) {
-            Remedy::SendAgain => {}
-            Remedy::Postpone => {
-                limit.interrupted();
-                self.pieces.postpone();
-            }
-            Remedy::Divide => {
-                limit.interrupted();
+    /// Returns whether a request without samples is due before the next one.
+    pub(crate) fn is_check_due(&self) -> bool {
+        self.suspicion.is_check_due()
+    }
+
+    /// The request failed at `now`, as `problem` says. `has_later` is whether ticks follow the window.
+    pub(crate) fn failed(
+        &mut self,
+        limit: &mut RequestLimit,
+        samples: u64,
+        (cause, problem): (RetryCause, &str),
+        has_later: bool,
+        now: Instant,
+    ) {
+        let length = usize::try_from(samples).unwrap_or(usize::MAX);
+        let is_status_500 = matches!(cause, RetryCause::Failed { .. });
+        let is_retried = (self.pieces.next(&self.batch))
+            .is_some_and(|piece| piece.series.len() == 1 && self.alone.contains(&piece.series.start));
+        let is_expected = is_retried || limit.is_failing(length);
+        let failure = Failure { is_alone: samples == 1, is_status_500, is_expected, has_later };
+        let remedy = self.suspicion.failed(now, failure);
+        match remedy {
+            Remedy::SendAgain => return,
+            Remedy::Divide => limit.failed(length),
+            Remedy::Postpone | Remedy::Drop => limit.interrupted(),
+        }
+        match remedy {
+            Remedy::Divide if !is_status_500 => self.pieces.shorten(&self.batch),
+            Remedy::Divide | Remedy::Drop => {
                 self.pieces.refuse(&self.batch, RefusalReason::ServerError);
-                "status 500".clone_into(&mut self.refusal);
+                problem.clone_into(&mut self.refusal);
             }
+            Remedy::SendAgain | Remedy::Postpone => self.pieces.postpone(),
         }
     }
 

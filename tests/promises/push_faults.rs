@@ -1429,6 +1429,155 @@ async fn a_receiver_that_fails_with_500_for_long_loses_nothing() {
     assert_eq!((samples(&server.stored()), report.refused.values().sum::<u64>()), (4 * (4 + OTHERS), 0));
 }
 
+/// Names of counters that do not compress.
+fn long_names(count: usize) -> Vec<String> {
+    let mut rng = fastrand::Rng::with_seed(1);
+    (0..count).map(|_| (0..250).map(|_| rng.alphabetic()).collect()).collect()
+}
+
+#[tokio::test]
+async fn a_receiver_that_never_answers_long_requests_well_gets_short_ones_and_every_tick() {
+    const SERIES: usize = 1_500;
+    const BYTES_MAX: usize = 64 * 1024;
+    // Does not answer within the time limit of a request, as behind a slow uplink.
+    let silent = Action { gate: Some(CancellationToken::new()), ..Action::store() };
+    let faults: [(&str, Vec<Action>); 5] = [
+        ("closed connection", vec![Action::cut()]),
+        ("502", vec![Action::status("502 Bad Gateway", "", "")]),
+        ("504", vec![Action::status("504 Gateway Timeout", "", "")]),
+        ("time limit", vec![silent]),
+        ("500 and 503", {
+            vec![Action::status("500 Internal Server Error", "", ""), Action::status("503 Service Unavailable", "", "")]
+        }),
+    ];
+    let names = long_names(SERIES);
+    for (fault, answers) in faults {
+        let mut answers = answers.into_iter().cycle();
+        let server = ScriptedReceiver::start(move |request, _| match request.body_bytes > BYTES_MAX {
+            true => answers.next().expect("one of the answers"),
+            false => Action::store(),
+        })
+        .await;
+        let receiver = PushReceiver { timeout: Duration::from_secs(1), ..receiver(&server.url()) };
+        let mut queue = Queue::new(&[&receiver], 2).await;
+        queue.tick(names.iter().map(|name| (name.clone(), 1.0))).await;
+        let timing = SendTiming { suspect_after: Duration::from_millis(50), ..timing() };
+        let running = Running::start(&receiver, &queue, timing);
+        server.until(fault, |stored| queue.has_arrived(stored)).await;
+        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        let before = server.requests().len();
+        queue.tick(names.iter().map(|name| (name.clone(), 2.0))).await;
+        server.until(fault, |stored| queue.has_arrived(stored)).await;
+        let later = server.requests().split_off(before);
+        assert!(later.iter().all(|request| request.body_bytes <= BYTES_MAX), "{fault}: the length is remembered");
+        let report = running.finish().await;
+        assert_eq!(report.refused.values().sum::<u64>(), 0, "{fault}");
+        assert_eq!(samples(&server.stored()), 2 * (SERIES + OTHERS), "{fault}");
+    }
+}
+
+#[tokio::test]
+async fn a_series_whose_requests_are_never_answered_well_delays_no_later_tick_and_arrives_with_one() {
+    for fault in [Action::cut(), Action::status("502 Bad Gateway", "", ""), {
+        Action::status("500 Internal Server Error", "", "panic")
+    }] {
+        let is_mended = Arc::new(AtomicBool::new(false));
+        let server = ScriptedReceiver::start({
+            let is_mended = Arc::clone(&is_mended);
+            move |request, _| match has_series(request, "counter_1_total") && !is_mended.load(Ordering::Relaxed) {
+                true => fault.clone(),
+                false => Action::store(),
+            }
+        })
+        .await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 6).await;
+        let timing = SendTiming {
+            suspect_after: Duration::from_millis(20),
+            refused_series_pause: Duration::from_millis(1),
+            ..timing()
+        };
+        let running = Running::start(&receiver, &queue, timing);
+        let last = |stored: &Stored, metric: &str| {
+            let (_, samples) = stored.iter().find(|(labels, _)| labels.iter().any(|(_, value)| value == metric))?;
+            samples.last_key_value().map(|(time, _)| *time)
+        };
+        for tick in 1..=5 {
+            queue.tick(counters(4, f64::from(tick))).await;
+            let newest = Some(queue.newest_time());
+            let others = ["counter_0_total", "counter_2_total", "counter_3_total", "active_sessions_total"];
+            server.until("the others", |stored| others.iter().all(|other| last(stored, other) == newest)).await;
+        }
+        assert_eq!(last(&server.stored(), "counter_1_total"), None);
+        is_mended.store(true, Ordering::Relaxed);
+        queue.tick(counters(4, 6.0)).await;
+        server.until("all series", |stored| queue.has_arrived(stored)).await;
+        let report = running.finish().await;
+        assert!(report.refused.keys().all(|reason| *reason == "server_error"), "{:?}", report.refused);
+        assert_eq!(samples(&server.stored()) as u64 + report.refused.values().sum::<u64>(), 6 * (4 + OTHERS as u64));
+    }
+}
+
+#[tokio::test]
+async fn a_newest_sample_whose_requests_are_never_answered_well_is_repeated_and_not_dropped() {
+    for fault in [Action::cut(), Action::status("503 Service Unavailable", "", "")] {
+        let is_mended = Arc::new(AtomicBool::new(false));
+        let server = ScriptedReceiver::start({
+            let is_mended = Arc::clone(&is_mended);
+            move |request, _| match has_series(request, "counter_1_total") && !is_mended.load(Ordering::Relaxed) {
+                true => fault.clone(),
+                false => Action::store(),
+            }
+        })
+        .await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 1).await;
+        queue.ticks(1, 4).await;
+        let timing = SendTiming { suspect_after: Duration::ZERO, ..timing() };
+        let running = Running::start(&receiver, &queue, timing);
+        server.until("the others", |stored| samples(stored) == 3 + OTHERS).await;
+        let retries = running.report.borrow().retries.len();
+        running.until("repetitions", |report| report.retries.len() > retries + 20).await;
+        is_mended.store(true, Ordering::Relaxed);
+        let report = running.finish().await;
+        assert!(queue.has_arrived(&server.stored()));
+        assert_eq!(report.refused.values().sum::<u64>(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_down_for_long_gets_the_same_bytes_again() {
+    for fault in [
+        Action::cut(),
+        Action::status("500 Internal Server Error", "", ""),
+        Action::status("502 Bad Gateway", "", ""),
+        Action::status("503 Service Unavailable", "", ""),
+    ] {
+        let is_down = Arc::new(AtomicBool::new(false));
+        let server = ScriptedReceiver::start({
+            let is_down = Arc::clone(&is_down);
+            move |_, _| if is_down.load(Ordering::Relaxed) { fault.clone() } else { Action::store() }
+        })
+        .await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 2).await;
+        queue.ticks(1, 4).await;
+        let timing = SendTiming { suspect_after: Duration::ZERO, ..timing() };
+        let running = Running::start(&receiver, &queue, timing);
+        running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+        is_down.store(true, Ordering::Relaxed);
+        let before = server.requests().len();
+        queue.ticks(1, 4).await;
+        running.until("failures", |report| report.retries.len() > 30).await;
+        is_down.store(false, Ordering::Relaxed);
+        running.finish().await;
+        let sent: Vec<_> =
+            server.requests().split_off(before).into_iter().filter(|request| !request.is_empty()).collect();
+        assert!(sent.iter().all(|request| request.series == sent[0].series), "nothing is divided");
+        assert_eq!(sent[0].samples(), 4 + OTHERS);
+    }
+}
+
 #[tokio::test]
 async fn ticks_older_than_the_longest_age_are_left_out_but_for_the_newest() {
     let server = ScriptedReceiver::start(|_, _| Action::store()).await;
