@@ -156,6 +156,13 @@ impl<'t> Window<'t> {
         self.suspicion.is_check_due()
     }
 
+    /// Returns whether the next request is of a series that was refused in an earlier window.
+    fn is_retried(&mut self) -> bool {
+        let Some(piece) = self.pieces.next(&self.batch).cloned() else { return false };
+        let mut series = self.pieces.series_of(&piece);
+        series.next().is_some_and(|row| self.alone.contains(&row)) && series.next().is_none()
+    }
+
     /// The request failed at `now`, as `problem` says. `has_later` is whether ticks follow the window.
     pub(crate) fn failed(
         &mut self,
@@ -167,9 +174,7 @@ impl<'t> Window<'t> {
     ) {
         let length = usize::try_from(samples).unwrap_or(usize::MAX);
         let is_status_500 = matches!(cause, RetryCause::Failed { .. });
-        let is_retried = (self.pieces.next(&self.batch))
-            .is_some_and(|piece| piece.series.len() == 1 && self.alone.contains(&piece.series.start));
-        let is_expected = is_retried || limit.is_failing(length);
+        let is_expected = self.is_retried() || limit.is_failing(length);
         let failure = Failure { is_alone: samples == 1, is_status_500, is_expected, has_later };
         let remedy = self.suspicion.failed(now, failure);
         match remedy {
