@@ -1594,6 +1594,38 @@ async fn ticks_older_than_the_longest_age_are_left_out_but_for_the_newest() {
     }
 }
 
+/// The first value of a series is older than the longest age. The receiver stored it, and its answer was lost, or it never came: a zero
+/// before the first value that is sent would be right only for the second.
+#[tokio::test]
+async fn a_series_that_began_before_the_longest_age_falls_at_no_receiver() {
+    for is_stored in [true, false] {
+        let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], 30).await;
+        // The position of the other one stays at the beginning, as if no answer had arrived.
+        let other =
+            PushReceiver { name: ReceiverName::new("other"), age_max: Duration::from_secs(570), ..receiver.clone() };
+        let interval = Duration::from_millis(INTERVAL_MILLIS as u64);
+        let receivers = [receiver.name.clone(), other.name.clone()].into();
+        queue.handle.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).await.unwrap();
+        queue.ticks(3, 1).await;
+        for value in 4..30 {
+            queue.tick([("counter_0_total".to_owned(), f64::from(10 * value)), ("late_total".to_owned(), 5.0)]).await;
+        }
+        if is_stored {
+            Running::start(&receiver, &queue, timing()).finish().await;
+        }
+        Running::start(&other, &queue, timing()).finish().await;
+        let stored = server.stored();
+        check(&stored);
+        let is_late = |labels: &[(String, String)]| labels.iter().any(|(_, value)| value == "late_total");
+        let (_, late) = stored.iter().find(|(labels, _)| is_late(labels)).expect("its newest value");
+        let first = late.first_key_value().map(|(_, bits)| f64::from_bits(*bits));
+        assert_eq!(first, Some(if is_stored { 0.0 } else { 5.0 }));
+        assert!(queue.has_arrived(&stored));
+    }
+}
+
 #[tokio::test]
 async fn samples_that_are_too_old_are_counted_for_a_receiver_of_the_five_families_as_it_would_get_them() {
     let server = ScriptedReceiver::start(|_, _| Action::store()).await;
