@@ -19,6 +19,9 @@ pub trait ReceiverListener: Send + Sync {
     fn stalled(&self, problem: &str);
     /// Samples will not arrive. `answer` is what the receiver wrote.
     fn refused(&self, samples: u64, reason: RefusalReason, answer: &str);
+    /// Every sample of the ticks that were sent together was refused, or every one that was not omitted. `answer` is what the receiver wrote
+    /// last.
+    fn all_refused(&self, answer: &str);
     /// The queue could not be used; this is tried again.
     fn queue_failed(&self, error: &dyn Error);
     /// What the receiver has not answered for, with its position where that is nothing, and how many ticks of the queue were thinned so far.

@@ -428,6 +428,9 @@ impl Sender {
         for reason in &window.omitted {
             self.listener.refused(window.ticks.len() as u64, *reason, "refused before");
         }
+        if window.is_all_refused() {
+            self.listener.all_refused(&window.refusal);
+        }
         window.teach_age(&mut self.refused_age, self.timing.wall_clock.millis());
         window.teach_pauses(&mut self.paused_series, window.begin + self.timing.refused_series_pause);
     }

@@ -34,6 +34,8 @@ pub(crate) struct Window<'t> {
     /// The rows of `retried` in the batch.
     alone: BTreeSet<usize>,
     has_expected_bound: bool,
+    has_refused: bool,
+    has_stored: bool,
     suspicion: Suspicion,
     /// Between two windows, a minute of an idle machine, its buffers are memory for others.
     encoder: RequestEncoder,
@@ -72,6 +74,8 @@ impl<'t> Window<'t> {
             retried,
             alone,
             has_expected_bound: false,
+            has_refused: false,
+            has_stored: false,
             suspicion,
             encoder: RequestEncoder::new(),
         }
@@ -115,6 +119,7 @@ impl<'t> Window<'t> {
 
     /// The request was stored.
     pub(crate) fn stored(&mut self, limit: &mut RequestLimit, samples: u64) {
+        self.has_stored = true;
         self.pieces.stored(&self.batch);
         limit.stored(usize::try_from(samples).unwrap_or(usize::MAX));
         self.suspicion.stored();
@@ -192,10 +197,16 @@ impl<'t> Window<'t> {
         }
     }
 
+    /// Returns whether samples were refused and none was stored.
+    pub(crate) fn is_all_refused(&self) -> bool {
+        self.has_refused && !self.has_stored
+    }
+
     /// Returns how many samples were refused for good since the last call, by reason.
     pub(crate) fn take_refused(&mut self) -> BTreeMap<RefusalReason, u64> {
         let mut refused = BTreeMap::new();
         for one in self.pieces.take_refused() {
+            self.has_refused = true;
             *refused.entry(one.reason).or_default() += one.samples;
         }
         refused

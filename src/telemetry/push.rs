@@ -113,6 +113,8 @@ struct State {
     clock_skew_seconds: Option<f64>,
     retry_throttle: LogThrottle,
     hold_throttle: LogThrottle,
+    /// Since samples were last accepted.
+    has_refused_all: bool,
     refused_throttle: BTreeMap<&'static str, LogThrottle>,
     queue_throttle: LogThrottle,
     is_ahead: bool,
@@ -191,6 +193,7 @@ impl ReceiverListener for ReceiverTelemetry {
             state.samples += samples;
             state.standing.last_success_seconds = Some(wall_seconds);
             state.standing.problem.clear();
+            state.has_refused_all = false;
             std::mem::replace(&mut state.standing.is_up, true)
         };
         match was_up {
@@ -247,6 +250,17 @@ impl ReceiverListener for ReceiverTelemetry {
                 receiver = %self.name,
                 "a receiver with storage.tsdb.out_of_order_time_window, such as 7d, would keep samples from before an outage"
             );
+        }
+    }
+
+    fn all_refused(&self, answer: &str) {
+        let was_so = {
+            let mut state = lock(&self.state);
+            state.failed(&format!("every sample is refused: {answer}"));
+            std::mem::replace(&mut state.has_refused_all, true)
+        };
+        if !was_so {
+            warn!(receiver = %self.name, answer = logged(answer), "push receiver refuses every sample");
         }
     }
 
@@ -359,7 +373,7 @@ mod tests {
         };
         /// A report, and what changes by it.
         type Step<'a> = (&'a dyn Fn(), &'a [(&'a str, f64)]);
-        let steps: [Step<'_>; 13] = [
+        let steps: [Step<'_>; 15] = [
             (&|| receiver.request(Some(204)), &[("requests_total 204", 1.0)]),
             (&|| receiver.request(None), &[("requests_total none", 1.0)]),
             (&|| receiver.request(Some(418)), &[("requests_total 418", 1.0)]),
@@ -372,6 +386,8 @@ mod tests {
             (&|| receiver.held("status 401", 30.0), &[("up", 0.0)]),
             (&|| receiver.accepted(1, 17.5), &[("samples_total", 281.0), ("up", 1.0)]),
             (&|| receiver.stalled("the state file is another machine's"), &[("up", 0.0)]),
+            (&|| receiver.accepted(1, 17.5), &[("samples_total", 282.0), ("up", 1.0)]),
+            (&|| receiver.all_refused("out of order"), &[("up", 0.0)]),
             (&|| receiver.refused(9, RefusalReason::TooOld, "too old"), &[("refused_samples_total too_old", 9.0)]),
             (&|| receiver.refused(1, RefusalReason::MaxAge, ""), &[("refused_samples_total max_age", 1.0)]),
             (
@@ -393,6 +409,26 @@ mod tests {
         (0..100).for_each(|code| receiver.request(Some(600 + code)));
         let codes = values(&telemetry).keys().filter(|name| name.starts_with("requests_total ")).count();
         assert_eq!(codes, CODES_MAX + 1, "what a receiver invents is counted as other");
+    }
+
+    #[test]
+    fn a_receiver_that_refuses_every_sample_is_logged_once_until_it_accepts_one_and_its_answer_is_shown() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let telemetry = PushTelemetry::default();
+            let receiver = telemetry.receiver("r");
+            let problem = || telemetry.standings()[0].1.problem.clone();
+            for _ in 0..2 {
+                (0..3).for_each(|_| receiver.all_refused("status 400: out of order sample"));
+                assert_eq!(problem(), "every sample is refused: status 400: out of order sample");
+                receiver.accepted(1, 17.5);
+                assert_eq!(problem(), "");
+            }
+        });
+        let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+        assert_eq!(text.matches("push receiver refuses every sample").count(), 2, "{text}");
     }
 
     #[test]

@@ -1579,6 +1579,35 @@ async fn a_receiver_that_is_down_for_long_gets_the_same_bytes_again() {
 }
 
 #[tokio::test]
+async fn a_receiver_whose_newest_samples_are_hours_ahead_is_reported_until_it_stores_one() {
+    let is_ahead = Arc::new(AtomicBool::new(true));
+    let server = ScriptedReceiver::start({
+        let is_ahead = Arc::clone(&is_ahead);
+        move |request, _| match is_ahead.load(Ordering::Relaxed) && !request.is_empty() {
+            true => Action::status("400 Bad Request", "", "out of order sample"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 3).await;
+    let running = Running::start(&receiver, &queue, timing());
+    for tick in 1..=2 {
+        queue.ticks(1, 4).await;
+        let refused = tick * (4 + OTHERS as u64);
+        let is_refused = |report: &Report| report.refused.values().sum::<u64>() == refused;
+        let is_over = |report: &Report| report.queue_ticks == 0 && is_refused(report) && report.all_refused.is_some();
+        let report = running.until("a report", is_over).await;
+        assert_eq!(report.all_refused.as_deref(), Some("status 400: out of order sample"));
+    }
+    is_ahead.store(false, Ordering::Relaxed);
+    queue.ticks(1, 4).await;
+    let report = running.finish().await;
+    assert!(queue.has_arrived(&server.stored()));
+    assert_eq!((report.all_refused, report.refused), (None, [("out_of_order", 2 * (4 + OTHERS as u64))].into()));
+}
+
+#[tokio::test]
 async fn ticks_older_than_the_longest_age_are_left_out_but_for_the_newest() {
     let server = ScriptedReceiver::start(|_, _| Action::store()).await;
     for (age_max, arrived) in [(Duration::from_secs(60 * 9 + 30), 10), (Duration::ZERO, 1)] {

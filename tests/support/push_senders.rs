@@ -41,6 +41,8 @@ pub struct Report {
     pub holds: Vec<String>,
     pub stalls: Vec<String>,
     pub refused: BTreeMap<&'static str, u64>,
+    /// Why the receiver refused every sample, until it accepts one.
+    pub all_refused: Option<String>,
     pub accepted: u64,
     pub queue_ticks: u64,
     pub is_ahead: bool,
@@ -62,7 +64,7 @@ impl ReceiverListener for Recorder {
         self.0.send_modify(|report| report.requests += 1);
     }
     fn accepted(&self, samples: u64, _wall_seconds: f64) {
-        self.0.send_modify(|report| report.accepted += samples);
+        self.0.send_modify(|report| (report.accepted, report.all_refused) = (report.accepted + samples, None));
     }
     fn retry(&self, problem: &str, retry_in_seconds: f64) {
         self.0.send_modify(|report| report.retries.push((problem.to_owned(), retry_in_seconds)));
@@ -75,6 +77,9 @@ impl ReceiverListener for Recorder {
     }
     fn refused(&self, samples: u64, reason: RefusalReason, _answer: &str) {
         self.0.send_modify(|report| *report.refused.entry(reason.code()).or_default() += samples);
+    }
+    fn all_refused(&self, answer: &str) {
+        self.0.send_modify(|report| report.all_refused = Some(answer.to_owned()));
     }
     fn queue_failed(&self, error: &dyn Error) {
         panic!("{error}");
