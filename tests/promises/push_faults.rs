@@ -175,21 +175,24 @@ async fn what_was_stored_before_a_500_or_a_lost_connection_is_sent_again_and_cou
 
 #[tokio::test]
 async fn a_400_after_everything_was_stored_costs_nothing_of_the_newest_tick() {
-    let mut is_first = true;
-    let (report, stored, requests) = outcome(64, 5, move |request, stored| {
-        if request.is_empty() || std::mem::take(&mut is_first) {
-            return if request.is_empty() { Action::store() } else { Action::cut().stored() };
-        }
-        let newest = |labels| stored.get(labels).and_then(|samples: &BTreeMap<i64, u64>| samples.last_key_value());
-        let is_late = request.series.iter().any(|(labels, samples)| {
-            newest(labels).is_some_and(|(time, _)| samples.iter().any(|sample| sample.0 < *time))
-        });
-        if is_late { Action::status("400 Bad Request", "", "out of order sample") } else { Action::store() }
-    })
-    .await;
-    assert_eq!(samples(&stored), 64 * (5 + OTHERS));
-    assert_eq!(report.refused, [("out_of_order", 63 * (5 + OTHERS as u64))].into(), "the receiver refused what it had");
-    assert!(requests.len() < 20, "{} requests", requests.len());
+    for fault in [Action::cut().stored(), Action::status("500 Internal Server Error", "", "x").stored()] {
+        let mut is_first = true;
+        let (report, stored, requests) = outcome(64, 5, move |request, stored| {
+            if request.is_empty() || std::mem::take(&mut is_first) {
+                return if request.is_empty() { Action::store() } else { fault.clone() };
+            }
+            let newest = |labels| stored.get(labels).and_then(|samples: &BTreeMap<i64, u64>| samples.last_key_value());
+            let is_late = request.series.iter().any(|(labels, samples)| {
+                newest(labels).is_some_and(|(time, _)| samples.iter().any(|sample| sample.0 < *time))
+            });
+            if is_late { Action::status("400 Bad Request", "", "out of order sample") } else { Action::store() }
+        })
+        .await;
+        assert_eq!(samples(&stored), 64 * (5 + OTHERS));
+        let refused = [("out_of_order", 63 * (5 + OTHERS as u64))].into();
+        assert_eq!(report.refused, refused, "the receiver refused what it had");
+        assert!(requests.len() < 20, "{} requests", requests.len());
+    }
 }
 
 #[tokio::test]
