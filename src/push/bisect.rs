@@ -157,13 +157,6 @@ impl Pending {
         if self.front().is_some_and(is_wanted) { self.pop_front() } else { None }
     }
 
-    /// Moves the first piece behind the others.
-    fn rotate(&mut self) {
-        if !self.pieces.is_empty() {
-            self.pieces.rotate_left(1);
-        }
-    }
-
     /// Moves all before the longest piece behind the others.
     fn rotate_to_longest(&mut self) {
         let lengths = self.pieces.iter().map(|piece| piece.ticks.len() * piece.series.len());
@@ -175,6 +168,14 @@ impl Pending {
         if piece.role != Role::Probe {
             *self.firsts.entry(piece.ticks.start).or_default() += 1;
         }
+    }
+}
+
+impl FromIterator<Piece> for Pending {
+    fn from_iter<I: IntoIterator<Item = Piece>>(pieces: I) -> Self {
+        let mut pending = Self::default();
+        pending.extend(pieces);
+        pending
     }
 }
 
@@ -517,22 +518,82 @@ impl Pieces {
         self.probe(cells);
     }
 
-    /// Moves the piece that [`Self::next`] returned behind the others.
-    pub(crate) fn postpone(&mut self) {
-        // A probe decides what the others are.
-        if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
-            self.refused_with_zeros = None;
-            self.pending.rotate();
+    /// The piece that [`Self::next`] returned has one sample, which gives way to the others. What follows of its series stays behind it: a
+    /// receiver without a window refuses a sample once a later one of the series is stored.
+    pub(crate) fn postpone(&mut self, cells: &impl Cells) {
+        let Some(piece) = self.pending.pop_front() else { return };
+        self.refused_with_zeros = None;
+        match piece.role {
+            // Its series decides nothing; others are divided without a bound.
+            Role::Probe => self.end_search_early(cells),
+            Role::Overtaken => self.pending.push_back(piece),
+            Role::Part => {
+                // Others have none of their samples in the piece.
+                let first =
+                    |series| Some((series, self.ticks_of(&piece, series).find(|tick| cells.has(*tick, series))?));
+                let found = piece.series.clone().find_map(first);
+                found.into_iter().for_each(|(series, first)| self.set_apart(cells, series, first));
+            }
+            Role::Own => {
+                let series = piece.series.start;
+                self.pending.push_back(piece);
+                self.move_own_back(series);
+            }
+            Role::Zeros | Role::LastZero { .. } | Role::FirstZero { .. } => self.postpone_zero(cells, piece),
         }
+    }
+
+    fn postpone_zero(&mut self, cells: &impl Cells, piece: Piece) {
+        let (place, series) = (piece.series.start, self.zeros[piece.series.start]);
+        match piece.role {
+            Role::LastZero { first } => self.push_zeros_at(cells, first..place, Role::Zeros),
+            Role::FirstZero { last, reason } => {
+                self.refuse_zeros(last..last + 1, reason);
+                self.push_zeros_at(cells, place + 1..last, Role::Zeros);
+            }
+            Role::Zeros | Role::Part | Role::Own | Role::Probe | Role::Overtaken => {}
+        }
+        if matches!(self.search, Search::Running(_)) {
+            // The next probe can be of this series.
+            let pending = std::mem::take(&mut self.pending);
+            self.pending = pending.into_iter().filter(|piece| piece.role != Role::Probe).collect();
+            self.end_search_early(cells);
+        }
+        let first = self.first_in_parts(cells, series);
+        self.pending.push_back(Piece { role: Role::Zeros, ..piece });
+        // No probe and no part may store a sample of the series before its zero.
+        self.set_apart(cells, series, first);
+        self.move_own_back(series);
+    }
+
+    /// Returns the first tick at which a part contains a sample of the series; the number of ticks if none does.
+    fn first_in_parts(&self, cells: &impl Cells, series: usize) -> usize {
+        let parts =
+            self.pending.pieces.iter().filter(|piece| piece.role == Role::Part && piece.series.contains(&series));
+        parts.flat_map(|piece| self.ticks_of(piece, series)).min().unwrap_or(cells.ticks())
+    }
+
+    /// Moves the pieces of a series that is sent alone behind the others, in their order.
+    fn move_own_back(&mut self, series: usize) {
+        let is_own = |piece: &Piece| piece.role == Role::Own && piece.series.start == series;
+        let (own, rest): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pending).into_iter().partition(is_own);
+        self.pending.extend(rest.into_iter().chain(own));
     }
 
     /// The next piece is the longest one: its samples are far from those that were tried.
     pub(crate) fn prefer_longest(&mut self) {
-        // A probe decides what the others are.
-        if self.pending.front().is_some_and(|piece| piece.role != Role::Probe) {
+        // A probe decides what the others are, and zeros come before their samples.
+        let is_fixed = |piece: &Piece| piece.role == Role::Probe || piece.role.is_of_zeros();
+        if !self.pending.pieces.iter().any(is_fixed) {
             self.refused_with_zeros = None;
             self.pending.rotate_to_longest();
         }
+    }
+
+    /// Returns whether behind the piece that [`Self::next`] returned several samples of series that are sent together are pending.
+    pub(crate) fn has_parts(&self, cells: &impl Cells) -> bool {
+        let is_of_several = |piece: &Piece| piece.role == Role::Part && self.samples(cells, piece) > 1;
+        matches!(self.search, Search::Running(_)) || self.pending.pieces.iter().skip(1).any(is_of_several)
     }
 
     /// Returns a tick before which each sample is stored or refused: the first of all that is neither, where no piece has become
@@ -682,12 +743,7 @@ impl Pieces {
                 *series = found;
                 self.pending.push_front(Piece::of_one(tick..tick + 1, found, Role::Probe));
             }
-            None => {
-                if *stage != Stage::Searching {
-                    range.start = from.ticks.start;
-                }
-                self.end_search(cells);
-            }
+            None => self.end_search_early(cells),
         }
     }
 
@@ -759,6 +815,16 @@ impl Pieces {
         }
     }
 
+    /// Ends the search without another probe: what was not confirmed is not believed.
+    fn end_search_early(&mut self, cells: &impl Cells) {
+        if let Search::Running(running) = &mut self.search
+            && running.stage != Stage::Searching
+        {
+            running.range.start = running.from.ticks.start;
+        }
+        self.end_search(cells);
+    }
+
     /// Drops what is before the bound, and sends the rest.
     fn end_search(&mut self, cells: &impl Cells) {
         let Search::Running(running) = std::mem::replace(&mut self.search, Search::Over(None)) else { return };
@@ -771,11 +837,10 @@ impl Pieces {
         self.search = Search::Over((is_found && reason.is_of_age()).then_some((range.start, reason)));
         // Each probe that was accepted is at the bound or behind it: nothing before is stored.
         let probed = std::mem::take(&mut self.first_ticks);
-        for piece in std::iter::once(from).chain(std::mem::take(&mut self.pending)) {
-            if piece.role.is_of_zeros() {
-                self.pending.push_back(piece);
-                continue;
-            }
+        let pending = std::mem::take(&mut self.pending);
+        let (zeros, rest): (Vec<_>, Vec<_>) = pending.into_iter().partition(|piece| piece.role.is_of_zeros());
+        self.pending.extend(zeros);
+        for piece in std::iter::once(from).chain(rest) {
             let Piece { ticks, series, role } = piece;
             let cut = bound.clamp(ticks.start, ticks.end);
             self.drop_piece(cells, &Piece { ticks: ticks.start..cut, series: series.clone(), role }, reason);

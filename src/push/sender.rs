@@ -104,6 +104,8 @@ pub struct Sender {
     doubt: Doubt,
     /// Whether a request without samples was answered since the last one with samples.
     was_greeted: bool,
+    /// Whether one failed since.
+    has_greeting_failed: bool,
     /// When the receiver last accepted the sender, unless a request was without an answer since, or the sender is in doubt.
     accepted_at: Option<WallMoment>,
     /// Cancelled when no tick will be taken any more.
@@ -121,6 +123,8 @@ enum Sent {
     Again {
         cause: RetryCause,
         problem: String,
+        /// When the answer came.
+        at: Instant,
     },
     /// What is not settled of the batch is to be sent again.
     Void,
@@ -153,6 +157,7 @@ impl Sender {
             refused_age: RefusedAge::default(),
             doubt: Doubt::default(),
             was_greeted: false,
+            has_greeting_failed: false,
             accepted_at: None,
             finish: CancellationToken::new(),
             receiver,
@@ -397,6 +402,9 @@ impl Sender {
 
     /// A request of `window` led to `sent`.
     fn answer(&mut self, window: &mut Window<'_>, sent: Sent, samples: u64) {
+        if std::mem::take(&mut self.has_greeting_failed) {
+            window.interrupted();
+        }
         if std::mem::take(&mut self.was_greeted) {
             window.greeted();
         }
@@ -412,9 +420,9 @@ impl Sender {
                 }
             }
             Sent::Void => {}
-            Sent::Again { cause, problem } => {
+            Sent::Again { cause, problem, at } => {
                 let has_later = self.has_later(window.ticks);
-                window.failed(&mut self.limit, samples, (cause, &problem), has_later, Instant::now());
+                window.failed(&mut self.limit, samples, (cause, &problem), has_later, at);
                 if window.is_check_due() {
                     self.accepted_at = None;
                 }
@@ -486,9 +494,9 @@ impl Sender {
                 }
                 Verdict::Hold => self.hold(&problem(&exchange)).await,
                 Verdict::Retry(cause) => {
-                    let problem = problem(&exchange);
+                    let (problem, at) = (problem(&exchange), Instant::now());
                     self.retry(&problem, cause).await;
-                    return Ok(Sent::Again { cause, problem });
+                    return Ok(Sent::Again { cause, problem, at });
                 }
             }
         }
@@ -564,6 +572,7 @@ impl Sender {
                 return false;
             }
             Verdict::Retry(cause) => {
+                self.has_greeting_failed = true;
                 self.retry(&problem(&exchange), cause).await;
                 return false;
             }

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 /// A request that fails is sent again. Once the same one has failed for `suspect_after` although the receiver is up, its length or its
 /// samples are suspected, and from then on those of every request of the window that fails:
 ///
-/// | the receiver since the failure before | the request has | the answer | other samples of the window | later ticks are queued | the samples |
+/// | the receiver since the failure before | the request has | several samples of series that are sent together are pending | samples were stored since the suspicion, or in the window for a series that was refused before | later ticks are queued, or the answer is 500 | the samples |
 /// | --- | --- | --- | --- | --- | --- |
 /// | accepted nothing | | | | | are sent again, after a request without samples |
 /// | accepted something | several samples | | | | are divided |
-/// | accepted something | one sample | | | | give way to others and are sent again |
-/// | accepted something | one sample | | were stored | yes | are dropped: later ticks have their counts |
-/// | accepted something | one sample | 500 | were stored since the suspicion | | are dropped |
+/// | accepted something | one sample | no | yes | yes | are dropped: later ticks have their counts |
+/// | accepted something | one sample | else | | | give way to others and are sent again |
 ///
 /// Something is samples, or a request without samples. In a window with a suspicion the first row is of single samples alone: what has
 /// several is divided, and the request without samples comes before the next one. Requests like one that has failed in an earlier window
@@ -53,8 +52,12 @@ pub(crate) struct Failure {
     pub(crate) is_status_500: bool,
     /// Whether a request like this one failed in an earlier window.
     pub(crate) is_expected: bool,
+    /// Whether it is of a series that was refused in an earlier window, and is tried again alone.
+    pub(crate) is_retried: bool,
     /// Whether ticks follow the window.
     pub(crate) has_later: bool,
+    /// Whether several samples of series that are sent together are pending as well.
+    pub(crate) has_parts: bool,
 }
 
 /// What to do about samples whose request failed.
@@ -125,9 +128,10 @@ impl Suspicion {
         self.is_check_due = true;
         match () {
             () if !failure.is_alone => Remedy::Divide,
-            () if !is_up => Remedy::Postpone,
-            () if failure.has_later && self.has_stored => Remedy::Drop,
-            () if failure.is_status_500 && self.state == State::Confirmed => Remedy::Drop,
+            () if !is_up || failure.has_parts => Remedy::Postpone,
+            // It says nothing of the receiver that a series which was refused before fails again.
+            () if !(self.state == State::Confirmed || failure.is_retried && self.has_stored) => Remedy::Postpone,
+            () if failure.has_later || failure.is_status_500 => Remedy::Drop,
             () => Remedy::Postpone,
         }
     }
@@ -139,7 +143,14 @@ mod tests {
 
     const AFTER: Duration = Duration::from_secs(600);
     /// Of several samples, without an answer.
-    const SEVERAL: Failure = Failure { is_alone: false, is_status_500: false, is_expected: false, has_later: false };
+    const SEVERAL: Failure = Failure {
+        is_alone: false,
+        is_status_500: false,
+        is_expected: false,
+        is_retried: false,
+        has_later: false,
+        has_parts: false,
+    };
     const ALONE: Failure = Failure { is_alone: true, ..SEVERAL };
     const ACCEPTANCES: [fn(&mut Suspicion); 2] = [Suspicion::stored, Suspicion::greeted];
 
@@ -155,7 +166,7 @@ mod tests {
     /// Every failure of a request of this many samples.
     fn failures(is_alone: bool) -> impl Iterator<Item = Failure> {
         [false, true].into_iter().flat_map(move |is_status_500| {
-            [false, true].map(|has_later| Failure { is_alone, is_status_500, has_later, is_expected: false })
+            [false, true].map(|has_later| Failure { is_alone, is_status_500, has_later, ..SEVERAL })
         })
     }
 
@@ -242,7 +253,26 @@ mod tests {
             accepted(&mut suspicion);
             assert_eq!(suspicion.failed(begin + AFTER, ALONE), Remedy::Postpone, "it is the newest");
             accepted(&mut suspicion);
+            let failure = Failure { has_later: true, has_parts: true, ..ALONE };
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "the others may fail as well");
+            accepted(&mut suspicion);
             assert_eq!(suspicion.failed(begin + AFTER, Failure { has_later: true, ..ALONE }), Remedy::Drop);
+        }
+    }
+
+    #[test]
+    fn a_single_sample_is_not_dropped_because_others_were_stored_before_the_suspicion() {
+        let begin = Instant::now();
+        for is_status_500 in [false, true] {
+            let failure = Failure { is_status_500, has_later: true, ..ALONE };
+            let mut suspicion = Suspicion::new(AFTER);
+            suspicion.stored();
+            suspicion.failed(begin, failure);
+            for minutes in 10..100 {
+                suspicion.greeted();
+                let now = begin + Duration::from_secs(60 * minutes);
+                assert_eq!(suspicion.failed(now, failure), Remedy::Postpone, "it may be an outage");
+            }
         }
     }
 
@@ -270,6 +300,21 @@ mod tests {
             assert!(suspicion.is_check_due());
             suspicion.greeted();
             let expected = if is_alone { Remedy::Postpone } else { Remedy::Divide };
+            assert_eq!(suspicion.failed(begin, failure), expected);
+        }
+    }
+
+    #[test]
+    fn a_sample_of_a_series_that_was_refused_before_is_dropped_where_others_of_the_window_are_stored() {
+        let begin = Instant::now();
+        let failure = Failure { is_expected: true, is_retried: true, has_later: true, ..ALONE };
+        for (has_stored, expected) in [(true, Remedy::Drop), (false, Remedy::Postpone)] {
+            let mut suspicion = Suspicion::new(AFTER);
+            if has_stored {
+                suspicion.stored();
+            }
+            assert_eq!(suspicion.failed(begin, failure), Remedy::SendAgain);
+            suspicion.greeted();
             assert_eq!(suspicion.failed(begin, failure), expected);
         }
     }

@@ -151,6 +151,11 @@ impl<'t> Window<'t> {
         self.pieces.prefer_longest();
     }
 
+    /// A request without samples failed: what failed before may have failed for the same reason.
+    pub(crate) fn interrupted(&mut self) {
+        self.suspicion.interrupted();
+    }
+
     /// The receiver answered a request without samples.
     pub(crate) fn greeted(&mut self) {
         self.suspicion.greeted();
@@ -179,8 +184,10 @@ impl<'t> Window<'t> {
     ) {
         let length = usize::try_from(samples).unwrap_or(usize::MAX);
         let is_status_500 = matches!(cause, RetryCause::Failed { .. });
-        let is_expected = self.is_retried() || limit.is_failing(length);
-        let failure = Failure { is_alone: samples == 1, is_status_500, is_expected, has_later };
+        let is_retried = self.is_retried();
+        let is_expected = is_retried || limit.is_failing(length);
+        let has_parts = self.pieces.has_parts(&self.batch);
+        let failure = Failure { is_alone: samples == 1, is_status_500, is_expected, is_retried, has_later, has_parts };
         let remedy = self.suspicion.failed(now, failure);
         match remedy {
             Remedy::SendAgain => return,
@@ -188,12 +195,12 @@ impl<'t> Window<'t> {
             Remedy::Postpone | Remedy::Drop => limit.interrupted(),
         }
         match remedy {
-            Remedy::Divide if !is_status_500 => self.pieces.shorten(&self.batch),
-            Remedy::Divide | Remedy::Drop => {
+            Remedy::Divide => self.pieces.shorten(&self.batch),
+            Remedy::Drop => {
                 self.pieces.refuse(&self.batch, RefusalReason::ServerError);
                 problem.clone_into(&mut self.refusal);
             }
-            Remedy::SendAgain | Remedy::Postpone => self.pieces.postpone(),
+            Remedy::SendAgain | Remedy::Postpone => self.pieces.postpone(&self.batch),
         }
     }
 

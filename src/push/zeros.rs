@@ -132,19 +132,25 @@ struct Process {
     expected: Option<(usize, RefusalReason)>,
     /// The number of requests after which it is killed, before it reads the answer to the last one.
     requests_max: usize,
+    /// So many percent of requests of one sample fail, and give way to others.
+    failing_percent: u8,
+    /// Which of them.
+    seed: u64,
 }
 
 impl Process {
     /// Sends everything that is queued behind `answered`.
     fn new(answered: usize, queued: usize) -> Self {
         let (samples_max, window_max, requests_max) = (usize::MAX, usize::MAX, usize::MAX);
-        Self { answered, queued, samples_max, window_max, expected: None, requests_max }
+        let (failing_percent, seed) = (0, 0);
+        Self { answered, queued, samples_max, window_max, expected: None, requests_max, failing_percent, seed }
     }
 
     /// Sends windows until all ticks are answered for, or the process is killed. Returns the number of requests and of ticks that are
     /// answered for.
     fn run(&self, queue: &Queue, receiver: &mut Receiver) -> (usize, usize) {
         let (mut requests, mut answered) = (0, self.answered);
+        let mut rng = fastrand::Rng::with_seed(self.seed);
         while answered < self.queued {
             let current = queue.values_at(answered);
             let ticks = &queue.ticks[answered..self.queued];
@@ -171,6 +177,10 @@ impl Process {
                 }
                 requests += 1;
                 assert!(requests < 10_000, "it does not end");
+                if samples.len() == 1 && rng.u8(..100) < self.failing_percent {
+                    pieces.postpone(&batch);
+                    continue;
+                }
                 let answer = receiver.receive(&samples);
                 if requests == self.requests_max {
                     return (requests, answered);
@@ -259,6 +269,8 @@ fn whatever_was_stored_before_a_kill_series_begin_at_zero() {
                 samples_max: if rng.bool() { usize::MAX } else { rng.usize(1..20) },
                 window_max: if rng.bool() { usize::MAX } else { rng.usize(1..40) },
                 expected: (rng.u8(..3) == 0).then(|| (rng.usize(..count), RefusalReason::OutOfBounds)),
+                failing_percent: if rng.bool() { 0 } else { rng.u8(..60) },
+                seed,
                 requests_max: if is_killed { rng.usize(1..6) } else { usize::MAX },
                 ..Process::new(answered, queued)
             };

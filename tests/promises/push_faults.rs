@@ -1548,6 +1548,40 @@ async fn a_newest_sample_whose_requests_are_never_answered_well_is_repeated_and_
     }
 }
 
+/// As a gateway that answers requests without samples itself, and a receiver whose disk is full.
+#[tokio::test]
+async fn an_outage_in_which_only_requests_without_samples_are_accepted_costs_no_sample() {
+    const TICKS: i64 = 400;
+    for fault in [Action::status("500 Internal Server Error", "", ""), Action::status("502 Bad Gateway", "", ""), {
+        Action::cut()
+    }] {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let mut stored = 0;
+        let server = ScriptedReceiver::start({
+            let is_over = Arc::clone(&is_over);
+            move |request, _| {
+                stored += usize::from(!request.is_empty());
+                if request.is_empty() || stored == 1 || is_over.load(Ordering::Relaxed) {
+                    Action::store()
+                } else {
+                    fault.clone()
+                }
+            }
+        })
+        .await;
+        let receiver = receiver(&server.url());
+        let mut queue = Queue::new(&[&receiver], TICKS).await;
+        queue.ticks(TICKS, 50).await;
+        let running = Running::start(&receiver, &queue, SendTiming { suspect_after: Duration::ZERO, ..timing() });
+        running.until("failures", |report| report.retries.len() > 150).await;
+        is_over.store(true, Ordering::Relaxed);
+        let report = running.finish().await;
+        assert_eq!(report.refused, [].into());
+        assert_eq!(samples(&server.stored()), TICKS as usize * (50 + OTHERS));
+        assert!(queue.has_arrived(&server.stored()));
+    }
+}
+
 #[tokio::test]
 async fn a_receiver_that_is_down_for_long_gets_the_same_bytes_again() {
     for fault in [
