@@ -27,7 +27,7 @@ pub(crate) enum Answer {
 pub(crate) enum Verdict {
     /// They are stored.
     Stored,
-    /// Send the same bytes again.
+    /// Send the same samples again: the same bytes, unless they are suspected.
     Retry(RetryCause),
     /// The receiver refuses at least one of them, or all; or stored them and refuses the repetition. Whether it stored any of
     /// them is unknown.
@@ -36,7 +36,7 @@ pub(crate) enum Verdict {
     Hold,
 }
 
-/// Why the same bytes are sent again.
+/// Why the same samples are sent again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryCause {
     /// The receiver is not there, is overloaded, or is restarting.
@@ -72,7 +72,7 @@ pub enum RefusalReason {
     Duplicate,
     /// One sample is too large a request, which only a long label can be.
     TooLarge,
-    /// Requests with it failed for ten minutes, while the receiver took others.
+    /// Requests with it alone failed, after ten minutes of failures, while others were stored.
     ServerError,
     /// It was older than `--push.max-age` when it could have been sent.
     MaxAge,

@@ -417,7 +417,7 @@ impl Pieces {
         self.divide(cells, piece, reason);
     }
 
-    /// The piece that [`Self::next`] returned is longer than a request may be. It has more than one sample.
+    /// The piece that [`Self::next`] returned is longer than a request may be, or may have failed for its length. It has more than one sample.
     pub(crate) fn shorten(&mut self, cells: &impl Cells) {
         let Some(piece) = self.pending.pop_front() else { return };
         self.refused_with_zeros = None;

@@ -111,9 +111,9 @@ pub(crate) enum Ruling {
 /// The usual answer is the one that samples were stored after. One that differs from time to time is not known.
 ///
 /// A request without samples is due after the first refusal of a batch for an unknown reason, after the first one of a single sample
-/// since samples were stored, and at the end of a batch with refusals that are neither believed nor doubted: three at most, if one
-/// series is refused, and two more than one for two requests with samples, if many are. A doubted batch drops nothing, and is sent
-/// again after a hold.
+/// since samples were stored, and at the end of a batch with refusals that are neither believed nor doubted. So a batch has three at most
+/// if one series is refused; if many are, half as many as it has requests with samples, and two more. A doubted batch drops nothing, and is
+/// sent again after a hold.
 #[derive(Debug)]
 pub(crate) struct Doubt {
     usual: UsualAnswer,
