@@ -616,6 +616,11 @@ impl Pieces {
         self.refused_alone
     }
 
+    /// Returns whether any sample was stored.
+    pub(crate) fn has_stored(&self) -> bool {
+        self.has_stored
+    }
+
     /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.
     pub(crate) fn refused_series(&self) -> &[(usize, RefusalReason)] {
         if self.has_stored { &self.refused_at_end } else { &[] }

@@ -56,7 +56,7 @@ pub(crate) struct Failure {
     pub(crate) is_retried: bool,
     /// Whether ticks follow the window.
     pub(crate) has_later: bool,
-    /// Whether several samples of series that are sent together are pending as well.
+    /// Of a single sample: whether several samples of series that are sent together are pending as well.
     pub(crate) has_parts: bool,
 }
 

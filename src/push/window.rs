@@ -35,7 +35,6 @@ pub(crate) struct Window<'t> {
     alone: BTreeSet<usize>,
     has_expected_bound: bool,
     has_refused: bool,
-    has_stored: bool,
     suspicion: Suspicion,
     /// Between two windows, a minute of an idle machine, its buffers are memory for others.
     encoder: RequestEncoder,
@@ -75,7 +74,6 @@ impl<'t> Window<'t> {
             alone,
             has_expected_bound: false,
             has_refused: false,
-            has_stored: false,
             suspicion,
             encoder: RequestEncoder::new(),
         }
@@ -119,7 +117,6 @@ impl<'t> Window<'t> {
 
     /// The request was stored.
     pub(crate) fn stored(&mut self, limit: &mut RequestLimit, samples: u64) {
-        self.has_stored = true;
         self.pieces.stored(&self.batch);
         limit.stored(usize::try_from(samples).unwrap_or(usize::MAX));
         self.suspicion.stored();
@@ -186,27 +183,31 @@ impl<'t> Window<'t> {
         let is_status_500 = matches!(cause, RetryCause::Failed { .. });
         let is_retried = self.is_retried();
         let is_expected = is_retried || limit.is_failing(length);
-        let has_parts = self.pieces.has_parts(&self.batch);
-        let failure = Failure { is_alone: samples == 1, is_status_500, is_expected, is_retried, has_later, has_parts };
-        let remedy = self.suspicion.failed(now, failure);
-        match remedy {
-            Remedy::SendAgain => return,
-            Remedy::Divide => limit.failed(length),
-            Remedy::Postpone | Remedy::Drop => limit.interrupted(),
-        }
-        match remedy {
-            Remedy::Divide => self.pieces.shorten(&self.batch),
+        let is_alone = samples == 1;
+        // Every pending sample is looked at, and what it decides is of a single sample.
+        let has_parts = is_alone && self.pieces.has_parts(&self.batch);
+        let failure = Failure { is_alone, is_status_500, is_expected, is_retried, has_later, has_parts };
+        match self.suspicion.failed(now, failure) {
+            Remedy::SendAgain => {}
+            Remedy::Divide => {
+                limit.failed(length);
+                self.pieces.shorten(&self.batch);
+            }
+            Remedy::Postpone => {
+                limit.interrupted();
+                self.pieces.postpone(&self.batch);
+            }
             Remedy::Drop => {
+                limit.interrupted();
                 self.pieces.refuse(&self.batch, RefusalReason::ServerError);
                 problem.clone_into(&mut self.refusal);
             }
-            Remedy::SendAgain | Remedy::Postpone => self.pieces.postpone(&self.batch),
         }
     }
 
     /// Returns whether samples were refused and none was stored.
     pub(crate) fn is_all_refused(&self) -> bool {
-        self.has_refused && !self.has_stored
+        self.has_refused && !self.pieces.has_stored()
     }
 
     /// Returns how many samples were refused for good since the last call, by reason.

@@ -1479,20 +1479,25 @@ async fn a_receiver_that_never_answers_long_requests_well_gets_short_ones_and_ev
     }
 }
 
+/// A receiver to which every request with `counter_1_total` ends in `fault` until it `is_mended`.
+async fn fails_for_one_series(fault: Action, is_mended: &Arc<AtomicBool>) -> ScriptedReceiver {
+    let is_mended = Arc::clone(is_mended);
+    ScriptedReceiver::start(move |request, _| {
+        match has_series(request, "counter_1_total") && !is_mended.load(Ordering::Relaxed) {
+            true => fault.clone(),
+            false => Action::store(),
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_series_whose_requests_are_never_answered_well_delays_no_later_tick_and_arrives_with_one() {
     for fault in [Action::cut(), Action::status("502 Bad Gateway", "", ""), {
         Action::status("500 Internal Server Error", "", "panic")
     }] {
         let is_mended = Arc::new(AtomicBool::new(false));
-        let server = ScriptedReceiver::start({
-            let is_mended = Arc::clone(&is_mended);
-            move |request, _| match has_series(request, "counter_1_total") && !is_mended.load(Ordering::Relaxed) {
-                true => fault.clone(),
-                false => Action::store(),
-            }
-        })
-        .await;
+        let server = fails_for_one_series(fault, &is_mended).await;
         let receiver = receiver(&server.url());
         let mut queue = Queue::new(&[&receiver], 6).await;
         let timing = SendTiming {
@@ -1525,14 +1530,7 @@ async fn a_series_whose_requests_are_never_answered_well_delays_no_later_tick_an
 async fn a_newest_sample_whose_requests_are_never_answered_well_is_repeated_and_not_dropped() {
     for fault in [Action::cut(), Action::status("503 Service Unavailable", "", "")] {
         let is_mended = Arc::new(AtomicBool::new(false));
-        let server = ScriptedReceiver::start({
-            let is_mended = Arc::clone(&is_mended);
-            move |request, _| match has_series(request, "counter_1_total") && !is_mended.load(Ordering::Relaxed) {
-                true => fault.clone(),
-                false => Action::store(),
-            }
-        })
-        .await;
+        let server = fails_for_one_series(fault, &is_mended).await;
         let receiver = receiver(&server.url());
         let mut queue = Queue::new(&[&receiver], 1).await;
         queue.ticks(1, 4).await;

@@ -21,7 +21,7 @@ use crate::support::scripted_receiver::{Action, Received, ScriptedReceiver};
 
 const FEED: &str = "ws://localhost:8765/";
 
-/// The bridge's own metrics, and a counter, a gauge and a histogram of a program. They change only when it is told.
+/// The bridge's own metrics, and a counter, a gauge and a histogram of a program. They change only with a call.
 struct Still {
     registry: Registry,
     served: IntCounterVec,
