@@ -57,6 +57,8 @@ struct Pushing {
     is_complete: CancellationToken,
     running: BTreeMap<ReceiverName, RunningSender>,
     senders: JoinSet<()>,
+    /// Why the last attempt to apply the settings failed, as it is logged.
+    failure: Option<String>,
 }
 
 struct RunningSender {
@@ -95,6 +97,7 @@ impl RemoteWrite {
             is_complete: CancellationToken::new(),
             running: BTreeMap::new(),
             senders: JoinSet::new(),
+            failure: None,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
@@ -131,16 +134,31 @@ impl Pushing {
                 () = finish.cancelled() => break,
                 applied = self.apply(&wanted) => applied,
             };
-            let pause = match applied {
-                Ok(()) => None,
-                Err(error) => {
-                    tracing::warn!(%error, retry_in_seconds = RETRY_INTERVAL.as_secs(), "push queue cannot be used");
-                    Some(RETRY_INTERVAL)
-                }
-            };
-            self.until_change(pause).await;
+            let is_failing = applied.is_err();
+            self.report(applied, &wanted);
+            self.until_change(is_failing.then_some(RETRY_INTERVAL)).await;
         }
         self.end().await;
+    }
+
+    /// Reports whether `wanted` is `applied`: to the log when that changes, and to the receivers that are not sent to at each attempt,
+    /// since a sender that was stopped may still have reported an answer.
+    fn report(&mut self, applied: Result<(), ApplyError>, wanted: &PushSettings) {
+        let Err(error) = applied else {
+            if self.failure.take().is_some() {
+                tracing::info!("push queue no longer fails");
+            }
+            return;
+        };
+        let error = error.to_string();
+        let problem = format!("the push queue cannot be used: {error}");
+        for receiver in wanted.receivers.iter().filter(|receiver| !self.running.contains_key(&receiver.name)) {
+            self.telemetry.push().receiver(receiver.name.as_str()).stalled(&problem);
+        }
+        if self.failure.as_ref() != Some(&error) {
+            tracing::warn!(%error, retry_in_seconds = RETRY_INTERVAL.as_secs(), "push queue cannot be used");
+            self.failure = Some(error);
+        }
     }
 
     /// Takes the last tick, and waits until the receivers have answered for everything.
@@ -195,6 +213,10 @@ impl Pushing {
         }
         let names: Vec<_> = wanted.receivers.iter().map(|receiver| receiver.name.clone()).collect();
         self.telemetry.push().retain(&names.iter().map(ReceiverName::as_str).collect::<Vec<_>>());
+        // Each has its metrics before anything can fail.
+        for name in &names {
+            self.telemetry.push().receiver(name.as_str());
+        }
         if names.is_empty() {
             self.ticker = None;
             return Ok(());

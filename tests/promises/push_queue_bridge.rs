@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use session_buddy_bridge::internals::push::{QueueSummary, is_stale, summary};
@@ -10,14 +11,15 @@ use session_buddy_bridge::settings::{Settings, StateLocation};
 use tokio::net::TcpListener;
 
 use crate::support::database_stage::{DatabaseStage, after_messages, invocations, skills_db, until};
+use crate::support::http_client;
 use crate::support::model::{Invocation, invocation_event};
-use crate::support::patiently;
 use crate::support::program::Program;
 use crate::support::running_bridge::RunningBridge;
 use crate::support::scrape::{Scrape, Series};
 use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 use crate::support::scripted_receiver::{Action, ScriptedReceiver, Stored};
 use crate::support::server_database::ServerDatabase;
+use crate::support::{equal, eventually_async, holds, patiently};
 use rustix::process::Signal;
 
 /// A feed that sends so many invocations of a skill.
@@ -228,6 +230,88 @@ async fn a_state_of_another_machine_is_not_pushed_and_is_scraped() {
     bridge.stop().await;
     assert_eq!(receiver.requests().len(), before);
     assert_eq!(queue(folder.path()).identity, identity);
+}
+
+/// What a bridge exposes of each receiver: its name, `push_up` and its line on the live page.
+fn shown_receivers(address: SocketAddr) -> Result<Vec<(String, f64, String)>, String> {
+    let scrape = Scrape::try_fetch(address)?;
+    let status: serde_json::Value =
+        serde_json::from_str(http_client::get(address, "/api/v1/status").text()).map_err(|error| error.to_string())?;
+    let problem = |name: &str| {
+        let receivers = status["receivers"].as_array().into_iter().flatten();
+        let of_name = receivers.filter(|receiver| receiver["receiver"] == name);
+        of_name.filter_map(|receiver| receiver["problem"].as_str()).collect::<String>()
+    };
+    let up = scrape.series("session_buddy_bridge_push_up").into_iter();
+    Ok(up.map(|(labels, up)| (labels["receiver"].clone(), up, problem(&labels["receiver"]))).collect())
+}
+
+/// Nobody else can write to the state file meanwhile; a disk that is full refuses as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn receivers_are_down_while_the_queue_cannot_be_configured_for_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let (feed, first, second) = (feed(1), receiver().await, receiver().await);
+    let (path, state) = (folder.path().join("bridge.yml"), folder.path().join("state.db"));
+    let (first_url, second_url) = (first.url(), second.url());
+    let both = [("first", &*first_url), ("second", &*second_url)];
+    fs::write(&path, configuration(&feed, &[])).unwrap();
+    let arguments = [
+        format!("--config.file={}", path.display()),
+        format!("--state.path={}", state.display()),
+        "--push.interval=5s".to_owned(),
+        "--web.listen-address=127.0.0.1:0".to_owned(),
+    ];
+    let mut program = Program::start(arguments.iter().map(String::as_str));
+    let address = program.address();
+    eventually_async("the count", async || equal(&Scrape::try_fetch(address)?.sum("skill_invocations_total"), &1.0))
+        .await;
+    let reload = |program: &Program, configuration: String| {
+        fs::write(&path, configuration).unwrap();
+        program.signal(Signal::HUP);
+    };
+    let until_down = async |names: &[&str]| {
+        eventually_async("receivers that are down", async || {
+            let shown = shown_receivers(address)?;
+            let is_down = |name: &&str| {
+                shown.iter().any(|(shown, up, problem)| {
+                    shown == name && *up == 0.0 && problem.starts_with("the push queue cannot be used: ")
+                })
+            };
+            holds(names.iter().all(is_down), format!("{shown:?}"))
+        })
+        .await;
+    };
+    let until_up = async || {
+        let up = ["first", "second"].map(|name| (name.to_owned(), 1.0, String::new())).to_vec();
+        eventually_async("receivers that are up", async || equal(&shown_receivers(address)?, &up)).await;
+    };
+    const FAILED: &str = "push queue cannot be used";
+    const ENDED: &str = "push queue no longer fails";
+
+    let other = rusqlite::Connection::open(&state).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    reload(&program, configuration(&feed, &both[..1]));
+    until_down(&["first"]).await;
+    // Each reload is another attempt.
+    reload(&program, configuration(&feed, &both));
+    until_down(&["first", "second"]).await;
+    let log = program.stderr();
+    assert_eq!(log.matches(FAILED).count(), 1, "the same problem is logged once: {log}");
+    other.execute_batch("ROLLBACK").unwrap();
+    until_up().await;
+    program.until_stderr("the end of the problem", |log| log.matches(ENDED).count() == 1);
+
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let relabelled = format!("  - url: {second_url}\n    name: second\n    labels: {{instance: another}}\n");
+    reload(&program, configuration(&feed, &both[..1]) + &relabelled);
+    until_down(&["second"]).await;
+    other.execute_batch("ROLLBACK").unwrap();
+    until_up().await;
+    program.until_stderr("both ends", |log| log.matches(ENDED).count() == 2);
+    let log = program.stderr();
+    assert_eq!(log.matches(FAILED).count(), 2, "{log}");
+    let is_of = |labels: &[(String, String)]| labels.contains(&("instance".to_owned(), "another".to_owned()));
+    second.until("samples under the new labels", |stored| stored.keys().any(|labels| is_of(labels))).await;
 }
 
 /// The value that the first sample of a skill's completed invocations has.
