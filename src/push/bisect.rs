@@ -104,6 +104,8 @@ pub(crate) struct Pieces {
     /// How many samples were refused alone.
     refused_alone: usize,
     has_stored: bool,
+    /// A sample that was stored, of the latest tick of all that were, without a zero before it.
+    newest_stored: Option<Piece>,
     /// Whether ticks that are later than the batch are queued, so that its newest one can be refused as a whole.
     has_later: bool,
     /// Series whose sample at the newest tick was refused alone.
@@ -274,6 +276,7 @@ impl Pieces {
             refused: Vec::new(),
             refused_alone: 0,
             has_stored: false,
+            newest_stored: None,
             has_later: false,
             refused_at_end: Vec::new(),
             stored_at_end: BTreeSet::new(),
@@ -349,6 +352,7 @@ impl Pieces {
         let Some(piece) = self.pending.pop_front() else { return };
         let refused_with_zeros = self.refused_with_zeros.take();
         self.has_stored = true;
+        self.note_newest(cells, &piece);
         match piece.role {
             Role::Probe => self.probed(cells, &piece, None),
             Role::Own if piece.ticks.end == cells.ticks() => drop(self.stored_at_end.insert(piece.series.start)),
@@ -368,6 +372,21 @@ impl Pieces {
             }
         }
         self.send_dropped_zeros(cells);
+    }
+
+    fn note_newest(&mut self, cells: &impl Cells, piece: &Piece) {
+        let newest = piece.ticks.end - 1;
+        if self.newest_stored.as_ref().is_some_and(|known| known.ticks.start >= newest) {
+            return;
+        }
+        let is_there = |series: &usize| {
+            self.ticks_of(piece, *series).contains(&newest)
+                && cells.has(newest, *series)
+                && cells.zero(*series) != Some(newest)
+        };
+        let found = self.series_of(piece).find(is_there);
+        let found = found.map(|series| Piece::of_one(newest..newest + 1, series, Role::Own));
+        self.newest_stored = found.or(self.newest_stored.take());
     }
 
     /// The receiver refused a sample of the piece that [`Self::next`] returned.
@@ -619,6 +638,19 @@ impl Pieces {
     /// Returns whether any sample was stored.
     pub(crate) fn has_stored(&self) -> bool {
         self.has_stored
+    }
+
+    /// Returns one sample that was stored; the receiver has no later one of its series from this batch.
+    pub(crate) fn newest_stored(&self) -> Option<&Piece> {
+        self.newest_stored.as_ref()
+    }
+
+    /// Returns whether samples were refused that are not sent again: alone, or as all before a tick. Those that
+    /// [`Self::take_refused`] returned are left out.
+    pub(crate) fn has_losses(&self) -> bool {
+        let is_probed =
+            matches!(&self.search, Search::Running(Running { range, from, .. }) if range.start > from.ticks.start);
+        is_probed || !self.refused.is_empty()
     }
 
     /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.

@@ -8,6 +8,10 @@ use super::answer::RefusalReason;
 /// Without anything that is known of a receiver, a batch is given up once so many samples that are far from each other were refused alone.
 const TRIED_ALONE_MAX: usize = 16;
 
+/// Samples that are refused as requests without samples are refused, which is unusual, are held so often before they are divided for
+/// the first time; later each time that the number has doubled.
+const HOLDS_MIN: u32 = 8;
+
 /// The status and the message of a refusal, without words that contain a digit: they can be of a time or of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -65,13 +69,25 @@ enum State {
     Open,
     /// Requests without samples are refused too.
     Doubted {
-        /// Whether the receiver accepted the sender before, and answered them otherwise.
-        is_unusual: bool,
+        why: Why,
         /// Samples that were refused alone since.
         tried_alone: usize,
+        /// Whether what was refused since includes samples that are not sent again in the batch.
+        has_losses: bool,
     },
     /// The sender was refused. What was refused meanwhile is to be sent again.
     Void(Void),
+}
+
+/// Why the refusals of a batch are doubted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// The receiver answered requests without samples otherwise before, and accepted the sender.
+    Unusual,
+    /// Its usual answer to them is not known.
+    NotKnown,
+    /// The samples are refused with the message of the requests without samples, which says nothing of either.
+    SameMessage,
 }
 
 /// Why the refusals of a batch are not believed.
@@ -81,6 +97,8 @@ pub(crate) enum Void {
     Held,
     /// The sender was refused and is accepted again.
     AcceptedAgain,
+    /// Samples were refused as requests without samples are, and others stored since. What is refused again then is believed.
+    Unconfirmed,
     /// The sender is refused, as far as is known.
     Refused,
 }
@@ -101,7 +119,8 @@ pub(crate) enum Ruling {
 ///
 /// | the request without samples is | samples of the batch were stored | ticks follow the batch | the refusal |
 /// | --- | --- | --- | --- |
-/// | refused with the same message, whatever the reason | | | holds the samples |
+/// | refused with the same message, as usual, whatever the reason | | | is doubted, until samples are stored twice |
+/// | refused with the same message, which is unusual, whatever the reason | | | holds the samples |
 /// | accepted, or refused as usual | | | is believed, once the sender is accepted afterwards too |
 /// | refused, which is unusual | | | is doubted, and void if anything is accepted later |
 /// | refused, and no usual answer is known | yes | | is believed |
@@ -109,6 +128,11 @@ pub(crate) enum Ruling {
 /// | refused, and no usual answer is known | no | no | is doubted, until samples are stored |
 ///
 /// The usual answer is the one that samples were stored after. One that differs from time to time is not known.
+///
+/// A usual message says nothing of a refusal that has it: it can be that of a proxy which replaces all messages. If samples are stored after
+/// such a refusal, the batch is sent again; what is then refused again, before samples are stored again, is believed. Where nothing is left
+/// that could be stored, a sample that was stored is repeated. An unusual one is treated likewise after 8, 16, 32 ... holds: a receiver of
+/// which no usual answer is known, since the process started, can have it.
 ///
 /// A request without samples is due after the first refusal of a batch for an unknown reason, after the first one of a single sample
 /// since samples were stored, and at the end of a batch with refusals that are neither believed nor doubted. So a batch has three at most
@@ -122,6 +146,10 @@ pub(crate) struct Doubt {
     /// The last refusal of samples that is not settled.
     refusal: Option<Refusal>,
     state: State,
+    /// Whether the batch before ended as [`Void::Unconfirmed`], and none was settled since.
+    is_repeated: bool,
+    /// Holds for the same message since samples were stored.
+    holds: u32,
     /// Whether ticks follow the batch.
     is_followed: bool,
     /// Whether samples of the batch were stored.
@@ -139,6 +167,8 @@ impl Default for Doubt {
             greeting: None,
             refusal: None,
             state: State::Settled,
+            is_repeated: false,
+            holds: 0,
             is_followed: false,
             has_stored: false,
             is_checked: false,
@@ -150,6 +180,7 @@ impl Default for Doubt {
 impl Doubt {
     /// A batch begins. `is_followed` is whether later ticks are queued that were not read yet.
     pub(crate) fn begin(&mut self, is_followed: bool) {
+        self.is_repeated &= !self.is_settled();
         self.state = State::Settled;
         self.refusal = None;
         self.is_followed = is_followed;
@@ -169,6 +200,12 @@ impl Doubt {
     /// Returns whether requests without samples are refused too.
     pub(crate) fn is_doubted(&self) -> bool {
         matches!(self.state, State::Doubted { .. })
+    }
+
+    /// Returns whether only a sample that was stored shows whether the sender is accepted. `is_end` is whether no other is left.
+    pub(crate) fn is_repetition_due(&self, is_end: bool) -> bool {
+        let is_due = |tried_alone| is_end || tried_alone >= TRIED_ALONE_MAX;
+        matches!(self.state, State::Doubted { why: Why::SameMessage, tried_alone, .. } if is_due(tried_alone))
     }
 
     /// Returns why what is not settled is to be sent again; `None` if the batch can go on.
@@ -198,6 +235,7 @@ impl Doubt {
             }
         };
         self.has_stored = true;
+        self.holds = 0;
         self.is_checked_since_stored = false;
         self.accepted();
     }
@@ -206,14 +244,16 @@ impl Doubt {
     pub(crate) fn greeted(&mut self, greeting: Greeting) -> bool {
         let sign = self.sign(&greeting);
         let is_same = matches!(&greeting, Greeting::Refused(refusal) if self.refusal.as_ref() == Some(refusal));
-        if greeting == Greeting::Accepted {
+        let is_refused = greeting != Greeting::Accepted;
+        if !is_refused {
             self.usual = UsualAnswer::Accepted;
         }
         self.greeting = Some(greeting);
         match (sign, self.state) {
-            (Sign::Refused, State::Open) => self.doubt(true),
-            (Sign::Accepted | Sign::Nothing, State::Open) if is_same => self.doubt(true),
+            (Sign::Refused, State::Open) => self.doubt(Why::Unusual),
+            (Sign::Nothing, State::Open) if is_same => self.doubt(Why::Unusual),
             (Sign::Nothing, State::Open) => self.state = State::Settled,
+            (Sign::Accepted, State::Doubted { why: Why::SameMessage, .. }) if is_refused => {}
             (Sign::Accepted, State::Doubted { .. }) => self.state = State::Void(Void::AcceptedAgain),
             (Sign::Accepted, _) => self.accepted(),
             (Sign::Refused | Sign::Nothing, _) => {}
@@ -242,23 +282,28 @@ impl Doubt {
 
     /// Samples were refused.
     pub(crate) fn refused(&mut self, reason: RefusalReason, refusal: Option<Refusal>) -> Ruling {
-        if let (Some(Greeting::Refused(greeting)), Some(refusal)) = (&self.greeting, &refusal)
-            && greeting == refusal
-        {
-            return Ruling::Hold;
+        let sign = self.greeting.as_ref().map_or(Sign::Accepted, |greeting| self.sign(greeting));
+        let is_usual = sign == Sign::Accepted && self.is_usual(refusal.as_ref());
+        if is_usual || self.is_greeting(refusal.as_ref()) {
+            if !is_usual && self.is_hold_due() {
+                return Ruling::Hold;
+            }
+            self.refusal = refusal;
+            self.doubt(Why::SameMessage);
+            return Ruling::Divide;
         }
         if reason.is_known() {
             // Who has read the samples knows whoever sends them.
-            if reason.is_of_time() && !matches!(self.state, State::Doubted { is_unusual: true, .. }) {
+            if reason.is_of_time() && !matches!(self.state, State::Doubted { why: Why::Unusual, .. }) {
                 self.accepted();
             }
             return Ruling::Divide;
         }
         self.refusal = refusal;
-        match self.greeting.as_ref().map_or(Sign::Accepted, |greeting| self.sign(greeting)) {
+        match sign {
             Sign::Accepted if self.is_settled() => self.state = State::Open,
-            Sign::Refused => self.doubt(true),
-            Sign::Nothing if !self.has_stored && !self.is_followed => self.doubt(false),
+            Sign::Refused => self.doubt(Why::Unusual),
+            Sign::Nothing if !self.has_stored && !self.is_followed => self.doubt(Why::NotKnown),
             Sign::Accepted | Sign::Nothing => {}
         }
         Ruling::Divide
@@ -271,19 +316,50 @@ impl Doubt {
         }
     }
 
-    fn doubt(&mut self, is_unusual: bool) {
-        if matches!(self.state, State::Settled | State::Open) {
-            self.state = State::Doubted { is_unusual, tried_alone: 0 };
+    /// Samples are refused that are not sent again in the batch.
+    pub(crate) fn lost(&mut self) {
+        if let State::Doubted { has_losses, .. } = &mut self.state {
+            *has_losses = true;
         }
+    }
+
+    fn doubt(&mut self, why: Why) {
+        if matches!(self.state, State::Settled | State::Open) {
+            self.state = State::Doubted { why, tried_alone: 0, has_losses: self.state == State::Open };
+        }
+    }
+
+    /// Returns whether samples that are refused with the message of the last request without samples are held.
+    fn is_hold_due(&mut self) -> bool {
+        if matches!(self.state, State::Doubted { why: Why::SameMessage, .. }) {
+            return false;
+        }
+        self.holds = self.holds.saturating_add(1);
+        self.holds < HOLDS_MIN || !self.holds.is_power_of_two()
     }
 
     /// The sender is accepted now.
     fn accepted(&mut self) {
         self.state = match self.state {
-            State::Settled | State::Open | State::Doubted { is_unusual: false, .. } => State::Settled,
-            State::Doubted { is_unusual: true, .. } => State::Void(Void::AcceptedAgain),
+            State::Settled | State::Open | State::Doubted { why: Why::NotKnown, .. } => State::Settled,
+            State::Doubted { why: Why::Unusual, .. } => State::Void(Void::AcceptedAgain),
+            State::Doubted { why: Why::SameMessage, has_losses, .. } if has_losses && !self.is_repeated => {
+                self.is_repeated = true;
+                State::Void(Void::Unconfirmed)
+            }
+            State::Doubted { why: Why::SameMessage, .. } => State::Settled,
             State::Void(void) => State::Void(void),
         };
+    }
+
+    /// Returns whether it is the refusal that requests without samples usually get.
+    fn is_usual(&self, refusal: Option<&Refusal>) -> bool {
+        matches!(&self.usual, UsualAnswer::Refused { refusal: usual, .. } if refusal == Some(usual))
+    }
+
+    /// Returns whether the last request without samples was refused like this.
+    fn is_greeting(&self, refusal: Option<&Refusal>) -> bool {
+        matches!(&self.greeting, Some(Greeting::Refused(greeting)) if refusal == Some(greeting))
     }
 
     fn sign(&self, greeting: &Greeting) -> Sign {
@@ -344,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_samples_that_is_refused_with_the_same_message_holds_the_samples() {
+    fn a_request_without_samples_that_is_refused_with_the_same_message_which_is_unusual_holds_the_samples() {
         let answers: [&[Greeting]; 4] =
             [&[], &[Greeting::Accepted], &[refused("no samples")], &[refused("one"), refused("another")]];
         for usual in answers {
@@ -360,6 +436,96 @@ mod tests {
         doubt.begin(false);
         doubt.greeted(refused("too large"));
         assert_eq!(doubt.refused(RefusalReason::TooLarge, Some(refusal("too large"))), Ruling::Hold);
+    }
+
+    /// In a batch whose samples are refused as requests without samples usually are, one of them alone.
+    fn refused_as_usual(is_followed: bool, has_stored: bool) -> Doubt {
+        let mut doubt = after(&[refused("bad request")], is_followed);
+        if has_stored {
+            doubt.stored();
+        }
+        refuse_as_usual(&mut doubt);
+        doubt
+    }
+
+    fn refuse_as_usual(doubt: &mut Doubt) {
+        for is_alone in [false, true] {
+            assert_eq!(refuse(doubt, "bad request", &refused("bad request")), Ruling::Divide);
+            assert!(doubt.is_doubted() && doubt.void().is_none() && doubt.is_repetition_due(true));
+            if is_alone {
+                doubt.refused_alone();
+                doubt.lost();
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_the_usual_message_is_believed_once_it_is_repeated_between_samples_that_are_stored() {
+        for (is_followed, has_stored) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut doubt = refused_as_usual(is_followed, has_stored);
+            doubt.stored();
+            assert_eq!(doubt.end(), Some(Void::Unconfirmed), "the sender can be accepted again");
+            doubt.begin(is_followed);
+            refuse_as_usual(&mut doubt);
+            doubt.stored();
+            assert!(doubt.is_settled());
+            // The next batch begins with nothing.
+            doubt.begin(is_followed);
+            refuse_as_usual(&mut doubt);
+            doubt.stored();
+            assert_eq!(doubt.end(), Some(Void::Unconfirmed));
+        }
+    }
+
+    #[test]
+    fn a_refusal_with_the_usual_message_that_loses_nothing_is_believed_once_samples_are_stored() {
+        let mut doubt = after(&[refused("bad request")], false);
+        refuse(&mut doubt, "bad request", &refused("bad request"));
+        doubt.stored();
+        assert!(doubt.is_settled());
+    }
+
+    #[test]
+    fn refusals_with_the_usual_message_drop_nothing_while_nothing_is_stored() {
+        for (is_followed, has_stored) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut doubt = refused_as_usual(is_followed, has_stored);
+            doubt.greeted(refused("bad request"));
+            assert_eq!(doubt.end(), Some(Void::Refused), "the request without samples says nothing");
+            assert!(!doubt.is_repetition_due(false));
+            (1..TRIED_ALONE_MAX).for_each(|_| doubt.refused_alone());
+            assert!(doubt.is_repetition_due(false));
+            assert_eq!(doubt.void(), Some(Void::Refused));
+            doubt.held();
+            assert_eq!(doubt.void(), Some(Void::Held));
+        }
+    }
+
+    #[test]
+    fn samples_that_are_held_for_an_unusual_message_are_divided_ever_less_often_and_believed_as_if_it_were_usual() {
+        for usual in [&[][..], &[Greeting::Accepted]] {
+            let mut doubt = after(usual, false);
+            let mut divided = Vec::new();
+            for time in 1..=64 {
+                doubt.begin(false);
+                doubt.greeted(refused("bad request"));
+                match refuse(&mut doubt, "bad request", &refused("bad request")) {
+                    Ruling::Hold => assert!(doubt.is_settled()),
+                    Ruling::Divide => {
+                        divided.push(time);
+                        refuse_as_usual(&mut doubt);
+                        assert_eq!(doubt.end(), Some(Void::Refused));
+                    }
+                }
+                doubt.held();
+            }
+            assert_eq!(divided, [8, 16, 32, 64]);
+            doubt.greeted(refused("bad request"));
+            doubt.stored();
+            doubt.begin(false);
+            refuse_as_usual(&mut doubt);
+            doubt.stored();
+            assert_eq!(doubt.end(), Some(Void::Unconfirmed));
+        }
     }
 
     #[test]

@@ -349,6 +349,9 @@ impl Sender {
         while let Some(Request { body, samples, newest }) = window.next_request(&mut self.limit, &self.labels) {
             let sent = self.send(body.into(), samples, newest).await?;
             self.answer(&mut window, sent, samples);
+            if self.doubt.is_repetition_due(false) {
+                self.repeat(&mut window).await?;
+            }
             if self.doubt.void().is_some() {
                 break;
             }
@@ -359,6 +362,9 @@ impl Sender {
         }
         if self.doubt.is_open() {
             self.check_sender().await?;
+        }
+        if self.doubt.is_repetition_due(true) {
+            self.repeat(&mut window).await?;
         }
         if let Some(void) = self.doubt.end() {
             self.hold_over(void, &window.refusal).await;
@@ -414,6 +420,9 @@ impl Sender {
                 let has_later = self.has_later(window.ticks);
                 let is_alone = window.refused(&mut self.limit, samples, reason, has_later);
                 window.refusal = answer;
+                if window.has_losses() {
+                    self.doubt.lost();
+                }
                 if is_alone && self.doubt.is_doubted() {
                     self.doubt.refused_alone();
                     window.prefer_longest();
@@ -446,7 +455,7 @@ impl Sender {
     /// Waits because the refusals of a batch are not believed.
     async fn hold_over(&mut self, void: Void, refusal: &str) {
         let problem = match void {
-            Void::Held => return,
+            Void::Held | Void::Unconfirmed => return,
             Void::AcceptedAgain => "a request without samples was refused meanwhile",
             Void::Refused => "requests without samples are refused as well, and no sample is accepted",
         };
@@ -535,6 +544,15 @@ impl Sender {
         self.accepted_at = None;
         self.until_greeted().await?;
         self.doubt.checked();
+        Ok(())
+    }
+
+    /// Sends a sample of `window` that was stored again, if there is one: whether it is accepted shows whether the sender is.
+    async fn repeat(&mut self, window: &mut Window<'_>) -> Result<(), QueueError> {
+        let Some(Request { body, newest, .. }) = window.repetition(&self.labels) else { return Ok(()) };
+        let body = Bytes::from(body);
+        // It was counted when it was stored.
+        while let Sent::Again { .. } = self.send(body.clone(), 0, newest).await? {}
         Ok(())
     }
 

@@ -115,6 +115,14 @@ impl<'t> Window<'t> {
         }
     }
 
+    /// Returns a request of a sample that was stored, and later than which the receiver has none of its series; `None` if there is none.
+    pub(crate) fn repetition(&mut self, labels: &[Option<EncodedLabels>]) -> Option<Request> {
+        let piece = self.pieces.newest_stored()?;
+        let labels = |id: SeriesId| labels[id.index()].as_ref().expect("it was sent");
+        let (body, samples) = self.batch.encode(&self.pieces, piece, &mut self.encoder, labels);
+        Some(Request { body, samples, newest: self.batch.time(piece.ticks.end - 1) })
+    }
+
     /// The request was stored.
     pub(crate) fn stored(&mut self, limit: &mut RequestLimit, samples: u64) {
         self.pieces.stored(&self.batch);
@@ -203,6 +211,11 @@ impl<'t> Window<'t> {
                 problem.clone_into(&mut self.refusal);
             }
         }
+    }
+
+    /// Returns whether samples were refused that are not sent again and not reported yet.
+    pub(crate) fn has_losses(&self) -> bool {
+        self.pieces.has_losses()
     }
 
     /// Returns whether samples were refused and none was stored.

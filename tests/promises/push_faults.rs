@@ -852,12 +852,95 @@ async fn check_credentials_that_end_within_a_window(
 #[tokio::test]
 async fn credentials_that_are_refused_within_a_window_drop_nothing() {
     for text in [None, Some("cannot find the provided auth token")] {
-        for greeting in [None, Some("no samples")] {
+        for greeting in [None, Some("no samples"), Some("cannot find the provided auth token")] {
             for refusals in [1, 2, 3, 5, 13, 34, 144] {
                 check_credentials_that_end_within_a_window(text, greeting, refusals).await;
             }
         }
     }
+}
+
+/// As behind a proxy that replaces the messages of refusals: requests without samples and those with a certain counter are refused
+/// alike. `is_bad_at_start` is whether the counter is in the first tick.
+async fn check_one_message_for_everything(bad: usize, ticks: i64, is_bad_at_start: bool) {
+    const SERIES: usize = 40;
+    let server = ScriptedReceiver::start(move |request, _| {
+        match request.is_empty() || has_counter(request, |number| number == bad) {
+            true => Action::status("400 Bad Request", "", "bad request"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], ticks + 2).await;
+    let good =
+        |value: i64| counters(SERIES, value as f64).filter(move |(name, _)| *name != format!("counter_{bad}_total"));
+    let running = Running::start(&receiver, &queue, timing());
+    if !is_bad_at_start {
+        queue.tick(good(1)).await;
+        server.until("the tick before", |stored| queue.has_arrived(stored)).await;
+    }
+    for tick in 2..2 + ticks {
+        queue.tick(counters(SERIES, tick as f64)).await;
+    }
+    let what = format!("{bad} {ticks} {is_bad_at_start}");
+    let report = running.until(&what, |report| report.queue_ticks == 0 && report.refused.contains_key("other")).await;
+    // Of what is sent twice the refusals are counted twice.
+    assert!((1..=2 * ticks as u64).contains(&report.refused["other"]), "{what}: {report:?}");
+    // The series is paused.
+    let before = server.requests().len();
+    queue.tick(counters(SERIES, 1_000.0)).await;
+    let newest = queue.newest_time();
+    let has_newest = |stored: &Stored| stored.values().filter(|samples| samples.contains_key(&newest)).count();
+    server.until("the others", |stored| has_newest(stored) == SERIES - 1 + OTHERS).await;
+    assert_eq!(server.requests().len() - before, 1, "{what}");
+    running.finish().await;
+    let stored = server.stored();
+    check(&stored);
+    let earlier = usize::from(!is_bad_at_start);
+    assert_eq!(samples(&stored), (earlier + ticks as usize + 1) * (SERIES - 1 + OTHERS), "{what}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_samples_as_it_refuses_empty_requests_gets_all_but_the_series_that_it_refuses() {
+    // The first, the last and another one in the order of names.
+    for bad in [0, 9, 17] {
+        for ticks in [1, 10] {
+            for is_bad_at_start in [false, true] {
+                check_one_message_for_everything(bad, ticks, is_bad_at_start).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_samples_as_it_refuses_empty_requests_loses_nothing_while_it_stores_nothing() {
+    let is_revoked = Arc::new(AtomicBool::new(false));
+    let server = ScriptedReceiver::start({
+        let is_revoked = Arc::clone(&is_revoked);
+        move |request, _| match request.is_empty() || is_revoked.load(Ordering::Relaxed) {
+            true => Action::status("400 Bad Request", "", "bad request"),
+            false => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 12).await;
+    let running = Running::start(&receiver, &queue, timing());
+    for _ in 0..3 {
+        queue.ticks(1, 50).await;
+        server.until("a tick before", |stored| queue.has_arrived(stored)).await;
+        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        is_revoked.store(true, Ordering::Relaxed);
+        queue.ticks(2, 50).await;
+        let holds = running.report.borrow().holds.len();
+        running.until("holds", |report| report.holds.len() > holds + 20).await;
+        is_revoked.store(false, Ordering::Relaxed);
+        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    }
+    let report = running.finish().await;
+    assert_eq!(report.refused, [].into());
+    assert_eq!(samples(&server.stored()), 9 * (50 + OTHERS), "no tick is missing");
 }
 
 /// The credentials end with each request of the search for a series that the receiver refuses, until two holds.
