@@ -11,12 +11,12 @@
 //!
 //! The zero before a series' first sample is sent with that sample. Where it is refused with others, or they are dropped, the zero is
 //! sent before the rest, with other zeros alone: a receiver without a window has a later sample of the other series, and none of this one.
-//! Zeros that are refused together are stored, or too old, up to one of them, as they were sent: where the first and the last of them are
-//! refused alone for one reason, all are.
+//! Zeros that are refused together for their order or age are stored, or too old, up to one of them, as they were sent: where the first and
+//! the last of them are refused alone for one such reason, all are. Those that are refused for another reason are halved.
 //!
 //! A receiver that refuses many series gets a bounded number of requests all the same: once [`REFUSED_ALONE_MAX`] samples of a batch
-//! are refused alone, only its newest tick is divided any more, and once so many series are refused there, not even that. The next batch
-//! has the newest values of all series, and leaves out those that were found.
+//! are refused alone, only zeros and its newest tick are divided any more, until [`ZEROS_REFUSED_MAX`] more requests of zeros, and so
+//! many series of the tick, are refused. The next batch has the newest values of all series, and leaves out those that were found.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +27,10 @@ use super::answer::RefusalReason;
 /// So many samples of a batch are refused alone, and so many of its newest tick. Each takes up to two requests for each time that the
 /// longest piece can be halved: 28 for one of 10,000 samples. So often are the pending pieces gone through, too.
 pub(crate) const REFUSED_ALONE_MAX: usize = 64;
+
+/// Once so many samples were refused alone, so many requests of zeros are refused before those that are refused together are dropped: a
+/// series that is refused takes no zeros of others along.
+pub(crate) const ZEROS_REFUSED_MAX: usize = 2 * REFUSED_ALONE_MAX;
 
 /// Which cells of a table of ticks and series contain a sample.
 pub(crate) trait Cells {
@@ -103,6 +107,8 @@ pub(crate) struct Pieces {
     refused: Vec<Refused>,
     /// How many samples were refused alone.
     refused_alone: usize,
+    /// How many requests of zeros were refused since those were too many.
+    refused_zeros: usize,
     has_stored: bool,
     /// A sample that was stored, of the latest tick of all that were, without a zero before it.
     newest_stored: Option<Piece>,
@@ -275,6 +281,7 @@ impl Pieces {
             search: Search::NotNeeded,
             refused: Vec::new(),
             refused_alone: 0,
+            refused_zeros: 0,
             has_stored: false,
             newest_stored: None,
             has_later: false,
@@ -499,19 +506,22 @@ impl Pieces {
 
     fn refuse_piece_of_zeros(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
         let Range { start, end } = piece.series;
+        self.refused_zeros += usize::from(self.refused_alone >= REFUSED_ALONE_MAX);
         self.refused_alone += usize::from(end - start == 1);
         match piece.role {
             Role::LastZero { first } => {
                 self.push_zeros_at(cells, first..first + 1, Role::FirstZero { last: start, reason });
             }
-            Role::FirstZero { last, reason: of_last } if reason != of_last => {
+            Role::FirstZero { last, reason: of_last } if reason != of_last || !reason.is_known() => {
                 self.refuse_zeros(start..end, reason);
                 self.refuse_zeros(last..last + 1, of_last);
                 self.push_zeros_at(cells, end..last, Role::Zeros);
             }
             Role::FirstZero { last, .. } => self.refuse_zeros(start..last + 1, reason),
-            _ if end - start == 1 || self.refused_alone >= REFUSED_ALONE_MAX => self.refuse_zeros(start..end, reason),
-            _ if reason.is_of_time() => self.push_zeros_at(cells, end - 1..end, Role::LastZero { first: start }),
+            _ if end - start == 1 || self.refused_zeros >= ZEROS_REFUSED_MAX => self.refuse_zeros(start..end, reason),
+            _ if reason.is_of_time() && reason.is_known() => {
+                self.push_zeros_at(cells, end - 1..end, Role::LastZero { first: start })
+            }
             _ => self.halve_zeros(cells, start..end),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::answer::RefusalReason;
 use super::batch::{Batch, CurrentValues, ticks_within};
-use super::bisect::Pieces;
+use super::bisect::{Pieces, REFUSED_ALONE_MAX, ZEROS_REFUSED_MAX};
 use super::series::{Origin, STALE, Series, SeriesId, SeriesKind, SeriesName, Tick, TickTime};
 
 /// Milliseconds between two ticks.
@@ -31,6 +31,8 @@ struct Receiver {
     /// It accepts nothing older, of any series.
     oldest: TickTime,
     reasons: Reasons,
+    /// It accepts nothing of these series.
+    bad: BTreeSet<SeriesId>,
     /// By series: the bits of the value at each time.
     stored: BTreeMap<SeriesId, BTreeMap<TickTime, u64>>,
 }
@@ -39,12 +41,13 @@ type Sample = (SeriesId, TickTime, u64);
 
 impl Receiver {
     fn new(oldest: TickTime) -> Self {
-        Self { oldest, reasons: Reasons::Known, stored: BTreeMap::new() }
+        Self { oldest, reasons: Reasons::Known, bad: BTreeSet::new(), stored: BTreeMap::new() }
     }
 
     fn refusal(&self, &(series, time, bits): &Sample) -> Option<RefusalReason> {
         let newest = self.stored.get(&series).and_then(BTreeMap::last_key_value);
         let reason = match newest {
+            _ if self.bad.contains(&series) => RefusalReason::Other,
             _ if time < self.oldest => RefusalReason::OutOfBounds,
             Some((newest, _)) if time < *newest => RefusalReason::OutOfOrder,
             Some((newest, known)) if time == *newest && bits != *known => RefusalReason::Duplicate,
@@ -250,6 +253,40 @@ fn zeros_that_are_stored_already_cost_a_few_requests() {
         assert_zeros(&queue, &receiver, "");
         assert!(requests <= 24, "{requests} requests after {requests_max} of {samples_max}");
     }
+}
+
+/// The receiver refuses some of many series that begin at the same time.
+#[test]
+fn refused_series_cost_others_no_zero() {
+    const SERIES: usize = 1_000;
+    let catalog: Vec<_> = (0..SERIES).map(|_| series(Some(time(0)))).collect();
+    let values = (0..SERIES).map(|index| (SeriesId::at(index), 1.0)).collect();
+    let queue = Queue { catalog, ticks: vec![Tick { time: time(0), values: vec![] }, Tick { time: time(1), values }] };
+    // Two at the ends, more than are found one by one, and as many that are neighbors.
+    let bad: [BTreeSet<usize>; 3] =
+        [[0, SERIES - 1].into(), (0..70).map(|index| index * (SERIES - 1) / 69).collect(), (400..470).collect()];
+    for bad in bad {
+        let mut receiver = Receiver::new(TickTime::NEVER);
+        receiver.bad = bad.iter().copied().map(SeriesId::at).collect();
+        let (requests, _) = Process::new(1, 2).run(&queue, &mut receiver);
+        for index in (0..SERIES).filter(|index| !bad.contains(index)) {
+            assert_eq!(receiver.first(index), Some((time(0), 0.0)), "series {index} beside {} bad ones", bad.len());
+        }
+        assert!(requests <= 4 * REFUSED_ALONE_MAX * 2 * 10, "{requests} requests for {} bad series", bad.len());
+    }
+}
+
+#[test]
+fn a_receiver_that_refuses_every_zero_costs_a_bounded_number_of_requests() {
+    const SERIES: usize = 10_000;
+    let catalog: Vec<_> = (0..SERIES).map(|_| series(Some(time(0)))).collect();
+    let values = (0..SERIES).map(|index| (SeriesId::at(index), 1.0)).collect();
+    let queue = Queue { catalog, ticks: vec![Tick { time: time(0), values: vec![] }, Tick { time: time(1), values }] };
+    let mut receiver = Receiver::new(time(1));
+    receiver.reasons = Reasons::Unknown;
+    let (requests, _) = Process::new(1, 2).run(&queue, &mut receiver);
+    assert!(requests <= 2 * REFUSED_ALONE_MAX + ZEROS_REFUSED_MAX + 2 * 14, "{requests} requests");
+    assert!((0..SERIES).all(|index| receiver.first(index) == Some((time(1), 1.0))));
 }
 
 #[test]
