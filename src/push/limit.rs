@@ -84,9 +84,13 @@ impl RequestLimit {
 
     /// A request with so many samples was refused for its length. Its halves are the next requests.
     pub(crate) fn too_large(&mut self, samples: usize) {
-        self.stored = 0;
-        self.halves = if samples > 1 { Halves::Both } else { Halves::Unknown };
         self.suspected = None;
+        if samples == 1 {
+            // It says nothing of longer requests.
+            return self.interrupted();
+        }
+        self.stored = 0;
+        self.halves = Halves::Both;
     }
 
     /// A request with so many samples failed, perhaps because of its length. Its halves are the next requests.
@@ -168,6 +172,51 @@ mod tests {
             let mut limit = RequestLimit::default();
             send(&mut limit, 10_000, |first, count| (first..first + count).contains(&bad));
             assert_eq!(limit.samples_max(), SAMPLES_MAX, "{bad}");
+        }
+    }
+
+    #[test]
+    fn one_series_that_is_always_too_long_alone_does_not_prevent_long_requests() {
+        let mut limit = RequestLimit::default();
+        limit.too_large(800);
+        limit.stored(400);
+        limit.stored(400);
+        let mut requests = 0;
+        while limit.samples_max() < SAMPLES_MAX {
+            // A tick: some requests, and a series that was refused before and is tried again alone.
+            (0..3).for_each(|_| limit.stored(limit.samples_max()));
+            limit.too_large(1);
+            requests += 3;
+            assert!(requests <= 16 * 6, "{limit:?}");
+        }
+    }
+
+    #[test]
+    fn a_length_that_failed_in_outages_is_tried_again_and_long_requests_follow_once_they_end() {
+        for length in [1, 2, 50, 3_000, 9_999] {
+            let mut limit = RequestLimit::default();
+            // Outages, each of which fails all that is longer.
+            for _ in 0..20 {
+                let mut pending = vec![SAMPLES_MAX];
+                while let Some(count) = pending.pop() {
+                    match count > limit.samples_max() || count > length {
+                        true => {
+                            if count <= limit.samples_max() {
+                                limit.failed(count);
+                            }
+                            pending.extend([count - count / 2, count / 2]);
+                        }
+                        false => limit.stored(count),
+                    }
+                }
+            }
+            assert!(limit.is_failing(SAMPLES_MAX) && limit.samples_max() < SAMPLES_MAX, "{length} {limit:?}");
+            let mut requests = 0;
+            while limit.samples_max() < SAMPLES_MAX || limit.is_failing(SAMPLES_MAX) {
+                limit.stored(limit.samples_max());
+                requests += 1;
+                assert!(requests <= 2 * GROW_AFTER_MAX + 14 * GROW_AFTER, "{length} {limit:?}");
+            }
         }
     }
 
