@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::feed::Secret;
+
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -12,8 +14,8 @@ pub(crate) enum Answer {
         code: u16,
         /// How long it asks not to be asked again.
         retry_after: Option<Duration>,
-        /// The beginning of the body of an answer that is no success.
-        text: String,
+        /// The beginning of the body, as the receiver wrote it: it may quote secrets.
+        body: Secret,
         /// Whether the body is a page for people.
         is_page: bool,
     },
@@ -125,11 +127,11 @@ impl RefusalReason {
 
     /// Reads the reason out of an answer. The first words are those of Prometheus, which Thanos passes on; the others are
     /// Mimir's and Cortex's.
-    fn read(code: u16, text: &str) -> Self {
+    fn read(code: u16, body: &Secret) -> Self {
         if code == 413 {
             return Self::TooLarge;
         }
-        let text = text.to_ascii_lowercase();
+        let text = body.expose().to_ascii_lowercase();
         let contains = |words: &[&str]| words.iter().any(|word| text.contains(word));
         if contains(&["too old", "too-old", "too far behind"]) {
             Self::TooOld
@@ -157,7 +159,7 @@ pub(crate) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3_600);
 impl Answer {
     /// Returns what to do.
     pub(crate) fn verdict(&self) -> Verdict {
-        let Self::Status { code, retry_after, text, is_page } = self else {
+        let Self::Status { code, retry_after, body, is_page } = self else {
             return Verdict::Retry(RetryCause::Unavailable { not_before: None });
         };
         let not_before = retry_after.map(|wait| wait.min(RETRY_AFTER_MAX));
@@ -167,7 +169,7 @@ impl Answer {
             200..300 => Verdict::Stored,
             500 => Verdict::Retry(RetryCause::Failed { not_before }),
             408 | 425 | 429 | 501..600 => Verdict::Retry(RetryCause::Unavailable { not_before }),
-            400 | 409 | 413 | 415 | 422 => Verdict::Divide(RefusalReason::read(*code, text)),
+            400 | 409 | 413 | 415 | 422 => Verdict::Divide(RefusalReason::read(*code, body)),
             // Redirects are not followed: they would send the credentials to whoever is named there. What no rule names stays
             // queued too.
             _ => Verdict::Hold,
@@ -180,7 +182,7 @@ mod tests {
     use super::*;
 
     fn status(code: u16, text: &str) -> Answer {
-        Answer::Status { code, retry_after: None, text: text.to_owned(), is_page: false }
+        Answer::Status { code, retry_after: None, body: Secret::new(text), is_page: false }
     }
 
     #[test]
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn a_web_page_never_stores_samples() {
         for code in 200..300 {
-            let page = Answer::Status { code, retry_after: None, text: "<html>".to_owned(), is_page: true };
+            let page = Answer::Status { code, retry_after: None, body: Secret::new("<html>"), is_page: true };
             assert_eq!(page.verdict(), Verdict::Hold, "{code}");
         }
     }
@@ -218,7 +220,7 @@ mod tests {
                 (500, RetryCause::Failed { not_before }),
             ] {
                 let retry_after = Some(Duration::from_secs(asked));
-                let answer = Answer::Status { code, retry_after, text: String::new(), is_page: false };
+                let answer = Answer::Status { code, retry_after, body: Secret::new(""), is_page: false };
                 assert_eq!(answer.verdict(), Verdict::Retry(cause));
                 assert_eq!(cause.not_before(), not_before);
             }

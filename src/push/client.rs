@@ -26,8 +26,8 @@ use super::answer::{Answer, Verdict};
 use super::clock::WallClock;
 use super::receiver::PushReceiver;
 use crate::feed::{
-    CredentialError, DisconnectReason, PresentedHeaders, QuerySecrets, TlsConfigs, bare, http_date, retry_after_wait,
-    tls_text,
+    CredentialError, DisconnectReason, PresentedHeaders, QuerySecrets, Secret, TlsConfigs, bare, http_date,
+    retry_after_wait, tls_text,
 };
 use crate::standstill::timeout;
 use crate::text::one_line;
@@ -35,7 +35,7 @@ use crate::text::one_line;
 /// Longest part of an answer's body that is read. A longer one ends the connection.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
-/// Longest part of an answer's body that is shown.
+/// Longest part of an answer's body that is interpreted, and longest that is shown.
 const TEXT_CHARS_MAX: usize = 300;
 
 /// Time for the body of an answer whose status is known already.
@@ -110,7 +110,9 @@ pub(crate) struct Exchange {
 pub(crate) struct Reply {
     pub(crate) code: u16,
     pub(crate) retry_after: Option<Duration>,
-    /// The beginning of the body, without secrets and control characters.
+    /// The beginning of the body, as the receiver wrote it: what it means is read from this.
+    pub(crate) body: Secret,
+    /// The same without secrets and control characters, to be shown.
     pub(crate) text: String,
     /// Where a redirect leads to, which is not followed, without what may be secret.
     pub(crate) location: Option<String>,
@@ -156,7 +158,7 @@ impl Exchange {
             Ok(reply) => Answer::Status {
                 code: reply.code,
                 retry_after: reply.retry_after,
-                text: reply.text.clone(),
+                body: reply.body.clone(),
                 is_page: reply.is_page(),
             },
             Err(_) => Answer::None,
@@ -226,6 +228,7 @@ impl Client {
             retry_after: text_of(header::RETRY_AFTER).and_then(|value| retry_after_wait(&value, now)),
             location: text_of(header::LOCATION).and_then(|location| self.shown_location(&location)),
             content_type: text_of(header::CONTENT_TYPE),
+            body: Secret::new(text.trim().chars().take(TEXT_CHARS_MAX).collect::<String>()),
             text: self.shown(&text),
         };
         let skew = date.map(|date| Skew::new(sent, received, date.as_millisecond() as f64 / 1e3));
@@ -267,6 +270,9 @@ impl Client {
 
     /// Returns the beginning of `text` on one line, without the secrets of the request that it answers.
     fn shown(&self, text: &str) -> String {
+        if text.is_empty() {
+            return String::new();
+        }
         let text = self.query_secrets.redact(text);
         let redacted = match &self.connection {
             Some(connection) => connection.presented.redact(&text),

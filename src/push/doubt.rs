@@ -4,6 +4,7 @@
 //! receiver answers all of them alike, whether it accepts or refuses them, and a proxy that refuses the credentials refuses them too.
 
 use super::answer::RefusalReason;
+use crate::feed::Secret;
 
 /// Without anything that is known of a receiver, a batch is given up once so many samples that are far from each other were refused alone.
 const TRIED_ALONE_MAX: usize = 16;
@@ -16,16 +17,18 @@ const HOLDS_MIN: u32 = 8;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     code: u16,
-    message: String,
+    message: Secret,
 }
 
 impl Refusal {
     /// Creates the refusal with this status and this body.
-    pub(crate) fn new(code: u16, text: &str) -> Self {
+    pub(crate) fn new(code: u16, body: &Secret) -> Self {
         let is_of_word = |char: char| char.is_alphanumeric() || matches!(char, '-' | '_');
-        let words =
-            text.split(|char| !is_of_word(char)).filter(|word| !word.contains(|char: char| char.is_ascii_digit()));
-        Self { code, message: words.collect::<Vec<_>>().join(" ") }
+        let words = body
+            .expose()
+            .split(|char| !is_of_word(char))
+            .filter(|word| !word.contains(|char: char| char.is_ascii_digit()));
+        Self { code, message: Secret::new(words.collect::<Vec<_>>().join(" ")) }
     }
 }
 
@@ -383,7 +386,7 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> Refusal {
-        Refusal::new(400, text)
+        Refusal::new(400, &Secret::new(text))
     }
 
     fn refused(text: &str) -> Greeting {
@@ -416,7 +419,7 @@ mod tests {
         let former = refusal("request 17 of 4bf92f35-77b3-4da6: no samples");
         assert_eq!(former, refusal("request 18 of ae21c0ff-9a01-0b12: no samples"));
         assert_ne!(former, refusal("request 17 of 4bf92f35-77b3-4da6: no token"));
-        assert_ne!(former, Refusal::new(422, "request 17 of 4bf92f35-77b3-4da6: no samples"));
+        assert_ne!(former, Refusal::new(422, &Secret::new("request 17 of 4bf92f35-77b3-4da6: no samples")));
     }
 
     #[test]

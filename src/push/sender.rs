@@ -683,8 +683,8 @@ impl Sender {
 impl Exchange {
     /// Returns the refusal of a request that was answered.
     fn refusal(&self) -> Option<Refusal> {
-        let Reply { code, text, .. } = self.answer.as_ref().ok()?;
-        Some(Refusal::new(*code, text))
+        let Reply { code, body, .. } = self.answer.as_ref().ok()?;
+        Some(Refusal::new(*code, body))
     }
 }
 
