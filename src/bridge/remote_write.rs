@@ -253,7 +253,10 @@ impl Pushing {
             self.telemetry.push().receiver(receiver.name.as_str())
         };
         let listeners = wanted.receivers.iter().map(listener).collect();
-        self.ticker = Some(Ticker::new(handle.clone(), grid, registry, WallClock::default(), listeners));
+        self.ticker = Some(match self.ticker.take() {
+            Some(former) => former.reconfigured(grid, registry, listeners),
+            None => Ticker::new(handle.clone(), grid, registry, WallClock::default(), listeners),
+        });
         for receiver in &wanted.receivers {
             if !self.running.contains_key(&receiver.name) {
                 self.start(receiver.clone(), handle.clone());
@@ -314,12 +317,17 @@ fn propagate(ended: Result<(), JoinError>) {
 mod tests {
     use std::path::Path;
 
+    use prometheus::IntCounter;
+    use prometheus::core::{Collector, Desc};
+    use prometheus::proto::MetricFamily;
     use rusqlite::Connection;
+    use tokio::sync::Mutex;
 
     use super::*;
+    use crate::clock::wall_micros;
     use crate::feed::HttpCredentials;
     use crate::ledger::Limits;
-    use crate::push::{PushLabels, TickTime};
+    use crate::push::{PushLabels, SeriesId, TickTime, is_stale};
     use crate::store::Store;
 
     fn receiver(name: &str) -> PushReceiver {
@@ -368,5 +376,52 @@ mod tests {
             () = answer() => {}
         }
         assert!(handle.has_last_tick());
+    }
+
+    /// A collector that blocks while its gate is locked.
+    struct Blocking {
+        counter: IntCounter,
+        gate: Arc<Mutex<()>>,
+    }
+
+    impl Collector for Blocking {
+        fn desc(&self) -> Vec<&Desc> {
+            self.counter.desc()
+        }
+
+        fn collect(&self) -> Vec<MetricFamily> {
+            let _open = self.gate.blocking_lock();
+            self.counter.collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn series_of_a_collector_that_blocks_do_not_end_when_settings_change() {
+        let (registry, gate) = (Registry::new(), Arc::new(Mutex::new(())));
+        let counter = IntCounter::new("program_total", "Of the program").unwrap();
+        registry.register(Box::new(Blocking { counter, gate: Arc::clone(&gate) })).unwrap();
+        let (receiver, interval) = (receiver("r"), Duration::from_millis(200));
+        let name = receiver.name.clone();
+        let settings = PushSettings { receivers: vec![receiver], interval, ..PushSettings::default() };
+        let settings = watch::Sender::new(settings);
+        let handle = QueueHandle::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
+        let (mut newest, place) = (handle.watch(), QueuePlace::Open(handle.clone()));
+        let (telemetry, bridge) = (Arc::new(Telemetry::new()), CancellationToken::new());
+        let running = RemoteWrite::start(place, registry, telemetry, settings.subscribe(), bridge);
+        newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
+        let (start, _) = handle.open(&name).await.unwrap();
+
+        let blocking = gate.lock().await;
+        settings.send_modify(|settings| settings.queue_bytes_max -= 1);
+        let changed = wall_micros() / 1_000;
+        newest.wait_for(|newest| newest.time.millis() > changed).await.unwrap();
+        drop(blocking);
+        let (series, backlog) = handle.backlog(&name, start, 1_000, SeriesId::at(0)).await.unwrap();
+        let counter = series.iter().position(|series| &*series.name.metric == "program_total").unwrap();
+        let values: Vec<_> = (backlog.ticks.iter().flat_map(|tick| &tick.values))
+            .filter_map(|(id, value)| (*id == SeriesId::at(counter)).then_some(*value))
+            .collect();
+        assert!(!values.is_empty() && !values.iter().any(|value| is_stale(*value)), "{values:?}");
+        drop(running);
     }
 }

@@ -136,6 +136,22 @@ impl Ticker {
         }
     }
 
+    /// Returns this ticker with another grid, other `listeners`, and `registry`, which is the former one or `None`. What was gathered
+    /// before a collector blocked stays, so that its series do not end.
+    pub fn reconfigured(
+        self,
+        grid: Grid,
+        registry: Option<Registry>,
+        listeners: Vec<Arc<dyn ReceiverListener>>,
+    ) -> Self {
+        let former = Self { schedule: Schedule::new(grid), listeners, ..self };
+        if former.gatherer.is_some() && registry.is_some() {
+            return former;
+        }
+        let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
+        Self { gatherer, gathering: None, gathered: Vec::new(), is_blocked: false, ..former }
+    }
+
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
     pub async fn run(&mut self) {
         loop {
