@@ -9,9 +9,6 @@ use super::{Credential, CredentialError, CredentialProblem};
 /// Longest file of headers, in bytes: servers accept no more in a whole request.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
-/// Shorter parts of a value are not redacted from a peer's text: they would match common words.
-const QUOTABLE_BYTES_MIN: usize = 6;
-
 /// What is wrong with a line of a file of headers. None of it repeats the line, which may hold a secret.
 ///
 /// ```
@@ -89,7 +86,7 @@ fn header(line: &str, reserved: Reserved) -> Result<(HeaderName, HeaderValue), H
 /// Returns a value, and those of its parts that could be secrets, as in `Bearer SECRET` and `session=SECRET; a=b`.
 pub(super) fn quotable(value: &str) -> impl Iterator<Item = &str> {
     let parts = value.split([' ', ';', ',', '=', '"']);
-    std::iter::once(value).chain(parts).filter(|part| part.len() >= QUOTABLE_BYTES_MIN)
+    std::iter::once(value).chain(parts)
 }
 
 #[cfg(test)]

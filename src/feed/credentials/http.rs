@@ -6,6 +6,7 @@ use data_encoding::BASE64;
 use tokio_tungstenite::tungstenite::http::header::{self, HeaderMap, HeaderValue};
 
 use super::headers::{self, Reserved};
+use super::redaction::Redaction;
 use super::token::TOKEN_BYTES_MAX;
 use super::{Credential, CredentialError, CredentialProblem, TlsFiles, TokenSource, off_thread};
 
@@ -97,8 +98,7 @@ impl PresentedHeaders {
 
     /// Returns `text` without these secrets: servers tend to quote what they refuse.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let values = self.0.values().filter_map(|value| value.to_str().ok());
-        values.flat_map(headers::quotable).fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        Redaction::of_headers(&self.0).redact(text)
     }
 }
 
@@ -134,6 +134,7 @@ mod tests {
         // Source of the expected value: RFC 7617, 2.
         let aladdin = basic("Aladdin:open sesame\n").unwrap();
         assert_eq!(aladdin.headers()["authorization"], "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert_eq!(aladdin.redact("Aladdin: open sesame, open&#32;sesame"), "Aladdin: ***, ***");
         assert_eq!(basic("\n").unwrap_err().problem, CredentialProblem::Empty(Credential::BasicAuth));
         for text in ["user", ":password"] {
             assert_eq!(basic(text).unwrap_err().problem, CredentialProblem::NoUser, "{text}");

@@ -7,6 +7,7 @@
 mod headers;
 mod http;
 mod query;
+mod redaction;
 mod secret;
 mod tls;
 mod token;
@@ -25,6 +26,7 @@ use crate::pem::{self, PemError};
 use crate::regular_file;
 
 use headers::Reserved;
+use redaction::Redaction;
 
 pub use headers::HeaderProblem;
 pub use http::HttpCredentials;
@@ -97,7 +99,9 @@ pub(super) struct PresentedCredentials {
 impl PresentedCredentials {
     /// Returns `text` without these secrets: peers tend to quote what they refuse.
     pub(super) fn redact(&self, text: &str) -> String {
-        self.secrets().fold(text.to_owned(), |text, secret| text.replace(secret, "***"))
+        let mut redaction = Redaction::of_headers(&self.headers);
+        self.token.iter().for_each(|token| redaction.secret(token.expose()));
+        redaction.redact(text)
     }
 
     /// Returns `frame` without these secrets: it may be logged or recorded. Short ones stay, since they can be words of the
@@ -344,14 +348,14 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_a_peer_quotes_is_blotted_out() {
+    async fn secrets_that_a_peer_quotes_are_redacted() {
         let mut headers = HeaderMap::new();
         headers.append("authorization", "Bearer the-key-itself".parse().unwrap());
         headers.append("x-room", "a".parse().unwrap());
         let presented =
             PresentedCredentials { token: Some(Secret::new("hunter2")), headers, ..PresentedCredentials::default() };
         assert_eq!(presented.redact("not hunter2: a \"the-key-itself\""), "not ***: a \"***\"");
-        assert_eq!(presented.redact("Bearer the-key-itself"), "***");
+        assert_eq!(presented.redact("Bearer the-key-itself"), "Bearer ***");
     }
 
     #[test]

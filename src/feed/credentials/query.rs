@@ -1,41 +1,40 @@
 //! The query of a URL.
 
-use std::collections::BTreeSet;
-
 use url::{Url, form_urlencoded};
 
-use super::headers::quotable;
+use super::redaction::Redaction;
 
 /// Ends a URL in a text.
 const URL_ENDS: [char; 5] = ['"', '\'', '<', '>', '`'];
 
 /// What the query of a URL holds, of which each part may be a secret; `None` of a URL without a query.
-pub(crate) struct QuerySecrets(Option<BTreeSet<String>>);
+pub(crate) struct QuerySecrets(Option<Redaction>);
 
 impl QuerySecrets {
-    /// Returns the parts of the query of `url`, encoded and decoded.
+    /// Returns the query of `url`, encoded and decoded: as a whole, and its names and values.
     pub(crate) fn of(url: &Url) -> Self {
         let Some(query) = url.query().filter(|query| !query.is_empty()) else { return Self(None) };
-        let pairs = query.split('&').flat_map(|pair| [pair, pair.split_once('=').map_or("", |(_, value)| value)]);
-        let encoded: Vec<_> = [query].into_iter().chain(pairs).collect();
-        // A plus is a space to some, and a plus to others.
-        let decoded = encoded.iter().flat_map(|part| [percent_decoded(part), percent_decoded(&part.replace('+', " "))]);
-        let parts = encoded.iter().map(|part| (*part).to_owned()).chain(decoded);
-        Self(Some(parts.flat_map(|part| quotable(&part).map(str::to_owned).collect::<Vec<_>>()).collect()))
+        let mut redaction = Redaction::default();
+        for phrase in [query].into_iter().chain(query.split('&')).flat_map(forms) {
+            redaction.phrase(&phrase);
+        }
+        let values = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
+        values.flat_map(forms).for_each(|value| redaction.header_value(&value));
+        Self(Some(redaction))
     }
 
-    /// Returns `text` without these parts and without what follows a `?` in it; `***` alone if it quotes one in a form that
-    /// cannot be cut out. For a URL without a query, returns `text`.
+    /// Returns `text` without values of the query, and without what follows a `?` in it. For a URL without a query, returns `text`.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let Some(parts) = &self.0 else { return text.to_owned() };
-        let mut longest_first: Vec<_> = parts.iter().collect();
-        longest_first.sort_unstable_by_key(|part| std::cmp::Reverse(part.len()));
-        let redacted = longest_first.into_iter().fold(text.to_owned(), |text, part| text.replace(part, "***"));
-        let redacted = without_queries(&redacted);
-        let plain = percent_decoded(&redacted.replace('\\', ""));
-        let is_quoted = parts.iter().any(|part| plain.contains(part));
-        if is_quoted { "***".to_owned() } else { redacted }
+        match &self.0 {
+            Some(redaction) => without_queries(&redaction.redact(text)),
+            None => text.to_owned(),
+        }
     }
+}
+
+/// Returns a part of a query as it is and decoded: a plus is a space to some, and a plus to others.
+fn forms(part: &str) -> [String; 3] {
+    [part.to_owned(), percent_decoded(part), percent_decoded(&part.replace('+', " "))]
 }
 
 /// Returns `text` with `***` instead of the query of each URL in it.
@@ -70,8 +69,8 @@ mod tests {
             ("", "why? at /write?a=b", "why? at /write?a=b"),
             ("?token=one%2Ftwo", "no token one/two here", "no token *** here"),
             ("?token=one%2Ftwo", "no token one%2Ftwo here", "no token *** here"),
-            ("?token=one%2Ftwo", "no token one%2ftwo here", "***"),
-            ("?token=one%2Ftwo", r"no token one\/two here", "***"),
+            ("?token=one%2Ftwo", "no token one%2ftwo here", "no token *** here"),
+            ("?token=one%2Ftwo", r"no token one\/two here", "no token *** here"),
             ("?token=one%2Ftwo", "why? GET /write?token=one%2ft\" is wrong", "why? GET /write?***\" is wrong"),
             ("?token=one+two", "no token one two", "no token ***"),
             ("?token=one+two", "no token one+two", "no token ***"),
@@ -80,6 +79,8 @@ mod tests {
             ("?the-key-itself", "the-key-itself is unknown", "*** is unknown"),
             ("?a=b&key=123", "/write?a=b&key=123 or key=123", "/write?*** or ***"),
             ("?token=one-two-three", "out of order sample", "out of order sample"),
+            ("?tenant=a", "no tenant, or tenant&#61;a", "no tenant, or ***"),
+            ("?token=a1b2c3d4", "the token a1b2c3... is unknown", "the token ***... is unknown"),
         ] {
             assert_eq!(redacted(query, text), expected, "{query}");
         }
