@@ -565,7 +565,7 @@ impl Pieces {
             }
             Role::Own => {
                 let series = piece.series.start;
-                self.pending.push_back(piece);
+                self.pending.push_front(piece);
                 self.move_own_back(series);
             }
             Role::Zeros | Role::LastZero { .. } | Role::FirstZero { .. } => self.postpone_zero(cells, piece),
@@ -862,10 +862,10 @@ impl Pieces {
         }
     }
 
-    /// Ends the search without another probe: what was not confirmed is not believed.
+    /// Ends the search without another probe: what was not confirmed is not believed, unless it was refused for its age.
     fn end_search_early(&mut self, cells: &impl Cells) {
         if let Search::Running(running) = &mut self.search
-            && running.stage != Stage::Searching
+            && (running.stage != Stage::Searching || !running.reason.is_of_age())
         {
             running.range.start = running.from.ticks.start;
         }
