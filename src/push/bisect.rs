@@ -64,6 +64,8 @@ enum Role {
     Probe,
     /// What a probe overtook: a receiver with a window for earlier samples takes it, and others refuse it.
     Overtaken,
+    /// One sample that was stored, without a zero before it.
+    Repeated,
     /// Zeros without the samples that follow them.
     Zeros,
     /// The last of zeros that were refused together, of which this is the first.
@@ -110,7 +112,7 @@ pub(crate) struct Pieces {
     /// How many requests of zeros were refused since those were too many.
     refused_zeros: usize,
     has_stored: bool,
-    /// A sample that was stored, of the latest tick of all that were, without a zero before it.
+    /// A sample that was stored, of the latest tick of all that were.
     newest_stored: Option<Piece>,
     /// Whether ticks that are later than the batch are queued, so that its newest one can be refused as a whole.
     has_later: bool,
@@ -336,7 +338,8 @@ impl Pieces {
     /// Returns whether `piece` contains the zero of the series.
     pub(crate) fn has_zero(&self, cells: &impl Cells, piece: &Piece, series: usize) -> bool {
         let is_with_sample = |tick| !self.separated.contains(&series) && self.ticks_of(piece, series).contains(&tick);
-        piece.role.is_of_zeros() || cells.zero(series).is_some_and(is_with_sample)
+        let is_repeated = piece.role == Role::Repeated;
+        piece.role.is_of_zeros() || !is_repeated && cells.zero(series).is_some_and(is_with_sample)
     }
 
     /// Returns the ticks at which `piece` contains a sample of the series, its zero aside.
@@ -363,7 +366,7 @@ impl Pieces {
         match piece.role {
             Role::Probe => self.probed(cells, &piece, None),
             Role::Own if piece.ticks.end == cells.ticks() => drop(self.stored_at_end.insert(piece.series.start)),
-            Role::Part | Role::Own | Role::Overtaken => {}
+            Role::Part | Role::Own | Role::Overtaken | Role::Repeated => {}
             Role::Zeros => {
                 // It was not for the zeros that they were refused.
                 if let Some(reason) = refused_with_zeros
@@ -382,17 +385,12 @@ impl Pieces {
     }
 
     fn note_newest(&mut self, cells: &impl Cells, piece: &Piece) {
-        let newest = piece.ticks.end - 1;
-        if self.newest_stored.as_ref().is_some_and(|known| known.ticks.start >= newest) {
-            return;
-        }
-        let is_there = |series: &usize| {
-            self.ticks_of(piece, *series).contains(&newest)
-                && cells.has(newest, *series)
-                && cells.zero(*series) != Some(newest)
+        let newer = self.newest_stored.as_ref().map_or(0, |known| known.ticks.end).max(piece.ticks.start);
+        let series_at = |tick: usize| {
+            let is_there = |series: &usize| self.ticks_of(piece, *series).contains(&tick) && cells.has(tick, *series);
+            self.series_of(piece).find(is_there).map(|series| Piece::of_one(tick..tick + 1, series, Role::Repeated))
         };
-        let found = self.series_of(piece).find(is_there);
-        let found = found.map(|series| Piece::of_one(newest..newest + 1, series, Role::Own));
+        let found = (newer..piece.ticks.end).rev().find_map(series_at);
         self.newest_stored = found.or(self.newest_stored.take());
     }
 
@@ -555,7 +553,7 @@ impl Pieces {
         match piece.role {
             // Its series decides nothing; others are divided without a bound.
             Role::Probe => self.end_search_early(cells),
-            Role::Overtaken => self.pending.push_back(piece),
+            Role::Overtaken | Role::Repeated => self.pending.push_back(piece),
             Role::Part => {
                 // Others have none of their samples in the piece.
                 let first =
@@ -580,7 +578,7 @@ impl Pieces {
                 self.refuse_zeros(last..last + 1, reason);
                 self.push_zeros_at(cells, place + 1..last, Role::Zeros);
             }
-            Role::Zeros | Role::Part | Role::Own | Role::Probe | Role::Overtaken => {}
+            Role::Zeros | Role::Part | Role::Own | Role::Probe | Role::Overtaken | Role::Repeated => {}
         }
         if matches!(self.search, Search::Running(_)) {
             // The next probe can be of this series.

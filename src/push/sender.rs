@@ -349,6 +349,9 @@ impl Sender {
         while let Some(Request { body, samples, newest }) = window.next_request(&mut self.limit, &self.labels) {
             let sent = self.send(body.into(), samples, newest).await?;
             self.answer(&mut window, sent, samples);
+            if window.is_repetition_due() {
+                self.repeat_once(&mut window).await?;
+            }
             if self.doubt.is_repetition_due(false) {
                 self.repeat(&mut window).await?;
             }
@@ -553,6 +556,16 @@ impl Sender {
         let body = Bytes::from(body);
         // It was counted when it was stored.
         while let Sent::Again { .. } = self.send(body.clone(), 0, newest).await? {}
+        Ok(())
+    }
+
+    /// Likewise, once: an answer shows that the receiver does not fail for whatever it is sent.
+    async fn repeat_once(&mut self, window: &mut Window<'_>) -> Result<(), QueueError> {
+        // Where nothing but zeros was stored, nothing is shown.
+        let Some(Request { body, newest, .. }) = window.repetition(&self.labels) else { return Ok(()) };
+        if matches!(self.send(body.into(), 0, newest).await?, Sent::Stored | Sent::Divide { .. }) {
+            window.repeated();
+        }
         Ok(())
     }
 

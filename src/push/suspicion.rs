@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 /// | --- | --- | --- | --- | --- | --- |
 /// | accepted nothing | | | | | are sent again, after a request without samples |
 /// | accepted something | several samples | | | | are divided |
-/// | accepted something | one sample | no | yes | yes | are dropped: later ticks have their counts |
+/// | accepted something | one sample | no | yes | yes | are dropped if they fail again after a sample that was stored is accepted again: later ticks have their counts |
 /// | accepted something | one sample | else | | | give way to others and are sent again |
 ///
 /// Something is samples, or a request without samples. In a window with a suspicion the first row is of single samples alone: what has
 /// several is divided, and the request without samples comes before the next one. Requests like one that has failed in an earlier window
-/// are suspected from their second failure on.
+/// are suspected from their second failure on; those of a series that was refused before raise no suspicion of others.
 ///
 /// [`Verdict::Retry`]: super::answer::Verdict::Retry
 #[derive(Debug, Clone)]
@@ -31,6 +31,10 @@ pub(crate) struct Suspicion {
     has_stored: bool,
     state: State,
     is_check_due: bool,
+    /// Whether it is to be shown that the receiver stores samples, and the next request is to be sent again.
+    is_repetition_due: bool,
+    /// Whether that was shown since.
+    is_repeated: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub(crate) struct Failure {
     pub(crate) is_alone: bool,
     /// Whether the answer is status 500.
     pub(crate) is_status_500: bool,
-    /// Whether a request like this one failed in an earlier window.
+    /// Whether a request as long as this one failed in an earlier window.
     pub(crate) is_expected: bool,
     /// Whether it is of a series that was refused in an earlier window, and is tried again alone.
     pub(crate) is_retried: bool,
@@ -83,6 +87,8 @@ impl Suspicion {
             has_stored: false,
             state: State::None,
             is_check_due: false,
+            is_repetition_due: false,
+            is_repeated: false,
         }
     }
 
@@ -104,6 +110,17 @@ impl Suspicion {
     pub(crate) fn interrupted(&mut self) {
         self.failing_since = None;
         self.is_check_due = false;
+        (self.is_repetition_due, self.is_repeated) = (false, false);
+    }
+
+    /// A sample that was stored before was sent again, and not in vain.
+    pub(crate) fn repeated(&mut self) {
+        (self.is_up, self.is_repeated) = (true, true);
+    }
+
+    /// Returns whether a sample that was stored is to be sent again before the next request.
+    pub(crate) fn is_repetition_due(&self) -> bool {
+        self.is_repetition_due
     }
 
     /// Returns whether a request without samples is due before the next one.
@@ -114,15 +131,20 @@ impl Suspicion {
     /// The next request failed at `now`.
     pub(crate) fn failed(&mut self, now: Instant, failure: Failure) -> Remedy {
         let is_up = std::mem::take(&mut self.is_up);
+        let was_due = std::mem::take(&mut self.is_repetition_due);
+        let is_repeated = std::mem::take(&mut self.is_repeated);
         let is_first = self.failing_since.is_none();
         let since = *self.failing_since.get_or_insert(now);
         if self.state == State::None {
-            let is_due = failure.is_expected || now.saturating_duration_since(since) >= self.suspect_after;
+            let is_due =
+                failure.is_expected || failure.is_retried || now.saturating_duration_since(since) >= self.suspect_after;
             self.is_check_due = is_due;
             if is_first || !is_due || !is_up {
                 return Remedy::SendAgain;
             }
-            self.state = State::Raised;
+            if !failure.is_retried {
+                self.state = State::Raised;
+            }
         }
         self.failing_since = None;
         self.is_check_due = true;
@@ -131,8 +153,15 @@ impl Suspicion {
             () if !is_up || failure.has_parts => Remedy::Postpone,
             // It says nothing of the receiver that a series which was refused before fails again.
             () if !(self.state == State::Confirmed || failure.is_retried && self.has_stored) => Remedy::Postpone,
-            () if failure.has_later || failure.is_status_500 => Remedy::Drop,
-            () => Remedy::Postpone,
+            () if !failure.has_later && !failure.is_status_500 => Remedy::Postpone,
+            () if is_repeated => Remedy::Drop,
+            // An outage.
+            () if was_due => Remedy::Postpone,
+            () => {
+                self.failing_since = Some(since);
+                self.is_repetition_due = true;
+                Remedy::SendAgain
+            }
         }
     }
 }
@@ -161,6 +190,14 @@ mod tests {
         suspicion.greeted();
         assert_eq!(suspicion.failed(begin + AFTER, SEVERAL), Remedy::Divide);
         suspicion
+    }
+
+    /// Fails, and once more after a sample that was stored is accepted again.
+    fn failed_twice(suspicion: &mut Suspicion, now: Instant, failure: Failure) -> Remedy {
+        assert_eq!(suspicion.failed(now, failure), Remedy::SendAgain);
+        assert!(suspicion.is_repetition_due());
+        suspicion.repeated();
+        suspicion.failed(now, failure)
     }
 
     /// Every failure of a request of this many samples.
@@ -256,7 +293,24 @@ mod tests {
             let failure = Failure { has_later: true, has_parts: true, ..ALONE };
             assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "the others may fail as well");
             accepted(&mut suspicion);
-            assert_eq!(suspicion.failed(begin + AFTER, Failure { has_later: true, ..ALONE }), Remedy::Drop);
+            let failure = Failure { has_later: true, ..ALONE };
+            assert_eq!(failed_twice(&mut suspicion, begin + AFTER, failure), Remedy::Drop);
+        }
+    }
+
+    #[test]
+    fn a_single_sample_gives_way_where_a_sample_that_was_stored_before_fails_as_well() {
+        let begin = Instant::now();
+        let failure = Failure { has_later: true, ..ALONE };
+        let mut suspicion = raised(begin);
+        suspicion.stored();
+        for _ in 0..10 {
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::SendAgain);
+            assert!(suspicion.is_repetition_due());
+            suspicion.greeted();
+            assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "it is an outage");
+            assert!(!suspicion.is_repetition_due());
+            suspicion.greeted();
         }
     }
 
@@ -286,7 +340,7 @@ mod tests {
         suspicion.greeted();
         assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Postpone, "it was stored before");
         suspicion.stored();
-        assert_eq!(suspicion.failed(begin + AFTER, failure), Remedy::Drop);
+        assert_eq!(failed_twice(&mut suspicion, begin + AFTER, failure), Remedy::Drop);
     }
 
     #[test]
@@ -305,9 +359,29 @@ mod tests {
     }
 
     #[test]
+    fn a_series_that_was_refused_before_raises_no_suspicion_of_others() {
+        let begin = Instant::now();
+        for is_alone in [false, true] {
+            let mut suspicion = Suspicion::new(AFTER);
+            let retried = Failure { is_alone, is_retried: true, has_later: true, ..SEVERAL };
+            suspicion.failed(begin, retried);
+            suspicion.greeted();
+            assert_ne!(suspicion.failed(begin, retried), Remedy::SendAgain);
+            for other in failures(false).chain(failures(true)) {
+                suspicion.interrupted();
+                for minutes in 0..10 {
+                    suspicion.greeted();
+                    let now = begin + Duration::from_secs(60 * minutes);
+                    assert_eq!(suspicion.failed(now, other), Remedy::SendAgain, "{other:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_sample_of_a_series_that_was_refused_before_is_dropped_where_others_of_the_window_are_stored() {
         let begin = Instant::now();
-        let failure = Failure { is_expected: true, is_retried: true, has_later: true, ..ALONE };
+        let failure = Failure { is_retried: true, has_later: true, ..ALONE };
         for (has_stored, expected) in [(true, Remedy::Drop), (false, Remedy::Postpone)] {
             let mut suspicion = Suspicion::new(AFTER);
             if has_stored {
@@ -315,7 +389,11 @@ mod tests {
             }
             assert_eq!(suspicion.failed(begin, failure), Remedy::SendAgain);
             suspicion.greeted();
-            assert_eq!(suspicion.failed(begin, failure), expected);
+            if has_stored {
+                assert_eq!(failed_twice(&mut suspicion, begin, failure), expected);
+            } else {
+                assert_eq!(suspicion.failed(begin, failure), expected);
+            }
         }
     }
 }

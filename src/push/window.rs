@@ -171,6 +171,16 @@ impl<'t> Window<'t> {
         self.suspicion.is_check_due()
     }
 
+    /// Returns whether [`Self::repetition`] is to be sent before the next request.
+    pub(crate) fn is_repetition_due(&self) -> bool {
+        self.suspicion.is_repetition_due()
+    }
+
+    /// [`Self::repetition`] was answered, and did not fail.
+    pub(crate) fn repeated(&mut self) {
+        self.suspicion.repeated();
+    }
+
     /// Returns whether the next request is of a series that was refused in an earlier window.
     fn is_retried(&mut self) -> bool {
         let Some(piece) = self.pieces.next(&self.batch).cloned() else { return false };
@@ -190,7 +200,7 @@ impl<'t> Window<'t> {
         let length = usize::try_from(samples).unwrap_or(usize::MAX);
         let is_status_500 = matches!(cause, RetryCause::Failed { .. });
         let is_retried = self.is_retried();
-        let is_expected = is_retried || limit.is_failing(length);
+        let is_expected = limit.is_failing(length);
         let is_alone = samples == 1;
         // Every pending sample is looked at, and what it decides is of a single sample.
         let has_parts = is_alone && self.pieces.has_parts(&self.batch);
@@ -261,5 +271,252 @@ impl<'t> Window<'t> {
         for &(row, reason) in self.pieces.refused_series() {
             paused.refused(self.batch.id(row), reason, until);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::batch::{CurrentValues, ticks_within};
+    use super::super::bisect::REFUSED_ALONE_MAX;
+    use super::super::zeros::{Queue, time};
+    use super::*;
+
+    type Sample = (SeriesId, TickTime, u64);
+
+    /// A receiver that stores all of a request or nothing.
+    #[derive(Debug)]
+    struct Receiver {
+        /// It accepts nothing older.
+        oldest: TickTime,
+        /// Whether it accepts samples before the newest one of their series.
+        has_window: bool,
+        /// It refuses this series.
+        bad: Option<SeriesId>,
+        /// Requests with this series fail.
+        poison: Option<SeriesId>,
+        /// Longer requests fail.
+        samples_max: usize,
+        /// So many requests are answered, and so many fail then, all with samples.
+        outage: std::ops::Range<usize>,
+        /// Whether requests without samples fail in the outage.
+        is_down: bool,
+        /// Requests with samples so far.
+        requests: usize,
+        stored: BTreeMap<SeriesId, BTreeMap<TickTime, u64>>,
+    }
+
+    impl Receiver {
+        fn random(rng: &mut fastrand::Rng, ticks: usize, series: usize) -> Self {
+            let mut one_of = |part: u8| (rng.u8(..part) == 0 && series > 0).then(|| SeriesId::at(rng.usize(..series)));
+            let (bad, poison) = (one_of(3), one_of(3));
+            let begin = rng.usize(..20);
+            Self {
+                oldest: if rng.u8(..3) == 0 { time(rng.usize(..ticks)) } else { TickTime::NEVER },
+                has_window: rng.bool(),
+                bad,
+                poison,
+                samples_max: if rng.u8(..4) == 0 { rng.usize(1..20) } else { usize::MAX },
+                outage: if rng.bool() { begin..begin + rng.usize(1..150) } else { 0..0 },
+                is_down: rng.u8(..4) == 0,
+                requests: 0,
+                stored: BTreeMap::new(),
+            }
+        }
+
+        fn is_out(&self) -> bool {
+            self.outage.contains(&self.requests)
+        }
+
+        fn refusal(&self, &(series, time, _): &Sample) -> Option<RefusalReason> {
+            let is_late = || {
+                let newest = self.stored.get(&series).and_then(BTreeMap::last_key_value);
+                newest.is_some_and(|(newest, _)| time < *newest)
+            };
+            match () {
+                () if self.bad == Some(series) => Some(RefusalReason::Other),
+                () if time < self.oldest => Some(RefusalReason::OutOfBounds),
+                () if !self.has_window && is_late() => Some(RefusalReason::OutOfOrder),
+                () => None,
+            }
+        }
+
+        /// Returns the verdict on these samples; `None` if the request fails.
+        fn receive(&mut self, samples: &[Sample]) -> Option<Result<(), RefusalReason>> {
+            let is_out = self.is_out();
+            self.requests += 1;
+            let is_poison = samples.iter().any(|(series, ..)| self.poison == Some(*series));
+            if is_out || is_poison || samples.len() > self.samples_max {
+                return None;
+            }
+            if let Some(reason) = samples.iter().find_map(|sample| self.refusal(sample)) {
+                return Some(Err(reason));
+            }
+            for &(series, time, bits) in samples {
+                self.stored.entry(series).or_default().insert(time, bits);
+            }
+            Some(Ok(()))
+        }
+
+        fn has(&self, &(series, time, bits): &Sample) -> bool {
+            self.stored.get(&series).and_then(|samples| samples.get(&time)) == Some(&bits)
+        }
+    }
+
+    fn labels(series: usize) -> Vec<Option<EncodedLabels>> {
+        (0..series).map(|_| Some(EncodedLabels::new("m_total", []))).collect()
+    }
+
+    /// The samples of the request that [`Window::next_request`] returned.
+    fn samples_of(window: &mut Window<'_>) -> Vec<Sample> {
+        let piece = window.pieces.next(&window.batch).expect("a request").clone();
+        let rows: Vec<_> = window.pieces.series_of(&piece).collect();
+        let of_row = |row| {
+            let samples = window.batch.samples(&window.pieces, &piece, row);
+            samples.map(move |(time, value)| (row, time, value.to_bits()))
+        };
+        rows.into_iter().flat_map(of_row).map(|(row, time, bits)| (window.batch.id(row), time, bits)).collect()
+    }
+
+    /// Sends a sample that was stored again, as a sender does.
+    fn repeat(window: &mut Window<'_>, receiver: &mut Receiver, labels: &[Option<EncodedLabels>]) {
+        let answer = match window.repetition(labels) {
+            None => None,
+            Some(request) => {
+                assert_eq!(request.samples, 1);
+                let piece = window.pieces.newest_stored().expect("it is what is repeated");
+                let row = window.pieces.series_of(piece).next().expect("a series");
+                let (time, value) = window.batch.samples(&window.pieces, piece, row).next().expect("a sample");
+                let sample = (window.batch.id(row), time, value.to_bits());
+                assert!(receiver.has(&sample), "{sample:?} was not stored: {receiver:?}");
+                receiver.receive(&[sample])
+            }
+        };
+        match answer {
+            Some(Ok(())) => window.repeated(),
+            Some(Err(reason)) => panic!("the newest sample of a series is refused again for {reason}: {receiver:?}"),
+            None => {}
+        }
+    }
+
+    /// Sends a window as a sender does. Returns how many samples were refused for good, by reason.
+    fn deliver(
+        window: &mut Window<'_>,
+        limit: &mut RequestLimit,
+        receiver: &mut Receiver,
+        has_later: bool,
+        rng: &mut fastrand::Rng,
+    ) -> BTreeMap<RefusalReason, u64> {
+        let labels = labels(100);
+        let mut refused = BTreeMap::new();
+        let mut now = window.begin;
+        let mut is_greeting_due = false;
+        while let Some(request) = window.next_request(limit, &labels) {
+            let samples = samples_of(window);
+            assert_eq!((samples.len() as u64, samples.is_empty()), (request.samples, false));
+            let is_greeted = std::mem::take(&mut is_greeting_due);
+            let is_down = is_greeted && receiver.is_down && receiver.is_out();
+            if is_down {
+                // As many more as there are until it is up.
+                receiver.requests = receiver.outage.end;
+                window.interrupted();
+            }
+            let answer = receiver.receive(&samples);
+            if is_greeted {
+                window.greeted();
+            }
+            now += Duration::from_secs(1);
+            match answer {
+                Some(Ok(())) => window.stored(limit, request.samples),
+                Some(Err(reason)) => drop(window.refused(limit, request.samples, reason, has_later)),
+                None => {
+                    let not_before = None;
+                    let cause = match rng.bool() {
+                        true => RetryCause::Failed { not_before },
+                        false => RetryCause::Unavailable { not_before },
+                    };
+                    window.failed(limit, request.samples, (cause, "failed"), has_later, now);
+                    is_greeting_due = window.is_check_due() || rng.bool();
+                    if window.is_repetition_due() {
+                        repeat(window, receiver, &labels);
+                    }
+                }
+            }
+            for (reason, samples) in window.take_refused() {
+                *refused.entry(reason).or_default() += samples;
+            }
+            if receiver.requests > 2_000 {
+                // A newest sample that fails, and one beside which nothing is stored, is sent again until it is stored.
+                receiver.poison = None;
+            }
+            assert!(receiver.requests < 20_000, "it does not end: {receiver:?}");
+        }
+        refused
+    }
+
+    /// Whatever a receiver refuses and whichever requests fail: each sample is stored, or refused for a reason that it had.
+    #[test]
+    fn a_window_ends_and_costs_no_sample_that_the_receiver_would_store_and_no_zero() {
+        let mut dropped = 0;
+        for seed in 0..3_000 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let queue = Queue::random(&mut rng);
+            let mut receiver = Receiver::random(&mut rng, queue.ticks.len(), queue.catalog.len());
+            let poison = receiver.poison;
+            let has_later = rng.bool();
+            let mut limit = RequestLimit::default();
+            let current = CurrentValues::default();
+            let count = ticks_within(usize::MAX, &current, &queue.ticks, &queue.catalog, |_| true);
+            let (ticks, left) = queue.ticks.split_at(count);
+            let batch = Batch::new((TickTime::NEVER, &current), ticks, &queue.catalog, |_| true);
+            let suspicion = Suspicion::new(Duration::from_secs(if rng.bool() { 0 } else { 20 }));
+            let retried: Vec<_> = (0..queue.catalog.len()).filter(|_| rng.u8(..8) == 0).map(SeriesId::at).collect();
+            let samples_max = if rng.bool() { limit.samples_max() } else { rng.usize(1..40) };
+            let (begin, retried) = (Instant::now(), retried);
+            let mut window = Window::new(begin, (ticks, left), batch, samples_max, retried.clone(), suspicion);
+            let has_search = rng.u8(..4) == 0;
+            if has_search {
+                let until = time(rng.usize(..ticks.len()));
+                window.expect(Expectation::Until(until, RefusalReason::OutOfBounds));
+            }
+            let batch = Batch::new((TickTime::NEVER, &current), ticks, &queue.catalog, |_| true);
+            let pieces = Pieces::new(&batch, usize::MAX, []);
+            let whole = Pieces::new(&batch, usize::MAX, []).next(&batch).cloned();
+            let all: Vec<Sample> = whole.map_or_else(Vec::new, |whole| {
+                let of_row = |row| batch.samples(&pieces, &whole, row).map(move |sample| (row, sample));
+                let samples = (0..batch.series()).flat_map(of_row);
+                samples.map(|(row, (time, value))| (batch.id(row), time, value.to_bits())).collect()
+            });
+            let refused = deliver(&mut window, &mut limit, &mut receiver, has_later, &mut rng);
+            let what = format!("seed {seed} {has_later} {retried:?} {refused:?} {receiver:?} {:?}", queue.ticks);
+            let stored = all.iter().filter(|sample| receiver.has(sample)).count() as u64;
+            assert_eq!(stored + refused.values().sum::<u64>(), all.len() as u64, "stored or refused: {what}");
+            let failed = refused.get(&RefusalReason::ServerError).copied().unwrap_or_default();
+            dropped += failed;
+            let of_poison = all.iter().filter(|(series, ..)| poison == Some(*series)).count() as u64;
+            assert!(failed <= of_poison, "it drops what it would store: {what}");
+            // Then what is refused together is dropped, and the next batch has the values.
+            let is_bounded = window.pieces.refused_alone() >= REFUSED_ALONE_MAX;
+            let newest = ticks.last().expect("a tick").time;
+            for sample @ (series, at, _) in &all {
+                let is_accepted = receiver.bad != Some(*series) && poison != Some(*series) && *at >= receiver.oldest;
+                // Without a window, a search for the bound can overtake samples of the series that it probes.
+                let is_searched = has_search || receiver.oldest != TickTime::NEVER || receiver.bad.is_some();
+                let is_due = !is_bounded && (receiver.has_window || *at == newest || !is_searched);
+                assert!(!(is_accepted && is_due) || receiver.has(sample), "{sample:?}: {what}");
+            }
+            for (index, series) in queue.catalog.iter().enumerate() {
+                let id = SeriesId::at(index);
+                let first = receiver.stored.get(&id).and_then(BTreeMap::first_key_value);
+                let zero = all.iter().find(|(series, _, bits)| *series == id && *bits == 0);
+                if let (Some((_, zero_at, _)), Some((at, bits))) = (zero, first)
+                    && *zero_at >= receiver.oldest
+                {
+                    assert_eq!((at, *bits), (zero_at, 0), "series {series:?}: {what}");
+                }
+            }
+        }
+        assert!(dropped > 0, "no receiver fails for a series");
     }
 }

@@ -11,7 +11,7 @@ use super::series::{Origin, STALE, Series, SeriesId, SeriesKind, SeriesName, Tic
 /// Milliseconds between two ticks.
 const INTERVAL_MILLIS: i64 = 1_000;
 
-fn time(tick: usize) -> TickTime {
+pub(super) fn time(tick: usize) -> TickTime {
     TickTime::from_millis(INTERVAL_MILLIS * (tick as i64 + 1))
 }
 
@@ -75,14 +75,14 @@ impl Receiver {
 
 /// The ticks of a queue, one at each [`time`], and its series.
 #[derive(Debug, Clone)]
-struct Queue {
-    catalog: Vec<Arc<Series>>,
-    ticks: Vec<Tick>,
+pub(super) struct Queue {
+    pub(super) catalog: Vec<Arc<Series>>,
+    pub(super) ticks: Vec<Tick>,
 }
 
 impl Queue {
     /// Returns a queue of series that begin at any time, are unchanged, end, and come again.
-    fn random(rng: &mut fastrand::Rng) -> Self {
+    pub(super) fn random(rng: &mut fastrand::Rng) -> Self {
         let (ticks, series_max) = (rng.usize(1..14), rng.usize(1..10));
         let mut catalog = Vec::new();
         let mut values = Vec::new();
