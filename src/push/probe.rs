@@ -1,5 +1,6 @@
 //! What can be found out about a receiver without a sample.
 
+use super::answer::Verdict;
 use super::client::{Client, Skew};
 use super::clock::WallClock;
 use super::encoder::RequestEncoder;
@@ -7,6 +8,10 @@ use super::receiver::PushReceiver;
 
 /// Not a block of snappy: its length has no end.
 const MALFORMED: &[u8] = &[0xff; 16];
+
+/// What a refusal of a request without samples leaves open.
+const EMPTY_REFUSED: &str = "a receiver that refuses requests without samples can still accept samples, which only \
+                             session_buddy_bridge_push_up of a bridge that pushes to it shows";
 
 /// What a receiver answers to a request without samples, and to an invalid one.
 #[derive(Debug)]
@@ -42,6 +47,7 @@ pub async fn probe(receiver: PushReceiver) -> Probe {
     let mut client = Client::new(receiver, WallClock::default());
     let exchange = client.send(RequestEncoder::new().finish().into()).await;
     let skew_seconds = exchange.skew.map(|Skew { min, max }| (min, max));
+    let is_refused = matches!(exchange.answer().verdict(), Verdict::Divide(_));
     let reply = match exchange.answer {
         Ok(reply) => reply,
         Err(error) => {
@@ -51,7 +57,10 @@ pub async fn probe(receiver: PushReceiver) -> Probe {
         }
     };
     let is_accepted = (200..300).contains(&reply.code);
-    let problem = (!is_accepted).then(|| reply.problem());
+    let problem = (!is_accepted).then(|| match is_refused {
+        true => format!("{}; {EMPTY_REFUSED}", reply.problem()),
+        false => reply.problem(),
+    });
     let verification = match () {
         () if !is_accepted => Verification::Unknown,
         () if reply.is_page() => Verification::WebPage,

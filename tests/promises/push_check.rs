@@ -63,6 +63,15 @@ async fn whoever_answers_2xx_to_everything_is_named() {
     }
 }
 
+/// The bridge pushes to it, and `check` cannot show that.
+#[tokio::test]
+async fn a_receiver_that_refuses_requests_without_samples_is_not_said_to_refuse_samples() {
+    let server = ScriptedReceiver::start(|_, _| Action::status("400 Bad Request", "", "no samples")).await;
+    let Ended { code, stdout, stderr } = of(&server).await;
+    assert_eq!(code, Some(1), "{stdout}");
+    assert!(stderr.contains("status 400: no samples; ") && stderr.contains("can still accept samples"), "{stderr}");
+}
+
 #[tokio::test]
 async fn credentials_tenant_and_clock_are_reported_and_no_secret_is() {
     let folder = tempfile::tempdir().unwrap();
