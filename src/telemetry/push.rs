@@ -211,7 +211,7 @@ impl ReceiverListener for ReceiverTelemetry {
         };
         let problem = logged(problem);
         if let Some(suppressed) = passed {
-            warn!(receiver = %self.name, error = problem, retry_in_seconds, suppressed, "push failed; nothing is lost");
+            warn!(receiver = %self.name, error = problem, retry_in_seconds, suppressed, "push failed; retrying");
         }
     }
 
@@ -223,7 +223,7 @@ impl ReceiverListener for ReceiverTelemetry {
         };
         let problem = logged(problem);
         if let Some(suppressed) = passed {
-            warn!(receiver = %self.name, error = problem, retry_in_seconds, suppressed, "push refused; nothing is lost");
+            warn!(receiver = %self.name, error = problem, retry_in_seconds, suppressed, "push refused; samples stay queued");
         }
     }
 
@@ -265,7 +265,11 @@ impl ReceiverListener for ReceiverTelemetry {
     }
 
     fn queue_failed(&self, error: &dyn std::error::Error) {
-        let passed = lock(&self.state).queue_throttle.pass(Instant::now());
+        let passed = {
+            let mut state = lock(&self.state);
+            state.failed(&format!("the push queue cannot be used: {error}"));
+            state.queue_throttle.pass(Instant::now())
+        };
         if let Some(suppressed) = passed {
             warn!(receiver = %self.name, %error, suppressed, "push queue failed; retrying");
         }
@@ -373,7 +377,7 @@ mod tests {
         };
         /// A report, and what changes by it.
         type Step<'a> = (&'a dyn Fn(), &'a [(&'a str, f64)]);
-        let steps: [Step<'_>; 15] = [
+        let steps: [Step<'_>; 17] = [
             (&|| receiver.request(Some(204)), &[("requests_total 204", 1.0)]),
             (&|| receiver.request(None), &[("requests_total none", 1.0)]),
             (&|| receiver.request(Some(418)), &[("requests_total 418", 1.0)]),
@@ -387,6 +391,8 @@ mod tests {
             (&|| receiver.accepted(1, 17.5), &[("samples_total", 281.0), ("up", 1.0)]),
             (&|| receiver.stalled("the state file is another machine's"), &[("up", 0.0)]),
             (&|| receiver.accepted(1, 17.5), &[("samples_total", 282.0), ("up", 1.0)]),
+            (&|| receiver.queue_failed(&io::Error::other("disk I/O error")), &[("up", 0.0)]),
+            (&|| receiver.accepted(1, 17.5), &[("samples_total", 283.0), ("up", 1.0)]),
             (&|| receiver.all_refused("out of order"), &[("up", 0.0)]),
             (&|| receiver.refused(9, RefusalReason::TooOld, "too old"), &[("refused_samples_total too_old", 9.0)]),
             (&|| receiver.refused(1, RefusalReason::MaxAge, ""), &[("refused_samples_total max_age", 1.0)]),
@@ -429,6 +435,23 @@ mod tests {
         });
         let text = String::from_utf8(lock(&log.0).clone()).unwrap();
         assert_eq!(text.matches("push receiver refuses every sample").count(), 2, "{text}");
+    }
+
+    /// The samples of a request that fails can be dropped by a later answer, and so can those that are queued.
+    #[test]
+    fn no_line_about_a_request_promises_what_later_answers_decide() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let receiver = PushTelemetry::default().receiver("r");
+            receiver.retry("status 500", 1.0);
+            receiver.held("status 401", 30.0);
+            receiver.refused(1, RefusalReason::ServerError, "status 500");
+        });
+        let text = String::from_utf8(lock(&log.0).clone()).unwrap();
+        assert_eq!(text.lines().count(), 3, "{text}");
+        assert!(!text.contains("lost"), "{text}");
     }
 
     #[test]
