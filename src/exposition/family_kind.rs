@@ -167,6 +167,45 @@ impl FamilyKind {
         }
     }
 
+    /// Calls `each` with the value of every sample of `skill`, in the order of [`FamilyKind::each_sample`], which makes labels of each.
+    #[inline]
+    pub fn each_value(self, skill: &SkillView, mut each: impl FnMut(Value)) {
+        let SkillView { series, last_listed_micros, zeros, .. } = skill;
+        match self {
+            Self::Invocations => {
+                for PhaseSeries { workflow_phase, completed, abandoned, .. } in &series.phases {
+                    let is_held = zeros.has_phase(workflow_phase);
+                    [*abandoned, *completed].into_iter().for_each(|count| each(held(is_held, count)));
+                }
+            }
+            Self::Durations => {
+                for PhaseSeries { workflow_phase, durations, .. } in &series.phases {
+                    let durations = if zeros.has_phase(workflow_phase) { &Histogram::EMPTY } else { durations };
+                    let mut cumulative = 0;
+                    for count in durations.buckets {
+                        cumulative += count;
+                        each(Value::Count(cumulative));
+                    }
+                    each(Value::Number(durations.sum));
+                    each(Value::Count(cumulative));
+                }
+            }
+            Self::CompletionRates => series.completion_rate.into_iter().for_each(|rate| each(Value::Number(rate))),
+            Self::Anomalies => {
+                for AnomalySeries { anomaly_type, count, .. } in &series.anomalies {
+                    each(held(zeros.has_anomaly_type(anomaly_type), *count));
+                }
+            }
+            Self::LastListed => last_listed_micros.iter().for_each(|micros| each(seconds(*micros))),
+            Self::Failures => {
+                for FailureSeries { error_type, count, .. } in &series.failures {
+                    each(held(zeros.has_error_type(error_type), *count));
+                }
+            }
+            Self::LastInvoked => series.last_invoked_micros.iter().for_each(|micros| each(seconds(*micros))),
+        }
+    }
+
     /// Calls `each` with every sample of `skill`, in an order that depends on its series only.
     #[inline]
     pub fn each_sample(self, skill: &SkillView, each: impl FnMut(Sample<'_>)) {
@@ -182,13 +221,12 @@ impl FamilyKind {
                 let [name, phase, completed] = INVOCATIONS.labels;
                 for PhaseSeries { workflow_phase, completed: ended, abandoned, .. } in &skill.series.phases {
                     let is_held = zeros.has_phase(workflow_phase);
-                    let [abandoned, ended] = if is_held { [0, 0] } else { [*abandoned, *ended] };
-                    for (text, count) in [("false", abandoned), ("true", ended)] {
+                    for (text, count) in [("false", *abandoned), ("true", *ended)] {
                         each(Sample {
                             name: INVOCATIONS.name,
                             suffix: "",
                             labels: [(name, skill_name), (phase, workflow_phase), (completed, text), NONE],
-                            value: Value::Count(count),
+                            value: held(is_held, count),
                         });
                     }
                 }
@@ -220,8 +258,8 @@ impl FamilyKind {
                 let [kind, name] = ANOMALIES.labels;
                 for AnomalySeries { anomaly_type, count, .. } in &skill.series.anomalies {
                     let labels = [(kind, &**anomaly_type), (name, skill_name), NONE, NONE];
-                    let count = if zeros.has_anomaly_type(anomaly_type) { 0 } else { *count };
-                    each(Sample { name: ANOMALIES.name, suffix: "", labels, value: Value::Count(count) });
+                    let value = held(zeros.has_anomaly_type(anomaly_type), *count);
+                    each(Sample { name: ANOMALIES.name, suffix: "", labels, value });
                 }
             }
             Self::LastListed => each_timestamp(&LAST_LISTED, skill_name, skill.last_listed_micros, each),
@@ -229,8 +267,8 @@ impl FamilyKind {
                 let [name, kind] = FAILURES.labels;
                 for FailureSeries { error_type, count, .. } in &skill.series.failures {
                     let labels = [(name, skill_name), (kind, &**error_type), NONE, NONE];
-                    let count = if zeros.has_error_type(error_type) { 0 } else { *count };
-                    each(Sample { name: FAILURES.name, suffix: "", labels, value: Value::Count(count) });
+                    let value = held(zeros.has_error_type(error_type), *count);
+                    each(Sample { name: FAILURES.name, suffix: "", labels, value });
                 }
             }
             Self::LastInvoked => each_timestamp(&LAST_INVOKED, skill_name, skill.series.last_invoked_micros, each),
@@ -242,8 +280,17 @@ impl FamilyKind {
 fn each_timestamp(family: &Family<1>, skill_name: &str, micros: Option<i64>, mut each: impl FnMut(Sample<'_>)) {
     if let Some(micros) = micros {
         let labels = [(family.labels[0], skill_name), NONE, NONE, NONE];
-        each(Sample { name: family.name, suffix: "", labels, value: Value::Number(micros as f64 / 1e6) });
+        each(Sample { name: family.name, suffix: "", labels, value: seconds(micros) });
     }
+}
+
+/// Returns the value of a counter, which is 0 while it is held.
+fn held(is_held: bool, count: u64) -> Value {
+    Value::Count(if is_held { 0 } else { count })
+}
+
+fn seconds(micros: i64) -> Value {
+    Value::Number(micros as f64 / 1e6)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The text of one family, in blocks of a few skills each. Only blocks in which something changed are rewritten, and what
 //! stands between their values is copied from the previous text: a scrape costs what changed since the last one.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::family_kind::FamilyKind;
 use super::format::Format;
@@ -41,12 +41,27 @@ struct Block {
     staleness: Staleness,
 }
 
-/// A value in a text.
+/// A value in a text. It ends with the line.
 #[derive(Debug, Clone, Copy)]
 struct Written {
-    bits: u64,
+    /// Those of a 64-bit integer. As such they would take another four bytes of alignment, and there are 170,000 of 10,000 skills.
+    bits: [u8; 8],
     begin: u32,
-    end: u32,
+}
+
+/// A text whose values are replaced from the first to the last: in place until one has another length than before, and from there
+/// on in another buffer.
+struct Rewrite {
+    text: BytesMut,
+    /// `None` while every value has the length of the one before.
+    moved: Option<Moved>,
+}
+
+/// The other buffer.
+struct Moved {
+    out: Vec<u8>,
+    /// How many bytes of the text are in `out`, with new values.
+    copied: usize,
 }
 
 /// Which changes to a skill are not in the text yet.
@@ -195,7 +210,8 @@ impl Block {
         for &index in &self.skills {
             kind.each_sample(&skills[index as usize], |sample| {
                 sample.write_series(&mut out);
-                self.values.push(push_value(sample.value, &mut out));
+                self.values.push(Written { bits: sample.value.bits(), begin: position(out.len()) });
+                sample.value.with_text(|text| out.extend_from_slice(text));
                 out.push(b'\n');
             });
         }
@@ -227,7 +243,8 @@ impl Block {
             let mut suffixes = kind.suffixes(&skills[index as usize]).into_iter();
             kind.each_sample(&skills[index as usize], |sample| {
                 let suffix = suffixes.next().unwrap_or_default();
-                let end = values.next().expect("nothing is stale").end as usize;
+                let begin = values.next().expect("nothing is stale").begin;
+                let end = end_of_line(text, begin as usize);
                 out.extend_from_slice(&text[copied..end]);
                 Sample::write_exemplar(suffix, &mut out);
                 out.push(b'\n');
@@ -240,38 +257,124 @@ impl Block {
         out
     }
 
-    /// Rewrites changed values; the samples are those of the previous text, of which everything else is copied.
+    /// Rewrites changed values; the samples are those of the previous text.
     fn write_values(&mut self, kind: FamilyKind, skills: &[SkillView]) {
-        let before = &*self.text;
-        let mut out = Vec::with_capacity(before.len() + before.len() / 64 + 16);
-        let mut copied = 0_u32;
+        let mut rewrite = Rewrite::new(std::mem::take(&mut self.text));
         let mut values = self.values.iter_mut();
         for &index in &self.skills {
-            kind.each_sample(&skills[index as usize], |sample| {
-                let written = values.next().expect("who adds a line marks it");
-                if written.bits == sample.value.bits() {
-                    // What is still to be copied up to here keeps its length.
-                    let begin = position(&out) + (written.begin - copied);
-                    *written = Written { begin, end: begin + (written.end - written.begin), ..*written };
+            kind.each_value(&skills[index as usize], |value| {
+                let Written { bits, begin } = values.next().expect("who adds a line marks it");
+                if *bits == value.bits() {
+                    *begin = rewrite.skip(*begin);
                 } else {
-                    out.extend_from_slice(&before[copied as usize..written.begin as usize]);
-                    copied = written.end;
-                    *written = push_value(sample.value, &mut out);
+                    *bits = value.bits();
+                    *begin = rewrite.replace(*begin, value);
                 }
             });
         }
-        out.extend_from_slice(&before[copied as usize..]);
-        self.replace(out.into(), kind, skills);
+        self.replace(rewrite.finish(), kind, skills);
     }
 }
 
-fn push_value(value: Value, out: &mut Vec<u8>) -> Written {
-    let begin = position(out);
-    value.with_text(|text| out.extend_from_slice(text));
-    Written { bits: value.bits(), begin, end: position(out) }
+impl Rewrite {
+    /// Copies `text` if it is shared with a scrape whose body is not sent yet.
+    fn new(text: Bytes) -> Self {
+        Self { text: text.into(), moved: None }
+    }
+
+    /// Leaves the value that began at `begin` as it is, behind those before it, and returns where it begins now.
+    fn skip(&self, begin: u32) -> u32 {
+        match &self.moved {
+            None => begin,
+            // What is still to be copied up to here keeps its length.
+            Some(Moved { out, copied }) => position(out.len() + (begin as usize - copied)),
+        }
+    }
+
+    /// Replaces the value that began at `begin`, behind those before it, and returns where it begins now.
+    fn replace(&mut self, begin: u32, new: Value) -> u32 {
+        let Self { text, moved } = self;
+        let (at, end) = (begin as usize, end_of_line(text, begin as usize));
+        new.with_text(|new| match moved {
+            None if end - at == new.len() => {
+                text[at..end].copy_from_slice(new);
+                begin
+            }
+            None => {
+                let mut out = Vec::with_capacity(text.len() + text.len() / 64 + 16);
+                out.extend_from_slice(&text[..at]);
+                out.extend_from_slice(new);
+                *moved = Some(Moved { out, copied: end });
+                begin
+            }
+            Some(Moved { out, copied }) => {
+                out.extend_from_slice(&text[*copied..at]);
+                let begin = position(out.len());
+                out.extend_from_slice(new);
+                *copied = end;
+                begin
+            }
+        })
+    }
+
+    fn finish(self) -> Bytes {
+        match self.moved {
+            None => self.text.freeze(),
+            Some(Moved { mut out, copied }) => {
+                out.extend_from_slice(&self.text[copied..]);
+                out.into()
+            }
+        }
+    }
+}
+
+/// Returns where the line that `position` is in ends. Each line of a block has an end.
+fn end_of_line(text: &[u8], position: usize) -> usize {
+    position + text[position..].iter().take_while(|byte| **byte != b'\n').count()
 }
 
 /// A block has a few skills, and the limits of labels and phases keep their text far below 4 GiB.
-fn position(out: &[u8]) -> u32 {
-    u32::try_from(out.len()).expect("a block is far smaller than 4 GiB")
+fn position(position: usize) -> u32 {
+    u32::try_from(position).expect("a block is far smaller than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Writes a line for each value, and returns the text with where each value begins.
+    fn text_of(values: impl Iterator<Item = u64>) -> (Vec<u8>, Vec<u32>) {
+        let (mut text, mut begins) = (Vec::new(), Vec::new());
+        for (number, value) in values.enumerate() {
+            text.extend_from_slice(format!("series{{number=\"{number}\"}} ").as_bytes());
+            begins.push(position(text.len()));
+            text.extend_from_slice(format!("{value}\n").as_bytes());
+        }
+        (text, begins)
+    }
+
+    proptest! {
+        #[test]
+        fn a_text_with_replaced_values_is_as_one_written_with_them(
+            values in vec((0_u64..200, prop::option::of(0_u64..200)), 0..12),
+            is_shared in any::<bool>(),
+        ) {
+            let (text, mut begins) = text_of(values.iter().map(|(before, _)| *before));
+            let previous = Bytes::from(text.clone());
+            let shared = is_shared.then(|| previous.clone());
+            let mut rewrite = Rewrite::new(previous);
+            for (begin, (_, new)) in begins.iter_mut().zip(&values) {
+                *begin = match new {
+                    Some(new) => rewrite.replace(*begin, Value::Count(*new)),
+                    None => rewrite.skip(*begin),
+                };
+            }
+            let expected = text_of(values.iter().map(|(before, new)| new.unwrap_or(*before)));
+            prop_assert_eq!((rewrite.finish().to_vec(), begins), expected);
+            prop_assert!(shared.is_none_or(|shared| shared == text), "a body that is being sent does not change");
+        }
+    }
 }

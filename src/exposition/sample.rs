@@ -73,10 +73,10 @@ impl Sample<'_> {
 
 impl Value {
     /// Returns the bits of the value, by which two values of one sample are compared.
-    pub fn bits(self) -> u64 {
+    pub fn bits(self) -> [u8; 8] {
         match self {
-            Self::Count(count) => count,
-            Self::Number(number) => number.to_bits(),
+            Self::Count(count) => count.to_ne_bytes(),
+            Self::Number(number) => number.to_ne_bytes(),
         }
     }
 
