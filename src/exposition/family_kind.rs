@@ -123,8 +123,7 @@ impl FamilyKind {
                 for PhaseSeries { workflow_phase, exemplar, born_micros, .. } in phases {
                     let exemplar = exemplar.as_ref().filter(|_| !skill.zeros.has_phase(workflow_phase));
                     for is_completed in [false, true] {
-                        let exemplar =
-                            exemplar.map(|exemplar| &**exemplar).filter(|exemplar| exemplar.completed == is_completed);
+                        let exemplar = exemplar.filter(|exemplar| exemplar.completed == is_completed);
                         let exemplar = exemplar.map(|exemplar| (exemplar, 1.0));
                         suffixes.push(OpenMetricsSuffix { exemplar, born_micros: *born_micros });
                     }
@@ -132,7 +131,7 @@ impl FamilyKind {
             }
             Self::Durations => {
                 for PhaseSeries { workflow_phase, durations, exemplar, born_micros, .. } in phases {
-                    let exemplar = exemplar.as_deref().filter(|_| !skill.zeros.has_phase(workflow_phase));
+                    let exemplar = exemplar.as_ref().filter(|_| !skill.zeros.has_phase(workflow_phase));
                     let begin = suffixes.len();
                     // The buckets, the sum and, as the last line, the count.
                     suffixes.resize(begin + durations.buckets.len() + 2, OpenMetricsSuffix::default());

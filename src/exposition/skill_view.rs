@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::ledger::{AnomalySeries, Exemplar, FailureSeries, PhaseSeries, SkillSeries};
+use crate::ledger::{AnomalySeries, FailureSeries, PhaseSeries, SkillSeries};
 
 use super::increase::Increase;
 use super::zero_first::Zeros;
@@ -118,12 +118,8 @@ fn named_as<'k, S: Named>(now: &S, position: usize, known: &'k mut [S]) -> &'k m
 
 /// Compares everything but the name.
 fn is_equal(one: &PhaseSeries, other: &PhaseSeries) -> bool {
-    let is_equal_exemplar = |one: &Option<Arc<Exemplar>>, other: &Option<Arc<Exemplar>>| match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
-        (one, other) => one.is_none() && other.is_none(),
-    };
     let PhaseSeries { workflow_phase: _, completed, abandoned, durations, born_micros, exemplar } = one;
     (*completed, *abandoned, *born_micros) == (other.completed, other.abandoned, other.born_micros)
         && *durations == other.durations
-        && is_equal_exemplar(exemplar, &other.exemplar)
+        && *exemplar == other.exemplar
 }

@@ -195,28 +195,20 @@ fn is_exposable(session_id: &str) -> bool {
     is_safe && (1..=EXEMPLAR_CHARS_MAX).contains(&characters)
 }
 
-/// Each replaces the one before it, in its place unless that is shown: a feed may stream a million a second.
+/// Each replaces the one before it. Most are of the same session, whose identifier is not copied again.
 fn note_exemplar(
-    exemplar: &mut Option<Arc<Exemplar>>,
+    exemplar: &mut Option<Exemplar>,
     session_id: &str,
     event: &StreamedInvocation<&str>,
     wall_micros: i64,
 ) {
-    if !is_exposable(session_id) {
-        return;
-    }
+    let session_id = match exemplar {
+        Some(Exemplar { session_id: known, .. }) if **known == *session_id => Arc::clone(known),
+        _ if is_exposable(session_id) => session_id.into(),
+        _ => return,
+    };
     let &StreamedInvocation { completed, duration_seconds, .. } = event;
-    match exemplar.as_mut().and_then(Arc::get_mut) {
-        Some(exemplar) => {
-            session_id.clone_into(&mut exemplar.session_id);
-            (exemplar.completed, exemplar.duration_seconds) = (completed, duration_seconds);
-            exemplar.wall_micros = wall_micros;
-        }
-        None => {
-            let session_id = session_id.to_owned();
-            *exemplar = Some(Arc::new(Exemplar { session_id, completed, duration_seconds, wall_micros }));
-        }
-    }
+    *exemplar = Some(Exemplar { session_id, completed, duration_seconds, wall_micros });
 }
 
 /// What waits, for one skill of one feed.
