@@ -1,11 +1,13 @@
 //! Processes that are measured.
 
+use std::collections::HashMap;
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
 
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -19,12 +21,17 @@ const MEASURED_CORE: &str = "1";
 /// Names another build of the bridge that is to be measured, such as that of an earlier commit.
 const BRIDGE: &str = "BENCH_BRIDGE";
 
+/// Names an earlier build of the bridge that is measured in turns with this one.
+const EARLIER_BRIDGE: &str = "BENCH_EARLIER_BRIDGE";
+
 /// The unit of the package, whose environment the bridge is measured in.
 const UNIT: &str = include_str!("../../deploy/systemd/session-buddy-bridge.service");
 
 /// A process on the second core, killed when dropped.
 pub struct Program {
     child: Child,
+    /// Nanoseconds of processor time of each thread, as last read.
+    thread_nanos: Mutex<HashMap<OsString, f64>>,
 }
 
 /// Keeps this process, which sends and scrapes, on the first core. Where there is only one, everything shares it.
@@ -34,6 +41,16 @@ pub fn pin_this_process() {
     if let Err(error) = sched_setaffinity(None::<Pid>, &cores) {
         eprintln!("not pinned to a core: {error}");
     }
+}
+
+/// The build of the bridge that is measured.
+pub fn measured_bridge() -> PathBuf {
+    env::var_os(BRIDGE).unwrap_or_else(|| env!("CARGO_BIN_EXE_measured-bridge").into()).into()
+}
+
+/// The earlier build, if one is named.
+pub fn earlier_bridge() -> Option<PathBuf> {
+    env::var_os(EARLIER_BRIDGE).map(PathBuf::from)
 }
 
 /// An address that was free a moment ago.
@@ -70,13 +87,20 @@ impl Program {
         if env::var_os("BENCH_LOG").is_none() {
             command.stderr(Stdio::null());
         }
-        Ok(Self { child: command.spawn()? })
+        Ok(Self { child: command.spawn()?, thread_nanos: Mutex::default() })
     }
 
     /// This very program as a ceiling.
     pub fn ceiling(arguments: &[&str]) -> Outcome<Self> {
         let arguments = [CHILD].iter().chain(arguments);
         Self::start(env::current_exe()?, arguments)
+    }
+
+    /// The build of the bridge at `path`, in memory, with arguments that each build has.
+    pub fn bridge_at(path: &Path, feed_url: &str, listen: SocketAddr) -> Outcome<Self> {
+        let listen = format!("--web.listen-address={listen}");
+        let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, "--state.disabled"];
+        Self::start_in(unit_environment(), path, arguments)
     }
 
     /// The bridge in the environment of its unit, in memory unless there is a place for its state.
@@ -95,8 +119,7 @@ impl Program {
         // Feeds here send events for longer than a server may go without a snapshot.
         let arguments = ["--feed.url", feed_url, "--feed.silence-timeout=1h", &listen, &state];
         let more = more.iter().map(String::as_str);
-        let bridge = env::var_os(BRIDGE).unwrap_or_else(|| env!("CARGO_BIN_EXE_measured-bridge").into());
-        Self::start_in(unit_environment(), bridge, arguments.into_iter().chain(limits).chain(more))
+        Self::start_in(unit_environment(), measured_bridge(), arguments.into_iter().chain(limits).chain(more))
     }
 
     /// The id of the process: `taskset` becomes what it starts.
@@ -125,14 +148,21 @@ impl Program {
         Ok(line.trim_end_matches("kB").trim().parse()?)
     }
 
-    /// Milliseconds of processor time since the start, of all threads that live.
+    /// Milliseconds of processor time since the start. That of a thread that has ended, as those that write a body do once they are
+    /// idle for 10 s, is what it was at the last call: between two calls there may be no more than that.
     pub fn cpu_millis(&self) -> Outcome<f64> {
-        let mut nanos = 0.0;
+        let mut thread_nanos = self.thread_nanos.lock().map_err(|_| "a reading that panicked")?;
         for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let schedstat = fs::read_to_string(task?.path().join("schedstat"))?;
-            nanos += schedstat.split(' ').next().ok_or("an empty schedstat")?.parse::<f64>()?;
+            let task = task?;
+            let schedstat = match fs::read_to_string(task.path().join("schedstat")) {
+                Ok(schedstat) => schedstat,
+                // It ended just now.
+                Err(_) => continue,
+            };
+            let nanos = schedstat.split(' ').next().ok_or("an empty schedstat")?.parse()?;
+            thread_nanos.insert(task.file_name(), nanos);
         }
-        Ok(nanos / 1e6)
+        Ok(thread_nanos.values().sum::<f64>() / 1e6)
     }
 }
 

@@ -1,11 +1,13 @@
 //! From the socket to the series.
 
+use std::path::Path;
+
 use tempfile::TempDir;
 
 use crate::Outcome;
 use crate::feed::Feed;
 use crate::frames::{Frames, batch, event, identified_event, snapshots};
-use crate::program::{Program, free_address};
+use crate::program::{Program, earlier_bridge, free_address, measured_bridge};
 use crate::python::Python;
 use crate::report::{Goal, Report};
 use crate::sample::{ROUNDS, in_turns, median};
@@ -23,6 +25,8 @@ pub enum Subject<'p> {
     Parse,
     Bridge,
     KeepingBridge,
+    /// A build at this path.
+    Build(&'p Path),
     Python(&'p Python),
 }
 
@@ -39,6 +43,7 @@ pub fn rate(subject: &Subject<'_>, load: &Load) -> Outcome<f64> {
             let folder = _state.insert(tempfile::tempdir()?);
             Program::bridge(&url, free_address()?, Some(&folder.path().join("state.db")))?
         }
+        Subject::Build(path) => Program::bridge_at(path, &url, free_address()?)?,
         Subject::Python(python) => Program::start(&python.interpreter, [python.script.as_os_str(), url.as_ref()])?,
     };
     let mut subscriber = feed.accept()?;
@@ -65,6 +70,25 @@ fn events(skills: usize) -> Load {
     }
 }
 
+fn listed() -> Load {
+    let mut listed = snapshots(110_000);
+    Load { name: "snapshots", warm: Frames::of(listed.by_ref().take(10_000)), timed: Frames::of(listed), times: 1 }
+}
+
+/// This build beside an earlier one, in turns: unlike a ratio to a ceiling, theirs does not move with the machine. Nothing without an
+/// earlier build.
+pub fn beside_earlier(report: &mut Report) -> Outcome<()> {
+    let Some(earlier) = earlier_bridge() else { return Ok(()) };
+    let this = measured_bridge();
+    for load in [events(10), listed()] {
+        let of = |build| rate(&Subject::Build(build), &load);
+        let (before, ours) = in_turns(ROUNDS, || of(&earlier), || of(&this))?;
+        let detail = format!("{ours:.0} to {before:.0} frames/s");
+        report.add(load.name, "an earlier build", ours / before, " x", Goal::AtLeast(1.0), &detail);
+    }
+    Ok(())
+}
+
 pub fn measure(report: &mut Report) -> Outcome<()> {
     let singles = events(10);
     let identified = Load {
@@ -79,9 +103,7 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
         timed: Frames::of((0..1_000).map(|number| batch(number, 100, 10))),
         times: 20,
     };
-    let mut listed = snapshots(110_000);
-    let snapshots =
-        Load { name: "snapshots", warm: Frames::of(listed.by_ref().take(10_000)), timed: Frames::of(listed), times: 1 };
+    let snapshots = listed();
     for (load, ceiling, beside, goal) in [
         // Ratios of the commit 623211a.
         (&singles, Subject::Drop, "reading the frames and dropping them", Goal::AtLeast(0.285)),

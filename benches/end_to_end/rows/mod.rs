@@ -27,10 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 type Measurement = fn(&mut Report) -> Outcome<()>;
 
 pub fn measure(report: &mut Report) -> Outcome<()> {
-    let rows: [(&str, Measurement); 13] = [
+    let rows: [(&str, Measurement); 14] = [
         ("scrape", scrape::measure),
         ("body", scrape::in_memory),
         ("events", ingest::measure),
+        ("earlier", ingest::beside_earlier),
         ("latency", latency::measure),
         ("stall", stall::measure),
         ("laptop", stall::laptop),

@@ -64,6 +64,8 @@ pub fn measure(report: &mut Report) -> Outcome<()> {
         {
             *total += written(running)? - before;
             scrapes.push(running.scraper.millis(true)?);
+            // The thread that wrote the body ends before the next scrape.
+            cpu(running)?;
         }
     }
     for (index, (skills, running)) in SIZES.into_iter().zip(&bridges).enumerate() {
