@@ -188,7 +188,7 @@ impl QueueHandle {
     }
 
     /// Returns the series from the number `from` on. The catalog grows and never changes, except that it is empty again after
-    /// [`Identified::Copied`].
+    /// [`Identified::Copied`]. For tests and benchmarks: a sender gets the new series with [`Self::backlog`].
     ///
     /// # Errors
     /// The database failed.
