@@ -15,8 +15,8 @@
 //! the last of them are refused alone for one such reason, all are. Those that are refused for another reason are halved.
 //!
 //! A receiver that refuses many series gets a bounded number of requests all the same: once [`REFUSED_ALONE_MAX`] samples of a batch
-//! are refused alone, only zeros and its newest tick are divided any more, until [`ZEROS_REFUSED_MAX`] more requests of zeros, and so
-//! many series of the tick, are refused. The next batch has the newest values of all series, and leaves out those that were found.
+//! are refused alone, only its newest tick is divided any more, and once so many series are refused there, not even that. The next batch
+//! has the newest values of all series, and leaves out those that were found. Zeros have a bound of their own: no later batch has them.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,8 +28,8 @@ use super::answer::RefusalReason;
 /// longest piece can be halved: 28 for one of 10,000 samples. So often are the pending pieces gone through, too.
 pub(crate) const REFUSED_ALONE_MAX: usize = 64;
 
-/// Once so many samples were refused alone, so many requests of zeros are refused before those that are refused together are dropped: a
-/// series that is refused takes no zeros of others along.
+/// Once [`REFUSED_ALONE_MAX`] zeros were refused alone, so many more requests of zeros are refused before those that are refused together are
+/// dropped: a series that is refused takes no zeros of others along.
 pub(crate) const ZEROS_REFUSED_MAX: usize = 2 * REFUSED_ALONE_MAX;
 
 /// Which cells of a table of ticks and series contain a sample.
@@ -107,12 +107,13 @@ pub(crate) struct Pieces {
     refused_with_zeros: Option<RefusalReason>,
     search: Search,
     refused: Vec<Refused>,
-    /// How many samples were refused alone.
+    /// How many samples were refused alone, zeros aside.
     refused_alone: usize,
+    zeros_refused_alone: usize,
     /// How many requests of zeros were refused since those were too many.
     refused_zeros: usize,
     has_stored: bool,
-    /// A sample that was stored, of the latest tick of all that were.
+    /// A sample that was stored, of the latest tick of all that were, or a zero.
     newest_stored: Option<Piece>,
     /// Whether ticks that are later than the batch are queued, so that its newest one can be refused as a whole.
     has_later: bool,
@@ -283,6 +284,7 @@ impl Pieces {
             search: Search::NotNeeded,
             refused: Vec::new(),
             refused_alone: 0,
+            zeros_refused_alone: 0,
             refused_zeros: 0,
             has_stored: false,
             newest_stored: None,
@@ -385,12 +387,25 @@ impl Pieces {
     }
 
     fn note_newest(&mut self, cells: &impl Cells, piece: &Piece) {
-        let newer = self.newest_stored.as_ref().map_or(0, |known| known.ticks.end).max(piece.ticks.start);
-        let series_at = |tick: usize| {
-            let is_there = |series: &usize| self.ticks_of(piece, *series).contains(&tick) && cells.has(tick, *series);
-            self.series_of(piece).find(is_there).map(|series| Piece::of_one(tick..tick + 1, series, Role::Repeated))
+        let newer = match &self.newest_stored {
+            None => 0,
+            // It comes before the sample of its tick.
+            Some(zero) if zero.role.is_of_zeros() => zero.ticks.start,
+            Some(sample) => sample.ticks.end,
         };
-        let found = (newer..piece.ticks.end).rev().find_map(series_at);
+        let found = if piece.role.is_of_zeros() {
+            let last = piece.series.end - 1;
+            let tick = cells.zero(self.zeros[last]).filter(|tick| *tick >= newer);
+            tick.map(|tick| Piece::of_one(tick..tick + 1, last, Role::Zeros))
+        } else {
+            let series_at = |tick: usize| {
+                let is_there =
+                    |series: &usize| self.ticks_of(piece, *series).contains(&tick) && cells.has(tick, *series);
+                let found = piece.series.clone().find(is_there);
+                found.map(|series| Piece::of_one(tick..tick + 1, series, Role::Repeated))
+            };
+            (newer.max(piece.ticks.start)..piece.ticks.end).rev().find_map(series_at)
+        };
         self.newest_stored = found.or(self.newest_stored.take());
     }
 
@@ -504,8 +519,8 @@ impl Pieces {
 
     fn refuse_piece_of_zeros(&mut self, cells: &impl Cells, piece: &Piece, reason: RefusalReason) {
         let Range { start, end } = piece.series;
-        self.refused_zeros += usize::from(self.refused_alone >= REFUSED_ALONE_MAX);
-        self.refused_alone += usize::from(end - start == 1);
+        self.refused_zeros += usize::from(self.zeros_refused_alone >= REFUSED_ALONE_MAX);
+        self.zeros_refused_alone += usize::from(end - start == 1);
         match piece.role {
             Role::LastZero { first } => {
                 self.push_zeros_at(cells, first..first + 1, Role::FirstZero { last: start, reason });
@@ -638,7 +653,7 @@ impl Pieces {
         std::mem::take(&mut self.refused)
     }
 
-    /// Returns the number of samples that were refused alone.
+    /// Returns the number of samples that were refused alone, zeros aside.
     pub(crate) fn refused_alone(&self) -> usize {
         self.refused_alone
     }
@@ -651,14 +666,6 @@ impl Pieces {
     /// Returns one sample that was stored; the receiver has no later one of its series from this batch.
     pub(crate) fn newest_stored(&self) -> Option<&Piece> {
         self.newest_stored.as_ref()
-    }
-
-    /// Returns whether samples were refused that are not sent again: alone, or as all before a tick. Those that
-    /// [`Self::take_refused`] returned are left out.
-    pub(crate) fn has_losses(&self) -> bool {
-        let is_probed =
-            matches!(&self.search, Search::Running(Running { range, from, .. }) if range.start > from.ticks.start);
-        is_probed || !self.refused.is_empty()
     }
 
     /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.

@@ -1,7 +1,8 @@
 //! Whether a request is refused for its samples or for who sends it. Pure.
 //!
 //! A proxy can refuse credentials with the status that receivers refuse samples with. Requests without samples tell the two apart: a
-//! receiver answers all of them alike, whether it accepts or refuses them, and a proxy that refuses the credentials refuses them too.
+//! receiver answers all of them alike, whether it accepts or refuses them, and a proxy that refuses the credentials refuses them too. Where
+//! both are refused with one message, a sample that was stored before tells them apart: a receiver accepts it once more.
 
 use super::answer::RefusalReason;
 use crate::feed::Secret;
@@ -9,9 +10,8 @@ use crate::feed::Secret;
 /// Without anything that is known of a receiver, a batch is given up once so many samples that are far from each other were refused alone.
 const TRIED_ALONE_MAX: usize = 16;
 
-/// Samples that are refused as requests without samples are refused, which is unusual, are held so often before they are divided for
-/// the first time; later each time that the number has doubled.
-const HOLDS_MIN: u32 = 8;
+/// Each time that samples were held so often without knowing whether it is they that are refused, they are divided instead.
+const DIVIDED_AFTER_HOLDS: u32 = 8;
 
 /// The status and the message of a refusal, without words that contain a digit: they can be of a time or of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,25 +72,13 @@ enum State {
     Open,
     /// Requests without samples are refused too.
     Doubted {
-        why: Why,
+        /// Whether samples were stored before while such requests were answered otherwise, or nothing is known at all.
+        is_void: bool,
         /// Samples that were refused alone since.
         tried_alone: usize,
-        /// Whether what was refused since includes samples that are not sent again in the batch.
-        has_losses: bool,
     },
     /// The sender was refused. What was refused meanwhile is to be sent again.
     Void(Void),
-}
-
-/// Why the refusals of a batch are doubted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Why {
-    /// The receiver answered requests without samples otherwise before, and accepted the sender.
-    Unusual,
-    /// Its usual answer to them is not known.
-    NotKnown,
-    /// The samples are refused with the message of the requests without samples, which says nothing of either.
-    SameMessage,
 }
 
 /// Why the refusals of a batch are not believed.
@@ -100,10 +88,44 @@ pub(crate) enum Void {
     Held,
     /// The sender was refused and is accepted again.
     AcceptedAgain,
-    /// Samples were refused as requests without samples are, and others stored since. What is refused again then is believed.
-    Unconfirmed,
     /// The sender is refused, as far as is known.
     Refused,
+}
+
+/// What a receiver answered to a sample that it had stored and was sent again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SampleAnswer {
+    /// Nothing that shows whether it accepts samples; or no such sample is known.
+    None,
+    Stored,
+    Refused(RefusalReason, Option<Refusal>),
+}
+
+/// How to find out whether the receiver accepts the sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Check {
+    /// By a request without samples.
+    Greeting,
+    /// By a sample that was stored, which is sent once more: a refusal of the request without samples would show nothing.
+    StoredSample,
+}
+
+/// Whether a check follows a refusal already.
+#[derive(Debug, Clone, Copy, Default)]
+struct Checked {
+    in_batch: bool,
+    since_stored: bool,
+}
+
+impl Checked {
+    /// Returns whether the check is due after another refusal, of a single sample if `is_alone`.
+    fn is_due(self, is_alone: bool) -> bool {
+        !self.in_batch || (is_alone && !self.since_stored)
+    }
+
+    fn done(&mut self) {
+        *self = Self { in_batch: true, since_stored: true };
+    }
 }
 
 /// What to do about refused samples.
@@ -122,25 +144,23 @@ pub(crate) enum Ruling {
 ///
 /// | the request without samples is | samples of the batch were stored | ticks follow the batch | the refusal |
 /// | --- | --- | --- | --- |
-/// | refused with the same message, as usual, whatever the reason | | | is doubted, until samples are stored twice |
-/// | refused with the same message, which is unusual, whatever the reason | | | holds the samples |
+/// | refused with the same message, whatever the reason | | | is believed if a sample that was stored before is accepted once more, and afterwards too; else it holds the samples |
 /// | accepted, or refused as usual | | | is believed, once the sender is accepted afterwards too |
 /// | refused, which is unusual | | | is doubted, and void if anything is accepted later |
 /// | refused, and no usual answer is known | yes | | is believed |
 /// | refused, and no usual answer is known | no | yes | is believed: later ticks can be what it accepts |
 /// | refused, and no usual answer is known | no | no | is doubted, until samples are stored |
 ///
-/// The usual answer is the one that samples were stored after. One that differs from time to time is not known.
+/// The usual answer is the one that samples were stored after. One that differs from time to time is not known. The same message is that of
+/// the last request without samples, or the usual one: it can be that of a proxy which replaces all messages.
 ///
-/// A usual message says nothing of a refusal that has it: it can be that of a proxy which replaces all messages. If samples are stored after
-/// such a refusal, the batch is sent again; what is then refused again, before samples are stored again, is believed. Where nothing is left
-/// that could be stored, a sample that was stored is repeated. An unusual one is treated likewise after 8, 16, 32 ... holds: a receiver of
-/// which no usual answer is known, since the process started, can have it.
+/// Samples are not held for ever. A process that has just started knows no sample that was stored, and a receiver may refuse the one that is
+/// known because it is old by now: each eighth time the samples are divided instead of held, and what is refused is doubted.
 ///
-/// A request without samples is due after the first refusal of a batch for an unknown reason, after the first one of a single sample
+/// A check is due after the first refusal of a batch for an unknown reason, after the first one of a single sample
 /// since samples were stored, and at the end of a batch with refusals that are neither believed nor doubted. So a batch has three at most
-/// if one series is refused; if many are, half as many as it has requests with samples, and two more. A doubted batch drops nothing, and is
-/// sent again after a hold.
+/// if one series is refused; if many are, half as many as it has requests with samples, and two more. Where both ways are needed, it has
+/// as many of each. What is doubted drops nothing, and the batch is sent again after a hold.
 #[derive(Debug)]
 pub(crate) struct Doubt {
     usual: UsualAnswer,
@@ -149,18 +169,18 @@ pub(crate) struct Doubt {
     /// The last refusal of samples that is not settled.
     refusal: Option<Refusal>,
     state: State,
-    /// Whether the batch before ended as [`Void::Unconfirmed`], and none was settled since.
-    is_repeated: bool,
+    /// Whether a refusal that is not settled had the message of the requests without samples.
+    is_ambiguous: bool,
+    /// Whether a sample that was stored was accepted when it was sent again last.
+    is_sample_accepted: bool,
     /// Holds for the same message since samples were stored.
     holds: u32,
     /// Whether ticks follow the batch.
     is_followed: bool,
     /// Whether samples of the batch were stored.
     has_stored: bool,
-    /// Whether a greeting followed a refusal of the batch.
-    is_checked: bool,
-    /// Whether one did since samples were stored.
-    is_checked_since_stored: bool,
+    greeted: Checked,
+    sample_sent: Checked,
 }
 
 impl Default for Doubt {
@@ -170,12 +190,13 @@ impl Default for Doubt {
             greeting: None,
             refusal: None,
             state: State::Settled,
-            is_repeated: false,
+            is_ambiguous: false,
+            is_sample_accepted: false,
             holds: 0,
             is_followed: false,
             has_stored: false,
-            is_checked: false,
-            is_checked_since_stored: false,
+            greeted: Checked::default(),
+            sample_sent: Checked::default(),
         }
     }
 }
@@ -183,11 +204,10 @@ impl Default for Doubt {
 impl Doubt {
     /// A batch begins. `is_followed` is whether later ticks are queued that were not read yet.
     pub(crate) fn begin(&mut self, is_followed: bool) {
-        self.is_repeated &= !self.is_settled();
         self.state = State::Settled;
         self.refusal = None;
-        self.is_followed = is_followed;
-        (self.has_stored, self.is_checked, self.is_checked_since_stored) = (false, false, false);
+        (self.is_ambiguous, self.is_followed, self.has_stored) = (false, is_followed, false);
+        (self.greeted, self.sample_sent) = Default::default();
     }
 
     /// Returns whether all refusals so far are believed.
@@ -195,20 +215,9 @@ impl Doubt {
         self.state == State::Settled
     }
 
-    /// Returns whether the refusals so far are believed once a request is accepted.
-    pub(crate) fn is_open(&self) -> bool {
-        self.state == State::Open
-    }
-
     /// Returns whether requests without samples are refused too.
     pub(crate) fn is_doubted(&self) -> bool {
         matches!(self.state, State::Doubted { .. })
-    }
-
-    /// Returns whether only a sample that was stored shows whether the sender is accepted. `is_end` is whether no other is left.
-    pub(crate) fn is_repetition_due(&self, is_end: bool) -> bool {
-        let is_due = |tried_alone| is_end || tried_alone >= TRIED_ALONE_MAX;
-        matches!(self.state, State::Doubted { why: Why::SameMessage, tried_alone, .. } if is_due(tried_alone))
     }
 
     /// Returns why what is not settled is to be sent again; `None` if the batch can go on.
@@ -237,9 +246,8 @@ impl Doubt {
                 UsualAnswer::Refused { refusal, is_varying: false }
             }
         };
-        self.has_stored = true;
-        self.holds = 0;
-        self.is_checked_since_stored = false;
+        (self.has_stored, self.holds) = (true, 0);
+        (self.greeted.since_stored, self.sample_sent.since_stored) = (false, false);
         self.accepted();
     }
 
@@ -247,21 +255,37 @@ impl Doubt {
     pub(crate) fn greeted(&mut self, greeting: Greeting) -> bool {
         let sign = self.sign(&greeting);
         let is_same = matches!(&greeting, Greeting::Refused(refusal) if self.refusal.as_ref() == Some(refusal));
-        let is_refused = greeting != Greeting::Accepted;
-        if !is_refused {
+        if greeting == Greeting::Accepted {
             self.usual = UsualAnswer::Accepted;
         }
         self.greeting = Some(greeting);
         match (sign, self.state) {
-            (Sign::Refused, State::Open) => self.doubt(Why::Unusual),
-            (Sign::Nothing, State::Open) if is_same => self.doubt(Why::Unusual),
-            (Sign::Nothing, State::Open) => self.state = State::Settled,
-            (Sign::Accepted, State::Doubted { why: Why::SameMessage, .. }) if is_refused => {}
+            _ if is_same => self.is_ambiguous = true,
+            (Sign::Refused, State::Open) => self.doubt(true),
+            (Sign::Nothing, State::Open) => self.settle(),
             (Sign::Accepted, State::Doubted { .. }) => self.state = State::Void(Void::AcceptedAgain),
             (Sign::Accepted, _) => self.accepted(),
             (Sign::Refused | Sign::Nothing, _) => {}
         }
         sign == Sign::Accepted
+    }
+
+    /// A sample that was stored was sent again.
+    pub(crate) fn sample_answered(&mut self, answer: SampleAnswer) {
+        let is_accepted = match answer {
+            SampleAnswer::None => false,
+            SampleAnswer::Stored => true,
+            // Who has read the sample knows whoever sends it.
+            SampleAnswer::Refused(reason, refusal) => reason.is_known() && !self.is_of_greetings(refusal.as_ref()),
+        };
+        self.sample_sent.done();
+        self.is_sample_accepted = is_accepted;
+        if is_accepted {
+            self.holds = 0;
+            self.accepted();
+        } else if self.state == State::Open {
+            self.state = State::Void(Void::Refused);
+        }
     }
 
     /// The sender was refused, and has waited.
@@ -271,44 +295,61 @@ impl Doubt {
         }
     }
 
-    /// Returns whether a request without samples is due before [`Self::refused`]. `is_alone` is whether a single sample was refused.
-    pub(crate) fn is_check_due(&self, reason: RefusalReason, is_alone: bool) -> bool {
-        let is_first = !self.is_checked || (is_alone && !self.is_checked_since_stored);
-        let sign = self.greeting.as_ref().map_or(Sign::Accepted, |greeting| self.sign(greeting));
-        !reason.is_known() && is_first && sign == Sign::Accepted
+    /// Returns what is due before [`Self::refused`] with these arguments. `is_alone` is whether a single sample was refused.
+    pub(crate) fn check_due(&self, reason: RefusalReason, refusal: Option<&Refusal>, is_alone: bool) -> Option<Check> {
+        if self.is_of_greetings(refusal) {
+            return self.sample_sent.is_due(is_alone).then_some(Check::StoredSample);
+        }
+        let is_due = !reason.is_known() && self.greeted.is_due(is_alone) && self.last_sign() == Sign::Accepted;
+        is_due.then_some(Check::Greeting)
     }
 
-    /// The request that was due was answered.
+    /// Each sample of the batch is answered for. Returns what is due before [`Self::end`].
+    pub(crate) fn check_due_at_end(&self) -> Option<Check> {
+        let check = if self.is_ambiguous { Check::StoredSample } else { Check::Greeting };
+        (self.state == State::Open).then_some(check)
+    }
+
+    /// The request without samples that was due was answered.
     pub(crate) fn checked(&mut self) {
-        (self.is_checked, self.is_checked_since_stored) = (true, true);
+        self.greeted.done();
     }
 
     /// Samples were refused.
     pub(crate) fn refused(&mut self, reason: RefusalReason, refusal: Option<Refusal>) -> Ruling {
-        let sign = self.greeting.as_ref().map_or(Sign::Accepted, |greeting| self.sign(greeting));
-        let is_usual = sign == Sign::Accepted && self.is_usual(refusal.as_ref());
-        if is_usual || self.is_greeting(refusal.as_ref()) {
-            if !is_usual && self.is_hold_due() {
-                return Ruling::Hold;
-            }
-            self.refusal = refusal;
-            self.doubt(Why::SameMessage);
-            return Ruling::Divide;
+        if self.is_of_greetings(refusal.as_ref()) {
+            return self.refused_as_greetings(refusal);
         }
         if reason.is_known() {
             // Who has read the samples knows whoever sends them.
-            if reason.is_of_time() && !matches!(self.state, State::Doubted { why: Why::Unusual, .. }) {
+            if reason.is_of_time() && !matches!(self.state, State::Doubted { is_void: true, .. }) {
                 self.accepted();
             }
             return Ruling::Divide;
         }
         self.refusal = refusal;
-        match sign {
+        match self.last_sign() {
             Sign::Accepted if self.is_settled() => self.state = State::Open,
-            Sign::Refused => self.doubt(Why::Unusual),
-            Sign::Nothing if !self.has_stored && !self.is_followed => self.doubt(Why::NotKnown),
+            Sign::Refused => self.doubt(true),
+            Sign::Nothing if !self.has_stored && !self.is_followed => self.doubt(false),
             Sign::Accepted | Sign::Nothing => {}
         }
+        Ruling::Divide
+    }
+
+    fn refused_as_greetings(&mut self, refusal: Option<Refusal>) -> Ruling {
+        if self.is_settled() {
+            if self.is_sample_accepted {
+                self.state = State::Open;
+            } else {
+                self.holds = self.holds.wrapping_add(1);
+                if !self.holds.is_multiple_of(DIVIDED_AFTER_HOLDS) {
+                    return Ruling::Hold;
+                }
+                self.doubt(true);
+            }
+        }
+        (self.refusal, self.is_ambiguous) = (refusal, true);
         Ruling::Divide
     }
 
@@ -319,50 +360,36 @@ impl Doubt {
         }
     }
 
-    /// Samples are refused that are not sent again in the batch.
-    pub(crate) fn lost(&mut self) {
-        if let State::Doubted { has_losses, .. } = &mut self.state {
-            *has_losses = true;
-        }
-    }
-
-    fn doubt(&mut self, why: Why) {
+    /// What is refused from now on is not believed. `is_void` is whether it is to be sent again as soon as anything is accepted.
+    fn doubt(&mut self, is_void: bool) {
         if matches!(self.state, State::Settled | State::Open) {
-            self.state = State::Doubted { why, tried_alone: 0, has_losses: self.state == State::Open };
+            self.state = State::Doubted { is_void, tried_alone: 0 };
         }
-    }
-
-    /// Returns whether samples that are refused with the message of the last request without samples are held.
-    fn is_hold_due(&mut self) -> bool {
-        if matches!(self.state, State::Doubted { why: Why::SameMessage, .. }) {
-            return false;
-        }
-        self.holds = self.holds.saturating_add(1);
-        self.holds < HOLDS_MIN || !self.holds.is_power_of_two()
     }
 
     /// The sender is accepted now.
     fn accepted(&mut self) {
-        self.state = match self.state {
-            State::Settled | State::Open | State::Doubted { why: Why::NotKnown, .. } => State::Settled,
-            State::Doubted { why: Why::Unusual, .. } => State::Void(Void::AcceptedAgain),
-            State::Doubted { why: Why::SameMessage, has_losses, .. } if has_losses && !self.is_repeated => {
-                self.is_repeated = true;
-                State::Void(Void::Unconfirmed)
-            }
-            State::Doubted { why: Why::SameMessage, .. } => State::Settled,
-            State::Void(void) => State::Void(void),
-        };
+        match self.state {
+            State::Settled | State::Open | State::Doubted { is_void: false, .. } => self.settle(),
+            State::Doubted { is_void: true, .. } => self.state = State::Void(Void::AcceptedAgain),
+            State::Void(_) => {}
+        }
     }
 
-    /// Returns whether it is the refusal that requests without samples usually get.
-    fn is_usual(&self, refusal: Option<&Refusal>) -> bool {
-        matches!(&self.usual, UsualAnswer::Refused { refusal: usual, .. } if refusal == Some(usual))
+    fn settle(&mut self) {
+        (self.state, self.is_ambiguous) = (State::Settled, false);
     }
 
-    /// Returns whether the last request without samples was refused like this.
-    fn is_greeting(&self, refusal: Option<&Refusal>) -> bool {
-        matches!(&self.greeting, Some(Greeting::Refused(greeting)) if refusal == Some(greeting))
+    /// Returns whether requests without samples are refused like this: the last one, or those that samples were stored after.
+    fn is_of_greetings(&self, refusal: Option<&Refusal>) -> bool {
+        let Some(refusal) = refusal else { return false };
+        let is_usual = matches!(&self.usual, UsualAnswer::Refused { refusal: usual, .. } if usual == refusal);
+        is_usual || matches!(&self.greeting, Some(Greeting::Refused(greeting)) if greeting == refusal)
+    }
+
+    /// Returns what the last request without samples shows; while samples are stored none is needed.
+    fn last_sign(&self) -> Sign {
+        self.greeting.as_ref().map_or(Sign::Accepted, |greeting| self.sign(greeting))
     }
 
     fn sign(&self, greeting: &Greeting) -> Sign {
@@ -405,13 +432,30 @@ mod tests {
         doubt
     }
 
-    /// Samples are refused with this message, and a request without samples, if it is due, is answered like this.
-    fn refuse(doubt: &mut Doubt, text: &str, greeting: &Greeting) -> Ruling {
-        if doubt.is_check_due(RefusalReason::Other, false) {
-            doubt.greeted(greeting.clone());
-            doubt.checked();
+    /// Samples are refused with this message, and what is due is answered like this.
+    fn refuse_once(
+        doubt: &mut Doubt,
+        text: &str,
+        greeting: &Greeting,
+        sample: &SampleAnswer,
+        is_alone: bool,
+    ) -> Ruling {
+        let refusal = refusal(text);
+        while let Some(check) = doubt.check_due(RefusalReason::Other, Some(&refusal), is_alone) {
+            match check {
+                Check::Greeting => {
+                    doubt.greeted(greeting.clone());
+                    doubt.checked();
+                }
+                Check::StoredSample => doubt.sample_answered(sample.clone()),
+            }
         }
-        doubt.refused(RefusalReason::Other, Some(refusal(text)))
+        doubt.refused(RefusalReason::Other, Some(refusal))
+    }
+
+    /// Likewise, of several samples, to a receiver that refuses samples which it stored before.
+    fn refuse(doubt: &mut Doubt, text: &str, greeting: &Greeting) -> Ruling {
+        refuse_once(doubt, text, greeting, &SampleAnswer::Refused(RefusalReason::Other, Some(refusal(text))), false)
     }
 
     #[test]
@@ -422,112 +466,102 @@ mod tests {
         assert_ne!(former, Refusal::new(422, &Secret::new("request 17 of 4bf92f35-77b3-4da6: no samples")));
     }
 
-    #[test]
-    fn a_request_without_samples_that_is_refused_with_the_same_message_which_is_unusual_holds_the_samples() {
-        let answers: [&[Greeting]; 4] =
-            [&[], &[Greeting::Accepted], &[refused("no samples")], &[refused("one"), refused("another")]];
-        for usual in answers {
-            for is_followed in [false, true] {
-                let mut doubt = after(usual, is_followed);
-                assert_eq!(refuse(&mut doubt, "unknown", &refused("unknown")), Ruling::Hold, "{usual:?}");
-                assert!(doubt.is_settled(), "nothing was divided");
-                let greeted = doubt.greeting.is_some();
-                assert!(greeted || usual.is_empty(), "a check is due where the usual answer is known");
-            }
-        }
-        let mut doubt = Doubt::default();
-        doubt.begin(false);
-        doubt.greeted(refused("too large"));
-        assert_eq!(doubt.refused(RefusalReason::TooLarge, Some(refusal("too large"))), Ruling::Hold);
-    }
+    const ANSWERS: [fn() -> SampleAnswer; 4] = [
+        || SampleAnswer::None,
+        || SampleAnswer::Refused(RefusalReason::Other, Some(refusal("bad request"))),
+        || SampleAnswer::Refused(RefusalReason::TooLarge, Some(refusal("bad request"))),
+        || SampleAnswer::Refused(RefusalReason::Other, Some(refusal("no duplicates"))),
+    ];
 
-    /// In a batch whose samples are refused as requests without samples usually are, one of them alone.
-    fn refused_as_usual(is_followed: bool, has_stored: bool) -> Doubt {
-        let mut doubt = after(&[refused("bad request")], is_followed);
-        if has_stored {
-            doubt.stored();
-        }
-        refuse_as_usual(&mut doubt);
-        doubt
-    }
-
-    fn refuse_as_usual(doubt: &mut Doubt) {
-        for is_alone in [false, true] {
-            assert_eq!(refuse(doubt, "bad request", &refused("bad request")), Ruling::Divide);
-            assert!(doubt.is_doubted() && doubt.void().is_none() && doubt.is_repetition_due(true));
-            if is_alone {
-                doubt.refused_alone();
-                doubt.lost();
-            }
-        }
+    /// What a receiver answered to requests without samples before it, or a proxy, refuses them and samples with "bad request".
+    fn usual_answers() -> [Vec<Greeting>; 5] {
+        let accepted = Greeting::Accepted;
+        [
+            vec![],
+            vec![accepted],
+            vec![refused("no samples")],
+            vec![refused("one"), refused("another")],
+            vec![refused("bad request")],
+        ]
     }
 
     #[test]
-    fn a_refusal_with_the_usual_message_is_believed_once_it_is_repeated_between_samples_that_are_stored() {
-        for (is_followed, has_stored) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut doubt = refused_as_usual(is_followed, has_stored);
-            doubt.stored();
-            assert_eq!(doubt.end(), Some(Void::Unconfirmed), "the sender can be accepted again");
-            doubt.begin(is_followed);
-            refuse_as_usual(&mut doubt);
-            doubt.stored();
-            assert!(doubt.is_settled());
-            // The next batch begins with nothing.
-            doubt.begin(is_followed);
-            refuse_as_usual(&mut doubt);
-            doubt.stored();
-            assert_eq!(doubt.end(), Some(Void::Unconfirmed));
-        }
-    }
-
-    #[test]
-    fn a_refusal_with_the_usual_message_that_loses_nothing_is_believed_once_samples_are_stored() {
-        let mut doubt = after(&[refused("bad request")], false);
-        refuse(&mut doubt, "bad request", &refused("bad request"));
-        doubt.stored();
-        assert!(doubt.is_settled());
-    }
-
-    #[test]
-    fn refusals_with_the_usual_message_drop_nothing_while_nothing_is_stored() {
-        for (is_followed, has_stored) in [(false, false), (false, true), (true, false), (true, true)] {
-            let mut doubt = refused_as_usual(is_followed, has_stored);
-            doubt.greeted(refused("bad request"));
-            assert_eq!(doubt.end(), Some(Void::Refused), "the request without samples says nothing");
-            assert!(!doubt.is_repetition_due(false));
-            (1..TRIED_ALONE_MAX).for_each(|_| doubt.refused_alone());
-            assert!(doubt.is_repetition_due(false));
-            assert_eq!(doubt.void(), Some(Void::Refused));
-            doubt.held();
-            assert_eq!(doubt.void(), Some(Void::Held));
-        }
-    }
-
-    #[test]
-    fn samples_that_are_held_for_an_unusual_message_are_divided_ever_less_often_and_believed_as_if_it_were_usual() {
-        for usual in [&[][..], &[Greeting::Accepted]] {
-            let mut doubt = after(usual, false);
-            let mut divided = Vec::new();
-            for time in 1..=64 {
-                doubt.begin(false);
+    fn samples_that_are_refused_as_requests_without_samples_are_held_unless_a_stored_sample_is_accepted_again() {
+        for usual in usual_answers() {
+            for (answer, is_alone) in ANSWERS.iter().flat_map(|answer| [(answer(), false), (answer(), true)]) {
+                let mut doubt = after(&usual, false);
                 doubt.greeted(refused("bad request"));
-                match refuse(&mut doubt, "bad request", &refused("bad request")) {
-                    Ruling::Hold => assert!(doubt.is_settled()),
-                    Ruling::Divide => {
-                        divided.push(time);
-                        refuse_as_usual(&mut doubt);
-                        assert_eq!(doubt.end(), Some(Void::Refused));
-                    }
-                }
-                doubt.held();
+                let ruling = refuse_once(&mut doubt, "bad request", &refused("bad request"), &answer, is_alone);
+                assert_eq!(ruling, Ruling::Hold, "{usual:?} {answer:?}");
+                assert!(doubt.is_settled(), "nothing was divided");
             }
-            assert_eq!(divided, [8, 16, 32, 64]);
-            doubt.greeted(refused("bad request"));
-            doubt.stored();
-            doubt.begin(false);
-            refuse_as_usual(&mut doubt);
-            doubt.stored();
-            assert_eq!(doubt.end(), Some(Void::Unconfirmed));
+        }
+        let mut doubt = after(&[Greeting::Accepted], false);
+        doubt.greeted(refused("too large"));
+        let same = refusal("too large");
+        assert_eq!(doubt.check_due(RefusalReason::TooLarge, Some(&same), false), Some(Check::StoredSample));
+        assert_eq!(doubt.refused(RefusalReason::TooLarge, Some(same)), Ruling::Hold);
+    }
+
+    #[test]
+    fn samples_that_are_refused_as_requests_without_samples_are_believed_between_stored_samples_that_are_accepted_again()
+     {
+        let accepted =
+            [SampleAnswer::Stored, SampleAnswer::Refused(RefusalReason::Duplicate, Some(refusal("a duplicate")))];
+        for usual in usual_answers() {
+            for sample in &accepted {
+                let opened = || {
+                    let mut doubt = after(&usual, false);
+                    doubt.greeted(refused("bad request"));
+                    for is_alone in [false, true] {
+                        let ruling = refuse_once(&mut doubt, "bad request", &refused("bad request"), sample, is_alone);
+                        assert_eq!(ruling, Ruling::Divide, "{usual:?} {sample:?}");
+                    }
+                    doubt.greeted(refused("bad request"));
+                    assert_eq!(doubt.check_due_at_end(), Some(Check::StoredSample), "a greeting shows nothing");
+                    doubt
+                };
+                let mut doubt = opened();
+                doubt.sample_answered(sample.clone());
+                assert!(doubt.is_settled() && doubt.end().is_none());
+                let mut doubt = opened();
+                doubt.stored();
+                assert!(doubt.is_settled() && doubt.check_due_at_end().is_none());
+                for answer in ANSWERS {
+                    let mut doubt = opened();
+                    doubt.sample_answered(answer());
+                    assert_eq!(doubt.end(), Some(Void::Refused), "{answer:?}");
+                }
+                let mut doubt = opened();
+                doubt.held();
+                assert_eq!(doubt.end(), Some(Void::Held));
+            }
+        }
+    }
+
+    #[test]
+    fn each_eighth_time_samples_are_divided_instead_of_held_and_nothing_is_believed() {
+        for usual in usual_answers() {
+            for answer in ANSWERS {
+                let mut doubt = after(&usual, false);
+                let mut attempt = || {
+                    doubt.begin(false);
+                    doubt.greeted(refused("bad request"));
+                    let ruling = refuse_once(&mut doubt, "bad request", &refused("bad request"), &answer(), false);
+                    let is_held = ruling == Ruling::Hold;
+                    if !is_held {
+                        let ruling = refuse_once(&mut doubt, "bad request", &refused("bad request"), &answer(), true);
+                        assert_eq!(ruling, Ruling::Divide);
+                        doubt.greeted(refused("bad request"));
+                        assert_eq!(doubt.end(), Some(Void::Refused), "{usual:?}");
+                        doubt.stored();
+                        assert_eq!(doubt.end(), Some(Void::AcceptedAgain), "now a stored sample decides");
+                    }
+                    is_held
+                };
+                (0..7).for_each(|_| assert!(attempt()));
+                assert!(!attempt());
+            }
         }
     }
 
@@ -535,7 +569,7 @@ mod tests {
     fn a_known_reason_is_believed_without_a_request() {
         for reason in RefusalReason::ALL.into_iter().filter(|reason| reason.is_known()) {
             let mut doubt = after(&[Greeting::Accepted], false);
-            assert!(!doubt.is_check_due(reason, true));
+            assert_eq!(doubt.check_due(reason, Some(&refusal("x")), true), None);
             assert_eq!(doubt.refused(reason, Some(refusal("x"))), Ruling::Divide);
             assert!(doubt.is_settled(), "{reason}");
         }
@@ -549,7 +583,7 @@ mod tests {
                 let open = || {
                     let mut doubt = after(std::slice::from_ref(&usual), is_followed);
                     assert_eq!(refuse(&mut doubt, "bad label", &usual), Ruling::Divide);
-                    assert!(doubt.is_open() && doubt.end().is_none(), "{usual:?}");
+                    assert_eq!((doubt.check_due_at_end(), doubt.end()), (Some(Check::Greeting), None), "{usual:?}");
                     doubt
                 };
                 let mut doubt = open();
@@ -566,11 +600,12 @@ mod tests {
                 let mut doubt = open();
                 doubt.held();
                 assert_eq!(doubt.void(), Some(Void::Held));
-                for text in ["unknown", "bad label"] {
-                    let mut doubt = open();
-                    doubt.greeted(refused(text));
-                    assert_eq!(doubt.end(), Some(Void::Refused), "{text}");
-                }
+                let mut doubt = open();
+                doubt.greeted(refused("unknown"));
+                assert_eq!(doubt.end(), Some(Void::Refused));
+                let mut doubt = open();
+                doubt.greeted(refused("bad label"));
+                assert_eq!(doubt.check_due_at_end(), Some(Check::StoredSample), "it is of both");
             }
         }
     }
@@ -641,20 +676,20 @@ mod tests {
     fn a_check_is_due_after_the_first_refusal_of_a_batch_and_after_the_first_of_one_sample_since_samples_were_stored() {
         let mut doubt = after(&[Greeting::Accepted], false);
         let mut is_due = |is_alone| {
-            let is_due = doubt.is_check_due(RefusalReason::Other, is_alone);
-            if is_due {
+            let due = doubt.check_due(RefusalReason::Other, Some(&refusal("bad label")), is_alone);
+            if due.is_some() {
                 doubt.checked();
             }
-            is_due
+            due == Some(Check::Greeting)
         };
         assert!(is_due(false) && !is_due(false) && !is_due(true));
         doubt.stored();
         let mut is_due = |is_alone| {
-            let is_due = doubt.is_check_due(RefusalReason::Other, is_alone);
-            if is_due {
+            let due = doubt.check_due(RefusalReason::Other, Some(&refusal("bad label")), is_alone);
+            if due.is_some() {
                 doubt.checked();
             }
-            is_due
+            due == Some(Check::Greeting)
         };
         assert!(!is_due(false) && is_due(true) && !is_due(true));
     }

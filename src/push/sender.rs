@@ -12,7 +12,7 @@ use super::answer::{RefusalReason, RetryCause, Verdict};
 use super::batch::{Batch, CurrentValues, ticks_within};
 use super::client::{Client, ClientError, Exchange, Reply};
 use super::clock::{ClockGuard, ClockVerdict, ClockWitness, WallClock, WallMoment};
-use super::doubt::{Doubt, Greeting, Refusal, Ruling, Void};
+use super::doubt::{Check, Doubt, Greeting, Refusal, Ruling, SampleAnswer, Void};
 use super::encoder::{EMPTY_REQUEST, EncodedLabels, LabelEncoder};
 use super::handle::{QueueError, QueueHandle};
 use super::limit::RequestLimit;
@@ -22,7 +22,7 @@ use super::queue::QueueSize;
 use super::receiver::PushReceiver;
 use super::series::{Position, Series, SeriesId, Tick, TickTime};
 use super::suspicion::Suspicion;
-use super::window::{Request, Window};
+use super::window::{Request, StoredSample, Window};
 use crate::feed::Backoff;
 
 /// Most samples that are prepared at a time, unless a single tick has more: a search for the bound in time covers them.
@@ -102,6 +102,8 @@ pub struct Sender {
     paused_series: PausedSeries,
     refused_age: RefusedAge,
     doubt: Doubt,
+    /// The latest of all samples that were stored.
+    stored_sample: Option<StoredSample>,
     /// Whether a request without samples was answered since the last one with samples.
     was_greeted: bool,
     /// Whether one failed since.
@@ -156,6 +158,7 @@ impl Sender {
             paused_series: PausedSeries::default(),
             refused_age: RefusedAge::default(),
             doubt: Doubt::default(),
+            stored_sample: None,
             was_greeted: false,
             has_greeting_failed: false,
             accepted_at: None,
@@ -349,11 +352,8 @@ impl Sender {
         while let Some(Request { body, samples, newest }) = window.next_request(&mut self.limit, &self.labels) {
             let sent = self.send(body.into(), samples, newest).await?;
             self.answer(&mut window, sent, samples);
-            if window.is_repetition_due() {
-                self.repeat_once(&mut window).await?;
-            }
-            if self.doubt.is_repetition_due(false) {
-                self.repeat(&mut window).await?;
+            if window.is_repetition_due() && self.resend_stored().await != SampleAnswer::None {
+                window.repeated();
             }
             if self.doubt.void().is_some() {
                 break;
@@ -363,11 +363,8 @@ impl Sender {
                 self.advance_over(&window).await?;
             }
         }
-        if self.doubt.is_open() {
-            self.check_sender().await?;
-        }
-        if self.doubt.is_repetition_due(true) {
-            self.repeat(&mut window).await?;
+        if let Some(check) = self.doubt.check_due_at_end() {
+            self.check_sender(check).await?;
         }
         if let Some(void) = self.doubt.end() {
             self.hold_over(void, &window.refusal).await;
@@ -418,14 +415,16 @@ impl Sender {
             window.greeted();
         }
         match sent {
-            Sent::Stored => window.stored(&mut self.limit, samples),
+            Sent::Stored => {
+                window.stored(&mut self.limit, samples);
+                let former = self.stored_sample.take().filter(|sample| self.is_present(sample.time));
+                let former_time = former.as_ref().map_or(TickTime::NEVER, |sample| sample.time);
+                self.stored_sample = window.stored_sample(former_time, &self.labels).or(former);
+            }
             Sent::Divide { reason, answer } => {
                 let has_later = self.has_later(window.ticks);
                 let is_alone = window.refused(&mut self.limit, samples, reason, has_later);
                 window.refusal = answer;
-                if window.has_losses() {
-                    self.doubt.lost();
-                }
                 if is_alone && self.doubt.is_doubted() {
                     self.doubt.refused_alone();
                     window.prefer_longest();
@@ -458,7 +457,7 @@ impl Sender {
     /// Waits because the refusals of a batch are not believed.
     async fn hold_over(&mut self, void: Void, refusal: &str) {
         let problem = match void {
-            Void::Held | Void::Unconfirmed => return,
+            Void::Held => return,
             Void::AcceptedAgain => "a request without samples was refused meanwhile",
             Void::Refused => "requests without samples are refused as well, and no sample is accepted",
         };
@@ -516,10 +515,11 @@ impl Sender {
 
     /// A request with so many samples was refused for `reason`. Returns what to do about them, after a hold if it is [`Ruling::Hold`].
     async fn rule(&mut self, exchange: &Exchange, reason: RefusalReason, samples: u64) -> Result<Ruling, QueueError> {
-        if self.doubt.is_check_due(reason, samples == 1) {
-            self.check_sender().await?;
+        let refusal = exchange.refusal();
+        while let Some(check) = self.doubt.check_due(reason, refusal.as_ref(), samples == 1) {
+            self.check_sender(check).await?;
         }
-        let ruling = self.doubt.refused(reason, exchange.refusal());
+        let ruling = self.doubt.refused(reason, refusal);
         if ruling == Ruling::Hold {
             let problem = problem(exchange);
             self.hold(&format!("{problem}; a request without samples is refused with the same message")).await;
@@ -542,31 +542,35 @@ impl Sender {
         Ok(())
     }
 
-    /// Sends a request without samples after samples were refused.
-    async fn check_sender(&mut self) -> Result<(), QueueError> {
-        self.accepted_at = None;
-        self.until_greeted().await?;
-        self.doubt.checked();
-        Ok(())
-    }
-
-    /// Sends a sample of `window` that was stored again, if there is one: whether it is accepted shows whether the sender is.
-    async fn repeat(&mut self, window: &mut Window<'_>) -> Result<(), QueueError> {
-        let Some(Request { body, newest, .. }) = window.repetition(&self.labels) else { return Ok(()) };
-        let body = Bytes::from(body);
-        // It was counted when it was stored.
-        while let Sent::Again { .. } = self.send(body.clone(), 0, newest).await? {}
-        Ok(())
-    }
-
-    /// Likewise, once: an answer shows that the receiver does not fail for whatever it is sent.
-    async fn repeat_once(&mut self, window: &mut Window<'_>) -> Result<(), QueueError> {
-        // Where nothing but zeros was stored, nothing is shown.
-        let Some(Request { body, newest, .. }) = window.repetition(&self.labels) else { return Ok(()) };
-        if matches!(self.send(body.into(), 0, newest).await?, Sent::Stored | Sent::Divide { .. }) {
-            window.repeated();
+    /// Finds out whether the receiver accepts the sender, after it has refused samples.
+    async fn check_sender(&mut self, check: Check) -> Result<(), QueueError> {
+        match check {
+            Check::Greeting => {
+                self.accepted_at = None;
+                self.until_greeted().await?;
+                self.doubt.checked();
+            }
+            Check::StoredSample => {
+                let answer = self.resend_stored().await;
+                self.doubt.sample_answered(answer);
+            }
         }
         Ok(())
+    }
+
+    /// Sends a sample that the receiver has stored once more. Returns what that shows.
+    async fn resend_stored(&mut self) -> SampleAnswer {
+        // By a clock that was set back it is of the future.
+        let Some(sample) = self.stored_sample.clone().filter(|sample| self.is_present(sample.time)) else {
+            return SampleAnswer::None;
+        };
+        let exchange = self.exchange(sample.body).await;
+        self.read_clock(&exchange);
+        match exchange.answer().verdict() {
+            Verdict::Stored => SampleAnswer::Stored,
+            Verdict::Divide(reason) => SampleAnswer::Refused(reason, exchange.refusal()),
+            Verdict::Hold | Verdict::Retry(_) => SampleAnswer::None,
+        }
     }
 
     /// Sends requests without samples until samples can be sent.

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::age::{Expectation, RefusedAge};
 use super::answer::{RefusalReason, RetryCause};
 use super::batch::Batch;
@@ -48,6 +50,14 @@ pub(crate) struct Request {
     pub(crate) samples: u64,
     /// The time of the newest one.
     pub(crate) newest: TickTime,
+}
+
+/// A sample that a receiver has stored, to be sent once more: whether it is accepted shows whether the sender is.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredSample {
+    /// The compressed body of its request.
+    pub(crate) body: Bytes,
+    pub(crate) time: TickTime,
 }
 
 impl<'t> Window<'t> {
@@ -115,12 +125,17 @@ impl<'t> Window<'t> {
         }
     }
 
-    /// Returns a request of a sample that was stored, and later than which the receiver has none of its series; `None` if there is none.
-    pub(crate) fn repetition(&mut self, labels: &[Option<EncodedLabels>]) -> Option<Request> {
+    /// Returns the latest of the samples that were stored, if it is later than `former`: the receiver has no later one of its series.
+    pub(crate) fn stored_sample(&mut self, former: TickTime, labels: &[Option<EncodedLabels>]) -> Option<StoredSample> {
         let piece = self.pieces.newest_stored()?;
+        let row = self.pieces.series_of(piece).next()?;
+        let (time, _) = self.batch.samples(&self.pieces, piece, row).next()?;
+        if time <= former {
+            return None;
+        }
         let labels = |id: SeriesId| labels[id.index()].as_ref().expect("it was sent");
-        let (body, samples) = self.batch.encode(&self.pieces, piece, &mut self.encoder, labels);
-        Some(Request { body, samples, newest: self.batch.time(piece.ticks.end - 1) })
+        let (body, _) = self.batch.encode(&self.pieces, piece, &mut self.encoder, labels);
+        Some(StoredSample { body: body.into(), time })
     }
 
     /// The request was stored.
@@ -151,9 +166,12 @@ impl<'t> Window<'t> {
         self.pieces.refused_alone() > alone
     }
 
-    /// The next request is one whose samples are far from those that were refused.
+    /// The next request is one whose samples are far from those that were refused, unless some were stored: a receiver without a window
+    /// refuses what is older than a stored sample of the series.
     pub(crate) fn prefer_longest(&mut self) {
-        self.pieces.prefer_longest();
+        if !self.pieces.has_stored() {
+            self.pieces.prefer_longest();
+        }
     }
 
     /// A request without samples failed: what failed before may have failed for the same reason.
@@ -171,12 +189,12 @@ impl<'t> Window<'t> {
         self.suspicion.is_check_due()
     }
 
-    /// Returns whether [`Self::repetition`] is to be sent before the next request.
+    /// Returns whether a sample that was stored is to be sent again before the next request.
     pub(crate) fn is_repetition_due(&self) -> bool {
         self.suspicion.is_repetition_due()
     }
 
-    /// [`Self::repetition`] was answered, and did not fail.
+    /// It was answered, and did not fail.
     pub(crate) fn repeated(&mut self) {
         self.suspicion.repeated();
     }
@@ -221,11 +239,6 @@ impl<'t> Window<'t> {
                 problem.clone_into(&mut self.refusal);
             }
         }
-    }
-
-    /// Returns whether samples were refused that are not sent again and not reported yet.
-    pub(crate) fn has_losses(&self) -> bool {
-        self.pieces.has_losses()
     }
 
     /// Returns whether samples were refused and none was stored.
@@ -381,10 +394,9 @@ mod tests {
 
     /// Sends a sample that was stored again, as a sender does.
     fn repeat(window: &mut Window<'_>, receiver: &mut Receiver, labels: &[Option<EncodedLabels>]) {
-        let answer = match window.repetition(labels) {
+        let answer = match window.stored_sample(TickTime::NEVER, labels) {
             None => None,
-            Some(request) => {
-                assert_eq!(request.samples, 1);
+            Some(_) => {
                 let piece = window.pieces.newest_stored().expect("it is what is repeated");
                 let row = window.pieces.series_of(piece).next().expect("a series");
                 let (time, value) = window.batch.samples(&window.pieces, piece, row).next().expect("a sample");
