@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use prometheus::Registry;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::BridgeError;
@@ -64,6 +64,7 @@ struct Pushing {
 struct RunningSender {
     receiver: PushReceiver,
     stop: CancellationToken,
+    task: AbortHandle,
 }
 
 /// Why the configured receivers are not being sent to.
@@ -172,9 +173,10 @@ impl Pushing {
         }
     }
 
-    /// Takes ticks until the settings change, the bridge ends, or `pause` is over.
+    /// Takes ticks until the settings change, the bridge ends, `pause` is over, or the queue does not know a receiver any more, as when a
+    /// damaged row was deleted.
     async fn until_change(&mut self, pause: Option<Duration>) {
-        let Self { ticker, settings, senders, finish, .. } = self;
+        let Self { ticker, settings, senders, running, finish, .. } = self;
         let paused = async {
             match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
@@ -191,6 +193,14 @@ impl Pushing {
         let sending = async {
             while let Some(ended) = senders.join_next().await {
                 propagate(ended);
+                // One that was stopped is not among those that run.
+                let lost: Vec<_> = running.extract_if(.., |_, running| running.task.is_finished()).collect();
+                for (name, _) in &lost {
+                    tracing::warn!(receiver = %name, "push queue lost a receiver; it is added again");
+                }
+                if !lost.is_empty() {
+                    return;
+                }
             }
             pending::<()>().await;
         };
@@ -269,8 +279,8 @@ impl Pushing {
         let (name, stop) = (receiver.name.clone(), CancellationToken::new());
         let listener = self.telemetry.push().receiver(name.as_str());
         let sender = Sender::new(receiver.clone(), handle, self.clock_guard.clone(), listener, SendTiming::default());
-        self.senders.spawn(sender.run(self.is_complete.clone(), stop.clone()));
-        self.running.insert(name, RunningSender { receiver, stop });
+        let task = self.senders.spawn(sender.run(self.is_complete.clone(), stop.clone()));
+        self.running.insert(name, RunningSender { receiver, stop, task });
     }
 
     /// Returns the handle of the queue.

@@ -284,6 +284,19 @@ async fn a_queue_that_becomes_corrupt_while_the_bridge_runs_loses_no_count() {
     assert_eq!(log.matches("push queue corrupt; it is emptied").count(), 1, "{log}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_whose_row_is_damaged_while_the_bridge_runs_is_added_again() {
+    let mut pushing = Pushing::start("labels: {instance: one}").await;
+    pushing.queue_another().await;
+    pushing.until_received(ONE).await;
+    let state = Connection::open(pushing.state()).unwrap();
+    state.execute_batch("DELETE FROM push_receiver").unwrap();
+    drop(state);
+    pushing.queue_another().await;
+    pushing.until_received(ONE).await;
+    pushing.program.until_stderr("a warning", |log| log.contains("push queue lost a receiver; it is added again"));
+}
+
 /// The interval is a flag, so that it changes with a start.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_interval_that_changes_with_a_queue_loses_no_tick() {
