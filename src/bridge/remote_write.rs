@@ -146,7 +146,7 @@ impl Pushing {
     /// since a sender that was stopped may still have reported an answer.
     fn report(&mut self, applied: Result<(), ApplyError>, wanted: &PushSettings) {
         let Err(error) = applied else {
-            if self.failure.take().is_some() {
+            if self.failure.take().is_some() && !self.running.is_empty() {
                 tracing::info!("push queue no longer fails");
             }
             return;

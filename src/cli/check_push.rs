@@ -104,7 +104,8 @@ fn report(receiver: &PushReceiver, probe: &Probe) -> String {
         Ok(_) | Err(_) => "not known".to_owned(),
     };
     let clock = match probe.skew_seconds {
-        None => "unknown: the response has no Date".to_owned(),
+        None if probe.answer.is_err() => "not known".to_owned(),
+        None => "not known: the response has no Date".to_owned(),
         Some((ahead, _)) if ahead > 1.0 => format!("this machine is {ahead:.0} s ahead of the receiver"),
         Some((_, ahead)) if ahead < -1.0 => format!("this machine is {:.0} s behind the receiver", -ahead),
         Some(_) => "this machine and the receiver agree".to_owned(),

@@ -110,6 +110,7 @@ async fn a_receiver_that_is_not_there_and_a_setting_that_is_refused_are_told_apa
     let unreachable = check(vec!["--push.url=http://127.0.0.1:1/".to_owned()]).await;
     assert_eq!(unreachable.code, Some(1));
     assert!(unreachable.stderr.contains("check that the receiver runs"), "{}", unreachable.stderr);
+    assert!(unreachable.stdout.contains("  clock: not known\n"), "{}", unreachable.stdout);
     let refused = check(vec!["--push.url=ftp://127.0.0.1/".to_owned()]).await;
     assert_eq!(refused.code, Some(2));
     assert!(refused.stderr.contains("does not start with http:// or https://"), "{}", refused.stderr);
