@@ -10,8 +10,8 @@ use crate::feed::Secret;
 /// Without anything that is known of a receiver, a batch is given up once so many samples that are far from each other were refused alone.
 const TRIED_ALONE_MAX: usize = 16;
 
-/// Each time that samples were held so often without knowing whether it is they that are refused, they are divided instead.
-const DIVIDED_AFTER_HOLDS: u32 = 8;
+/// Samples that nothing tells whether it is they that are refused are held, and each time that this is so often divided instead.
+const DIVIDED_EACH_HOLDS: u32 = 8;
 
 /// The status and the message of a refusal, without words that contain a digit: they can be of a time or of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ enum State {
     Open,
     /// Requests without samples are refused too.
     Doubted {
-        /// Whether samples were stored before while such requests were answered otherwise, or nothing is known at all.
+        /// Whether the refusals are void once anything is accepted. Else they are believed once samples are stored.
         is_void: bool,
         /// Samples that were refused alone since.
         tried_alone: usize,
@@ -144,7 +144,7 @@ pub(crate) enum Ruling {
 ///
 /// | the request without samples is | samples of the batch were stored | ticks follow the batch | the refusal |
 /// | --- | --- | --- | --- |
-/// | refused with the same message, whatever the reason | | | is believed if a sample that was stored before is accepted once more, and afterwards too; else it holds the samples |
+/// | refused with the same message, whatever the reason | | | is believed if a sample that was stored before is accepted once more, and samples afterwards too; else it holds the samples, and is doubted each eighth time |
 /// | accepted, or refused as usual | | | is believed, once the sender is accepted afterwards too |
 /// | refused, which is unusual | | | is doubted, and void if anything is accepted later |
 /// | refused, and no usual answer is known | yes | | is believed |
@@ -160,7 +160,7 @@ pub(crate) enum Ruling {
 /// A check is due after the first refusal of a batch for an unknown reason, after the first one of a single sample
 /// since samples were stored, and at the end of a batch with refusals that are neither believed nor doubted. So a batch has three at most
 /// if one series is refused; if many are, half as many as it has requests with samples, and two more. Where both ways are needed, it has
-/// as many of each. What is doubted drops nothing, and the batch is sent again after a hold.
+/// as many of each. A hold makes them due again. What is doubted is not dropped before samples are stored.
 #[derive(Debug)]
 pub(crate) struct Doubt {
     usual: UsualAnswer,
@@ -169,7 +169,7 @@ pub(crate) struct Doubt {
     /// The last refusal of samples that is not settled.
     refusal: Option<Refusal>,
     state: State,
-    /// Whether a refusal that is not settled had the message of the requests without samples.
+    /// Whether a refusal that is not settled had the message of the requests without samples: one of these settles nothing.
     is_ambiguous: bool,
     /// Whether a sample that was stored was accepted when it was sent again last.
     is_sample_accepted: bool,
@@ -179,8 +179,8 @@ pub(crate) struct Doubt {
     is_followed: bool,
     /// Whether samples of the batch were stored.
     has_stored: bool,
-    greeted: Checked,
-    sample_sent: Checked,
+    greeting_check: Checked,
+    sample_check: Checked,
 }
 
 impl Default for Doubt {
@@ -195,8 +195,8 @@ impl Default for Doubt {
             holds: 0,
             is_followed: false,
             has_stored: false,
-            greeted: Checked::default(),
-            sample_sent: Checked::default(),
+            greeting_check: Checked::default(),
+            sample_check: Checked::default(),
         }
     }
 }
@@ -207,7 +207,7 @@ impl Doubt {
         self.state = State::Settled;
         self.refusal = None;
         (self.is_ambiguous, self.is_followed, self.has_stored) = (false, is_followed, false);
-        (self.greeted, self.sample_sent) = Default::default();
+        (self.greeting_check, self.sample_check) = Default::default();
     }
 
     /// Returns whether all refusals so far are believed.
@@ -229,9 +229,13 @@ impl Doubt {
         }
     }
 
-    /// Every sample of the batch is answered for. Returns why what is not settled is to be sent again.
+    /// Every sample of the batch is answered for, and nothing is due. Returns why what is not settled is to be sent again.
     pub(crate) fn end(&self) -> Option<Void> {
-        if self.is_doubted() { Some(Void::Refused) } else { self.void() }
+        match self.state {
+            State::Settled => None,
+            State::Open | State::Doubted { .. } => Some(Void::Refused),
+            State::Void(void) => Some(void),
+        }
     }
 
     /// Samples were stored.
@@ -247,7 +251,7 @@ impl Doubt {
             }
         };
         (self.has_stored, self.holds) = (true, 0);
-        (self.greeted.since_stored, self.sample_sent.since_stored) = (false, false);
+        (self.greeting_check.since_stored, self.sample_check.since_stored) = (false, false);
         self.accepted();
     }
 
@@ -255,17 +259,21 @@ impl Doubt {
     pub(crate) fn greeted(&mut self, greeting: Greeting) -> bool {
         let sign = self.sign(&greeting);
         let is_same = matches!(&greeting, Greeting::Refused(refusal) if self.refusal.as_ref() == Some(refusal));
-        if greeting == Greeting::Accepted {
+        let is_refused = greeting != Greeting::Accepted;
+        if !is_refused {
             self.usual = UsualAnswer::Accepted;
         }
         self.greeting = Some(greeting);
-        match (sign, self.state) {
-            _ if is_same => self.is_ambiguous = true,
-            (Sign::Refused, State::Open) => self.doubt(true),
-            (Sign::Nothing, State::Open) => self.settle(),
-            (Sign::Accepted, State::Doubted { .. }) => self.state = State::Void(Void::AcceptedAgain),
-            (Sign::Accepted, _) => self.accepted(),
-            (Sign::Refused | Sign::Nothing, _) => {}
+        match (self.state, sign) {
+            // With a message that only others of the batch had it shows that the sender is refused.
+            (State::Open, Sign::Refused) if !(is_same && self.is_ambiguous) => self.doubt(true),
+            (State::Open | State::Doubted { .. }, _) if is_refused && (is_same || self.is_ambiguous) => {
+                self.is_ambiguous = true;
+            }
+            (State::Open, Sign::Nothing) => self.settle(),
+            (State::Doubted { .. }, Sign::Accepted) => self.state = State::Void(Void::AcceptedAgain),
+            (_, Sign::Accepted) => self.accepted(),
+            (_, Sign::Refused | Sign::Nothing) => {}
         }
         sign == Sign::Accepted
     }
@@ -278,13 +286,17 @@ impl Doubt {
             // Who has read the sample knows whoever sends it.
             SampleAnswer::Refused(reason, refusal) => reason.is_known() && !self.is_of_greetings(refusal.as_ref()),
         };
-        self.sample_sent.done();
+        self.sample_check.done();
         self.is_sample_accepted = is_accepted;
         if is_accepted {
             self.holds = 0;
             self.accepted();
         } else if self.state == State::Open {
-            self.state = State::Void(Void::Refused);
+            if self.is_held() {
+                self.state = State::Void(Void::Refused);
+            } else {
+                self.doubt(true);
+            }
         }
     }
 
@@ -293,14 +305,15 @@ impl Doubt {
         if self.state != State::Settled {
             self.state = State::Void(Void::Held);
         }
+        (self.greeting_check, self.sample_check) = Default::default();
     }
 
     /// Returns what is due before [`Self::refused`] with these arguments. `is_alone` is whether a single sample was refused.
     pub(crate) fn check_due(&self, reason: RefusalReason, refusal: Option<&Refusal>, is_alone: bool) -> Option<Check> {
         if self.is_of_greetings(refusal) {
-            return self.sample_sent.is_due(is_alone).then_some(Check::StoredSample);
+            return self.sample_check.is_due(is_alone).then_some(Check::StoredSample);
         }
-        let is_due = !reason.is_known() && self.greeted.is_due(is_alone) && self.last_sign() == Sign::Accepted;
+        let is_due = !reason.is_known() && self.greeting_check.is_due(is_alone) && self.last_sign() == Sign::Accepted;
         is_due.then_some(Check::Greeting)
     }
 
@@ -310,9 +323,9 @@ impl Doubt {
         (self.state == State::Open).then_some(check)
     }
 
-    /// The request without samples that was due was answered.
-    pub(crate) fn checked(&mut self) {
-        self.greeted.done();
+    /// [`Check::Greeting`] was answered.
+    pub(crate) fn greeting_checked(&mut self) {
+        self.greeting_check.done();
     }
 
     /// Samples were refused.
@@ -338,19 +351,25 @@ impl Doubt {
     }
 
     fn refused_as_greetings(&mut self, refusal: Option<Refusal>) -> Ruling {
-        if self.is_settled() {
-            if self.is_sample_accepted {
-                self.state = State::Open;
-            } else {
-                self.holds = self.holds.wrapping_add(1);
-                if !self.holds.is_multiple_of(DIVIDED_AFTER_HOLDS) {
-                    return Ruling::Hold;
-                }
-                self.doubt(true);
+        match self.state {
+            State::Settled if self.is_sample_accepted => self.state = State::Open,
+            State::Settled => match self.is_held() {
+                true => return Ruling::Hold,
+                false => self.doubt(true),
+            },
+            State::Doubted { tried_alone, is_void: false } if !self.is_sample_accepted => {
+                self.state = State::Doubted { tried_alone, is_void: true };
             }
+            State::Open | State::Doubted { .. } | State::Void(_) => {}
         }
         (self.refusal, self.is_ambiguous) = (refusal, true);
         Ruling::Divide
+    }
+
+    /// Counts another time that nothing tells whether it is the samples that are refused. Returns whether they are held.
+    fn is_held(&mut self) -> bool {
+        self.holds = self.holds.wrapping_add(1);
+        !self.holds.is_multiple_of(DIVIDED_EACH_HOLDS)
     }
 
     /// A sample was refused alone, and is not to be tried again.
@@ -445,7 +464,7 @@ mod tests {
             match check {
                 Check::Greeting => {
                     doubt.greeted(greeting.clone());
-                    doubt.checked();
+                    doubt.greeting_checked();
                 }
                 Check::StoredSample => doubt.sample_answered(sample.clone()),
             }
@@ -540,6 +559,54 @@ mod tests {
     }
 
     #[test]
+    fn no_request_without_samples_settles_what_has_its_message() {
+        for usual in usual_answers() {
+            let mut doubt = after(&usual, false);
+            doubt.greeted(refused("bad request"));
+            let opened = refuse_once(&mut doubt, "bad request", &Greeting::Accepted, &SampleAnswer::Stored, true);
+            assert_eq!((opened, doubt.is_settled()), (Ruling::Divide, false));
+            // Of another message afterwards.
+            doubt.refused(RefusalReason::Other, Some(refusal("bad label")));
+            for text in ["bad request", "no samples", "one", "another", "a third"] {
+                doubt.greeted(refused(text));
+                assert!(!doubt.is_settled(), "{usual:?} {text}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_stored_sample_nothing_that_has_the_message_of_requests_without_samples_is_believed_later() {
+        let mut doubt = after(&[], false);
+        doubt.greeted(refused("bad request"));
+        refuse_once(&mut doubt, "starting", &refused("bad request"), &SampleAnswer::None, false);
+        assert!(doubt.is_doubted(), "no usual answer is known");
+        let ruling = refuse_once(&mut doubt, "bad request", &refused("bad request"), &SampleAnswer::None, true);
+        assert_eq!(ruling, Ruling::Divide);
+        doubt.stored();
+        assert_eq!(doubt.end(), Some(Void::AcceptedAgain));
+    }
+
+    #[test]
+    fn a_stored_sample_is_asked_again_after_each_hold_and_those_behind_others_are_divided_in_the_end() {
+        let same = refusal("bad request");
+        let mut doubt = after(&[refused("bad request")], false);
+        for _ in 0..3 {
+            assert_eq!(doubt.check_due(RefusalReason::Other, Some(&same), false), Some(Check::StoredSample));
+            doubt.sample_answered(SampleAnswer::None);
+            assert_eq!(doubt.refused(RefusalReason::Other, Some(same.clone())), Ruling::Hold);
+            doubt.held();
+        }
+        // Where another refusal comes first, the batch is void and no request is held.
+        let is_divided = (0..8).any(|_| {
+            doubt.begin(false);
+            refuse_once(&mut doubt, "bad label", &refused("bad request"), &SampleAnswer::None, false);
+            refuse_once(&mut doubt, "bad request", &refused("bad request"), &SampleAnswer::None, true);
+            doubt.is_doubted()
+        });
+        assert!(is_divided);
+    }
+
+    #[test]
     fn each_eighth_time_samples_are_divided_instead_of_held_and_nothing_is_believed() {
         for usual in usual_answers() {
             for answer in ANSWERS {
@@ -583,7 +650,8 @@ mod tests {
                 let open = || {
                     let mut doubt = after(std::slice::from_ref(&usual), is_followed);
                     assert_eq!(refuse(&mut doubt, "bad label", &usual), Ruling::Divide);
-                    assert_eq!((doubt.check_due_at_end(), doubt.end()), (Some(Check::Greeting), None), "{usual:?}");
+                    assert_eq!(doubt.check_due_at_end(), Some(Check::Greeting), "{usual:?}");
+                    assert_eq!((doubt.void(), doubt.end()), (None, Some(Void::Refused)), "it is not settled yet");
                     doubt
                 };
                 let mut doubt = open();
@@ -600,12 +668,11 @@ mod tests {
                 let mut doubt = open();
                 doubt.held();
                 assert_eq!(doubt.void(), Some(Void::Held));
-                let mut doubt = open();
-                doubt.greeted(refused("unknown"));
-                assert_eq!(doubt.end(), Some(Void::Refused));
-                let mut doubt = open();
-                doubt.greeted(refused("bad label"));
-                assert_eq!(doubt.check_due_at_end(), Some(Check::StoredSample), "it is of both");
+                for text in ["unknown", "bad label"] {
+                    let mut doubt = open();
+                    doubt.greeted(refused(text));
+                    assert_eq!((doubt.check_due_at_end(), doubt.end()), (None, Some(Void::Refused)), "{text}");
+                }
             }
         }
     }
@@ -678,7 +745,7 @@ mod tests {
         let mut is_due = |is_alone| {
             let due = doubt.check_due(RefusalReason::Other, Some(&refusal("bad label")), is_alone);
             if due.is_some() {
-                doubt.checked();
+                doubt.greeting_checked();
             }
             due == Some(Check::Greeting)
         };
@@ -687,7 +754,7 @@ mod tests {
         let mut is_due = |is_alone| {
             let due = doubt.check_due(RefusalReason::Other, Some(&refusal("bad label")), is_alone);
             if due.is_some() {
-                doubt.checked();
+                doubt.greeting_checked();
             }
             due == Some(Check::Greeting)
         };

@@ -352,7 +352,8 @@ impl Sender {
         while let Some(Request { body, samples, newest }) = window.next_request(&mut self.limit, &self.labels) {
             let sent = self.send(body.into(), samples, newest).await?;
             self.answer(&mut window, sent, samples);
-            if window.is_repetition_due() && self.resend_stored().await != SampleAnswer::None {
+            if window.is_repetition_due() && self.resend_stored().await.is_some_and(|exchange| exchange.is_of_samples())
+            {
                 window.repeated();
             }
             if self.doubt.void().is_some() {
@@ -363,7 +364,7 @@ impl Sender {
                 self.advance_over(&window).await?;
             }
         }
-        if let Some(check) = self.doubt.check_due_at_end() {
+        while let Some(check) = self.doubt.check_due_at_end() {
             self.check_sender(check).await?;
         }
         if let Some(void) = self.doubt.end() {
@@ -459,7 +460,7 @@ impl Sender {
         let problem = match void {
             Void::Held => return,
             Void::AcceptedAgain => "a request without samples was refused meanwhile",
-            Void::Refused => "requests without samples are refused as well, and no sample is accepted",
+            Void::Refused => "requests without samples are refused as well, and nothing shows that it is the samples",
         };
         self.hold(&format!("{refusal}; {problem}")).await;
     }
@@ -522,7 +523,10 @@ impl Sender {
         let ruling = self.doubt.refused(reason, refusal);
         if ruling == Ruling::Hold {
             let problem = problem(exchange);
-            self.hold(&format!("{problem}; a request without samples is refused with the same message")).await;
+            self.hold(&format!(
+                "{problem}; a request without samples is refused with the same message, and no sample is accepted"
+            ))
+            .await;
         }
         Ok(ruling)
     }
@@ -548,29 +552,32 @@ impl Sender {
             Check::Greeting => {
                 self.accepted_at = None;
                 self.until_greeted().await?;
-                self.doubt.checked();
+                self.doubt.greeting_checked();
             }
             Check::StoredSample => {
-                let answer = self.resend_stored().await;
+                let exchange = self.resend_stored().await;
+                let answer = match exchange.as_ref().map(|exchange| (exchange, exchange.answer().verdict())) {
+                    Some((_, Verdict::Stored)) => SampleAnswer::Stored,
+                    Some((exchange, Verdict::Divide(reason))) => SampleAnswer::Refused(reason, exchange.refusal()),
+                    Some((exchange, Verdict::Retry(cause))) => {
+                        self.retry(&problem(exchange), cause).await;
+                        SampleAnswer::None
+                    }
+                    Some((_, Verdict::Hold)) | None => SampleAnswer::None,
+                };
                 self.doubt.sample_answered(answer);
             }
         }
         Ok(())
     }
 
-    /// Sends a sample that the receiver has stored once more. Returns what that shows.
-    async fn resend_stored(&mut self) -> SampleAnswer {
+    /// Sends a sample that the receiver has stored once more; `None` if none is known.
+    async fn resend_stored(&mut self) -> Option<Exchange> {
         // By a clock that was set back it is of the future.
-        let Some(sample) = self.stored_sample.clone().filter(|sample| self.is_present(sample.time)) else {
-            return SampleAnswer::None;
-        };
+        let sample = self.stored_sample.clone().filter(|sample| self.is_present(sample.time))?;
         let exchange = self.exchange(sample.body).await;
         self.read_clock(&exchange);
-        match exchange.answer().verdict() {
-            Verdict::Stored => SampleAnswer::Stored,
-            Verdict::Divide(reason) => SampleAnswer::Refused(reason, exchange.refusal()),
-            Verdict::Hold | Verdict::Retry(_) => SampleAnswer::None,
-        }
+        Some(exchange)
     }
 
     /// Sends requests without samples until samples can be sent.
@@ -698,6 +705,15 @@ impl Sender {
 }
 
 impl Exchange {
+    /// Returns whether the answer is of somebody who has read the samples.
+    fn is_of_samples(&self) -> bool {
+        match self.answer().verdict() {
+            Verdict::Stored => true,
+            Verdict::Divide(reason) => reason.is_known(),
+            Verdict::Hold | Verdict::Retry(_) => false,
+        }
+    }
+
     /// Returns the refusal of a request that was answered.
     fn refusal(&self) -> Option<Refusal> {
         let Reply { code, body, .. } = self.answer.as_ref().ok()?;

@@ -987,45 +987,72 @@ async fn a_receiver_that_refuses_samples_as_it_refuses_empty_requests_loses_noth
     assert_eq!(samples(&server.stored()), 9 * (50 + OTHERS), "no tick is missing");
 }
 
-/// The credentials end with each request of the search for a series that the receiver refuses, until two holds.
-#[tokio::test]
-async fn credentials_that_are_refused_while_a_refused_series_is_searched_drop_nothing_of_others() {
+/// The credentials end with each request of the search for a series that the receiver refuses, until two holds. Requests without
+/// samples are refused with `empty`, if with anything, the series with `bad`, and the credentials with `revoked`, or another text each
+/// time. `is_known` is whether the receiver has stored a tick before.
+async fn check_credentials_that_end_in_a_search(
+    empty: Option<&'static str>,
+    bad: &'static str,
+    revoked: Option<&'static str>,
+    is_known: bool,
+) {
     const SERIES: usize = 40;
     for ticks in [1, 3] {
         for ends_at in 2..32 {
             let is_restored = Arc::new(AtomicBool::new(false));
+            let first = if is_known { 2 } else { 0 };
             let server = ScriptedReceiver::start({
                 let is_restored = Arc::clone(&is_restored);
                 let (mut rng, mut requests) = (fastrand::Rng::with_seed(1), 0);
                 move |request, _| {
                     requests += 1;
-                    match () {
-                        () if requests > ends_at && !is_restored.load(Ordering::Relaxed) => {
-                            Action::status("400 Bad Request", "", &changing_text(&mut rng))
+                    let refused = match () {
+                        () if requests > first + ends_at && !is_restored.load(Ordering::Relaxed) => {
+                            Some(revoked.map_or_else(|| changing_text(&mut rng), str::to_owned))
                         }
-                        () if has_series(request, "counter_17_total") => {
-                            Action::status("400 Bad Request", "", "label value too long")
-                        }
-                        () => Action::store(),
-                    }
+                        () if request.is_empty() => empty.map(str::to_owned),
+                        () => has_series(request, "counter_17_total").then(|| bad.to_owned()),
+                    };
+                    refused.map_or_else(Action::store, |text| Action::status("400 Bad Request", "", &text))
                 }
             })
             .await;
             let receiver = receiver(&server.url());
-            let mut queue = Queue::new(&[&receiver], ticks).await;
-            queue.ticks(ticks, SERIES).await;
+            let mut queue = Queue::new(&[&receiver], ticks + i64::from(is_known)).await;
             let running = Running::start(&receiver, &queue, timing());
+            if is_known {
+                queue.tick([]).await;
+                server.until("the first tick", |stored| samples(stored) == OTHERS).await;
+                running.until("an empty queue", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+            }
+            queue.ticks(ticks, SERIES).await;
             // The queue is reported before the first request.
-            let is_sent = |report: &Report| report.requests > 0 && report.queue_ticks == 0;
+            let is_sent = |report: &Report| report.requests > first && report.queue_ticks == 0;
             running.until("two holds, or the end", |report| report.holds.len() >= 2 || is_sent(report)).await;
             is_restored.store(true, Ordering::Relaxed);
             let report = running.finish().await;
-            let what = format!("they end after {ends_at} requests of {ticks} ticks");
-            assert_eq!(samples(&server.stored()), ticks as usize * (SERIES - 1 + OTHERS), "{what}");
+            let what = format!("{empty:?} {bad} {revoked:?} {is_known} after {ends_at} requests of {ticks} ticks");
+            let sent = ticks as usize * (SERIES - 1 + OTHERS) + if is_known { OTHERS } else { 0 };
+            let zeros = if is_known { SERIES - 1 } else { 0 };
+            assert_eq!(samples(&server.stored()), sent + zeros, "{what}: {report:?}");
             // Those of the refused series can be sent twice.
-            assert!((1..=2 * ticks as u64).contains(&report.refused.values().sum()), "{what}: {:?}", report.refused);
+            let refused = report.refused.values().sum::<u64>();
+            assert!((1..=2 * (ticks as u64 + u64::from(is_known))).contains(&refused), "{what}: {:?}", report.refused);
         }
     }
+}
+
+#[tokio::test]
+async fn credentials_that_are_refused_while_a_refused_series_is_searched_drop_nothing_of_others() {
+    const UNKNOWN: Option<&str> = Some("cannot find the provided auth token");
+    for is_known in [false, true] {
+        check_credentials_that_end_in_a_search(None, "label value too long", None, is_known).await;
+        check_credentials_that_end_in_a_search(None, "label value too long", UNKNOWN, is_known).await;
+        check_credentials_that_end_in_a_search(Some("no samples"), "label value too long", UNKNOWN, is_known).await;
+    }
+    check_credentials_that_end_in_a_search(Some("bad request"), "label value too long", Some("bad request"), true)
+        .await;
+    check_credentials_that_end_in_a_search(Some("bad request"), "bad request", Some("bad request"), true).await;
 }
 
 #[tokio::test]
