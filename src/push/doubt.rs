@@ -144,23 +144,23 @@ pub(crate) enum Ruling {
 ///
 /// | the request without samples is | samples of the batch were stored | ticks follow the batch | the refusal |
 /// | --- | --- | --- | --- |
-/// | refused with the same message, whatever the reason | | | is believed if a sample that was stored before is accepted once more, and samples afterwards too; else it holds the samples, and is doubted each eighth time |
-/// | accepted, or refused as usual | | | is believed, once the sender is accepted afterwards too |
+/// | refused with the same message, whatever the reason | | | is believed if a sample that was stored before is accepted once more, and the sender afterwards too; else it holds the samples, and is doubted each eighth time |
+/// | accepted, or refused as usual | | | is believed, once the sender is accepted afterwards too, unless by a request without samples that is refused with the same message |
 /// | refused, which is unusual | | | is doubted, and void if anything is accepted later |
 /// | refused, and no usual answer is known | yes | | is believed |
 /// | refused, and no usual answer is known | no | yes | is believed: later ticks can be what it accepts |
-/// | refused, and no usual answer is known | no | no | is doubted, until samples are stored |
+/// | refused, and no usual answer is known | no | no | is doubted, until samples are stored, or refused for a known reason |
 ///
-/// The usual answer is the one that samples were stored after. One that differs from time to time is not known. The same message is that of
+/// The usual answer is the one that samples were stored after, or that the request was accepted. One that differs from time to time is not known. The same message is that of
 /// the last request without samples, or the usual one: it can be that of a proxy which replaces all messages.
 ///
-/// Samples are not held for ever. A process that has just started knows no sample that was stored, and a receiver may refuse the one that is
+/// Samples are not only held. A process that has just started knows no sample that was stored, and a receiver may refuse the one that is
 /// known because it is old by now: each eighth time the samples are divided instead of held, and what is refused is doubted.
 ///
 /// A check is due after the first refusal of a batch for an unknown reason, after the first one of a single sample
 /// since samples were stored, and at the end of a batch with refusals that are neither believed nor doubted. So a batch has three at most
 /// if one series is refused; if many are, half as many as it has requests with samples, and two more. Where both ways are needed, it has
-/// as many of each. A hold makes them due again. What is doubted is not dropped before samples are stored.
+/// as many of each. A hold makes them due again.
 #[derive(Debug)]
 pub(crate) struct Doubt {
     usual: UsualAnswer,
@@ -173,8 +173,10 @@ pub(crate) struct Doubt {
     is_ambiguous: bool,
     /// Whether a sample that was stored was accepted when it was sent again last.
     is_sample_accepted: bool,
-    /// Holds for the same message since samples were stored.
+    /// Holds and void batches for want of a stored sample that is accepted again, since one was, or samples were stored.
     holds: u32,
+    /// All holds.
+    times_held: u64,
     /// Whether ticks follow the batch.
     is_followed: bool,
     /// Whether samples of the batch were stored.
@@ -193,6 +195,7 @@ impl Default for Doubt {
             is_ambiguous: false,
             is_sample_accepted: false,
             holds: 0,
+            times_held: 0,
             is_followed: false,
             has_stored: false,
             greeting_check: Checked::default(),
@@ -267,8 +270,10 @@ impl Doubt {
         match (self.state, sign) {
             // With a message that only others of the batch had it shows that the sender is refused.
             (State::Open, Sign::Refused) if !(is_same && self.is_ambiguous) => self.doubt(true),
-            (State::Open | State::Doubted { .. }, _) if is_refused && (is_same || self.is_ambiguous) => {
+            (State::Open, _) if is_refused && (is_same || self.is_ambiguous) => self.is_ambiguous = true,
+            (State::Doubted { tried_alone, is_void }, _) if is_refused && (is_same || self.is_ambiguous) => {
                 self.is_ambiguous = true;
+                self.state = State::Doubted { tried_alone, is_void: is_void || is_same };
             }
             (State::Open, Sign::Nothing) => self.settle(),
             (State::Doubted { .. }, Sign::Accepted) => self.state = State::Void(Void::AcceptedAgain),
@@ -306,6 +311,12 @@ impl Doubt {
             self.state = State::Void(Void::Held);
         }
         (self.greeting_check, self.sample_check) = Default::default();
+        self.times_held += 1;
+    }
+
+    /// Returns how often the sender has waited because it was refused.
+    pub(crate) fn times_held(&self) -> u64 {
+        self.times_held
     }
 
     /// Returns what is due before [`Self::refused`] with these arguments. `is_alone` is whether a single sample was refused.
@@ -400,7 +411,7 @@ impl Doubt {
     }
 
     /// Returns whether requests without samples are refused like this: the last one, or those that samples were stored after.
-    fn is_of_greetings(&self, refusal: Option<&Refusal>) -> bool {
+    pub(crate) fn is_of_greetings(&self, refusal: Option<&Refusal>) -> bool {
         let Some(refusal) = refusal else { return false };
         let is_usual = matches!(&self.usual, UsualAnswer::Refused { refusal: usual, .. } if usual == refusal);
         is_usual || matches!(&self.greeting, Some(Greeting::Refused(greeting)) if greeting == refusal)

@@ -34,6 +34,9 @@ const WINDOW_TICKS_MAX: usize = 4_096;
 /// The queue is tried again after this time.
 const QUEUE_RETRY: Duration = Duration::from_secs(5);
 
+/// A stored sample that fails is sent so often before it shows nothing.
+const SAMPLE_ATTEMPTS: usize = 4;
+
 /// Beyond this difference of clocks nothing is sent to a receiver: a sample from the future makes some receivers refuse
 /// everybody's present.
 const SKEW_SECONDS_MAX: f64 = 60.0;
@@ -352,7 +355,7 @@ impl Sender {
         while let Some(Request { body, samples, newest }) = window.next_request(&mut self.limit, &self.labels) {
             let sent = self.send(body.into(), samples, newest).await?;
             self.answer(&mut window, sent, samples);
-            if window.is_repetition_due() && self.resend_stored().await.is_some_and(|exchange| exchange.is_of_samples())
+            if window.is_repetition_due() && self.resend_stored().await.is_some_and(|exchange| self.is_read(&exchange))
             {
                 window.repeated();
             }
@@ -517,14 +520,19 @@ impl Sender {
     /// A request with so many samples was refused for `reason`. Returns what to do about them, after a hold if it is [`Ruling::Hold`].
     async fn rule(&mut self, exchange: &Exchange, reason: RefusalReason, samples: u64) -> Result<Ruling, QueueError> {
         let refusal = exchange.refusal();
+        let times_held = self.doubt.times_held();
         while let Some(check) = self.doubt.check_due(reason, refusal.as_ref(), samples == 1) {
             self.check_sender(check).await?;
+            if self.doubt.times_held() > times_held {
+                // It may have been the sender that was refused.
+                return Ok(Ruling::Hold);
+            }
         }
         let ruling = self.doubt.refused(reason, refusal);
         if ruling == Ruling::Hold {
             let problem = problem(exchange);
             self.hold(&format!(
-                "{problem}; a request without samples is refused with the same message, and no sample is accepted"
+                "{problem}; a request without samples is refused with the same message, and no stored sample shows otherwise"
             ))
             .await;
         }
@@ -555,20 +563,34 @@ impl Sender {
                 self.doubt.greeting_checked();
             }
             Check::StoredSample => {
-                let exchange = self.resend_stored().await;
-                let answer = match exchange.as_ref().map(|exchange| (exchange, exchange.answer().verdict())) {
-                    Some((_, Verdict::Stored)) => SampleAnswer::Stored,
-                    Some((exchange, Verdict::Divide(reason))) => SampleAnswer::Refused(reason, exchange.refusal()),
-                    Some((exchange, Verdict::Retry(cause))) => {
-                        self.retry(&problem(exchange), cause).await;
-                        SampleAnswer::None
+                let mut answer = SampleAnswer::None;
+                for _ in 0..SAMPLE_ATTEMPTS {
+                    let Some(exchange) = self.resend_stored().await else { break };
+                    match exchange.answer().verdict() {
+                        Verdict::Stored => answer = SampleAnswer::Stored,
+                        Verdict::Divide(reason) => answer = SampleAnswer::Refused(reason, exchange.refusal()),
+                        Verdict::Retry(cause) => {
+                            self.retry(&problem(&exchange), cause).await;
+                            continue;
+                        }
+                        Verdict::Hold => {}
                     }
-                    Some((_, Verdict::Hold)) | None => SampleAnswer::None,
-                };
+                    break;
+                }
+                self.check_generation()?;
                 self.doubt.sample_answered(answer);
             }
         }
         Ok(())
+    }
+
+    /// Returns whether the answer is of somebody who has read the samples.
+    fn is_read(&self, exchange: &Exchange) -> bool {
+        match exchange.answer().verdict() {
+            Verdict::Stored => true,
+            Verdict::Divide(_) => !self.doubt.is_of_greetings(exchange.refusal().as_ref()),
+            Verdict::Hold | Verdict::Retry(_) => false,
+        }
     }
 
     /// Sends a sample that the receiver has stored once more; `None` if none is known.
@@ -705,15 +727,6 @@ impl Sender {
 }
 
 impl Exchange {
-    /// Returns whether the answer is of somebody who has read the samples.
-    fn is_of_samples(&self) -> bool {
-        match self.answer().verdict() {
-            Verdict::Stored => true,
-            Verdict::Divide(reason) => reason.is_known(),
-            Verdict::Hold | Verdict::Retry(_) => false,
-        }
-    }
-
     /// Returns the refusal of a request that was answered.
     fn refusal(&self) -> Option<Refusal> {
         let Reply { code, body, .. } = self.answer.as_ref().ok()?;

@@ -1055,6 +1055,57 @@ async fn credentials_that_are_refused_while_a_refused_series_is_searched_drop_no
     check_credentials_that_end_in_a_search(Some("bad request"), "bad request", Some("bad request"), true).await;
 }
 
+/// The proxy does not know the token for a moment, and says so in two ways.
+#[tokio::test]
+async fn a_single_sample_whose_sender_is_refused_when_it_is_checked_is_sent_again() {
+    let mut requests = 0;
+    let server = ScriptedReceiver::start(move |_, _| {
+        requests += 1;
+        match requests {
+            2 => Action::status("400 Bad Request", "", "unknown token"),
+            3 => Action::status("401 Unauthorized", "", ""),
+            _ => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 1).await;
+    queue.tick([]).await;
+    let report = Running::start(&receiver, &queue, timing()).finish().await;
+    assert_eq!((report.refused.len(), samples(&server.stored())), (0, OTHERS), "{report:?}");
+}
+
+#[tokio::test]
+async fn a_stored_sample_that_fails_is_sent_again_before_anything_is_held() {
+    let mut failures = 0;
+    let server = ScriptedReceiver::start(move |request, stored| {
+        let is_known = |(labels, samples): &(Vec<_>, Vec<(i64, u64)>)| {
+            let known = stored.get(labels);
+            samples.iter().all(|(time, bits)| known.and_then(|known| known.get(time)) == Some(bits))
+        };
+        match () {
+            () if !request.is_empty() && request.series.iter().all(is_known) && failures < 2 => {
+                failures += 1;
+                Action::status("503 Service Unavailable", "", "")
+            }
+            () if request.is_empty() || has_counter(request, |number| number == 17) => {
+                Action::status("400 Bad Request", "", "bad request")
+            }
+            () => Action::store(),
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 2).await;
+    let running = Running::start(&receiver, &queue, timing());
+    queue.tick([]).await;
+    running.until("the first tick", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+    queue.ticks(1, 40).await;
+    let report = running.finish().await;
+    assert_eq!((report.retries.len(), report.holds.len()), (2, 0), "{report:?}");
+    assert_eq!(samples(&server.stored()), 2 * OTHERS + 39 * 2, "each with its zero: {report:?}");
+}
+
 #[tokio::test]
 async fn a_refused_series_costs_three_requests_without_samples() {
     const SERIES: usize = 1_000;
