@@ -224,9 +224,9 @@ impl Pushing {
         let names: Vec<_> = wanted.receivers.iter().map(|receiver| receiver.name.clone()).collect();
         self.telemetry.push().retain(&names.iter().map(ReceiverName::as_str).collect::<Vec<_>>());
         // Each has its metrics before anything can fail.
-        for name in &names {
-            self.telemetry.push().receiver(name.as_str());
-        }
+        let listener =
+            |name: &ReceiverName| -> Arc<dyn ReceiverListener> { self.telemetry.push().receiver(name.as_str()) };
+        let listeners: Vec<_> = names.iter().map(listener).collect();
         if names.is_empty() {
             self.ticker = None;
             return Ok(());
@@ -243,9 +243,7 @@ impl Pushing {
             ),
             Identified::Refused => {
                 tracing::error!(problem = REFUSED_IDENTITY, "push refused; nothing is queued");
-                for name in &names {
-                    self.telemetry.push().receiver(name.as_str()).stalled(REFUSED_IDENTITY);
-                }
+                listeners.iter().for_each(|listener| listener.stalled(REFUSED_IDENTITY));
             }
         }
         let Some(identity) = identified.identity() else {
@@ -259,10 +257,6 @@ impl Pushing {
         let wants_own = wanted.receivers.iter().any(|receiver| receiver.series == PushedSeries::All);
         let registry = wants_own.then(|| self.registry.clone());
         let grid = Grid::new(interval, identity);
-        let listener = |receiver: &PushReceiver| -> Arc<dyn ReceiverListener> {
-            self.telemetry.push().receiver(receiver.name.as_str())
-        };
-        let listeners = wanted.receivers.iter().map(listener).collect();
         self.ticker = Some(match self.ticker.take() {
             Some(former) => former.reconfigured(grid, registry, listeners),
             None => Ticker::new(handle.clone(), grid, registry, WallClock::default(), listeners),

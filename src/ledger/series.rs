@@ -51,14 +51,14 @@ pub struct PhaseSeries {
     /// When these began to count at 0, in microseconds since the Unix epoch; `None` where the first that they counted had
     /// happened before it was watched.
     pub born_micros: Option<i64>,
-    /// The latest invocation that told its session. It is not kept over restarts.
+    /// The latest invocation that named its session. It is not persisted.
     pub exemplar: Option<Exemplar>,
 }
 
 /// One invocation of those that a series counts: the way from a number to where it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exemplar {
-    /// What it told as its session: 1 to [`EXEMPLAR_CHARS_MAX`] characters, none of them a quote. Shared with the copies of the
+    /// What it named as its session: 1 to [`EXEMPLAR_CHARS_MAX`] characters, none of them a quote. Shared with the copies of the
     /// series, and with later invocations of the same session.
     pub session_id: Arc<str>,
     /// Whether it was completed.

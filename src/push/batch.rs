@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::bisect::{Cells, Piece, Pieces};
+use super::bisect::{Cells, Piece, Pieces, StoredCell};
 use super::encoder::{EncodedLabels, RequestEncoder};
 use super::series::{Series, SeriesId, Tick, TickTime, is_stale};
 
@@ -212,6 +212,14 @@ impl Batch {
             encoder.push(labels(self.series[row]), samples.inspect(|_| count += 1));
         }
         (encoder.finish(), count)
+    }
+
+    /// Returns a sample.
+    pub(crate) fn sample(&self, StoredCell { tick, series, is_zero }: StoredCell) -> Option<(TickTime, f64)> {
+        if is_zero {
+            return self.zeros.get(&series).map(|zero| (zero.time, 0.0));
+        }
+        Some((self.times[tick], self.cells[series * self.times.len() + tick]?))
     }
 
     /// Returns the samples of a row in `piece`, in the order of time.

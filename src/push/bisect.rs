@@ -64,8 +64,6 @@ enum Role {
     Probe,
     /// What a probe overtook: a receiver with a window for earlier samples takes it, and others refuse it.
     Overtaken,
-    /// One sample that was stored, without a zero before it.
-    Repeated,
     /// Zeros without the samples that follow them.
     Zeros,
     /// The last of zeros that were refused together, of which this is the first.
@@ -78,6 +76,15 @@ impl Role {
     fn is_of_zeros(self) -> bool {
         matches!(self, Self::Zeros | Self::LastZero { .. } | Self::FirstZero { .. })
     }
+}
+
+/// A sample that was stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredCell {
+    pub(crate) tick: usize,
+    pub(crate) series: usize,
+    /// Whether it is the zero before the sample of this tick.
+    pub(crate) is_zero: bool,
 }
 
 /// A number of samples that are refused for good.
@@ -113,8 +120,8 @@ pub(crate) struct Pieces {
     /// How many requests of zeros were refused since those were too many.
     refused_zeros: usize,
     has_stored: bool,
-    /// A sample that was stored, of the latest tick of all that were, or a zero.
-    newest_stored: Option<Piece>,
+    /// The latest of all samples that were stored.
+    newest_stored: Option<StoredCell>,
     /// Whether ticks that are later than the batch are queued, so that its newest one can be refused as a whole.
     has_later: bool,
     /// Series whose sample at the newest tick was refused alone.
@@ -340,8 +347,7 @@ impl Pieces {
     /// Returns whether `piece` contains the zero of the series.
     pub(crate) fn has_zero(&self, cells: &impl Cells, piece: &Piece, series: usize) -> bool {
         let is_with_sample = |tick| !self.separated.contains(&series) && self.ticks_of(piece, series).contains(&tick);
-        let is_repeated = piece.role == Role::Repeated;
-        piece.role.is_of_zeros() || !is_repeated && cells.zero(series).is_some_and(is_with_sample)
+        piece.role.is_of_zeros() || cells.zero(series).is_some_and(is_with_sample)
     }
 
     /// Returns the ticks at which `piece` contains a sample of the series, its zero aside.
@@ -368,7 +374,7 @@ impl Pieces {
         match piece.role {
             Role::Probe => self.probed(cells, &piece, None),
             Role::Own if piece.ticks.end == cells.ticks() => drop(self.stored_at_end.insert(piece.series.start)),
-            Role::Part | Role::Own | Role::Overtaken | Role::Repeated => {}
+            Role::Part | Role::Own | Role::Overtaken => {}
             Role::Zeros => {
                 // It was not for the zeros that they were refused.
                 if let Some(reason) = refused_with_zeros
@@ -387,26 +393,26 @@ impl Pieces {
     }
 
     fn note_newest(&mut self, cells: &impl Cells, piece: &Piece) {
-        let newer = match &self.newest_stored {
+        let newer = match self.newest_stored {
             None => 0,
             // It comes before the sample of its tick.
-            Some(zero) if zero.role.is_of_zeros() => zero.ticks.start,
-            Some(sample) => sample.ticks.end,
+            Some(StoredCell { tick, is_zero: true, .. }) => tick,
+            Some(StoredCell { tick, is_zero: false, .. }) => tick + 1,
         };
         let found = if piece.role.is_of_zeros() {
-            let last = piece.series.end - 1;
-            let tick = cells.zero(self.zeros[last]).filter(|tick| *tick >= newer);
-            tick.map(|tick| Piece::of_one(tick..tick + 1, last, Role::Zeros))
+            let series = self.zeros[piece.series.end - 1];
+            let tick = cells.zero(series).filter(|tick| *tick >= newer);
+            tick.map(|tick| StoredCell { tick, series, is_zero: true })
         } else {
-            let series_at = |tick: usize| {
+            let at = |tick: usize| {
                 let is_there =
                     |series: &usize| self.ticks_of(piece, *series).contains(&tick) && cells.has(tick, *series);
                 let found = piece.series.clone().find(is_there);
-                found.map(|series| Piece::of_one(tick..tick + 1, series, Role::Repeated))
+                found.map(|series| StoredCell { tick, series, is_zero: false })
             };
-            (newer.max(piece.ticks.start)..piece.ticks.end).rev().find_map(series_at)
+            (newer.max(piece.ticks.start)..piece.ticks.end).rev().find_map(at)
         };
-        self.newest_stored = found.or(self.newest_stored.take());
+        self.newest_stored = found.or(self.newest_stored);
     }
 
     /// The receiver refused a sample of the piece that [`Self::next`] returned.
@@ -568,7 +574,7 @@ impl Pieces {
         match piece.role {
             // Its series decides nothing; others are divided without a bound.
             Role::Probe => self.end_search_early(cells),
-            Role::Overtaken | Role::Repeated => self.pending.push_back(piece),
+            Role::Overtaken => self.pending.push_back(piece),
             Role::Part => {
                 // Others have none of their samples in the piece.
                 let first =
@@ -593,7 +599,7 @@ impl Pieces {
                 self.refuse_zeros(last..last + 1, reason);
                 self.push_zeros_at(cells, place + 1..last, Role::Zeros);
             }
-            Role::Zeros | Role::Part | Role::Own | Role::Probe | Role::Overtaken | Role::Repeated => {}
+            Role::Zeros | Role::Part | Role::Own | Role::Probe | Role::Overtaken => {}
         }
         if matches!(self.search, Search::Running(_)) {
             // The next probe can be of this series.
@@ -664,8 +670,8 @@ impl Pieces {
     }
 
     /// Returns one sample that was stored; the receiver has no later one of its series from this batch.
-    pub(crate) fn newest_stored(&self) -> Option<&Piece> {
-        self.newest_stored.as_ref()
+    pub(crate) fn newest_stored(&self) -> Option<StoredCell> {
+        self.newest_stored
     }
 
     /// Returns the series whose sample at the newest tick was refused alone, while others were stored, and why.

@@ -2,7 +2,7 @@
 //!
 //! A proxy can refuse credentials with the status that receivers refuse samples with. Requests without samples tell the two apart: a
 //! receiver answers all of them alike, whether it accepts or refuses them, and a proxy that refuses the credentials refuses them too. Where
-//! both are refused with one message, a sample that was stored before tells them apart: a receiver accepts it once more.
+//! both are refused with one message, a sample that was stored before shows which it is: a receiver accepts it once more.
 
 use super::answer::RefusalReason;
 use crate::feed::Secret;
@@ -10,7 +10,7 @@ use crate::feed::Secret;
 /// Without anything that is known of a receiver, a batch is given up once so many samples that are far from each other were refused alone.
 const TRIED_ALONE_MAX: usize = 16;
 
-/// Samples that nothing tells whether it is they that are refused are held, and each time that this is so often divided instead.
+/// Samples are held while it is not known whether they are refused or the sender, and divided instead each time after so many attempts.
 const DIVIDED_EACH_HOLDS: u32 = 8;
 
 /// The status and the message of a refusal, without words that contain a digit: they can be of a time or of a request.
@@ -151,8 +151,9 @@ pub(crate) enum Ruling {
 /// | refused, and no usual answer is known | no | yes | is believed: later ticks can be what it accepts |
 /// | refused, and no usual answer is known | no | no | is doubted, until samples are stored, or refused for a known reason |
 ///
-/// The usual answer is the one that samples were stored after, or that the request was accepted. One that differs from time to time is not known. The same message is that of
-/// the last request without samples, or the usual one: it can be that of a proxy which replaces all messages.
+/// The usual answer is the one that samples were stored after, or that the request was accepted. One that differs from time to time is
+/// not known. The same message is that of the last request without samples, or the usual one: it can be that of a proxy which replaces all
+/// messages.
 ///
 /// Samples are not only held. A process that has just started knows no sample that was stored, and a receiver may refuse the one that is
 /// known because it is old by now: each eighth time the samples are divided instead of held, and what is refused is doubted.
@@ -297,7 +298,7 @@ impl Doubt {
             self.holds = 0;
             self.accepted();
         } else if self.state == State::Open {
-            if self.is_held() {
+            if self.counts_as_hold() {
                 self.state = State::Void(Void::Refused);
             } else {
                 self.doubt(true);
@@ -364,7 +365,7 @@ impl Doubt {
     fn refused_as_greetings(&mut self, refusal: Option<Refusal>) -> Ruling {
         match self.state {
             State::Settled if self.is_sample_accepted => self.state = State::Open,
-            State::Settled => match self.is_held() {
+            State::Settled => match self.counts_as_hold() {
                 true => return Ruling::Hold,
                 false => self.doubt(true),
             },
@@ -377,8 +378,8 @@ impl Doubt {
         Ruling::Divide
     }
 
-    /// Counts another time that nothing tells whether it is the samples that are refused. Returns whether they are held.
-    fn is_held(&mut self) -> bool {
+    /// Counts another attempt after which it is not known whether the samples are refused or the sender. Returns whether to hold them.
+    fn counts_as_hold(&mut self) -> bool {
         self.holds = self.holds.wrapping_add(1);
         !self.holds.is_multiple_of(DIVIDED_EACH_HOLDS)
     }

@@ -596,8 +596,8 @@ impl Sender {
     /// Sends a sample that the receiver has stored once more; `None` if none is known.
     async fn resend_stored(&mut self) -> Option<Exchange> {
         // By a clock that was set back it is of the future.
-        let sample = self.stored_sample.clone().filter(|sample| self.is_present(sample.time))?;
-        let exchange = self.exchange(sample.body).await;
+        let sample = self.stored_sample.as_ref().filter(|sample| self.is_present(sample.time))?;
+        let exchange = self.exchange(sample.encode().into()).await;
         self.read_clock(&exchange);
         Some(exchange)
     }

@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use bytes::Bytes;
-
 use super::age::{Expectation, RefusedAge};
 use super::answer::{RefusalReason, RetryCause};
 use super::batch::Batch;
@@ -55,9 +53,18 @@ pub(crate) struct Request {
 /// A sample that a receiver has stored, to be sent once more: whether it is accepted shows whether the sender is.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredSample {
-    /// The compressed body of its request.
-    pub(crate) body: Bytes,
     pub(crate) time: TickTime,
+    labels: EncodedLabels,
+    value: f64,
+}
+
+impl StoredSample {
+    /// Returns the compressed body of its request.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut encoder = RequestEncoder::new();
+        encoder.push(&self.labels, [(self.time.millis(), self.value)]);
+        encoder.finish()
+    }
 }
 
 impl<'t> Window<'t> {
@@ -126,16 +133,11 @@ impl<'t> Window<'t> {
     }
 
     /// Returns the latest of the samples that were stored, if it is later than `former`: the receiver has no later one of its series.
-    pub(crate) fn stored_sample(&mut self, former: TickTime, labels: &[Option<EncodedLabels>]) -> Option<StoredSample> {
-        let piece = self.pieces.newest_stored()?;
-        let row = self.pieces.series_of(piece).next()?;
-        let (time, _) = self.batch.samples(&self.pieces, piece, row).next()?;
-        if time <= former {
-            return None;
-        }
-        let labels = |id: SeriesId| labels[id.index()].as_ref().expect("it was sent");
-        let (body, _) = self.batch.encode(&self.pieces, piece, &mut self.encoder, labels);
-        Some(StoredSample { body: body.into(), time })
+    pub(crate) fn stored_sample(&self, former: TickTime, labels: &[Option<EncodedLabels>]) -> Option<StoredSample> {
+        let cell = self.pieces.newest_stored()?;
+        let (time, value) = self.batch.sample(cell).filter(|(time, _)| *time > former)?;
+        let labels = labels[self.batch.id(cell.series).index()].clone().expect("it was sent");
+        Some(StoredSample { labels, time, value })
     }
 
     /// The request was stored.
@@ -396,11 +398,9 @@ mod tests {
     fn repeat(window: &mut Window<'_>, receiver: &mut Receiver, labels: &[Option<EncodedLabels>]) {
         let answer = match window.stored_sample(TickTime::NEVER, labels) {
             None => None,
-            Some(_) => {
-                let piece = window.pieces.newest_stored().expect("it is what is repeated");
-                let row = window.pieces.series_of(piece).next().expect("a series");
-                let (time, value) = window.batch.samples(&window.pieces, piece, row).next().expect("a sample");
-                let sample = (window.batch.id(row), time, value.to_bits());
+            Some(StoredSample { time, value, .. }) => {
+                let cell = window.pieces.newest_stored().expect("it is what is repeated");
+                let sample = (window.batch.id(cell.series), time, value.to_bits());
                 assert!(receiver.has(&sample), "{sample:?} was not stored: {receiver:?}");
                 receiver.receive(&[sample])
             }
