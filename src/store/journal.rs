@@ -85,7 +85,7 @@ pub(super) struct Journal {
 
 /// The pending entries of a journal, oldest first, each with its first slot.
 #[derive(Debug)]
-pub(super) struct Pending(Vec<(usize, Entry)>);
+pub(super) struct Pending(Vec<(usize, Entry<'static>)>);
 
 impl Pending {
     pub fn is_empty(&self) -> bool {
@@ -125,7 +125,7 @@ impl Journal {
         let mut slots = connection.prepare_cached("SELECT slot, content FROM journal ORDER BY slot")?;
         let mut rows = slots.query([])?;
         let mut journal = None;
-        let mut entries: Vec<(usize, Entry)> = Vec::new();
+        let mut entries: Vec<(usize, Entry<'static>)> = Vec::new();
         let (mut is_entry_over, mut is_pending) = (true, true);
         for number in 0..SLOTS {
             let damaged = JournalError::Damaged { slot: number };

@@ -41,7 +41,7 @@ const PAGE_BYTES: u32 = 1024;
 /// More than there are statements, so that a commit prepares none again.
 const CACHED_STATEMENTS_MAX: usize = 96;
 
-/// A commit of more skills is longer than a journal. It is written table by table, so that it is not in memory as a whole once more.
+/// A commit of more skills is longer than a journal. It is executed while it is encoded, so that it is not in memory once more.
 const JOURNALED_SKILLS_MAX: usize = 1_000;
 
 /// An open state. One that is dropped is as one whose process was killed; [`Store::close`] ends it in order.
@@ -260,7 +260,7 @@ impl Store {
         let is_small = changes.skills.len().max(changes.memory.skills.len()) <= JOURNALED_SKILLS_MAX;
         if is_small {
             let failed = |error| StoreError::sqlite(&self.path, error);
-            tables::save(&mut entry, changes, saved_rules, |_| Ok(())).map_err(failed)?;
+            tables::save(&mut entry, changes, saved_rules).map_err(failed)?;
         }
         if is_small && has_series == self.has_series && self.journal.has_room(&entry) {
             let journal = self.journal;
@@ -271,7 +271,9 @@ impl Store {
                 if is_small {
                     return entry.execute(connection);
                 }
-                tables::save(&mut entry, changes, saved_rules, |entry| entry.flush(connection))
+                let mut entry = Entry::executing(connection);
+                tables::save(&mut entry, changes, saved_rules)?;
+                entry.execute(connection)
             })?;
             self.has_series = has_series;
         }

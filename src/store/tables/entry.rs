@@ -19,17 +19,29 @@ const REAL: u8 = 2;
 const TEXT: u8 = 3;
 const BLOB: u8 = 4;
 
+/// Bytes of statements from which on [`Entry::executing`] executes them: some hundred rows.
+const UNEXECUTED_BYTES_MAX: usize = 64 << 10;
+
 /// Statements in the order in which they are executed.
 #[derive(Debug, Default)]
-pub(in crate::store) struct Entry {
+pub(in crate::store) struct Entry<'c> {
     bytes: Vec<u8>,
+    /// Where statements are executed while others are added; `None` if they all stay.
+    connection: Option<&'c Connection>,
 }
 
-impl Entry {
+impl<'c> Entry<'c> {
+    /// An entry of any length, which is never in memory as a whole: statements are executed and removed while others are added.
+    /// [`Entry::execute`] executes the last of them.
+    pub fn executing(connection: &'c Connection) -> Self {
+        Self { bytes: Vec::new(), connection: Some(connection) }
+    }
+
     /// Adds a statement.
     ///
     /// # Errors
-    /// A parameter that SQLite has no value for, such as an integer of more than 63 bits.
+    /// A parameter that SQLite has no value for, such as an integer of more than 63 bits. Of [`Entry::executing`], whatever SQLite
+    /// answers.
     pub fn push(&mut self, statement: Statement, parameters: &[&dyn ToSql]) -> rusqlite::Result<()> {
         let count = u8::try_from(parameters.len()).expect("no statement has so many parameters");
         self.bytes.extend([statement as u8, count]);
@@ -37,7 +49,12 @@ impl Entry {
             ToSqlOutput::Borrowed(value) => self.push_value(value),
             ToSqlOutput::Owned(value) => self.push_value((&value).into()),
             other => Err(rusqlite::Error::ToSqlConversionFailure(format!("{other:?} is not a value").into())),
-        })
+        })?;
+        if let Some(connection) = self.connection.filter(|_| self.bytes.len() >= UNEXECUTED_BYTES_MAX) {
+            self.execute(connection)?;
+            self.bytes.clear();
+        }
+        Ok(())
     }
 
     fn push_value(&mut self, value: ValueRef<'_>) -> rusqlite::Result<()> {
@@ -74,16 +91,6 @@ impl Entry {
     /// Returns the statements as bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
-    }
-
-    /// Executes the statements and removes them.
-    ///
-    /// # Errors
-    /// As [`Entry::execute`].
-    pub fn flush(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        self.execute(connection)?;
-        self.bytes.clear();
-        Ok(())
     }
 
     /// Adds bytes of another entry.
@@ -145,4 +152,39 @@ fn take_number(rest: &mut &[u8]) -> Option<u64> {
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+
+    #[test]
+    fn statements_are_executed_in_order_while_others_are_added() {
+        const ROWS: i64 = 8_000;
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch("CREATE TABLE skill (place INTEGER PRIMARY KEY, last_listed_micros INTEGER)").unwrap();
+        let insert = |place: i64| connection.execute("INSERT INTO skill VALUES (?, 0)", [place]).map(drop);
+        (0..ROWS).try_for_each(insert).unwrap();
+        let mut entry = Entry::executing(&connection);
+        let mut whole = Entry::default();
+        for micros in [1_i64, 2] {
+            for place in 0..ROWS {
+                for entry in [&mut entry, &mut whole] {
+                    entry.push(Statement::ListSkill, params![micros << 40, place]).unwrap();
+                }
+                assert!(entry.bytes().len() < UNEXECUTED_BYTES_MAX);
+            }
+        }
+        assert!(whole.bytes().len() > 2 * UNEXECUTED_BYTES_MAX, "there are enough of them");
+        assert!(
+            whole.bytes().ends_with(entry.bytes()) && !entry.bytes().is_empty(),
+            "the last are still to be executed"
+        );
+        entry.execute(&connection).unwrap();
+        let count = "SELECT count(*) FROM skill WHERE last_listed_micros = ?";
+        let count: i64 = connection.query_row(count, [2_i64 << 40], |row| row.get(0)).unwrap();
+        assert_eq!(count, ROWS);
+    }
 }

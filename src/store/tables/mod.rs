@@ -37,13 +37,8 @@ pub(super) use source::forget as forget_source;
 type Save<'c> = dyn Fn(&mut Entry) -> rusqlite::Result<()> + 'c;
 
 /// Adds the statements that write new values over old ones to `entry`, all but that of [`first_series::save`]. `saved_rules` are the
-/// counters of the commit before, if there was one. `written` is called behind those of each table, and may take them away.
-pub(super) fn save(
-    entry: &mut Entry,
-    changes: &Changes,
-    saved_rules: Option<RuleCounters>,
-    mut written: impl FnMut(&mut Entry) -> rusqlite::Result<()>,
-) -> rusqlite::Result<()> {
+/// counters of the commit before, if there was one.
+pub(super) fn save(entry: &mut Entry, changes: &Changes, saved_rules: Option<RuleCounters>) -> rusqlite::Result<()> {
     let Changes { sequence: _, skills: rows, last_listed, feeds: _, anomalies: _, wall_micros: _, rules, memory } =
         changes;
     let Records {
@@ -85,10 +80,7 @@ pub(super) fn save(
         &|entry| database::save(entry, databases),
         &|entry| fingerprint::save(entry, databases, fingerprints),
     ];
-    tables.iter().try_for_each(|save| {
-        save(entry)?;
-        written(entry)
-    })
+    tables.iter().try_for_each(|save| save(entry))
 }
 
 /// Everything. It is of one point in time if `connection` is in a transaction or nobody else writes.
