@@ -17,6 +17,10 @@ pub enum Persistence {
     InMemory,
 }
 
+/// The capacity that a set retains once its keys are acknowledged: more than a feed changes in a second. A start, or sources that are
+/// joined, mark tens of thousands at once.
+const RETAINED_CAPACITY_MAX: usize = 1_000;
+
 /// Keys of values that changed. Under [`Persistence::InMemory`] it is always empty.
 #[derive(Debug, Clone)]
 pub(super) struct Dirty<K> {
@@ -71,7 +75,11 @@ impl<K: Hash + Eq> Dirty<K> {
 
     /// Returns every key that changed and is not acknowledged.
     pub fn collect(&mut self) -> impl Iterator<Item = &K> {
-        self.in_flight.extend(self.pending.drain());
+        if self.in_flight.is_empty() {
+            std::mem::swap(&mut self.in_flight, &mut self.pending);
+        } else {
+            self.in_flight.extend(self.pending.drain());
+        }
         self.in_flight.iter()
     }
 
@@ -82,7 +90,11 @@ impl<K: Hash + Eq> Dirty<K> {
 
     /// What was collected last is persistent.
     pub fn acknowledge(&mut self) {
-        self.in_flight.clear();
+        if self.in_flight.capacity() > RETAINED_CAPACITY_MAX {
+            self.in_flight = HashSet::new();
+        } else {
+            self.in_flight.clear();
+        }
     }
 }
 
@@ -142,6 +154,20 @@ mod tests {
         assert_eq!(dirty.collect().collect::<Vec<_>>(), [&"a"], "it changed while it was committed");
         dirty.acknowledge();
         assert!(dirty.is_empty());
+    }
+
+    #[test]
+    fn the_capacity_for_many_keys_is_released_once_they_are_acknowledged() {
+        let mut dirty = Dirty::default();
+        for (commits, keys) in [(1, 1), (1, 500), (1, 100_000), (2, 100_000), (1, 1), (1, 1)] {
+            for _ in 0..commits {
+                (0..keys).for_each(|key| dirty.mark(key));
+                assert_eq!(dirty.collect().count(), keys);
+            }
+            dirty.acknowledge();
+        }
+        let capacities = [dirty.pending.capacity(), dirty.in_flight.capacity()];
+        assert!(capacities.iter().all(|capacity| *capacity <= RETAINED_CAPACITY_MAX), "{capacities:?}");
     }
 
     #[test]
