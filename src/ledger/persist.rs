@@ -26,7 +26,8 @@ use super::now::Now;
 use super::pending::Pending;
 use super::records::{
     DamageRecord, DatabaseRecord, FeedRecord, FingerprintRecord, FingerprintsKept, HistoryChange, HistoryRecord,
-    Records, SessionRecord, SourceRecord, SourceSkillRecord, Table, UncoveredRows,
+    PendingRecord, Records, SessionRecord, SkillRowsRecord, SourceRecord, SourceSkillRecord, Table, UncoveredRows,
+    unless_default,
 };
 use super::series::{Changes, FeedCounters, RuleCounters, SkillRow, SkillSeries};
 use super::series_table::SeriesTable;
@@ -215,13 +216,15 @@ fn skill_record(
         streamed_rate: skill.streamed_rate,
         credit,
         credit_duration_sum,
-        pending: skill.pending.row(),
-        rows_counted: skill.rows_counted,
-        rows_uncounted: skill.rows_uncounted,
-        rows_are_history: skill.rows_are_history,
-        uncovered: skill.uncovered,
-        uncovered_rows: skill.uncovered_rows.clone(),
-        row_seconds: skill.row_seconds,
+        pending: unless_default(skill.pending.row()),
+        rows: unless_default(SkillRowsRecord {
+            counted: skill.rows_counted,
+            uncounted: skill.rows_uncounted,
+            are_history: skill.rows_are_history,
+            uncovered: skill.uncovered,
+            uncovered_rows: skill.uncovered_rows.clone(),
+            seconds: skill.row_seconds,
+        }),
         disagrees: skill.disagrees,
     }
 }
@@ -456,17 +459,20 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
 }
 
 fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
+    let pending = record.pending.map(|pending| *pending).unwrap_or_default();
+    let SkillRowsRecord { counted, uncounted, are_history, uncovered, uncovered_rows, seconds } =
+        record.rows.map(|rows| *rows).unwrap_or_default();
     SkillCounts {
         listed: record.listed,
         gauge: record.gauge.map(|(total, completed, rate_percent)| Gauge { total, completed, rate_percent }),
         streamed_rate: record.streamed_rate,
-        pending: Pending::restore(record.credit, record.credit_duration_sum, record.pending, now),
-        rows_counted: record.rows_counted,
-        rows_uncounted: record.rows_uncounted,
-        rows_are_history: record.rows_are_history,
-        uncovered: record.uncovered,
-        uncovered_rows: record.uncovered_rows,
-        row_seconds: record.row_seconds,
+        pending: Pending::restore(record.credit, record.credit_duration_sum, pending, now),
+        rows_counted: counted,
+        rows_uncounted: uncounted,
+        rows_are_history: are_history,
+        uncovered,
+        uncovered_rows,
+        row_seconds: seconds,
         disagrees: record.disagrees,
         ..SkillCounts::new(record.series)
     }
@@ -554,30 +560,40 @@ impl UncoveredRows {
     }
 }
 
+impl PendingRecord {
+    fn is_valid(&self) -> bool {
+        let events = self.events.iter().all(|event| event.duration_seconds.is_none_or(is_sum));
+        let increases = self.increases.iter().all(|increase| {
+            let is_known = |(value, error): (f64, f64)| value.is_finite() && is_sum(error);
+            are_counts([increase.completed, increase.abandoned]) && increase.durations.is_none_or(is_known)
+        });
+        let counts = self.increases.iter().flat_map(|increase| [increase.completed, increase.abandoned]);
+        events && increases && are_counts(counts)
+    }
+}
+
+impl SkillRowsRecord {
+    fn is_valid(&self) -> bool {
+        are_counts([self.counted.0, self.counted.1])
+            && are_counts([self.uncounted.0, self.uncounted.1])
+            && are_counts([self.uncovered.0, self.uncovered.1])
+            && self.uncovered_rows.as_ref().is_none_or(|rows| rows.are_valid(self.uncovered.1))
+            && self.seconds.is_none_or(is_sum)
+    }
+}
+
 impl SourceSkillRecord {
     fn is_valid(&self) -> bool {
         let gauge = self.gauge.is_none_or(|(total, completed, rate_percent)| {
             is_sum(total) && is_sum(completed) && (0.0..=100.0).contains(&rate_percent)
         });
-        let events = self.pending.events.iter().all(|event| event.duration_seconds.is_none_or(is_sum));
-        let increases = self.pending.increases.iter().all(|increase| {
-            let is_known = |(value, error): (f64, f64)| value.is_finite() && is_sum(error);
-            are_counts([increase.completed, increase.abandoned]) && increase.durations.is_none_or(is_known)
-        });
-        let counts = self.pending.increases.iter().flat_map(|increase| [increase.completed, increase.abandoned]);
         self.remembered.is_none_or(|totals| totals.is_valid())
             && are_counts([self.counted])
             && gauge
-            && events
-            && increases
-            && are_counts(counts)
+            && self.pending.as_ref().is_none_or(|pending| pending.is_valid())
             && are_counts([self.credit.0, self.credit.1])
             && self.credit_duration_sum.is_none_or(is_sum)
-            && are_counts([self.rows_counted.0, self.rows_counted.1])
-            && are_counts([self.rows_uncounted.0, self.rows_uncounted.1])
-            && are_counts([self.uncovered.0, self.uncovered.1])
-            && self.uncovered_rows.as_ref().is_none_or(|rows| rows.are_valid(self.uncovered.1))
-            && self.row_seconds.is_none_or(is_sum)
+            && self.rows.as_ref().is_none_or(|rows| rows.is_valid())
             && is_ratio(self.streamed_rate)
     }
 }

@@ -175,24 +175,36 @@ pub struct SourceSkillRecord {
     pub credit: (u64, u64),
     /// Seconds of the completed ones among them.
     pub credit_duration_sum: Option<f64>,
-    /// What is pending.
-    pub pending: PendingRecord,
+    /// What is pending; `None` if nothing is.
+    pub pending: Option<Box<PendingRecord>>,
+    /// What rows of the database led to; `None` if to nothing. Most skills have none, and a commit can have all of them.
+    pub rows: Option<Box<SkillRowsRecord>>,
+    /// Whether what the feed lists is known to disagree with the rows.
+    pub disagrees: bool,
+}
+
+/// What the rows of the database beside a feed's server led to, of one skill.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct SkillRowsRecord {
     /// Completed and abandoned rows of the database that are yet to be read and that snapshots have counted.
-    pub rows_counted: (u64, u64),
+    pub counted: (u64, u64),
     /// Completed and abandoned rows of the database that are yet to be read, that are in the remembered numbers and that
     /// nothing has counted.
-    pub rows_uncounted: (u64, u64),
+    pub uncounted: (u64, u64),
     /// Whether the rows that are yet to be read had happened before the skill was observed.
-    pub rows_are_history: bool,
+    pub are_history: bool,
     /// Completed and abandoned invocations that are in the remembered numbers and not exposed: they happened while no feed was
     /// subscribed to the skill.
     pub uncovered: (u64, u64),
     /// Failures and last use from rows that were read while no feed was subscribed to the skill. They are not exposed.
     pub uncovered_rows: Option<Box<UncoveredRows>>,
     /// Seconds of the completed invocations that rows told, added up as the server does.
-    pub row_seconds: Option<f64>,
-    /// Whether what the feed lists is known to disagree with the rows.
-    pub disagrees: bool,
+    pub seconds: Option<f64>,
+}
+
+/// Returns `value` for a record where most have the default, for which it returns `None`.
+pub fn unless_default<T: Default + PartialEq>(value: T) -> Option<Box<T>> {
+    (value != T::default()).then(|| Box::new(value))
 }
 
 /// Failures and last use of a skill from rows that were read while no feed was subscribed to it.
@@ -389,4 +401,18 @@ pub struct FingerprintRecord {
     pub key: i64,
     /// Its digest.
     pub digest: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_few_skills_have_takes_little_of_the_record_of_each() {
+        let size = size_of::<SourceSkillRecord>();
+        assert!(size <= 176, "{size} bytes, and a commit has tens of thousands");
+        assert_eq!(unless_default(PendingRecord::default()), None);
+        let rows = SkillRowsRecord { counted: (0, 1), ..SkillRowsRecord::default() };
+        assert_eq!(unless_default(rows.clone()), Some(Box::new(rows)));
+    }
 }

@@ -52,8 +52,9 @@ fn everything() -> LedgerState {
     // Rows that told of skills while no feed was subscribed to them.
     for skill in &mut whole.memory.skills {
         let failures = vec![("timeout".into(), 2), ("unknown".into(), 1)];
-        skill.uncovered.1 += 3;
-        skill.uncovered_rows = Some(Box::new(UncoveredRows { failures, last_invoked_micros: Some(1) }));
+        let rows = skill.rows.get_or_insert_default();
+        rows.uncovered.1 += 3;
+        rows.uncovered_rows = Some(Box::new(UncoveredRows { failures, last_invoked_micros: Some(1) }));
     }
     whole
 }

@@ -278,7 +278,8 @@ impl Kept {
         let memory = &self.0.memory;
         for source in memory.sources.iter().map(|row| row.id) {
             let skills = memory.skills.iter().filter(|row| row.source == source);
-            let pending: usize = skills.clone().map(|row| row.pending.events.len()).sum();
+            let pending: usize =
+                skills.clone().filter_map(|row| row.pending.as_ref()).map(|pending| pending.events.len()).sum();
             assert!(skills.count() <= limits.remembered_skills_max && pending <= limits.waiting_events_max);
             let anomalies = memory.anomalies.iter().filter(|(key, _)| key.source == source).count();
             assert!(anomalies <= limits.anomaly_keys_max, "{anomalies} anomalies");

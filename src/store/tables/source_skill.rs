@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::entry::Entry;
 use super::record::{self, Json, record};
 use crate::ledger::evidence::Totals;
-use crate::ledger::records::{PendingRecord, SourceSkillRecord, UncoveredRows};
+use crate::ledger::records::{PendingRecord, SkillRowsRecord, SourceSkillRecord, UncoveredRows, unless_default};
 use crate::ledger::{SkillIndex, SourceId};
 
 record! {
@@ -46,6 +46,9 @@ record! {
 impl From<&SourceSkillRecord> for SourceSkillRow {
     fn from(record: &SourceSkillRecord) -> Self {
         let remembered = record.remembered.as_ref();
+        let pending = record.pending.as_deref().cloned().unwrap_or_default();
+        let SkillRowsRecord { counted, uncounted, are_history, uncovered, uncovered_rows, seconds } =
+            record.rows.as_deref().cloned().unwrap_or_default();
         Self {
             source: record.source.0,
             skill_name: Arc::clone(&record.skill_name),
@@ -63,17 +66,17 @@ impl From<&SourceSkillRecord> for SourceSkillRow {
             credit_completed: record.credit.0,
             credit_abandoned: record.credit.1,
             credit_duration_sum: record.credit_duration_sum,
-            pending: Json(record.pending.clone()),
-            rows_counted_completed: record.rows_counted.0,
-            rows_counted_abandoned: record.rows_counted.1,
-            rows_uncounted_completed: record.rows_uncounted.0,
-            rows_uncounted_abandoned: record.rows_uncounted.1,
-            rows_are_history: record.rows_are_history,
-            uncovered_completed: record.uncovered.0,
-            uncovered_abandoned: record.uncovered.1,
-            row_seconds: record.row_seconds,
+            pending: Json(pending),
+            rows_counted_completed: counted.0,
+            rows_counted_abandoned: counted.1,
+            rows_uncounted_completed: uncounted.0,
+            rows_uncounted_abandoned: uncounted.1,
+            rows_are_history: are_history,
+            uncovered_completed: uncovered.0,
+            uncovered_abandoned: uncovered.1,
+            row_seconds: seconds,
             disagrees: record.disagrees,
-            uncovered_rows: record.uncovered_rows.clone().map(Json),
+            uncovered_rows: uncovered_rows.map(Json),
         }
     }
 }
@@ -98,14 +101,16 @@ impl From<SourceSkillRow> for SourceSkillRecord {
             streamed_rate: row.streamed_rate,
             credit: (row.credit_completed, row.credit_abandoned),
             credit_duration_sum: row.credit_duration_sum,
-            pending: row.pending.0,
-            rows_counted: (row.rows_counted_completed, row.rows_counted_abandoned),
-            rows_uncounted: (row.rows_uncounted_completed, row.rows_uncounted_abandoned),
-            rows_are_history: row.rows_are_history,
-            uncovered: (row.uncovered_completed, row.uncovered_abandoned),
-            row_seconds: row.row_seconds,
+            pending: unless_default(row.pending.0),
+            rows: unless_default(SkillRowsRecord {
+                counted: (row.rows_counted_completed, row.rows_counted_abandoned),
+                uncounted: (row.rows_uncounted_completed, row.rows_uncounted_abandoned),
+                are_history: row.rows_are_history,
+                uncovered: (row.uncovered_completed, row.uncovered_abandoned),
+                uncovered_rows: row.uncovered_rows.map(|rows| rows.0),
+                seconds: row.row_seconds,
+            }),
             disagrees: row.disagrees,
-            uncovered_rows: row.uncovered_rows.map(|rows| rows.0),
         }
     }
 }
