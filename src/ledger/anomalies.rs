@@ -9,6 +9,7 @@ use crate::protocol::{AnomalyEntry, Rejection};
 
 use super::dirty::{Dirty, Persistence};
 use super::evidence::anomaly_bits;
+use super::labels::SharedLabels;
 use super::limits::{Limits, OVERFLOW};
 use super::records::{AnomalyKey, AnomalyRecord, TallyRecord};
 use super::series::push_tight;
@@ -35,6 +36,7 @@ const SECOND_MICROS: i64 = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Anomalies {
     tallies: HashMap<Arc<str>, Vec<Tally>>,
+    types: SharedLabels,
     keys: usize,
     round: u64,
     pruned_micros: i64,
@@ -317,7 +319,7 @@ impl Anomalies {
         let is_full = tallies.len() >= limits.anomaly_types_per_skill_max;
         let name = if known.is_none() && is_full { OVERFLOW } else { &*entry.anomaly_type };
         let position = known.or_else(|| position(tallies, name)).unwrap_or_else(|| {
-            let anomaly_type = name.into();
+            let anomaly_type = self.types.share(name);
             push_tight(tallies, Tally { anomaly_type, listed: 0, streamed: 0, hidden: 0, keys: HashMap::new() });
             tallies.len() - 1
         });
@@ -457,6 +459,7 @@ impl Anomalies {
     /// Adds a number that was kept.
     pub fn restore_tally(&mut self, row: TallyRecord) {
         let TallyRecord { source: _, skill_name, anomaly_type, listed, streamed, hidden } = row;
+        let anomaly_type = self.types.share(&anomaly_type);
         let tally = Tally { anomaly_type, listed, streamed, hidden, keys: HashMap::new() };
         self.tallies.entry(skill_name).or_default().push(tally);
     }

@@ -23,6 +23,7 @@
 //! | `fingerprints` | which rows of a database are remembered |
 //! | `reading` | what the reader found, in the terms of `database_mode` |
 //! | `series_table` | the series themselves, by their full labels |
+//! | `labels` | labels that many skills have in common |
 //! | `row_series` | the series that rows lead to without a feed, for `backfill` |
 //! | `persist`, [`records`] | what must be persisted so that all of this holds across restarts, and what of it is valid |
 //! | `dirty` | what changed since it was last acknowledged |
@@ -47,6 +48,7 @@ mod event;
 pub mod evidence;
 mod feed;
 mod fingerprints;
+mod labels;
 #[expect(clippy::module_inception, reason = "the module is named after what it holds")]
 mod ledger;
 mod limits;
@@ -71,6 +73,7 @@ mod trace_step;
 
 pub use check::{check_anomaly, check_invocation};
 pub use database_mode::{DatabasePosition, RowsReading};
+pub(crate) use labels::SharedLabels;
 pub use ledger::{ConnectionId, FeedId, FeedSpec, Ledger, LedgerState};
 pub use limits::{Limits, OVERFLOW};
 pub use notice::{FallenSkill, FallenSkills, Notice, ResetCause};

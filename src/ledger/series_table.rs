@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::labels::SharedLabels;
 use super::limits::{COUNT_MAX, Limits, OVERFLOW, SERIES_PER_PHASE, SERIES_PER_SKILL_MIN};
 use super::notice::Notice;
 use super::series::{
@@ -20,6 +21,8 @@ pub const UNKNOWN_PHASE: &str = "unknown";
 pub(super) struct SeriesTable {
     skills: Vec<Entry>,
     by_name: HashMap<Arc<str>, SkillIndex>,
+    /// Phases and types.
+    labels: SharedLabels,
     overflow: Option<SkillIndex>,
     changed: Vec<SkillIndex>,
     /// Collected and not acknowledged.
@@ -149,6 +152,10 @@ impl SeriesTable {
             let types = series.anomalies.iter().filter(|known| *known.anomaly_type != *OVERFLOW).count();
             let error_types = series.failures.iter().filter(|known| *known.error_type != *OVERFLOW).count();
             series_table.series += phases * SERIES_PER_PHASE + types + error_types;
+            let labels = series.phases.iter().map(|phase| &phase.workflow_phase);
+            let labels = labels.chain(series.anomalies.iter().map(|known| &known.anomaly_type));
+            let labels = labels.chain(series.failures.iter().map(|known| &known.error_type));
+            labels.for_each(|label| series_table.labels.insert(label));
             entry.series = series;
             entry.last_listed_micros = last_listed_micros;
             entry.kept_listed_micros = last_listed_micros;
@@ -230,7 +237,7 @@ impl SeriesTable {
         found.unwrap_or_else(|| {
             let phases = &mut self.skills[index.0 as usize].series.phases;
             let durations = Histogram::default();
-            let workflow_phase = name.into();
+            let workflow_phase = self.labels.share(name);
             push_tight(
                 phases,
                 PhaseSeries { workflow_phase, completed: 0, abandoned: 0, durations, born_micros, exemplar: None },
@@ -284,7 +291,7 @@ impl SeriesTable {
         let (name, found) = self.named(index, anomaly_type, names_max, limits, position, len);
         let anomalies = &mut self.skills[index.0 as usize].series.anomalies;
         let position = found.unwrap_or_else(|| {
-            let anomaly_type = if name == OVERFLOW { OVERFLOW.into() } else { Arc::clone(anomaly_type) };
+            let anomaly_type = self.labels.share(name);
             push_tight(anomalies, AnomalySeries { anomaly_type, count: 0, born_micros });
             anomalies.len() - 1
         });
@@ -309,7 +316,8 @@ impl SeriesTable {
         let (name, found) = self.named(index, error_type, names_max, limits, position, len);
         let failures = &mut self.skills[index.0 as usize].series.failures;
         let position = found.unwrap_or_else(|| {
-            push_tight(failures, FailureSeries { error_type: name.into(), count: 0, born_micros });
+            let error_type = self.labels.share(name);
+            push_tight(failures, FailureSeries { error_type, count: 0, born_micros });
             failures.len() - 1
         });
         let series = &mut failures[position];
@@ -434,5 +442,30 @@ impl SeriesTable {
             (index, entry.last_listed_micros)
         };
         self.listed.drain(..).map(take).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skills_share_their_labels() {
+        let limits = Limits::default();
+        let mut table = SeriesTable::default();
+        let add = |table: &mut SeriesTable, name: &str| {
+            let index = table.place(&name.into(), &limits, &mut Vec::new());
+            let phase = Arc::clone(&table.phase(index, "setup", None, &limits).workflow_phase);
+            table.add_anomalies(index, &"drop".into(), 1, None, &limits);
+            table.add_failures(index, "timeout", 1, None, &limits);
+            let SkillSeries { anomalies, failures, .. } = table.series(index);
+            [phase, Arc::clone(&anomalies[0].anomaly_type), Arc::clone(&failures[0].error_type)]
+        };
+        let labels = add(&mut table, "a");
+        let rows = table.collect_unless(&mut |_| false);
+        for mut table in [table, SeriesTable::restore(rows)] {
+            let of_another = add(&mut table, "b");
+            assert!(labels.iter().zip(&of_another).all(|(one, other)| Arc::ptr_eq(one, other)), "{of_another:?}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::entry::Entry;
 use super::record::{self, record};
 use super::skill;
-use crate::ledger::{AnomalySeries, SkillRow};
+use crate::ledger::{AnomalySeries, SharedLabels, SkillRow};
 
 record! {
     "anomaly_count", key (skill, position), upsert UpsertAnomalyCount,
@@ -31,9 +31,14 @@ pub(super) fn save(entry: &mut Entry, skills: &[SkillRow]) -> rusqlite::Result<(
 
 /// Adds the numbers of anomalies to `skills`.
 pub(super) fn load(connection: &Connection, skills: &mut [SkillRow]) -> rusqlite::Result<()> {
+    let mut labels = SharedLabels::default();
     for record in record::load::<AnomalyCountRecord>(connection)? {
         let AnomalyCountRecord { skill, position: _, anomaly_type, count, born_micros } = record;
-        skill::series(skills, skill)?.anomalies.push(AnomalySeries { anomaly_type, count, born_micros });
+        skill::series(skills, skill)?.anomalies.push(AnomalySeries {
+            anomaly_type: labels.share(&anomaly_type),
+            count,
+            born_micros,
+        });
     }
     Ok(())
 }

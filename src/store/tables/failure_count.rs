@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::entry::Entry;
 use super::record::{self, record};
 use super::skill;
-use crate::ledger::{FailureSeries, SkillRow};
+use crate::ledger::{FailureSeries, SharedLabels, SkillRow};
 
 record! {
     "failure_count", key (skill, position), upsert UpsertFailureCount,
@@ -31,9 +31,14 @@ pub(super) fn save(entry: &mut Entry, skills: &[SkillRow]) -> rusqlite::Result<(
 
 /// Adds the numbers of failures to `skills`.
 pub(super) fn load(connection: &Connection, skills: &mut [SkillRow]) -> rusqlite::Result<()> {
+    let mut labels = SharedLabels::default();
     for record in record::load::<FailureCountRecord>(connection)? {
         let FailureCountRecord { skill, position: _, error_type, count, born_micros } = record;
-        skill::series(skills, skill)?.failures.push(FailureSeries { error_type, count, born_micros });
+        skill::series(skills, skill)?.failures.push(FailureSeries {
+            error_type: labels.share(&error_type),
+            count,
+            born_micros,
+        });
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::entry::Entry;
 use super::record::{self, Json, record};
 use super::skill;
-use crate::ledger::{DURATION_BUCKETS_SECONDS, Histogram, PhaseSeries, SkillRow};
+use crate::ledger::{DURATION_BUCKETS_SECONDS, Histogram, PhaseSeries, SharedLabels, SkillRow};
 
 record! {
     "phase", key (skill, position), upsert UpsertPhase,
@@ -43,9 +43,10 @@ pub(super) fn save(entry: &mut Entry, skills: &[SkillRow]) -> rusqlite::Result<(
 
 /// Adds the phases to `skills`.
 pub(super) fn load(connection: &Connection, skills: &mut [SkillRow]) -> rusqlite::Result<()> {
+    let mut labels = SharedLabels::default();
     for record in record::load::<PhaseRecord>(connection)? {
         skill::series(skills, record.skill)?.phases.push(PhaseSeries {
-            workflow_phase: record.workflow_phase,
+            workflow_phase: labels.share(&record.workflow_phase),
             completed: record.completed,
             abandoned: record.abandoned,
             durations: Histogram { buckets: record.duration_buckets.0, sum: record.duration_sum },
