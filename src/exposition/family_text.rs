@@ -50,18 +50,21 @@ struct Written {
 }
 
 /// A text whose values are replaced from the first to the last: in place until one has another length than before, and from there
-/// on in another buffer.
-struct Rewrite {
+/// on in another buffer, which is copied back. A new text for each new length would leave holes in the heap that no later one fits.
+struct Rewrite<'b> {
     text: BytesMut,
+    /// Empty before and after: the texts of one refresh share it.
+    buffer: &'b mut Vec<u8>,
     /// `None` while every value has the length of the one before.
     moved: Option<Moved>,
 }
 
-/// The other buffer.
+/// The part of the text that is in the other buffer.
 struct Moved {
-    out: Vec<u8>,
-    /// How many bytes of the text are in `out`, with new values.
-    copied: usize,
+    /// Where it begins.
+    begin: usize,
+    /// Where the part of the text ends that is in the buffer, with new values.
+    end: usize,
 }
 
 /// Which changes to a skill are not in the text yet.
@@ -135,12 +138,13 @@ impl FamilyText {
 
     /// Rewrites what is stale.
     pub fn refresh(&mut self, skills: &[SkillView]) {
+        let mut buffer = Vec::new();
         for index in self.stale.drain(..) {
             let block = &mut self.blocks[index as usize];
             match std::mem::take(&mut block.staleness) {
                 Staleness::Fresh => {}
-                Staleness::Values => block.write_values(self.kind, skills),
-                Staleness::Samples => block.write_samples(self.kind, skills),
+                Staleness::Values => block.write_values(self.kind, skills, &mut buffer),
+                Staleness::Samples => block.write_samples(self.kind, skills, &mut buffer),
             }
         }
     }
@@ -204,19 +208,22 @@ impl Block {
         self.text.len() + size_of_val(&*self.values) + compressed
     }
 
-    fn write_samples(&mut self, kind: FamilyKind, skills: &[SkillView]) {
-        let mut out = Vec::with_capacity(self.text.len());
+    fn write_samples(&mut self, kind: FamilyKind, skills: &[SkillView], buffer: &mut Vec<u8>) {
         self.values.clear();
         for &index in &self.skills {
             kind.each_sample(&skills[index as usize], |sample| {
-                sample.write_series(&mut out);
-                self.values.push(Written { bits: sample.value.bits(), begin: position(out.len()) });
-                sample.value.with_text(|text| out.extend_from_slice(text));
-                out.push(b'\n');
+                sample.write_series(buffer);
+                self.values.push(Written { bits: sample.value.bits(), begin: position(buffer.len()) });
+                sample.value.with_text(|text| buffer.extend_from_slice(text));
+                buffer.push(b'\n');
             });
         }
         self.values.shrink_to_fit();
-        self.replace(out.into_boxed_slice().into(), kind, skills);
+        // Of some kinds no skill has a sample.
+        let mut text = if buffer.is_empty() { BytesMut::new() } else { with_margin(buffer.len()) };
+        text.extend_from_slice(buffer);
+        buffer.clear();
+        self.replace(text.freeze(), kind, skills);
     }
 
     fn replace(&mut self, text: Bytes, kind: FamilyKind, skills: &[SkillView]) {
@@ -258,8 +265,8 @@ impl Block {
     }
 
     /// Rewrites changed values; the samples are those of the previous text.
-    fn write_values(&mut self, kind: FamilyKind, skills: &[SkillView]) {
-        let mut rewrite = Rewrite::new(std::mem::take(&mut self.text));
+    fn write_values(&mut self, kind: FamilyKind, skills: &[SkillView], buffer: &mut Vec<u8>) {
+        let mut rewrite = Rewrite::new(std::mem::take(&mut self.text), buffer);
         let mut values = self.values.iter_mut();
         for &index in &self.skills {
             kind.each_value(&skills[index as usize], |value| {
@@ -276,10 +283,10 @@ impl Block {
     }
 }
 
-impl Rewrite {
-    /// Copies `text` if it is shared with a scrape whose body is not sent yet.
-    fn new(text: Bytes) -> Self {
-        Self { text: text.into(), moved: None }
+impl<'b> Rewrite<'b> {
+    /// Copies `text` if it is shared with a scrape whose body is not sent yet. `buffer` is empty.
+    fn new(text: Bytes, buffer: &'b mut Vec<u8>) -> Self {
+        Self { text: text.into(), buffer, moved: None }
     }
 
     /// Leaves the value that began at `begin` as it is, behind those before it, and returns where it begins now.
@@ -287,13 +294,13 @@ impl Rewrite {
         match &self.moved {
             None => begin,
             // What is still to be copied up to here keeps its length.
-            Some(Moved { out, copied }) => position(out.len() + (begin as usize - copied)),
+            Some(Moved { begin: moved, end }) => position(moved + self.buffer.len() + (begin as usize - end)),
         }
     }
 
     /// Replaces the value that began at `begin`, behind those before it, and returns where it begins now.
     fn replace(&mut self, begin: u32, new: Value) -> u32 {
-        let Self { text, moved } = self;
+        let Self { text, buffer, moved } = self;
         let (at, end) = (begin as usize, end_of_line(text, begin as usize));
         new.with_text(|new| match moved {
             None if end - at == new.len() => {
@@ -301,31 +308,41 @@ impl Rewrite {
                 begin
             }
             None => {
-                let mut out = Vec::with_capacity(text.len() + text.len() / 64 + 16);
-                out.extend_from_slice(&text[..at]);
-                out.extend_from_slice(new);
-                *moved = Some(Moved { out, copied: end });
+                buffer.extend_from_slice(new);
+                *moved = Some(Moved { begin: at, end });
                 begin
             }
-            Some(Moved { out, copied }) => {
-                out.extend_from_slice(&text[*copied..at]);
-                let begin = position(out.len());
-                out.extend_from_slice(new);
-                *copied = end;
+            Some(moved) => {
+                buffer.extend_from_slice(&text[moved.end..at]);
+                let begin = position(moved.begin + buffer.len());
+                buffer.extend_from_slice(new);
+                moved.end = end;
                 begin
             }
         })
     }
 
     fn finish(self) -> Bytes {
-        match self.moved {
-            None => self.text.freeze(),
-            Some(Moved { mut out, copied }) => {
-                out.extend_from_slice(&self.text[copied..]);
-                out.into()
+        let Self { mut text, buffer, moved } = self;
+        if let Some(Moved { begin, end }) = moved {
+            buffer.extend_from_slice(&text[end..]);
+            let len = begin + buffer.len();
+            if len > text.capacity() {
+                let mut longer = with_margin(len);
+                longer.extend_from_slice(&text[..begin]);
+                text = longer;
             }
+            text.truncate(begin);
+            text.extend_from_slice(buffer);
+            buffer.clear();
         }
+        text.freeze()
     }
+}
+
+/// Returns an empty text with room for `len` bytes, and for values that become longer.
+fn with_margin(len: usize) -> BytesMut {
+    BytesMut::with_capacity(len + len / 64 + 16)
 }
 
 /// Returns where the line that `position` is in ends. Each line of a block has an end.
@@ -356,6 +373,21 @@ mod tests {
         (text, begins)
     }
 
+    #[test]
+    fn a_text_whose_values_become_a_little_longer_stays_where_it_is() {
+        let (text, begins) = text_of(0..100);
+        let mut previous = with_margin(text.len());
+        previous.extend_from_slice(&text);
+        let address = previous.as_ptr();
+        let mut buffer = Vec::new();
+        let mut rewrite = Rewrite::new(previous.freeze(), &mut buffer);
+        for (begin, value) in begins.into_iter().zip(10..) {
+            rewrite.replace(begin, Value::Count(value));
+        }
+        let longer = rewrite.finish();
+        assert_eq!((longer.as_ptr(), longer.to_vec()), (address, text_of(10..110).0));
+    }
+
     proptest! {
         #[test]
         fn a_text_with_replaced_values_is_as_one_written_with_them(
@@ -365,7 +397,8 @@ mod tests {
             let (text, mut begins) = text_of(values.iter().map(|(before, _)| *before));
             let previous = Bytes::from(text.clone());
             let shared = is_shared.then(|| previous.clone());
-            let mut rewrite = Rewrite::new(previous);
+            let mut buffer = Vec::new();
+            let mut rewrite = Rewrite::new(previous, &mut buffer);
             for (begin, (_, new)) in begins.iter_mut().zip(&values) {
                 *begin = match new {
                     Some(new) => rewrite.replace(*begin, Value::Count(*new)),
@@ -375,6 +408,7 @@ mod tests {
             let expected = text_of(values.iter().map(|(before, new)| new.unwrap_or(*before)));
             prop_assert_eq!((rewrite.finish().to_vec(), begins), expected);
             prop_assert!(shared.is_none_or(|shared| shared == text), "a body that is being sent does not change");
+            prop_assert!(buffer.is_empty());
         }
     }
 }
