@@ -17,8 +17,11 @@ use crate::store::{Store, StoreError};
 
 use super::identity::{HostHash, Identified, Identity, LabelSets, identify};
 use super::queue::{self, Appended, Owner, QueueSize, RemovedReceiver, Thinning};
+use super::relay::{NewestTick, Relay};
 use super::sampler::{Draft, Occasion, Sampler, present};
-use super::series::{Backlog, Generation, OwnSample, Position, ReceiverName, Series, SeriesId, TickKind, TickTime};
+use super::series::{
+    Backlog, Generation, OwnSample, Position, ReceiverName, Series, SeriesId, Tick, TickKind, TickTime,
+};
 
 /// Requests that are pending at most; whoever makes another one awaits its turn.
 const REQUESTS_MAX: usize = 16;
@@ -81,6 +84,7 @@ pub struct QueueHandle {
 struct Shared {
     thinned_ticks: AtomicU64,
     has_last_tick: AtomicBool,
+    relay: Relay,
 }
 
 /// Answers the requests of a [`QueueHandle`].
@@ -111,7 +115,7 @@ struct Turn<'t> {
     ledger: &'t SharedLedger,
     is_committed: bool,
     newest: &'t watch::Sender<Position>,
-    shared: &'t Shared,
+    shared: &'t Arc<Shared>,
 }
 
 impl fmt::Debug for QueueHandle {
@@ -145,7 +149,7 @@ impl QueueHandle {
                 server.answer_one(request, &mut store, &ledger, true);
             }
         };
-        std::thread::Builder::new().name("push".to_owned()).spawn(answer).map_err(InMemoryError::Thread)?;
+        std::thread::Builder::new().name("push-queue".to_owned()).spawn(answer).map_err(InMemoryError::Thread)?;
         Ok(handle)
     }
 
@@ -228,6 +232,24 @@ impl QueueHandle {
             Ok((series, backlog))
         })
         .await
+    }
+
+    /// Returns the newest tick as [`Self::backlog`] does, without a request, if it is the only one later than `after` and the series before
+    /// `series_from` are those of the ticks before it; `None` if the queue has to be read. The tick is the same for every receiver, and is no
+    /// longer queued if another sender of it has answered for it: it is sent twice then.
+    pub fn newest_tick(&self, after: Position, series_from: SeriesId) -> Option<(Vec<Arc<Series>>, Backlog)> {
+        self.shared.relay.tick_behind(after, series_from)
+    }
+
+    /// A receiver has answered for every tick up to `to`. Returns whether that is the newest: it is noted then, without a request, and nothing
+    /// is queued later. The note is written before any later request is answered. If a tick is merged into an earlier one meanwhile, it has
+    /// the effect of [`Self::advance_beyond_newest`].
+    pub fn note_newest_answered(&self, receiver: &ReceiverName, to: Position) -> bool {
+        let is_newest = *self.newest.borrow() == to;
+        if is_newest {
+            self.shared.relay.leave_answer(receiver, to);
+        }
+        is_newest
     }
 
     /// A receiver has answered for every tick up to `to`. Returns how much is queued later than that. It is no error if it is not
@@ -335,16 +357,23 @@ pub enum InMemoryError {
 }
 
 impl QueueServer {
-    /// Answers the requests that are pending. `is_committed` is whether the view of `ledger` shows only what is in `store`.
+    /// Writes the answers that were noted, and answers the requests that are pending. `is_committed` is whether the view of `ledger` shows
+    /// only what is in `store`.
     pub fn answer(&mut self, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
+        self.turn(store, ledger, is_committed).write_answers();
         while let Ok(request) = self.requests.try_recv() {
             self.answer_one(request, store, ledger, is_committed);
         }
     }
 
     fn answer_one(&mut self, request: Request, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
-        let (state, newest, shared) = (&mut self.state, &self.newest, &*self.shared);
-        request(&mut Turn { state, store, ledger, is_committed, newest, shared });
+        let mut turn = self.turn(store, ledger, is_committed);
+        turn.write_answers();
+        request(&mut turn);
+    }
+
+    fn turn<'t>(&'t mut self, store: &'t mut Store, ledger: &'t SharedLedger, is_committed: bool) -> Turn<'t> {
+        Turn { state: &mut self.state, store, ledger, is_committed, newest: &self.newest, shared: &self.shared }
     }
 }
 
@@ -398,7 +427,7 @@ impl Turn<'_> {
             self.store.write_queue(|connection| queue::retain(connection, &settings.receivers, is_relabelled))?;
         self.state.is_relabelled = false;
         self.state.settings = Some(settings);
-        self.announce(newest.unwrap_or(TickTime::NEVER));
+        self.announce(newest.unwrap_or(TickTime::NEVER), None);
         Ok(removed)
     }
 
@@ -406,8 +435,37 @@ impl Turn<'_> {
         self.state.generation = self.state.generation.next();
     }
 
-    fn announce(&self, newest: TickTime) {
+    /// Has senders go on to the `newest` tick. What is left for those that have everything before it, if it can be left, is `tick`.
+    fn announce(&self, newest: TickTime, tick: Option<NewestTick>) {
+        self.shared.relay.leave_tick(tick);
         self.newest.send_replace(Position { generation: self.state.generation, time: newest });
+    }
+
+    /// Writes the answers that were noted. Those that cannot be written are kept: a queue that fails is reported by whoever makes a request of
+    /// it.
+    fn write_answers(&mut self) {
+        let relay = &Arc::clone(self.shared).relay;
+        if let Err(error) = relay.write_answers(|receiver, to| self.write_answer(receiver, to)) {
+            tracing::debug!(%error, "answer of a receiver not noted in the push queue yet");
+        }
+    }
+
+    fn write_answer(&mut self, receiver: &ReceiverName, to: Position) -> Result<(), QueueError> {
+        let newest = self.sampler()?.newest();
+        if to.generation != self.state.generation && newest.is_some_and(|newest| newest >= to.time) {
+            // What it answered for is queued again, or was merged into a tick that is.
+            return Ok(());
+        }
+        let is_known = self.store.write_queue_unsynced(|connection| {
+            queue::advance(connection, receiver, to.time)?;
+            Ok(queue::position(connection, receiver)?.is_some())
+        })?;
+        if !is_known {
+            // Its sender has to notice, and reads the queue when the generation ends.
+            self.begin_generation();
+            self.announce(newest.unwrap_or(TickTime::NEVER), None);
+        }
+        Ok(())
     }
 
     fn take_tick(&mut self, time: TickTime, own: Vec<OwnSample>, kind: TickKind) -> Result<TickOutcome, QueueError> {
@@ -443,17 +501,21 @@ impl Turn<'_> {
             };
             Ok((appended, thinned))
         })?;
-        if let Appended::TooEarly(answered) = appended {
-            return Ok(TickOutcome::BehindAnswered(answered));
-        }
+        let (bytes, is_merged) = match appended {
+            Appended::Queued { bytes, is_merged } => (bytes, is_merged),
+            Appended::TooEarly(answered) => return Ok(TickOutcome::BehindAnswered(answered)),
+        };
         self.state.thinning = thinning;
         self.shared.thinned_ticks.fetch_add(thinned, Ordering::Relaxed);
+        let after = *self.newest.borrow();
         self.sampler()?.accept(&draft);
-        if matches!(appended, Appended::Queued { is_merged: true, .. }) {
+        if is_merged {
             self.begin_generation();
         }
         self.shared.has_last_tick.store(kind == TickKind::Final, Ordering::Release);
-        self.announce(time);
+        let Draft { first, new, values, .. } = draft;
+        let newest = NewestTick { after, first, new, tick: Tick { time, values }, bytes };
+        self.announce(time, (!is_merged && thinned == 0).then_some(newest));
         Ok(TickOutcome::Queued)
     }
 
@@ -493,7 +555,7 @@ impl Turn<'_> {
         self.state.thinning = Thinning::default();
         self.begin_generation();
         let sampler = self.load()?;
-        self.announce(sampler.newest().unwrap_or(TickTime::NEVER));
+        self.announce(sampler.newest().unwrap_or(TickTime::NEVER), None);
         self.state.sampler = Some(sampler);
         Ok(())
     }
@@ -520,5 +582,35 @@ impl Turn<'_> {
             let last = queue::values_at(connection, catalog.len(), TickTime::from_millis(i64::MAX))?;
             Ok(Sampler::new(catalog, last, newest))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::Limits;
+
+    #[test]
+    fn an_answer_that_is_noted_while_its_tick_is_merged_into_an_earlier_one_keeps_ticks_from_before_it() {
+        let ledger = Arc::new(SharedLedger::new(Limits::default()));
+        let (handle, mut server) = QueueHandle::persistent(Arc::clone(&ledger));
+        let connection = Connection::open_in_memory().unwrap();
+        let (mut store, ()) = Store::on(connection, Path::new("memory"), |_| Ok(())).unwrap();
+        let mut turn = server.turn(&mut store, &ledger, true);
+        let receiver = ReceiverName::new("r");
+        let at = |minute: i64| TickTime::from_millis(1_700_000_000_000 + minute * 60_000);
+        let interval = Duration::from_secs(60);
+        turn.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).unwrap();
+        let receivers = vec![receiver.clone()];
+        turn.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).unwrap();
+        turn.take_tick(at(1), Vec::new(), TickKind::Regular).unwrap();
+        turn.take_tick(at(121), Vec::new(), TickKind::Regular).unwrap();
+        // The turn has begun, and the clock was set back.
+        assert!(handle.note_newest_answered(&receiver, *handle.watch().borrow()));
+        turn.take_tick(at(2), Vec::new(), TickKind::Regular).unwrap();
+        // The next turn.
+        turn.write_answers();
+        let outcome = turn.take_tick(at(3), Vec::new(), TickKind::Regular).unwrap();
+        assert_eq!(outcome, TickOutcome::BehindAnswered(at(121)));
     }
 }

@@ -11,6 +11,7 @@
 //! | `sampler` | what changed since the last tick |
 //! | `queue`, `samples` | the tables of the queue, and how the samples of a tick are encoded in them |
 //! | `handle` | the queue behind a channel: requests of tasks, answered by the thread that owns the database |
+//! | `relay` | what that thread and the senders leave for each other |
 //! | `ticker`, `alarm` | when ticks are due, and waiting for them |
 //! | `identity` | whose queue it is |
 //! | `labels` | the labels that are configured for a receiver |
@@ -53,6 +54,7 @@ mod pause;
 mod probe;
 mod queue;
 mod receiver;
+mod relay;
 mod sampler;
 mod samples;
 mod sender;

@@ -206,7 +206,10 @@ impl Sender {
             let per_tick = current.len().max(1);
             let ticks_max = (WINDOW_SAMPLES_MAX / per_tick).clamp(1, WINDOW_TICKS_MAX);
             let known = SeriesId::at(self.catalog.len());
-            let (series, backlog) = self.handle.backlog(&self.receiver.name, self.position, ticks_max, known).await?;
+            let (series, backlog) = match self.handle.newest_tick(self.position, known) {
+                Some(newest) => newest,
+                None => self.handle.backlog(&self.receiver.name, self.position, ticks_max, known).await?,
+            };
             self.add_series(series);
             self.report_queue(backlog.size);
             if backlog.ticks.is_empty() {
@@ -254,7 +257,11 @@ impl Sender {
 
     async fn advance(&mut self, to: TickTime) -> Result<(), QueueError> {
         let position = self.position.at(to);
-        let behind = self.handle.advance(&self.receiver.name, position).await?;
+        let behind = if self.handle.note_newest_answered(&self.receiver.name, position) {
+            QueueSize::default()
+        } else {
+            self.handle.advance(&self.receiver.name, position).await?
+        };
         self.position = position;
         self.report_queue(behind);
         Ok(())

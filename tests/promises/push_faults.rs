@@ -5,10 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use rusqlite::Connection;
+use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::internals::push::{
-    Grid, HostHash, PushReceiver, PushedSeries, QueueSettings, ReceiverName, SendTiming, TickKind, TickOutcome,
-    TickTime, Ticker, WallClock,
+    Grid, HostHash, PushReceiver, PushedSeries, QueueHandle, QueueSettings, ReceiverName, SendTiming, TickKind,
+    TickOutcome, TickTime, Ticker, WallClock,
 };
+use session_buddy_bridge::internals::shared_ledger::SharedLedger;
+use session_buddy_bridge::internals::store::Store;
 use session_buddy_bridge::settings::HttpCredentials;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -674,6 +678,38 @@ async fn after_a_sleep_of_the_machine_a_tick_and_an_attempt_come_at_once() {
         })
         .await;
     assert_eq!(running.report.borrow().retries.len(), 1, "nothing was tried meanwhile");
+}
+
+#[tokio::test]
+async fn a_tick_reaches_a_receiver_that_has_everything_before_it_without_a_further_request_of_the_queue() {
+    let server = ScriptedReceiver::start(|_, _| Action::store()).await;
+    let receiver = receiver(&server.url());
+    let ledger = Arc::new(SharedLedger::new(Limits::default()));
+    let (handle, mut requests) = QueueHandle::persistent(Arc::clone(&ledger));
+    let (mut store, ()) = Store::on(Connection::open_in_memory().unwrap(), "memory".as_ref(), |_| Ok(())).unwrap();
+    let mut answer = async || loop {
+        requests.answer(&mut store, &ledger, true);
+        tokio::task::yield_now().await;
+    };
+    let started = async {
+        let mut queue = Queue::of(handle, &[&receiver], 2).await;
+        queue.ticks(1, 2).await;
+        let running = Running::start(&receiver, &queue, timing());
+        running.until("the first tick", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+        (queue, running)
+    };
+    let (mut queue, running) = tokio::select! {
+        started = started => started,
+        () = answer() => unreachable!("it answers for ever"),
+    };
+    tokio::select! {
+        () = queue.ticks(1, 3) => {}
+        () = answer() => unreachable!("it answers for ever"),
+    }
+    // Nobody answers any more.
+    server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
+    running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    check(&server.stored());
 }
 
 #[tokio::test]

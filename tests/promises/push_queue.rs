@@ -593,6 +593,86 @@ fn a_disk_that_takes_nothing_queues_nothing_new_and_loses_nothing() {
 }
 
 #[test]
+fn the_newest_tick_is_left_as_the_queue_has_it_for_who_has_everything_before_it() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+    let newest = || *handle.watch().borrow();
+    for number in 1..5 {
+        let (before, known) = (newest(), SeriesId::at(queue.catalog().len()));
+        // The third has no new series.
+        counted.invocation(["a", "b", "a", "c"][number as usize - 1], true);
+        queue.tick(number);
+        let left = handle.newest_tick(before, known).expect("it is the only one");
+        let read = queue.answer(handle.backlog(&receiver, before, 9, known)).unwrap();
+        assert_eq!(format!("{left:?}"), format!("{read:?}"), "{number}");
+        for (after, from) in [(before.at(at(number - 2)), known), (newest(), known), (before, SeriesId::at(1_000))] {
+            assert!(handle.newest_tick(after, from).is_none(), "{number}: {after:?} {from:?}");
+        }
+        queue.advance("r", at(number));
+    }
+    let known = SeriesId::at(queue.catalog().len());
+    let is_left = |queue: &mut Queue, number| {
+        let before = newest();
+        counted.invocation("a", true);
+        assert!(queue.tick(number));
+        handle.newest_tick(before, known).is_some()
+    };
+    assert!(is_left(&mut queue, 5) && is_left(&mut queue, 121));
+    assert!(!is_left(&mut queue, 6), "another one was merged into it");
+    assert!(is_left(&mut queue, 7));
+    queue.configure(QueueSettings { bytes_max: 1, ..settings(&["r"]) });
+    assert!(!is_left(&mut queue, 8), "those before it were merged into it");
+    let own = |index: usize| own(&format!("own_{index}"), &[], SeriesKind::Gauge, 1.0);
+    let before = newest();
+    queue.try_tick(at(9), (0..5_000).map(own).collect(), TickKind::Regular).unwrap();
+    assert!(handle.newest_tick(before, known).is_none(), "it would take memory");
+}
+
+#[test]
+fn an_answer_for_the_newest_tick_is_noted_and_written_before_any_request_is_answered() {
+    let counted = Counted::new();
+    let state = MemoryState::new();
+    let mut queue = Queue::open(state.open().0, &counted, settings(&["r", "slow"]));
+    let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+    queue.tick(1);
+    queue.tick(2);
+    let newest = *handle.watch().borrow();
+    assert!(!handle.note_newest_answered(&receiver, newest.at(at(1))), "another one follows");
+    assert!(handle.note_newest_answered(&receiver, newest));
+    let position = |queue: &mut Queue| look(queue).unwrap().receivers[0].1;
+    assert_eq!(position(&mut queue), TickTime::NEVER, "the thread of the queue is not woken");
+    // A database that cannot be written.
+    let size = state.while_locked("push_receiver", || queue.answer(handle.size_after(at(1))));
+    assert_eq!((size.unwrap().ticks, position(&mut queue)), (1, TickTime::NEVER));
+    queue.answer(handle.size_after(at(1))).unwrap();
+    assert_eq!(position(&mut queue), at(2));
+    // Written before the tick is: no tick is queued before one that is answered for.
+    queue.tick(121);
+    let ahead = *handle.watch().borrow();
+    assert!(handle.note_newest_answered(&receiver, ahead));
+    let tick = queue.try_tick(at(3), Vec::new(), TickKind::Regular).unwrap();
+    assert_eq!(tick, TickOutcome::BehindAnswered(at(121)));
+}
+
+#[test]
+fn a_receiver_whose_row_is_gone_is_noticed_by_a_sender_that_makes_no_request() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+    queue.tick(1);
+    let newest = *handle.watch().borrow();
+    queue.store.write_queue(|connection| connection.execute("DELETE FROM push_receiver", [])).unwrap();
+    assert!(handle.note_newest_answered(&receiver, newest));
+    queue.answer(handle.size_after(at(1))).unwrap();
+    let now = *handle.watch().borrow();
+    assert!(now.generation != newest.generation && now.time == newest.time, "{now:?}: it reads the queue again");
+    let opened = queue.answer(handle.open(&receiver));
+    assert!(matches!(opened, Err(QueueError::NoSuchReceiver(_))), "{opened:?}");
+}
+
+#[test]
 fn what_is_answered_is_folded_now_and_then_and_no_value_is_lost() {
     let (_folder, path) = folder();
     let counted = Counted::new();
