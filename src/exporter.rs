@@ -138,7 +138,7 @@ impl PrometheusExporter {
         // Without feeds there is nothing to report.
         let (telemetry, health) = (Arc::new(Telemetry::new()), Arc::new(Health::new()));
         let api = LiveApi::new(ledger.clone(), Arc::clone(&telemetry), Arc::clone(&health), Persistence::InMemory);
-        let registry = LentRegistry::new(registry);
+        let registry = Arc::new(LentRegistry::new(registry));
         let content =
             SiteContent { ledger, telemetry, health, registry, api: Arc::new(api), with_created: false, reloads: None };
         let content = Arc::new(content);

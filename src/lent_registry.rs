@@ -8,7 +8,7 @@ use crate::exposition::RegistryText;
 
 /// The registry behind `/metrics`. Its own collectors never block; those of a program that it was lent to may.
 #[derive(Debug)]
-pub(crate) struct LentRegistry {
+pub struct LentRegistry {
     text: RegistryText,
     is_lent: AtomicBool,
 }

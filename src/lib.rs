@@ -200,6 +200,9 @@ pub mod internals {
             evidence, records,
         };
     }
+    pub mod lent_registry {
+        pub use crate::lent_registry::LentRegistry;
+    }
     pub mod process {
         pub use crate::process::process_collector;
     }

@@ -23,7 +23,7 @@ pub(crate) struct SiteContent {
     pub ledger: Arc<SharedLedger>,
     pub telemetry: Arc<Telemetry>,
     pub health: Arc<Health>,
-    pub registry: LentRegistry,
+    pub registry: Arc<LentRegistry>,
     pub api: Arc<LiveApi>,
     /// Whether OpenMetrics exposes created timestamps.
     pub with_created: bool,

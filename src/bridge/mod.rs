@@ -180,7 +180,7 @@ impl Bridge {
             ledger,
             telemetry,
             health,
-            registry: LentRegistry::new(registry),
+            registry: Arc::new(LentRegistry::new(registry)),
             api: Arc::new(api),
             with_created,
             reloads: Some(Arc::clone(&reloads)),
@@ -274,7 +274,7 @@ impl Bridge {
         };
         let remote_write = RemoteWrite::start(
             place,
-            self.service.content.registry.own().clone(),
+            Arc::clone(&self.service.content.registry),
             Arc::clone(&self.service.content.telemetry),
             self.service.push.subscribe(),
             shutdown.clone(),

@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use prometheus::Registry;
 use tokio::task::JoinHandle;
 use tracing::{debug, info, warn};
 
@@ -15,11 +14,15 @@ use super::handle::{QueueError, QueueHandle, TickOutcome};
 use super::identity::Identity;
 use super::listener::ReceiverListener;
 use super::series::{OwnSample, TickKind, TickTime};
+use crate::lent_registry::LentRegistry;
 use crate::standstill::timeout;
 use crate::sync::lock;
 
 /// A tick that could not be taken is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A clock that is kept right is slower by one part in so many at most. Source: adjtimex(2), 500 ppm.
+const CLOCK_SLOWNESS: u32 = 1_000;
 
 /// Time for the collectors of a registry. After it, a tick has the values that they had before.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -81,7 +84,12 @@ impl Schedule {
     /// passed is due at once; the queue decides about one that lies before its newest.
     pub fn next(&self, now_millis: i64) -> Wait {
         let latest = self.grid.latest(now_millis);
-        if self.taken == Some(latest) { Wait::For(self.grid.until_next(now_millis)) } else { Wait::Take(latest) }
+        if self.taken != Some(latest) {
+            return Wait::Take(latest);
+        }
+        let left = self.grid.until_next(now_millis);
+        // By a clock that is slower than what is waited by, the tick would not be due yet, and whoever waits would wake twice.
+        Wait::For(left + left / CLOCK_SLOWNESS)
     }
 
     /// The tick at `time` was taken, or there is none to take. One that failed is still due.
@@ -96,8 +104,8 @@ pub struct Ticker {
     handle: QueueHandle,
     schedule: Schedule,
     /// Gathers what is sampled at each tick beside the five families; `None` if no receiver wants it.
-    gatherer: Option<Arc<Mutex<OwnGatherer>>>,
-    /// Gathers on a thread of its own. One that took too long is still here.
+    own: Option<Own>,
+    /// Gathers on a thread of its own, because a collector may block. One that took too long is still here.
     gathering: Option<JoinHandle<Vec<OwnSample>>>,
     /// What was gathered last.
     gathered: Vec<OwnSample>,
@@ -110,21 +118,34 @@ pub struct Ticker {
     is_blocked: bool,
 }
 
+/// A registry, and what gathers it.
+struct Own {
+    registry: Arc<LentRegistry>,
+    gatherer: Arc<Mutex<OwnGatherer>>,
+}
+
+impl Own {
+    fn new(registry: Arc<LentRegistry>) -> Self {
+        let gatherer = Arc::new(Mutex::new(OwnGatherer::new(registry.own().clone())));
+        Self { registry, gatherer }
+    }
+}
+
 impl Ticker {
     /// Creates a ticker that has taken no tick.
     pub fn new(
         handle: QueueHandle,
         grid: Grid,
-        registry: Option<Registry>,
+        registry: Option<Arc<LentRegistry>>,
         wall_clock: WallClock,
         listeners: Vec<Arc<dyn ReceiverListener>>,
     ) -> Self {
-        let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
+        let own = registry.map(Own::new);
         let (schedule, alarm) = (Schedule::new(grid), Alarm::default());
         Self {
             handle,
             schedule,
-            gatherer,
+            own,
             gathering: None,
             gathered: Vec::new(),
             wall_clock,
@@ -141,15 +162,15 @@ impl Ticker {
     pub fn reconfigured(
         self,
         grid: Grid,
-        registry: Option<Registry>,
+        registry: Option<Arc<LentRegistry>>,
         listeners: Vec<Arc<dyn ReceiverListener>>,
     ) -> Self {
         let former = Self { schedule: Schedule::new(grid), listeners, ..self };
-        if former.gatherer.is_some() && registry.is_some() {
+        if former.own.is_some() && registry.is_some() {
             return former;
         }
-        let gatherer = registry.map(|registry| Arc::new(Mutex::new(OwnGatherer::new(registry))));
-        Self { gatherer, gathering: None, gathered: Vec::new(), is_blocked: false, ..former }
+        let own = registry.map(Own::new);
+        Self { own, gathering: None, gathered: Vec::new(), is_blocked: false, ..former }
     }
 
     /// Takes ticks until the thread of the queue ends, or the future is dropped.
@@ -232,7 +253,11 @@ impl Ticker {
     /// Gathers what is sampled beside the five families. A collector that an embedding program registered may block, or panic: what was
     /// gathered before stays then, since the five families have to be queued.
     async fn gather(&mut self, limit: Duration) {
-        let Self { gatherer: Some(gatherer), gathering, .. } = self else { return };
+        let Self { own: Some(Own { registry, gatherer }), gathering, .. } = self else { return };
+        if gathering.is_none() && !registry.is_lent() {
+            self.gathered = lock(gatherer).gather();
+            return;
+        }
         let gathered = timeout(limit, async {
             if let Some(late) = gathering {
                 // Of a tick that has gone without it.
@@ -288,9 +313,24 @@ mod tests {
         assert_eq!(schedule.next(start), Wait::Take(first));
         assert_eq!(schedule.next(start), Wait::Take(first), "until it is taken");
         schedule.took(first);
-        assert_eq!(schedule.next(start), Wait::For(Duration::from_millis(51_500)));
-        assert_eq!(schedule.next(1_795_341_601_400), Wait::For(Duration::from_millis(100)));
+        assert_eq!(schedule.next(start), Wait::For(Duration::from_micros(51_551_500)));
+        assert_eq!(schedule.next(1_795_341_601_400), Wait::For(Duration::from_micros(100_100)));
         assert_eq!(schedule.next(1_795_341_601_500), Wait::Take(TickTime::from_millis(1_795_341_601_500)));
+    }
+
+    #[test]
+    fn a_tick_is_due_when_a_wait_is_over_by_a_clock_that_is_being_set() {
+        let grid = grid();
+        for millis in [1_500, 1_501, 31_400, 61_400, 61_499] {
+            let mut schedule = Schedule::new(grid);
+            schedule.took(grid.latest(millis));
+            let Wait::For(pause) = schedule.next(millis) else { panic!("it was taken") };
+            for ppm in [-500.0, 0.0, 500.0] {
+                let passed = pause.as_secs_f64() * (1.0 + ppm / 1e6) * 1e3;
+                let woken = millis + passed as i64;
+                assert_eq!(schedule.next(woken), Wait::Take(TickTime::from_millis(61_500)), "{millis} {ppm}");
+            }
+        }
     }
 
     #[test]

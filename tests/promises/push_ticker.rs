@@ -8,6 +8,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntCounter, Registry};
 use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Limits;
+use session_buddy_bridge::internals::lent_registry::LentRegistry;
 use session_buddy_bridge::internals::push::{
     Grid, HostHash, QueueHandle, QueueSettings, ReceiverName, SeriesId, TickTime, Ticker, WallClock, is_stale,
 };
@@ -93,6 +94,8 @@ async fn a_collector_that_blocks_holds_up_no_tick_and_keeps_its_last_values() {
     let receiver = receiver("http://127.0.0.1:1/");
     let Queue { handle, .. } = Queue::new(&[&receiver], 1).await;
     let (start, _) = handle.open(&receiver.name).await.unwrap();
+    let registry = Arc::new(LentRegistry::new(registry));
+    registry.lend();
     let mut ticker = Ticker::new(handle.clone(), grid(&handle).await, Some(registry), WallClock::default(), Vec::new());
     let until = async |ticker: &mut Ticker, after: i64| {
         let mut newest = handle.watch();
