@@ -8,7 +8,7 @@ use super::check::check_skill_name;
 use super::context::ApplyContext;
 use super::continuity::{Continuity, Room};
 use super::event::{Sender, is_of_server};
-use super::evidence::Totals;
+use super::evidence::{Listed, Totals};
 use super::feed::Feed;
 use super::ledger::{Ledger, START_HOLD};
 use super::limits::SERIES_COUNT_MAX;
@@ -152,17 +152,20 @@ impl Ledger {
         notices: &mut Vec<Notice>,
     ) {
         let mut accepted = std::mem::take(&mut self.accepted);
-        accepted.clear();
         self.accept(slot, snapshot, &mut accepted, is_last, notices);
         let filter = self.sources.entry(slot).filter.is_some();
         let is_complete = !filter && snapshot.listed < SKILLS_LISTED_MAX && snapshot.skills.iter().all(Result::is_ok);
-        let least = accepted.iter().map(|(_, listing)| listing.total).min();
+        let least = accepted.iter().map(|entry| entry.listing.total).min();
         let room = match least {
             _ if filter || accepted.len() < snapshot.listed => Room::Unknown,
             Some(least) if snapshot.listed >= SKILLS_LISTED_MAX => Room::Full(least),
             _ => Room::Enough,
         };
-        let entries = accepted.iter().map(|entry| (name_of(snapshot, entry), Totals::from(&entry.1)));
+        let entries = accepted.iter().map(|entry| Listed {
+            name: name_of(snapshot, entry),
+            position: entry.position,
+            totals: Totals::from(&entry.listing),
+        });
         let listings = self.sources.listings(slot, entries);
         let seen = Observation {
             now: now.elapsed,
@@ -243,7 +246,7 @@ impl Ledger {
         is_last: bool,
         notices: &mut Vec<Notice>,
     ) {
-        let Self { sources, series_table, limits, .. } = self;
+        let Self { sources, series_table, limits, feeds, .. } = self;
         let filter = sources.entry(slot).filter.as_deref();
         let source = sources.expected_source(slot);
         let known = source.and_then(|source| sources.source(source));
@@ -254,16 +257,21 @@ impl Ledger {
             }
         };
         let mut unread: Vec<Box<str>> = Vec::new();
-        let latest = sources.latest(slot).map(|(_, listings)| &**listings.names());
-        accept(snapshot, filter, latest, accepted, |name, rejection| {
+        let latest = sources.latest(slot).map(|(_, listings)| listings);
+        accept(snapshot, filter, latest, &mut feeds[slot.index()].positions, accepted, |name, rejection| {
             unread.extend(name.map(Box::from));
             reject(rejection);
         });
         let mut skills = known.map_or(0, |known| known.counts.skills.len());
         let mut reserved = 0_u64;
         accepted.retain(|entry| {
-            let (name, listing) = (name_of(snapshot, entry), &entry.1);
-            let skill = known.and_then(|known| known.counts.skills.listed(entry.0, name));
+            let Accepted { index, position, listing } = entry;
+            let (position, name) = match latest.zip(*position) {
+                // The very text that is a key of both tables, which they know by its address.
+                Some((latest, position)) => (position, &**latest.names().at(position)),
+                None => (*index, name_of(snapshot, entry)),
+            };
+            let skill = known.and_then(|known| known.counts.skills.listed(position, name));
             if skill.is_none() {
                 let checked = check_skill_name(name, limits).and_then(|()| {
                     skills += 1;
@@ -278,7 +286,7 @@ impl Ledger {
                 }
             }
             let remembered =
-                known.and_then(|known| known.numbers.listed(entry.0, name)).map_or(0, |totals| totals.total);
+                known.and_then(|known| known.numbers.listed(position, name)).map_or(0, |totals| totals.total);
             if listing.total <= remembered {
                 return true;
             }
@@ -305,7 +313,7 @@ impl Ledger {
     }
 
     fn note_tenth(&mut self, slot: FeedSlot, listed: usize, accepted: &[Accepted]) {
-        let least = accepted.iter().map(|(_, listing)| listing.total).min();
+        let least = accepted.iter().map(|entry| entry.listing.total).min();
         let feed = &mut self.feeds[slot.index()];
         let tenth = if listed < SKILLS_LISTED_MAX { Some(0) } else { least.or(feed.counters.tenth_skill_invocations) };
         if feed.counters.tenth_skill_invocations != tenth {
@@ -369,7 +377,7 @@ impl Ledger {
                     for entry in accepted {
                         let name = name_of(snapshot, entry);
                         let remembered = known.numbers.skill(name).map(|skill| skill.remembered);
-                        match known.counts.list_beside_rows(name, &entry.1, remembered, ctx) {
+                        match known.counts.list_beside_rows(name, &entry.listing, remembered, ctx) {
                             Ok(begins) => mismatches += u64::from(begins),
                             Err(rejection) => ctx.reject(rejection),
                         }
@@ -404,7 +412,7 @@ impl Ledger {
                         beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;
                     let mut dropped = 0;
                     for (position, (entry, (name, step))) in accepted.iter().zip(steps.iter()).enumerate() {
-                        match counts.count_step(position, name, &entry.1, step, past_is_known, ctx) {
+                        match counts.count_step(position, name, &entry.listing, step, past_is_known, ctx) {
                             Ok(of_this) => dropped += of_this,
                             Err(rejection) => ctx.reject(rejection),
                         }

@@ -135,17 +135,29 @@ pub(super) fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// What one snapshot lists: the numbers of each skill, in the order of the list. No skill is listed twice.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What one snapshot lists: the numbers of each skill. No skill is listed twice.
+#[derive(Debug, Clone, Default)]
 pub struct Listings {
-    /// Shared by the lists that name the same skills in the same order, as those of a feed do for long.
+    /// Shared by the lists that name the same skills, as those of a feed do for long, whatever their order: a server sorts by
+    /// numbers, which change with every invocation.
     names: Arc<Names>,
     /// In the order of `names`.
     totals: Vec<Totals>,
 }
 
-/// The skills that a list names, in its order.
-#[derive(Debug, Default, PartialEq)]
+/// An entry of a list.
+#[derive(Debug, Clone, Copy)]
+pub struct Listed<'a> {
+    /// The skill.
+    pub name: &'a str,
+    /// Its position in the feed's list before; `None` if that does not name it.
+    pub position: Option<usize>,
+    /// Its numbers.
+    pub totals: Totals,
+}
+
+/// The skills that a list names, in its order or in that of an earlier one.
+#[derive(Debug, Default)]
 pub struct Names {
     listed: Vec<Arc<str>>,
     /// Indices of `listed` in the order of the names.
@@ -159,9 +171,14 @@ impl Names {
         Self { listed, by_name }
     }
 
-    /// The skills, in the order of the list.
+    /// The skills.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<str>> {
         self.listed.iter()
+    }
+
+    /// The skill at `position`.
+    pub fn at(&self, position: usize) -> &Arc<str> {
+        &self.listed[position]
     }
 
     fn position(&self, name: &str) -> Option<usize> {
@@ -178,23 +195,35 @@ impl Listings {
         Self { names: Arc::new(Names::new(names)), totals }
     }
 
-    /// The listings of `entries`, in which each skill appears once, of a feed that listed `self` before.
-    pub fn followed_by<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a str, Totals)> + Clone) -> Self {
-        let names = entries.clone().map(|(name, _)| name);
-        let is_same =
-            names.len() == self.len() && names.clone().zip(&self.names.listed).all(|(now, known)| *now == **known);
+    /// The listings of `entries`, in which each skill appears once, of a feed that listed `self` before: `self` where nothing
+    /// changed. Entries of the same skills are to be in the order of [`Listings::names`].
+    pub fn followed_by<'a>(self: &Arc<Self>, entries: impl ExactSizeIterator<Item = Listed<'a>> + Clone) -> Arc<Self> {
+        let is_same = entries.len() == self.len()
+            && entries.clone().enumerate().all(|(index, entry)| entry.position == Some(index));
+        if is_same && entries.clone().zip(&self.totals).all(|(entry, known)| entry.totals == *known) {
+            return Arc::clone(self);
+        }
         let names = if is_same {
             Arc::clone(&self.names)
         } else {
-            let known = |name| self.names.position(name).map(|position| self.names.listed[position].clone());
-            Arc::new(Names::new(names.map(|name| known(name).unwrap_or_else(|| name.into())).collect()))
+            let name_of = |entry: Listed<'_>| match entry.position {
+                Some(known) => Arc::clone(self.names.at(known)),
+                None => entry.name.into(),
+            };
+            Arc::new(Names::new(entries.clone().map(name_of).collect()))
         };
-        Self { names, totals: entries.map(|(_, totals)| totals).collect() }
+        Arc::new(Self { names, totals: entries.map(|entry| entry.totals).collect() })
     }
 
     /// The skills.
     pub fn names(&self) -> &Arc<Names> {
         &self.names
+    }
+
+    /// The position of `name` in the order of [`Listings::names`], which is sought at `expected` first.
+    pub fn position(&self, name: &str, expected: Option<usize>) -> Option<usize> {
+        let is_at = |position: &usize| self.names.listed.get(*position).is_some_and(|known| **known == *name);
+        expected.filter(is_at).or_else(|| self.names.position(name))
     }
 
     /// The numbers of `name`, if it is listed.
@@ -207,7 +236,7 @@ impl Listings {
         self.names.position(name).is_some()
     }
 
-    /// The skills and their numbers, in the order of the list.
+    /// The skills and their numbers, in the order of [`Listings::names`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&Arc<str>, &Totals)> + Clone {
         self.names.listed.iter().zip(&self.totals)
     }
@@ -229,12 +258,6 @@ impl Listings {
     /// Whether nothing is listed.
     pub fn is_empty(&self) -> bool {
         self.totals.is_empty()
-    }
-
-    /// Whether `self` consists of `entries`, in their order and bit for bit.
-    pub fn consists_of<'a>(&self, entries: impl ExactSizeIterator<Item = (&'a str, Totals)>) -> bool {
-        self.len() == entries.len()
-            && self.iter().zip(entries).all(|((known, totals), (name, now))| **known == *name && *totals == now)
     }
 }
 
@@ -292,27 +315,53 @@ mod tests {
         let listings = Listings::new(entries.clone());
         assert_eq!(listings.get("a").map(|totals| totals.total), Some(2));
         assert!(!listings.contains("d"));
-        assert!(listings.consists_of(entries.iter().map(|(name, totals)| (&**name, *totals))));
-        assert!(!listings.consists_of(entries.iter().rev().map(|(name, totals)| (&**name, *totals))));
+        assert!(listings.iter().eq(entries.iter().map(|(name, totals)| (name, totals))));
     }
+
     #[test]
-    fn a_list_shares_the_names_of_the_one_before_and_holds_what_it_lists() {
-        let list = |names: &[&'static str]| -> Vec<_> {
-            names.iter().zip(1..).map(|(name, total)| (*name, totals(total, 0, 0.0))).collect()
+    fn lists_of_the_same_skills_share_their_names_and_each_holds_what_it_lists() {
+        let list = |before: &Listings, names: &[&'static str]| -> Vec<Listed<'static>> {
+            let position = |name| before.position(name, None);
+            let listed = names.iter().zip(1..);
+            let listed =
+                listed.map(|(name, total)| Listed { name, position: position(name), totals: totals(total, 0, 0.0) });
+            let mut listed: Vec<_> = listed.collect();
+            if listed.len() == before.len() && listed.iter().all(|entry| entry.position.is_some()) {
+                listed.sort_by_key(|entry| entry.position);
+            }
+            listed
         };
-        let before = Listings::default().followed_by(list(&["b", "a", "c"]).into_iter());
-        for names in [&["b", "a", "c"][..], &["a", "b", "c"], &["b", "a"], &["b", "a", "c", "d"], &["e", "c"], &[]] {
-            let entries = list(names);
+        let none = Arc::new(Listings::default());
+        let before = none.followed_by(list(&none, &["b", "a", "c"]).into_iter());
+        for (names, are_shared) in [
+            (&["b", "a", "c"][..], true),
+            (&["a", "b", "c"], true),
+            (&["b", "a"], false),
+            (&["b", "a", "c", "d"], false),
+            (&["e", "c"], false),
+            (&[], false),
+        ] {
+            let entries = list(&before, names);
             let now = before.followed_by(entries.iter().copied());
-            assert!(now.consists_of(entries.iter().copied()), "{names:?}");
-            assert_eq!(Arc::ptr_eq(now.names(), before.names()), names == ["b", "a", "c"], "{names:?}");
-            for (name, total) in &entries {
-                assert_eq!(now.get(name), Some(total), "{names:?}");
+            assert!(now.iter().map(|(name, totals)| (&**name, totals)).eq(entries.iter().map(|e| (e.name, &e.totals))));
+            assert_eq!(Arc::ptr_eq(now.names(), before.names()), are_shared, "{names:?}");
+            assert_eq!(Arc::ptr_eq(&now, &before), names == ["b", "a", "c"], "{names:?}");
+            for (name, total) in names.iter().zip(1..) {
+                assert_eq!(now.get(name), Some(&totals(total, 0, 0.0)), "{names:?}");
             }
             let common: Vec<_> = now.common(&before).map(|(name, own, other)| (&**name, *own, *other)).collect();
             let expected: Vec<_> =
-                entries.iter().filter_map(|(name, own)| Some((*name, *own, *before.get(name)?))).collect();
+                entries.iter().filter_map(|entry| Some((entry.name, entry.totals, *before.get(entry.name)?))).collect();
             assert_eq!(common, expected, "{names:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_found_wherever_it_is_expected() {
+        let listings = Listings::new(["b", "a", "c"].map(|name| (name.into(), Totals::ZERO)).to_vec());
+        for expected in [None, Some(0), Some(1), Some(2), Some(3)] {
+            let found = ["a", "b", "c", "d"].map(|name| listings.position(name, expected));
+            assert_eq!(found, [Some(1), Some(0), Some(2), None], "expected at {expected:?}");
         }
     }
 }

@@ -11,8 +11,8 @@ const LIST_MAX: usize = 64;
 
 /// A value for each skill of a source, by name. Ends with the source.
 ///
-/// A server lists the same skills in the same order for long. A skill is expected where it was listed last, which is checked by
-/// its name and costs less than to look for it.
+/// A feed lists the same skills for long, which [`Listings`](super::evidence::Listings) keep in one order. A skill is expected at the
+/// position at which it was listed last, which is checked by its name and costs less than to look for it.
 ///
 /// Invariant: skills are added and never removed, so that the index of one never changes.
 #[derive(Debug, Clone)]

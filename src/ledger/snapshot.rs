@@ -12,7 +12,7 @@ use super::arithmetic::{Listing, Seconds};
 use super::check::check_anomaly;
 use super::context::ApplyContext;
 use super::continuity::{Delta, Step};
-use super::evidence::{Names, Totals};
+use super::evidence::{Listings, Totals};
 use super::pending::{Increase, Offered, add};
 use super::series_table::UNKNOWN_PHASE;
 use super::source::{Gauge, SourceCounts, count_anomalies, find_or_insert};
@@ -24,46 +24,59 @@ pub(super) const SKILLS_LISTED_MAX: usize = 10;
 /// Up to so many entries are compared one by one to find a skill that is listed twice.
 const PAIRWISE_MAX: usize = 32;
 
-/// An entry of a snapshot that is accepted: its index in the snapshot's list, and its numbers.
-pub(super) type Accepted = (usize, Listing);
-
-/// The skill of an accepted entry.
-pub(super) fn name_of<'s>(snapshot: &'s Snapshot<'_>, (index, _): &Accepted) -> &'s str {
-    snapshot.skills[*index].as_ref().map_or("", |entry| &entry.skill_name)
+/// An entry of a snapshot that is accepted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepted {
+    /// Its index in the snapshot's list.
+    pub index: usize,
+    /// The position of its skill in the feed's list before; `None` if that does not name it.
+    pub position: Option<usize>,
+    pub listing: Listing,
 }
 
-/// Adds the entries of the skills that `filter` allows, and that can be accepted, to `accepted`. What cannot is passed to
-/// `reject`, with its skill where that is known. `latest` are the skills that the feed listed before.
+/// The skill of an accepted entry.
+pub(super) fn name_of<'s>(snapshot: &'s Snapshot<'_>, entry: &Accepted) -> &'s str {
+    snapshot.skills[entry.index].as_ref().map_or("", |entry| &entry.skill_name)
+}
+
+/// Sets `accepted` to the entries of the skills that `filter` allows, and that can be accepted. They are in the order of `latest`,
+/// which the feed listed before, if that names the same skills, else in that of the snapshot. What cannot be accepted is passed to
+/// `reject`, with its skill where that is known.
+///
+/// `positions` holds the position in `latest` of each entry of the snapshot, and until then that of the snapshot before at the same
+/// index, which is where a skill is sought first: a list that is sorted by numbers changes its order often, and by little.
 pub(super) fn accept(
     snapshot: &Snapshot<'_>,
     filter: Option<&str>,
-    latest: Option<&Names>,
+    latest: Option<&Listings>,
+    positions: &mut Vec<Option<usize>>,
     accepted: &mut Vec<Accepted>,
     mut reject: impl FnMut(Option<&str>, Rejection),
 ) {
     let mut seen = HashSet::new();
-    let mut latest = latest.map(Names::iter);
+    accepted.clear();
+    positions.resize(snapshot.skills.len(), None);
     for (index, entry) in snapshot.skills.iter().enumerate() {
+        let expected = positions[index].take();
         let entry = match entry {
             Ok(entry) => entry,
             Err(rejection) => {
-                latest = None;
                 reject(None, rejection.clone());
                 continue;
             }
         };
         let name = &*entry.skill_name;
-        // A list that names the same skills as the one before, in its order, names none twice.
-        if latest.as_mut().and_then(Iterator::next).is_none_or(|known| **known != *name) {
-            latest = None;
-        }
+        let position = latest.and_then(|latest| latest.position(name, expected));
+        positions[index] = position;
         if filter.is_some_and(|filter| filter != name) {
             continue;
         }
         let is_repeated = if snapshot.skills.len() > PAIRWISE_MAX {
             !seen.insert(name)
+        } else if position.is_some() {
+            positions[..index].contains(&position)
         } else {
-            latest.is_none() && snapshot.skills[..index].iter().flatten().any(|earlier| *earlier.skill_name == *name)
+            snapshot.skills[..index].iter().flatten().any(|earlier| *earlier.skill_name == *name)
         };
         if is_repeated {
             let detail = format!("{name:?} is listed twice");
@@ -71,9 +84,13 @@ pub(super) fn accept(
             continue;
         }
         match listing_of(entry) {
-            Ok(listing) => accepted.push((index, listing)),
+            Ok(listing) => accepted.push(Accepted { index, position, listing }),
             Err(rejection) => reject(Some(name), rejection),
         }
+    }
+    let are_same = latest.is_some_and(|latest| latest.len() == accepted.len());
+    if are_same && accepted.iter().all(|entry| entry.position.is_some()) {
+        accepted.sort_unstable_by_key(|entry| entry.position);
     }
 }
 
@@ -218,4 +235,80 @@ pub(super) fn difference(base: &Totals, now: &Totals) -> Option<Increase> {
     let completed = now.completed - base.completed;
     let abandoned = now.total - base.total - completed;
     (now.total > base.total).then_some(Increase { completed, abandoned, durations, history: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::evidence::Listed;
+    use crate::protocol::Number;
+
+    /// An entry of the skill with this number, which sometimes cannot be accepted; without a skill, one that has none.
+    fn entry(skill: Option<u8>, total: u8) -> Result<SkillEntry<'static>, Rejection> {
+        let skill = skill.ok_or_else(|| Rejection::new(RejectionReason::MissingField, "`skill_name` is missing"))?;
+        Ok(SkillEntry {
+            skill_name: format!("skill-{skill}").into(),
+            total_invocations: if total.is_multiple_of(20) {
+                Number::Invalid
+            } else {
+                Number::Finite(f64::from(total))
+            },
+            completion_rate_percent: Number::Finite(100.0),
+            average_duration_seconds: Number::Missing,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_does_not_depend_on_the_list_before(
+            lists in vec(vec((proptest::option::weighted(0.95, 0..5_u8), 0..100_u8), 0..50), 1..6),
+            filter in proptest::option::of(0..5_u8),
+        ) {
+            let filter = filter.map(|skill| format!("skill-{skill}"));
+            let (mut latest, mut positions, mut accepted): (Option<Arc<Listings>>, _, _) = (None, Vec::new(), Vec::new());
+            for list in lists {
+                let skills: Vec<_> = list.into_iter().map(|(skill, total)| entry(skill, total)).collect();
+                let snapshot = Snapshot { listed: skills.len(), skills, ..Snapshot::default() };
+                let mut rejected = 0;
+                accept(&snapshot, filter.as_deref(), latest.as_deref(), &mut positions, &mut accepted, |_, _| rejected += 1);
+
+                let (mut first, mut expected_rejected) = (BTreeMap::new(), 0);
+                for entry in &snapshot.skills {
+                    let Ok(entry) = entry else {
+                        expected_rejected += 1;
+                        continue;
+                    };
+                    if filter.as_ref().is_some_and(|filter| *filter != entry.skill_name) {
+                        continue;
+                    }
+                    let listing = Listing::of(entry);
+                    expected_rejected += usize::from(first.contains_key(&*entry.skill_name) || listing.is_err());
+                    first.entry(&*entry.skill_name).or_insert(listing.ok());
+                }
+                let expected: BTreeMap<_, _> = first.into_iter().filter_map(|(name, listing)| Some((name, listing?))).collect();
+                let found: BTreeMap<_, _> = accepted.iter().map(|entry| (name_of(&snapshot, entry), entry.listing)).collect();
+                prop_assert_eq!(accepted.len(), found.len());
+                prop_assert_eq!(&found, &expected);
+                prop_assert_eq!(rejected, expected_rejected);
+
+                let before = latest.unwrap_or_default();
+                let are_same = before.len() == found.len() && found.keys().all(|name| before.contains(name));
+                let listed = accepted.iter().map(|entry| Listed {
+                    name: name_of(&snapshot, entry),
+                    position: entry.position,
+                    totals: Totals::from(&entry.listing),
+                });
+                let now = before.followed_by(listed);
+                prop_assert_eq!(Arc::ptr_eq(now.names(), before.names()), are_same);
+                prop_assert!(now.iter().all(|(name, totals)| *totals == Totals::from(&expected[&**name])));
+                prop_assert_eq!(now.len(), expected.len());
+                latest = Some(now);
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::feed_state::{Binding, FeedState};
 use super::{Counts, Entry, Sources};
 use crate::ledger::dirty::{Dirty, DirtyFlag};
-use crate::ledger::evidence::{Listings, Totals};
+use crate::ledger::evidence::{Listed, Listings};
 use crate::ledger::slots::{FeedSlot, SourceId};
 
 /// Entries of past configurations that are remembered.
@@ -172,16 +172,16 @@ impl<C: Counts> Sources<C> {
         }
     }
 
-    /// What a snapshot of `feed` lists, as a value that is shared with its previous snapshot where nothing changed.
+    /// What a snapshot of `feed` lists, as a value that is shared with its previous snapshot where nothing changed. See
+    /// [`Listings::followed_by`].
     pub fn listings<'a>(
         &self,
         feed: FeedSlot,
-        entries: impl ExactSizeIterator<Item = (&'a str, Totals)> + Clone,
+        entries: impl ExactSizeIterator<Item = Listed<'a>> + Clone,
     ) -> Arc<Listings> {
         match self.feed(feed).latest() {
-            Some(latest) if latest.consists_of(entries.clone()) => Arc::clone(latest),
-            Some(latest) => Arc::new(latest.followed_by(entries)),
-            None => Arc::new(Listings::default().followed_by(entries)),
+            Some(latest) => latest.followed_by(entries),
+            None => Arc::new(Listings::default()).followed_by(entries),
         }
     }
 }
