@@ -17,6 +17,9 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
 /// Digits that never overflow a `u64`.
 const DIGITS_MAX: usize = 19;
 
+/// Items of a list of the server: memory for so many is taken at once.
+const LIST_ITEMS: usize = 10;
+
 /// Calls `each` with the messages of a frame that is an object or an array of objects. Returns `None`, without a call, if the
 /// frame is not plain.
 pub(super) fn scan(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) -> Option<()> {
@@ -57,11 +60,11 @@ impl<'a> Scanner<'a, '_> {
 
     /// Reads the objects of an array whose bracket was read.
     fn list<T>(&mut self, items_max: usize, item: fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        let mut items = Vec::new();
         let mut token = self.token()?;
         if token == b']' {
-            return Some(items);
+            return Some(Vec::new());
         }
+        let mut items = Vec::with_capacity(LIST_ITEMS);
         loop {
             if token != b'{' || items.len() == items_max {
                 return None;
@@ -144,11 +147,15 @@ impl<'a> Scanner<'a, '_> {
     }
 
     /// Reads the string whose opening quote was read.
+    #[inline]
     fn string(&mut self) -> Option<&'a str> {
         let begin = self.at;
-        let end = begin + plain_length(&self.bytes()[begin..]);
-        self.at = end;
-        self.next_if(|byte| byte == b'"').then_some(&self.text[begin..end])
+        let end = begin + plain_length(self.bytes().get(begin..)?);
+        if *self.bytes().get(end)? != b'"' {
+            return None;
+        }
+        self.at = end + 1;
+        self.text.get(begin..end)
     }
 
     fn number(&mut self) -> Option<Field<'a>> {
@@ -193,12 +200,14 @@ impl<'a> Scanner<'a, '_> {
 
     /// Returns `number` extended by the digits that follow, and how many these are. Wraps beyond [`DIGITS_MAX`] digits.
     fn digits(&mut self, mut number: u64) -> (u64, usize) {
-        let begin = self.at;
-        while let Some(byte @ b'0'..=b'9') = self.peek() {
+        let (bytes, begin) = (self.bytes(), self.at);
+        let mut end = begin;
+        while let Some(byte @ b'0'..=b'9') = bytes.get(end) {
             number = number.wrapping_mul(10).wrapping_add(u64::from(byte - b'0'));
-            self.at += 1;
+            end += 1;
         }
-        (number, self.at - begin)
+        self.at = end;
+        (number, end - begin)
     }
 
     /// Reads the first byte of the next token.
@@ -229,15 +238,16 @@ impl<'a> Scanner<'a, '_> {
 
 /// Returns the number of bytes before the first that a plain string cannot contain: a quote, a backslash, a control character.
 fn plain_length(bytes: &[u8]) -> usize {
-    let (words, rest) = bytes.as_chunks::<8>();
-    for (index, word) in words.iter().enumerate() {
+    let mut length = 0;
+    while let Some(word) = bytes[length..].first_chunk() {
         let found = not_plain(u64::from_le_bytes(*word));
         if found != 0 {
-            return index * 8 + found.trailing_zeros() as usize / 8;
+            return length + found.trailing_zeros() as usize / 8;
         }
+        length += word.len();
     }
-    let end = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20));
-    words.len() * 8 + end.unwrap_or(rest.len())
+    let rest = &bytes[length..];
+    length + rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | ..0x20)).unwrap_or(rest.len())
 }
 
 /// Checks eight bytes at once: the lowest bit set is the top bit of the first byte that is not plain. Higher bits are
@@ -245,7 +255,8 @@ fn plain_length(bytes: &[u8]) -> usize {
 fn not_plain(word: u64) -> u64 {
     const EACH: u64 = u64::from_le_bytes([1; 8]);
     const TOPS: u64 = EACH << 7;
-    let below = |word: u64, bound: u64| word.wrapping_sub(EACH * bound) & !word;
-    let (quote, backslash) = (word ^ (EACH * b'"' as u64), word ^ (EACH * b'\\' as u64));
-    (below(word, 0x20) | below(quote, 1) | below(backslash, 1)) & TOPS
+    // A quote is a control character's neighbour: with one bit changed, both are below 0x21, and nothing else is.
+    let control_or_quote = (word ^ (EACH * 2)).wrapping_sub(EACH * 0x21);
+    let backslash = (word ^ (EACH * b'\\' as u64)).wrapping_sub(EACH);
+    (control_or_quote | backslash) & !word & TOPS
 }
