@@ -1,7 +1,6 @@
-//! Remote write: the ticker of the queue, and a sender for each receiver. They are one task of the bridge, which ends in time
-//! whatever receivers and disks do.
+//! Remote write: the ticker of the queue, and a sender for each receiver. They end in time whatever receivers and disks do.
 //!
-//! It runs on a thread of its own: to encode what 10,000 skills have queued takes tenths of a second, which no feed and no scrape has to
+//! They run on a thread of its own: to encode what 10,000 skills have queued takes tenths of a second, which no feed and no scrape has to
 //! wait for, and a tick wakes one thread, where the workers of a shared runtime wake each other.
 
 use std::collections::BTreeMap;
@@ -43,10 +42,12 @@ pub(super) enum QueuePlace {
     InMemory(Arc<SharedLedger>),
 }
 
-/// The running task. It is aborted when this is dropped.
+/// The task that runs, and its thread. Both are stopped when this is dropped.
 #[derive(Debug)]
 pub(super) struct RemoteWrite {
     finish: CancellationToken,
+    stop: DropGuard,
+    /// Ends when the thread has ended.
     tasks: JoinSet<()>,
 }
 
@@ -92,26 +93,17 @@ impl RemoteWrite {
         settings: watch::Receiver<PushSettings>,
         bridge: CancellationToken,
     ) -> Self {
-        let finish = CancellationToken::new();
-        let pushing = Pushing {
-            place,
-            registry,
-            telemetry,
-            clock_guard: ClockGuard::default(),
-            settings,
-            finish: finish.clone(),
-            ticker: None,
-            is_complete: CancellationToken::new(),
-            running: BTreeMap::new(),
-            senders: JoinSet::new(),
-            failure: None,
-        };
-        let mut tasks = JoinSet::new();
+        Self::start_on(thread::Builder::new(), Pushing::new(place, registry, telemetry, settings), bridge)
+    }
+
+    fn start_on(thread: thread::Builder, pushing: Pushing, bridge: CancellationToken) -> Self {
+        let (finish, stop) = (pushing.finish.clone(), CancellationToken::new());
+        let (stopped, mut tasks) = (stop.clone(), JoinSet::new());
         tasks.spawn(async move {
             let _bridge = bridge.drop_guard();
-            pushing.run_once_wanted().await;
+            pushing.run_once_wanted(thread, stopped).await;
         });
-        Self { finish, tasks }
+        Self { finish, stop: stop.drop_guard(), tasks }
     }
 
     /// Takes the last tick and sends until everything is answered for or `limit` completes. What is not sent stays queued.
@@ -122,32 +114,40 @@ impl RemoteWrite {
         self.finish.cancel();
         tokio::select! {
             biased;
-            ended = self.tasks.join_next() => ended.unwrap_or(Ok(())).map_err(BridgeError::Panicked),
-            () = limit => {
-                tracing::info!("push queue not sent completely; a later start continues if it is in a state file");
-                Ok(())
-            }
+            ended = self.tasks.join_next() => return ended.unwrap_or(Ok(())).map_err(BridgeError::Panicked),
+            () = limit => {}
         }
+        tracing::info!("push queue not sent completely; a later start continues if it is in a state file");
+        drop(self.stop);
+        // A request that is being encoded holds up the thread for a moment.
+        self.tasks.join_next().await.unwrap_or(Ok(())).map_err(BridgeError::Panicked)
     }
 }
 
-/// The thread that pushes, with its runtime. It ends when this is dropped, or when it has pushed.
+/// The thread that pushes, with its runtime.
 struct PushThread {
     work: oneshot::Sender<Pushing>,
+    /// Sent last.
     ended: oneshot::Receiver<Result<(), JoinError>>,
-    _stop: DropGuard,
 }
 
 impl PushThread {
-    /// Starts the thread, which waits for work.
-    fn start() -> io::Result<Self> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
+    /// Starts the thread, which pushes until `stop`.
+    ///
+    /// # Errors
+    /// The system starts no further thread, or gives it no descriptors.
+    async fn start(thread: thread::Builder, stop: CancellationToken) -> io::Result<Self> {
         let (work, working) = oneshot::channel::<Pushing>();
+        let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
+        // A runtime cannot be dropped by a task of another one: it is made where it is used.
         let push = move || {
-            let pushed = runtime.block_on(stopped.run_until_cancelled(async {
+            let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            let pushed = runtime.block_on(stop.run_until_cancelled(async {
                 match working.await {
                     // A task of its own: the future that a runtime blocks on is woken by a system call each time.
                     Ok(pushing) => tokio::spawn(pushing.run()).await,
@@ -158,30 +158,50 @@ impl PushThread {
             runtime.shutdown_background();
             let _ = end.send(pushed.unwrap_or(Ok(())));
         };
-        thread::Builder::new().name("push".to_owned()).spawn(push)?;
-        Ok(Self { work, ended, _stop: stop.drop_guard() })
+        thread.name("push".to_owned()).spawn(push)?;
+        is_ready.await.map_err(io::Error::other)??;
+        Ok(Self { work, ended })
     }
 
     /// Has the thread push, until it has ended. Continues its panic.
     async fn run(self, pushing: Pushing) {
         let _ = self.work.send(pushing);
-        propagate(self.ended.await.unwrap_or(Ok(())));
+        propagate(self.ended.await.expect("the thread sends how it ended"));
     }
 }
 
 impl Pushing {
-    /// Waits until there is a receiver, for which a thread is worth its memory, and runs on one.
-    async fn run_once_wanted(mut self) {
+    fn new(
+        place: QueuePlace,
+        registry: Arc<LentRegistry>,
+        telemetry: Arc<Telemetry>,
+        settings: watch::Receiver<PushSettings>,
+    ) -> Self {
+        Self {
+            place,
+            registry,
+            telemetry,
+            clock_guard: ClockGuard::default(),
+            settings,
+            finish: CancellationToken::new(),
+            ticker: None,
+            is_complete: CancellationToken::new(),
+            running: BTreeMap::new(),
+            senders: JoinSet::new(),
+            failure: None,
+        }
+    }
+
+    /// Waits until there is a receiver, for which a thread is worth its memory, and runs on one until `stop`.
+    async fn run_once_wanted(mut self, thread: thread::Builder, stop: CancellationToken) {
         let finish = self.finish.clone();
         let is_wanted = |settings: &PushSettings| !settings.receivers.is_empty();
-        if finish.run_until_cancelled(self.settings.wait_for(is_wanted)).await.is_none() {
-            return;
-        }
-        match PushThread::start() {
+        let Some(Ok(_)) = finish.run_until_cancelled(self.settings.wait_for(is_wanted)).await else { return };
+        match PushThread::start(thread, stop.clone()).await {
             Ok(thread) => thread.run(self).await,
             Err(error) => {
                 tracing::warn!(%error, "no thread for remote write; it shares those of feeds and scrapes");
-                self.run().await;
+                stop.run_until_cancelled(self.run()).await;
             }
         }
     }
@@ -391,7 +411,7 @@ mod tests {
     use crate::clock::wall_micros;
     use crate::feed::HttpCredentials;
     use crate::ledger::Limits;
-    use crate::push::{PushLabels, SeriesId, TickTime, is_stale};
+    use crate::push::{Position, PushLabels, SeriesId, TickTime, is_stale};
     use crate::store::Store;
 
     fn receiver(name: &str) -> PushReceiver {
@@ -410,15 +430,47 @@ mod tests {
         Arc::new(LentRegistry::new(Registry::new()))
     }
 
-    #[tokio::test]
-    async fn ticks_are_taken_while_every_thread_of_the_bridge_is_busy() {
+    /// What pushes ticks each 200 ms, with its settings and a watch of its ticks.
+    fn pushing() -> (Pushing, watch::Sender<PushSettings>, watch::Receiver<Position>) {
         let interval = Duration::from_millis(200);
         let settings = PushSettings { receivers: vec![receiver("r")], interval, ..PushSettings::default() };
         let settings = watch::Sender::new(settings);
         let handle = QueueHandle::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
-        let (mut newest, place) = (handle.watch(), QueuePlace::Open(handle.clone()));
-        let (telemetry, bridge) = (Arc::new(Telemetry::new()), CancellationToken::new());
-        let running = RemoteWrite::start(place, own_registry(), telemetry, settings.subscribe(), bridge);
+        let newest = handle.watch();
+        let telemetry = Arc::new(Telemetry::new());
+        let pushing = Pushing::new(QueuePlace::Open(handle), own_registry(), telemetry, settings.subscribe());
+        (pushing, settings, newest)
+    }
+
+    #[tokio::test]
+    async fn a_bridge_without_a_thread_for_it_pushes_all_the_same() {
+        let (pushing, _settings, mut newest) = pushing();
+        let bridge = CancellationToken::new();
+        // More than there is.
+        let running = RemoteWrite::start_on(thread::Builder::new().stack_size(1 << 46), pushing, bridge.clone());
+        newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
+        assert!(!bridge.is_cancelled());
+        running.end(async {}).await.unwrap();
+    }
+
+    #[test]
+    fn what_is_dropped_ends_though_nobody_polls_its_runtime() {
+        let (pushing, _settings, mut newest) = pushing();
+        let runtime = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let of_the_bridge = runtime();
+        of_the_bridge.block_on(async {
+            let running = RemoteWrite::start_on(thread::Builder::new(), pushing, CancellationToken::new());
+            newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
+            drop(running);
+        });
+        let ended = async { while newest.changed().await.is_ok() {} };
+        runtime().block_on(async { tokio::time::timeout(Duration::from_secs(30), ended).await }).unwrap();
+    }
+
+    #[tokio::test]
+    async fn ticks_are_taken_while_every_thread_of_the_bridge_is_busy() {
+        let (pushing, _settings, mut newest) = pushing();
+        let running = RemoteWrite::start_on(thread::Builder::new(), pushing, CancellationToken::new());
         let first = newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap().time;
         let (taken, is_taken) = std::sync::mpsc::channel();
         // A thread that belongs to neither.

@@ -146,7 +146,9 @@ impl QueueHandle {
         let (handle, mut server) = Self::new(None);
         let answer = move || {
             while let Some(request) = server.requests.blocking_recv() {
-                server.answer_one(request, &mut store, &ledger, true);
+                let mut turn = server.turn(&mut store, &ledger, true);
+                turn.write_answers_if_possible();
+                request(&mut turn);
             }
         };
         std::thread::Builder::new().name("push-queue".to_owned()).spawn(answer).map_err(InMemoryError::Thread)?;
@@ -235,15 +237,15 @@ impl QueueHandle {
     }
 
     /// Returns the newest tick as [`Self::backlog`] does, without a request, if it is the only one later than `after` and the series before
-    /// `series_from` are those of the ticks before it; `None` if the queue has to be read. The tick is the same for every receiver, and is no
-    /// longer queued if another sender of it has answered for it: it is sent twice then.
+    /// `series_from` are those of the ticks before it; `None` if the queue has to be read. Whether another sender of the receiver has answered
+    /// for it is not checked: two of them send it twice.
     pub fn newest_tick(&self, after: Position, series_from: SeriesId) -> Option<(Vec<Arc<Series>>, Backlog)> {
         self.shared.relay.tick_behind(after, series_from)
     }
 
-    /// A receiver has answered for every tick up to `to`. Returns whether that is the newest: it is noted then, without a request, and nothing
-    /// is queued later. The note is written before any later request is answered. If a tick is merged into an earlier one meanwhile, it has
-    /// the effect of [`Self::advance_beyond_newest`].
+    /// A receiver has answered for every tick up to `to`. Returns whether that is the newest: nothing is queued later then, and the answer is
+    /// noted without a request. It is written at the next turn of the thread, and no tick is queued before. If the tick is merged into an
+    /// earlier one meanwhile, the note has the effect of [`Self::advance_beyond_newest`].
     pub fn note_newest_answered(&self, receiver: &ReceiverName, to: Position) -> bool {
         let is_newest = *self.newest.borrow() == to;
         if is_newest {
@@ -360,16 +362,12 @@ impl QueueServer {
     /// Writes the answers that were noted, and answers the requests that are pending. `is_committed` is whether the view of `ledger` shows
     /// only what is in `store`.
     pub fn answer(&mut self, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
-        self.turn(store, ledger, is_committed).write_answers();
-        while let Ok(request) = self.requests.try_recv() {
-            self.answer_one(request, store, ledger, is_committed);
+        if is_committed {
+            self.turn(store, ledger, is_committed).write_answers_if_possible();
         }
-    }
-
-    fn answer_one(&mut self, request: Request, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
-        let mut turn = self.turn(store, ledger, is_committed);
-        turn.write_answers();
-        request(&mut turn);
+        while let Ok(request) = self.requests.try_recv() {
+            request(&mut self.turn(store, ledger, is_committed));
+        }
     }
 
     fn turn<'t>(&'t mut self, store: &'t mut Store, ledger: &'t SharedLedger, is_committed: bool) -> Turn<'t> {
@@ -415,6 +413,7 @@ impl Turn<'_> {
         if is_copied {
             self.state.sampler = None;
             self.begin_generation();
+            self.shared.relay.clear();
         }
         self.state.identity = Some(identity);
         Ok(identified)
@@ -441,27 +440,51 @@ impl Turn<'_> {
         self.newest.send_replace(Position { generation: self.state.generation, time: newest });
     }
 
-    /// Writes the answers that were noted. Those that cannot be written are kept: a queue that fails is reported by whoever makes a request of
-    /// it.
-    fn write_answers(&mut self) {
-        let relay = &Arc::clone(self.shared).relay;
-        if let Err(error) = relay.write_answers(|receiver, to| self.write_answer(receiver, to)) {
-            tracing::debug!(%error, "answer of a receiver not noted in the push queue yet");
+    /// Writes the answers that were noted. Those that cannot be written stay: the next tick fails with the reason, unless they can be written
+    /// then.
+    fn write_answers_if_possible(&mut self) {
+        if let Err(error) = self.write_answers() {
+            tracing::debug!(%error, "answers of receivers cannot be written to the push queue yet");
         }
     }
 
-    fn write_answer(&mut self, receiver: &ReceiverName, to: Position) -> Result<(), QueueError> {
-        let newest = self.sampler()?.newest();
-        if to.generation != self.state.generation && newest.is_some_and(|newest| newest >= to.time) {
-            // What it answered for is queued again, or was merged into a tick that is.
+    /// Writes the answers that were noted.
+    fn write_answers(&mut self) -> Result<(), QueueError> {
+        let answers = self.shared.relay.take_answers();
+        if answers.is_empty() {
             return Ok(());
         }
-        let is_known = self.store.write_queue_unsynced(|connection| {
-            queue::advance(connection, receiver, to.time)?;
-            Ok(queue::position(connection, receiver)?.is_some())
+        let written = match self.try_write_answers(&answers).map_err(|error| self.empty_if_corrupt(error)) {
+            // The queue is behind its newest tick now, and an answer can be for a later one.
+            Err(QueueError::Emptied) => self.try_write_answers(&answers),
+            written => written,
+        };
+        if written.is_err() {
+            self.shared.relay.put_back(answers);
+        }
+        written
+    }
+
+    fn try_write_answers(&mut self, answers: &[(ReceiverName, Position)]) -> Result<(), QueueError> {
+        let (generation, newest) = (self.state.generation, self.state.sampler.as_ref().and_then(Sampler::newest));
+        // What one of an earlier generation is for is queued again, or was merged into a tick that is, unless that is an earlier one.
+        let is_valid = |to: Position| newest.is_some_and(|newest| to.generation == generation || newest < to.time);
+        let valid: Vec<_> = answers.iter().filter(|(_, to)| is_valid(*to)).collect();
+        if valid.is_empty() {
+            return Ok(());
+        }
+        let settings = self.state.settings.as_ref();
+        let is_configured = |receiver| settings.is_some_and(|settings| settings.receivers.contains(receiver));
+        let is_lost = self.store.write_queue_unsynced(|connection| {
+            let mut is_lost = false;
+            for (receiver, to) in valid {
+                queue::advance(connection, receiver, to.time)?;
+                is_lost |= is_configured(receiver) && queue::position(connection, receiver)?.is_none();
+            }
+            Ok(is_lost)
         })?;
-        if !is_known {
-            // Its sender has to notice, and reads the queue when the generation ends.
+        if is_lost {
+            // A sender reads the queue when the generation ends, and notices that its receiver is not one of it.
             self.begin_generation();
             self.announce(newest.unwrap_or(TickTime::NEVER), None);
         }
@@ -472,6 +495,8 @@ impl Turn<'_> {
         if !self.is_committed {
             return Err(QueueError::Uncommitted);
         }
+        // A tick that a receiver has answered for is merged into no other.
+        self.write_answers()?;
         let QueueSettings { interval, bytes_max, .. } = self.state.settings.clone().ok_or(QueueError::Unidentified)?;
         let interval_millis = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
         let time = match kind {
@@ -507,7 +532,8 @@ impl Turn<'_> {
         };
         self.state.thinning = thinning;
         self.shared.thinned_ticks.fetch_add(thinned, Ordering::Relaxed);
-        let after = *self.newest.borrow();
+        let before = self.sampler()?.newest().unwrap_or(TickTime::NEVER);
+        let after = Position { generation: self.state.generation, time: before };
         self.sampler()?.accept(&draft);
         if is_merged {
             self.begin_generation();
@@ -608,8 +634,6 @@ mod tests {
         // The turn has begun, and the clock was set back.
         assert!(handle.note_newest_answered(&receiver, *handle.watch().borrow()));
         turn.take_tick(at(2), Vec::new(), TickKind::Regular).unwrap();
-        // The next turn.
-        turn.write_answers();
         let outcome = turn.take_tick(at(3), Vec::new(), TickKind::Regular).unwrap();
         assert_eq!(outcome, TickOutcome::BehindAnswered(at(121)));
     }

@@ -1,8 +1,8 @@
 //! What the thread of the queue and the senders leave for each other: the newest tick, and which ticks are answered for. A sender that
-//! has sent everything before that tick reads no database, and wakes the thread for no answer.
+//! has everything before that tick reads no database, and wakes the thread for no answer.
 //!
-//! An answer is written at the thread's next turn: before any request, and where the queue is in the state file within a second. A process
-//! that is killed earlier has the same samples sent again.
+//! An answer is written when the thread has its next turn, where the queue is in the state file within a second, and before any later tick
+//! is queued: one that cannot be written has no tick queued. A process that is killed before has the same samples sent again.
 
 use std::sync::{Arc, Mutex};
 
@@ -55,24 +55,27 @@ impl Relay {
     /// Leaves the answer of a receiver for everything up to `to`.
     pub fn leave_answer(&self, receiver: &ReceiverName, to: Position) {
         let mut answered = lock(&self.answered);
-        // Of the same generation a later answer contains an earlier one.
-        answered.retain(|(known, earlier)| known != receiver || earlier.generation != to.generation);
-        answered.push((receiver.clone(), to));
+        let is_same =
+            |(known, earlier): &&mut (ReceiverName, Position)| known == receiver && earlier.generation == to.generation;
+        match answered.iter_mut().find(is_same) {
+            Some((_, earlier)) => earlier.time = earlier.time.max(to.time),
+            None => answered.push((receiver.clone(), to)),
+        }
     }
 
-    /// Has `write` write the answers that were left, the earliest first, until it fails. Those that are not written stay.
-    ///
-    /// # Errors
-    /// Those of `write`.
-    pub fn write_answers<E>(&self, mut write: impl FnMut(&ReceiverName, Position) -> Result<(), E>) -> Result<(), E> {
-        // Not while it is locked: a sender must not wait for a disk.
-        let mut answered = std::mem::take(&mut *lock(&self.answered));
-        let mut written = 0;
-        let result = answered.iter().try_for_each(|(receiver, to)| write(receiver, *to).map(|()| written += 1));
-        if result.is_err() {
-            answered.drain(..written);
-            lock(&self.answered).splice(0..0, answered);
-        }
-        result
+    /// Takes the answers that were left.
+    pub fn take_answers(&self) -> Vec<(ReceiverName, Position)> {
+        std::mem::take(&mut *lock(&self.answered))
+    }
+
+    /// Leaves answers once more that were taken and could not be written.
+    pub fn put_back(&self, answers: Vec<(ReceiverName, Position)>) {
+        answers.iter().for_each(|(receiver, to)| self.leave_answer(receiver, *to));
+    }
+
+    /// Forgets everything: the queue is another one.
+    pub fn clear(&self) {
+        self.leave_tick(None);
+        self.take_answers();
     }
 }

@@ -1,5 +1,6 @@
 //! When ticks are due, and the task that takes them. [`Schedule`] is pure: the time is passed in.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,14 +22,20 @@ use crate::sync::lock;
 /// A tick that could not be taken is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A clock that is kept right is slower by one part in so many at most. Source: adjtimex(2), 500 ppm.
-const CLOCK_SLOWNESS: u32 = 1_000;
+/// A wait for a tick is longer by one part in so many, up to [`SLACK_MAX`]: a wall clock that is set again and again while its machine
+/// waits, as those of some virtual machines are, would have the alarm ring before the tick, and whoever waits wake twice.
+const SLACK_PART: u32 = 1_000;
+
+/// By so much a tick is late at most.
+const SLACK_MAX: Duration = Duration::from_millis(100);
 
 /// Time for the collectors of a registry. After it, a tick has the values that they had before.
 const GATHER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The same for the last tick of a process, which has to be sent within 3 s.
 const LAST_GATHER_TIMEOUT: Duration = Duration::from_secs(1);
+
+const COLLECTOR_PANICKED: &str = "a collector panicked";
 
 /// The times of ticks: `k * interval + hash(identity) mod interval`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +95,7 @@ impl Schedule {
             return Wait::Take(latest);
         }
         let left = self.grid.until_next(now_millis);
-        // By a clock that is slower than what is waited by, the tick would not be due yet, and whoever waits would wake twice.
-        Wait::For(left + left / CLOCK_SLOWNESS)
+        Wait::For(left + (left / SLACK_PART).min(SLACK_MAX))
     }
 
     /// The tick at `time` was taken, or there is none to take. One that failed is still due.
@@ -255,7 +261,9 @@ impl Ticker {
     async fn gather(&mut self, limit: Duration) {
         let Self { own: Some(Own { registry, gatherer }), gathering, .. } = self else { return };
         if gathering.is_none() && !registry.is_lent() {
-            self.gathered = lock(gatherer).gather();
+            let gathered = catch_unwind(AssertUnwindSafe(|| lock(gatherer).gather()));
+            let problem = gathered.map(|gathered| self.gathered = gathered).err().map(|_| COLLECTOR_PANICKED);
+            self.report_gathered(problem);
             return;
         }
         let gathered = timeout(limit, async {
@@ -269,10 +277,14 @@ impl Ticker {
         let problem = match gathered.await {
             Ok(gathered) => {
                 self.gathering = None;
-                gathered.map(|gathered| self.gathered = gathered).err().map(|_| "a collector panicked")
+                gathered.map(|gathered| self.gathered = gathered).err().map(|_| COLLECTOR_PANICKED)
             }
             Err(_) => Some("a collector takes too long"),
         };
+        self.report_gathered(problem);
+    }
+
+    fn report_gathered(&mut self, problem: Option<&str>) {
         match (problem, std::mem::replace(&mut self.is_blocked, problem.is_some())) {
             (Some(problem), false) => {
                 warn!(problem, "metrics of this process not gathered; ticks have their last values, and every count")

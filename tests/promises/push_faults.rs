@@ -287,7 +287,7 @@ async fn a_bound_in_time_is_found_once_in_a_session_and_checked_afterwards() {
         let before = server.requests().len();
         is_down.store(false, Ordering::Relaxed);
         server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
-        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
         let behind = samples(&server.stored()) - stored;
         assert!((60 * (20 + OTHERS)..=62 * (20 + OTHERS)).contains(&behind), "outage {outage}: {behind} samples");
         let sent = server.requests().split_off(before).into_iter().filter(|request| !request.is_empty());
@@ -341,7 +341,7 @@ async fn a_series_that_was_refused_is_tried_once_more_with_the_last_tick() {
     let mut queue = Queue::new(&[&receiver], 4).await;
     queue.ticks(2, SERIES).await;
     let running = Running::start(&receiver, &queue, timing());
-    running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+    running.until_answered(&queue).await;
     is_mended.store(true, Ordering::Relaxed);
     let before = server.requests().len();
     queue.tick(counters(SERIES, 1_000.0)).await;
@@ -371,7 +371,7 @@ async fn many_refused_series_are_retried_a_few_at_a_time_and_all_arrive_once_the
     let timing = SendTiming { refused_series_pause: Duration::ZERO, ..timing() };
     let running = Running::start(&receiver, &queue, timing);
     for tick in 2..6 {
-        running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+        running.until_answered(&queue).await;
         let (before, refused) = (server.requests().len(), running.report.borrow().refused["other"]);
         queue.tick(counters(SERIES, f64::from(tick))).await;
         running.until("the tick", |report| report.refused["other"] >= refused + BAD as u64).await;
@@ -388,7 +388,7 @@ async fn many_refused_series_are_retried_a_few_at_a_time_and_all_arrive_once_the
         let newest = queue.newest_time();
         let has_newest = |stored: &Stored| stored.values().filter(|samples| samples.contains_key(&newest)).count();
         server.until("the others", |stored| has_newest(stored) >= SERIES - BAD + OTHERS).await;
-        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
     }
     assert!(queue.has_arrived(&server.stored()), "they are not retried");
     running.finish().await;
@@ -506,7 +506,7 @@ async fn a_series_that_is_too_long_by_itself_does_not_shorten_the_requests_of_ot
     let mut queue = Queue::new(&[&receiver], 12).await;
     queue.ticks(2, SERIES).await;
     let running = Running::start(&receiver, &queue, timing());
-    running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+    running.until_answered(&queue).await;
     let before = server.requests().len();
     let refused = running.report.borrow().refused["too_large"];
     queue.ticks(10, SERIES).await;
@@ -695,20 +695,21 @@ async fn a_tick_reaches_a_receiver_that_has_everything_before_it_without_a_furth
         let mut queue = Queue::of(handle, &[&receiver], 2).await;
         queue.ticks(1, 2).await;
         let running = Running::start(&receiver, &queue, timing());
-        running.until("the first tick", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
         (queue, running)
     };
     let (mut queue, running) = tokio::select! {
         started = started => started,
         () = answer() => unreachable!("it answers for ever"),
     };
+    // Nobody answers any more once the tick is taken.
     tokio::select! {
+        biased;
         () = queue.ticks(1, 3) => {}
         () = answer() => unreachable!("it answers for ever"),
     }
-    // Nobody answers any more.
     server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
-    running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    running.until_answered(&queue).await;
     check(&server.stored());
 }
 
@@ -842,7 +843,7 @@ async fn credentials_that_are_refused_with_400_and_another_message_each_time_dro
         assert!(report.requests <= 100 * (attempts + 1), "{} requests in {attempts} attempts", report.requests);
         is_known.store(true, Ordering::Relaxed);
         server.until("the newest tick", |stored| queue.has_arrived(stored)).await;
-        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
         is_known.store(false, Ordering::Relaxed);
         if round == 0 {
             queue.ticks(4, 50).await;
@@ -920,7 +921,7 @@ async fn check_one_message_for_everything(bad: usize, ticks: i64, is_bad_at_star
         queue.tick(counters(SERIES, tick as f64)).await;
     }
     let what = format!("{bad} {ticks} {is_bad_at_start}");
-    let report = running.until(&what, |report| report.queue_ticks == 0 && report.refused.contains_key("other")).await;
+    let report = running.until_answered(&queue).await;
     // A series that begins has a zero before its first sample.
     let refused = ticks as u64 + u64::from(!is_bad_at_start);
     assert_eq!(report.refused, [("other", refused)].into(), "{what}: {report:?}");
@@ -974,7 +975,7 @@ async fn a_receiver_with_one_message_for_everything_gets_every_sample_in_order_a
     queue.tick(counters(SERIES - 1, 1.0).filter(|(name, _)| !is_bad(numbered(name)))).await;
     let running = Running::start(&receiver, &queue, timing());
     server.until("the first tick", |stored| queue.has_arrived(stored)).await;
-    running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    running.until_answered(&queue).await;
     drop(running);
     // The last one begins among the others.
     for tick in 0..TICKS {
@@ -982,7 +983,7 @@ async fn a_receiver_with_one_message_for_everything_gets_every_sample_in_order_a
         queue.tick(counters(series, (tick + 2) as f64)).await;
     }
     let running = Running::start(&receiver, &queue, timing());
-    running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+    running.until_answered(&queue).await;
     let report = running.finish().await;
     let stored = server.stored();
     check(&stored);
@@ -1010,13 +1011,13 @@ async fn a_receiver_that_refuses_samples_as_it_refuses_empty_requests_loses_noth
     for _ in 0..3 {
         queue.ticks(1, 50).await;
         server.until("a tick before", |stored| queue.has_arrived(stored)).await;
-        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
         is_revoked.store(true, Ordering::Relaxed);
         queue.ticks(2, 50).await;
         let holds = running.report.borrow().holds.len();
         running.until("holds", |report| report.holds.len() > holds + 20).await;
         is_revoked.store(false, Ordering::Relaxed);
-        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
     }
     let report = running.finish().await;
     assert_eq!(report.refused, [].into());
@@ -1059,7 +1060,7 @@ async fn check_credentials_that_end_in_a_search(
             if is_known {
                 queue.tick([]).await;
                 server.until("the first tick", |stored| samples(stored) == OTHERS).await;
-                running.until("an empty queue", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+                running.until_answered(&queue).await;
             }
             queue.ticks(ticks, SERIES).await;
             // The queue is reported before the first request.
@@ -1239,7 +1240,7 @@ async fn values_of_ticks_that_were_too_old_before_everything_was_refused_arrive_
     assert!(report.holds[0].contains("requests without samples are refused as well"), "{report:?}");
     assert_eq!(report.queue_ticks, 1, "the others were too old: {report:?}");
     receiver_accepts.store(true, Ordering::Relaxed);
-    running.until("an empty queue", |report| report.queue_ticks == 0).await;
+    running.until_answered(&queue).await;
     running.finish().await;
     assert!(queue.has_arrived(&server.stored()), "{:?}", server.stored());
 }
@@ -1708,7 +1709,7 @@ async fn a_receiver_that_never_answers_long_requests_well_gets_short_ones_and_ev
         let timing = SendTiming { suspect_after: Duration::from_millis(50), ..timing() };
         let running = Running::start(&receiver, &queue, timing);
         server.until(fault, |stored| queue.has_arrived(stored)).await;
-        running.until("an empty queue", |report| report.queue_ticks == 0).await;
+        running.until_answered(&queue).await;
         let before = server.requests().len();
         queue.tick(names.iter().map(|name| (name.clone(), 2.0))).await;
         server.until(fault, |stored| queue.has_arrived(stored)).await;
@@ -1840,7 +1841,7 @@ async fn a_receiver_that_is_down_for_long_gets_the_same_bytes_again() {
         queue.ticks(1, 4).await;
         let timing = SendTiming { suspect_after: Duration::ZERO, ..timing() };
         let running = Running::start(&receiver, &queue, timing);
-        running.until("an empty queue", |report| report.queue_ticks == 0 && report.accepted > 0).await;
+        running.until_answered(&queue).await;
         is_down.store(true, Ordering::Relaxed);
         let before = server.requests().len();
         queue.ticks(1, 4).await;

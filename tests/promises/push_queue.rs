@@ -643,8 +643,9 @@ fn an_answer_for_the_newest_tick_is_noted_and_written_before_any_request_is_answ
     let position = |queue: &mut Queue| look(queue).unwrap().receivers[0].1;
     assert_eq!(position(&mut queue), TickTime::NEVER, "the thread of the queue is not woken");
     // A database that cannot be written.
-    let size = state.while_locked("push_receiver", || queue.answer(handle.size_after(at(1))));
-    assert_eq!((size.unwrap().ticks, position(&mut queue)), (1, TickTime::NEVER));
+    let tick = state.while_locked("push_receiver", || queue.try_tick(at(3), Vec::new(), TickKind::Regular));
+    assert!(matches!(tick, Err(QueueError::Store(_))), "{tick:?}");
+    assert_eq!((position(&mut queue), *handle.watch().borrow()), (TickTime::NEVER, newest));
     queue.answer(handle.size_after(at(1))).unwrap();
     assert_eq!(position(&mut queue), at(2));
     // Written before the tick is: no tick is queued before one that is answered for.
@@ -656,20 +657,70 @@ fn an_answer_for_the_newest_tick_is_noted_and_written_before_any_request_is_answ
 }
 
 #[test]
+fn a_row_that_is_damaged_is_noticed_by_senders_that_make_no_request() {
+    let (_folder, path) = folder();
+    let counted = Counted::new();
+    let mut queue = Queue::at_path(&path, &counted, settings(&["r", "s"]));
+    let handle = queue.handle.clone();
+    let generation = handle.watch().borrow().generation;
+    for number in 1..100 {
+        counted.invocation("a", true);
+        assert!(queue.tick(number), "{number}");
+        if number == 30 {
+            let damage = "UPDATE push_tick SET samples = x'0003' WHERE millis = (SELECT max(millis) FROM push_tick)";
+            queue.store.write_queue(|connection| connection.execute_batch(damage)).unwrap();
+        }
+        let newest = *handle.watch().borrow();
+        for receiver in ["r", "s"] {
+            assert!(handle.note_newest_answered(&ReceiverName::new(receiver), newest));
+        }
+    }
+    queue.answer(handle.size_after(at(1))).unwrap();
+    assert_ne!(handle.watch().borrow().generation, generation, "the ticks that are answered for are read now and then");
+    assert_eq!(
+        look(&mut queue).unwrap().receivers.iter().map(|receiver| receiver.1).collect::<Vec<_>>(),
+        [at(99), at(99)]
+    );
+    for receiver in ["r", "s"] {
+        assert_eq!(queue.states(receiver), [(at(99), counted.scrape(&Registry::new()))]);
+    }
+}
+
+#[test]
+fn what_is_left_for_senders_is_not_of_the_queue_of_another_machine() {
+    let counted = Counted::new();
+    let mut queue = queue(&counted);
+    let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
+    queue.tick(1);
+    let (before, known) = (*handle.watch().borrow(), SeriesId::at(queue.catalog().len()));
+    queue.tick(2);
+    assert!(handle.newest_tick(before, known).is_some());
+    assert!(matches!(queue.identify(HostHash::of(b"other", b"id"), labels(&["b"])), Identified::Copied(_)));
+    assert!(handle.newest_tick(before, known).is_none());
+    // Of a request that was on its way.
+    assert!(handle.note_newest_answered(&receiver, *handle.watch().borrow()));
+    queue.configure(settings(&["r"]));
+    assert!(queue.tick(1));
+    assert_eq!(look(&mut queue).unwrap().receivers[0].1, TickTime::NEVER);
+}
+
+#[test]
 fn a_receiver_whose_row_is_gone_is_noticed_by_a_sender_that_makes_no_request() {
     let (_folder, path) = folder();
     let counted = Counted::new();
-    let mut queue = Queue::at_path(&path, &counted, settings(&["r"]));
+    let mut queue = Queue::at_path(&path, &counted, settings(&["other", "r"]));
     let (handle, receiver) = (queue.handle.clone(), ReceiverName::new("r"));
     queue.tick(1);
     let newest = *handle.watch().borrow();
-    queue.store.write_queue(|connection| connection.execute("DELETE FROM push_receiver", [])).unwrap();
+    queue.store.write_queue(|connection| connection.execute("DELETE FROM push_receiver WHERE name = 'r'", [])).unwrap();
     assert!(handle.note_newest_answered(&receiver, newest));
+    assert!(handle.note_newest_answered(&ReceiverName::new("other"), newest));
     queue.answer(handle.size_after(at(1))).unwrap();
     let now = *handle.watch().borrow();
     assert!(now.generation != newest.generation && now.time == newest.time, "{now:?}: it reads the queue again");
     let opened = queue.answer(handle.open(&receiver));
     assert!(matches!(opened, Err(QueueError::NoSuchReceiver(_))), "{opened:?}");
+    assert_eq!(look(&mut queue).unwrap().receivers[0].1, at(1), "the other one has not answered in vain");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A tick that cannot be queued is seen, and collectors of an embedding program hold up no tick.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::core::{Collector, Desc};
@@ -83,6 +84,53 @@ impl Collector for Blocking {
     fn collect(&self) -> Vec<MetricFamily> {
         let _open = self.gate.blocking_lock();
         self.counter.collect()
+    }
+}
+
+/// A collector that panics once its switch is set.
+struct Panicking {
+    counter: IntCounter,
+    panics: Arc<AtomicBool>,
+}
+
+impl Collector for Panicking {
+    fn desc(&self) -> Vec<&Desc> {
+        self.counter.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        assert!(!self.panics.load(Ordering::Relaxed), "a defect");
+        self.counter.collect()
+    }
+}
+
+#[tokio::test]
+async fn a_collector_that_panics_costs_no_tick_whoever_it_is_of() {
+    for is_lent in [false, true] {
+        let (registry, panics) = (Registry::new(), Arc::new(AtomicBool::new(false)));
+        let counter = IntCounter::new("program_total", "Of the program").unwrap();
+        registry.register(Box::new(Panicking { counter, panics: Arc::clone(&panics) })).unwrap();
+        let registry = Arc::new(LentRegistry::new(registry));
+        if is_lent {
+            registry.lend();
+        }
+        let receiver = receiver("http://127.0.0.1:1/");
+        let Queue { handle, .. } = Queue::new(&[&receiver], 1).await;
+        let (start, _) = handle.open(&receiver.name).await.unwrap();
+        let grid = grid(&handle).await;
+        let mut ticker = Ticker::new(handle.clone(), grid, Some(registry), WallClock::default(), Vec::new());
+        patiently("a last tick", ticker.take_last()).await;
+        let before = handle.watch().borrow().time;
+        panics.store(true, Ordering::Relaxed);
+        let mut newest = handle.watch();
+        tokio::select! {
+            () = ticker.run() => unreachable!("the queue has not ended"),
+            tick = patiently("a tick", newest.wait_for(|newest| newest.time > before)) => drop(tick.unwrap()),
+        }
+        let (series, backlog) = handle.backlog(&receiver.name, start, 1_000, SeriesId::at(0)).await.unwrap();
+        let counter = series.iter().position(|series| &*series.name.metric == "program_total").expect("it is known");
+        let values = backlog.ticks.iter().flat_map(|tick| &tick.values).filter(|(id, _)| *id == SeriesId::at(counter));
+        assert!(values.clone().count() > 0 && values.clone().all(|(_, value)| !is_stale(*value)), "it has not ended");
     }
 }
 

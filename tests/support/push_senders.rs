@@ -45,6 +45,8 @@ pub struct Report {
     pub all_refused: Option<String>,
     pub accepted: u64,
     pub queue_ticks: u64,
+    /// The time of the last tick that the receiver has answered for, while nothing is queued.
+    pub answered_millis: Option<i64>,
     pub is_ahead: bool,
     pub skew_seconds: f64,
 }
@@ -85,7 +87,11 @@ impl ReceiverListener for Recorder {
         panic!("{error}");
     }
     fn queue(&self, queue: QueueSize, _thinned_ticks: u64) {
-        self.0.send_modify(|report| report.queue_ticks = queue.ticks);
+        self.0.send_modify(|report| {
+            report.queue_ticks = queue.ticks;
+            // Of an empty queue it is the position.
+            report.answered_millis = queue.oldest.filter(|_| queue.ticks == 0).map(TickTime::millis);
+        });
     }
     fn clock(&self, skew_seconds: f64, _is_wrong: bool, is_ahead: bool) {
         self.0.send_modify(|report| (report.is_ahead, report.skew_seconds) = (is_ahead, skew_seconds));
@@ -221,6 +227,12 @@ impl Running {
     pub async fn until(&self, what: &str, is_so: impl Fn(&Report) -> bool) -> Report {
         let mut report = self.report.clone();
         patiently(what, report.wait_for(|report| is_so(report))).await.expect("the sender runs").clone()
+    }
+
+    /// Waits until the receiver has answered for the newest tick of `queue`.
+    pub async fn until_answered(&self, queue: &Queue) -> Report {
+        let newest = Some(queue.newest_time());
+        self.until("an answer for the newest tick", |report| report.answered_millis == newest).await
     }
 
     /// Sends all that is queued, and ends.
