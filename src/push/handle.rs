@@ -115,7 +115,7 @@ struct Turn<'t> {
     ledger: &'t SharedLedger,
     is_committed: bool,
     newest: &'t watch::Sender<Position>,
-    shared: &'t Arc<Shared>,
+    shared: &'t Shared,
 }
 
 impl fmt::Debug for QueueHandle {
@@ -631,9 +631,11 @@ mod tests {
         turn.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).unwrap();
         turn.take_tick(at(1), Vec::new(), TickKind::Regular).unwrap();
         turn.take_tick(at(121), Vec::new(), TickKind::Regular).unwrap();
-        // The turn has begun, and the clock was set back.
-        assert!(handle.note_newest_answered(&receiver, *handle.watch().borrow()));
-        turn.take_tick(at(2), Vec::new(), TickKind::Regular).unwrap();
+        let ahead = *handle.watch().borrow();
+        // The clock was set back.
+        assert_eq!(turn.take_tick(at(2), Vec::new(), TickKind::Regular).unwrap(), TickOutcome::Queued);
+        // Noted while the tick was being taken, behind the write of what was noted before.
+        handle.shared.relay.leave_answer(&receiver, ahead);
         let outcome = turn.take_tick(at(3), Vec::new(), TickKind::Regular).unwrap();
         assert_eq!(outcome, TickOutcome::BehindAnswered(at(121)));
     }

@@ -1,8 +1,8 @@
 //! What the thread of the queue and the senders leave for each other: the newest tick, and which ticks are answered for. A sender that
 //! has everything before that tick reads no database, and wakes the thread for no answer.
 //!
-//! An answer is written when the thread has its next turn, where the queue is in the state file within a second, and before any later tick
-//! is queued: one that cannot be written has no tick queued. A process that is killed before has the same samples sent again.
+//! An answer is written when the thread has its next turn, where the queue is in the state file within a second. While one cannot be
+//! written, no tick is queued. A process that is killed before has the same samples sent again.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,6 +22,7 @@ pub(super) struct NewestTick {
     pub first: SeriesId,
     /// The series that are in the queue since this tick.
     pub new: Vec<Arc<Series>>,
+    /// Its time and values.
     pub tick: Tick,
     /// What it takes in the queue.
     pub bytes: u64,
