@@ -1,6 +1,8 @@
 //! Applying messages: whose numbers a snapshot shows is decided before anything moves, and events are held until it is known
 //! whose they are.
 
+use std::sync::Arc;
+
 use crate::protocol::{Event, EventKind, Snapshot};
 
 use super::binding::{Beginning, EVENTS_SHARED_NEEDED, Observation, Outcome, Source, SourceEvent, Sources};
@@ -17,7 +19,7 @@ use super::now::Now;
 use super::pending::add;
 use super::server_time::{self, Stamp};
 use super::slots::{FeedSlot, SourceId};
-use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of};
+use super::snapshot::{Accepted, SKILLS_LISTED_MAX, accept, name_of, renew_positions};
 use super::source::{SourceCounts, skill_limit};
 use super::trace_step::TraceStep;
 
@@ -167,6 +169,10 @@ impl Ledger {
             totals: Totals::from(&entry.listing),
         });
         let listings = self.sources.listings(slot, entries);
+        let latest = self.sources.latest(slot).map(|(_, latest)| latest.names());
+        if latest.is_none_or(|latest| !Arc::ptr_eq(latest, listings.names())) {
+            renew_positions(&mut self.feeds[slot.index()].positions, &mut accepted);
+        }
         let seen = Observation {
             now: now.elapsed,
             stamp: snapshot.timestamp.as_deref().and_then(Stamp::of),
@@ -267,7 +273,7 @@ impl Ledger {
         accepted.retain(|entry| {
             let Accepted { index, position, listing } = entry;
             let (position, name) = match latest.zip(*position) {
-                // The very text that is a key of both tables, which they know by its address.
+                // Of a skill that is remembered mostly the very text that is a key of both tables, which compare its address first.
                 Some((latest, position)) => (position, &**latest.names().at(position)),
                 None => (*index, name_of(snapshot, entry)),
             };
@@ -411,7 +417,10 @@ impl Ledger {
                     let past_is_known =
                         beginning == Some(Beginning::Observed) || !filter && counts.previous_was_complete;
                     let mut dropped = 0;
-                    for (position, (entry, (name, step))) in accepted.iter().zip(steps.iter()).enumerate() {
+                    // In the order of the snapshot, since limits admit who comes first.
+                    for entry in accepted {
+                        let Some(position) = entry.position else { continue };
+                        let Some((name, step)) = steps.at(position) else { continue };
                         match counts.count_step(position, name, &entry.listing, step, past_is_known, ctx) {
                             Ok(of_this) => dropped += of_this,
                             Err(rejection) => ctx.reject(rejection),

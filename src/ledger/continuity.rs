@@ -182,6 +182,11 @@ impl Steps {
         }
     }
 
+    /// The skill at `position` of the listing, and its step.
+    pub fn at(&self, position: usize) -> Option<(&Arc<str>, &Step)> {
+        self.of_skills.get(position).map(|step| (self.names.at(position), step))
+    }
+
     /// Each skill and its step.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Step)> {
         self.names.iter().zip(&self.of_skills)
@@ -468,6 +473,11 @@ impl SourceNumbers {
     /// What is remembered of a skill.
     pub fn skill(&self, name: &str) -> Option<&SkillNumbers> {
         self.skills.get(name)
+    }
+
+    /// The name of a skill that is remembered, as it is shared.
+    pub fn name(&self, name: &str) -> Option<&Arc<str>> {
+        self.skills.name(name)
     }
 
     /// The remembered numbers of a skill, which a list names at `position`.

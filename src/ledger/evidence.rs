@@ -150,7 +150,7 @@ pub struct Listings {
 pub struct Listed<'a> {
     /// The skill.
     pub name: &'a str,
-    /// Its position in the feed's list before; `None` if that does not name it.
+    /// The position of the skill in [`Listings::names`] of the feed's list before; `None` if that does not name it.
     pub position: Option<usize>,
     /// Its numbers.
     pub totals: Totals,
@@ -196,23 +196,29 @@ impl Listings {
     }
 
     /// The listings of `entries`, in which each skill appears once, of a feed that listed `self` before: `self` where nothing
-    /// changed. Entries of the same skills are to be in the order of [`Listings::names`].
-    pub fn followed_by<'a>(self: &Arc<Self>, entries: impl ExactSizeIterator<Item = Listed<'a>> + Clone) -> Arc<Self> {
-        let is_same = entries.len() == self.len()
-            && entries.clone().enumerate().all(|(index, entry)| entry.position == Some(index));
-        if is_same && entries.clone().zip(&self.totals).all(|(entry, known)| entry.totals == *known) {
+    /// changed. They share the names of `self` if they are of the same skills, in whatever order; else their names are in the order of
+    /// `entries`. `share` is called for each name that `self` does not have.
+    pub fn followed_by<'a>(
+        self: &Arc<Self>,
+        entries: impl ExactSizeIterator<Item = Listed<'a>> + Clone,
+        share: impl Fn(&str) -> Arc<str>,
+    ) -> Arc<Self> {
+        if entries.len() != self.len() || entries.clone().any(|entry| entry.position.is_none()) {
+            let name_of = |entry: Listed<'_>| match entry.position {
+                Some(position) => Arc::clone(self.names.at(position)),
+                None => share(entry.name),
+            };
+            let names = Arc::new(Names::new(entries.clone().map(name_of).collect()));
+            return Arc::new(Self { names, totals: entries.map(|entry| entry.totals).collect() });
+        }
+        // As many entries as positions, and no two at one position: each number is replaced.
+        let by_position = entries.filter_map(|entry| Some((entry.position?, entry.totals)));
+        if by_position.clone().all(|(position, totals)| self.totals[position] == totals) {
             return Arc::clone(self);
         }
-        let names = if is_same {
-            Arc::clone(&self.names)
-        } else {
-            let name_of = |entry: Listed<'_>| match entry.position {
-                Some(known) => Arc::clone(self.names.at(known)),
-                None => entry.name.into(),
-            };
-            Arc::new(Names::new(entries.clone().map(name_of).collect()))
-        };
-        Arc::new(Self { names, totals: entries.map(|entry| entry.totals).collect() })
+        let mut totals = self.totals.clone();
+        by_position.for_each(|(position, now)| totals[position] = now);
+        Arc::new(Self { names: Arc::clone(&self.names), totals })
     }
 
     /// The skills.
@@ -323,16 +329,12 @@ mod tests {
         let list = |before: &Listings, names: &[&'static str]| -> Vec<Listed<'static>> {
             let position = |name| before.position(name, None);
             let listed = names.iter().zip(1..);
-            let listed =
-                listed.map(|(name, total)| Listed { name, position: position(name), totals: totals(total, 0, 0.0) });
-            let mut listed: Vec<_> = listed.collect();
-            if listed.len() == before.len() && listed.iter().all(|entry| entry.position.is_some()) {
-                listed.sort_by_key(|entry| entry.position);
-            }
             listed
+                .map(|(name, total)| Listed { name, position: position(name), totals: totals(total, 0, 0.0) })
+                .collect()
         };
         let none = Arc::new(Listings::default());
-        let before = none.followed_by(list(&none, &["b", "a", "c"]).into_iter());
+        let before = none.followed_by(list(&none, &["b", "a", "c"]).into_iter(), |name| name.into());
         for (names, are_shared) in [
             (&["b", "a", "c"][..], true),
             (&["a", "b", "c"], true),
@@ -342,8 +344,9 @@ mod tests {
             (&[], false),
         ] {
             let entries = list(&before, names);
-            let now = before.followed_by(entries.iter().copied());
-            assert!(now.iter().map(|(name, totals)| (&**name, totals)).eq(entries.iter().map(|e| (e.name, &e.totals))));
+            let now = before.followed_by(entries.iter().copied(), |name| name.into());
+            let order = if are_shared { &["b", "a", "c"] } else { names };
+            assert!(now.iter().map(|(name, _)| &**name).eq(order.iter().copied()), "{names:?}");
             assert_eq!(Arc::ptr_eq(now.names(), before.names()), are_shared, "{names:?}");
             assert_eq!(Arc::ptr_eq(&now, &before), names == ["b", "a", "c"], "{names:?}");
             for (name, total) in names.iter().zip(1..) {
@@ -351,7 +354,7 @@ mod tests {
             }
             let common: Vec<_> = now.common(&before).map(|(name, own, other)| (&**name, *own, *other)).collect();
             let expected: Vec<_> =
-                entries.iter().filter_map(|entry| Some((entry.name, entry.totals, *before.get(entry.name)?))).collect();
+                now.iter().filter_map(|(name, own)| Some((&**name, *own, *before.get(name)?))).collect();
             assert_eq!(common, expected, "{names:?}");
         }
     }

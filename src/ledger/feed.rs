@@ -38,7 +38,7 @@ pub(super) struct Feed {
     pub is_on_standby: bool,
     /// The database that is configured for it.
     pub database: Option<FeedDatabase>,
-    /// The position of each entry of its latest snapshot in the list before, see [`super::snapshot::accept`].
+    /// The position of each entry of its latest snapshot in its latest list, see [`super::snapshot::accept`].
     pub positions: Vec<Option<usize>>,
     /// Its latest snapshot, and events, while it is not known whose they are.
     pub held: Option<Box<Snapshot<'static>>>,

@@ -12,7 +12,8 @@ const LIST_MAX: usize = 64;
 /// A value for each skill of a source, by name. Ends with the source.
 ///
 /// A feed lists the same skills for long, which [`Listings`](super::evidence::Listings) keep in one order. A skill is expected at the
-/// position at which it was listed last, which is checked by its name and costs less than to look for it.
+/// position at which the active feed of the source listed it last, which is checked by its name and costs less than to look for it. Feeds
+/// of one source have an order each, that of their first list: behind a change of the active feed each skill is looked for once.
 ///
 /// Invariant: skills are added and never removed, so that the index of one never changes.
 #[derive(Debug, Clone)]
@@ -46,6 +47,11 @@ impl<V> SkillTable<V> {
 
     pub fn get_mut(&mut self, name: &str) -> Option<&mut V> {
         self.find(self.hasher.hash_one(name), name).map(|index| &mut self.entries[index as usize].1)
+    }
+
+    /// Returns the name of a skill as it is shared.
+    pub fn name(&self, name: &str) -> Option<&Arc<str>> {
+        self.find(self.hasher.hash_one(name), name).map(|index| &self.entries[index as usize].0)
     }
 
     fn find(&self, hash: u64, name: &str) -> Option<u32> {

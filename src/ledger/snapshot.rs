@@ -29,7 +29,8 @@ const PAIRWISE_MAX: usize = 32;
 pub(super) struct Accepted {
     /// Its index in the snapshot's list.
     pub index: usize,
-    /// The position of its skill in the feed's list before; `None` if that does not name it.
+    /// The position of its skill in the feed's list before, `None` if that does not name it; in its own list once that is made. See
+    /// [`Listings::names`].
     pub position: Option<usize>,
     pub listing: Listing,
 }
@@ -39,12 +40,12 @@ pub(super) fn name_of<'s>(snapshot: &'s Snapshot<'_>, entry: &Accepted) -> &'s s
     snapshot.skills[entry.index].as_ref().map_or("", |entry| &entry.skill_name)
 }
 
-/// Sets `accepted` to the entries of the skills that `filter` allows, and that can be accepted. They are in the order of `latest`,
-/// which the feed listed before, if that names the same skills, else in that of the snapshot. What cannot be accepted is passed to
-/// `reject`, with its skill where that is known.
+/// Sets `accepted` to the entries of the skills that `filter` allows, and that can be accepted, in the order of the snapshot: limits
+/// admit who comes first. What cannot be accepted is passed to `reject`, with its skill where that is known.
 ///
-/// `positions` holds the position in `latest` of each entry of the snapshot, and until then that of the snapshot before at the same
-/// index, which is where a skill is sought first: a list that is sorted by numbers changes its order often, and by little.
+/// `positions` holds the position in `latest`, which the feed listed before, of each entry of the snapshot, and until then that of the
+/// snapshot before at the same index, which is where a skill is sought first: a list that is sorted by numbers changes its order often,
+/// and by little.
 pub(super) fn accept(
     snapshot: &Snapshot<'_>,
     filter: Option<&str>,
@@ -88,9 +89,15 @@ pub(super) fn accept(
             Err(rejection) => reject(Some(name), rejection),
         }
     }
-    let are_same = latest.is_some_and(|latest| latest.len() == accepted.len());
-    if are_same && accepted.iter().all(|entry| entry.position.is_some()) {
-        accepted.sort_unstable_by_key(|entry| entry.position);
+}
+
+/// Sets the positions of `accepted`, and of each entry of the snapshot, to those in a list of other skills than the one before, which has
+/// the order of `accepted`.
+pub(super) fn renew_positions(positions: &mut [Option<usize>], accepted: &mut [Accepted]) {
+    positions.fill(None);
+    for (position, entry) in accepted.iter_mut().enumerate() {
+        entry.position = Some(position);
+        positions[entry.index] = entry.position;
     }
 }
 
@@ -240,13 +247,15 @@ pub(super) fn difference(base: &Totals, now: &Totals) -> Option<Increase> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ledger::evidence::Listed;
-    use crate::protocol::Number;
+    use crate::ledger::evidence::{Listed, Names};
+    use crate::ledger::{ConnectionId, FeedId, FeedSpec, Ledger, Limits, Notice, Now};
+    use crate::protocol::{Message, Number};
 
     /// An entry of the skill with this number, which sometimes cannot be accepted; without a skill, one that has none.
     fn entry(skill: Option<u8>, total: u8) -> Result<SkillEntry<'static>, Rejection> {
@@ -291,6 +300,7 @@ mod tests {
                     first.entry(&*entry.skill_name).or_insert(listing.ok());
                 }
                 let expected: BTreeMap<_, _> = first.into_iter().filter_map(|(name, listing)| Some((name, listing?))).collect();
+                prop_assert!(accepted.is_sorted_by_key(|entry| entry.index));
                 let found: BTreeMap<_, _> = accepted.iter().map(|entry| (name_of(&snapshot, entry), entry.listing)).collect();
                 prop_assert_eq!(accepted.len(), found.len());
                 prop_assert_eq!(&found, &expected);
@@ -303,12 +313,171 @@ mod tests {
                     position: entry.position,
                     totals: Totals::from(&entry.listing),
                 });
-                let now = before.followed_by(listed);
+                let now = before.followed_by(listed, |name| name.into());
                 prop_assert_eq!(Arc::ptr_eq(now.names(), before.names()), are_same);
                 prop_assert!(now.iter().all(|(name, totals)| *totals == Totals::from(&expected[&**name])));
                 prop_assert_eq!(now.len(), expected.len());
+                if !are_same {
+                    renew_positions(&mut positions, &mut accepted);
+                }
+                let positioned = accepted.iter().map(|entry| Some(&**now.names().at(entry.position?)));
+                prop_assert!(positioned.eq(accepted.iter().map(|entry| Some(name_of(&snapshot, entry)))));
                 latest = Some(now);
             }
+        }
+    }
+
+    /// A ledger with one feed, and how much time has passed in it.
+    struct Fed {
+        ledger: Ledger,
+        feed: FeedId,
+        connection: ConnectionId,
+        seconds: u64,
+    }
+
+    impl Fed {
+        fn new(limits: Limits) -> Self {
+            let mut ledger = Ledger::new(limits);
+            let feed = ledger.add_feed(FeedSpec { identity: "feed".to_owned(), ..FeedSpec::default() });
+            ledger.explain();
+            let connection = ledger.open(feed, Self::now(0));
+            Self { ledger, feed, connection, seconds: 0 }
+        }
+
+        fn now(seconds: u64) -> Now {
+            Now::at(Duration::from_secs(seconds))
+        }
+
+        fn reconnect(&mut self) {
+            self.ledger.close(self.connection, Self::now(self.seconds));
+            self.connection = self.ledger.open(self.feed, Self::now(self.seconds));
+        }
+
+        /// Ends the connection, and adds another feed, whose connection takes its place.
+        fn continue_with_another_feed(&mut self) {
+            self.ledger.close(self.connection, Self::now(self.seconds));
+            self.feed = self.ledger.add_feed(FeedSpec { identity: "another".to_owned(), ..FeedSpec::default() });
+            self.connection = self.ledger.open(self.feed, Self::now(self.seconds));
+        }
+
+        /// Has the feed list `skills`. Returns what was rejected.
+        fn list(&mut self, skills: &[(&str, u64)]) -> Vec<String> {
+            let entries = skills.iter().map(|(name, total)| {
+                Ok(SkillEntry {
+                    skill_name: (*name).into(),
+                    total_invocations: Number::Finite(*total as f64),
+                    completion_rate_percent: Number::Finite(100.0),
+                    average_duration_seconds: Number::Missing,
+                })
+            });
+            let snapshot = Snapshot { listed: skills.len(), skills: entries.collect(), ..Snapshot::default() };
+            self.seconds += 1;
+            let mut notices = Vec::new();
+            self.ledger.apply(self.connection, &Message::Snapshot(snapshot), Self::now(self.seconds), &mut notices);
+            let rejected = notices.into_iter().filter_map(|notice| match notice {
+                Notice::Rejected(rejection) => Some(rejection.detail),
+                _ => None,
+            });
+            rejected.collect()
+        }
+
+        /// The skills of the steps that were traced since the last call.
+        fn traced(&mut self) -> Vec<String> {
+            self.ledger.take_trace_steps().iter().filter_map(|step| Some(step.skill_name()?.to_owned())).collect()
+        }
+
+        fn names(&self) -> Arc<Names> {
+            Arc::clone(self.ledger.sources.latest(self.feed).unwrap().1.names())
+        }
+    }
+
+    #[test]
+    fn of_a_list_that_adds_too_much_the_last_entry_of_the_wire_is_rejected() {
+        let mut fed = Fed::new(Limits::default());
+        let skills = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+        let mut list = skills.map(|skill| (skill, 1));
+        list.reverse();
+        assert_eq!(fed.list(&list), Vec::<String>::new());
+        let rejected = fed.list(&skills.map(|skill| (skill, (1 << 50) - 1)));
+        assert!(rejected.len() == 1 && rejected[0].contains("\"i\""), "{rejected:?}");
+    }
+
+    #[test]
+    fn the_skills_of_a_list_are_counted_in_the_order_of_the_wire() {
+        // The second feed is pending for its first lists, since the first is not connected, and one of its skills gets a series.
+        let mut fed = Fed::new(Limits { skills_max: 2, ..Limits::default() });
+        fed.list(&[("z", 1)]);
+        fed.continue_with_another_feed();
+        let lists = [["a", "b", "c"], ["c", "a", "b"], ["b", "c", "a"]];
+        let counted = lists.iter().cycle().take(100).find(|list| {
+            fed.list(&list.map(|skill| (skill, 1)));
+            let traced = fed.traced();
+            let first: Vec<_> = list.iter().filter(|skill| traced.contains(&(**skill).to_owned())).collect();
+            !first.is_empty()
+        });
+        let counted = counted.expect("a feed is pending for a few lists only");
+        assert_ne!(counted, &lists[0], "the feed was not pending");
+        let own: Vec<_> = lists[0].iter().filter(|skill| fed.ledger.series_table.find(skill).is_some()).collect();
+        assert_eq!(own, [&counted[0]]);
+        for (list, total) in lists.iter().zip(2..) {
+            fed.list(&list.map(|skill| (skill, total)));
+            let mut traced = fed.traced();
+            traced.dedup();
+            assert_eq!(traced, list);
+        }
+    }
+
+    #[test]
+    fn lists_of_the_same_skills_share_their_names_also_beside_an_entry_that_is_rejected() {
+        let mut fed = Fed::new(Limits::default());
+        let refused = "d".repeat(300);
+        fed.list(&[("a", 1), ("b", 1), ("c", 1)]);
+        let names = fed.names();
+        for (list, total) in
+            [["c", &refused, "a", "b"], [&refused, "b", "c", "a"], ["a", "b", "c", &refused]].iter().zip(2..)
+        {
+            assert_eq!(fed.list(&list.map(|skill| (skill, total))).len(), 1);
+            assert!(Arc::ptr_eq(&fed.names(), &names), "{list:?}");
+        }
+    }
+
+    #[test]
+    fn a_listed_name_is_that_of_the_source_also_behind_a_reconnect_and_of_a_skill_that_came_back() {
+        let mut fed = Fed::new(Limits::default());
+        let list = |last, total| ["a", "b", "c", "d", "e", "f", "g", "h", "i", last].map(|skill| (skill, total));
+        for skills in [list("j", 1), list("k", 2), list("j", 3), list("l", 4)] {
+            for connection in ["the same", "another"] {
+                assert_eq!(fed.list(&skills), Vec::<String>::new());
+                let source = fed.ledger.sources.expected_source(fed.feed).unwrap();
+                let numbers = &fed.ledger.sources.source(source).unwrap().numbers;
+                let is_shared = |name: &Arc<str>| numbers.iter().any(|(known, _)| Arc::ptr_eq(known, name));
+                assert!(fed.names().iter().all(is_shared), "{skills:?} of {connection} connection");
+                fed.reconnect();
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_is_expected_at_the_position_of_its_skill_in_the_latest_list() {
+        let mut fed = Fed::new(Limits::default());
+        let refused = "d".repeat(300);
+        for list in [
+            &["a", "b", "c"][..],
+            &["c", "a", "b"],
+            &["x", "a", "b"],
+            &["x", "a", "b"],
+            &["b", &refused, "a", "x"],
+            &["y", "b", &refused],
+            &["b", "y"],
+        ] {
+            let skills: Vec<_> = list.iter().map(|skill| (*skill, 1)).collect();
+            fed.list(&skills);
+            let names = fed.names();
+            let expected = &fed.ledger.feeds[fed.feed.index()].positions;
+            let found: Vec<_> =
+                expected.iter().map(|position| position.map(|position| &**names.at(position))).collect();
+            let listed: Vec<_> = list.iter().map(|skill| Some(*skill).filter(|skill| *skill != refused)).collect();
+            assert_eq!(found, listed);
         }
     }
 }

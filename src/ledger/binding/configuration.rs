@@ -172,16 +172,19 @@ impl<C: Counts> Sources<C> {
         }
     }
 
-    /// What a snapshot of `feed` lists, as a value that is shared with its previous snapshot where nothing changed. See
-    /// [`Listings::followed_by`].
+    /// What a snapshot of `feed` lists, as a value that is shared with its previous snapshot where nothing changed. Names are shared with
+    /// that, or with what is remembered of the source. See [`Listings::followed_by`].
     pub fn listings<'a>(
         &self,
         feed: FeedSlot,
         entries: impl ExactSizeIterator<Item = Listed<'a>> + Clone,
     ) -> Arc<Listings> {
+        let source = self.expected_source(feed).and_then(|source| self.sources.get(&source));
+        let known = |name: &str| source.and_then(|source| source.numbers.name(name)).cloned();
+        let share = |name: &str| known(name).unwrap_or_else(|| name.into());
         match self.feed(feed).latest() {
-            Some(latest) => latest.followed_by(entries),
-            None => Arc::new(Listings::default()).followed_by(entries),
+            Some(latest) => latest.followed_by(entries, share),
+            None => Arc::new(Listings::default()).followed_by(entries, share),
         }
     }
 }
