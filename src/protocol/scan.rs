@@ -17,15 +17,17 @@ const POWERS_OF_TEN: [f64; DIGITS_MAX + 1] =
 /// Digits that never overflow a `u64`.
 const DIGITS_MAX: usize = 19;
 
-/// Items of a list of the server: memory for so many is taken at once.
+/// Items of a list of the server: in a frame of one message memory for so many is taken at once. A frame of many messages could have
+/// thousands of lists of one item.
 const LIST_ITEMS: usize = 10;
 
 /// Calls `each` with the messages of a frame that is an object or an array of objects. Returns `None`, without a call, if the
 /// frame is not plain.
 pub(super) fn scan(text: &str, limits: &Limits, each: &mut dyn FnMut(Result<Message<'_>, Rejection>)) -> Option<()> {
-    let mut scanner = Scanner { text, at: 0, limits };
+    let mut scanner = Scanner { text, at: 0, limits, list_capacity: 0 };
     match scanner.token()? {
         b'{' => {
+            scanner.list_capacity = LIST_ITEMS;
             let mut raw = RawMessage::default();
             scanner.record(&mut raw)?;
             scanner.end()?;
@@ -50,6 +52,8 @@ struct Scanner<'a, 'l> {
     /// The byte to read next; never beyond the end.
     at: usize,
     limits: &'l Limits,
+    /// Items for which each list takes memory at once.
+    list_capacity: usize,
 }
 
 impl<'a> Scanner<'a, '_> {
@@ -64,7 +68,7 @@ impl<'a> Scanner<'a, '_> {
         if token == b']' {
             return Some(Vec::new());
         }
-        let mut items = Vec::with_capacity(LIST_ITEMS);
+        let mut items = Vec::with_capacity(self.list_capacity);
         loop {
             if token != b'{' || items.len() == items_max {
                 return None;
@@ -237,7 +241,7 @@ impl<'a> Scanner<'a, '_> {
 }
 
 /// Returns the number of bytes before the first that a plain string cannot contain: a quote, a backslash, a control character.
-fn plain_length(bytes: &[u8]) -> usize {
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
     let mut length = 0;
     while let Some(word) = bytes[length..].first_chunk() {
         let found = not_plain(u64::from_le_bytes(*word));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use super::read::serde_front_end;
-use super::scan::scan;
+use super::scan::{plain_length, scan};
 use super::{Limits, Message, Rejection};
 
 const TIGHT: Limits = Limits { snapshot_entries_max: 3, frame_messages_max: 3 };
@@ -203,6 +203,7 @@ fn ordinary_frames_are_not_given_up() {
         r#"{"type": "skill_invocation", "data": {"skill_name": "skill-00001", "workflow_phase": "execution", "completed": true, "duration_seconds": 12.345, "session_id": "42"}, "timestamp": "2026-11-24T04:05:06.123456"}"#,
         r#"{"id": "5f0c", "type": "event", "event": "session.created", "data": {"session_id": "s"}, "timestamp": "2026-11-24T04:05:06", "room": null}"#,
         r#"{"type": "metrics_update", "timestamp": "2026-11-24T04:05:06.123456+00:00", "data": {"top_skills": [{"skill_name": "a", "total_invocations": 32, "completion_rate": 96.875, "avg_duration_seconds": 13.717419999999999}, {"skill_name": "b", "total_invocations": 1, "completion_rate": 0.0, "avg_duration_seconds": null}], "anomalies": [{"skill_name": "a", "anomaly_type": "drop", "detected_at": "2026-11-24 04:05:06", "deviation_score": 3.5}]}}"#,
+        r#"{"type": "metrics_update", "data": {"top_skills": [{"skill_name": "é!#", "total_invocations": 1}, {"skill_name": "!#é#!é!#", "total_invocations": 1}]}}"#,
         r#"[{"type": "pong"}, {"type": "skill_invocation", "data": {"skill_name": "a", "completed": false}}]"#,
         r#" { } "#,
         "[]",
@@ -211,4 +212,37 @@ fn ordinary_frames_are_not_given_up() {
         assert!(messages.is_some(), "{frame}");
         assert_eq!(messages, parsed(frame, &Limits::default()));
     }
+}
+
+#[test]
+fn a_string_is_plain_up_to_its_first_quote_backslash_or_control_character() {
+    // Bytes before and after those that end a string, and those whose subtraction borrows from the next.
+    for others in [0x00, 0x01, 0x1f, 0x20, b'!', b'"', b'#', b'a', b'[', b'\\', b']', 0x7f, 0x80, 0xa2, 0xff] {
+        for length in 0..=17 {
+            let mut bytes = vec![others; length];
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    bytes[place] = byte;
+                    let expected = bytes.iter().take_while(|byte| !matches!(byte, b'"' | b'\\' | ..0x20)).count();
+                    assert_eq!(plain_length(&bytes), expected, "{bytes:?}");
+                }
+                bytes[place] = others;
+            }
+            assert_eq!(plain_length(&bytes[length..]), 0);
+        }
+    }
+}
+
+#[test]
+fn short_lists_of_a_frame_of_many_messages_take_no_memory_for_long_ones() {
+    let message = r#"{"type": "metrics_update", "data": {"top_skills": [{}], "anomalies": [{}]}}"#;
+    let frame = format!("[{}]", vec![message; 100].join(","));
+    let mut snapshots = 0;
+    scan(&frame, &Limits::default(), &mut |message| {
+        let Ok(Message::Snapshot(snapshot)) = message else { panic!("{message:?}") };
+        assert!(snapshot.skills.capacity() < 10 && snapshot.anomalies.capacity() < 10, "{snapshot:?}");
+        snapshots += 1;
+    })
+    .unwrap();
+    assert_eq!(snapshots, 100);
 }
