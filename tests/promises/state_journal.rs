@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 use rustix::process::Signal;
+use session_buddy_bridge::internals::ledger::records::HistoryChange;
 use session_buddy_bridge::internals::ledger::{
     Changes, ConnectionId, FeedSpec, Ledger, LedgerState, Limits, SkillIndex, SourceId,
 };
@@ -26,6 +27,9 @@ use crate::support::scripted_feed::{Gate, ScriptedFeed, Step};
 const FRAME_BYTES: u64 = 1024 + 24;
 
 const LOG_HEADER_BYTES: u64 = 32;
+
+/// The skills of a commit that is executed in pieces.
+const LONG_SKILLS: usize = 1_100;
 
 /// A ledger with one feed of ten skills and ten anomalies, and its state file.
 struct Stage {
@@ -67,6 +71,18 @@ impl Stage {
     /// The bytes of the log.
     fn log_bytes(&self) -> u64 {
         fs::metadata(self.path().with_extension("db-wal")).unwrap().len()
+    }
+
+    /// Streams an invocation of each of so many new skills. What they change is more than a journal holds.
+    fn stream(&mut self, skills: usize) {
+        for number in 0..skills {
+            let invocation = Invocation { skill_name: format!("streamed-{number}"), ..invocation(0) };
+            let event = invocation_event(Some(&format!("event-{number}")), self.at_micros, &invocation);
+            let (ledger, connection, now) = (&mut self.ledger, self.connection, moment(self.at_micros));
+            protocol::read(&event, &protocol::Limits::default(), &mut |message| {
+                ledger.apply(connection, &message.unwrap(), now, &mut Vec::new());
+            });
+        }
     }
 
     /// What a snapshot a second later changes. The skill `number`, modulo ten, has one invocation more, and `skills` are new.
@@ -216,14 +232,17 @@ fn a_process_may_be_killed_behind_every_commit_however_full_the_journal_is() {
     let mut expected = LedgerState::default();
     let (mut heads, mut pending) = (Vec::new(), Vec::new());
     for number in 0..200 {
-        // One of several slots, which may not fit, one that never fits, and one that is written table by table.
+        // One of several slots, which may not fit, one that never fits, and one that is executed in pieces while it is encoded.
         let new = match number {
             150 => 1_000..1_400,
-            198 => 30_000..31_100,
             number if number % 23 == 22 => number * 100..number * 100 + 40,
             _ => 0..0,
         };
+        if number == 198 {
+            stage.stream(LONG_SKILLS);
+        }
         let changes = stage.changes(number, new);
+        assert_eq!(changes.skills.len() > 1_000, number == 198, "commit {number}");
         stage.store.commit(&changes).unwrap();
         expected.fold(&changes);
         let (_folder, path) = copied(&stage);
@@ -244,6 +263,66 @@ fn a_process_may_be_killed_behind_every_commit_however_full_the_journal_is() {
     heads.dedup();
     assert!(heads.len() > 3, "the tables took the journal {} times", heads.len() - 1);
     assert!(pending.iter().max() > Some(&50), "{pending:?}");
+}
+
+/// The content of every slot of the journal.
+fn slots(stage: &Stage) -> Vec<Vec<u8>> {
+    let reader = stage.reader();
+    (0..=SLOTS).map(|number| slot(&reader, number)).collect()
+}
+
+/// Creates a trigger that refuses rows of a table once there are more skills than 1,000.
+fn refuse_rows(state: &Connection, table: &str) {
+    let trigger = format!(
+        "CREATE TRIGGER refusal BEFORE INSERT ON {table} WHEN (SELECT count(*) FROM skill) > 1000
+         BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    );
+    state.execute_batch(&trigger).unwrap();
+}
+
+/// A long commit is executed in pieces of 64 KiB, behind pending entries. `ExtendHistory` among these is the only statement that may
+/// not be executed twice.
+#[test]
+fn a_long_commit_that_fails_between_two_pieces_leaves_nothing_and_counts_once_when_it_is_retried() {
+    for (commits, table) in [(15, "phase"), (15, "source_skill"), (15, "listing_history"), (40, "listing_history")] {
+        let case = format!("{table} behind {commits} commits");
+        let mut stage = Stage::new();
+        let (_never_refused, path) = copied(&stage);
+        let mut never_refused = open(&path).store;
+        let mut expected = LedgerState::default();
+        let mut extends_history = false;
+        for number in 0..commits {
+            let changes = stage.commit(number);
+            never_refused.commit(&changes).unwrap();
+            expected.fold(&changes);
+            let mut histories = changes.memory.histories.iter();
+            extends_history = histories.any(|history| matches!(history.change, HistoryChange::Pushed(_)));
+        }
+        assert!(extends_history, "{case}");
+        assert!(pending_slots(&stage.reader()) > 0, "{case}");
+        let before = (rows(&stage.path()), slots(&stage));
+
+        stage.stream(LONG_SKILLS);
+        let changes = stage.changes(commits, 0..0);
+        refuse_rows(&stage.reader(), table);
+        let refused = stage.store.commit(&changes);
+        assert!(matches!(&refused, Err(StoreError::Sqlite { .. })), "{case}: {refused:?}");
+        stage.reader().execute_batch("DROP TRIGGER refusal").unwrap();
+        assert!((rows(&stage.path()), slots(&stage)) == before, "{case}: the file is as before");
+        let (_folder, copy) = copied(&stage);
+        let Opened { restored, quarantined, .. } = open(&copy);
+        assert_eq!(quarantined, None, "{case}");
+        assert_eq!(sorted(restored), sorted(expected.clone()), "{case}: start on a copy");
+
+        stage.store.commit(&changes).unwrap_or_else(|error| panic!("{case}: {error}"));
+        never_refused.commit(&changes).unwrap();
+        let counted = invocations(&expected);
+        expected.fold(&changes);
+        // The increase of the snapshot is pending: it may be one of the events.
+        assert_eq!(invocations(&expected), counted + LONG_SKILLS as u64, "{case}");
+        assert_eq!(sorted(Store::look(&stage.path()).unwrap()), sorted(expected), "{case}: retried");
+        assert!(rows(&stage.path()) == rows(&path), "{case}: the tables are as without the failure");
+    }
 }
 
 #[test]
