@@ -361,6 +361,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::exposition::zero_first::Zeros;
+    use crate::ledger::{AnomalySeries, SkillSeries};
 
     /// Writes a line for each value, and returns the text with where each value begins.
     fn text_of(values: impl Iterator<Item = u64>) -> (Vec<u8>, Vec<u32>) {
@@ -388,14 +390,47 @@ mod tests {
         assert_eq!((longer.as_ptr(), longer.to_vec()), (address, text_of(10..110).0));
     }
 
+    #[test]
+    fn a_text_that_is_written_has_room_for_longer_values() {
+        let anomaly = |name: &str| AnomalySeries { anomaly_type: name.into(), count: 9, born_micros: None };
+        let series = SkillSeries { anomalies: ["a", "b", "c"].map(anomaly).into(), ..SkillSeries::new("skill".into()) };
+        let mut skills =
+            [SkillView { series, last_listed_micros: None, last_changed_micros: None, zeros: Zeros::default() }];
+        let mut text = FamilyText::new(FamilyKind::Anomalies);
+        text.add(0, &skills);
+        let mut refreshed = |skills: &[SkillView]| {
+            text.mark(0, Staleness::Values);
+            text.refresh(skills);
+            let Block { text, .. } = &text.blocks[0];
+            let lines = str::from_utf8(text).unwrap().lines();
+            let counts: Vec<u64> = lines.map(|line| line.rsplit(' ').next().unwrap().parse().unwrap()).collect();
+            (text.as_ptr(), counts)
+        };
+        let (written, counts) = refreshed(&skills);
+        assert_eq!(counts, [9, 9, 9]);
+        skills[0].series.anomalies[2].count = 10;
+        assert_eq!(refreshed(&skills), (written, vec![9, 9, 10]), "behind new samples");
+        skills[0].series.anomalies[0].count = u64::MAX;
+        skills[0].series.anomalies[1].count = u64::MAX;
+        let (moved, counts) = refreshed(&skills);
+        assert_eq!(counts, [u64::MAX, u64::MAX, 10]);
+        assert_ne!(moved, written, "there is room for a few longer values only");
+        skills[0].series.anomalies[2].count = 100;
+        assert_eq!(refreshed(&skills), (moved, vec![u64::MAX, u64::MAX, 100]), "in the longer text");
+    }
+
     proptest! {
         #[test]
         fn a_text_with_replaced_values_is_as_one_written_with_them(
             values in vec((0_u64..200, prop::option::of(0_u64..200)), 0..12),
+            has_margin in any::<bool>(),
             is_shared in any::<bool>(),
         ) {
             let (text, mut begins) = text_of(values.iter().map(|(before, _)| *before));
-            let previous = Bytes::from(text.clone());
+            let mut previous =
+                if has_margin { with_margin(text.len()) } else { BytesMut::with_capacity(text.len()) };
+            previous.extend_from_slice(&text);
+            let previous = previous.freeze();
             let shared = is_shared.then(|| previous.clone());
             let mut buffer = Vec::new();
             let mut rewrite = Rewrite::new(previous, &mut buffer);
