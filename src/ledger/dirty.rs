@@ -171,6 +171,16 @@ mod tests {
     }
 
     #[test]
+    fn the_capacity_for_few_keys_is_retained() {
+        let mut dirty = Dirty::default();
+        (0..500).for_each(|key| dirty.mark(key));
+        assert_eq!(dirty.collect().count(), 500);
+        let capacity = dirty.in_flight.capacity();
+        dirty.acknowledge();
+        assert_eq!((dirty.in_flight.len(), dirty.in_flight.capacity()), (0, capacity));
+    }
+
+    #[test]
     fn nothing_is_collected_without_a_state_file() {
         let mut dirty = Dirty::new(Persistence::InMemory);
         dirty.mark("a");
