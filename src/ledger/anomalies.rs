@@ -415,17 +415,17 @@ impl Anomalies {
                 continue;
             }
             let own = self.tallies.entry(skill_name.clone()).or_default();
-            for mut theirs in tallies {
+            for theirs in tallies {
                 let is_known = own.iter().any(|tally| tally.anomaly_type == theirs.anomaly_type);
-                if !is_known && own.len() >= limits.anomaly_types_per_skill_max {
-                    theirs.anomaly_type = OVERFLOW.into();
-                }
+                let is_full = own.len() >= limits.anomaly_types_per_skill_max;
+                let name = if !is_known && is_full { OVERFLOW } else { &*theirs.anomaly_type };
+                let anomaly_type = self.types.share(name);
                 let room = limits.anomaly_keys_max.saturating_sub(self.keys);
-                let anomaly_type = Arc::clone(&theirs.anomaly_type);
                 let tally = match own.iter().position(|tally| tally.anomaly_type == anomaly_type) {
                     Some(known) => &mut own[known],
                     None => {
-                        let none = Tally { listed: 0, streamed: 0, hidden: 0, keys: HashMap::new(), ..theirs.clone() };
+                        let anomaly_type = Arc::clone(&anomaly_type);
+                        let none = Tally { anomaly_type, listed: 0, streamed: 0, hidden: 0, keys: HashMap::new() };
                         push_tight(own, none);
                         let last = own.len() - 1;
                         &mut own[last]
@@ -444,7 +444,8 @@ impl Anomalies {
     pub fn fork(&self) -> Self {
         let of_another = |tallies: &Vec<Tally>| tallies.iter().cloned().map(Tally::of_another).collect();
         let tallies = self.tallies.iter().map(|(name, tallies)| (name.clone(), of_another(tallies))).collect();
-        let mut fork = Self { tallies, keys: self.keys, ..Self::new(self.changed_keys.persistence()) };
+        let types = self.types.clone();
+        let mut fork = Self { tallies, types, keys: self.keys, ..Self::new(self.changed_keys.persistence()) };
         for (skill_name, tallies) in &fork.tallies {
             for tally in tallies {
                 for key in tally.keys.keys() {
@@ -659,6 +660,65 @@ mod tests {
         anomalies.begin_round();
         shown += anomalies.list(&entry("2026-11-22 10:24:24", None), 0, &ROOM).unwrap();
         assert_eq!(shown, 2);
+    }
+
+    /// The type of the only tally of a skill.
+    fn type_of<'a>(anomalies: &'a Anomalies, skill_name: &str) -> &'a Arc<str> {
+        let [tally] = &anomalies.tallies[skill_name][..] else { panic!("{skill_name} has one tally") };
+        &tally.anomaly_type
+    }
+
+    fn stream_of(anomalies: &mut Anomalies, skill_name: &str, anomaly_type: &str, limits: &Limits) {
+        let entry = AnomalyEntry {
+            skill_name: skill_name.into(),
+            anomaly_type: anomaly_type.into(),
+            ..entry(SECOND, Some(2.0))
+        };
+        assert_eq!(anomalies.stream_identified(&entry, limits), Ok(1));
+    }
+
+    #[test]
+    fn skills_share_a_type_that_was_restored() {
+        let mut anomalies = Anomalies::default();
+        for skill_name in ["a", "b"] {
+            anomalies.restore_tally(TallyRecord {
+                source: SourceId::FIRST,
+                skill_name: skill_name.into(),
+                anomaly_type: "drop".into(),
+                listed: 1,
+                streamed: 1,
+                hidden: 0,
+            });
+        }
+        stream_of(&mut anomalies, "c", "drop", &ROOM);
+        let restored = type_of(&anomalies, "a");
+        assert!(["b", "c"].iter().all(|name| Arc::ptr_eq(type_of(&anomalies, name), restored)));
+    }
+
+    #[test]
+    fn skills_share_a_type_after_a_fork() {
+        let mut common = Anomalies::default();
+        stream_of(&mut common, "a", "drop", &ROOM);
+        let mut fork = common.fork();
+        stream_of(&mut fork, "b", "drop", &ROOM);
+        assert!(Arc::ptr_eq(type_of(&fork, "a"), type_of(&fork, "b")));
+    }
+
+    #[test]
+    fn skills_share_a_type_after_sources_have_joined() {
+        let limits = Limits { anomaly_types_per_skill_max: 0, ..ROOM };
+        for (limits, name) in [(&ROOM, "drop"), (&limits, OVERFLOW)] {
+            let (mut older, mut younger) = (Anomalies::default(), Anomalies::default());
+            stream_of(&mut older, "a", name, &ROOM);
+            ["b", "c"].into_iter().for_each(|skill_name| stream_of(&mut younger, skill_name, "drop", &ROOM));
+            older.join(younger, limits);
+            stream_of(&mut older, "d", "drop", limits);
+            let shared = type_of(&older, "a");
+            assert_eq!(**shared, *name);
+            for skill_name in ["b", "c", "d"] {
+                assert!(Arc::ptr_eq(type_of(&older, skill_name), shared), "{name} of {skill_name}");
+            }
+        }
     }
 
     #[test]

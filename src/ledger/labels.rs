@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use hashbrown::HashSet;
 
-/// Labels, each of which is in memory once: thousands of skills share a few phases and types. It has those of all series that were
-/// ever made with it, which the limit of series bounds.
-#[derive(Debug, Default)]
+/// Labels, each of which is in memory once: thousands of skills share a few phases and types. None is ever removed, so that the limits
+/// of those who share bound it: of a table of series the limit of series, of the anomalies of a source `anomaly_keys_max` times
+/// `anomaly_types_per_skill_max`.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct SharedLabels(HashSet<Arc<str>>);
 
 impl SharedLabels {

@@ -507,3 +507,46 @@ fn has_unknown_format(file: &StateFile, path: &Path) -> Result<bool, StoreError>
 fn is_ours(file: &StateFile, path: &Path, is_readable: bool) -> Result<bool, StoreError> {
     file.is_ours(is_readable).map_err(|error| StoreError::io(path, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ledger::{AnomalySeries, FailureSeries, Histogram, PhaseSeries, SkillIndex, SkillRow, SkillSeries};
+
+    #[test]
+    fn skills_share_the_labels_that_are_read() {
+        let row = |index: u32| {
+            let phase = PhaseSeries {
+                workflow_phase: "setup".into(),
+                completed: 1,
+                abandoned: 0,
+                durations: Histogram::default(),
+                born_micros: None,
+                exemplar: None,
+            };
+            let series = SkillSeries {
+                phases: vec![phase],
+                anomalies: vec![AnomalySeries { anomaly_type: "drop".into(), count: 1, born_micros: None }],
+                failures: vec![FailureSeries { error_type: "timeout".into(), count: 1, born_micros: None }],
+                ..SkillSeries::new(format!("skill {index}").into())
+            };
+            SkillRow { index: SkillIndex(index), series, last_listed_micros: 0 }
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let mut store = Store::open(&path, LedgerState::validated).unwrap().store;
+        store.commit(&Changes { skills: vec![row(0), row(1)], ..Changes::default() }).unwrap();
+        let skills = Store::look(&path).unwrap().skills;
+        let labels = |row: &SkillRow| {
+            let SkillSeries { phases, anomalies, failures, .. } = &row.series;
+            [&phases[0].workflow_phase, &anomalies[0].anomaly_type, &failures[0].error_type].map(Arc::clone)
+        };
+        let [first, second] = [labels(&skills[0]), labels(&skills[1])];
+        assert_eq!(first.each_ref().map(|label| &**label), ["setup", "drop", "timeout"]);
+        for (first, second) in first.iter().zip(&second) {
+            assert!(Arc::ptr_eq(first, second), "{first} is in memory once");
+        }
+    }
+}
