@@ -217,13 +217,13 @@ fn skill_record(
         credit,
         credit_duration_sum,
         pending: unless_default(skill.pending.row()),
+        row_seconds: skill.row_seconds,
         rows: unless_default(SkillRowsRecord {
             counted: skill.rows_counted,
             uncounted: skill.rows_uncounted,
             are_history: skill.rows_are_history,
             uncovered: skill.uncovered,
             uncovered_rows: skill.uncovered_rows.clone(),
-            seconds: skill.row_seconds,
         }),
         disagrees: skill.disagrees,
     }
@@ -460,7 +460,7 @@ fn source(record: SourceRecord, records: Records, now: Duration) -> Result<Sourc
 
 fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
     let pending = record.pending.map(|pending| *pending).unwrap_or_default();
-    let SkillRowsRecord { counted, uncounted, are_history, uncovered, uncovered_rows, seconds } =
+    let SkillRowsRecord { counted, uncounted, are_history, uncovered, uncovered_rows } =
         record.rows.map(|rows| *rows).unwrap_or_default();
     SkillCounts {
         listed: record.listed,
@@ -472,7 +472,7 @@ fn restore_skill(record: SourceSkillRecord, now: Duration) -> SkillCounts {
         rows_are_history: are_history,
         uncovered,
         uncovered_rows,
-        row_seconds: seconds,
+        row_seconds: record.row_seconds,
         disagrees: record.disagrees,
         ..SkillCounts::new(record.series)
     }
@@ -578,7 +578,6 @@ impl SkillRowsRecord {
             && are_counts([self.uncounted.0, self.uncounted.1])
             && are_counts([self.uncovered.0, self.uncovered.1])
             && self.uncovered_rows.as_ref().is_none_or(|rows| rows.are_valid(self.uncovered.1))
-            && self.seconds.is_none_or(is_sum)
     }
 }
 
@@ -593,6 +592,7 @@ impl SourceSkillRecord {
             && self.pending.as_ref().is_none_or(|pending| pending.is_valid())
             && are_counts([self.credit.0, self.credit.1])
             && self.credit_duration_sum.is_none_or(is_sum)
+            && self.row_seconds.is_none_or(is_sum)
             && self.rows.as_ref().is_none_or(|rows| rows.is_valid())
             && is_ratio(self.streamed_rate)
     }

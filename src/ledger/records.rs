@@ -177,7 +177,10 @@ pub struct SourceSkillRecord {
     pub credit_duration_sum: Option<f64>,
     /// What is pending; `None` if nothing is.
     pub pending: Option<Box<PendingRecord>>,
-    /// What rows of the database led to; `None` if to nothing. Most skills have none, and a commit can have all of them.
+    /// Seconds of the completed invocations that rows of the database contain, added up as the server does.
+    pub row_seconds: Option<f64>,
+    /// What else rows of the database led to; `None` if to nothing. Once they are read most skills have none, and a commit can have all
+    /// of them.
     pub rows: Option<Box<SkillRowsRecord>>,
     /// Whether what the feed lists is known to disagree with the rows.
     pub disagrees: bool,
@@ -198,8 +201,6 @@ pub struct SkillRowsRecord {
     pub uncovered: (u64, u64),
     /// Failures and last use from rows that were read while no feed was subscribed to the skill. They are not exposed.
     pub uncovered_rows: Option<Box<UncoveredRows>>,
-    /// Seconds of the completed invocations that rows told, added up as the server does.
-    pub seconds: Option<f64>,
 }
 
 /// Returns `value` for a record where most have the default, for which it returns `None`.
@@ -410,7 +411,7 @@ mod tests {
     #[test]
     fn what_few_skills_have_takes_little_of_the_record_of_each() {
         let size = size_of::<SourceSkillRecord>();
-        assert!(size <= 176, "{size} bytes, and a commit has tens of thousands");
+        assert!(size <= 192, "{size} bytes, and a commit has tens of thousands");
         assert_eq!(unless_default(PendingRecord::default()), None);
         let rows = SkillRowsRecord { counted: (0, 1), ..SkillRowsRecord::default() };
         assert_eq!(unless_default(rows.clone()), Some(Box::new(rows)));

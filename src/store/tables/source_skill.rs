@@ -47,7 +47,7 @@ impl From<&SourceSkillRecord> for SourceSkillRow {
     fn from(record: &SourceSkillRecord) -> Self {
         let remembered = record.remembered.as_ref();
         let pending = record.pending.as_deref().cloned().unwrap_or_default();
-        let SkillRowsRecord { counted, uncounted, are_history, uncovered, uncovered_rows, seconds } =
+        let SkillRowsRecord { counted, uncounted, are_history, uncovered, uncovered_rows } =
             record.rows.as_deref().cloned().unwrap_or_default();
         Self {
             source: record.source.0,
@@ -74,7 +74,7 @@ impl From<&SourceSkillRecord> for SourceSkillRow {
             rows_are_history: are_history,
             uncovered_completed: uncovered.0,
             uncovered_abandoned: uncovered.1,
-            row_seconds: seconds,
+            row_seconds: record.row_seconds,
             disagrees: record.disagrees,
             uncovered_rows: uncovered_rows.map(Json),
         }
@@ -102,13 +102,13 @@ impl From<SourceSkillRow> for SourceSkillRecord {
             credit: (row.credit_completed, row.credit_abandoned),
             credit_duration_sum: row.credit_duration_sum,
             pending: unless_default(row.pending.0),
+            row_seconds: row.row_seconds,
             rows: unless_default(SkillRowsRecord {
                 counted: (row.rows_counted_completed, row.rows_counted_abandoned),
                 uncounted: (row.rows_uncounted_completed, row.rows_uncounted_abandoned),
                 are_history: row.rows_are_history,
                 uncovered: (row.uncovered_completed, row.uncovered_abandoned),
                 uncovered_rows: row.uncovered_rows.map(|rows| rows.0),
-                seconds: row.row_seconds,
             }),
             disagrees: row.disagrees,
         }
@@ -121,4 +121,30 @@ pub(super) fn save(entry: &mut Entry, skills: &[SourceSkillRecord]) -> rusqlite:
 
 pub(super) fn load(connection: &Connection) -> rusqlite::Result<Vec<SourceSkillRecord>> {
     Ok(record::load::<SourceSkillRow>(connection)?.into_iter().map(SourceSkillRecord::from).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_skill_whose_rows_are_read_needs_no_record_of_its_rows() {
+        let record = SourceSkillRecord {
+            source: SourceId(1),
+            skill_name: "skill".into(),
+            series: SkillIndex(0),
+            remembered: None,
+            counted: 1,
+            listed: true,
+            gauge: None,
+            streamed_rate: None,
+            credit: (0, 0),
+            credit_duration_sum: None,
+            pending: None,
+            row_seconds: Some(1.5),
+            rows: None,
+            disagrees: false,
+        };
+        assert_eq!(SourceSkillRecord::from(SourceSkillRow::from(&record)), record);
+    }
 }
