@@ -31,8 +31,8 @@ pub(in crate::store) struct Entry<'c> {
 }
 
 impl<'c> Entry<'c> {
-    /// An entry of any length, which is never in memory as a whole: statements are executed and removed while others are added.
-    /// [`Entry::execute`] executes the last of them.
+    /// An entry of any length, of which 64 KiB and one statement are in memory at most: beyond that, statements are executed and removed
+    /// while others are added. [`Entry::execute`] executes the last of them.
     pub fn executing(connection: &'c Connection) -> Self {
         Self { bytes: Vec::new(), connection: Some(connection) }
     }
