@@ -28,6 +28,9 @@ use crate::telemetry::Telemetry;
 /// A queue that cannot be used just now is tried again after this time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time for the thread to end once it is stopped. The last commit comes after it.
+const THREAD_END_TIMEOUT: Duration = Duration::from_millis(300);
+
 /// Why nothing is pushed from a state of another host name or machine id under the same labels, and what to do.
 const REFUSED_IDENTITY: &str = "the state file is of another host name or machine, which may push under the same labels: give this \
                                 machine a --push.label of its own, such as instance; if only its host name has changed, restore \
@@ -93,15 +96,15 @@ impl RemoteWrite {
         settings: watch::Receiver<PushSettings>,
         bridge: CancellationToken,
     ) -> Self {
-        Self::start_on(thread::Builder::new(), Pushing::new(place, registry, telemetry, settings), bridge)
+        Self::start_on(spawn, Pushing::new(place, registry, telemetry, settings), bridge)
     }
 
-    fn start_on(thread: thread::Builder, pushing: Pushing, bridge: CancellationToken) -> Self {
+    fn start_on(spawn: Spawn, pushing: Pushing, bridge: CancellationToken) -> Self {
         let (finish, stop) = (pushing.finish.clone(), CancellationToken::new());
         let (stopped, mut tasks) = (stop.clone(), JoinSet::new());
         tasks.spawn(async move {
             let _bridge = bridge.drop_guard();
-            pushing.run_once_wanted(thread, stopped).await;
+            pushing.run_once_wanted(spawn, stopped).await;
         });
         Self { finish, stop: stop.drop_guard(), tasks }
     }
@@ -119,9 +122,19 @@ impl RemoteWrite {
         }
         tracing::info!("push queue not sent completely; a later start continues if it is in a state file");
         drop(self.stop);
-        // A request that is being encoded holds up the thread for a moment.
-        self.tasks.join_next().await.unwrap_or(Ok(())).map_err(BridgeError::Panicked)
+        match tokio::time::timeout(THREAD_END_TIMEOUT, self.tasks.join_next()).await {
+            Ok(ended) => ended.unwrap_or(Ok(())).map_err(BridgeError::Panicked),
+            // It ends once a request is encoded.
+            Err(_) => Ok(()),
+        }
     }
+}
+
+/// Starts a thread that runs this.
+type Spawn = fn(Box<dyn FnOnce() + Send>) -> io::Result<()>;
+
+fn spawn(run: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    thread::Builder::new().name("push".to_owned()).spawn(run).map(drop)
 }
 
 /// The thread that pushes, with its runtime.
@@ -136,7 +149,7 @@ impl PushThread {
     ///
     /// # Errors
     /// The system starts no further thread, or gives it no descriptors.
-    async fn start(thread: thread::Builder, stop: CancellationToken) -> io::Result<Self> {
+    async fn start(spawn: Spawn, stop: CancellationToken) -> io::Result<Self> {
         let (work, working) = oneshot::channel::<Pushing>();
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
@@ -158,7 +171,7 @@ impl PushThread {
             runtime.shutdown_background();
             let _ = end.send(pushed.unwrap_or(Ok(())));
         };
-        thread.name("push".to_owned()).spawn(push)?;
+        spawn(Box::new(push))?;
         is_ready.await.map_err(io::Error::other)??;
         Ok(Self { work, ended })
     }
@@ -193,11 +206,11 @@ impl Pushing {
     }
 
     /// Waits until there is a receiver, for which a thread is worth its memory, and runs on one until `stop`.
-    async fn run_once_wanted(mut self, thread: thread::Builder, stop: CancellationToken) {
+    async fn run_once_wanted(mut self, spawn: Spawn, stop: CancellationToken) {
         let finish = self.finish.clone();
         let is_wanted = |settings: &PushSettings| !settings.receivers.is_empty();
         let Some(Ok(_)) = finish.run_until_cancelled(self.settings.wait_for(is_wanted)).await else { return };
-        match PushThread::start(thread, stop.clone()).await {
+        match PushThread::start(spawn, stop.clone()).await {
             Ok(thread) => thread.run(self).await,
             Err(error) => {
                 tracing::warn!(%error, "no thread for remote write; it shares those of feeds and scrapes");
@@ -444,13 +457,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_bridge_without_a_thread_for_it_pushes_all_the_same() {
-        let (pushing, _settings, mut newest) = pushing();
-        let bridge = CancellationToken::new();
-        // More than there is.
-        let running = RemoteWrite::start_on(thread::Builder::new().stack_size(1 << 46), pushing, bridge.clone());
-        newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
-        assert!(!bridge.is_cancelled());
-        running.end(async {}).await.unwrap();
+        // None is started, and one ends before it has a runtime.
+        for spawn in [|_| Err(io::ErrorKind::OutOfMemory.into()), (|_| Ok(())) as Spawn] {
+            let (pushing, _settings, mut newest) = pushing();
+            let bridge = CancellationToken::new();
+            let running = RemoteWrite::start_on(spawn, pushing, bridge.clone());
+            newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
+            assert!(!bridge.is_cancelled());
+            running.end(async {}).await.unwrap();
+        }
     }
 
     #[test]
@@ -459,7 +474,7 @@ mod tests {
         let runtime = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let of_the_bridge = runtime();
         of_the_bridge.block_on(async {
-            let running = RemoteWrite::start_on(thread::Builder::new(), pushing, CancellationToken::new());
+            let running = RemoteWrite::start_on(spawn, pushing, CancellationToken::new());
             newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
             drop(running);
         });
@@ -470,7 +485,7 @@ mod tests {
     #[tokio::test]
     async fn ticks_are_taken_while_every_thread_of_the_bridge_is_busy() {
         let (pushing, _settings, mut newest) = pushing();
-        let running = RemoteWrite::start_on(thread::Builder::new(), pushing, CancellationToken::new());
+        let running = RemoteWrite::start_on(spawn, pushing, CancellationToken::new());
         let first = newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap().time;
         let (taken, is_taken) = std::sync::mpsc::channel();
         // A thread that belongs to neither.

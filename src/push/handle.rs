@@ -362,10 +362,11 @@ impl QueueServer {
     /// Writes the answers that were noted, and answers the requests that are pending. `is_committed` is whether the view of `ledger` shows
     /// only what is in `store`.
     pub fn answer(&mut self, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
-        if is_committed {
-            self.turn(store, ledger, is_committed).write_answers_if_possible();
-        }
-        while let Ok(request) = self.requests.try_recv() {
+        let mut is_writable = true;
+        loop {
+            // A database that somebody has locked is waited for once a turn.
+            is_writable = is_writable && self.turn(store, ledger, is_committed).write_answers_if_possible();
+            let Ok(request) = self.requests.try_recv() else { return };
             request(&mut self.turn(store, ledger, is_committed));
         }
     }
@@ -440,12 +441,14 @@ impl Turn<'_> {
         self.newest.send_replace(Position { generation: self.state.generation, time: newest });
     }
 
-    /// Writes the answers that were noted. Those that cannot be written stay: the next tick fails with the reason, unless they can be written
-    /// then.
-    fn write_answers_if_possible(&mut self) {
-        if let Err(error) = self.write_answers() {
+    /// Writes the answers that were noted, and returns whether none is left. Those that cannot be written stay: the next tick fails with the
+    /// reason, unless they can be written then.
+    fn write_answers_if_possible(&mut self) -> bool {
+        let written = self.write_answers();
+        if let Err(error) = &written {
             tracing::debug!(%error, "answers of receivers cannot be written to the push queue yet");
         }
+        written.is_ok()
     }
 
     /// Writes the answers that were noted.
@@ -475,14 +478,20 @@ impl Turn<'_> {
         }
         let settings = self.state.settings.as_ref();
         let is_configured = |receiver| settings.is_some_and(|settings| settings.receivers.contains(receiver));
-        let is_lost = self.store.write_queue_unsynced(|connection| {
+        let is_beyond = valid.iter().any(|(_, to)| newest.is_some_and(|newest| newest < to.time));
+        let write = |connection: &Connection| {
             let mut is_lost = false;
             for (receiver, to) in valid {
                 queue::advance(connection, receiver, to.time)?;
                 is_lost |= is_configured(receiver) && queue::position(connection, receiver)?.is_none();
             }
             Ok(is_lost)
-        })?;
+        };
+        // What is forgotten beyond the newest tick is not sent again: a tick would be queued before it.
+        let is_lost = match is_beyond {
+            true => self.store.write_queue(write)?,
+            false => self.store.write_queue_unsynced(write)?,
+        };
         if is_lost {
             // A sender reads the queue when the generation ends, and notices that its receiver is not one of it.
             self.begin_generation();
@@ -579,7 +588,9 @@ impl Turn<'_> {
         let lost_ticks = self.store.write_queue(queue::empty)?;
         tracing::warn!(%error, lost_ticks, "push queue corrupt; it is emptied, and the next tick contains every value");
         self.state.thinning = Thinning::default();
+        self.state.sampler = None;
         self.begin_generation();
+        self.announce(TickTime::NEVER, None);
         let sampler = self.load()?;
         self.announce(sampler.newest().unwrap_or(TickTime::NEVER), None);
         self.state.sampler = Some(sampler);
@@ -616,19 +627,27 @@ mod tests {
     use super::*;
     use crate::ledger::Limits;
 
+    fn queue() -> (Arc<SharedLedger>, QueueHandle, QueueServer, Store) {
+        let ledger = Arc::new(SharedLedger::new(Limits::default()));
+        let (handle, server) = QueueHandle::persistent(Arc::clone(&ledger));
+        let connection = Connection::open_in_memory().unwrap();
+        let (store, ()) = Store::on(connection, Path::new("memory"), |_| Ok(())).unwrap();
+        (ledger, handle, server, store)
+    }
+
+    fn settings(receiver: &ReceiverName) -> QueueSettings {
+        let interval = Duration::from_secs(60);
+        QueueSettings { receivers: vec![receiver.clone()], interval, bytes_max: u64::MAX >> 1 }
+    }
+
     #[test]
     fn an_answer_that_is_noted_while_its_tick_is_merged_into_an_earlier_one_keeps_ticks_from_before_it() {
-        let ledger = Arc::new(SharedLedger::new(Limits::default()));
-        let (handle, mut server) = QueueHandle::persistent(Arc::clone(&ledger));
-        let connection = Connection::open_in_memory().unwrap();
-        let (mut store, ()) = Store::on(connection, Path::new("memory"), |_| Ok(())).unwrap();
+        let (ledger, handle, mut server, mut store) = queue();
         let mut turn = server.turn(&mut store, &ledger, true);
         let receiver = ReceiverName::new("r");
         let at = |minute: i64| TickTime::from_millis(1_700_000_000_000 + minute * 60_000);
-        let interval = Duration::from_secs(60);
         turn.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).unwrap();
-        let receivers = vec![receiver.clone()];
-        turn.configure(QueueSettings { receivers, interval, bytes_max: u64::MAX >> 1 }).unwrap();
+        turn.configure(settings(&receiver)).unwrap();
         turn.take_tick(at(1), Vec::new(), TickKind::Regular).unwrap();
         turn.take_tick(at(121), Vec::new(), TickKind::Regular).unwrap();
         let ahead = *handle.watch().borrow();
@@ -638,5 +657,22 @@ mod tests {
         handle.shared.relay.leave_answer(&receiver, ahead);
         let outcome = turn.take_tick(at(3), Vec::new(), TickKind::Regular).unwrap();
         assert_eq!(outcome, TickOutcome::BehindAnswered(at(121)));
+    }
+
+    #[test]
+    fn an_answer_for_the_queue_of_another_machine_moves_no_position() {
+        let (ledger, handle, mut server, mut store) = queue();
+        let mut turn = server.turn(&mut store, &ledger, true);
+        let receiver = ReceiverName::new("r");
+        turn.identify(HostHash::of(b"host", b"id"), ["x".to_owned()].into()).unwrap();
+        turn.configure(settings(&receiver)).unwrap();
+        turn.take_tick(TickTime::from_millis(1_700_000_000_000), Vec::new(), TickKind::Regular).unwrap();
+        let former = *handle.watch().borrow();
+        let identified = turn.identify(HostHash::of(b"other", b"id"), ["y".to_owned()].into()).unwrap();
+        assert!(matches!(identified, Identified::Copied(_)));
+        turn.configure(settings(&receiver)).unwrap();
+        handle.shared.relay.leave_answer(&receiver, former);
+        turn.write_answers().unwrap();
+        assert_eq!(turn.position(&receiver).unwrap(), TickTime::NEVER);
     }
 }

@@ -32,7 +32,6 @@ pub(super) struct NewestTick {
 #[derive(Debug, Default)]
 pub(super) struct Relay {
     newest: Mutex<Option<NewestTick>>,
-    /// In the order in which they came.
     answered: Mutex<Vec<(ReceiverName, Position)>>,
 }
 

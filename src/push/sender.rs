@@ -107,6 +107,8 @@ pub struct Sender {
     doubt: Doubt,
     /// The latest of all samples that were stored.
     stored_sample: Option<StoredSample>,
+    /// The latest time of the samples that were stored since the queue was opened.
+    stored_until: TickTime,
     /// Whether a request without samples was answered since the last one with samples.
     was_greeted: bool,
     /// Whether one failed since.
@@ -162,6 +164,7 @@ impl Sender {
             refused_age: RefusedAge::default(),
             doubt: Doubt::default(),
             stored_sample: None,
+            stored_until: TickTime::NEVER,
             was_greeted: false,
             has_greeting_failed: false,
             accepted_at: None,
@@ -243,6 +246,11 @@ impl Sender {
 
     /// Begins again at the receiver's position. Returns the values there.
     async fn open(&mut self) -> Result<CurrentValues, QueueError> {
+        if self.stored_until != TickTime::NEVER {
+            // The ticks that were sent can have been merged into an earlier one meanwhile, because the clock was set back.
+            self.handle.advance_beyond_newest(&self.receiver.name, self.stored_until).await?;
+            self.stored_until = TickTime::NEVER;
+        }
         let (position, values) = self.handle.open(&self.receiver.name).await?;
         if position.generation != self.position.generation {
             // In a queue that was emptied the numbers of series are given again.
@@ -504,7 +512,7 @@ impl Sender {
             let exchange = self.exchange(body.clone()).await;
             match exchange.answer().verdict() {
                 Verdict::Stored => {
-                    self.stored(&exchange, samples, newest).await?;
+                    self.stored(&exchange, samples, newest);
                     return Ok(Sent::Stored);
                 }
                 // By the wrong clock a sample can be refused that is right.
@@ -547,18 +555,14 @@ impl Sender {
     }
 
     /// A request with so many samples, none of them later than `newest`, was stored.
-    async fn stored(&mut self, exchange: &Exchange, samples: u64, newest: TickTime) -> Result<(), QueueError> {
+    fn stored(&mut self, exchange: &Exchange, samples: u64, newest: TickTime) {
         self.read_clock(exchange);
         self.accepted_at = Some(WallMoment::now(&self.timing.wall_clock));
         self.doubt.stored();
         self.retries.reset();
         self.holds.reset();
         self.listener.accepted(samples, self.timing.wall_clock.seconds());
-        if self.check_generation().is_err() {
-            // The clock was set back while the request was on its way.
-            self.handle.advance_beyond_newest(&self.receiver.name, newest).await?;
-        }
-        Ok(())
+        self.stored_until = self.stored_until.max(newest);
     }
 
     /// Finds out whether the receiver accepts the sender, after it has refused samples.

@@ -26,7 +26,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// waits, as those of some virtual machines are, would have the alarm ring before the tick, and whoever waits wake twice.
 const SLACK_PART: u32 = 1_000;
 
-/// By so much a tick is late at most.
+/// By so much a tick that is waited for is late.
 const SLACK_MAX: Duration = Duration::from_millis(100);
 
 /// Time for the collectors of a registry. After it, a tick has the values that they had before.

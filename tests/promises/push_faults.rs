@@ -1539,6 +1539,45 @@ async fn no_tick_is_queued_before_one_that_was_stored_while_the_clock_was_set_ba
     check(&server.stored());
 }
 
+/// The first request of a tick is stored, and its second one fails after the clock was set back.
+#[tokio::test]
+async fn no_tick_is_queued_before_one_of_which_a_part_was_stored_when_the_clock_was_set_back() {
+    const SERIES: usize = 10_100;
+    let gate = CancellationToken::new();
+    let mut sent = 0;
+    let server = ScriptedReceiver::start({
+        let gate = gate.clone();
+        move |request, _| {
+            sent += usize::from(!request.is_empty());
+            match sent {
+                2 => Action { gate: Some(gate.clone()), ..Action::status("503 Service Unavailable", "", "") },
+                _ => Action::store(),
+            }
+        }
+    })
+    .await;
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 2).await;
+    let right = queue.next_millis;
+    let clock = SetClock::default();
+    clock.set_ahead(600);
+    queue.next_millis += 600_000;
+    queue.ticks(1, SERIES).await;
+    let future = queue.newest_time();
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    server.until_requests(3).await;
+
+    clock.set_ahead(0);
+    queue.next_millis = right;
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    gate.cancel();
+    running.until("the position", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+    let tick = queue.handle.take_tick(TickTime::from_millis(right + INTERVAL_MILLIS), Vec::new(), TickKind::Regular);
+    let behind = TickOutcome::BehindAnswered(TickTime::from_millis(future));
+    assert_eq!(tick.await.unwrap(), behind, "the receiver's counters would fall");
+    running.finish().await;
+}
+
 /// The clock of the sender is right, so that it takes no tick to be of the future.
 #[tokio::test]
 async fn a_tick_that_was_merged_into_an_earlier_one_while_its_request_failed_is_not_sent_again() {
