@@ -424,7 +424,7 @@ mod tests {
     use crate::clock::wall_micros;
     use crate::feed::HttpCredentials;
     use crate::ledger::Limits;
-    use crate::push::{Position, PushLabels, SeriesId, TickTime, is_stale};
+    use crate::push::{PushLabels, SeriesId, TickTime, is_stale};
     use crate::store::Store;
 
     fn receiver(name: &str) -> PushReceiver {
@@ -443,24 +443,22 @@ mod tests {
         Arc::new(LentRegistry::new(Registry::new()))
     }
 
-    /// What pushes ticks each 200 ms, with its settings and a watch of its ticks.
-    fn pushing() -> (Pushing, watch::Sender<PushSettings>, watch::Receiver<Position>) {
+    /// What pushes ticks each 200 ms to the receiver `r`, with its settings and its queue, which is in memory.
+    fn pushing(registry: Arc<LentRegistry>) -> (Pushing, watch::Sender<PushSettings>, QueueHandle) {
         let interval = Duration::from_millis(200);
         let settings = PushSettings { receivers: vec![receiver("r")], interval, ..PushSettings::default() };
         let settings = watch::Sender::new(settings);
         let handle = QueueHandle::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
-        let newest = handle.watch();
-        let telemetry = Arc::new(Telemetry::new());
-        let pushing = Pushing::new(QueuePlace::Open(handle), own_registry(), telemetry, settings.subscribe());
-        (pushing, settings, newest)
+        let (place, telemetry) = (QueuePlace::Open(handle.clone()), Arc::new(Telemetry::new()));
+        (Pushing::new(place, registry, telemetry, settings.subscribe()), settings, handle)
     }
 
     #[tokio::test]
     async fn a_bridge_without_a_thread_for_it_pushes_all_the_same() {
         // None is started, and one ends before it has a runtime.
         for spawn in [|_| Err(io::ErrorKind::OutOfMemory.into()), (|_| Ok(())) as Spawn] {
-            let (pushing, _settings, mut newest) = pushing();
-            let bridge = CancellationToken::new();
+            let (pushing, _settings, handle) = pushing(own_registry());
+            let (mut newest, bridge) = (handle.watch(), CancellationToken::new());
             let running = RemoteWrite::start_on(spawn, pushing, bridge.clone());
             newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
             assert!(!bridge.is_cancelled());
@@ -470,7 +468,10 @@ mod tests {
 
     #[test]
     fn what_is_dropped_ends_though_nobody_polls_its_runtime() {
-        let (pushing, _settings, mut newest) = pushing();
+        let (pushing, _settings, handle) = pushing(own_registry());
+        // The queue ends with the last handle.
+        let mut newest = handle.watch();
+        drop(handle);
         let runtime = || runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let of_the_bridge = runtime();
         of_the_bridge.block_on(async {
@@ -484,7 +485,8 @@ mod tests {
 
     #[tokio::test]
     async fn ticks_are_taken_while_every_thread_of_the_bridge_is_busy() {
-        let (pushing, _settings, mut newest) = pushing();
+        let (pushing, _settings, handle) = pushing(own_registry());
+        let mut newest = handle.watch();
         let running = RemoteWrite::start_on(spawn, pushing, CancellationToken::new());
         let first = newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap().time;
         let (taken, is_taken) = std::sync::mpsc::channel();
@@ -557,16 +559,11 @@ mod tests {
         let (registry, gate) = (Registry::new(), Arc::new(Mutex::new(())));
         let counter = IntCounter::new("program_total", "Of the program").unwrap();
         registry.register(Box::new(Blocking { counter, gate: Arc::clone(&gate) })).unwrap();
-        let (receiver, interval) = (receiver("r"), Duration::from_millis(200));
-        let name = receiver.name.clone();
-        let settings = PushSettings { receivers: vec![receiver], interval, ..PushSettings::default() };
-        let settings = watch::Sender::new(settings);
-        let handle = QueueHandle::in_memory(Arc::new(SharedLedger::new(Limits::default()))).unwrap();
-        let (mut newest, place) = (handle.watch(), QueuePlace::Open(handle.clone()));
-        let (telemetry, bridge) = (Arc::new(Telemetry::new()), CancellationToken::new());
         let registry = Arc::new(LentRegistry::new(registry));
         registry.lend();
-        let running = RemoteWrite::start(place, registry, telemetry, settings.subscribe(), bridge);
+        let (pushing, settings, handle) = pushing(registry);
+        let (name, mut newest) = (ReceiverName::new("r"), handle.watch());
+        let running = RemoteWrite::start_on(spawn, pushing, CancellationToken::new());
         newest.wait_for(|newest| newest.time != TickTime::NEVER).await.unwrap();
         let (start, _) = handle.open(&name).await.unwrap();
 

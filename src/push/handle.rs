@@ -364,7 +364,7 @@ impl QueueServer {
     pub fn answer(&mut self, store: &mut Store, ledger: &SharedLedger, is_committed: bool) {
         let mut is_writable = true;
         loop {
-            // A database that somebody has locked is waited for once a turn.
+            // A database that somebody has locked is waited for once a turn, and by a tick.
             is_writable = is_writable && self.turn(store, ledger, is_committed).write_answers_if_possible();
             let Ok(request) = self.requests.try_recv() else { return };
             request(&mut self.turn(store, ledger, is_committed));

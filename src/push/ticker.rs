@@ -260,31 +260,26 @@ impl Ticker {
     /// gathered before stays then, since the five families have to be queued.
     async fn gather(&mut self, limit: Duration) {
         let Self { own: Some(Own { registry, gatherer }), gathering, .. } = self else { return };
-        if gathering.is_none() && !registry.is_lent() {
-            let gathered = catch_unwind(AssertUnwindSafe(|| lock(gatherer).gather()));
-            let problem = gathered.map(|gathered| self.gathered = gathered).err().map(|_| COLLECTOR_PANICKED);
-            self.report_gathered(problem);
-            return;
-        }
-        let gathered = timeout(limit, async {
-            if let Some(late) = gathering {
-                // Of a tick that has gone without it.
-                let _ = late.await;
+        let gathered = if gathering.is_none() && !registry.is_lent() {
+            catch_unwind(AssertUnwindSafe(|| lock(gatherer).gather())).map_err(|_| COLLECTOR_PANICKED)
+        } else {
+            let gathered = timeout(limit, async {
+                if let Some(late) = gathering {
+                    // Of a tick that has gone without it.
+                    let _ = late.await;
+                }
+                let gatherer = Arc::clone(gatherer);
+                gathering.insert(tokio::task::spawn_blocking(move || lock(&gatherer).gather())).await
+            });
+            match gathered.await {
+                Ok(gathered) => {
+                    self.gathering = None;
+                    gathered.map_err(|_| COLLECTOR_PANICKED)
+                }
+                Err(_) => Err("a collector takes too long"),
             }
-            let gatherer = Arc::clone(gatherer);
-            gathering.insert(tokio::task::spawn_blocking(move || lock(&gatherer).gather())).await
-        });
-        let problem = match gathered.await {
-            Ok(gathered) => {
-                self.gathering = None;
-                gathered.map(|gathered| self.gathered = gathered).err().map(|_| COLLECTOR_PANICKED)
-            }
-            Err(_) => Some("a collector takes too long"),
         };
-        self.report_gathered(problem);
-    }
-
-    fn report_gathered(&mut self, problem: Option<&str>) {
+        let problem = gathered.map(|gathered| self.gathered = gathered).err();
         match (problem, std::mem::replace(&mut self.is_blocked, problem.is_some())) {
             (Some(problem), false) => {
                 warn!(problem, "metrics of this process not gathered; ticks have their last values, and every count")

@@ -1136,7 +1136,7 @@ async fn a_stored_sample_that_fails_is_sent_again_before_anything_is_held() {
     let mut queue = Queue::new(&[&receiver], 2).await;
     let running = Running::start(&receiver, &queue, timing());
     queue.tick([]).await;
-    running.until("the first tick", |report| report.accepted > 0 && report.queue_ticks == 0).await;
+    running.until_answered(&queue).await;
     queue.ticks(1, 40).await;
     let report = running.finish().await;
     assert_eq!((report.retries.len(), report.holds.len()), (2, 0), "{report:?}");
@@ -1264,8 +1264,7 @@ async fn whoever_accepts_some_series_has_its_refusals_of_the_others_believed() {
     let mut queue = Queue::new(&[&receiver], 2).await;
     queue.tick(counters(SERIES, 1.0)).await;
     let running = Running::start(&receiver, &queue, timing());
-    let is_answered = |report: &Report| report.queue_ticks == 0 && report.accepted > 0;
-    let report = running.until("an answer for everything", is_answered).await;
+    let report = running.until_answered(&queue).await;
     let bad = (0..SERIES).filter(|number| is_bad(*number)).count() + OTHERS;
     assert!(bad > 16, "{bad} series");
     assert_eq!((samples(&server.stored()), report.refused["other"]), (SERIES + OTHERS - bad, bad as u64));
@@ -1497,6 +1496,42 @@ async fn a_clock_that_is_far_ahead_makes_no_tick_too_old() {
     assert_eq!((samples(&server.stored()), report.refused.len()), (10 * (2 + OTHERS), 0));
 }
 
+/// A sender of ticks of a clock ten minutes ahead, which was set back while they were being sent.
+struct SetBack {
+    queue: Queue,
+    clock: SetClock,
+    running: Running,
+    /// The time of the tick that was taken since, in milliseconds.
+    right: i64,
+    /// The time of the newest tick before.
+    future: i64,
+}
+
+/// Sends `ticks` of so many counters until `requests` have arrived at the server, sets the clock back, takes a tick of the right time, and
+/// opens the gate of the answers.
+async fn set_back_while_sending(
+    server: &ScriptedReceiver,
+    gate: &CancellationToken,
+    (ticks, series): (i64, usize),
+    requests: usize,
+) -> SetBack {
+    let receiver = receiver(&server.url());
+    let mut queue = Queue::new(&[&receiver], 2).await;
+    let right = queue.next_millis;
+    let clock = SetClock::default();
+    clock.set_ahead(600);
+    queue.next_millis += 600_000;
+    queue.ticks(ticks, series).await;
+    let future = queue.newest_time();
+    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
+    server.until_requests(requests).await;
+    clock.set_ahead(0);
+    queue.next_millis = right;
+    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
+    gate.cancel();
+    SetBack { queue, clock, running, right, future }
+}
+
 /// The receiver does not tell the time, and stores what a clock ten minutes ahead has stamped; the clock is set back before it answers.
 #[tokio::test]
 async fn no_tick_is_queued_before_one_that_was_stored_while_the_clock_was_set_back() {
@@ -1506,21 +1541,7 @@ async fn no_tick_is_queued_before_one_that_was_stored_while_the_clock_was_set_ba
         move |request, _| Action { gate: (!request.is_empty()).then(|| gate.clone()), ..Action::store() }
     })
     .await;
-    let receiver = receiver(&server.url());
-    let mut queue = Queue::new(&[&receiver], 2).await;
-    let right = queue.next_millis;
-    let clock = SetClock::default();
-    clock.set_ahead(600);
-    queue.next_millis += 600_000;
-    queue.ticks(2, 2).await;
-    let future = queue.newest_time();
-    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
-    server.until_requests(2).await;
-
-    clock.set_ahead(0);
-    queue.next_millis = right;
-    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
-    gate.cancel();
+    let SetBack { mut queue, clock, running, right, future } = set_back_while_sending(&server, &gate, (2, 2), 2).await;
     running.until("the answer", |report| report.accepted > 0 && report.queue_ticks == 0).await;
     let tick = |millis| queue.handle.take_tick(TickTime::from_millis(millis), Vec::new(), TickKind::Regular);
     let outcome = tick(right + INTERVAL_MILLIS).await.unwrap();
@@ -1556,21 +1577,7 @@ async fn no_tick_is_queued_before_one_of_which_a_part_was_stored_when_the_clock_
         }
     })
     .await;
-    let receiver = receiver(&server.url());
-    let mut queue = Queue::new(&[&receiver], 2).await;
-    let right = queue.next_millis;
-    let clock = SetClock::default();
-    clock.set_ahead(600);
-    queue.next_millis += 600_000;
-    queue.ticks(1, SERIES).await;
-    let future = queue.newest_time();
-    let running = Running::start(&receiver, &queue, SendTiming { wall_clock: clock.wall_clock(), ..timing() });
-    server.until_requests(3).await;
-
-    clock.set_ahead(0);
-    queue.next_millis = right;
-    queue.tick([("counter_0_total".to_owned(), 1_000.0)]).await;
-    gate.cancel();
+    let SetBack { queue, running, right, future, .. } = set_back_while_sending(&server, &gate, (1, SERIES), 3).await;
     running.until("the position", |report| report.accepted > 0 && report.queue_ticks == 0).await;
     let tick = queue.handle.take_tick(TickTime::from_millis(right + INTERVAL_MILLIS), Vec::new(), TickKind::Regular);
     let behind = TickOutcome::BehindAnswered(TickTime::from_millis(future));

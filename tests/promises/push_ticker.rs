@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use session_buddy_bridge::internals::ledger::Limits;
 use session_buddy_bridge::internals::lent_registry::LentRegistry;
 use session_buddy_bridge::internals::push::{
-    Grid, HostHash, QueueHandle, QueueSettings, ReceiverName, SeriesId, TickTime, Ticker, WallClock, is_stale,
+    Grid, HostHash, Position, QueueHandle, QueueSettings, ReceiverName, SeriesId, TickTime, Ticker, WallClock, is_stale,
 };
 use session_buddy_bridge::internals::shared_ledger::SharedLedger;
 use session_buddy_bridge::internals::store::Store;
@@ -87,6 +87,14 @@ impl Collector for Blocking {
     }
 }
 
+/// The ticks behind `start` have values of `program_total`, and no end.
+async fn check_not_ended(handle: &QueueHandle, receiver: &ReceiverName, start: Position) {
+    let (series, backlog) = handle.backlog(receiver, start, 1_000, SeriesId::at(0)).await.unwrap();
+    let counter = series.iter().position(|series| &*series.name.metric == "program_total").expect("it is known");
+    let values = backlog.ticks.iter().flat_map(|tick| &tick.values).filter(|(id, _)| *id == SeriesId::at(counter));
+    assert!(values.clone().count() > 0 && values.clone().all(|(_, value)| !is_stale(*value)), "it has not ended");
+}
+
 /// A collector that panics once its switch is set.
 struct Panicking {
     counter: IntCounter,
@@ -127,10 +135,7 @@ async fn a_collector_that_panics_costs_no_tick_whoever_it_is_of() {
             () = ticker.run() => unreachable!("the queue has not ended"),
             tick = patiently("a tick", newest.wait_for(|newest| newest.time > before)) => drop(tick.unwrap()),
         }
-        let (series, backlog) = handle.backlog(&receiver.name, start, 1_000, SeriesId::at(0)).await.unwrap();
-        let counter = series.iter().position(|series| &*series.name.metric == "program_total").expect("it is known");
-        let values = backlog.ticks.iter().flat_map(|tick| &tick.values).filter(|(id, _)| *id == SeriesId::at(counter));
-        assert!(values.clone().count() > 0 && values.clone().all(|(_, value)| !is_stale(*value)), "it has not ended");
+        check_not_ended(&handle, &receiver.name, start).await;
     }
 }
 
@@ -159,9 +164,5 @@ async fn a_collector_that_blocks_holds_up_no_tick_and_keeps_its_last_values() {
     until(&mut ticker, blocked).await;
     patiently("the last tick", ticker.take_last()).await;
     assert!(handle.has_last_tick());
-
-    let (series, backlog) = handle.backlog(&receiver.name, start, 1_000, SeriesId::at(0)).await.unwrap();
-    let counter = series.iter().position(|series| &*series.name.metric == "program_total").expect("it is known");
-    let values = backlog.ticks.iter().flat_map(|tick| &tick.values).filter(|(id, _)| *id == SeriesId::at(counter));
-    assert!(values.clone().count() > 0 && values.clone().all(|(_, value)| !is_stale(*value)), "it has not ended");
+    check_not_ended(&handle, &receiver.name, start).await;
 }
